@@ -1,0 +1,67 @@
+# `make help` explains every target. Needs git, make and Python 3.11 or newer; everything else goes into .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+DVC    := $(BIN)/dvc
+ACTIVE := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$(CURDIR)"   # stages are started by DVC as `python -m stages.NAME`
+
+.DEFAULT_GOAL := help
+.PHONY: help install run check repro summary ui register publish flow lint test format lock schema clean
+
+help: ## Say what each target does
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed ## Make .venv with the pinned dependencies (done by the other targets when needed)
+
+run: install check ## Run what has to run of the seven stages, then show the results
+	@started=$$(date +%s); $(ACTIVE) dvc --wait-for-lock repro && ATTUNE_STARTED=$$started $(ACTIVE) python -m flows.summary
+
+check: install ## Check params.yaml without running anything
+	@$(ACTIVE) python -m stages.common.params
+
+summary: install ## Show the results of the last run
+	@$(ACTIVE) python -m flows.summary
+
+flow: install check ## The same pipeline as a Prefect flow: retries, timeouts, a page per run
+	@$(ACTIVE) python -m flows.pipeline
+
+ui: install ## Open the MLflow UI on http://127.0.0.1:5000 (PORT=… for another port)
+	@$(ACTIVE) mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $(or $(PORT),5000)
+
+register: install ## Put the trained model through its gates once more (after the tracking server was away, say)
+	@$(ACTIVE) dvc --wait-for-lock repro --force --single-item register
+
+publish: install ## Bring MLflow up to date with the files, after the server was away
+	@$(ACTIVE) python -m stages.common.tracking.publish
+
+lint: $(VENV)/.installed-dev ## Check style, types and import rules
+	@$(ACTIVE) ruff check . && $(ACTIVE) ruff format --check . && $(ACTIVE) mypy stages flows && $(ACTIVE) lint-imports
+
+test: $(VENV)/.installed-dev ## Run the whole test suite
+	@$(ACTIVE) python -m pytest $(ARGS)
+
+format: $(VENV)/.installed-dev ## Put the code into the project's format
+	@$(ACTIVE) ruff check --fix . ; $(ACTIVE) ruff format .
+
+schema: install ## Write params.schema.json, from which editors complete params.yaml
+	@$(ACTIVE) python -m stages.common.params --schema > params.schema.json
+
+lock: ## Resolve requirements*.txt again and write constraints.txt
+	rm -rf .attune/lock && $(PYTHON) -m venv .attune/lock
+	.attune/lock/bin/pip install --quiet -r requirements-dev.txt
+	(sed -n '/^#/p' constraints.txt; .attune/lock/bin/pip freeze | sed -E 's/^torch==([0-9.]+).*/torch==\1/') > .attune/constraints.txt
+	mv .attune/constraints.txt constraints.txt
+
+clean: ## Remove .venv, logs and work folders (data, models, cache and MLflow's records stay)
+	rm -rf $(VENV) .attune logs
+
+$(VENV)/.installed: requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Attune needs Python 3.11 or newer; name one with make PYTHON=python3.12 …")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the pinned dependencies into $(VENV) (once; some minutes) …"
+	@PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	@PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

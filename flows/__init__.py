@@ -1,0 +1,1 @@
+"""When and where the pipeline happens; stages know nothing of it."""

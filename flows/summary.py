@@ -1,0 +1,116 @@
+"""`python -m flows.summary`: the last run on one screen."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from stages.common.errors import AttuneError
+from stages.common.graph import read_graph
+from stages.common.stage import LOGS
+
+REPORTS = Path("reports")
+
+
+def main() -> int:
+    """Print the summary; what does not exist yet is left out."""
+    console = Console(highlight=False)
+    try:
+        graph = read_graph()
+    except AttuneError as error:
+        print(error, file=sys.stderr)
+        return 1
+    metrics, registration = _read(REPORTS / "metrics.json"), _read(REPORTS / "registration.json")
+    if not metrics:
+        console.print("There are no results yet: make run")
+        return 1
+    console.print()
+    console.print(_rows())
+    console.print(_scores(metrics))
+    console.print(_stages(list(graph)))
+    if registration:
+        console.print(_registration(registration))
+    console.print(Text("compare runs   make ui        then open http://127.0.0.1:5000"))
+    console.print(Text("see the plots  dvc plots show (in .venv/bin)   model card: reports/model_card.md"))
+    return 0
+
+
+def _rows() -> Text:
+    manifest, clean = _read(Path("data/raw/manifest.json")), _read(REPORTS / "clean.json")
+    read = manifest.get("rows_read", clean["rows_in"])
+    rejected = read - clean["rows_kept"]
+    splits = ", ".join(f"{name} {split['rows']:,}" for name, split in clean["splits"].items())
+    return Text(f"rows  {read:,} read, {clean['rows_kept']:,} kept ({splits}), {rejected:,} rejected\n")
+
+
+def _scores(metrics: dict[str, Any]) -> Table:
+    table = Table(title=f"Test scores on {metrics['rows']:,} rows", title_justify="left")
+    table.add_column("model")
+    for name in ("accuracy", "macro-F1"):
+        table.add_column(f"{name} [interval]", justify="right")
+    for name, scores in {"this model": metrics, **metrics["baselines"]}.items():
+        cells = [
+            f"{scores[key]:.4f} [{scores[f'{key}_low']:.4f}, {scores[f'{key}_high']:.4f}]"
+            for key in ("accuracy", "macro_f1")
+        ]
+        table.add_row(Text(name.replace("_", " ")), *map(Text, cells), style="bold" if name == "this model" else "")
+    return table
+
+
+def _stages(names: list[str]) -> Table:
+    """A column of seconds; a stage that did not run in this call shows what it took when it did."""
+    started = _parent_start()
+    table = Table(title="Stages", title_justify="left")
+    for name in ("stage", "seconds", "peak MiB", ""):
+        table.add_column(name, justify="left" if name in ("stage", "") else "right")
+    for name in names:
+        log = _read(LOGS / f"{name}.json")
+        if log:
+            fresh = log["finished"] >= started
+            table.add_row(
+                name, f"{log['seconds']:.1f}", str(log["peak_mib"]), "" if fresh else "unchanged, not run again"
+            )
+        else:
+            table.add_row(name, "–", "–", "from the cache")
+    return table
+
+
+def _parent_start() -> float:
+    """When this `make run` began; without one, every stage counts as fresh."""
+    return float(os.environ.get("ATTUNE_STARTED", "0"))
+
+
+def _registration(registration: dict[str, Any]) -> Text:
+    text = Text()
+    name = registration["model_name"]
+    version = _version(name, registration["model"])
+    where = f"version {version}" if version else "not in the registry (make publish)"
+    text.append(f"model  {name} {where}, alias {registration['alias']}", style="bold")
+    failed = [gate for gate in registration["gates"] if not gate["passed"]]
+    text.append(f"; {len(registration['gates']) - len(failed)} of {len(registration['gates'])} gates passed\n")
+    for gate in failed:
+        text.append(f"  failed  {gate['gate']}: {gate['reason']}\n", style="red")
+    return text
+
+
+def _version(name: str, digest: str) -> int | None:
+    from stages.common.tracking.registry import version_of
+    from stages.common.tracking.store import connect
+
+    try:
+        return version_of(connect(), name, digest)
+    except Exception:  # a summary is no place to fail over a registry
+        return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

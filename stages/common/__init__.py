@@ -1,0 +1,1 @@
+"""What every stage speaks: params, schemas, paths, the stage frame and tracking."""

@@ -1,0 +1,86 @@
+"""`dvc.yaml`, the one place where stages are listed, read for those who need to know."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stages.common.errors import AttuneError
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage of the graph as `dvc.yaml` declares it; paths are relative to the project."""
+
+    name: str
+    desc: str
+    cmd: str
+    deps: tuple[str, ...] = ()
+    outs: tuple[str, ...] = ()
+    params: tuple[str, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+def read_graph(root: Path = Path()) -> dict[str, Node]:
+    """Return the stages by name, each after the stages whose outs it reads.
+
+    Raises:
+        AttuneError: if there is no `dvc.yaml` here, or its stages wait for each other.
+    """
+    path = root / "dvc.yaml"
+    if not path.exists():
+        raise AttuneError("there is no dvc.yaml here", "run stages from the project's folder")
+    stages = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))["stages"]
+    return _in_order([_node(name, entry) for name, entry in stages.items()])
+
+
+def read_lock(root: Path = Path()) -> dict[str, Any]:
+    """Return the stages of `dvc.lock` as DVC wrote them, or nothing before the first run."""
+    path = root / "dvc.lock"
+    if not path.exists():
+        return {}
+    lock = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")) or {}
+    stages: dict[str, Any] = lock.get("stages", {})
+    return stages
+
+
+def _node(name: str, entry: dict[str, Any]) -> Node:
+    outs = [*entry.get("outs", []), *entry.get("metrics", []), *entry.get("plots", [])]
+    return Node(
+        name=name,
+        desc=entry.get("desc", ""),
+        cmd=entry["cmd"],
+        deps=tuple(_path_of(dep) for dep in entry.get("deps", [])),
+        outs=tuple(_path_of(out) for out in outs),
+        params=tuple(entry.get("params", [])),
+        meta=entry.get("meta", {}),
+    )
+
+
+def _path_of(entry: str | dict[str, Any]) -> str:
+    return entry if isinstance(entry, str) else next(iter(entry))
+
+
+def _reads(node: Node, other: Node) -> bool:
+    """Whether a dependency of `node` is, holds or lies in an out of `other`."""
+    return any(
+        Path(dep) == Path(out) or Path(out) in Path(dep).parents or Path(dep) in Path(out).parents
+        for dep in node.deps
+        for out in other.outs
+    )
+
+
+def _in_order(nodes: list[Node]) -> dict[str, Node]:
+    ordered: dict[str, Node] = {}
+    while len(ordered) < len(nodes):
+        ready = [
+            node
+            for node in nodes
+            if node.name not in ordered
+            and all(other.name in ordered for other in nodes if other is not node and _reads(node, other))
+        ]
+        if not ready:
+            raise AttuneError("the stages in dvc.yaml wait for each other", "break the cycle among their deps")
+        ordered[ready[0].name] = ready[0]
+    return ordered

@@ -1,0 +1,31 @@
+"""`python -m stages.common.params`: check params.yaml; with `--schema`, print its JSON schema for editors."""
+
+import json
+import sys
+from pathlib import Path
+
+from stages.common.errors import AttuneError
+from stages.common.params.loading import PARAMS_FILE, load_params
+from stages.common.params.model import Params
+
+
+def json_schema() -> str:
+    """Return the JSON schema of `params.yaml` as text."""
+    return json.dumps(Params.model_json_schema(by_alias=True), indent=1, ensure_ascii=False) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Check the file named (default params.yaml), or print the schema."""
+    if arguments == ["--schema"]:
+        print(json_schema(), end="")
+        return 0
+    try:
+        load_params(Path(arguments[0]) if arguments else PARAMS_FILE)
+    except AttuneError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,160 @@
+"""Read `params.yaml` and say, for people, what is wrong in it and on which line."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from stages.common.errors import AttuneError
+from stages.common.params.model import Params
+from stages.common.params.sources import PLANNED_KINDS
+
+PARAMS_FILE = Path("params.yaml")
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check a params file.
+
+    Raises:
+        AttuneError: naming file, line, key and the likely spelling of everything that is wrong.
+    """
+    return check_params(read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """Read YAML 1.2 (as DVC does: `no` is text, `1e-4` a number), keeping line numbers.
+
+    Raises:
+        AttuneError: if the file is missing or is not YAML.
+    """
+    try:
+        return YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AttuneError(
+            f"{path}: no such file", "run in the project's folder, or copy a file from recipes/"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise AttuneError(f"{path}: not UTF-8 text ({error.reason})", "save it as UTF-8") from None
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or str(error)
+        raise AttuneError(f"{where}: not valid YAML: {problem}", "check the indentation and the quotes there") from None
+
+
+def check_params(data: Any, name: str = "params.yaml") -> Params:
+    """Check already parsed params; `name` is the file that messages speak of.
+
+    Raises:
+        AttuneError: listing every fault, a line each.
+    """
+    try:
+        return Params.model_validate(data)
+    except ValidationError as error:
+        faults = [_describe(fault, data, name) for fault in error.errors(include_url=False)]
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise AttuneError(
+            f"{name} has {count}:\n  " + "\n  ".join(faults), f"correct {name}; docs/params.md explains every key"
+        ) from None
+
+
+def _describe(fault: ErrorDetails, data: Any, name: str) -> str:
+    location = _location_in(data, fault["loc"])
+    key = ".".join(str(part) for part in location) or "the file"
+    line = _line_of(data, location)
+    return (
+        f"{name}:{line}: {key}: {_message(fault, location)}" if line else f"{name}: {key}: {_message(fault, location)}"
+    )
+
+
+def _message(fault: ErrorDetails, location: Sequence[Any]) -> str:
+    shown = _shorten(fault["input"])
+    match fault["type"]:
+        case "extra_forbidden":
+            key = str(location[-1])
+            if key in PLANNED_KINDS and len(location) > 2 and location[1] in ("sources", "base_model"):
+                third = "scratch" if location[1] == "base_model" else "package"
+                return f"the kind {key!r} is not supported; use path, wheel or {third}"
+            allowed = _fields_at(Params, location[:-1])
+            close = get_close_matches(key, allowed, n=1, cutoff=0.6)
+            return "unknown key" + (f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(allowed)}")
+        case "missing":
+            return "this key is required"
+        case "value_error":
+            return str(fault["ctx"]["error"])
+        case "literal_error":
+            close = get_close_matches(str(fault["input"]), [part.strip("'") for part in _expected(fault)], n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            return f"must be one of {', '.join(_expected(fault))}, not {shown}{hint}"
+        case _:
+            return f"{fault['msg'][0].lower()}{fault['msg'][1:]}, not {shown}"
+
+
+def _expected(fault: ErrorDetails) -> list[str]:
+    return str(fault.get("ctx", {}).get("expected", "")).replace(" or ", ", ").split(", ")
+
+
+def _shorten(value: Any) -> str:
+    text = repr(dict(value)) if isinstance(value, Mapping) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _location_in(data: Any, loc: Sequence[int | str]) -> list[int | str]:
+    """Drop the parts of a pydantic location that are names of union members, not keys of the file."""
+    location: list[int | str] = []
+    for position, part in enumerate(loc):
+        last = position == len(loc) - 1
+        if isinstance(data, Mapping) and (part in data or last):
+            data = data.get(part)
+        elif isinstance(data, Sequence) and not isinstance(data, str) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        else:
+            continue
+        location.append(part)
+    return location
+
+
+def _line_of(data: Any, location: Sequence[int | str]) -> int | None:
+    """Line (from 1) of the deepest part of `location` that the file holds."""
+    line = None
+    for part in location:
+        marks = getattr(data, "lc", None)
+        try:
+            if marks is not None:
+                line = (marks.item(part) if isinstance(part, int) else marks.key(part))[0] + 1
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            break
+    return line
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """Names of the keys allowed at a place in the file."""
+    current: Any = model
+    for part in location:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            names = {field.alias or name: field for name, field in current.model_fields.items()}
+            if part not in names:
+                return []
+            current = _first_model(names[str(part)].annotation)
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return [field.alias or name for name, field in current.model_fields.items()]
+    return []
+
+
+def _first_model(annotation: Any) -> Any:
+    """The first model class inside `list[Model]`, `Model | None` and the like."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (list, dict, Union, UnionType):
+        for argument in get_args(annotation):
+            found = _first_model(argument)
+            if found is not None:
+                return found
+    return None

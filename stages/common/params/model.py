@@ -1,0 +1,243 @@
+"""Every section of `params.yaml` after `ingest`, and the whole."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from stages.common.params.base import Section
+from stages.common.params.sources import IngestParams
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Metric = Literal["accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall"]
+Baseline = Literal["majority", "tfidf", "base_model"]
+
+
+class Length(Section):
+    """Limits on a text, in characters after repair."""
+
+    min: int = Field(3, ge=1, le=10_000, description="Shorter texts are rejected (characters).")
+    max: int = Field(10_000, ge=1, le=10_000_000, description="Longer texts are rejected (characters).")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) is greater than max ({self.max}): no text could pass")
+        return self
+
+
+class NearDuplicates(Section):
+    """MinHash search for texts that say the same with small changes."""
+
+    enabled: bool = Field(True, description="Look for near-duplicates at all.")
+    threshold: float = Field(
+        0.8, ge=0.3, le=1.0, description="Jaccard similarity of shingles from which two texts match."
+    )
+    shingle_size: int = Field(5, ge=2, le=20, description="Characters in a shingle.")
+    num_perm: int = Field(128, ge=16, le=512, description="MinHash permutations: more find more, slower.")
+
+
+class Split(Section):
+    """Shares of the rows that are held out; train gets the rest."""
+
+    validation: float = Field(0.1, gt=0.0, lt=1.0, description="Share of rows for validation.")
+    test: float = Field(0.1, gt=0.0, lt=1.0, description="Share of rows for test.")
+
+    @model_validator(mode="after")
+    def _leaves_train(self) -> Self:
+        if self.validation + self.test > 0.8:
+            raise ValueError(f"validation + test = {self.validation + self.test:g} leaves under 20 % for training")
+        return self
+
+
+class CleanParams(Section):
+    """Repair, rejection, deduplication and the split."""
+
+    normalization: Literal["NFC", "NFKC"] = Field(
+        "NFC", description="Unicode form; NFKC also folds full-width characters."
+    )
+    strip_html: bool = Field(True, description="Remove HTML tags such as <br />.")
+    length: Length = Field(Length(), description="Limits on the length of a text.")
+    near_duplicates: NearDuplicates = Field(NearDuplicates(), description="Removal of near-duplicates.")
+    split: Split = Field(Split(), description="Shares of validation and test.")
+
+
+class RandomDeletion(Section):
+    """EDA random deletion (Wei & Zou 2019)."""
+
+    share: Share = Field(0.0, description="New rows as a share of the training rows.")
+    probability: Share = Field(0.1, description="Chance of each word to be deleted.")
+
+
+class RandomSwap(Section):
+    """EDA random swap (Wei & Zou 2019)."""
+
+    share: Share = Field(0.0, description="New rows as a share of the training rows.")
+    probability: Share = Field(0.1, description="Swaps as a share of the words.")
+
+
+class PunctuationInsertion(Section):
+    """AEDA (Karimi et al. 2021)."""
+
+    share: Share = Field(0.0, description="New rows as a share of the training rows.")
+    probability: Share = Field(0.3, description="At most this share of the words gets a mark before it.")
+
+
+class AugmentParams(Section):
+    """Extra training rows; every method is off by default because none pays on the default data."""
+
+    random_deletion: RandomDeletion = Field(RandomDeletion(), description="Delete words at random.")
+    random_swap: RandomSwap = Field(RandomSwap(), description="Swap pairs of words at random.")
+    punctuation_insertion: PunctuationInsertion = Field(
+        PunctuationInsertion(), description="Insert punctuation (AEDA)."
+    )
+    leak_threshold: float = Field(
+        0.8, ge=0.3, le=1.0, description="New rows this similar (Jaccard) to a validation or test row are dropped."
+    )
+
+
+class TokenizeParams(Section):
+    """From texts to token ids."""
+
+    max_length: int = Field(
+        128, ge=4, le=4096, description="Longest sequence in tokens; the rest is cut off and counted."
+    )
+
+
+class FinetuneParams(Section):
+    """Training, under the names of `transformers.TrainingArguments`."""
+
+    strategy: Literal["full", "head"] = Field(
+        "full", description="Train every weight, or the classification head alone."
+    )
+    num_train_epochs: int = Field(2, ge=1, le=1000, description="Passes over the training rows.")
+    learning_rate: float = Field(1e-4, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
+    per_device_train_batch_size: int = Field(32, ge=1, le=4096, description="Rows per training step and device.")
+    per_device_eval_batch_size: int = Field(128, ge=1, le=4096, description="Rows per forward pass when scoring.")
+    warmup_ratio: Share = Field(0.06, description="Share of the steps over which the learning rate rises.")
+    weight_decay: float = Field(0.01, ge=0.0, le=1.0, description="AdamW's decoupled weight decay.")
+    max_grad_norm: float = Field(
+        1.0, ge=0.0, le=1000.0, description="Gradients are clipped to this norm; 0 switches it off."
+    )
+    dropout: float | None = Field(
+        None, ge=0.0, lt=1.0, description="Dropout in the encoder; null keeps the base model's own."
+    )
+    early_stopping_patience: int = Field(
+        2, ge=1, le=1000, description="Epochs without a better score before training stops."
+    )
+    metric_for_best_model: Literal["loss", "accuracy", "macro_f1"] = Field(
+        "macro_f1", description="Validation score that picks the epoch to keep."
+    )
+    group_by_length: bool = Field(True, description="Batches of similar lengths: less padding, faster.")
+    bf16: bool | Literal["auto"] = Field(
+        "auto", description="bfloat16 autocast; auto: where the processor or GPU has it."
+    )
+    torch_num_threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads; null: one per core. Pin to rebuild bytes."
+    )
+    logging_steps: int = Field(20, ge=1, le=100_000, description="Steps between two points of the training curve.")
+
+
+class Bootstrap(Section):
+    """Percentile bootstrap over the test rows (Efron & Tibshirani 1993)."""
+
+    resamples: int = Field(2000, ge=100, le=100_000, description="How many times the test rows are drawn again.")
+    confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Share of resamples inside the interval.")
+
+
+class Slices(Section):
+    """Parts of the test set that are scored on their own."""
+
+    length_bins: int = Field(4, ge=1, le=20, description="Bins of text length with equally many rows.")
+    columns: list[str] = Field(["source"], description="What to slice by: source, group, or any of columns.extra.")
+    min_rows: int = Field(20, ge=1, le=1_000_000, description="Smaller slices are left out: their scores are noise.")
+
+
+class EvaluateParams(Section):
+    """Scores on the test split, and what they are compared with."""
+
+    bootstrap: Bootstrap = Field(Bootstrap(), description="Intervals of the scores.")
+    slices: Slices = Field(Slices(), description="Scores of parts of the test set.")
+    baselines: list[Baseline] = Field(
+        ["majority", "tfidf", "base_model"], description="Models that a fine-tuned one has to beat, on the same rows."
+    )
+
+
+class ChampionGate(Section):
+    """The model in use is scored again on the same test rows."""
+
+    metric: Metric = Field("macro_f1", description="Score that is compared.")
+    allowed_drop: Share = Field(0.0, description="How far below the champion a new model may be.")
+
+
+class Gates(Section):
+    """What a model has to pass to be promoted."""
+
+    minimum: dict[Metric, Share] = Field({}, description="Least value per score.")
+    beat_baselines: list[Baseline] = Field([], description="Baselines that macro-F1 must be above.")
+    champion: ChampionGate | None = Field(ChampionGate(), description="Comparison with the champion; null: none.")
+
+
+class RegisterParams(Section):
+    """The gates, and the name under which the model is registered."""
+
+    model_name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=200, description="Name in the MLflow registry."
+    )
+    gates: Gates = Field(Gates(), description="What a model has to pass to become champion.")
+    fail_on_gate: bool = Field(False, description="End with an error when a gate fails, instead of a report alone.")
+
+
+class TrackingParams(Section):
+    """MLflow's side of the matter; belongs to no stage, so changing it re-runs nothing."""
+
+    experiment_name: str = Field("attune", min_length=1, max_length=200, description="MLflow experiment of the runs.")
+    run_name: str | None = Field(None, description="Name of the MLflow run; null: made of model and settings.")
+
+
+class Params(Section):
+    """The whole of `params.yaml`."""
+
+    task: Literal["text-classification"] = Field("text-classification", description="What the model learns to do.")
+    seed: int = Field(13, ge=0, le=2**32 - 1, description="Seed of everything random.")
+    ingest: IngestParams = Field(description="Where records and base model come from.")
+    clean: CleanParams = Field(CleanParams(), description="Repair, rejection, deduplication, split.")
+    augment: AugmentParams = Field(AugmentParams(), description="Extra training rows.")
+    tokenize: TokenizeParams = Field(TokenizeParams(), description="From texts to token ids.")
+    finetune: FinetuneParams = Field(FinetuneParams(), description="Training.")
+    evaluate: EvaluateParams = Field(EvaluateParams(), description="Scores and baselines.")
+    register_: RegisterParams = Field(alias="register", description="Gates and registry.")
+    tracking: TrackingParams = Field(TrackingParams(), description="MLflow experiment.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        scratch = self.ingest.base_model.scratch
+        if scratch and self.tokenize.max_length > scratch.max_position_embeddings:
+            raise ValueError(
+                f"tokenize.max_length ({self.tokenize.max_length}) is over the scratch model's "
+                f"max_position_embeddings ({scratch.max_position_embeddings})"
+            )
+        known = {"source", "group"}.union(*(source.columns.extra for source in self.ingest.sources))
+        unknown = [name for name in self.evaluate.slices.columns if name not in known]
+        if unknown:
+            raise ValueError(
+                f"evaluate.slices.columns names {unknown[0]!r}, which the records do not have "
+                f"(they have {', '.join(sorted(known))}): add it to columns.extra of a source"
+            )
+        missing = [name for name in self.register_.gates.beat_baselines if name not in self.evaluate.baselines]
+        if missing:
+            raise ValueError(
+                f"register.gates.beat_baselines names {missing[0]!r}, which evaluate.baselines does not score"
+            )
+        return self
+
+    def section(self, name: str) -> Section:
+        """Return the section of the stage `name`.
+
+        Raises:
+            KeyError: if there is no such section.
+        """
+        attribute = "register_" if name == "register" else name
+        value = getattr(self, attribute, None)
+        if not isinstance(value, Section):
+            raise KeyError(name)
+        return value

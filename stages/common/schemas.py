@@ -1,0 +1,135 @@
+"""The tables that cross a stage boundary. The class is the documentation of the table."""
+
+from pathlib import Path
+
+import pandera.polars as pa
+import polars as pl
+from pandera.errors import SchemaErrors
+
+from stages.common.errors import AttuneError
+
+SPLITS = ("train", "validation", "test")
+
+
+class Table(pa.DataFrameModel):
+    """A Parquet file with a contract, checked whenever it is written."""
+
+    class Config:
+        strict = "filter"  # columns outside the contract are not written
+        coerce = False
+        ordered = False
+
+    @classmethod
+    def write(cls, rows: pl.DataFrame, path: Path) -> pl.DataFrame:
+        """Validate every row and write Parquet; return what was written.
+
+        Raises:
+            AttuneError: naming up to five faults, each with its column, its check and how many rows fail.
+        """
+        try:
+            checked = cls.validate(rows, lazy=True).select(cls.columns())
+        except SchemaErrors as error:
+            raise AttuneError(f"{path.name} would break its contract:\n  " + "\n  ".join(_faults(error))) from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        checked.write_parquet(path, compression="zstd", statistics=True)
+        return checked
+
+    @classmethod
+    def read(cls, path: Path) -> pl.DataFrame:
+        """Read a table that an earlier stage wrote (and validated)."""
+        return pl.read_parquet(path)
+
+    @classmethod
+    def columns(cls) -> list[str]:
+        """Return the names of the columns, in order."""
+        return list(cls.to_schema().columns)
+
+    @classmethod
+    def empty(cls) -> pl.DataFrame:
+        """Return the table with no rows."""
+        return pl.DataFrame(schema={name: column.dtype.type for name, column in cls.to_schema().columns.items()})
+
+
+def _faults(error: SchemaErrors) -> list[str]:
+    cases = error.failure_cases
+    counted = cases.group_by("column", "check").len().sort("len", descending=True)
+    return [f"column {row['column']}: {row['check']}: {row['len']} failing" for row in counted.head(5).to_dicts()]
+
+
+class RawRecords(Table):
+    """Rows as the sources give them, columns renamed, labels mapped; nothing repaired yet."""
+
+    id: str = pa.Field(unique=True, description="Hash of the row's content; '.2' and so on for repeats.")
+    text: str = pa.Field(nullable=True)
+    text_pair: str = pa.Field(nullable=True)
+    label: str = pa.Field(nullable=True)
+    group: str = pa.Field(nullable=True, description="Rows of one group stay in one split.")
+    split: str = pa.Field(nullable=True, isin=SPLITS, description="The official split, if there is one.")
+    source: str = pa.Field(description="Where the row came from.")
+    extra: str = pa.Field(nullable=True, description="Further columns as a JSON object of texts.")
+
+
+class CleanRecords(Table):
+    """Readable, labelled, deduplicated rows of one split."""
+
+    id: str = pa.Field(unique=True)
+    text: str = pa.Field(str_length={"min_value": 1})
+    text_pair: str = pa.Field(nullable=True)
+    label: str = pa.Field(str_length={"min_value": 1})
+    group: str = pa.Field(nullable=True)
+    source: str
+    extra: str = pa.Field(nullable=True)
+
+
+class AugmentedRecords(CleanRecords):
+    """Training rows: the clean ones, then the new ones with their parent and method."""
+
+    parent: str = pa.Field(nullable=True, description="`id` of the row this one was made from; null for originals.")
+    method: str = pa.Field(nullable=True, description="How it was made; null for originals.")
+
+
+class Rejected(Table):
+    """Rows that a stage kept out, each with the rule and the reason."""
+
+    id: str
+    stage: str
+    rule: str
+    reason: str
+    text: str = pa.Field(nullable=True)
+    label: str = pa.Field(nullable=True)
+    source: str
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame, stage: str, rule: str, reason: pl.Expr | str) -> pl.DataFrame:
+        """Make the table out of records that a rule kept out."""
+        because = pl.lit(reason) if isinstance(reason, str) else reason
+        return rows.select(
+            "id",
+            stage=pl.lit(stage),
+            rule=pl.lit(rule),
+            reason=because,
+            text=pl.col("text"),
+            label=pl.col("label"),
+            source=pl.col("source"),
+        )
+
+
+class TokenizedRecords(Table):
+    """Token ids of one split; no padding. `token_type_ids` tell the two texts of a pair apart."""
+
+    id: str = pa.Field(unique=True)
+    input_ids: pl.List(pl.Int32)  # type: ignore[valid-type]
+    token_type_ids: pl.List(pl.Int8)  # type: ignore[valid-type]
+    labels: pl.Int64 = pa.Field(ge=0)
+    length: pl.Int32 = pa.Field(ge=1, description="Tokens kept.")
+    truncated: pl.Int32 = pa.Field(ge=0, description="Tokens cut off.")
+
+
+class Predictions(Table):
+    """What the model says of each test row."""
+
+    id: str = pa.Field(unique=True)
+    label: str
+    prediction: str
+    confidence: pl.Float64 = pa.Field(ge=0.0, le=1.0)
+    probabilities: pl.List(pl.Float64)  # type: ignore[valid-type]

@@ -1,0 +1,126 @@
+"""`python -m stages.common.tracking.publish`: bring MLflow up to date with the files, for one trained model.
+
+The files alone are read; doing it twice changes nothing.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.common.errors import AttuneError
+from stages.common.graph import read_graph, read_lock
+from stages.common.params import Params, check_params, load_params
+from stages.common.stage import Run
+from stages.common.tracking.registry import Registration, ensure_registered
+from stages.common.tracking.runs import (
+    MODEL_TAG,
+    create_run,
+    find_run,
+    finish,
+    flatten,
+    model_digest,
+    record_curves,
+    record_metrics,
+)
+from stages.common.tracking.store import Unreachable, connect, quiet, tracking_uri, warn, without_password
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+MODEL = Path("models/finetuned")
+CURVES = ("reports/plots/training.csv", "reports/plots/validation.csv")
+METRICS = "reports/metrics.json"
+REGISTRATION = "reports/registration.json"
+CARD = "reports/model_card.md"
+
+
+def publish_run(client: "MlflowClient", params: Params, model: Path, reports: dict[str, Path]) -> str:
+    """Record a trained model's curves, scores and reports in its run; return the run's id.
+
+    Args:
+        client: of a store that answers.
+        params: those the model was trained with.
+        model: the trained model's folder.
+        reports: the files to keep with the run, by their path in the project.
+    """
+    digest = model_digest(model)
+    run_id = find_run(client, params, MODEL_TAG, digest) or create_run(client, params, {MODEL_TAG: digest})
+    with quiet():
+        record_curves(client, run_id, [reports[curve] for curve in CURVES if curve in reports])
+        if METRICS in reports:
+            scores = flatten(json.loads(reports[METRICS].read_text(encoding="utf-8")))
+            record_metrics(client, run_id, {f"test_{key}": float(value) for key, value in scores})
+        for path, file in reports.items():
+            client.log_artifact(run_id, str(file), Path(path).parent.as_posix())
+        if client.get_run(run_id).info.status != "FINISHED":
+            finish(client, run_id, {})
+    return run_id
+
+
+def reports_up_to(stage: str | None = None, staging: Path | None = None) -> dict[str, Path]:
+    """Return the reports of the stages up to `stage` (None: of all) that exist, by path; staged ones first."""
+    found: dict[str, Path] = {}
+    for node in read_graph().values():
+        for out in filter(lambda out: out.startswith("reports/"), node.outs):
+            staged = staging / out if staging else Path(out)
+            if staged.exists() or Path(out).exists():
+                found[out] = staged if staged.exists() else Path(out)
+        if node.name == stage:
+            break
+    return found
+
+
+def publish_live(run: Run[Any], model: Path, registration: Registration | None = None) -> int | None:
+    """Publish from within a stage: a store that is away or broken costs a warning. Return the version registered."""
+    reports = reports_up_to(run.node.name, run.staging)
+    try:
+        client = connect()
+        run_id = publish_run(client, run.all_params, model, reports)
+        if registration:
+            return ensure_registered(client, registration, run_id, model, reports[CARD])
+    except Exception as error:  # MLflow's troubles must not cost a result
+        warn(error)
+    return None
+
+
+def trained_params() -> Params:
+    """Return the params of the last pipeline run as `dvc.lock` keeps them, so that later edits do not count.
+
+    Raises:
+        AttuneError: if the pipeline has not run yet.
+    """
+    sections: dict[str, Any] = {}
+    for stage in read_lock().values():
+        sections.update(stage.get("params", {}).get("params.yaml", {}))
+    if "finetune" not in sections:
+        raise AttuneError("there is no trained model yet", "run the pipeline first: make run")
+    sections["tracking"] = load_params().tracking.model_dump()
+    return check_params(sections, "dvc.lock")
+
+
+def main() -> int:
+    """Publish the model that lies in models/finetuned with all its reports."""
+    try:
+        params = trained_params()
+        if not MODEL.exists():
+            raise AttuneError(f"{MODEL} is missing", "run the pipeline first, or fetch it: dvc pull, dvc checkout")
+        client = connect()
+        reports = reports_up_to()
+        run_id = publish_run(client, params, MODEL, reports)
+        print(f"run {run_id} is up to date in {without_password(tracking_uri())}")
+        if REGISTRATION in reports:
+            registration = Registration.read(reports[REGISTRATION])
+            version = ensure_registered(client, registration, run_id, MODEL, reports[CARD])
+            print(f"model {registration.model_name} version {version} is registered as {registration.alias}")
+    except Unreachable as error:
+        print(f"MLflow cannot be reached: {error}\n  → start the server, or unset MLFLOW_TRACKING_URI", file=sys.stderr)
+        return 1
+    except AttuneError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""One MLflow run per trained model, found again by the digest of its inputs or of its weights.
+
+Everything here may be called twice: what is recorded already is left as it is.
+"""
+
+import csv
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.common.digests import sha256_path
+from stages.common.graph import read_lock
+from stages.common.params import Params
+from stages.common.tracking.store import experiment_id, quiet
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+INPUTS_TAG = "attune.training_inputs"
+MODEL_TAG = "attune.model"
+DATA_SETS = {"train": "training", "validation": "validation", "test": "test"}
+
+
+def model_digest(folder: Path) -> str:
+    """Return the name of a trained model: the SHA-256 of its folder's files."""
+    return sha256_path(folder)
+
+
+def find_run(client: "MlflowClient", params: Params, tag: str, value: str) -> str | None:
+    """Return the id of the newest run of the experiment with this tag, if there is one."""
+    with quiet():
+        experiment = experiment_id(client, params.tracking.experiment_name)
+        found = client.search_runs([experiment], filter_string=f"tags.`{tag}` = '{value}'", max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def create_run(client: "MlflowClient", params: Params, tags: dict[str, str]) -> str:
+    """Start a run with its params, data sets and tags; return its id."""
+    with quiet():
+        experiment = experiment_id(client, params.tracking.experiment_name)
+        run = client.create_run(experiment, run_name=run_name(params), tags={**tags, **_commit_tags()})
+        record_params(client, run.info.run_id, params)
+        record_data_sets(client, run.info.run_id)
+    return str(run.info.run_id)
+
+
+def run_name(params: Params) -> str:
+    """Return the run's name: the one in params, or one made of what tells runs apart."""
+    if params.tracking.run_name:
+        return params.tracking.run_name
+    base = params.ingest.base_model.origin.split("==")[0].rpartition("/")[2]
+    how = params.finetune
+    return f"{base} {how.strategy} lr={how.learning_rate:g} epochs={how.num_train_epochs} seed={params.seed}"
+
+
+def record_params(client: "MlflowClient", run_id: str, params: Params) -> None:
+    """Record every parameter under its dotted name, in the order of params.yaml."""
+    from mlflow.entities import Param
+
+    known = client.get_run(run_id).data.params
+    flat = dict(flatten(params.model_dump(mode="json", by_alias=True, exclude={"tracking"})))
+    new = [Param(key, str(value)[:6000]) for key, value in flat.items() if key not in known]
+    for start in range(0, len(new), 100):  # MLflow takes a hundred at a time
+        client.log_batch(run_id, params=new[start : start + 100])
+
+
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, plain value) of nested mappings and lists, in order."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            # MLflow allows letters, digits and _ - . space : / in a name
+            safe = "".join(mark if mark.isalnum() or mark in "_-. :/" else "_" for mark in str(key))
+            yield from flatten(inner, f"{prefix}.{safe}" if prefix else safe)
+    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        for number, inner in enumerate(value):
+            yield from flatten(inner, f"{prefix}.{number}")
+    else:
+        yield prefix, value
+
+
+def record_data_sets(client: "MlflowClient", run_id: str) -> None:
+    """Record the three splits as data sets whose digest is the hash that DVC knows them by."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    outs = {out["path"]: out for out in read_lock().get("clean", {}).get("outs", [])}
+    inputs = []
+    for name, context in DATA_SETS.items():
+        path = f"data/clean/{name}.parquet"
+        if path in outs:
+            source = json.dumps({"path": path, "md5": outs[path]["md5"]})
+            profile = json.dumps({"bytes": outs[path].get("size")})
+            data_set = Dataset(name, outs[path]["md5"], source_type="dvc", source=source, profile=profile)
+            inputs.append(DatasetInput(data_set, [InputTag("mlflow.data.context", context)]))
+    if inputs:
+        client.log_inputs(run_id, inputs)
+
+
+def record_curves(client: "MlflowClient", run_id: str, files: list[Path]) -> None:
+    """Record the points of CSV curves (column `step` and one per metric) that the run does not have yet."""
+    from mlflow.entities import Metric
+
+    known: dict[str, set[int]] = {}
+    new: list[Metric] = []
+    time = client.get_run(run_id).info.start_time
+    for file in files:
+        with file.open(newline="", encoding="utf-8") as lines:
+            for row in csv.DictReader(lines):
+                step = int(row.pop("step"))
+                for key, value in row.items():
+                    if key not in known:
+                        known[key] = {point.step for point in client.get_metric_history(run_id, key)}
+                    if step not in known[key] and value:
+                        new.append(Metric(key, float(value), time, step))
+    for start in range(0, len(new), 500):
+        client.log_batch(run_id, metrics=new[start : start + 500])
+
+
+def record_metrics(client: "MlflowClient", run_id: str, metrics: dict[str, float]) -> None:
+    """Record final scores; one that stands there with the same value is left alone."""
+    known = client.get_run(run_id).data.metrics
+    for key, value in metrics.items():
+        if known.get(key) != value:
+            client.log_metric(run_id, key, value)
+
+
+def finish(client: "MlflowClient", run_id: str, tags: dict[str, str]) -> None:
+    """Tag a run with its model's digest and end it."""
+    for key, value in tags.items():
+        client.set_tag(run_id, key, value)
+    client.set_terminated(run_id)
+
+
+def _commit_tags() -> dict[str, str]:
+    def git(*arguments: str) -> str | None:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    try:
+        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
+    except FileNotFoundError:
+        return {}
+    return {"mlflow.source.git.commit": commit, "attune.dirty": str(bool(changes)).lower()} if commit else {}

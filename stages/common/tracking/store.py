@@ -1,0 +1,105 @@
+"""Where MLflow keeps its runs, and whether it can be reached."""
+
+import os
+import socket
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+REACH_SECONDS = 3.0
+CATCH_UP = "the files have it all: once it is back, `make publish` catches up"
+
+
+class Unreachable(Exception):
+    """The tracking store does not answer."""
+
+
+def tracking_uri(root: Path | None = None) -> str:
+    """Return MLFLOW_TRACKING_URI, or a SQLite file in the project's folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root or Path.cwd()).resolve() / 'mlflow.db'}"
+
+
+def without_password(uri: str) -> str:
+    """Return a URI that can be shown."""
+    parts = urlsplit(uri)
+    if parts.password is None:
+        return uri
+    return parts._replace(netloc=f"{parts.username}:***@{parts.hostname}:{parts.port or ''}".rstrip(":")).geturl()
+
+
+def connect() -> "MlflowClient":
+    """Return a client of the tracking store.
+
+    Raises:
+        Unreachable: if a server is asked for and does not answer within seconds.
+    """
+    uri = tracking_uri()
+    _check_reachable(uri)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # Ids chosen by a caller's environment would send this project's runs into somebody else's.
+    os.environ.pop("MLFLOW_RUN_ID", None)
+    with quiet():
+        import mlflow
+
+        mlflow.set_tracking_uri(uri)
+        return mlflow.MlflowClient(tracking_uri=uri)
+
+
+def _check_reachable(uri: str) -> None:
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout=REACH_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise Unreachable(f"{without_password(uri)} ({error})") from None
+
+
+def experiment_id(client: "MlflowClient", name: str) -> str:
+    """Return the id of an experiment, made if it is new (artifacts beside mlflow.db where that is the store)."""
+    with quiet():
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            if found.lifecycle_stage == "deleted":
+                client.restore_experiment(found.experiment_id)
+            return str(found.experiment_id)
+        local = tracking_uri().startswith("sqlite:")
+        return str(
+            client.create_experiment(name, artifact_location=Path("mlruns").resolve().as_uri() if local else None)
+        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep MLflow's and Alembic's messages of routine away from the terminal."""
+    import logging
+
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def warn(error: Exception) -> None:
+    """Say on the terminal that MLflow could not be told, and what to do about it."""
+    reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    what = "cannot be reached" if isinstance(error, Unreachable) else "failed"
+    print(f"  warning: MLflow {what}: {reason}; {CATCH_UP}", file=sys.stderr, flush=True)

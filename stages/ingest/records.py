@@ -1,0 +1,117 @@
+"""Map a source's columns and labels to records, keeping account of every row."""
+
+from difflib import get_close_matches
+from hashlib import sha256
+
+import polars as pl
+
+from stages.common.errors import AttuneError
+from stages.common.params import Source
+from stages.common.schemas import SPLITS, Rejected
+from stages.ingest.formats import LINE
+
+STAGE = "ingest"
+FIELDS = ("text", "text_pair", "label", "group", "split")
+
+
+def to_records(table: pl.DataFrame, source: Source) -> pl.DataFrame:
+    """Rename the mapped columns of a table of text; columns that are not mapped are left behind.
+
+    Raises:
+        AttuneError: if a column is missing, or the text column holds nothing at all.
+    """
+    lines = source.file_format == "lines"
+    wanted = {"text": LINE} if lines else source.columns.model_dump(exclude_none=True, exclude={"extra"})
+    carried = source.columns.extra
+    for field, column in [*wanted.items(), *(("extra", column) for column in carried)]:
+        if column not in table.columns:
+            raise AttuneError(
+                f"{source.origin} has no column {column!r} (for {field})", _column_hint(column, table.columns)
+            )
+    records = table.select(
+        *(
+            pl.col(wanted[field]).alias(field) if field in wanted else pl.lit(None, pl.String).alias(field)
+            for field in FIELDS
+        ),
+        source=pl.lit(source.origin),
+        extra=pl.struct(carried).struct.json_encode() if carried else pl.lit(None, pl.String),
+    )
+    if source.label is not None:
+        records = records.with_columns(label=pl.lit(source.label))
+    if records["text"].is_null().all():
+        raise AttuneError(
+            f"{source.origin}: {wanted['text']!r} is empty in all {records.height} rows",
+            f"map text to the column that holds it; there are: {', '.join(table.columns)}",
+        )
+    return records
+
+
+def _column_hint(column: str, columns: list[str]) -> str:
+    close = get_close_matches(column, columns, n=1) or [name for name in columns if name.lower() == column.lower()]
+    if close:
+        return f"did you mean {close[0]!r}?"
+    if len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
+        return f"the only column is {columns[0]!r}: set separator to the one the file uses"
+    return f"the columns are: {', '.join(columns[:20])}"
+
+
+def with_ids(records: pl.DataFrame) -> pl.DataFrame:
+    """Give each row an id made of its texts alone, so that it outlives a new label, order of rows or source.
+
+    Rows with the same texts are numbered, in the order of their other fields: `9f86d081884c7d65`,
+    `9f86d081884c7d65.2`, …
+    """
+    # "\x1f" between the two and "\x1e" for none keep ("ab", none), ("a", "b") and ("a", "") apart.
+    texts = pl.concat_str(pl.col("text").fill_null("\x1e"), pl.col("text_pair").fill_null("\x1e"), separator="\x1f")
+    digest = texts.map_elements(lambda text: sha256(text.encode()).hexdigest()[:16], return_dtype=pl.String)
+    others = ["label", "group", "split", "source", "extra"]
+    numbered = records.with_columns(id=digest).with_row_index("row").sort("id", *others, "row")
+    number = pl.int_range(1, pl.len() + 1).over("id")
+    ids = pl.when(number == 1).then(pl.col("id")).otherwise(pl.col("id") + "." + number.cast(pl.String))
+    return numbered.with_columns(id=ids).sort("row").drop("row")
+
+
+def map_labels(records: pl.DataFrame, labels: dict[str, str] | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the records with labels mapped, and the rejected rows: those whose label is not in the map.
+
+    Rows with no label at all pass: `clean` rejects them as unlabelled.
+
+    Raises:
+        AttuneError: if not one label is in the map.
+    """
+    records = records.with_columns(pl.col("label").str.strip_chars())
+    if labels is None:
+        return records, Rejected.empty()
+    known = pl.col("label").is_null() | pl.col("label").is_in(list(labels))
+    kept, unknown = records.filter(known), records.filter(~known)
+    if kept["label"].drop_nulls().is_empty():
+        found = records["label"].drop_nulls().unique().sort().to_list()[:10]
+        raise AttuneError(
+            f"ingest.labels maps {', '.join(labels)}, but the data holds {', '.join(found) or 'no labels'}",
+            "make the map's keys the labels as they stand in the data, or leave ingest.labels out",
+        )
+    reason = pl.format("label {} is not in ingest.labels", pl.col("label"))
+    return kept.with_columns(pl.col("label").replace(labels)), Rejected.of(unknown, STAGE, "unmapped_label", reason)
+
+
+def check_splits(records: pl.DataFrame) -> pl.DataFrame:
+    """Return the records with official splits under Attune's names (`valid`, `dev` and `val` are understood).
+
+    Raises:
+        AttuneError: naming the values that are none.
+    """
+    names = (
+        pl.col("split")
+        .str.strip_chars()
+        .str.to_lowercase()
+        .replace({"valid": "validation", "val": "validation", "dev": "validation"})
+    )
+    records = records.with_columns(split=names)
+    wrong = records.filter(pl.col("split").is_not_null() & ~pl.col("split").is_in(SPLITS))
+    if not wrong.is_empty():
+        values = ", ".join(wrong["split"].unique().sort().to_list()[:5])
+        raise AttuneError(
+            f"{wrong['source'][0]}: the split column holds {values} in {wrong.height} rows",
+            f"it may hold {', '.join(SPLITS)} or nothing; or leave columns.split out",
+        )
+    return records

@@ -1,0 +1,117 @@
+"""The model card: what the model is, what it was made of, how good it is and where it ends."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.common.params import Params
+from stages.register.gates import Verdict
+
+TEMPLATE = """---
+library_name: transformers
+pipeline_tag: text-classification
+tags: [attune, text-classification]
+---
+
+# {name}
+
+Predicts one of {labels} for a text. Fine-tuned ({strategy}) from `{base}`.
+
+## Data
+
+| split | rows | {label_heads} |
+|---|---|{label_rule}|
+{splits}
+
+{sources}
+
+{kept} of {read} rows read reached a split; the others are listed with their reasons in `data/raw/rejected.parquet` and
+`data/clean/rejected.parquet`. {grouped}
+
+## Scores on {rows} test rows
+
+| | accuracy | macro-F1 |
+|---|---|---|
+{scores}
+
+In brackets: {confidence:.0%} bootstrap interval.
+
+| label | precision | recall | F1 | rows |
+|---|---|---|---|---|
+{classes}
+
+## Gates
+
+{gates}
+
+## Training
+
+{settings}
+
+## Limits
+
+- Scores hold for texts like those of the test split; other subjects, languages and times were not measured.
+- Texts are cut to {max_length} tokens.
+- The probabilities are not calibrated: read them as a ranking, not as chances.
+- Labels come from the sources named above, with their errors and their point of view.
+"""
+
+
+def model_card(params: Params, metrics: Mapping[str, Any], verdicts: Sequence[Verdict], raw: Path, clean: Path) -> str:
+    """Return the card as Markdown with the metadata block of the Hugging Face Hub.
+
+    Args:
+        params: all parameters.
+        metrics: content of `reports/metrics.json`.
+        verdicts: of the gates.
+        raw: `data/raw/manifest.json`.
+        clean: `reports/clean.json`.
+    """
+    manifest, cleaned = (json.loads(path.read_text(encoding="utf-8")) for path in (raw, clean))
+    labels = list(metrics["per_class"])
+    finetune = params.finetune.model_dump(mode="json")
+    return TEMPLATE.format(
+        name=params.register_.model_name,
+        labels=", ".join(f"`{_cell(label)}`" for label in labels),
+        strategy=params.finetune.strategy,
+        base=params.ingest.base_model.origin,
+        label_heads=" | ".join(_cell(label) for label in labels),
+        label_rule="|".join("---" for _ in labels),
+        splits="\n".join(
+            f"| {name} | {split['rows']} | " + " | ".join(str(split["labels"].get(label, 0)) for label in labels) + " |"
+            for name, split in cleaned["splits"].items()
+        ),
+        sources="\n".join(
+            f"- `{source['origin']}`, licence: {source['licence'] or 'not stated'}, SHA-256 `{source['sha256']}`"
+            for source in manifest["sources"]
+        ),
+        kept=cleaned["rows_kept"],
+        read=manifest["rows_read"],
+        grouped="No group is in two splits." if cleaned["splits"]["train"]["groups"] else "The rows have no groups.",
+        rows=metrics["rows"],
+        scores="\n".join(
+            _score_line(name, values) for name, values in {"**this model**": metrics, **metrics["baselines"]}.items()
+        ),
+        confidence=params.evaluate.bootstrap.confidence,
+        classes="\n".join(
+            f"| {_cell(label)} | {one['precision']:.4f} | {one['recall']:.4f} | {one['f1']:.4f} | {one['support']} |"
+            for label, one in metrics["per_class"].items()
+        ),
+        gates="\n".join(f"- {verdict.line()}" for verdict in verdicts) or "None were set.",
+        settings="\n".join(f"- `{key}`: {value}" for key, value in finetune.items()),
+        max_length=params.tokenize.max_length,
+    )
+
+
+def _score_line(name: str, values: Mapping[str, Any]) -> str:
+    cells = [
+        f"{values[key]:.4f} [{values[f'{key}_low']:.4f}, {values[f'{key}_high']:.4f}]"
+        for key in ("accuracy", "macro_f1")
+    ]
+    return f"| {name} | {cells[0]} | {cells[1]} |"
+
+
+def _cell(text: str) -> str:
+    """Return text that cannot end a table cell or start markup."""
+    return text.replace("|", "\\|").replace("`", "'").replace("<", "&lt;").replace("\n", " ")

@@ -1,0 +1,98 @@
+"""Text classification: one label out of several for each text or pair of texts."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from sklearn.metrics import accuracy_score, f1_score
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    EvalPrediction,
+    PreTrainedModel,
+)
+
+from stages.tasks.encoding import batches_by_length
+from stages.tasks.precision import wants_bf16
+from stages.tasks.scores import confusion, scores_of
+
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "classifier_dropout")
+
+
+def build_model(base: Path, labels: list[str], dropout: float | None, seed: int) -> PreTrainedModel:
+    """Return the base model with a new linear head for these labels, in float32.
+
+    Args:
+        base: folder with config and safetensors weights.
+        labels: names of the outputs, in order.
+        dropout: replaces every dropout rate of the encoder; None keeps the model's own.
+        seed: of the head's first weights.
+    """
+    names = dict(enumerate(labels))
+    config = AutoConfig.from_pretrained(base, id2label=names, label2id={label: at for at, label in names.items()})
+    if dropout is not None:
+        for name in DROPOUTS:
+            if getattr(config, name, None) is not None:
+                setattr(config, name, dropout)
+    torch.manual_seed(seed)
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+        base, config=config, dtype=torch.float32, use_safetensors=True
+    )
+    return model
+
+
+def validation_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Return accuracy and macro-F1 of logits [n x k] against labels [n]."""
+    logits, labels = prediction.predictions, prediction.label_ids
+    chosen = np.asarray(logits).argmax(axis=-1)
+    return {
+        "accuracy": float(accuracy_score(labels, chosen)),
+        "macro_f1": float(f1_score(labels, chosen, average="macro", zero_division=0)),
+    }
+
+
+def scores(actual: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str, float]:
+    """Return the scores that gates may name, of class numbers [n]."""
+    return {name: round(float(value), 6) for name, value in scores_of(confusion(actual, predicted, classes)).items()}
+
+
+def labels_of(model: Path) -> list[str]:
+    """Return a saved model's labels, in the order of its outputs."""
+    names = AutoConfig.from_pretrained(model).id2label
+    return [names[at] for at in range(len(names))]
+
+
+@torch.inference_mode()
+def probabilities(model: Path, rows: pl.DataFrame, batch_size: int) -> np.ndarray:
+    """Return the probability of each label for each row, [rows x labels] float64, computed in float32."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    network = AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32, use_safetensors=True)
+    network = network.to(device).eval()
+    result = np.zeros((rows.height, network.config.num_labels))
+    for chosen, batch in batches_by_length(tokenizer, rows, batch_size, tokenizer.model_max_length):
+        logits = network(**batch.to(device)).logits.double()  # [b x k]
+        result[chosen] = logits.softmax(dim=-1).cpu().numpy()
+    return result
+
+
+@torch.inference_mode()
+def embeddings(base: Path, rows: pl.DataFrame, batch_size: int, max_length: int) -> np.ndarray:
+    """Return the mean of each row's last hidden states over its tokens, [rows x hidden] float32.
+
+    Computed in bfloat16 autocast where the hardware has it: a linear probe does not notice, and it is done sooner.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    network = AutoModel.from_pretrained(base, dtype=torch.float32, use_safetensors=True).to(device).eval()
+    result = np.zeros((rows.height, network.config.hidden_size), dtype=np.float32)
+    for chosen, batch in batches_by_length(tokenizer, rows, batch_size, max_length):
+        batch.to(device)  # in place
+        with torch.autocast(device, torch.bfloat16, enabled=wants_bf16("auto")):
+            states = network(**batch).last_hidden_state.float()  # [b x s x d]
+        mask = batch["attention_mask"].unsqueeze(-1)  # [b x s x 1]
+        result[chosen] = ((states * mask).sum(1) / mask.sum(1)).cpu().numpy()
+    return result

@@ -1,0 +1,93 @@
+"""tokenize: from texts to token ids, exactly those of the plain Hugging Face tokenizer; what is cut off is counted."""
+
+import os
+from collections.abc import Callable
+
+import polars as pl
+
+from stages.common.params import TokenizeParams
+from stages.common.schemas import SPLITS, AugmentedRecords, TokenizedRecords
+from stages.common.stage import Run, stage, write_json
+
+BATCH = 2000
+
+
+@stage("tokenize")
+def main(run: Run[TokenizeParams]) -> None:
+    """Encode each split; write the label ↔ id map and the length that texts were cut to."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    from datasets import Dataset, disable_caching, disable_progress_bars
+    from transformers import AutoConfig, AutoTokenizer
+
+    disable_caching()
+    disable_progress_bars()
+    tables = {
+        name: AugmentedRecords.read(run.input(f"data/{'augmented' if name == 'train' else 'clean'}/{name}.parquet"))
+        for name in SPLITS
+    }
+    labels = tables["train"]["label"].unique().sort().to_list()
+    label_ids = {label: number for number, label in enumerate(labels)}
+    base = run.input("models/base")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    positions = getattr(AutoConfig.from_pretrained(base), "max_position_embeddings", None)
+    max_length = min(run.params.max_length, positions or run.params.max_length)
+    encode = _encoder(tokenizer, max_length, label_ids, pairs=tables["train"]["text_pair"].count() > 0)
+
+    report: dict[str, object] = {"max_length": max_length, "labels": label_ids}
+    for name, rows in tables.items():
+        texts = Dataset.from_polars(rows.select("id", "text", "text_pair", "label"))
+        encoded = texts.map(
+            encode, batched=True, batch_size=BATCH, remove_columns=texts.column_names, keep_in_memory=True
+        )
+        table = pl.DataFrame(encoded.data.table.combine_chunks()).cast(
+            {
+                "input_ids": pl.List(pl.Int32),
+                "token_type_ids": pl.List(pl.Int8),
+                "length": pl.Int32,
+                "truncated": pl.Int32,
+            }
+        )
+        table = TokenizedRecords.write(table, run.output(f"data/tokenized/{name}.parquet"))
+        report[name] = _lengths(table)
+    write_json({"max_length": max_length, "labels": label_ids}, run.output("data/tokenized/encoding.json"))
+    write_json(report, run.output("reports/tokenize.json"))
+    cut = sum(report[name]["rows_truncated"] for name in SPLITS)  # type: ignore[index]
+    print(f"  {sum(rows.height for rows in tables.values()):,} rows, {cut:,} longer than {max_length} tokens and cut")
+
+
+def _encoder(tokenizer: object, max_length: int, label_ids: dict[str, int], pairs: bool) -> Callable[[dict], dict]:
+    """Return the function that encodes a batch of records; it counts what truncation takes away."""
+
+    def encode(batch: dict) -> dict:
+        given = (batch["text"], [pair or "" for pair in batch["text_pair"]]) if pairs else (batch["text"],)
+        kept = tokenizer(*given, truncation=True, max_length=max_length, return_token_type_ids=True)  # type: ignore[operator]
+        whole = tokenizer(*given, truncation=False, verbose=False)["input_ids"]  # type: ignore[operator]
+        lengths = [len(ids) for ids in kept["input_ids"]]
+        return {
+            "id": batch["id"],
+            "input_ids": kept["input_ids"],
+            "token_type_ids": kept["token_type_ids"],
+            "labels": [label_ids[label] for label in batch["label"]],
+            "length": lengths,
+            "truncated": [len(ids) - length for ids, length in zip(whole, lengths, strict=True)],
+        }
+
+    return encode
+
+
+def _lengths(table: pl.DataFrame) -> dict[str, object]:
+    whole = table["length"] + table["truncated"]
+    cut = table.filter(pl.col("truncated") > 0).height
+    return {
+        "rows": table.height,
+        "tokens": int(table["length"].sum()),
+        "length_median": whole.median(),
+        "length_p95": whole.quantile(0.95, "nearest"),
+        "length_max": whole.max(),
+        "rows_truncated": cut,
+        "share_truncated": round(cut / table.height, 4),
+    }
+
+
+if __name__ == "__main__":
+    main()
