@@ -43,8 +43,8 @@ test: $(VENV)/.installed-dev ## Run the whole test suite
 format: $(VENV)/.installed-dev ## Put the code into the project's format
 	@$(ACTIVE) ruff check --fix . ; $(ACTIVE) ruff format .
 
-schema: install ## Write params.schema.json, from which editors complete params.yaml
-	@$(ACTIVE) python -m stages.common.params --schema > params.schema.json
+schema: install ## Write params.schema.json (for editors) and docs/params.md from the code
+	@$(ACTIVE) python -m stages.common.params --schema > params.schema.json && $(ACTIVE) python -m stages.common.params --manual > docs/params.md
 
 lock: ## Resolve requirements*.txt again and write constraints.txt
 	rm -rf .attune/lock && $(PYTHON) -m venv .attune/lock

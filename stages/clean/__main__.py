@@ -23,6 +23,8 @@ def main(run: Run[CleanParams]) -> None:
     )
     for rule in rules(run.params):
         records = ledger.apply(rule, records)
+    rejected = ", ".join(f"{rule} {rows:,}" for rule, rows in ledger.by_rule.items() if rows)
+    print(f"  {raw.height:,} rows in, {repaired:,} repaired, rejected: {rejected or 'none'}", flush=True)
 
     splits = split_records(records, run.params.split, run.seed)
     for name, rows in splits.items():
@@ -33,7 +35,7 @@ def main(run: Run[CleanParams]) -> None:
     report = {**account, "texts_repaired": repaired, "splits": {name: _describe(rows) for name, rows in splits.items()}}
     write_json(report, run.output("reports/clean.json"))
     sizes = ", ".join(f"{name} {rows.height:,}" for name, rows in splits.items())
-    print(f"  {raw.height:,} rows in, {repaired:,} repaired, {ledger.rejected.height:,} rejected; {sizes}")
+    print(f"  {sizes}")
 
 
 def _describe(rows: pl.DataFrame) -> dict[str, object]:

@@ -5,6 +5,7 @@ from hashlib import sha256
 import polars as pl
 
 from stages.common.errors import AttuneError
+from stages.common.labels import check_labels
 from stages.common.params.model import Split
 from stages.common.schemas import SPLITS, RawRecords
 
@@ -18,7 +19,7 @@ def split_records(records: pl.DataFrame, params: Split, seed: int) -> dict[str, 
     Raises:
         AttuneError: if there are too few rows, one label alone, or a label missing from a split.
     """
-    _check_enough(records)
+    check_labels(records["label"], "after cleaning")
     official = records.filter(pl.col("split").is_not_null())
     free = records.filter(pl.col("split").is_null())
     placed = [official]
@@ -92,22 +93,6 @@ def _draw(sizes: list[int], params: Split) -> list[str]:
             names[at] = name
             taken += sizes[at]
     return names
-
-
-def _check_enough(records: pl.DataFrame) -> None:
-    counts = dict(records["label"].value_counts().sort("label").iter_rows())
-    if len(counts) < 2:
-        found = f"only the label {next(iter(counts))!r}" if counts else "no rows"
-        raise AttuneError(
-            f"after cleaning there is {found}, and a classifier needs two labels or more",
-            "see data/raw/manifest.json for the labels read; check columns.label, ingest.labels and clean.length",
-        )
-    rare = [f"{label!r} ({count})" for label, count in counts.items() if count < len(SPLITS)]
-    if rare:
-        raise AttuneError(
-            f"too few rows for three splits under the label {', '.join(rare[:5])}",
-            "add rows, or leave the label out by listing only the others in ingest.labels",
-        )
 
 
 def _check_labels(splits: dict[str, pl.DataFrame]) -> None:

@@ -13,8 +13,12 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_path(path: Path) -> str:
-    """Return the SHA-256 of a file, or of a folder's relative names and bytes (`__pycache__` left out)."""
-    if path.is_file():
+    """Return the SHA-256 of a file, or of a folder's relative names and bytes (`__pycache__` left out).
+
+    Raises:
+        FileNotFoundError: if there is neither.
+    """
+    if not path.is_dir():
         return sha256_file(path)
     files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     return sha256_value([(file.relative_to(path).as_posix(), sha256_file(file)) for file in files])

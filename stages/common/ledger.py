@@ -24,11 +24,11 @@ class Ledger:
         The rejected rows need a column `reason`.
 
         Raises:
-            RuntimeError: if the step lost or invented a row.
+            RuntimeError: if the step lost, invented or exchanged a row.
         """
         kept, out = step(records)
         rule = getattr(step, "rule", step.__name__)
-        if kept.height + out.height != records.height:
+        if not pl.concat([kept["id"], out["id"]]).sort().equals(records["id"].sort()):
             raise RuntimeError(f"{rule}: {records.height} rows in, {kept.height} kept and {out.height} rejected")
         self.by_rule[rule] = out.height
         self.rejected = pl.concat([self.rejected, Rejected.of(out, self.stage, rule, pl.col("reason"))])

@@ -1,6 +1,7 @@
 """Shut the network for stages that have no business there."""
 
 import os
+import socket
 import sys
 from ipaddress import ip_address
 from typing import Any
@@ -15,28 +16,36 @@ HUB_OFFLINE = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 
+# Audit events with the place of the host or address among their arguments.
+LOOK_UPS = {f"socket.{name}": 0 for name in ("getaddrinfo", "gethostbyname", "gethostbyaddr", "getnameinfo")}
+CONNECTIONS = {f"socket.{name}": 1 for name in ("connect", "sendto", "sendmsg")}
+
 
 def shut_network(stage: str, tracking_uri: str | None) -> None:
-    """Make every look-up or connection in this process fail, loopback and the tracking server excepted.
+    """Make every look-up, connection or datagram of this process fail, loopback and the tracking server excepted.
 
     An audit hook sees `socket` calls of every Python library; it cannot be taken off again, which suits a process
-    that runs one stage (PEP 578).
+    that runs one stage (PEP 578). Where the tracking server is given by name, connections to any address pass: an
+    address does not tell whose name it was looked up by.
     """
     os.environ.update(HUB_OFFLINE)
     tracking_host = urlsplit(tracking_uri).hostname if tracking_uri else None
-    allowed = {tracking_host} if tracking_host else set()
+    allowed = {socket.gethostname().lower(), tracking_host}
+    any_address = tracking_host is not None and not _is_local(tracking_host) and not _is_address(tracking_host)
 
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "socket.getaddrinfo":
-            host = arguments[0]
-        elif event == "socket.connect" and isinstance(arguments[1], tuple):
-            host = arguments[1][0]
-        else:
+        place = LOOK_UPS.get(event, CONNECTIONS.get(event))
+        if place is None:
+            return
+        host = arguments[place]
+        if isinstance(host, tuple):
+            host = host[0]
+        elif event in CONNECTIONS:  # a Unix socket, or a datagram on a socket that is connected
             return
         name = host.decode() if isinstance(host, bytes) else str(host or "localhost")
-        if name in allowed:
+        if name.lower() in allowed or _is_local(name):
             return
-        if not _is_local(name) and not (event == "socket.connect" and tracking_host and _is_address(name)):
+        if not (any_address and event == "socket.connect" and _is_address(name)):
             raise AttuneError(
                 f"the stage {stage} tried to reach {name}, but only ingest may use the network",
                 "fetch what it needs in ingest, or set MLFLOW_TRACKING_URI if this is the tracking server",

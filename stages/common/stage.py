@@ -114,7 +114,7 @@ def _execute(name: str, body: Callable[[Run[P]], None]) -> int:
         body(Run(node=node, params=params.section(name), all_params=params, staging=staging))  # type: ignore[arg-type]
         _put_in_place(node, staging)
     except AttuneError as error:
-        if error.keep_outs:
+        if error.keep_outs and not _missing(node, staging):
             _put_in_place(node, staging)
         print(f"\n{name} stopped: {error}", file=sys.stderr)
         return 1
@@ -131,15 +131,20 @@ def _execute(name: str, body: Callable[[Run[P]], None]) -> int:
     return 0
 
 
+def _missing(node: Node, staging: Path) -> list[str]:
+    return [out for out in node.outs if not (staging / out).exists()]
+
+
 def _put_in_place(node: Node, staging: Path) -> None:
-    missing = [out for out in node.outs if not (staging / out).exists()]
-    if missing:
+    if missing := _missing(node, staging):
         raise RuntimeError(f"{node.name} did not write {', '.join(missing)}")
     for out in node.outs:
         target = Path(out)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             shutil.rmtree(target)
+        elif (staging / out).is_dir():
+            target.unlink(missing_ok=True)  # a folder cannot be moved over a file
         os.replace(staging / out, target)
 
 

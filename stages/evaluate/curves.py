@@ -24,9 +24,12 @@ def precision_recall(actual: np.ndarray, probabilities: np.ndarray, labels: list
 
 
 def _curves(actual, probabilities, labels, names, curve) -> pl.DataFrame:  # type: ignore[no-untyped-def]
-    tables = []
+    tables = [pl.DataFrame(schema={"label": pl.String, names[0]: pl.Float64, names[1]: pl.Float64})]
     for number in [1] if len(labels) == 2 else range(len(labels)):
-        x, y = curve(actual == number, probabilities[:, number])
+        hits = actual == number
+        if hits.all() or not hits.any():  # a label against nothing has no curve
+            continue
+        x, y = curve(hits, probabilities[:, number])
         order = np.argsort(x, kind="stable")
         chosen = order[np.unique(np.linspace(0, len(order) - 1, POINTS).round().astype(int))]
         values = {names[0]: np.round(x[chosen], 6), names[1]: np.round(y[chosen], 6)}

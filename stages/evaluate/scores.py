@@ -9,7 +9,7 @@ from stages.common.params.model import Bootstrap
 from stages.tasks.scores import confusion, scores_of
 
 DIGITS = 6
-CHUNK = 1_000_000  # draws held in memory at once
+CHUNK = 1_000_000  # numbers held in memory at once: rows drawn, or cells of their confusion matrices
 
 
 def with_intervals(
@@ -23,19 +23,19 @@ def with_intervals(
     rows = len(actual)
     generator = np.random.default_rng(seed)
     pair = actual * classes + predicted
-    samples: list[np.ndarray] = []
-    for start in range(0, bootstrap.resamples, step := max(1, CHUNK // rows)):
+    samples: list[dict[str, np.ndarray]] = []
+    step = max(1, CHUNK // max(rows, classes * classes))
+    for start in range(0, bootstrap.resamples, step):
         number = min(step, bootstrap.resamples - start)
         drawn = pair[generator.integers(0, rows, size=(number, rows))]
         offset = np.arange(number)[:, None] * classes * classes
         counts = np.bincount((drawn + offset).ravel(), minlength=number * classes * classes)
-        samples.append(counts.reshape(number, classes, classes))
+        samples.append(scores_of(counts.reshape(number, classes, classes)))
     point = scores_of(confusion(actual, predicted, classes))
-    drawn_scores = scores_of(np.concatenate(samples))
     tail = 50 * (1 - bootstrap.confidence)
     result: dict[str, float] = {}
     for name, value in point.items():
-        low, high = np.percentile(drawn_scores[name], [tail, 100 - tail])
+        low, high = np.percentile(np.concatenate([sample[name] for sample in samples]), [tail, 100 - tail])
         result |= {
             name: round(float(value), DIGITS),
             f"{name}_low": round(float(low), DIGITS),

@@ -6,6 +6,8 @@ import polars as pl
 from stages.common.params.model import Slices
 from stages.tasks.scores import confusion, scores_of
 
+RECORD_COLUMNS = ("source", "group")  # any other name is one of `columns.extra`, whatever else the table may hold
+
 
 def slice_scores(rows: pl.DataFrame, params: Slices, classes: int) -> pl.DataFrame:
     """Score the test rows by text length and by the columns named in params.
@@ -19,7 +21,7 @@ def slice_scores(rows: pl.DataFrame, params: Slices, classes: int) -> pl.DataFra
         A row a slice: slice, rows, accuracy, macro_f1; the longest list of values keeps its 50 largest slices.
     """
     length = pl.col("text").str.len_chars()
-    cuts = [rows.select(length.quantile(at / params.length_bins)).item() for at in range(1, params.length_bins)]
+    cuts = [rows.select(length.quantile(at / params.length_bins, "lower")).item() for at in range(1, params.length_bins)]
     bins = sorted({int(cut) for cut in cuts})
     found = []
     for number, (low, high) in enumerate(zip([0, *bins], [*bins, None], strict=True)):
@@ -31,7 +33,7 @@ def slice_scores(rows: pl.DataFrame, params: Slices, classes: int) -> pl.DataFra
         )
         found.append((name, rows.filter(inside)))
     for column in params.columns:
-        value = pl.col(column) if column in rows.columns else _from_extra(column)
+        value = pl.col(column) if column in RECORD_COLUMNS else _from_extra(column)
         parts = rows.with_columns(_value=value).filter(pl.col("_value").is_not_null()).partition_by("_value")
         named = sorted(
             ((f"{column}: {part['_value'][0]}", part) for part in parts), key=lambda pair: (-pair[1].height, pair[0])

@@ -41,7 +41,7 @@ def main(run: Run[FinetuneParams]) -> None:
     task = load_task(run.all_params.task)
     model = task.build_model(base, sorted(labels, key=labels.__getitem__), run.params.dropout, run.seed)
     trainable = freeze(model, run.params.strategy)
-    arguments = training_arguments(run.params, checkpoints, run.seed)
+    arguments = training_arguments(run.params, checkpoints, run.seed, splits["train"].height)
     print(f"  {trainable:,} weights on {splits['train'].height:,} rows, {_how(torch, arguments.bf16)}", flush=True)
 
     environment = {"attune.threads": str(torch.get_num_threads()), "attune.torch": torch.__version__}

@@ -6,6 +6,9 @@ from typing import Any
 
 Point = dict[str, float]
 
+TRAINING = ("step", "epoch", "loss", "learning_rate")
+VALIDATION = ("step", "epoch", "validation_loss", "validation_accuracy", "validation_macro_f1")
+
 
 def training_point(entry: dict[str, Any]) -> Point | None:
     """Return step, epoch, loss and learning rate of an entry of the trainer's log, if it is one of training."""
@@ -29,12 +32,12 @@ def validation_point(entry: dict[str, Any]) -> Point | None:
 
 def write_curves(history: list[dict[str, Any]], training: Path, validation: Path) -> None:
     """Write the two curves of a trainer's log as CSV, a row a point."""
-    _write([point for entry in history if (point := training_point(entry))], training)
-    _write([point for entry in history if (point := validation_point(entry))], validation)
+    _write([point for entry in history if (point := training_point(entry))], TRAINING, training)
+    _write([point for entry in history if (point := validation_point(entry))], VALIDATION, validation)
 
 
-def _write(points: list[Point], path: Path) -> None:
+def _write(points: list[Point], columns: tuple[str, ...], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(points[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(points)

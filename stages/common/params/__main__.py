@@ -1,4 +1,4 @@
-"""`python -m stages.common.params`: check params.yaml; with `--schema`, print its JSON schema for editors."""
+"""`python -m stages.common.params`: check params.yaml; or print its JSON schema (`--schema`) or its manual."""
 
 import json
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stages.common.errors import AttuneError
 from stages.common.params.loading import PARAMS_FILE, load_params
+from stages.common.params.manual import manual
 from stages.common.params.model import Params
 
 
@@ -15,9 +16,12 @@ def json_schema() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Check the file named (default params.yaml), or print the schema."""
+    """Check the file named (default params.yaml), or print schema or manual."""
     if arguments == ["--schema"]:
         print(json_schema(), end="")
+        return 0
+    if arguments == ["--manual"]:
+        print(manual(), end="")
         return 0
     try:
         load_params(Path(arguments[0]) if arguments else PARAMS_FILE)

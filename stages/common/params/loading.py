@@ -66,11 +66,14 @@ def check_params(data: Any, name: str = "params.yaml") -> Params:
 
 def _describe(fault: ErrorDetails, data: Any, name: str) -> str:
     location = _location_in(data, fault["loc"])
-    key = ".".join(str(part) for part in location) or "the file"
+    message = _message(fault, location)
+    if location:
+        key = ".".join(str(part) for part in location)
+        message = f"{key}: {message}"
+    else:  # two sections contradict each other: the message begins with the key to change
+        location = message.split(" ")[0].split(".")
     line = _line_of(data, location)
-    return (
-        f"{name}:{line}: {key}: {_message(fault, location)}" if line else f"{name}: {key}: {_message(fault, location)}"
-    )
+    return f"{name}:{line}: {message}" if line else f"{name}: {message}"
 
 
 def _message(fault: ErrorDetails, location: Sequence[Any]) -> str:
@@ -86,6 +89,10 @@ def _message(fault: ErrorDetails, location: Sequence[Any]) -> str:
             return "unknown key" + (f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(allowed)}")
         case "missing":
             return "this key is required"
+        case "model_type" if fault["input"] is None and not location:
+            return f"the file is empty; it needs the sections {', '.join(_required(Params))}"
+        case "model_type":
+            return f"must hold keys, not {shown} (a section with nothing to say is left out or written as {{}})"
         case "value_error":
             return str(fault["ctx"]["error"])
         case "literal_error":
@@ -134,15 +141,21 @@ def _line_of(data: Any, location: Sequence[int | str]) -> int | None:
     return line
 
 
+def _required(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items() if field.is_required()]
+
+
 def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
     """Names of the keys allowed at a place in the file."""
     current: Any = model
     for part in location:
+        if isinstance(part, int):
+            continue  # the entries of a list are all of one model
         if isinstance(current, type) and issubclass(current, BaseModel):
             names = {field.alias or name: field for name, field in current.model_fields.items()}
             if part not in names:
                 return []
-            current = _first_model(names[str(part)].annotation)
+            current = _first_model(names[part].annotation)
     if isinstance(current, type) and issubclass(current, BaseModel):
         return [field.alias or name for name, field in current.model_fields.items()]
     return []

@@ -43,6 +43,12 @@ def _pinned(requirement: str) -> str:
     return requirement
 
 
+def _separating(mark: str) -> str:
+    if mark in '"\r\n':
+        raise ValueError("must not be a quote or a line end, which mean something else in a CSV file")
+    return mark
+
+
 def _distribution(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError("must be the name of an installed package, such as snownlp")
@@ -51,8 +57,9 @@ def _distribution(name: str) -> str:
 
 def _codec(name: str) -> str:
     try:
+        "a".encode(name)  # Python also knows rot13, base64 and the like, which are no encodings of text
         return lookup(name).name
-    except LookupError:
+    except (LookupError, UnicodeError):
         raise ValueError("is no text encoding Python knows; try utf-8, latin-1, cp1252 or gb18030") from None
 
 
@@ -71,6 +78,13 @@ class Columns(Section):
     group: str | None = Field(None, description="Rows with the same value stay together in one split.")
     split: str | None = Field(None, description="Column with an official split: train, validation or test.")
     extra: list[str] = Field([], description="Further columns to carry along, for evaluate.slices.columns.")
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        for name in self.extra:
+            if self.extra.count(name) > 1:
+                raise ValueError(f"extra names {name!r} twice")
+        return self
 
 
 def exactly_one_kind(section: Section, kinds: tuple[str, ...]) -> str:
@@ -100,7 +114,9 @@ class Source(Section):
     encoding: Annotated[str, AfterValidator(_codec)] = Field(
         "utf-8", description="Text encoding of the file, such as utf-8, latin-1, cp1252 or gb18030."
     )
-    separator: str = Field(",", min_length=1, max_length=1, description="Column separator of a CSV file.")
+    separator: Annotated[str, AfterValidator(_separating)] = Field(
+        ",", min_length=1, max_length=1, description="Column separator of a CSV file."
+    )
     columns: Columns = Field(Columns(), description="Where each column of a record comes from.")
     label: str | None = Field(None, description="One label for every row, instead of columns.label.")
 
@@ -209,9 +225,27 @@ class IngestParams(Section):
     labels: dict[str | int | bool, str] | None = Field(
         None, description="Raw label → label; rows with any other label are rejected. Left out: labels as they stand."
     )
+    limit: int | None = Field(
+        None, ge=1, le=1_000_000_000, description="Keep at most this many rows, drawn at random, for a quick trial."
+    )
     base_model: BaseModelSource = Field(description="The pretrained model to fine-tune.")
+
+    @model_validator(mode="after")
+    def _each_label_once(self) -> Self:
+        keys = [key for raw in self.labels or {} for key in _as_in_files(raw)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ValueError(f"labels: the label {key!r} is there twice, once as text and once not")
+        return self
 
     @property
     def label_map(self) -> dict[str, str] | None:
         """`labels` with every key as the text it has in a file."""
-        return None if self.labels is None else {str(raw): label for raw, label in self.labels.items()}
+        if self.labels is None:
+            return None
+        return {key: label for raw, label in self.labels.items() for key in _as_in_files(raw)}
+
+
+def _as_in_files(raw: str | int | bool) -> tuple[str, ...]:
+    """The texts that a key of `labels` has in files: pandas writes `True` into a CSV file, JSON has `true`."""
+    return (str(raw).lower(), str(raw)) if isinstance(raw, bool) else (str(raw),)

@@ -4,7 +4,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.common.params import Params
-from stages.common.tracking.runs import INPUTS_TAG, MODEL_TAG, create_run, find_run, finish, record_curves
+from stages.common.tracking.runs import (
+    INPUTS_TAG,
+    MODEL_TAG,
+    create_run,
+    find_run,
+    finish,
+    keep_training_tags,
+    record_curves,
+    recorded_steps,
+)
 from stages.common.tracking.store import connect, quiet, warn
 
 if TYPE_CHECKING:
@@ -19,15 +28,16 @@ class LiveRun:
     """
 
     def __init__(self, params: Params, inputs: str, tags: dict[str, str]) -> None:
-        self._params, self._inputs, self._tags = params, inputs, tags
+        self._params, self._tags = params, {**tags, INPUTS_TAG: inputs}
         self._client: MlflowClient | None = None
         self._run_id = ""
+        self._steps: dict[str, set[int]] = {}  # of each metric, those the run has: an epoch begun again adds no point
         self._complete = False
         try:
             self._client = connect()
             found = find_run(self._client, params, INPUTS_TAG, inputs)
             self._complete = bool(found) and MODEL_TAG in self._client.get_run(found or "").data.tags
-            self._run_id = found or create_run(self._client, params, {**tags, INPUTS_TAG: inputs})
+            self._run_id = found or create_run(self._client, params, self._tags)
         except Exception as error:  # whatever goes wrong over there, the training is worth more
             self._break_off(error)
 
@@ -40,25 +50,39 @@ class LiveRun:
 
         now = get_current_time_millis()
         try:
-            self._client.log_batch(
-                self._run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()]
-            )
+            for key in metrics.keys() - self._steps.keys():
+                self._steps[key] = recorded_steps(self._client, self._run_id, key)
+            new = [Metric(key, value, now, step) for key, value in metrics.items() if step not in self._steps[key]]
+            self._client.log_batch(self._run_id, metrics=new)
+            for metric in new:
+                self._steps[metric.key].add(step)
         except Exception as error:
             self._break_off(error)
 
     def finish(self, model: str, curves: list[Path]) -> None:
         """Fill the gaps of the curves, tag the run with the model's digest and end it."""
+        keep_training_tags(model, self._tags)
         if self._client is None:
             return
         try:
             with quiet():
-                recorded = self._client.get_run(self._run_id).data.tags.get(MODEL_TAG)
-                if recorded not in (None, model):  # another number of threads, say: another model needs another run
-                    self._run_id = create_run(self._client, self._params, {**self._tags, INPUTS_TAG: self._inputs})
+                self._run_id = self._run_of(self._client, model)
                 record_curves(self._client, self._run_id, curves)
-                finish(self._client, self._run_id, {MODEL_TAG: model})
+                finish(self._client, self._run_id, {**self._tags, MODEL_TAG: model})
         except Exception as error:
             self._break_off(error)
+
+    def _run_of(self, client: "MlflowClient", model: str) -> str:
+        """Return the one run that this model is to have."""
+        recorded = client.get_run(self._run_id).data.tags.get(MODEL_TAG)
+        known = find_run(client, self._params, MODEL_TAG, model)
+        if known and known != self._run_id and recorded is None:
+            client.delete_run(self._run_id)  # the model was published before, from its files
+        if known:
+            return known
+        if recorded:  # another number of threads, say: another model needs another run
+            return create_run(client, self._params, self._tags)
+        return self._run_id
 
     def _break_off(self, error: Exception) -> None:
         self._client = None

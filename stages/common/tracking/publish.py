@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph, read_lock
-from stages.common.params import Params, check_params, load_params
+from stages.common.params import Params, check_params
+from stages.common.params.loading import PARAMS_FILE, read_yaml
 from stages.common.stage import Run
 from stages.common.tracking.registry import Registration, ensure_registered
 from stages.common.tracking.runs import (
+    INPUTS_TAG,
     MODEL_TAG,
     create_run,
     find_run,
@@ -22,6 +24,7 @@ from stages.common.tracking.runs import (
     model_digest,
     record_curves,
     record_metrics,
+    training_tags,
 )
 from stages.common.tracking.store import Unreachable, connect, quiet, tracking_uri, warn, without_password
 
@@ -45,7 +48,12 @@ def publish_run(client: "MlflowClient", params: Params, model: Path, reports: di
         reports: the files to keep with the run, by their path in the project.
     """
     digest = model_digest(model)
-    run_id = find_run(client, params, MODEL_TAG, digest) or create_run(client, params, {MODEL_TAG: digest})
+    tags = {**training_tags(digest), MODEL_TAG: digest}
+    run_id = (
+        find_run(client, params, MODEL_TAG, digest)
+        or _run_broken_off(client, params, tags.get(INPUTS_TAG))
+        or create_run(client, params, tags)
+    )
     with quiet():
         record_curves(client, run_id, [reports[curve] for curve in CURVES if curve in reports])
         if METRICS in reports:
@@ -53,9 +61,14 @@ def publish_run(client: "MlflowClient", params: Params, model: Path, reports: di
             record_metrics(client, run_id, {f"test_{key}": float(value) for key, value in scores})
         for path, file in reports.items():
             client.log_artifact(run_id, str(file), Path(path).parent.as_posix())
-        if client.get_run(run_id).info.status != "FINISHED":
-            finish(client, run_id, {})
+        finish(client, run_id, tags)
     return run_id
+
+
+def _run_broken_off(client: "MlflowClient", params: Params, inputs: str | None) -> str | None:
+    """Return the run that a training began and, the server being away, could not end."""
+    run_id = find_run(client, params, INPUTS_TAG, inputs) if inputs else None
+    return run_id if run_id and MODEL_TAG not in client.get_run(run_id).data.tags else None
 
 
 def reports_up_to(stage: str | None = None, staging: Path | None = None) -> dict[str, Path]:
@@ -90,17 +103,20 @@ def trained_params() -> Params:
     Raises:
         AttuneError: if the pipeline has not run yet.
     """
-    sections: dict[str, Any] = {}
+    sections: dict[str, Any] = {}  # of the stages that have run; those that have not yet stand in params.yaml
     for stage in read_lock().values():
         sections.update(stage.get("params", {}).get("params.yaml", {}))
     if "finetune" not in sections:
         raise AttuneError("there is no trained model yet", "run the pipeline first: make run")
-    sections["tracking"] = load_params().tracking.model_dump()
-    return check_params(sections, "dvc.lock")
+    now = read_yaml(PARAMS_FILE)
+    sections["tracking"] = now.get("tracking", {})
+    return check_params({**now, **sections}, "dvc.lock")
 
 
 def main() -> int:
     """Publish the model that lies in models/finetuned with all its reports."""
+    from mlflow.exceptions import MlflowException
+
     try:
         params = trained_params()
         if not MODEL.exists():
@@ -115,6 +131,9 @@ def main() -> int:
             print(f"model {registration.model_name} version {version} is registered as {registration.alias}")
     except Unreachable as error:
         print(f"MLflow cannot be reached: {error}\n  → start the server, or unset MLFLOW_TRACKING_URI", file=sys.stderr)
+        return 1
+    except MlflowException as error:
+        warn(error)
         return 1
     except AttuneError as error:
         print(error, file=sys.stderr)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stages.common.digests import sha256_path
 from stages.common.graph import read_lock
 from stages.common.params import Params
+from stages.common.stage import WORK, write_json
 from stages.common.tracking.store import experiment_id, quiet
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 INPUTS_TAG = "attune.training_inputs"
 MODEL_TAG = "attune.model"
+TRAININGS = WORK / "trainings"
 DATA_SETS = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -70,8 +72,8 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, plain value) of nested mappings and lists, in order."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
-            # MLflow allows letters, digits and _ - . space : / in a name
-            safe = "".join(mark if mark.isalnum() or mark in "_-. :/" else "_" for mark in str(key))
+            # MLflow takes 250 letters, digits and _ - . space : in a name (and /, but not at every place)
+            safe = "".join(mark if mark.isalnum() or mark in "_-. :" else "_" for mark in str(key)[:100])
             yield from flatten(inner, f"{prefix}.{safe}" if prefix else safe)
     elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
         for number, inner in enumerate(value):
@@ -110,11 +112,17 @@ def record_curves(client: "MlflowClient", run_id: str, files: list[Path]) -> Non
                 step = int(row.pop("step"))
                 for key, value in row.items():
                     if key not in known:
-                        known[key] = {point.step for point in client.get_metric_history(run_id, key)}
+                        known[key] = recorded_steps(client, run_id, key)
                     if step not in known[key] and value:
+                        known[key].add(step)  # both curves have a column `epoch`
                         new.append(Metric(key, float(value), time, step))
     for start in range(0, len(new), 500):
         client.log_batch(run_id, metrics=new[start : start + 500])
+
+
+def recorded_steps(client: "MlflowClient", run_id: str, key: str) -> set[int]:
+    """Return the steps at which a run has a point of this metric."""
+    return {point.step for point in client.get_metric_history(run_id, key)}
 
 
 def record_metrics(client: "MlflowClient", run_id: str, metrics: dict[str, float]) -> None:
@@ -126,10 +134,25 @@ def record_metrics(client: "MlflowClient", run_id: str, metrics: dict[str, float
 
 
 def finish(client: "MlflowClient", run_id: str, tags: dict[str, str]) -> None:
-    """Tag a run with its model's digest and end it."""
+    """Tag a run (with its model's digest, say) and end it, unless that was done before."""
+    run = client.get_run(run_id)
     for key, value in tags.items():
-        client.set_tag(run_id, key, value)
-    client.set_terminated(run_id)
+        if run.data.tags.get(key) != value:
+            client.set_tag(run_id, key, value)
+    if run.info.status != "FINISHED":
+        client.set_terminated(run_id)
+
+
+def keep_training_tags(model: str, tags: dict[str, str]) -> None:
+    """Note on this machine what a training's run is tagged with, for a publishing that has to catch up."""
+    TRAININGS.mkdir(parents=True, exist_ok=True)
+    write_json(tags, TRAININGS / f"{model}.json")
+
+
+def training_tags(model: str) -> dict[str, str]:
+    """Return the tags of the training that made a model, or none if it was not trained on this machine."""
+    path = TRAININGS / f"{model}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _commit_tags() -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,9 +29,10 @@ def tracking_uri(root: Path | None = None) -> str:
 def without_password(uri: str) -> str:
     """Return a URI that can be shown."""
     parts = urlsplit(uri)
-    if parts.password is None:
+    login, _, host = parts.netloc.rpartition("@")
+    if ":" not in login:
         return uri
-    return parts._replace(netloc=f"{parts.username}:***@{parts.hostname}:{parts.port or ''}".rstrip(":")).geturl()
+    return parts._replace(netloc=f"{login.partition(':')[0]}:***@{host}").geturl()
 
 
 def connect() -> "MlflowClient":
@@ -45,12 +46,14 @@ def connect() -> "MlflowClient":
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # Ids chosen by a caller's environment would send this project's runs into somebody else's.
     os.environ.pop("MLFLOW_RUN_ID", None)
     with quiet():
         import mlflow
 
+        uri = _move_login(uri)
         mlflow.set_tracking_uri(uri)
         return mlflow.MlflowClient(tracking_uri=uri)
 
@@ -64,6 +67,16 @@ def _check_reachable(uri: str) -> None:
         socket.create_connection((parts.hostname or "", port), timeout=REACH_SECONDS).close()
     except (OSError, ValueError) as error:
         raise Unreachable(f"{without_password(uri)} ({error})") from None
+
+
+def _move_login(uri: str) -> str:
+    """Take name and password out of a server's URI, which MLflow puts into its messages, into the environment."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https") and parts.password is not None:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username or "")
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return uri
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:

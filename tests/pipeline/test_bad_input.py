@@ -1,0 +1,137 @@
+"""Bad input gets a message that tells what to do, and costs nothing that was made before."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Project, make_project, tiny
+
+ROWS = "text,label\n" + "\n".join(
+    f"{'good' if n % 2 else 'bad'} text number {n} {n * 7919},{'yes' if n % 2 else 'no'}" for n in range(60)
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Project:
+    project = make_project(tmp_path_factory.mktemp("bad_input") / "project", downloads)
+    project.inbox("rows.csv", ROWS)
+    project.use("own-csv")
+
+    def own_rows(params):
+        params["ingest"]["sources"] = [{"path": "data/inbox/rows.csv", "columns": {"text": "text", "label": "label"}}]
+        tiny(params)
+
+    project.params(own_rows)
+    project.repro()
+    return project
+
+
+def everything_made(project: Project) -> dict[str, str]:
+    files = [path for folder in ("data", "models", "reports") for path in (project.root / folder).rglob("*")]
+    made = [path for path in files if path.is_file() and "inbox" not in path.parts]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in made}
+
+
+def source(**changes: Any) -> Callable[[Any], None]:
+    return lambda params: params["ingest"]["sources"][0].update(changes)
+
+
+def file(name: str, content: str | bytes, **changes: Any) -> tuple[str, str | bytes, Callable[[Any], None]]:
+    return name, content, source(path=f"data/inbox/{name}", **changes)
+
+
+NO_FILE = ("", "", source())
+CASES: dict[str, tuple[tuple, list[str]]] = {
+    "missing file": (("", "", source(path="data/inbox/gone.csv")), ["data/inbox/gone.csv: no such file", "rows.csv"]),
+    "wrong sha256": (("", "", source(sha256="0" * 64)), ["expected sha256 0000", "actual   sha256"]),
+    "missing column": (("", "", source(columns={"text": "texts", "label": "label"})), ["no column 'texts'", "did you mean 'text'?"]),
+    "empty file": (file("empty.csv", ""), ["empty.csv: the file is empty"]),
+    "header alone": (file("head.csv", "text,label\n"), ["no rows below the header"]),
+    "one class only": (
+        file("one.csv", "text,label\n" + "\n".join(f"row number {n} {n * 7919},same" for n in range(30))),
+        ["only the label 'same'", "two labels"],
+    ),
+    "fewer rows than splits": (
+        file("few.csv", "text,label\nfirst of them,a\nsecond one here,b\n"),
+        ["too few rows for three splits", "add rows"],
+    ),
+    "label not in the map": (
+        ("", "", lambda params: params["ingest"].update(labels={"maybe": "x"})),
+        ["ingest.labels maps maybe", "no, yes"],
+    ),
+    "a typo in a key": (
+        ("", "", lambda params: params["finetune"].update(learning_rat=1e-4)),
+        ["finetune.learning_rat: unknown key; did you mean 'learning_rate'?"],
+    ),
+    "a value out of range": (
+        ("", "", lambda params: params["finetune"].update(learning_rate=-1.0)),
+        ["finetune.learning_rate", "greater than 0"],
+    ),
+    "text all null": (
+        file("null.csv", "text,label\n" + "\n".join(f",{'ab'[n % 2]}" for n in range(30))),
+        ["'text' is empty in all 30 rows"],
+    ),
+    "not utf-8": (file("latin.csv", "text,label\ncafé,a\n".encode("latin-1")), ["latin.csv:2: byte 0xe9 is not utf-8", "encoding: cp1252"]),
+    "ragged rows": (file("ragged.csv", "text,label\nfine,a\none,two,three\n"), ["ragged.csv:3: 3 fields where the header has 2"]),
+    "an unknown kind": (
+        ("", "", lambda params: params["ingest"].update(sources=[{"url": "https://localhost/x.csv", "columns": {"text": "a"}}])),
+        ["the kind 'url' is not supported"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_says_what_to_do_and_costs_nothing(made: Project, case: str) -> None:
+    (name, content, change), expected = CASES[case]
+    params = (made.root / "params.yaml").read_text(encoding="utf-8")
+    before = everything_made(made)
+    if name:
+        made.inbox(name, content)
+    made.params(change)
+    try:
+        done = made.repro(check=False)
+        assert done.returncode != 0
+        for words in expected:
+            assert words in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+        assert everything_made(made) == before
+    finally:
+        (made.root / "params.yaml").write_text(params, encoding="utf-8")
+        if name:
+            (made.root / "data" / "inbox" / name).unlink()
+
+
+def test_after_all_that_nothing_has_to_run(made: Project) -> None:
+    assert made.stages_run(made.repro()) == []
+
+
+def test_a_failed_gate_ends_with_an_error_only_if_asked(made: Project) -> None:
+    params = (made.root / "params.yaml").read_text(encoding="utf-8")
+    made.params(lambda params: params["register"].update(gates={"minimum": {"accuracy": 1.0}}))
+    try:
+        assert made.repro(check=False).returncode == 0
+        report = (made.root / "reports/registration.json").read_text()
+        assert '"promoted": false' in report and "is under 1.0000" in report
+        made.params(lambda params: params["register"].update(fail_on_gate=True))
+        done = made.repro(check=False)
+        assert done.returncode != 0
+        assert "the model did not pass: minimum accuracy" in done.stderr
+        assert "is under 1.0000" in (made.root / "reports/registration.json").read_text()
+    finally:
+        (made.root / "params.yaml").write_text(params, encoding="utf-8")
+
+
+def test_a_wrong_param_is_told_within_two_seconds(made: Project) -> None:
+    import time
+
+    params = (made.root / "params.yaml").read_text(encoding="utf-8")
+    (made.root / "params.yaml").write_text(params.replace("num_train_epochs", "num_train_epoch"), encoding="utf-8")
+    started = time.perf_counter()
+    done = made.run("python", "-m", "stages.common.params", check=False)
+    print(f"params refused after {time.perf_counter() - started:.2f} s")
+    (made.root / "params.yaml").write_text(params, encoding="utf-8")
+    assert done.returncode == 1
+    assert "did you mean 'num_train_epochs'?" in done.stderr

@@ -1,0 +1,188 @@
+"""The promises of the README, on a few hundred real reviews with the real MiniLM."""
+
+import csv
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.conftest import Project, make_project
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Project:
+    project = make_project(tmp_path_factory.mktemp("end_to_end") / "project", downloads)
+
+    def few_rows(params):
+        params["ingest"]["limit"] = 500
+        params["finetune"]["num_train_epochs"] = 1
+        params["finetune"]["logging_steps"] = 5
+        params["evaluate"]["bootstrap"]["resamples"] = 200
+        params["register"]["gates"] = {"minimum": {"accuracy": 0.2}, "beat_baselines": []}
+
+    project.params(few_rows)
+    done = project.repro()
+    assert project.stages_run(done) == ["ingest", "clean", "augment", "tokenize", "finetune", "evaluate", "register"]
+    return project
+
+
+def report(project: Project, name: str) -> dict:
+    return json.loads((project.root / "reports" / name).read_text(encoding="utf-8"))
+
+
+def client(project: Project):
+    import mlflow
+
+    return mlflow.MlflowClient(tracking_uri=f"sqlite:///{project.root / 'mlflow.db'}")
+
+
+def test_no_row_disappears_between_source_and_splits(trained: Project) -> None:
+    raw = pl.read_parquet(trained.root / "data/raw/records.parquet").height
+    rejected = pl.read_parquet(trained.root / "data/raw/rejected.parquet").height
+    manifest = json.loads((trained.root / "data/raw/manifest.json").read_text())
+    assert raw + rejected == manifest["rows_read"] == 13905
+    splits = [pl.read_parquet(trained.root / f"data/clean/{name}.parquet") for name in ("train", "validation", "test")]
+    out = pl.read_parquet(trained.root / "data/clean/rejected.parquet").height
+    assert sum(rows.height for rows in splits) + out == raw == 500
+    films = [set(rows["group"]) for rows in splits]
+    assert not films[0] & films[1] and not films[0] & films[2] and not films[1] & films[2]
+
+
+def test_scores_stand_beside_baselines_with_intervals(trained: Project) -> None:
+    metrics = report(trained, "metrics.json")
+    assert metrics["accuracy_low"] <= metrics["accuracy"] <= metrics["accuracy_high"]
+    assert set(metrics["baselines"]) == {"majority", "tfidf", "base_model"}
+    test = pl.read_parquet(trained.root / "data/clean/test.parquet")
+    predictions = pl.read_parquet(trained.root / "data/predictions.parquet")
+    assert metrics["rows"] == test.height == predictions.height
+    hits = predictions.filter(pl.col("label") == pl.col("prediction")).height
+    assert metrics["accuracy"] == pytest.approx(hits / test.height, abs=1e-6)
+    assert metrics["per_class"].keys() == {"negative", "positive"}
+
+
+def test_nothing_runs_again_when_nothing_changed(trained: Project) -> None:
+    started = time.perf_counter()
+    done = trained.repro()
+    print(f"dvc repro with nothing changed: {time.perf_counter() - started:.2f} s")
+    assert trained.stages_run(done) == []
+    assert "up to date" in done.stdout
+
+
+def test_changing_evaluate_runs_evaluate_and_register_alone(trained: Project) -> None:
+    trained.params(lambda params: params["evaluate"]["bootstrap"].update(resamples=150))
+    assert trained.stages_run(trained.repro()) == ["evaluate", "register"]
+
+
+def test_changing_tracking_runs_nothing(trained: Project) -> None:
+    before = (trained.root / "params.yaml").read_text()
+    trained.params(lambda params: params["tracking"].update(experiment_name="elsewhere"))
+    done = trained.repro()
+    (trained.root / "params.yaml").write_text(before)
+    assert trained.stages_run(done) == []
+
+
+def test_the_same_inputs_give_the_same_bytes(trained: Project) -> None:
+    before = (trained.root / "dvc.lock").read_bytes()
+    reports = {path: path.read_bytes() for path in (trained.root / "reports").rglob("*") if path.is_file()}
+    assert len(trained.stages_run(trained.repro("--force"))) == 7
+    assert (trained.root / "dvc.lock").read_bytes() == before
+    assert {path: path.read_bytes() for path in reports} == reports
+    # and trained once more, it is still the same model: one run, one version
+    assert len(client(trained).search_model_versions("name = 'rotten-tomatoes'")) == 1
+    experiment = client(trained).get_experiment_by_name("attune")
+    assert len(client(trained).search_runs([experiment.experiment_id])) == 1
+
+
+def test_dvc_shows_metrics_plots_params_and_graph(trained: Project) -> None:
+    assert "accuracy" in trained.run("dvc", "metrics", "show").stdout
+    assert "finetune" in trained.run("dvc", "dag").stdout
+    trained.run("git", "add", "-A")
+    trained.run("git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-q", "-m", "run")
+    before = (trained.root / "params.yaml").read_text()
+    trained.params(lambda params: params["finetune"].update(learning_rate=5e-5))
+    changed = trained.run("dvc", "params", "diff").stdout
+    (trained.root / "params.yaml").write_text(before)
+    assert "finetune.learning_rate" in changed and "5e-05" in changed
+    trained.run("dvc", "plots", "show")
+    page = (trained.root / "dvc_plots" / "index.html").read_text()
+    for plot in ("training loss", "learning rate", "validation score", "confusion", "ROC", "accuracy by slice"):
+        assert plot in page
+
+
+def test_the_run_in_mlflow_tells_the_whole_story(trained: Project) -> None:
+    store = client(trained)
+    experiment = store.get_experiment_by_name("attune")
+    (run,) = store.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["finetune.learning_rate"] == "0.0001"
+    with (trained.root / "reports/plots/training.csv").open() as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file)]
+    assert [point.step for point in store.get_metric_history(run.info.run_id, "loss")] == steps
+    assert run.data.metrics["test_accuracy"] == report(trained, "metrics.json")["accuracy"]
+    assert {data.dataset.name for data in run.inputs.dataset_inputs} == {"train", "validation", "test"}
+    artifacts = {item.path for item in store.list_artifacts(run.info.run_id, "reports")}
+    assert {"reports/metrics.json", "reports/model_card.md", "reports/clean.json"} <= artifacts
+
+
+def test_another_learning_rate_is_a_second_run_beside_the_first(trained: Project, tmp_path: Path) -> None:
+    copy = Project(tmp_path / "copy")
+    shutil.copytree(trained.root, copy.root, symlinks=True)
+    copy.params(lambda params: params["finetune"].update(learning_rate=5e-5))
+    done = copy.repro(MLFLOW_TRACKING_URI=f"sqlite:///{trained.root / 'mlflow.db'}")
+    assert copy.stages_run(done) == ["finetune", "evaluate", "register"]
+    store = client(trained)
+    runs = store.search_runs([store.get_experiment_by_name("attune").experiment_id])
+    assert {run.data.params["finetune.learning_rate"] for run in runs} == {"0.0001", "5e-05"}
+    assert all("test_accuracy" in run.data.metrics for run in runs)
+
+
+def test_the_champion_answers_over_http(trained: Project) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/rotten-tomatoes@champion"]
+    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+    import os
+
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{trained.root / 'mlflow.db'}"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    server = subprocess.Popen(command, env=environment, cwd=trained.root, start_new_session=True)
+    try:
+        body = json.dumps({"inputs": ["A film that stays with you.", "Two hours of boredom."]}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
+        )
+        answer = _when_ready(request)
+        labels = [row["label"] for row in answer["predictions"]]
+        assert len(labels) == 2 and set(labels) <= {"negative", "positive"}
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait()
+
+
+def _when_ready(request: urllib.request.Request) -> dict:
+    for _ in range(120):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return json.load(response)
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError("the model server did not answer within a minute")
+
+
+def test_no_out_holds_a_path_or_a_time_of_this_machine(trained: Project) -> None:
+    today = time.strftime("%Y-%m-%d")
+    files = [path for folder in ("data", "reports", "models/finetuned") for path in (trained.root / folder).rglob("*")]
+    for path in filter(Path.is_file, files):
+        content = path.read_bytes()
+        assert str(trained.root).encode() not in content, path
+        assert today.encode() not in content, path
+        assert not re.search(rb"\"(epoch_time|train_runtime|train_samples_per_second)\"", content), path

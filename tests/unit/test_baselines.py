@@ -1,0 +1,95 @@
+"""Baselines: what each of them can and cannot learn."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from stages.common.params.sources import Scratch
+from stages.evaluate import baselines
+from stages.ingest.scratch import build_scratch_model
+
+GOOD, BAD = ["warm", "bright", "moving", "tender"], ["dull", "flat", "noisy", "cold"]
+FILLER = ["the", "film", "was", "a", "story", "of", "some", "people"]
+
+
+def rows(texts: list[str], pairs: list[str | None] | None = None) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"text": texts, "text_pair": pairs or [None] * len(texts)}, schema={"text": pl.String, "text_pair": pl.String}
+    )
+
+
+def sentences(number: int, seed: int, space: str = " ") -> tuple[pl.DataFrame, np.ndarray]:
+    """Sentences whose one telling word stands anywhere among words that tell nothing."""
+    generator = np.random.default_rng(seed)
+    actual = generator.integers(0, 2, number)
+    texts = []
+    for label in actual:
+        words = [*generator.choice(FILLER, 5), generator.choice(GOOD if label else BAD)]
+        generator.shuffle(words)
+        texts.append(space.join(words))
+    return rows(texts), actual
+
+
+def accuracy(predicted: np.ndarray, actual: np.ndarray) -> float:
+    return float((predicted == actual).mean())
+
+
+def test_majority_says_the_most_frequent_training_label_every_time() -> None:
+    assert baselines.majority(np.array([2, 0, 2, 1]), 3).tolist() == [2, 2, 2]
+
+
+def test_tfidf_learns_words() -> None:
+    (train, known), (test, actual) = sentences(200, 0), sentences(100, 1)
+    assert accuracy(baselines.tfidf(train, known, test), actual) > 0.95
+
+
+def test_tfidf_learns_characters_where_there_are_no_spaces() -> None:
+    (train, known), (test, actual) = sentences(200, 0, space=""), sentences(100, 1, space="")
+    assert not any(" " in text for text in train["text"])
+    assert accuracy(baselines.tfidf(train, known, test), actual) > 0.95
+
+
+def test_tfidf_reads_chinese() -> None:
+    train = rows(["很好看的电影", "太好吃了", "质量很好", "真差劲", "太差了", "质量很差"] * 5)
+    predicted = baselines.tfidf(train, np.array([1, 1, 1, 0, 0, 0] * 5), rows(["味道很好", "味道很差"]))
+    assert predicted.tolist() == [1, 0]
+
+
+def test_tfidf_counts_words_of_one_letter() -> None:
+    train = rows(["x said", "y said"] * 20)
+    assert baselines.tfidf(train, np.array([0, 1] * 20), rows(["so x", "so y"])).tolist() == [0, 1]
+
+
+def test_tfidf_reads_the_second_text_of_a_pair() -> None:
+    train = rows(["the same words"] * 40, ["warm light", "cold light"] * 20)
+    test = rows(["the same words"] * 2, ["cold day", "warm day"])
+    assert baselines.tfidf(train, np.array([1, 0] * 20), test).tolist() == [0, 1]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    scratch = Scratch(
+        vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=32
+    )
+    build_scratch_model(sentences(200, 0)[0]["text"], scratch, folder, seed=0)
+    return folder
+
+
+def test_linear_probe_learns_from_an_untrained_encoder(base: Path) -> None:
+    """Even random weights keep apart texts of different words; a probe on them is far above chance."""
+    (train, known), (test, actual) = sentences(300, 0), sentences(100, 1)
+    predicted = baselines.base_model(base, train, known, test, max_length=16)
+    assert accuracy(predicted, actual) > 0.75
+    assert accuracy(predicted, actual) > accuracy(baselines.majority(known, 100), actual) + 0.15
+
+
+def test_linear_probe_sees_only_the_tokens_that_the_model_sees(base: Path) -> None:
+    (train, known), (test, _) = sentences(100, 0), sentences(30, 1)
+    shortened = test.with_columns(pl.col("text").str.split(" ").list.head(2).list.join(" "))
+    of_whole, of_short = (
+        baselines.base_model(base, train, known, texts, max_length=4) for texts in (test, shortened)
+    )
+    assert of_whole.tolist() == of_short.tolist()  # [CLS], two words, [SEP]

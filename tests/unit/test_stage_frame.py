@@ -1,0 +1,460 @@
+"""The frame around every stage: outs whole or not at all, only what the graph declares, no network but in ingest."""
+
+import json
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Project
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from stages.common.digests import sha256_file, sha256_path, sha256_value
+from stages.common.errors import AttuneError
+from stages.common.graph import read_graph, read_lock
+from stages.common.params import IngestParams, Params
+from stages.common.stage import Run, stage, write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+GRAPH = """\
+stages:
+  ingest:
+    desc: The only stage of this graph
+    cmd: python -m stages.ingest
+    deps: [data/inbox, lonely.txt]
+    params: [seed, ingest]
+    outs: [out/table.txt: {persist: true}, out/folder]
+    metrics: [out/report.json: {cache: false}]
+"""
+OUTS = {"out/table.txt": "old table", "out/folder/one.txt": "old one", "out/report.json": "old report"}
+
+Body = Callable[[Run[IngestParams]], None]
+
+
+@pytest.fixture
+def framed(project: Project) -> Project:
+    """A project whose graph is one stage, with the outs of an earlier run."""
+    project.file("dvc.yaml", GRAPH)
+    for path, content in OUTS.items():
+        project.file(path, content)
+    return project
+
+
+def execute(body: Body) -> int:
+    """Run a body in the frame of the stage `ingest`, which leaves this process's network open."""
+    with pytest.raises(SystemExit) as ended:
+        stage("ingest")(body)()
+    return int(ended.value.code or 0)
+
+
+def outs(project: Project) -> dict[str, str]:
+    return {path: (project.root / path).read_text() for path in OUTS if (project.root / path).exists()}
+
+
+def write_all(run: Run[IngestParams]) -> None:
+    run.output("out/table.txt").write_text("new table")
+    run.output("out/folder").mkdir()
+    (run.output("out/folder") / "two.txt").write_text("new two")
+    write_json({"rows": 1}, run.output("out/report.json"))
+
+
+def test_a_stage_that_succeeds_replaces_every_out_as_a_whole(framed: Project) -> None:
+    assert execute(write_all) == 0
+    assert (framed.root / "out/table.txt").read_text() == "new table"
+    assert [file.name for file in (framed.root / "out/folder").iterdir()] == ["two.txt"]
+    assert json.loads((framed.root / "out/report.json").read_text()) == {"rows": 1}
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [(AttuneError("the data is odd", "mend it"), 1), (ValueError("a bug"), 1), (KeyboardInterrupt(), 130)],
+    ids=["something the user can mend", "a bug", "ctrl-c"],
+)
+def test_a_stage_that_fails_leaves_the_earlier_outs_byte_for_byte(
+    framed: Project, fault: BaseException, code: int
+) -> None:
+    def body(run: Run[IngestParams]) -> None:
+        write_all(run)
+        raise fault
+
+    assert execute(body) == code
+    assert outs(framed) == OUTS
+    assert not list((framed.root / ".attune").rglob("table.txt")), "half-made outs were left behind"
+
+
+def test_a_missing_out_is_an_error_and_replaces_nothing(
+    framed: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(lambda run: run.output("out/table.txt").write_text("new") and None) == 1
+    assert "did not write out/folder, out/report.json" in capsys.readouterr().err
+    assert outs(framed) == OUTS
+
+
+def test_a_fault_the_user_can_mend_is_told_without_a_traceback(
+    framed: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def body(run: Run[IngestParams]) -> None:
+        raise AttuneError("rows.csv:3: one field too many", "quote it")
+
+    assert execute(body) == 1
+    said = capsys.readouterr().err
+    assert "ingest stopped: rows.csv:3: one field too many\n  → quote it" in said
+    assert "Traceback" not in said
+
+
+def test_a_bug_is_told_with_its_traceback(framed: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(lambda run: print(1 // 0)) == 1
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError" in said
+    assert "please report" in said
+
+
+def test_outs_that_explain_a_failure_are_kept_with_it(framed: Project) -> None:
+    def body(run: Run[IngestParams]) -> None:
+        write_all(run)
+        raise AttuneError("a gate failed", keep_outs=True)
+
+    assert execute(body) == 1
+    assert (framed.root / "out/table.txt").read_text() == "new table"
+
+
+def test_outs_that_are_to_be_kept_but_are_not_complete_replace_nothing(
+    framed: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def body(run: Run[IngestParams]) -> None:
+        run.output("out/table.txt").write_text("new")
+        raise AttuneError("a gate failed", keep_outs=True)
+
+    assert execute(body) == 1
+    assert "a gate failed" in capsys.readouterr().err
+    assert outs(framed) == OUTS
+
+
+def test_an_out_may_change_from_file_to_folder(framed: Project) -> None:
+    (framed.root / "out/folder/one.txt").unlink()
+    (framed.root / "out/folder").rmdir()
+    framed.file("out/folder", "a file where a folder comes")
+    assert execute(write_all) == 0
+    assert (framed.root / "out/folder/two.txt").read_text() == "new two"
+
+
+@pytest.mark.parametrize("path", ["out/else.txt", "out", "out/folder/inner.txt", "../out/table.txt"])
+def test_an_out_that_the_graph_does_not_declare_is_an_error(
+    framed: Project, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    assert execute(lambda run: print(run.output(path))) == 1
+    assert f"dvc.yaml does not list {path} among the outs of ingest" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ["params.yaml", "data", "out/table.txt"])
+def test_an_input_that_the_graph_does_not_declare_is_an_error(
+    framed: Project, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    assert execute(lambda run: print(run.input(path))) == 1
+    assert f"dvc.yaml does not list {path} among the deps of ingest" in capsys.readouterr().err
+
+
+def test_a_file_below_a_declared_folder_is_a_declared_input(framed: Project) -> None:
+    framed.file("data/inbox/deep/rows.csv", "a")
+    seen = []
+
+    def body(run: Run[IngestParams]) -> None:
+        seen.append(run.input("data/inbox/deep/rows.csv").read_text())
+        write_all(run)
+
+    assert execute(body) == 0
+    assert seen == ["a"]
+
+
+def test_a_declared_input_that_is_not_there_is_told_as_missing(
+    framed: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(lambda run: print(run.input("lonely.txt"))) == 1
+    assert "ingest stopped: lonely.txt is missing\n  → run the pipeline from the start" in capsys.readouterr().err
+
+
+def test_wrong_params_stop_a_stage_before_it_does_anything(
+    framed: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    framed.params(seed="thirteen")
+    assert execute(write_all) == 1
+    assert "params.yaml:" in capsys.readouterr().err
+    assert outs(framed) == OUTS
+
+
+def test_what_a_killed_run_left_is_not_taken_for_an_out(framed: Project) -> None:
+    framed.file(".attune/staging/ingest/out/table.txt", "left by a killed run")
+    assert execute(lambda run: None) == 1
+    assert outs(framed) == OUTS
+
+
+def test_the_time_is_kept_in_the_logs_and_in_no_out(framed: Project) -> None:
+    assert execute(write_all) == 0
+    assert json.loads((framed.root / "logs/ingest.json").read_text())["seconds"] >= 0
+    assert sorted(str(path) for path in Path("out").rglob("*.*")) == [
+        "out/folder/two.txt",
+        "out/report.json",
+        "out/table.txt",
+    ]
+
+
+def test_the_digest_of_the_inputs_follows_data_params_and_seed(framed: Project) -> None:
+    framed.file("lonely.txt", "one")
+    digests: list[str] = []
+
+    def body(run: Run[IngestParams]) -> None:
+        digests.append(run.inputs_digest())
+        write_all(run)
+
+    def run_it() -> str:
+        assert execute(body) == 0
+        return digests[-1]
+
+    first = run_it()
+    assert run_it() == first
+    framed.params(tokenize={"max_length": 31})  # a section that ingest does not read
+    assert run_it() == first
+    framed.params(seed=14)
+    assert run_it() != first
+    framed.params()
+    framed.file("lonely.txt", "two")
+    assert run_it() != first
+
+
+# ── the network ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+PROBE = """
+import socket, sys
+from stages.common.errors import AttuneError
+from stages.common.stage import stage
+
+PORT = int(sys.argv[1])
+
+def connect(address, family=socket.AF_INET):
+    with socket.socket(family, socket.SOCK_STREAM) as one:
+        one.settimeout(2)
+        one.connect(address)
+
+def send(address):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.sendto(b"x", address)
+
+def send_message(address):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.sendmsg([b"x"], [], 0, address)
+
+ATTEMPTS = {
+    "loopback": lambda: connect(("127.0.0.1", PORT)),
+    "localhost": lambda: connect(("localhost", PORT)),
+    "look up localhost": lambda: socket.getaddrinfo("localhost", 80),
+    "address": lambda: connect(("192.0.2.1", 80)),
+    "IPv6 address": lambda: connect(("2001:db8::1", 80), socket.AF_INET6),
+    "look up": lambda: socket.getaddrinfo("attune.invalid", 80),
+    "old look up": lambda: socket.gethostbyname("attune.invalid"),
+    "reverse look up": lambda: socket.gethostbyaddr("192.0.2.1"),
+    "name of an address": lambda: socket.getnameinfo(("192.0.2.1", 80), 0),
+    "datagram": lambda: send(("192.0.2.1", 53)),
+    "message": lambda: send_message(("192.0.2.1", 53)),
+    "tracking server by name": lambda: socket.getaddrinfo("Tracking.invalid", 80),
+}
+
+def attempt(action):
+    try:
+        action()
+        return "done"
+    except AttuneError as error:
+        assert "only ingest may use the network" in str(error)
+        return "refused"
+    except OSError:
+        return "tried"   # the hook let it pass, and the test machine has no such host
+
+@stage(STAGE)
+def main(run):
+    for name, action in ATTEMPTS.items():
+        print(f"{name}: {attempt(action)}")
+    from urllib.request import urlopen
+    if "--fetch" in sys.argv:
+        urlopen("http://192.0.2.1/model.bin", timeout=2)
+
+main()
+"""
+
+
+@pytest.fixture
+def listener() -> Iterator[int]:
+    """The port of a real server on this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        closing = threading.Event()
+
+        def accept() -> None:
+            while not closing.is_set():
+                try:
+                    server.accept()[0].close()
+                except TimeoutError:
+                    continue
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield server.getsockname()[1]
+        closing.set()
+        thread.join()
+
+
+def probe(project: Project, name: str, port: int, *options: str, **environment: str) -> dict[str, Any]:
+    project.file("probe.py", PROBE.replace("STAGE", repr(name)))
+    done: subprocess.CompletedProcess[str] = project.run("probe.py", str(port), *options, **environment)
+    lines = [line.partition(": ") for line in done.stdout.splitlines()]
+    assert {"loopback", "datagram"} <= {line[0] for line in lines}, done.stderr
+    return {"err": done.stderr, "code": done.returncode} | {line[0]: line[2] for line in lines}
+
+
+def test_a_stage_after_ingest_reaches_this_machine_and_nothing_else(project: Project, listener: int) -> None:
+    found = probe(project, "clean", listener, "--fetch")
+    assert [found[name] for name in ("loopback", "localhost", "look up localhost")] == ["done"] * 3
+    shut = ("address", "IPv6 address", "look up", "old look up", "reverse look up", "name of an address")
+    shut += ("datagram", "message", "tracking server by name")
+    assert {name: found[name] for name in shut} == dict.fromkeys(shut, "refused")
+    assert found["code"] == 1
+    assert "clean stopped: the stage clean tried to reach 192.0.2.1, but only ingest may use the network" in found["err"]
+    assert "Traceback" not in found["err"]
+
+
+def test_the_tracking_server_alone_is_excepted_by_its_name(project: Project, listener: int) -> None:
+    found = probe(project, "evaluate", listener, MLFLOW_TRACKING_URI="http://tracking.invalid:5000")
+    assert found["tracking server by name"] == "tried"
+    assert found["look up"] == "refused"
+    assert found["datagram"] == "refused"
+
+
+def test_a_tracking_server_on_this_machine_opens_no_other_address(project: Project, listener: int) -> None:
+    found = probe(project, "evaluate", listener, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{listener}")
+    assert found["loopback"] == "done"
+    assert found["address"] == "refused"
+
+
+# ── the graph ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_stage_comes_after_the_stages_whose_outs_it_reads(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n"
+        "  last: {cmd: c, deps: [model]}\n"
+        "  middle: {cmd: b, deps: [rows/a.csv, elsewhere], outs: [model/weights]}\n"
+        "  first: {cmd: a, outs: [rows: {persist: true}]}\n"
+    )
+    assert list(read_graph(tmp_path)) == ["first", "middle", "last"]
+
+
+def test_stages_that_wait_for_each_other_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n  a: {cmd: a, deps: [two], outs: [one]}\n  b: {cmd: b, deps: [one], outs: [two]}\n"
+    )
+    with pytest.raises(AttuneError, match="wait for each other"):
+        read_graph(tmp_path)
+
+
+def test_a_folder_without_a_graph_is_an_error_that_says_where_to_run(tmp_path: Path) -> None:
+    with pytest.raises(AttuneError, match=r"(?s)no dvc.yaml.*project's folder"):
+        read_graph(tmp_path)
+
+
+def test_names_that_only_begin_alike_do_not_tie_stages(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n  a: {cmd: a, deps: [rows-old/x], outs: [other]}\n  b: {cmd: b, deps: [other], outs: [rows]}\n"
+    )
+    assert list(read_graph(tmp_path)) == ["a", "b"]
+
+
+def test_there_is_no_lock_before_the_first_run(tmp_path: Path) -> None:
+    assert read_lock(tmp_path) == {}
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\nstages: {clean: {cmd: a}}\n")
+    assert read_lock(tmp_path) == {"clean": {"cmd": "a"}}
+
+
+NODES = read_graph(ROOT)
+ENTRIES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+
+def test_the_pipeline_has_its_seven_stages_in_order() -> None:
+    assert list(NODES) == ["ingest", "clean", "augment", "tokenize", "finetune", "evaluate", "register"]
+
+
+def test_every_stage_folder_with_a_program_is_in_the_graph() -> None:
+    assert {file.parent.name for file in (ROOT / "stages").glob("*/__main__.py")} == set(NODES)
+
+
+@pytest.mark.parametrize("name", NODES)
+class TestEachStageOfTheGraph:
+    def test_depends_on_its_own_code(self, name: str) -> None:
+        assert f"stages/{name}" in NODES[name].deps
+
+    def test_depends_on_its_own_section_of_the_params_and_on_no_other(self, name: str) -> None:
+        sections = {field.alias or key for key, field in Params.model_fields.items()}
+        assert name in NODES[name].params
+        assert set(NODES[name].params) <= {name, "seed", "task"} & sections
+
+    def test_depends_on_the_seed_when_its_code_uses_it(self, name: str) -> None:
+        code = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "stages" / name).glob("*.py"))
+        assert ("run.seed" in code) <= ("seed" in NODES[name].params)
+
+    def test_runs_as_a_module(self, name: str) -> None:
+        assert NODES[name].cmd == f"python -m stages.{name}"
+
+    def test_says_what_it_does_and_how_long_it_may_take(self, name: str) -> None:
+        assert len(NODES[name].desc) > 20
+        assert NODES[name].meta["timeout"]
+        assert NODES[name].meta["retries"] >= 0
+
+    def test_keeps_every_earlier_out_until_the_new_one_is_complete(self, name: str) -> None:
+        entry = ENTRIES[name]
+        declared = [*entry.get("outs", []), *entry.get("metrics", []), *entry.get("plots", [])]
+        assert declared
+        for out in declared:
+            assert isinstance(out, dict), f"{out} is not persisted"
+            assert next(iter(out.values()))["persist"] is True, f"{out} is not persisted"
+
+    def test_reads_only_what_another_stage_or_a_person_wrote(self, name: str) -> None:
+        made = {out for node in NODES.values() for out in node.outs}
+        for dep in NODES[name].deps:
+            assert dep in made or (ROOT / dep).exists(), f"nothing writes {dep}"
+
+
+# ── digests ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_digest_of_a_file_is_its_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256_file(tmp_path / "a") == expected
+    assert sha256_path(tmp_path / "a") == expected
+
+
+def test_the_digest_of_a_folder_follows_names_and_bytes_and_nothing_else(tmp_path: Path) -> None:
+    def folder(name: str, files: dict[str, str]) -> str:
+        for path, content in files.items():
+            (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / path).write_text(content)
+        return sha256_path(tmp_path / name)
+
+    one = folder("one", {"a.py": "1", "b/c.py": "2"})
+    assert folder("two", {"b/c.py": "2", "a.py": "1", "__pycache__/a.pyc": "x"}) == one
+    assert folder("three", {"a.py": "1", "b/d.py": "2"}) != one
+    assert folder("four", {"a.py": "1", "b/c.py": "3"}) != one
+    assert folder("five", {"a.py": "1b/c.py", "b/c.py": "2"}) != one
+
+
+def test_a_path_that_is_not_there_has_no_digest(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        sha256_path(tmp_path / "nothing")
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.text() | st.lists(st.booleans())))
+def test_the_digest_of_a_value_does_not_depend_on_the_order_of_keys(value: dict[str, Any]) -> None:
+    assert sha256_value(dict(reversed(value.items()))) == sha256_value(value)
+    assert sha256_value({**value, "one more": 1}) != sha256_value(value)

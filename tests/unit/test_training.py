@@ -1,0 +1,496 @@
+"""Training: every knob arrives, the best epoch is kept, and nothing but the inputs decides the bytes."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from transformers import AutoTokenizer, PreTrainedModel, TrainerCallback
+
+from stages.common.digests import sha256_file
+from stages.common.errors import AttuneError
+from stages.common.params import FinetuneParams
+from stages.common.params.sources import Scratch
+from stages.finetune.curves import training_point, validation_point, write_curves
+from stages.finetune.training import freeze, last_checkpoint, train, training_arguments
+from stages.ingest.scratch import build_scratch_model
+from stages.tasks.text_classification import build_model, validation_metrics
+
+GOOD, BAD = ["warm", "bright", "moving"], ["dull", "flat", "noisy"]
+FILLER = ["the", "film", "was", "a", "story"]
+LABELS = ["bad", "good"]
+SEED = 13
+ROWS = 10_000  # for arguments without a training
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    scratch = Scratch(
+        vocab_size=200, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=32
+    )
+    build_scratch_model([" ".join([*GOOD, *BAD, *FILLER])] * 3, scratch, folder, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def splits(base: Path) -> dict[str, pl.DataFrame]:
+    return {"train": tokenized(base, 64, 0), "validation": tokenized(base, 32, 1)}
+
+
+def tokenized(base: Path, rows: int, seed: int, flip: float = 0.0) -> pl.DataFrame:
+    """Token ids of sentences of 2 to 12 words with one word that tells the label (but for a share of `flip`)."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 2, rows)
+    texts = [
+        " ".join([*generator.choice(FILLER, generator.integers(1, 12)), generator.choice(GOOD if label else BAD)])
+        for label in labels
+    ]
+    encoded = AutoTokenizer.from_pretrained(base)(texts, return_token_type_ids=True)
+    stated = np.where(generator.random(rows) < flip, 1 - labels, labels)
+    return pl.DataFrame(
+        {
+            "id": [str(at) for at in range(rows)],
+            "input_ids": encoded["input_ids"],
+            "token_type_ids": encoded["token_type_ids"],
+            "labels": stated.tolist(),
+            "length": [len(ids) for ids in encoded["input_ids"]],
+        }
+    )
+
+
+def settings(**knobs: Any) -> FinetuneParams:
+    quick = {
+        "num_train_epochs": 2,
+        "learning_rate": 5e-3,
+        "per_device_train_batch_size": 16,
+        "logging_steps": 1,
+        "early_stopping_patience": 10,
+    }
+    return FinetuneParams(**{**quick, **knobs})
+
+
+def trained(
+    base: Path,
+    splits: dict[str, pl.DataFrame],
+    folder: Path,
+    *callbacks: TrainerCallback,
+    seed: int = SEED,
+    **knobs: Any,
+) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
+    """Train as the stage does; return the model and the trainer's log."""
+    params = settings(**knobs)
+    model = build_model(base, LABELS, params.dropout, seed)
+    freeze(model, params.strategy)
+    history = train(
+        model,
+        AutoTokenizer.from_pretrained(base),
+        splits,
+        params,
+        training_arguments(params, folder, seed, splits["train"].height),
+        validation_metrics,
+        list(callbacks),
+    )
+    return model, history
+
+
+def weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def saved(model: PreTrainedModel, folder: Path) -> str:
+    model.save_pretrained(folder)
+    return sha256_file(folder / "model.safetensors")
+
+
+def epochs_of(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [entry for entry in history if "eval_loss" in entry]
+
+
+# ── each knob ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+ARRIVALS = {
+    "num_train_epochs": (7, {"num_train_epochs": 7}),
+    "learning_rate": (0.02, {"learning_rate": 0.02}),
+    "per_device_train_batch_size": (5, {"per_device_train_batch_size": 5}),
+    "per_device_eval_batch_size": (6, {"per_device_eval_batch_size": 6}),
+    "weight_decay": (0.3, {"weight_decay": 0.3}),
+    "max_grad_norm": (0.0, {"max_grad_norm": 0.0}),
+    "metric_for_best_model": ("loss", {"metric_for_best_model": "eval_loss", "greater_is_better": False}),
+    "group_by_length": (False, {"train_sampling_strategy": "random"}),
+    "bf16": (False, {"bf16": False}),
+    "logging_steps": (9, {"logging_steps": 9}),
+}
+ELSEWHERE = {"strategy", "dropout", "early_stopping_patience", "warmup_ratio", "torch_num_threads"}
+
+
+def test_every_knob_has_a_test_here() -> None:
+    assert set(ARRIVALS) | ELSEWHERE == set(FinetuneParams.model_fields)
+    assert not set(ARRIVALS) & ELSEWHERE
+
+
+@pytest.mark.parametrize("knob", ARRIVALS)
+def test_a_knob_reaches_the_trainer(knob: str, tmp_path: Path) -> None:
+    value, expected = ARRIVALS[knob]
+    assert value != FinetuneParams.model_fields[knob].default
+    turned = training_arguments(FinetuneParams(**{knob: value}), tmp_path, SEED, ROWS)
+    assert {name: getattr(turned, name) for name in expected} == expected
+
+
+def test_what_no_knob_turns_stands_firm(tmp_path: Path) -> None:
+    arguments = training_arguments(FinetuneParams(), tmp_path, 99, ROWS)
+    assert (arguments.seed, arguments.output_dir, arguments.report_to) == (99, str(tmp_path), [])
+    assert arguments.metric_for_best_model == "eval_macro_f1"
+    assert arguments.greater_is_better
+    assert arguments.train_sampling_strategy == "group_by_length"
+
+
+@pytest.mark.parametrize(("ratio", "steps"), [(0.0, 0), (0.06, 6), (0.5, 50), (0.99, 99), (1.0, 100)])
+def test_warmup_is_a_share_of_the_steps(ratio: float, steps: int, tmp_path: Path) -> None:
+    arguments = training_arguments(FinetuneParams(warmup_ratio=ratio), tmp_path, SEED, ROWS)
+    assert arguments.get_warmup_steps(100) == steps
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path
+) -> None:
+    _, history = trained(base, splits, tmp_path, warmup_ratio=0.5, learning_rate=0.008)
+    rates = [point["learning_rate"] for entry in history if (point := training_point(entry))]
+    assert rates == pytest.approx([0.0, 0.002, 0.004, 0.006, 0.008, 0.006, 0.004, 0.002])
+
+
+def test_weight_decay_and_clipping_change_what_is_learned(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path
+) -> None:
+    runs = {
+        name: trained(base, splits, tmp_path / name, num_train_epochs=1, **knobs)[0].classifier.weight
+        for name, knobs in {
+            "plain": {"weight_decay": 0.0, "max_grad_norm": 0.0},
+            "decayed": {"weight_decay": 1.0, "max_grad_norm": 0.0},
+            "clipped": {"weight_decay": 0.0, "max_grad_norm": 1e-6},
+            "dropped": {"weight_decay": 0.0, "max_grad_norm": 0.0, "dropout": 0.5},
+        }.items()
+    }
+    assert len({tuple(one.flatten().tolist()) for one in runs.values()}) == 4
+
+
+# ── what is trained ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("strategy", ["head", "full"])
+def test_the_strategy_says_which_weights_change(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, strategy: str
+) -> None:
+    before = weights(build_model(base, LABELS, None, SEED))
+    model, _ = trained(base, splits, tmp_path, strategy=strategy, num_train_epochs=1)
+    changed = {name for name, value in weights(model).items() if not torch.equal(value, before[name])}
+    head = {"classifier.weight", "classifier.bias"}
+    assert changed == head if strategy == "head" else changed > head
+
+
+def test_the_number_of_weights_that_train_is_counted(base: Path) -> None:
+    model = build_model(base, LABELS, None, SEED)
+    assert freeze(model, "full") == sum(value.numel() for value in model.parameters())
+    assert freeze(model, "head") == 16 * 2 + 2
+
+
+def test_a_training_learns(base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path) -> None:
+    _, history = trained(base, splits, tmp_path, num_train_epochs=6)
+    assert max(entry["eval_accuracy"] for entry in epochs_of(history)) > 0.9
+
+
+# ── which epoch is kept ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Keeper(TrainerCallback):
+    """Remember the head's weights at the end of each epoch."""
+
+    def __init__(self) -> None:
+        self.weights: list[torch.Tensor] = []
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self.weights.append(given["model"].classifier.weight.detach().clone())
+
+
+def with_scores(base: Path, splits: dict[str, pl.DataFrame], folder: Path, **knobs: Any) -> tuple[Any, Keeper, list]:
+    """Train with given validation scores per epoch (`accuracies`), in the place of those measured."""
+    accuracies = knobs.pop("accuracies")
+    keeper = Keeper()
+    params = settings(num_train_epochs=len(accuracies), **knobs)
+    model = build_model(base, LABELS, params.dropout, SEED)
+
+    def measured(prediction: Any) -> dict[str, float]:
+        at = len(keeper.weights)
+        return {"accuracy": accuracies[at], "macro_f1": 1 - accuracies[at]}
+
+    arguments = training_arguments(params, folder, SEED, splits["train"].height)
+    history = train(model, AutoTokenizer.from_pretrained(base), splits, params, arguments, measured, [keeper])
+    return model, keeper, epochs_of(history)
+
+
+@pytest.mark.parametrize(("metric", "best"), [("accuracy", 1), ("macro_f1", 2)])
+def test_the_epoch_with_the_highest_score_is_kept(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, metric: str, best: int
+) -> None:
+    model, keeper, _ = with_scores(base, splits, tmp_path, accuracies=[0.6, 0.9, 0.3], metric_for_best_model=metric)
+    same = [torch.equal(model.classifier.weight, one) for one in keeper.weights]
+    assert same == [at == best for at in range(3)]
+
+
+def test_the_epoch_with_the_lowest_loss_is_kept(base: Path, tmp_path: Path) -> None:
+    """Labels that say nothing are learned by heart: the validation loss rises while accuracy wanders."""
+    noise = {"train": tokenized(base, 64, 0, flip=0.5), "validation": tokenized(base, 32, 1, flip=0.5)}
+    model, keeper, found = with_scores(
+        base, noise, tmp_path, accuracies=[0.1, 0.2, 0.3, 0.4], metric_for_best_model="loss", learning_rate=0.03
+    )
+    losses = [entry["eval_loss"] for entry in found]
+    best = losses.index(min(losses))
+    assert best < len(losses) - 1  # keeping the last epoch would not do
+    assert torch.equal(model.classifier.weight, keeper.weights[best])
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4), (9, 6)])
+def test_training_stops_after_epochs_without_a_better_score(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, patience: int, epochs: int
+) -> None:
+    accuracies = [0.5, 0.9, 0.8, 0.8, 0.8, 0.8]
+    _, _, found = with_scores(
+        base,
+        splits,
+        tmp_path,
+        accuracies=accuracies,
+        metric_for_best_model="accuracy",
+        early_stopping_patience=patience,
+    )
+    assert len(found) == epochs
+
+
+# ── trouble ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Break(TrainerCallback):
+    """Make the weights useless after a step."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if state.global_step == self.after:
+            with torch.no_grad():
+                given["model"].classifier.weight.fill_(float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("broken_after", "logging_steps"), [(2, 1), (2, 1000), (3, 3)], ids=["logged", "few steps", "after the last point"]
+)
+def test_a_loss_that_is_no_number_ends_the_training_and_names_the_learning_rate(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, broken_after: int, logging_steps: int
+) -> None:
+    with pytest.raises(AttuneError) as caught:
+        trained(base, splits, tmp_path, Break(broken_after), num_train_epochs=1, logging_steps=logging_steps)
+    assert "diverged" in caught.value.what
+    assert "finetune.learning_rate" in caught.value.fix
+
+
+def test_a_training_of_few_steps_has_a_point_per_epoch(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path
+) -> None:
+    _, history = trained(base, splits, tmp_path, logging_steps=1000)
+    write_curves(history, tmp_path / "training.csv", tmp_path / "validation.csv")
+    assert [line.split(",")[0] for line in (tmp_path / "training.csv").read_text().splitlines()] == ["step", "4", "8"]
+
+
+def test_curves_without_points_have_their_columns(tmp_path: Path) -> None:
+    write_curves([], tmp_path / "training.csv", tmp_path / "validation.csv")
+    assert (tmp_path / "training.csv").read_text() == "step,epoch,loss,learning_rate\n"
+
+
+# ── the same inputs, the same bytes ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path
+) -> None:
+    digests = [
+        saved(trained(base, splits, tmp_path / f"run{at}", seed=seed)[0], tmp_path / f"model{at}")
+        for at, seed in enumerate([SEED, SEED, SEED + 1])
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+class Kill(TrainerCallback):
+    """End the training the hard way: in the middle of an epoch."""
+
+    def __init__(self, at_step: int) -> None:
+        self.at_step = at_step
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if state.global_step == self.at_step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("knobs", [{}, {"group_by_length": False, "bf16": False}], ids=["default", "random order"])
+def test_a_training_cut_short_and_resumed_gives_the_bytes_of_an_uninterrupted_one(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, knobs: dict[str, Any]
+) -> None:
+    whole, history = trained(base, splits, tmp_path / "whole", num_train_epochs=3, **knobs)
+    with pytest.raises(KeyboardInterrupt):
+        trained(base, splits, tmp_path / "cut", Kill(at_step=6), num_train_epochs=3, **knobs)
+    assert Path(last_checkpoint(tmp_path / "cut") or "").name == "checkpoint-4"
+    torch.manual_seed(0)  # another process begins with other random numbers
+    resumed, resumed_history = trained(base, splits, tmp_path / "cut", num_train_epochs=3, **knobs)
+    assert saved(resumed, tmp_path / "b") == saved(whole, tmp_path / "a")
+    for name, log in (("whole", history), ("resumed", resumed_history)):
+        write_curves(log, tmp_path / f"{name}-t.csv", tmp_path / f"{name}-v.csv")
+    for kind in ("t", "v"):
+        assert (tmp_path / f"resumed-{kind}.csv").read_text() == (tmp_path / f"whole-{kind}.csv").read_text()
+
+
+def test_a_training_cut_short_after_its_last_epoch_gives_the_same_model(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path
+) -> None:
+    whole, history = trained(base, splits, tmp_path / "run")
+    again, log = trained(base, splits, tmp_path / "run")
+    assert saved(again, tmp_path / "b") == saved(whole, tmp_path / "a")
+    assert epochs_of(log)[-1]["eval_loss"] == epochs_of(history)[-1]["eval_loss"]
+
+
+def test_a_resumed_training_remembers_its_patience(base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path) -> None:
+    """Two epochs without a better score end it, also when it was cut short between them."""
+    accuracies = [0.9, 0.8, 0.8, 0.8, 0.8, 0.8]
+
+    def run(folder: Path, *callbacks: TrainerCallback) -> list[dict[str, Any]]:
+        params = settings(num_train_epochs=6, early_stopping_patience=2, metric_for_best_model="accuracy")
+
+        def measured(prediction: Any) -> dict[str, float]:
+            done = len(list(csv.DictReader((tmp_path / "count").open()))) if (tmp_path / "count").exists() else 0
+            return {"accuracy": accuracies[min(done, 5)], "macro_f1": 0.5}
+
+        count = Counting(tmp_path / "count")
+        model = build_model(base, LABELS, None, SEED)
+        arguments = training_arguments(params, folder, SEED, splits["train"].height)
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        return epochs_of(train(model, tokenizer, splits, params, arguments, measured, [count, *callbacks]))
+
+    assert len(run(tmp_path / "whole")) == 3
+    (tmp_path / "count").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", Kill(at_step=9))  # in the third epoch
+    assert len(run(tmp_path / "cut")) == 3
+
+
+class Counting(TrainerCallback):
+    """Count the validations of a training over several processes."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        lines = self.file.read_text() if self.file.exists() else "validation\n"
+        self.file.write_text(lines + "one\n")
+
+
+def test_the_newest_complete_checkpoint_is_continued(tmp_path: Path) -> None:
+    for step, files in {9: ["trainer_state.json"], 10: ["trainer_state.json"], 11: ["model.safetensors"]}.items():
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        for file in files:
+            (tmp_path / f"checkpoint-{step}" / file).write_text("{}")
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+
+
+def test_a_checkpoint_whose_last_file_is_half_written_is_not_continued(tmp_path: Path) -> None:
+    for step, state in {4: "{}", 8: '{"epoch": 2.0, "glob', 12: ""}.items():
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
+
+
+def test_without_a_checkpoint_a_training_begins_at_the_beginning(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path) is None
+    assert last_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_an_incomplete_checkpoint_does_not_disturb_a_training(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path
+) -> None:
+    whole, _ = trained(base, splits, tmp_path / "whole", num_train_epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        trained(base, splits, tmp_path / "cut", Kill(at_step=6))
+    (tmp_path / "cut" / "checkpoint-4" / "trainer_state.json").unlink()
+    again, history = trained(base, splits, tmp_path / "cut", num_train_epochs=1)
+    assert history[0]["step"] == 1
+    assert saved(again, tmp_path / "b") == saved(whole, tmp_path / "a")
+
+
+# ── batches ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Widths(TrainerCallback):
+    """Hook into the model to see how wide its batches are, and how much of them is padding."""
+
+    def __init__(self) -> None:
+        self.padding: list[float] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        model = given["model"]
+
+        def look(_: Any, arguments: Any, inputs: dict[str, torch.Tensor]) -> None:
+            if model.training:
+                self.padding.append(1 - inputs["attention_mask"].float().mean().item())
+
+        model.register_forward_pre_hook(look, with_kwargs=True)
+
+
+def test_batches_of_similar_lengths_hold_less_padding(base: Path, tmp_path: Path) -> None:
+    many = {"train": tokenized(base, 400, 0), "validation": tokenized(base, 8, 1)}
+    shares = {}
+    for grouped in (True, False):
+        widths = Widths()
+        trained(
+            base,
+            many,
+            tmp_path / str(grouped),
+            widths,
+            group_by_length=grouped,
+            num_train_epochs=1,
+            per_device_train_batch_size=8,
+        )
+        assert len(widths.padding) == 50
+        shares[grouped] = float(np.mean(widths.padding))
+    assert shares[True] < 0.5 * shares[False]
+
+
+# ── curves ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_curves_hold_no_times_and_no_rates(base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path) -> None:
+    _, history = trained(base, splits, tmp_path)
+    assert any("runtime" in key for entry in history for key in entry)  # the trainer's log does
+    write_curves(history, tmp_path / "training.csv", tmp_path / "validation.csv")
+    with (tmp_path / "training.csv").open() as file:
+        training = list(csv.DictReader(file))
+    with (tmp_path / "validation.csv").open() as file:
+        validation = list(csv.DictReader(file))
+    assert list(training[0]) == ["step", "epoch", "loss", "learning_rate"]
+    assert list(validation[0]) == ["step", "epoch", "validation_loss", "validation_accuracy", "validation_macro_f1"]
+    assert [row["step"] for row in training] == [str(step) for step in range(1, 9)]
+    assert [(row["step"], row["epoch"]) for row in validation] == [("4", "1.0"), ("8", "2.0")]
+
+
+def test_other_entries_of_the_log_are_no_points() -> None:
+    summary = {"train_runtime": 3.0, "train_loss": 0.5, "epoch": 2.0, "step": 8}
+    assert training_point(summary) is None
+    assert validation_point(summary) is None
+
+
+def test_curves_are_the_same_twice(base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path) -> None:
+    contents = []
+    for name in ("first", "second"):
+        _, history = trained(base, splits, tmp_path / name)
+        files = [tmp_path / f"{name}.{kind}.csv" for kind in ("training", "validation")]
+        write_curves(history, *files)
+        contents.append([file.read_text() for file in files])
+    assert contents[0] == contents[1]
