@@ -26,7 +26,9 @@ flow: install check ## The same pipeline as a Prefect flow: retries, timeouts, a
 	@$(ACTIVE) python -m flows.pipeline
 
 ui: install ## Open the MLflow UI on http://127.0.0.1:5000 (PORT=… for another port)
-	@$(ACTIVE) mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $(or $(PORT),5000)
+	@case "$$MLFLOW_TRACKING_URI" in http*) echo "MLFLOW_TRACKING_URI names a server already: open it in a browser";; \
+	*) $(ACTIVE) mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" \
+		--host 127.0.0.1 --port $(or $(PORT),5000);; esac
 
 register: install ## Put the trained model through its gates once more (after the tracking server was away, say)
 	@$(ACTIVE) dvc --wait-for-lock repro --force --single-item register

@@ -40,7 +40,9 @@ def main() -> None:
             for method in METHODS:
                 results[method].append(run(root, method, seed, asked.share, asked.rows))
                 print(f"seed {seed} {method}: {results[method][-1]}", file=sys.stderr, flush=True)
-    print("| method | test accuracy, mean (per seed) | spread | difference to none, mean (per seed) |\n|---|---|---|---|")
+    print(
+        "| method | test accuracy, mean (per seed) | spread | difference to none, mean (per seed) |\n|---|---|---|---|"
+    )
     for method, runs in results.items():
         scores = [one["accuracy"] for one in runs]
         gains = [one["accuracy"] - none["accuracy"] for one, none in zip(runs, results["none"], strict=True)]

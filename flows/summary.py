@@ -25,12 +25,13 @@ def main() -> int:
     except AttuneError as error:
         print(error, file=sys.stderr)
         return 1
-    metrics, registration = _read(REPORTS / "metrics.json"), _read(REPORTS / "registration.json")
+    metrics, clean, registration = (_read(REPORTS / f"{name}.json") for name in ("metrics", "clean", "registration"))
     if not metrics:
         console.print("There are no results yet: make run")
         return 1
     console.print()
-    console.print(_rows())
+    if clean:
+        console.print(_rows(clean))
     console.print(_scores(metrics))
     console.print(_stages(list(graph)))
     if registration:
@@ -40,8 +41,8 @@ def main() -> int:
     return 0
 
 
-def _rows() -> Text:
-    manifest, clean = _read(Path("data/raw/manifest.json")), _read(REPORTS / "clean.json")
+def _rows(clean: dict[str, Any]) -> Text:
+    manifest = _read(Path("data/raw/manifest.json"))
     read = manifest.get("rows_read", clean["rows_in"])
     rejected = read - clean["rows_kept"]
     splits = ", ".join(f"{name} {split['rows']:,}" for name, split in clean["splits"].items())

@@ -13,7 +13,17 @@ import pytest
 from ruamel.yaml import YAML
 
 PROJECT = Path(__file__).resolve().parent.parent
-FILES = ("stages", "flows", "recipes", ".dvc/config", ".dvc/plots", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml")
+FILES = (
+    "stages",
+    "flows",
+    "recipes",
+    ".dvc/config",
+    ".dvc/plots",
+    ".dvcignore",
+    ".gitignore",
+    "dvc.yaml",
+    "params.yaml",
+)
 yaml = YAML()
 
 

@@ -87,9 +87,9 @@ def near_duplicates(records: pl.DataFrame, threshold: float, shingle_size: int, 
 
 
 def _part(records: pl.DataFrame, out: pl.Expr, reason: pl.Expr) -> Parted:
-    marked = records.with_columns(_out=out.fill_null(False))
-    rejected = marked.filter("_out").with_columns(reason=reason).drop("_out")
-    return marked.filter(~pl.col("_out")).drop("_out"), rejected
+    # The reason is made before the rows are parted: it may speak of a row that stays.
+    marked = records.with_columns(_out=out.fill_null(False), reason=reason)
+    return marked.filter(~pl.col("_out")).drop("_out", "reason"), marked.filter("_out").drop("_out")
 
 
 def _key() -> pl.Expr:

@@ -80,15 +80,14 @@ def _draw(sizes: list[int], params: Split) -> list[str]:
     total = sum(sizes)
     names = ["train"] * len(sizes)
     # A group that is larger than what is held out can only be trained on.
-    open_places = [
-        at
-        for at, size in enumerate(sizes)
-        if len(sizes) <= len(SPLITS) or size <= (params.test + params.validation) * total
-    ]
-    for later, (name, share) in enumerate((("test", params.test), ("validation", params.validation))):
+    open_places = [at for at, size in enumerate(sizes) if size <= (params.test + params.validation) * total]
+    if len(open_places) < 2:  # too few groups to meet the shares: all but the largest may be held out
+        largest = max(range(len(sizes)), key=lambda at: (sizes[at], at))
+        open_places = [at for at in range(len(sizes)) if at != largest]
+    for_train = int(len(open_places) == len(sizes))  # one has to be left for train, where none is there yet
+    for name, share, spare in (("test", params.test, 1 + for_train), ("validation", params.validation, for_train)):
         taken = 0
-        spare = len(SPLITS) - 1 - later - (len(sizes) - len(open_places))  # to be left for the splits that follow
-        while len(open_places) > max(0, spare) and (taken == 0 or taken + sizes[open_places[0]] / 2 <= share * total):
+        while len(open_places) > spare and (taken == 0 or taken + sizes[open_places[0]] / 2 <= share * total):
             at = open_places.pop(0)
             names[at] = name
             taken += sizes[at]

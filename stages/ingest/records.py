@@ -64,7 +64,7 @@ def with_ids(records: pl.DataFrame) -> pl.DataFrame:
     # "\x1f" between the two and "\x1e" for none keep ("ab", none), ("a", "b") and ("a", "") apart.
     texts = pl.concat_str(pl.col("text").fill_null("\x1e"), pl.col("text_pair").fill_null("\x1e"), separator="\x1f")
     digest = texts.map_elements(lambda text: sha256(text.encode()).hexdigest()[:16], return_dtype=pl.String)
-    others = ["label", "group", "split", "source", "extra"]
+    others = ["text", "text_pair", "label", "group", "split", "source", "extra"]
     numbered = records.with_columns(id=digest).with_row_index("row").sort("id", *others, "row")
     number = pl.int_range(1, pl.len() + 1).over("id")
     ids = pl.when(number == 1).then(pl.col("id")).otherwise(pl.col("id") + "." + number.cast(pl.String))
@@ -114,7 +114,7 @@ def check_splits(records: pl.DataFrame) -> pl.DataFrame:
         pl.col("split")
         .str.strip_chars()
         .str.to_lowercase()
-        .replace({"valid": "validation", "val": "validation", "dev": "validation"})
+        .replace({"valid": "validation", "val": "validation", "dev": "validation", "": None})
     )
     records = records.with_columns(split=names)
     wrong = records.filter(pl.col("split").is_not_null() & ~pl.col("split").is_in(SPLITS))

@@ -1,10 +1,13 @@
 """A small untrained BERT with a WordPiece tokenizer built from the data."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.common.params.sources import Scratch
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -14,20 +17,14 @@ def build_scratch_model(texts: Iterable[str], scratch: Scratch, target: Path, se
 
     The tokenizer sees the texts of every row, never a label. The same texts and seed give the same bytes.
     """
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # merges of equal count would come in the order threads finish
     import torch
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import processors
     from transformers import BertConfig, BertModel, BertTokenizerFast, logging
 
     logging.disable_progress_bar()
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL_TOKENS[1]))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=scratch.vocab_size, special_tokens=SPECIAL_TOKENS, limit_alphabet=100_000, show_progress=False
-    )
-    tokenizer.train_from_iterator(sorted(texts), trainer)
+    tokenizer = _word_pieces(_vocabulary(list(texts), scratch.vocab_size))
+    tokenizer.add_special_tokens(SPECIAL_TOKENS)
     ids = {token: number for number, token in enumerate(SPECIAL_TOKENS)}  # the trainer numbers them first
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
     fast = BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=scratch.max_position_embeddings)
@@ -45,3 +42,36 @@ def build_scratch_model(texts: Iterable[str], scratch: Scratch, target: Path, se
     )
     BertModel(config).save_pretrained(target)
     return sorted(file.name for file in target.iterdir())
+
+
+def _word_pieces(vocabulary: dict[str, int]) -> "Tokenizer":
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=SPECIAL_TOKENS[1]))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def _vocabulary(texts: list[str], size: int) -> dict[str, int]:
+    """Train a WordPiece vocabulary that depends on the texts alone.
+
+    Left to itself, the trainer numbers the pieces inside of words (`##a`) in the order of a hash map with a random
+    seed, and pairs of equal count are merged in the order of these numbers. Pieces that are given as special tokens
+    are numbered first, in their order; that they are special ends with this function.
+    """
+    from tokenizers import trainers
+
+    tokenizer = _word_pieces({})
+    inner: set[str] = set()
+    for text in texts:
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)):
+            inner.update(word[1:])
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size,
+        special_tokens=[*SPECIAL_TOKENS, *(f"##{character}" for character in sorted(inner))],
+        limit_alphabet=100_000,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return dict(tokenizer.get_vocab())

@@ -32,8 +32,9 @@ def main(run: Run[RegisterParams]) -> None:
     digest = model_digest(folder)
     metrics = json.loads(run.input("reports/metrics.json").read_text(encoding="utf-8"))
     verdicts = gates.minimum_and_baselines(run.params.gates, metrics)
-    if run.params.gates.champion:
-        verdicts.append(_beside_champion(run, run.params.gates.champion, digest, list(metrics["per_class"])))
+    gate = run.params.gates.champion
+    if gate:
+        verdicts.append(_beside_champion(run, gate, digest, list(metrics["per_class"])))
     promoted = all(verdict.passed for verdict in verdicts)
     for verdict in verdicts:
         print(f"  {verdict.line()}", flush=True)
@@ -41,7 +42,9 @@ def main(run: Run[RegisterParams]) -> None:
     manifest, cleaned = run.input("data/raw/manifest.json"), run.input("reports/clean.json")
     card = model_card(run.all_params, metrics, verdicts, manifest, cleaned)
     run.output("reports/model_card.md").write_text(card, encoding="utf-8")
-    registration = Registration(run.params.model_name, digest, promoted, [verdict.as_report() for verdict in verdicts])
+    champion_gate = gate.model_dump() if gate else None
+    reported = [verdict.as_report() for verdict in verdicts]
+    registration = Registration(run.params.model_name, digest, promoted, champion_gate, reported)
     write_json(registration.as_report(), run.output("reports/registration.json"))
 
     version = publish_live(run, folder, registration)
@@ -62,22 +65,27 @@ def _beside_champion(run: Run[RegisterParams], gate: ChampionGate, digest: str, 
     """Score champion and challenger on the test rows that neither has seen, and compare."""
     import numpy as np
     import polars as pl
+    from mlflow.exceptions import MlflowException
 
-    from stages.common.tracking.registry import CHAMPION, champion, fetch_model, fetch_seen_ids
+    from stages.common.tracking.registry import CHAMPION, VERDICT_TAG, champion, fetch_model, fetch_seen_ids
     from stages.common.tracking.runs import MODEL_TAG
-    from stages.common.tracking.store import Unreachable, connect
+    from stages.common.tracking.store import Unreachable, connect, warn
 
-    try:
-        current = champion(connect(), run.params.model_name)
-    except Unreachable:
-        return gates.unknown_champion()
-    # The champion trained again is no other model: the report then reads as it did the first time.
-    if current is None or current.tags.get(MODEL_TAG) == digest:
-        return gates.no_other_champion(gate)
-    task = load_task(run.all_params.task)
     with tempfile.TemporaryDirectory() as folder:
-        model = fetch_model(run.params.model_name, CHAMPION, Path(folder))
-        seen = fetch_seen_ids(current, Path(folder))
+        try:
+            client = connect()
+            current = champion(client, run.params.model_name)
+            if current is None:
+                return gates.no_other_champion(gate)
+            # The champion trained again is no other model: the report reads as it did when it was promoted.
+            if current.tags.get(MODEL_TAG) == digest:
+                return gates.remembered(gate, current.tags.get(VERDICT_TAG))
+            model = fetch_model(run.params.model_name, CHAMPION, Path(folder))
+            seen = fetch_seen_ids(client, current, Path(folder))
+        except (Unreachable, MlflowException, OSError) as error:
+            warn(error)
+            return gates.unknown_champion()
+        task = load_task(run.all_params.task)
         champion_labels = task.labels_of(model)
         if set(champion_labels) != set(labels):
             return gates.other_labels()

@@ -1,5 +1,6 @@
 """The gates: one line each, with value, limit and verdict."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -45,6 +46,14 @@ def minimum_and_baselines(gates: Gates, metrics: Mapping[str, Any]) -> list[Verd
 def no_other_champion(gate: ChampionGate) -> Verdict:
     """Judge a model where no other one is in use."""
     return Verdict("champion", None, None, True, f"no other champion to compare {gate.metric} with")
+
+
+def remembered(gate: ChampionGate, kept: str | None) -> Verdict:
+    """Judge the champion itself: as when it was promoted, or as the first one if the gate was another then."""
+    found = json.loads(kept) if kept else {}
+    if found.get("verdict") and found.get("settings") == gate.model_dump():
+        return Verdict(**found["verdict"])
+    return no_other_champion(gate)
 
 
 def unknown_champion() -> Verdict:

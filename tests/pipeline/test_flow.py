@@ -67,7 +67,9 @@ def test_a_stage_past_its_time_is_ended_with_its_children(tmp_path: Path) -> Non
     slow.root.mkdir()
     slow.run("git", "init", "-q")
     slow.run("dvc", "init", "-q")
-    (slow.root / "dvc.yaml").write_text("stages:\n  slow:\n    cmd: sleep 301 & sleep 302; echo done > out\n    outs: [out]\n")
+    (slow.root / "dvc.yaml").write_text(
+        "stages:\n  slow:\n    cmd: sleep 301 & sleep 302; echo done > out\n    outs: [out]\n"
+    )
     lines: list[str] = []
     started = time.perf_counter()
     outcome = reproduce("slow", timeout=4, log=lines.append, root=slow.root)

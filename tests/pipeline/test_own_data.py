@@ -2,12 +2,10 @@
 
 import json
 import random
-from pathlib import Path
 
 import polars as pl
-import pytest
 
-from tests.conftest import Project, tiny
+from tests.conftest import PROJECT, Project, tiny, yaml
 
 WORDS = {
     "表扬": ["很好", "喜欢", "满意", "推荐", "漂亮", "快"],
@@ -70,9 +68,14 @@ def test_latin_1_bytes_semicolons_and_mapped_labels(project: Project) -> None:
 
 
 def test_an_official_split_is_honoured(project: Project) -> None:
-    rows = [f"text number {n * 7919} of {n},{'ab'[n % 2]},{('train', 'train', 'dev', 'test')[n % 4 if n % 8 else 0]}" for n in range(96)]
+    rows = [
+        f"text number {n * 7919} of {n},{'ab'[n % 2]},{('train', 'train', 'dev', 'test')[n % 4 if n % 8 else 0]}"
+        for n in range(96)
+    ]
     # both labels in every split
-    rows += [f"held out {n * 104729} {n},{'ab'[n % 2]},{split}" for n, split in enumerate(["dev", "dev", "test", "test"])]
+    rows += [
+        f"held out {n * 104729} {n},{'ab'[n % 2]},{split}" for n, split in enumerate(["dev", "dev", "test", "test"])
+    ]
     project.inbox("split.csv", "body,tag,part\n" + "\n".join(rows))
     own_file(project, "split.csv", {"text": "body", "label": "tag", "split": "part"})
     project.repro("clean")
@@ -82,12 +85,19 @@ def test_an_official_split_is_honoured(project: Project) -> None:
         assert set(placed["split"]) == {name}
 
 
-@pytest.mark.parametrize("recipe", sorted(path.stem for path in Path("recipes").glob("*.yaml")))
-def test_every_recipe_runs_on_a_small_slice(project: Project, recipe: str) -> None:
-    project.use(recipe)
-    if recipe == "own-csv":
-        lines = [f"{'a joy from start to end' if n % 2 else 'a bore from start to end'} {n * 7919},{n % 2}" for n in range(200)]
-        project.inbox("reviews.csv", "text,label\n" + "\n".join(lines))
+def test_the_default_recipe_is_params_yaml() -> None:
+    """So the end-to-end tests are its run on a small slice; test_bad_input makes the one of own-csv."""
+    recipe, params = (yaml.load(PROJECT / name) for name in ("recipes/rotten-tomatoes.yaml", "params.yaml"))
+    assert recipe == params
+    assert {path.stem for path in (PROJECT / "recipes").glob("*.yaml")} == {
+        "rotten-tomatoes",
+        "own-csv",
+        "chinese-reviews",
+    }
+
+
+def test_the_chinese_recipe_runs_on_a_small_slice(project: Project) -> None:
+    project.use("chinese-reviews")
 
     def slice_of(params):
         params["ingest"]["limit"] = 300
@@ -97,4 +107,5 @@ def test_every_recipe_runs_on_a_small_slice(project: Project, recipe: str) -> No
     project.params(slice_of)
     project.repro()
     registration = json.loads((project.root / "reports/registration.json").read_text())
-    assert registration["alias"] in ("champion", "challenger")
+    assert registration["model_name"] == "chinese-reviews"
+    assert [gate["gate"] for gate in registration["gates"]] == ["beat majority", "beat tfidf", "champion"]

@@ -57,6 +57,12 @@ def test_tfidf_reads_chinese() -> None:
     assert predicted.tolist() == [1, 0]
 
 
+def test_tfidf_reads_chinese_with_a_space_here_and_there() -> None:
+    good, bad = "这个东西用了几个星期还是很好我和家人都满意", "这个东西用了几个星期已经很差我和家人都失望"
+    train = rows([f"{good}{good} 谢谢", f"{bad}{bad} 谢谢"] * 20)
+    assert baselines.tfidf(train, np.array([1, 0] * 20), rows(["很差都失望", "很好都满意"])).tolist() == [0, 1]
+
+
 def test_tfidf_counts_words_of_one_letter() -> None:
     train = rows(["x said", "y said"] * 20)
     assert baselines.tfidf(train, np.array([0, 1] * 20), rows(["so x", "so y"])).tolist() == [0, 1]
@@ -89,7 +95,5 @@ def test_linear_probe_learns_from_an_untrained_encoder(base: Path) -> None:
 def test_linear_probe_sees_only_the_tokens_that_the_model_sees(base: Path) -> None:
     (train, known), (test, _) = sentences(100, 0), sentences(30, 1)
     shortened = test.with_columns(pl.col("text").str.split(" ").list.head(2).list.join(" "))
-    of_whole, of_short = (
-        baselines.base_model(base, train, known, texts, max_length=4) for texts in (test, shortened)
-    )
+    of_whole, of_short = (baselines.base_model(base, train, known, texts, max_length=4) for texts in (test, shortened))
     assert of_whole.tolist() == of_short.tolist()  # [CLS], two words, [SEP]

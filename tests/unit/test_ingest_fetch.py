@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project
+from small_project import Project
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
@@ -75,9 +75,7 @@ def test_a_member_comes_out_of_a_wheel_with_its_licence(put_wheel: PutWheel, tmp
 
 
 @pytest.mark.parametrize("metadata", [{}, {"reviews-1.0.dist-info/METADATA": b"License: UNKNOWN\n"}])
-def test_a_wheel_that_states_no_licence_has_none(
-    put_wheel: PutWheel, metadata: dict[str, bytes]
-) -> None:
+def test_a_wheel_that_states_no_licence_has_none(put_wheel: PutWheel, metadata: dict[str, bytes]) -> None:
     downloads = put_wheel("reviews==1.0", {"reviews/rows.csv": ROWS, **metadata})
     assert licence_of(wheel_source("reviews/rows.csv"), downloads) is None
 
@@ -91,7 +89,9 @@ def test_only_the_member_asked_for_leaves_the_wheel(put_wheel: PutWheel, tmp_pat
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("member", ["../evil.csv", "../../evil.csv", "/tmp/evil.csv", "a/../../evil.csv", "..\\evil.csv"])
+@pytest.mark.parametrize(
+    "member", ["../evil.csv", "../../evil.csv", "/tmp/evil.csv", "a/../../evil.csv", "..\\evil.csv"]
+)
 def test_a_hostile_name_in_a_wheel_is_never_written_outside_the_folder(
     put_wheel: PutWheel, tmp_path: Path, member: str
 ) -> None:
@@ -106,7 +106,11 @@ def test_a_hostile_name_in_a_wheel_is_never_written_outside_the_folder(
 
 @pytest.mark.parametrize(
     ("asked", "named"),
-    [("rows.csv", "reviews/rows.csv"), ("reviews/row.csv", "reviews/rows.csv"), ("Reviews/rows.csv", "reviews/rows.csv")],
+    [
+        ("rows.csv", "reviews/rows.csv"),
+        ("reviews/row.csv", "reviews/rows.csv"),
+        ("Reviews/rows.csv", "reviews/rows.csv"),
+    ],
 )
 def test_a_member_that_is_not_there_is_answered_with_similar_names(
     put_wheel: PutWheel, tmp_path: Path, asked: str, named: str
@@ -114,7 +118,9 @@ def test_a_member_that_is_not_there_is_answered_with_similar_names(
     downloads = put_wheel("reviews==1.0", {"reviews/rows.csv": ROWS, "reviews/__init__.py": b""})
     with pytest.raises(AttuneError) as raised:
         locate(wheel_source(asked), downloads, tmp_path)
-    assert f"reviews-1.0-py3-none-any.whl holds no file {asked!r}\n  → set member to one of: {named}" == str(raised.value)
+    assert f"reviews-1.0-py3-none-any.whl holds no file {asked!r}\n  → set member to one of: {named}" == str(
+        raised.value
+    )
 
 
 def test_a_member_unlike_any_other_says_how_to_list_the_wheel(put_wheel: PutWheel, tmp_path: Path) -> None:
@@ -145,9 +151,7 @@ def test_a_wheel_that_is_here_is_not_downloaded_again(put_wheel: PutWheel, monke
     assert download_wheel("reviews==1.0", downloads).name == "reviews-1.0-py3-none-any.whl"
 
 
-def test_a_wheel_that_pip_cannot_find_is_told_with_pips_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wheel_that_pip_cannot_find_is_told_with_pips_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(AttuneError) as raised:
         download_wheel("attune-no-such-package==1.0", tmp_path)

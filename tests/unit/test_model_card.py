@@ -5,16 +5,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from stages.common.params import Params, check_params
 from stages.register.card import model_card
 from stages.register.gates import Verdict
 
-NASTY = ["a|b", "a\\|b", "`code`", "<script>alert(1)</script>", "two\nlines", "*bold*", "[x](http://y)", "&amp;", "end\\"]
+NASTY = [
+    "a|b",
+    "a\\|b",
+    "`code`",
+    "<script>alert(1)</script>",
+    "two\nlines",
+    "*bold*",
+    "[x](http://y)",
+    "&amp;",
+    "end\\",
+]
 
 
 def params(**sections: Any) -> Params:
@@ -41,7 +51,7 @@ def card(folder: Path, labels: list[str], licence: str | None = "Apache 2.0", **
     metrics = {
         "rows": 80,
         **interval(0.9),
-        "per_class": {label: one for label in labels},
+        "per_class": dict.fromkeys(labels, one),
         "baselines": {"majority": interval(0.3)},
     }
     splits = {
@@ -96,7 +106,7 @@ def test_the_card_has_splits_scores_and_classes_as_tables(tmp_path: Path) -> Non
 @pytest.mark.parametrize("label", NASTY)
 def test_no_label_can_break_a_table_or_start_markup(tmp_path: Path, label: str) -> None:
     text = card(tmp_path, [label, "other"])
-    splits, scores, classes = tables(text)
+    splits, _, classes = tables(text)
     assert splits[0] == ["split", "rows", one_line(label), "other"]
     assert [row[0] for row in classes[1:]] == [one_line(label), "other"]
     assert {len(row) for row in splits} == {4}

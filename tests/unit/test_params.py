@@ -67,7 +67,13 @@ def test_the_minimal_file_is_valid_and_has_defaults_for_the_rest(tmp_path: Path)
         ("columns: {text: body,", "colums: {text: body,", 6, "ingest.sources.0.colums", "columns"),
         ("{text: body, label", "{txt: body, label", 6, "ingest.sources.0.columns.txt", "text"),
         ("scratch: {max", "scrach: {max", 8, "ingest.base_model.scrach", "scratch"),
-        ("{max_position_embeddings", "{max_positions", 8, "ingest.base_model.scratch.max_positions", "max_position_embeddings"),
+        (
+            "{max_position_embeddings",
+            "{max_positions",
+            8,
+            "ingest.base_model.scratch.max_positions",
+            "max_position_embeddings",
+        ),
     ],
 )
 def test_an_unknown_key_is_named_with_its_line_and_likely_spelling(
@@ -100,9 +106,7 @@ def test_a_wrong_type_is_an_error_and_never_converted(tmp_path: Path, value: str
         ("model_name: reviews", "model_name: ''", "params.yaml:18: register.model_name: "),
     ],
 )
-def test_a_value_out_of_range_is_an_error_that_shows_the_limit(
-    tmp_path: Path, old: str, new: str, place: str
-) -> None:
+def test_a_value_out_of_range_is_an_error_that_shows_the_limit(tmp_path: Path, old: str, new: str, place: str) -> None:
     assert place in fault_of(tmp_path, old, new)
 
 
@@ -199,7 +203,9 @@ def test_a_source_kind_that_is_not_there_is_called_unsupported(tmp_path: Path, k
 
 def test_a_base_model_from_a_hub_is_called_unsupported(tmp_path: Path) -> None:
     message = fault_of(tmp_path, "scratch: {max_position_embeddings: 64}", "hub: bert-base-chinese")
-    assert "params.yaml:8: ingest.base_model.hub: the kind 'hub' is not supported; use path, wheel or scratch" in message
+    assert (
+        "params.yaml:8: ingest.base_model.hub: the kind 'hub' is not supported; use path, wheel or scratch" in message
+    )
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "data/inbox/../../secret.csv", "elsewhere.csv", "data/inbox", "''"])
@@ -237,7 +243,9 @@ def test_a_column_carried_along_twice_is_refused(tmp_path: Path) -> None:
 
 def test_a_choice_is_answered_with_the_choices_and_the_likely_one(tmp_path: Path) -> None:
     message = fault_of(tmp_path, "learning_rate: 1e-4", "strategy: heads")
-    assert "params.yaml:14: finetune.strategy: must be one of 'full', 'head', not 'heads'; did you mean 'head'?" in message
+    assert (
+        "params.yaml:14: finetune.strategy: must be one of 'full', 'head', not 'heads'; did you mean 'head'?" in message
+    )
 
 
 def test_a_section_that_holds_nothing_is_told_to_be_written_as_empty(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project
 from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
+from small_project import Project
 
 from stages.common.digests import sha256_file, sha256_path, sha256_value
 from stages.common.errors import AttuneError
@@ -87,9 +87,7 @@ def test_a_stage_that_fails_leaves_the_earlier_outs_byte_for_byte(
     assert not list((framed.root / ".attune").rglob("table.txt")), "half-made outs were left behind"
 
 
-def test_a_missing_out_is_an_error_and_replaces_nothing(
-    framed: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_out_is_an_error_and_replaces_nothing(framed: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(lambda run: run.output("out/table.txt").write_text("new") and None) == 1
     assert "did not write out/folder, out/report.json" in capsys.readouterr().err
     assert outs(framed) == OUTS
@@ -178,9 +176,7 @@ def test_a_declared_input_that_is_not_there_is_told_as_missing(
     assert "ingest stopped: lonely.txt is missing\n  → run the pipeline from the start" in capsys.readouterr().err
 
 
-def test_wrong_params_stop_a_stage_before_it_does_anything(
-    framed: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_params_stop_a_stage_before_it_does_anything(framed: Project, capsys: pytest.CaptureFixture[str]) -> None:
     framed.params(seed="thirteen")
     assert execute(write_all) == 1
     assert "params.yaml:" in capsys.readouterr().err
@@ -321,7 +317,9 @@ def test_a_stage_after_ingest_reaches_this_machine_and_nothing_else(project: Pro
     shut += ("datagram", "message", "tracking server by name")
     assert {name: found[name] for name in shut} == dict.fromkeys(shut, "refused")
     assert found["code"] == 1
-    assert "clean stopped: the stage clean tried to reach 192.0.2.1, but only ingest may use the network" in found["err"]
+    assert (
+        "clean stopped: the stage clean tried to reach 192.0.2.1, but only ingest may use the network" in found["err"]
+    )
     assert "Traceback" not in found["err"]
 
 

@@ -107,7 +107,9 @@ def test_labels_come_back_in_the_order_of_the_outputs(base: Path, tmp_path: Path
     assert labels_of(tmp_path) == many
 
 
-texts = st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=LONGEST * 2).map(" ".join), min_size=1, max_size=9)
+texts = st.lists(
+    st.lists(st.sampled_from(WORDS), min_size=1, max_size=LONGEST * 2).map(" ".join), min_size=1, max_size=9
+)
 
 
 @settings(max_examples=15, deadline=None)

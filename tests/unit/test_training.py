@@ -1,6 +1,7 @@
 """Training: every knob arrives, the best epoch is kept, and nothing but the inputs decides the bytes."""
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ FILLER = ["the", "film", "was", "a", "story"]
 LABELS = ["bad", "good"]
 SEED = 13
 ROWS = 10_000  # for arguments without a training
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small are done sooner without threads that wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -197,9 +207,11 @@ def test_the_number_of_weights_that_train_is_counted(base: Path) -> None:
     assert freeze(model, "head") == 16 * 2 + 2
 
 
-def test_a_training_learns(base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path) -> None:
-    _, history = trained(base, splits, tmp_path, num_train_epochs=6)
-    assert max(entry["eval_accuracy"] for entry in epochs_of(history)) > 0.9
+def test_a_training_learns(base: Path, tmp_path: Path) -> None:
+    more = {"train": tokenized(base, 320, 0), "validation": tokenized(base, 100, 1)}
+    _, history = trained(base, more, tmp_path, num_train_epochs=8, learning_rate=0.02)
+    accuracies = [entry["eval_accuracy"] for entry in epochs_of(history)]
+    assert max(accuracies) > 0.9
 
 
 # ── which epoch is kept ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -445,7 +457,7 @@ class Widths(TrainerCallback):
 
 
 def test_batches_of_similar_lengths_hold_less_padding(base: Path, tmp_path: Path) -> None:
-    many = {"train": tokenized(base, 400, 0), "validation": tokenized(base, 8, 1)}
+    many = {"train": tokenized(base, 240, 0), "validation": tokenized(base, 8, 1)}
     shares = {}
     for grouped in (True, False):
         widths = Widths()
@@ -458,7 +470,7 @@ def test_batches_of_similar_lengths_hold_less_padding(base: Path, tmp_path: Path
             num_train_epochs=1,
             per_device_train_batch_size=8,
         )
-        assert len(widths.padding) == 50
+        assert len(widths.padding) == 30
         shares[grouped] = float(np.mean(widths.padding))
     assert shares[True] < 0.5 * shares[False]
 

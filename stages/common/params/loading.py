@@ -71,7 +71,7 @@ def _describe(fault: ErrorDetails, data: Any, name: str) -> str:
         key = ".".join(str(part) for part in location)
         message = f"{key}: {message}"
     else:  # two sections contradict each other: the message begins with the key to change
-        location = message.split(" ")[0].split(".")
+        location = [*message.split(" ")[0].split(".")]
     line = _line_of(data, location)
     return f"{name}:{line}: {message}" if line else f"{name}: {message}"
 

@@ -14,6 +14,7 @@ from stages.common.tracking.store import quiet
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+VERDICT_TAG = "attune.champion_verdict"  # what a champion's own promotion found: a later look finds the same
 CHAMPION, CHALLENGER = "champion", "challenger"
 SEEN = ("data/augmented/train.parquet", "data/clean/validation.parquet")
 SEEN_IDS = "data/seen_ids.parquet"  # among the run's artifacts: what no later test may count on this model's side
@@ -28,6 +29,7 @@ class Registration:
     model_name: str
     model: str
     promoted: bool
+    champion_gate: dict[str, Any] | None
     gates: list[dict[str, Any]]
 
     @property
@@ -40,6 +42,11 @@ class Registration:
         fields = asdict(self)
         gates = fields.pop("gates")
         return {**fields, "alias": self.alias, "gates": gates}
+
+    def champion_verdict(self) -> str:
+        """Return the champion gate's settings and verdict as text, for the version to remember."""
+        verdict = next((gate for gate in self.gates if gate["gate"] == CHAMPION), None)
+        return json.dumps({"settings": self.champion_gate, "verdict": verdict})
 
     @classmethod
     def read(cls, path: Path) -> "Registration":
@@ -69,17 +76,16 @@ def champion(client: "MlflowClient", name: str) -> Any | None:
         raise
 
 
-def fetch_seen_ids(version: Any, folder: Path) -> set[str]:
+def fetch_seen_ids(client: "MlflowClient", version: Any, folder: Path) -> set[str]:
     """Return the ids of the rows that a registered model was trained or selected on (none if it kept no list)."""
     import polars as pl
     from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
 
-    try:
-        with quiet():
-            file = download_artifacts(run_id=version.run_id, artifact_path=SEEN_IDS, dst_path=str(folder))
-    except (MlflowException, OSError):
-        return set()
+    with quiet():
+        kept = {item.path for item in client.list_artifacts(version.run_id, str(Path(SEEN_IDS).parent))}
+        if SEEN_IDS not in kept:
+            return set()
+        file = download_artifacts(run_id=version.run_id, artifact_path=SEEN_IDS, dst_path=str(folder))
     return set(pl.read_parquet(file)["id"])
 
 
@@ -104,8 +110,10 @@ def ensure_registered(client: "MlflowClient", registration: Registration, run_id
     with quiet():
         current = champion(client, name)
         if registration.promoted:
+            if current is None or int(current.version) != version:
+                client.set_model_version_tag(name, str(version), VERDICT_TAG, registration.champion_verdict())
             client.set_registered_model_alias(name, CHAMPION, version)
-            if client.get_registered_model(name).aliases.get(CHALLENGER) == str(version):
+            if str(client.get_registered_model(name).aliases.get(CHALLENGER)) == str(version):
                 client.delete_registered_model_alias(name, CHALLENGER)
         elif current is None or int(current.version) != version:
             client.set_registered_model_alias(name, CHALLENGER, version)
@@ -136,6 +144,7 @@ def _register(client: "MlflowClient", registration: Registration, run_id: str, m
             model_card=ModelCard(card.read_text(encoding="utf-8")),
             signature=infer_signature(EXAMPLE, answers),
             input_example=EXAMPLE,
+            model_config={"truncation": True},  # the pipeline would give a long text whole, and the model break on it
             pip_requirements=[f"{package}=={installed(package)}" for package in REQUIREMENTS],
         )
         if not client.search_registered_models(f"name = '{registration.model_name}'"):

@@ -54,7 +54,7 @@ def run_name(params: Params) -> str:
         return params.tracking.run_name
     base = params.ingest.base_model.origin.split("==")[0].rpartition("/")[2]
     how = params.finetune
-    return f"{base} {how.strategy} lr={how.learning_rate:g} epochs={how.num_train_epochs} seed={params.seed}"
+    return f"{how.strategy} lr={how.learning_rate:g} epochs={how.num_train_epochs} seed={params.seed} {base}"
 
 
 def record_params(client: "MlflowClient", run_id: str, params: Params) -> None:

@@ -1,0 +1,304 @@
+"""Three splits that share no group, hold every label, and hardly change when the data grows."""
+
+import json
+import random
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from small_project import Project, make_records
+
+from stages.clean.split import split_records
+from stages.common.errors import AttuneError
+from stages.common.params.model import Split
+from stages.common.schemas import SPLITS, CleanRecords, RawRecords, Rejected
+
+Records = Any
+Rows = list[dict[str, str | None]]
+
+
+def homes(records: pl.DataFrame, seed: int = 13, **shares: float) -> dict[str, str]:
+    """The split of each row, by id."""
+    splits = split_records(records, Split(**shares), seed)
+    placed = {row: name for name, rows in splits.items() for row in rows["id"]}
+    assert sum(rows.height for rows in splits.values()) == len(placed) == records.height
+    return placed
+
+
+def sizes(placed: dict[str, str]) -> dict[str, int]:
+    return {name: list(placed.values()).count(name) for name in SPLITS}
+
+
+def labelled(counts: dict[str, int], **others: str | None) -> pl.DataFrame:
+    """Rows under these labels, each a group of its own."""
+    return make_records([{"label": label, "text": "t", **others} for label, n in counts.items() for _ in range(n)])
+
+
+def grouped(groups: int, seed: int = 1, largest: int = 9) -> pl.DataFrame:
+    """Groups of 1 to `largest` rows with labels mixed inside of them."""
+    rng = random.Random(seed)
+    return make_records(
+        [
+            {"text": "t", "group": f"g{group}", "label": rng.choice(["negative", "positive", "positive"])}
+            for group in range(groups)
+            for _ in range(rng.randint(1, largest))
+        ]
+    )
+
+
+def test_no_group_is_in_two_splits() -> None:
+    records = grouped(300)
+    splits = split_records(records, Split(), seed=13)
+    names = [set(splits[name]["group"]) for name in SPLITS]
+    assert sum(len(groups) for groups in names) == len(set.union(*names)) == 300
+
+
+@pytest.mark.parametrize(("validation", "test"), [(0.1, 0.1), (0.3, 0.2), (0.01, 0.4)])
+def test_the_shares_are_met_for_each_label(validation: float, test: float) -> None:
+    records = labelled({"a": 1000, "b": 300, "c": 200})
+    splits = split_records(records, Split(validation=validation, test=test), seed=13)
+    for label, count in (("a", 1000), ("b", 300), ("c", 200)):
+        for name, share in (("validation", validation), ("test", test)):
+            assert abs(splits[name].filter(label=label).height - share * count) <= 1
+
+
+def test_the_shares_are_nearly_met_with_groups() -> None:
+    records = grouped(400)
+    placed = sizes(homes(records, validation=0.15, test=0.2))
+    assert abs(placed["validation"] - 0.15 * records.height) <= 10
+    assert abs(placed["test"] - 0.2 * records.height) <= 10
+
+
+def test_labels_have_nearly_the_same_shares_in_every_split() -> None:
+    splits = split_records(grouped(600), Split(validation=0.2, test=0.2), seed=13)
+    shares = [rows["label"].eq("positive").mean() for rows in splits.values()]
+    assert max(shares) - min(shares) < 0.06
+
+
+def test_the_same_seed_gives_the_same_splits_in_any_order_of_the_rows() -> None:
+    records = grouped(100)
+    expected = split_records(records, Split(), seed=13)
+    for shuffle in range(3):
+        again = split_records(records.sample(fraction=1.0, shuffle=True, seed=shuffle), Split(), seed=13)
+        assert all(again[name].equals(expected[name]) for name in SPLITS)
+
+
+def test_another_seed_gives_other_splits() -> None:
+    assert homes(grouped(100), seed=13) != homes(grouped(100), seed=14)
+
+
+def test_a_row_more_moves_hardly_any_other_row() -> None:
+    records = labelled({"a": 500, "b": 500})
+    before = homes(records)
+    for number in range(20):
+        more = pl.concat([records, make_records([{"id": f"new{number}", "text": "t", "label": "a"}])])
+        after = homes(more)
+        assert sum(after[row] != before[row] for row in before) <= 2
+
+
+def test_a_row_less_moves_hardly_any_other_row() -> None:
+    records = labelled({"a": 500, "b": 500})
+    before = homes(records)
+    for at in range(0, 1000, 50):
+        after = homes(records.filter(pl.col("id") != records["id"][at]))
+        assert sum(after[row] != before[row] for row in after) <= 2
+
+
+def test_one_huge_group_is_trained_on_and_the_others_are_held_out() -> None:
+    huge = [{"text": "t", "group": "huge", "label": ("a", "b")[at % 2]} for at in range(500)]
+    small = [{"text": "t", "label": ("a", "b")[at % 2]} for at in range(60)]
+    splits = split_records(make_records([*huge, *small]), Split(), seed=13)
+    assert splits["train"].filter(group="huge").height == 500
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_of_three_groups_the_largest_is_trained_on(seed: int) -> None:
+    rows = [{"text": "t", "group": f"g{at % 3 if at < 6 else 0}", "label": "a"} for at in range(50)]
+    rows += [{"text": "t", "label": "b"} for _ in range(9)]
+    splits = split_records(make_records(rows), Split(), seed)
+    assert splits["train"].filter(group="g0").height == 46
+    assert all(set(rows["label"]) == {"a", "b"} for rows in splits.values())
+
+
+def test_every_row_in_one_group_is_an_error() -> None:
+    with pytest.raises(AttuneError, match="the validation split would be empty"):
+        split_records(labelled({"a": 50, "b": 50}, group="one"), Split(), seed=13)
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 6, 7, 10])
+@pytest.mark.parametrize(("validation", "test"), [(0.4, 0.4), (0.1, 0.1), (0.01, 0.79), (0.79, 0.01), (0.05, 0.6)])
+def test_three_rows_of_a_label_are_enough_for_three_splits(count: int, validation: float, test: float) -> None:
+    splits = split_records(labelled({"a": 50, "b": count}), Split(validation=validation, test=test), seed=13)
+    assert all(set(rows["label"]) == {"a", "b"} for rows in splits.values())
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_fewer_rows_of_a_label_than_splits_are_an_error_with_label_and_count(count: int) -> None:
+    with pytest.raises(AttuneError, match=rf"too few rows for three splits under the label 'b' \({count}\)"):
+        split_records(labelled({"a": 50, "b": count}), Split(), seed=13)
+
+
+def test_one_label_alone_is_an_error() -> None:
+    with pytest.raises(AttuneError, match="there is only the label 'a', and a classifier needs two"):
+        split_records(labelled({"a": 50}), Split(), seed=13)
+
+
+def test_no_rows_at_all_are_an_error() -> None:
+    with pytest.raises(AttuneError, match="there is not one labelled row"):
+        split_records(labelled({}), Split(), seed=13)
+
+
+# ── official splits ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def official(counts: dict[str, dict[str, int]]) -> pl.DataFrame:
+    """Rows with an official split: {split: {label: rows}}."""
+    return make_records(
+        [
+            {"text": "t", "split": name, "label": label, "id": f"official {name} {label} {at}"}
+            for name, labels in counts.items()
+            for label, rows in labels.items()
+            for at in range(rows)
+        ]
+    )
+
+
+BOTH = {"a": 20, "b": 20}
+
+
+def test_official_splits_are_honoured_as_they_are() -> None:
+    records = official({"train": BOTH, "validation": BOTH, "test": {"a": 3, "b": 1}})
+    placed = homes(records)
+    assert placed == dict(records.select("id", "split").iter_rows())
+
+
+def test_what_an_official_split_leaves_out_is_drawn_from_the_other_rows() -> None:
+    fixed, free = official({"test": BOTH}), labelled({"a": 200, "b": 200})
+    placed = homes(pl.concat([fixed, free]), validation=0.2)
+    assert {placed[row] for row in fixed["id"]} == {"test"}
+    assert {placed[row] for row in free["id"]} == {"train", "validation"}
+    assert abs(sizes(placed)["validation"] - 80) <= 2
+
+
+def test_rows_beside_official_validation_and_test_are_trained_on() -> None:
+    free = labelled({"a": 50, "b": 50})
+    placed = homes(pl.concat([official({"validation": BOTH, "test": BOTH}), free]))
+    assert {placed[row] for row in free["id"]} == {"train"}
+
+
+@pytest.mark.parametrize(
+    "present", [("test",), ("train",), ("train", "test"), ("validation", "test"), SPLITS], ids=" ".join
+)
+def test_a_row_goes_where_its_group_has_an_official_place(present: tuple[str, ...]) -> None:
+    fixed = official(dict.fromkeys(present, BOTH)).with_columns(group=pl.col("split") + pl.lit(" group"))
+    free = labelled({"a": 80, "b": 80})
+    friends = make_records(
+        [{"text": "t", "id": f"friend {name}", "group": f"{name} group", "label": "a"} for name in present]
+    )
+    splits = split_records(pl.concat([fixed, free, friends]), Split(), seed=13)
+    for name in present:
+        assert f"friend {name}" in set(splits[name]["id"])
+    groups = [set(rows["group"].drop_nulls()) for rows in splits.values()]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == len(present)
+
+
+def test_a_label_missing_from_an_official_split_is_an_error_with_both_names() -> None:
+    records = official({"train": BOTH, "validation": BOTH, "test": {"a": 20}})
+    with pytest.raises(AttuneError, match=r"the test split \(20 rows\) would hold no row with the label 'b'"):
+        split_records(records, Split(), seed=13)
+
+
+def test_an_official_split_without_rows_is_an_error_with_its_name() -> None:
+    with pytest.raises(AttuneError, match="the validation split would be empty"):
+        split_records(official({"train": BOTH, "test": BOTH}), Split(), seed=13)
+
+
+# ── for any data at all ─────────────────────────────────────────────────────────────────────────────────────────────
+
+ROW = st.fixed_dictionaries(
+    {
+        "label": st.sampled_from("ab"),
+        "group": st.none() | st.sampled_from([f"g{at}" for at in range(8)]) | st.text(max_size=3),
+        "split": st.none() | st.none() | st.sampled_from(SPLITS),
+        "text": st.just("t"),
+    }
+)
+SHARE = st.floats(0.01, 0.4)
+
+
+@given(st.lists(ROW, min_size=6, max_size=40), SHARE, SHARE, st.integers(0, 99), st.randoms(use_true_random=False))
+def test_any_data_is_split_without_loss_and_without_a_shared_group_or_refused(
+    rows: Rows, validation: float, test: float, seed: int, rng: random.Random
+) -> None:
+    records = make_records(rows)
+    params = Split(validation=validation, test=test)
+    order = list(range(records.height))
+    rng.shuffle(order)
+    try:
+        splits = split_records(records, params, seed)
+    except AttuneError as error:
+        with pytest.raises(AttuneError) as again:
+            split_records(records[order], params, seed)
+        assert str(again.value) == str(error)
+        return
+    assert sorted(row for part in splits.values() for row in part["id"]) == sorted(records["id"])
+    assert all(part.columns == records.columns for part in splits.values())
+    homes_of: dict[str, set[str]] = {}
+    for name, part in splits.items():
+        assert set(part["split"]) == {name}
+        assert set(part["label"]) == set(records["label"])
+        for group in part["group"].drop_nulls():
+            homes_of.setdefault(group, set()).add(name)
+    given_homes = records.drop_nulls(["group", "split"]).group_by("group").agg(pl.col("split").unique())
+    torn_by_the_source = {group for group, names in given_homes.iter_rows() if len(names) > 1}
+    assert {group for group, names in homes_of.items() if len(names) > 1} <= torn_by_the_source
+    again_splits = split_records(records[order], params, seed)
+    assert all(again_splits[name].equals(splits[name]) for name in SPLITS)
+
+
+@given(st.integers(3, 40), st.integers(3, 40), SHARE, SHARE, st.integers(0, 99))
+def test_rows_without_groups_are_never_refused_from_three_a_label_on(
+    a: int, b: int, validation: float, test: float, seed: int
+) -> None:
+    assume(validation + test <= 0.8)
+    splits = split_records(labelled({"a": a, "b": b}), Split(validation=validation, test=test), seed)
+    assert all(set(rows["label"]) == {"a", "b"} for rows in splits.values())
+
+
+# ── the whole stage ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_stage_accounts_for_every_row_and_writes_the_same_bytes_again(
+    project: Project, records_of: Records
+) -> None:
+    rng = random.Random(4)
+    words = ["film", "story", "actor", "scene", "music", "plot", "camera", "ending", "dialogue", "script"]
+    rows: Rows = [{"text": " ".join(rng.choice(words) + str(rng.randrange(30)) for _ in range(8))} for _ in range(80)]
+    rows += [
+        {"text": None},
+        {"text": "no"},
+        {"text": "a label is missing here", "label": None},
+        {**rows[0], "label": "x"},
+    ]
+    rows += [{"text": "caf&eacute; &amp; more text than enough", "label": "positive"}]
+    RawRecords.write(records_of(rows), project.root / "data/raw/records.parquet")
+    found = []
+    for _ in range(2):
+        done = project.run("-m", "stages.clean")
+        assert done.returncode == 0, done.stderr
+        outs = [*sorted((project.root / "data/clean").iterdir()), project.root / "reports/clean.json"]
+        found.append({file.name: file.read_bytes() for file in outs})
+    assert found[0] == found[1]
+
+    tables = {name: CleanRecords.read(project.root / f"data/clean/{name}.parquet") for name in SPLITS}
+    rejected = Rejected.read(project.root / "data/clean/rejected.parquet")
+    report = json.loads(found[0]["clean.json"])
+    assert sum(table.height for table in tables.values()) == report["rows_kept"]
+    assert report["rows_in"] == len(rows) == report["rows_kept"] + rejected.height
+    assert report["rejected_by_rule"]["conflicting_labels"] == 2
+    assert report["texts_repaired"] == 1
+    assert {name: entry["rows"] for name, entry in report["splits"].items()} == {
+        name: table.height for name, table in tables.items()
+    }

@@ -1,0 +1,378 @@
+"""The registry: a version per model, an alias for the one in use, and a model that answers as it did at home."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from mlflow import MlflowClient
+from transformers import AutoTokenizer
+
+from stages.common.graph import read_graph
+from stages.common.params import Params, check_params
+from stages.common.params.model import ChampionGate
+from stages.common.params.sources import Scratch
+from stages.common.stage import Run, write_json
+from stages.common.tracking import registry, store
+from stages.common.tracking.registry import (
+    CHALLENGER,
+    CHAMPION,
+    Registration,
+    champion,
+    ensure_registered,
+    fetch_model,
+    fetch_seen_ids,
+    version_of,
+)
+from stages.common.tracking.runs import MODEL_TAG, create_run, model_digest
+from stages.ingest.scratch import build_scratch_model
+from stages.register.__main__ import _beside_champion
+from stages.tasks.text_classification import build_model, labels_of, probabilities
+
+PROJECT = Path(__file__).resolve().parents[2]
+WORDS = [
+    f"{start}{end}" for start in ("ba", "do", "mi", "ru", "se", "ta") for end in ("lo", "ka", "ni", "pe", "sh", "tu")
+]
+CARD = "---\nlibrary_name: transformers\n---\n\n# reviews\n"
+LONGEST = 16
+NAMES = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+
+
+def params(name: str = "reviews") -> Params:
+    source = {"path": "data/inbox/a.csv", "columns": {"text": "text", "label": "label"}}
+    return check_params(
+        {
+            "ingest": {"sources": [source], "base_model": {"scratch": {}}},
+            "register": {"model_name": name},
+            "tracking": {"experiment_name": "trials"},
+        }
+    )
+
+
+def make_model(folder: Path, labels: list[str], seed: int) -> Path:
+    """A model whose head was not trained, but whose answers differ much from text to text."""
+    base = folder / "base"
+    scratch = Scratch(
+        vocab_size=200, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=LONGEST
+    )
+    build_scratch_model([" ".join(WORDS)] * 3, scratch, base, seed=0)
+    model = build_model(base, labels, None, seed)
+    with torch.no_grad():
+        model.classifier.weight.mul_(3000)
+        centre = torch.from_numpy(_logits(model, base)).mean(0)
+        model.classifier.bias.sub_(centre)  # every label comes up
+    target = folder / "finetuned"
+    model.save_pretrained(target)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.model_max_length = LONGEST
+    tokenizer.save_pretrained(target)
+    return target
+
+
+def _logits(model: torch.nn.Module, base: Path) -> np.ndarray:
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model.eval()
+    with torch.inference_mode():
+        return model(**tokenizer(WORDS, return_tensors="pt", padding=True)).logits.numpy()
+
+
+def rows(texts: list[str]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"text": texts, "text_pair": [None] * len(texts)}, schema={"text": pl.String, "text_pair": pl.String}
+    )
+
+
+def answers(model: Path, texts: list[str] = WORDS) -> list[str]:
+    labels = labels_of(model)
+    return [labels[at] for at in probabilities(model, rows(texts), 8).argmax(axis=1)]
+
+
+@dataclass
+class Home:
+    """A project with a model of two labels and one of three, both registered as champions of their names."""
+
+    root: Path
+    two: Path
+    three: Path
+    run_two: str
+
+
+def register(client: MlflowClient, name: str, model: Path, promoted: bool = True) -> tuple[str, int]:
+    digest = model_digest(model)
+    run_id = create_run(client, params(name), {MODEL_TAG: digest})
+    Path("card.md").write_text(CARD)
+    registration = Registration(name, digest, promoted, None, [])
+    return run_id, ensure_registered(client, registration, run_id, model, Path("card.md"))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    root = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in NAMES:
+            patch.setenv(name, "")
+            patch.delenv(name)
+        patch.chdir(root)
+        for path, ids in zip(registry.SEEN, (["t1", "t2"], ["v1"]), strict=True):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            pl.DataFrame({"id": ids, "text": ["x"] * len(ids)}).write_parquet(path)
+        two = make_model(root / "two", ["bad", "good"], seed=1)
+        three = make_model(root / "three", ["b", "a", "c"], seed=2)
+        client = store.connect()
+        run_two, _ = register(client, "reviews", two)
+        register(client, "triples", three)
+    yield Home(root, two, three, run_two)
+
+
+@pytest.fixture
+def client(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """The registry of the home, as a copy that a test may do anything to."""
+    for name in NAMES:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    shutil.copyfile(home.root / "mlflow.db", tmp_path / "mlflow.db")
+    shutil.copytree(home.root / "data", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    return store.connect()
+
+
+def aliases(client: MlflowClient, name: str = "reviews") -> dict[str, int]:
+    return {alias: int(version) for alias, version in client.get_registered_model(name).aliases.items()}
+
+
+def another_version(client: MlflowClient, home: Home, digest: str) -> int:
+    """A further version, as a registration would leave it (logging one more real model adds nothing here)."""
+    source = client.get_model_version("reviews", "1").source
+    return int(client.create_model_version("reviews", source, tags={MODEL_TAG: digest}).version)
+
+
+def again(client: MlflowClient, home: Home, digest: str, promoted: bool) -> int:
+    registration = Registration("reviews", digest, promoted, None, [])
+    return ensure_registered(client, registration, home.run_two, home.two, Path("card.md"))
+
+
+# ── versions ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_version_is_found_by_its_models_digest(client: MlflowClient, home: Home) -> None:
+    assert version_of(client, "reviews", model_digest(home.two)) == 1
+    assert version_of(client, "reviews", model_digest(home.three)) is None
+    assert version_of(client, "nothing of the name", model_digest(home.two)) is None
+
+
+def test_registering_twice_gives_one_version(client: MlflowClient, home: Home) -> None:
+    before = client.search_logged_models([client.get_experiment_by_name("trials").experiment_id])
+    assert again(client, home, model_digest(home.two), promoted=True) == 1
+    assert len(client.search_model_versions("name = 'reviews'")) == 1
+    after = client.search_logged_models([client.get_experiment_by_name("trials").experiment_id])
+    assert len(after) == len(before) == 2
+
+
+def test_a_version_leads_back_to_its_run_and_carries_its_card(client: MlflowClient, home: Home) -> None:
+    version = client.get_model_version("reviews", "1")
+    assert version.run_id == home.run_two
+    assert version.tags[MODEL_TAG] == model_digest(home.two)
+    assert version.description == CARD
+
+
+def test_a_folder_that_is_not_the_model_of_the_report_is_not_registered(client: MlflowClient, home: Home) -> None:
+    with pytest.raises(ValueError, match="dvc repro"):
+        again(client, home, "0" * 64, promoted=True)
+    assert len(client.search_model_versions("name = 'reviews'")) == 1
+
+
+def test_a_registration_is_read_as_it_was_written(tmp_path: Path) -> None:
+    gate = {"gate": "beat tfidf", "value": 0.8, "limit": 0.7, "passed": True, "reason": "…"}
+    for promoted, alias in ((True, "champion"), (False, "challenger")):
+        registration = Registration("reviews", "0" * 64, promoted, None, [gate])
+        write_json(registration.as_report(), tmp_path / "registration.json")
+        assert registration.as_report()["alias"] == alias
+        assert Registration.read(tmp_path / "registration.json") == registration
+
+
+# ── aliases ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_before_the_first_promotion_there_is_no_champion(client: MlflowClient) -> None:
+    assert champion(client, "nothing of the name") is None
+    client.create_registered_model("empty")
+    assert champion(client, "empty") is None
+    assert champion(client, "reviews").version == 1
+
+
+def test_a_model_that_failed_a_gate_is_challenger_and_the_champion_stays(client: MlflowClient, home: Home) -> None:
+    second = another_version(client, home, "second")
+    assert again(client, home, "second", promoted=False) == second
+    assert aliases(client) == {CHAMPION: 1, CHALLENGER: second}
+
+
+def test_a_promoted_challenger_is_champion_alone(client: MlflowClient, home: Home) -> None:
+    second = another_version(client, home, "second")
+    again(client, home, "second", promoted=False)
+    again(client, home, "second", promoted=True)
+    assert aliases(client) == {CHAMPION: second}
+
+
+def test_promoting_another_model_leaves_the_challenger_alone(client: MlflowClient, home: Home) -> None:
+    second, third = another_version(client, home, "second"), another_version(client, home, "third")
+    again(client, home, "second", promoted=False)
+    again(client, home, "third", promoted=True)
+    assert aliases(client) == {CHAMPION: third, CHALLENGER: second}
+
+
+def test_a_champion_is_not_its_own_challenger(client: MlflowClient, home: Home) -> None:
+    again(client, home, model_digest(home.two), promoted=False)
+    assert aliases(client) == {CHAMPION: 1}
+
+
+# ── the model that was registered ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("name", "which"), [("reviews", "two"), ("triples", "three")])
+def test_the_champion_answers_strings_with_the_right_labels(
+    client: MlflowClient, home: Home, name: str, which: str
+) -> None:
+    import mlflow
+
+    model = getattr(home, which)
+    expected = answers(model)
+    assert set(expected) == set(labels_of(model))
+    loaded = mlflow.pyfunc.load_model(f"models:/{name}@champion")
+    found = loaded.predict(WORDS)
+    assert list(found["label"]) == expected
+    best = probabilities(model, rows(WORDS), 8).max(axis=1)
+    np.testing.assert_allclose(found["score"], best, atol=1e-5)
+    assert list(loaded.predict([WORDS[0]])["label"]) == expected[:1]
+
+
+def test_the_champion_cuts_long_texts_as_the_training_did(client: MlflowClient, home: Home) -> None:
+    import mlflow
+
+    texts = [" ".join(WORDS * 4), " ".join(reversed(WORDS * 4))]
+    found = mlflow.pyfunc.load_model("models:/reviews@champion").predict(texts)
+    np.testing.assert_allclose(found["score"], probabilities(home.two, rows(texts), 8).max(axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "which"), [("reviews", "two"), ("triples", "three")])
+def test_a_fetched_model_gives_the_probabilities_of_the_original(
+    client: MlflowClient, home: Home, tmp_path: Path, name: str, which: str
+) -> None:
+    original = getattr(home, which)
+    fetched = fetch_model(name, CHAMPION, tmp_path / "fetched")
+    texts = [*WORDS, " ".join(WORDS * 4)]
+    assert labels_of(fetched) == labels_of(original)
+    assert (probabilities(fetched, rows(texts), 8) == probabilities(original, rows(texts), 8)).all()
+
+
+# ── what a model has seen ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_ids_of_training_and_validation_are_kept_and_fetched(client: MlflowClient, tmp_path: Path) -> None:
+    assert fetch_seen_ids(client, champion(client, "reviews"), tmp_path) == {"t1", "t2", "v1"}
+
+
+def test_a_version_without_a_list_has_seen_nothing_known(client: MlflowClient, home: Home, tmp_path: Path) -> None:
+    run_id = create_run(client, params(), {})
+    source = client.get_model_version("reviews", "1").source
+    version = client.create_model_version("reviews", source, run_id=run_id)
+    assert fetch_seen_ids(client, version, tmp_path) == set()
+
+
+# ── beside the champion ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def compare(home: Home, right: float, seen: int = 0, labels: list[str] | None = None, digest: str = "new") -> tuple:
+    """Judge a model whose test predictions are right for a share of the rows, beside the registered champion.
+
+    The champion's own answers are the truth for three rows of four, so its accuracy is 0.75.
+    """
+    shutil.copyfile(PROJECT / "dvc.yaml", "dvc.yaml")
+    texts = (WORDS * 2)[:60]
+    names = labels or ["bad", "good"]
+    by_champion = answers(home.two, texts)
+    other = {"bad": "good", "good": "bad"}
+    actual = [other[one] if at % 4 == 0 else one for at, one in enumerate(by_champion)]
+    mine = [one if at < right * len(actual) else other[one] for at, one in enumerate(actual)]
+    ids = [f"row{at}" for at in range(60)]
+    empty = pl.lit(None, dtype=pl.String)
+    Path("data/clean").mkdir(exist_ok=True)
+    test = pl.DataFrame({"id": ids, "text": texts, "label": actual, "source": "s"})
+    test.with_columns(text_pair=empty, group=empty, extra=empty).write_parquet("data/clean/test.parquet")
+    shuffled = pl.DataFrame({"id": ids, "label": actual, "prediction": mine}).sample(fraction=1, shuffle=True, seed=1)
+    shuffled.write_parquet("data/predictions.parquet")
+    if seen:
+        client = store.connect()
+        Path("seen_ids.parquet").unlink(missing_ok=True)
+        run_id = create_run(client, params(), {})
+        pl.DataFrame({"id": ids[:seen]}).write_parquet("seen_ids.parquet")
+        client.log_artifact(run_id, "seen_ids.parquet", "data")
+        version = client.create_model_version(
+            "reviews", client.get_model_version("reviews", "1").source, run_id=run_id, tags={MODEL_TAG: "old"}
+        )
+        client.set_registered_model_alias("reviews", CHAMPION, version.version)
+    run = Run(node=read_graph()["register"], params=params().register_, all_params=params(), staging=Path("staging"))
+    verdict = _beside_champion(run, ChampionGate(metric="accuracy"), digest, names)
+    return verdict.passed, verdict.value, verdict.limit, verdict.reason
+
+
+@pytest.mark.parametrize(("right", "passed"), [(0.9, True), (0.75, True), (0.7, False)])
+def test_a_model_is_judged_by_the_champions_score_on_the_same_rows(
+    client: MlflowClient, home: Home, right: float, passed: bool
+) -> None:
+    found = compare(home, right)
+    assert found[:3] == (passed, pytest.approx(right), pytest.approx(0.75))
+    assert "60 test rows" in found[3]
+
+
+def test_rows_that_the_champion_has_seen_do_not_count(client: MlflowClient, home: Home) -> None:
+    passed, value, limit, reason = compare(home, right=0.5, seen=28)
+    assert "32 test rows" in reason
+    assert value == pytest.approx(2 / 32)  # the right ones are the first thirty
+    assert limit == pytest.approx(0.75)
+    assert not passed
+
+
+def test_too_few_unseen_rows_compare_nothing(client: MlflowClient, home: Home) -> None:
+    passed, value, _, reason = compare(home, right=1.0, seen=31)
+    assert (passed, value) == (False, None)
+    assert "all but 29 of the 60" in reason
+
+
+def test_a_champion_with_other_labels_cannot_be_compared(client: MlflowClient, home: Home) -> None:
+    passed, value, _, reason = compare(home, right=1.0, labels=["bad", "good", "neutral"])
+    assert (passed, value) == (False, None)
+    assert "other labels" in reason
+
+
+def test_the_champion_trained_again_is_no_other_champion(client: MlflowClient, home: Home) -> None:
+    passed, value, _, reason = compare(home, right=0.1, digest=model_digest(home.two))
+    assert (passed, value) == (True, None)
+    assert "no other champion" in reason
+
+
+def test_a_registry_that_is_away_promotes_nothing(
+    client: MlflowClient, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    passed, value, _, reason = compare(home, right=1.0)
+    assert (passed, value) == (False, None)
+    assert "make register" in reason
+
+
+def test_a_promoted_model_is_found_again_as_it_was_when_it_was_promoted(client: MlflowClient, home: Home) -> None:
+    gate = ChampionGate(metric="accuracy")
+    earned = {"gate": "champion", "value": 0.9, "limit": 0.75, "passed": True, "reason": "0.9 is at least 0.75"}
+    digest = "2" * 64
+    version = another_version(client, home, digest)
+    registration = Registration("reviews", digest, True, gate.model_dump(), [earned])
+    assert ensure_registered(client, registration, home.run_two, home.two, Path("card.md")) == version
+    assert aliases(client) == {CHAMPION: version}
+    assert compare(home, right=0.1, digest=digest)[1:] == (0.9, 0.75, "0.9 is at least 0.75")
+    # and registering once more, with whatever verdict, does not make it forget
+    poorer = Registration("reviews", digest, True, gate.model_dump(), [{**earned, "value": 0.1}])
+    ensure_registered(client, poorer, home.run_two, home.two, Path("card.md"))
+    assert compare(home, right=0.1, digest=digest)[1] == 0.9

@@ -1,0 +1,126 @@
+"""Token ids are exactly those of the plain Hugging Face tokenizer, and whatever is cut off is counted."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from small_project import SCRATCH, Project, make_records
+
+from stages.common.params.sources import Scratch
+from stages.common.schemas import SPLITS, AugmentedRecords, CleanRecords, TokenizedRecords
+from stages.ingest.scratch import build_scratch_model
+
+Outcome = tuple[dict[str, pl.DataFrame], dict[str, Any]]
+ODD = ["x", "漢字 mixed with words", "🎈 unknown", "[SEP] in a text [CLS]", "a" * 300, "one two, three!", "word " * 90]
+
+
+def sentences(count: int, seed: int) -> list[str]:
+    rng = random.Random(seed)
+    words = [
+        "film",
+        "story",
+        "actor",
+        "scene",
+        "music",
+        "plot",
+        "camera",
+        "ending",
+        "dialogue",
+        "script",
+        "好",
+        "电",
+        "影",
+    ]
+    return [" ".join(rng.choice(words) for _ in range(rng.randint(1, 60))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "base"
+    build_scratch_model(sentences(50, seed=1), Scratch(**SCRATCH), folder, seed=1)
+    return folder
+
+
+def put_rows(project: Project, base: Path, pairs: bool) -> dict[str, pl.DataFrame]:
+    """Write the three splits; of the pairs, some have no second text."""
+    shutil.copytree(base, project.root / "models/base")
+    tables = {}
+    for number, name in enumerate(SPLITS):
+        texts = [*ODD, *sentences(30, seed=number)]
+        seconds = [*sentences(30, seed=9), *ODD] if pairs else [None] * len(texts)
+        rows = make_records(
+            [
+                {"id": f"{name}{at}", "text": text, "text_pair": None if at % 5 == 4 else second}
+                for at, (text, second) in enumerate(zip(texts, seconds, strict=True))
+            ]
+        )
+        if name == "train":
+            nothing = pl.lit(None, pl.String)
+            AugmentedRecords.write(
+                rows.with_columns(parent=nothing, method=nothing), project.root / "data/augmented/train.parquet"
+            )
+        else:
+            CleanRecords.write(rows, project.root / f"data/clean/{name}.parquet")
+        tables[name] = rows
+    return tables
+
+
+def tokenize(project: Project, max_length: int) -> Outcome:
+    project.params(tokenize={"max_length": max_length})
+    done = project.run("-m", "stages.tokenize")
+    assert done.returncode == 0, done.stderr
+    tables = {name: TokenizedRecords.read(project.root / f"data/tokenized/{name}.parquet") for name in SPLITS}
+    return tables, json.loads((project.root / "reports/tokenize.json").read_text())
+
+
+def outs_of(project: Project) -> dict[str, bytes]:
+    outs = [*(project.root / "data/tokenized").iterdir(), project.root / "reports/tokenize.json"]
+    return {file.name: file.read_bytes() for file in outs}
+
+
+@pytest.mark.parametrize("pairs", [False, True], ids=["single texts", "pairs"])
+def test_ids_are_those_of_the_plain_tokenizer_and_what_is_cut_off_is_counted(
+    project: Project, base: Path, pairs: bool
+) -> None:
+    from transformers import AutoTokenizer
+
+    records = put_rows(project, base, pairs)
+    tables, report = tokenize(project, max_length=24)
+    plain = AutoTokenizer.from_pretrained(base)
+    for name, rows in records.items():
+        table = tables[name]
+        assert table["id"].to_list() == rows["id"].to_list()
+        for row, tokens in zip(rows.to_dicts(), table.to_dicts(), strict=True):
+            texts = ([row["text"]], [row["text_pair"] or ""]) if pairs else ([row["text"]],)
+            expected = plain(*texts, truncation=True, max_length=24, return_token_type_ids=True)
+            kept, whole = expected["input_ids"][0], plain(*texts)["input_ids"][0]
+            assert tokens["input_ids"] == kept
+            assert tokens["token_type_ids"] == expected["token_type_ids"][0]
+            assert tokens["length"] == len(kept) <= 24
+            assert tokens["truncated"] == len(whole) - len(kept)
+            assert tokens["labels"] == ["negative", "positive"].index(row["label"])
+        cut = table.filter(pl.col("truncated") > 0).height
+        assert 0 < cut < table.height
+        assert report[name]["rows_truncated"] == cut
+        assert report[name]["rows"] == rows.height
+        assert report[name]["tokens"] == table["input_ids"].list.len().sum()
+        assert report[name]["length_max"] == (table["length"] + table["truncated"]).max() > 24
+    if pairs:
+        assert 1 in tables["train"]["token_type_ids"][0].to_list()
+    assert json.loads((project.root / "data/tokenized/encoding.json").read_text()) == {
+        "max_length": 24,
+        "labels": {"negative": 0, "positive": 1},
+    }
+
+    if not pairs:
+        # RoBERTa keeps two of its 514 positions for itself: there the tokenizer alone knows how much the model takes.
+        written = outs_of(project)
+        config = project.root / "models/base/tokenizer_config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"model_max_length": 24}))
+        tokenize(project, max_length=60)
+        assert len(written) == 5
+        assert outs_of(project) == written, "a second run, limited by the model, wrote other bytes"

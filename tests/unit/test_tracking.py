@@ -1,0 +1,567 @@
+"""Tracking: MLflow shows what the files hold, live or afterwards, and never costs a training."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow import MlflowClient
+
+from stages.common.errors import AttuneError
+from stages.common.graph import read_graph
+from stages.common.params import Params, check_params
+from stages.common.params.loading import read_yaml
+from stages.common.stage import Run
+from stages.common.tracking import publish, store
+from stages.common.tracking.live import LiveRun
+from stages.common.tracking.publish import publish_live, publish_run, reports_up_to, trained_params
+from stages.common.tracking.runs import INPUTS_TAG, MODEL_TAG, flatten, model_digest, run_name
+
+PROJECT = Path(__file__).resolve().parents[2]
+MD5 = {"train": "1" * 32, "validation": "2" * 32, "test": "3" * 32}
+METRICS = {"rows": 80, "accuracy": 0.9, "per_class": {"good": {"f1": 0.8}, "n/a": {"f1": 0.7}}}
+PARAMS = """
+seed: 13
+ingest:
+  sources: [{path: data/inbox/a.csv, columns: {text: text, label: label}}]
+  labels: {c++: code, n/a: none, "..": dots, "//": slashes}
+  base_model: {scratch: {vocab_size: 300}}
+register: {model_name: reviews}
+tracking: {experiment_name: trials}
+"""
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs; making one takes seconds, copying it none."""
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def params(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """A project with a trained model, its curves and a DVC lock; MLflow is the default store in its folder."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")  # so that whatever the code sets is taken back after the test
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    shutil.copyfile(PROJECT / "dvc.yaml", tmp_path / "dvc.yaml")
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    sections = {key: value for key, value in read_yaml(tmp_path / "params.yaml").items() if key != "tracking"}
+    outs = [{"path": f"data/clean/{name}.parquet", "md5": md5, "size": 10} for name, md5 in MD5.items()]
+    stages = {
+        "clean": {"outs": outs, "params": {"params.yaml": {"seed": 13}}},
+        "finetune": {"params": {"params.yaml": {**sections, "finetune": {"num_train_epochs": 3}}}},
+    }
+    (tmp_path / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": stages}))
+    trained_model("first")
+    return check_params(read_yaml(tmp_path / "params.yaml"))
+
+
+def trained_model(content: str) -> Path:
+    folder = Path("models/finetuned")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.safetensors").write_text(content)
+    return folder
+
+
+TRAINING = {step: {"epoch": step / 4, "loss": 1 / step, "learning_rate": 0.1 * step} for step in range(1, 9)}
+VALIDATION = {
+    step: {"epoch": step / 4, "validation_loss": 0.5, "validation_accuracy": step / 10, "validation_macro_f1": 0.3}
+    for step in (4, 8)
+}
+
+
+def curve_files() -> list[Path]:
+    """The curves of a whole training, as files in the project."""
+    files = []
+    for name, points in (("training", TRAINING), ("validation", VALIDATION)):
+        files.append(Path(f"reports/plots/{name}.csv"))
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        with files[-1].open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["step", *points[4]])
+            writer.writeheader()
+            writer.writerows({"step": step, **point} for step, point in points.items())
+    return files
+
+
+def watch(live: LiveRun, steps: range = range(1, 9)) -> None:
+    """Send the points of some steps, as the training does."""
+    for step in steps:
+        live.log(TRAINING[step], step)
+        if step in VALIDATION:
+            live.log(VALIDATION[step], step)
+
+
+def train_watched(params: Params, inputs: str = "inputs-1", content: str = "first") -> LiveRun:
+    live = LiveRun(params, inputs, {"attune.threads": "2"})
+    watch(live)
+    live.finish(model_digest(trained_model(content)), curve_files())
+    return live
+
+
+def report(path: str, content: Any) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+@dataclass
+class Record:
+    """All that an MLflow run shows, without ids and times."""
+
+    status: str
+    name: str
+    params: dict[str, str]
+    tags: dict[str, str]
+    points: dict[str, list[tuple[int, float]]]
+    artifacts: dict[str, bytes]
+    data_sets: dict[str, tuple[str, str]]
+
+
+def runs(uri: str = "", experiment: str = "trials") -> list[Record]:
+    """The runs of the experiment that are not deleted."""
+    client = MlflowClient(uri or f"sqlite:///{Path.cwd()}/mlflow.db")
+    found = client.get_experiment_by_name(experiment)
+    return [record(client, run) for run in client.search_runs([found.experiment_id])] if found else []
+
+
+def record(client: MlflowClient, run: Any) -> Record:
+    def files(folder: str = "") -> Iterator[str]:
+        for item in client.list_artifacts(run.info.run_id, folder or None):
+            yield from files(item.path) if item.is_dir else [item.path]
+
+    def content(path: str) -> bytes:
+        from mlflow.artifacts import download_artifacts
+
+        where = f"{run.info.artifact_uri}/{path}"
+        return Path(download_artifacts(where, tracking_uri=client.tracking_uri)).read_bytes()
+
+    return Record(
+        status=run.info.status,
+        name=run.info.run_name,
+        params=run.data.params,
+        tags={key: value for key, value in run.data.tags.items() if key.startswith("attune.")},
+        points={
+            key: sorted((point.step, point.value) for point in client.get_metric_history(run.info.run_id, key))
+            for key in run.data.metrics
+        },
+        artifacts={path: content(path) for path in files()},
+        data_sets={
+            given.tags[0].value: (given.dataset.name, given.dataset.digest) for given in run.inputs.dataset_inputs
+        },
+    )
+
+
+def expected_points() -> dict[str, list[tuple[int, float]]]:
+    every: dict[str, set[tuple[int, float]]] = {}
+    for points in (TRAINING, VALIDATION):
+        for step, point in points.items():
+            for key, value in point.items():
+                every.setdefault(key, set()).add((step, value))
+    return {key: sorted(points) for key, points in every.items()}
+
+
+# ── a run ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_training_watched_live_is_one_finished_run_with_every_point_once(params: Params) -> None:
+    train_watched(params)
+    (found,) = runs()
+    assert found.status == "FINISHED"
+    assert found.points == expected_points()
+    assert found.tags[INPUTS_TAG] == "inputs-1"
+    assert found.tags[MODEL_TAG] == model_digest(Path("models/finetuned"))
+    assert found.tags["attune.threads"] == "2"
+
+
+def test_the_run_holds_every_param_under_its_dotted_name(params: Params) -> None:
+    train_watched(params)
+    (found,) = runs()
+    assert found.params["finetune.learning_rate"] == "0.0001"
+    assert found.params["ingest.sources.0.columns.text"] == "text"
+    assert found.params["ingest.labels.c__"] == "code"
+    assert found.params["register.model_name"] == "reviews"
+    assert not any(key.startswith("tracking") for key in found.params)
+    assert len(found.params) == len(dict(flatten(params.model_dump(by_alias=True, exclude={"tracking"}))))
+
+
+def test_the_data_sets_carry_the_hashes_of_dvc_lock(params: Params) -> None:
+    train_watched(params)
+    (found,) = runs()
+    assert found.data_sets == {
+        "training": ("train", MD5["train"]),
+        "validation": ("validation", MD5["validation"]),
+        "test": ("test", MD5["test"]),
+    }
+
+
+def test_a_run_is_called_as_params_say_or_after_what_tells_it_apart(params: Params) -> None:
+    assert run_name(params) == "full lr=0.0001 epochs=2 seed=13 scratch"
+    named = params.model_copy(update={"tracking": params.tracking.model_copy(update={"run_name": "mine"})})
+    assert run_name(named) == "mine"
+
+
+def test_params_are_flattened_in_their_order() -> None:
+    nested = {"b": {"y": 1, "x": [1, 2]}, "a": [{"k": None}, {"k": "v"}], "e": {}}
+    assert list(flatten(nested)) == [("b.y", 1), ("b.x", [1, 2]), ("a.0.k", None), ("a.1.k", "v"), ("e", {})]
+
+
+@settings(max_examples=300)
+@given(st.text(min_size=1, max_size=300))
+def test_whatever_a_label_is_mlflow_takes_its_name(label: str) -> None:
+    from mlflow.utils.validation import _validate_metric_name, _validate_param_name
+
+    for key, _ in flatten({"test_per_class": {label: {"precision": 1.0}}}):
+        _validate_metric_name(key)
+        _validate_param_name(key)
+
+
+# ── twice is once ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_training_again_from_the_same_inputs_changes_nothing(params: Params) -> None:
+    train_watched(params)
+    before = runs()
+    train_watched(params)
+    assert runs() == before
+
+
+def test_finishing_twice_changes_nothing_not_even_the_end(params: Params) -> None:
+    live = train_watched(params)
+    client = MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
+    before, ended = runs(), client.get_run(live._run_id).info.end_time
+    time.sleep(0.01)
+    live.finish(model_digest(Path("models/finetuned")), curve_files())
+    assert runs() == before
+    assert client.get_run(live._run_id).info.end_time == ended
+
+
+def test_publishing_twice_changes_nothing(params: Params) -> None:
+    curve_files()
+    report("reports/metrics.json", METRICS)
+    report("reports/clean.json", {"rows": 1})
+    found = []
+    for _ in range(2):
+        publish_run(store.connect(), params, Path("models/finetuned"), reports_up_to())
+        found.append(runs())
+    assert len(found[0]) == 1
+    assert found[0] == found[1]
+    assert found[0][0].points["test_accuracy"] == [(0, 0.9)]
+    assert set(found[0][0].artifacts) == {
+        "reports/metrics.json",
+        "reports/clean.json",
+        "reports/plots/training.csv",
+        "reports/plots/validation.csv",
+    }
+
+
+def test_scores_of_any_label_can_be_published(params: Params) -> None:
+    report("reports/metrics.json", METRICS)
+    publish_run(store.connect(), params, Path("models/finetuned"), reports_up_to())
+    assert runs()[0].points["test_per_class.n_a.f1"] == [(0, 0.7)]
+
+
+def test_a_training_cut_short_goes_on_in_its_run_without_doubled_points(params: Params) -> None:
+    watch(LiveRun(params, "inputs-1", {}), range(1, 7))  # killed after step 6; its last checkpoint is of step 4
+    again = LiveRun(params, "inputs-1", {})
+    watch(again, range(5, 9))
+    again.finish(model_digest(Path("models/finetuned")), curve_files())
+    (found,) = runs()
+    assert found.status == "FINISHED"
+    assert found.points == expected_points()
+
+
+def test_other_inputs_are_another_run(params: Params) -> None:
+    train_watched(params, "inputs-1", "first")
+    train_watched(params, "inputs-2", "second")
+    assert sorted(found.tags[INPUTS_TAG] for found in runs()) == ["inputs-1", "inputs-2"]
+
+
+def test_another_model_from_the_same_inputs_is_another_run_and_each_model_has_one(params: Params) -> None:
+    """Another number of threads gives other bytes; going back to the first number gives the first model again."""
+    for content in ("first", "second", "first", "second"):
+        train_watched(params, "inputs-1", content)
+    found = runs()
+    assert len(found) == 2
+    assert len({one.tags[MODEL_TAG] for one in found}) == 2
+    assert [one.points for one in found] == [expected_points()] * 2
+
+
+def test_a_model_published_from_files_has_one_run_also_after_it_is_trained_again(params: Params) -> None:
+    curve_files()
+    publish_run(store.connect(), params, Path("models/finetuned"), reports_up_to())
+    train_watched(params)
+    (found,) = runs()
+    assert found.tags[INPUTS_TAG] == "inputs-1"
+    assert found.points == expected_points()
+
+
+# ── where MLflow is ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_default_store_is_a_file_in_the_project(params: Params, tmp_path: Path) -> None:
+    assert store.tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    train_watched(params)
+    assert len(runs(f"sqlite:///{tmp_path}/mlflow.db")) == 1
+
+
+def test_the_environment_says_where_runs_go(
+    params: Params, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copyfile(empty_store, tmp_path / "other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    train_watched(params)
+    assert len(runs(f"sqlite:///{tmp_path}/other.db")) == 1
+    assert runs(f"sqlite:///{tmp_path}/mlflow.db") == []
+
+
+def test_a_run_id_in_the_environment_does_not_capture_the_run(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = store.connect()
+    other = client.create_run(client.create_experiment("somebody else's")).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", other)
+    train_watched(params)
+    assert len(runs()) == 1
+    assert client.get_run(other).data.metrics == {}
+    assert client.get_run(other).info.status == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("https://me:secret@host:5000/path", "https://me:***@host:5000/path"),
+        ("http://me:secret@[::1]:5000", "http://me:***@[::1]:5000"),
+        ("http://me:se@cret@host:port", "http://me:***@host:port"),
+        ("postgresql://me:secret@host/db", "postgresql://me:***@host/db"),
+        ("sqlite:////somewhere/mlflow.db", "sqlite:////somewhere/mlflow.db"),
+        ("http://token@host", "http://token@host"),
+    ],
+)
+def test_a_uri_is_shown_without_its_password(uri: str, shown: str) -> None:
+    assert store.without_password(uri) == shown
+
+
+# ── a server that is away, dies, comes back ─────────────────────────────────────────────────────────────────────────
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[int]:
+    """A real MLflow server with its own artifacts; its port."""
+    folder, port = tmp_path_factory.mktemp("server"), free_port()
+    shutil.copyfile(empty_store, folder / "mlflow.db")
+    arguments = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *arguments, "--port", str(port), "--workers", "1"],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            wait_until_open(port, process, folder / "log")
+            yield port
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(timeout=30)
+
+
+def wait_until_open(port: int, process: subprocess.Popen, log: Path, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert process.poll() is None, log.read_text()
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"the server did not open its port\n{log.read_text()}")
+
+
+class Line:
+    """A line to the server that can be cut and mended: to a client, the server dies and comes back."""
+
+    def __init__(self, server: int) -> None:
+        self.port, self._server = free_port(), server
+        self._listener: socket.socket | None = None
+        self._sockets: list[socket.socket] = []
+
+    def mend(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, args=[self._listener], daemon=True).start()
+
+    def cut(self) -> None:
+        if self._listener:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+        for one in self._sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        self._listener, self._sockets = None, []
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                near = listener.accept()[0]
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", self._server))
+            self._sockets += [near, far]
+            for source, target in ((near, far), (far, near)):
+                threading.Thread(target=self._copy, args=[source, target], daemon=True).start()
+
+    @staticmethod
+    def _copy(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def line(server: int, params: Params, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
+    one = Line(server)
+    one.mend()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:geheim@127.0.0.1:{one.port}")
+    yield one
+    one.cut()
+
+
+def in_experiment(params: Params, name: str) -> Params:
+    """Each test has its own experiment on the one server; the project's params.yaml says so, too."""
+    Path("params.yaml").write_text(PARAMS.replace("trials", name))
+    return check_params(read_yaml(Path("params.yaml")))
+
+
+def test_a_server_away_costs_a_training_a_warning_within_seconds(
+    params: Params, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:geheim@127.0.0.1:{free_port()}")
+    started = time.monotonic()
+    train_watched(params)
+    graph = read_graph()
+    run = Run(node=graph["evaluate"], params=params.evaluate, all_params=params, staging=Path("staging"))
+    assert publish_live(run, Path("models/finetuned")) is None
+    assert time.monotonic() - started < 5
+    said = capfd.readouterr()
+    assert said.err.count("MLflow cannot be reached") == 2
+    assert "make publish" in said.err
+    assert "geheim" not in said.out + said.err
+
+
+def test_publishing_to_a_server_away_says_so_and_fails(
+    params: Params, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:geheim@127.0.0.1:{free_port()}")
+    assert publish.main() == 1
+    said = capfd.readouterr()
+    assert "cannot be reached" in said.err
+    assert "geheim" not in said.out + said.err
+
+
+def test_a_catch_up_gives_what_live_tracking_would_have_given(
+    line: Line, params: Params, server: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("live", "later"):
+        here = in_experiment(params, name)
+        if name == "later":
+            line.cut()
+        train_watched(here)
+        report("reports/metrics.json", METRICS)
+        run = Run(node=read_graph()["evaluate"], params=here.evaluate, all_params=here, staging=Path("staging"))
+        publish_live(run, Path("models/finetuned"))
+    line.mend()
+    publish_run(store.connect(), here, Path("models/finetuned"), reports_up_to("evaluate"))
+    live, later = (runs(f"http://127.0.0.1:{server}", name) for name in ("live", "later"))
+    assert len(live) == 1
+    assert later == live
+    assert live[0].points | expected_points() == live[0].points
+    assert "reports/metrics.json" in live[0].artifacts
+
+
+def test_a_server_that_dies_while_training_is_caught_up_with_in_the_same_run(
+    line: Line, params: Params, server: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    here = in_experiment(params, "dies")
+    live = LiveRun(here, "inputs-1", {"attune.threads": "2"})
+    watch(live, range(1, 4))
+    line.cut()
+    started = time.monotonic()
+    watch(live, range(4, 9))
+    live.finish(model_digest(Path("models/finetuned")), curve_files())
+    assert time.monotonic() - started < 20
+    said = capfd.readouterr()
+    assert said.err.count("warning") == 1
+    assert "geheim" not in said.out + said.err
+    (half,) = runs(f"http://127.0.0.1:{server}", "dies")
+    assert half.status == "RUNNING"
+    assert len(half.points["loss"]) == 3
+
+    line.mend()
+    for _ in range(2):
+        assert publish.main() == 0
+        (whole,) = runs(f"http://127.0.0.1:{server}", "dies")
+        assert whole.status == "FINISHED"
+        assert whole.points == expected_points()
+        assert whole.tags[MODEL_TAG] == model_digest(Path("models/finetuned"))
+    assert "geheim" not in "".join(capfd.readouterr())
+
+
+# ── publishing from the files ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_params_are_those_of_the_last_run_not_of_a_later_edit(params: Params) -> None:
+    Path("params.yaml").write_text(PARAMS.replace("seed: 13", "seed: 99").replace("trials", "renamed"))
+    found = trained_params()
+    assert found.seed == 13
+    assert found.finetune.num_train_epochs == 3
+    assert found.tracking.experiment_name == "renamed"  # belongs to no stage
+
+
+def test_a_model_can_be_published_before_it_is_evaluated_or_registered(params: Params) -> None:
+    lock = json.loads(Path("dvc.lock").read_text())
+    lock["stages"]["finetune"]["params"]["params.yaml"].pop("register")
+    Path("dvc.lock").write_text(json.dumps(lock))
+    assert trained_params().register_.model_name == "reviews"
+
+
+def test_before_the_first_run_there_is_nothing_to_publish(params: Params, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("dvc.lock").unlink()
+    with pytest.raises(AttuneError, match="no trained model yet"):
+        trained_params()
+    assert publish.main() == 1
+    assert "make run" in capfd.readouterr().err
+
+
+def test_reports_are_taken_staged_first_and_no_further_than_the_stage(params: Params) -> None:
+    report("reports/metrics.json", "old")
+    report("reports/registration.json", "of the last run")
+    report("staging/reports/metrics.json", "new")
+    found = reports_up_to("evaluate", Path("staging"))
+    assert found["reports/metrics.json"].read_text() == "new"
+    assert "reports/registration.json" not in found
+    assert "reports/registration.json" in reports_up_to()
