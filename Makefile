@@ -17,12 +17,12 @@ run: install check ## Run what has to run of the seven stages, then show the res
 	@started=$$(date +%s); $(ACTIVE) dvc --wait-for-lock repro && ATTUNE_STARTED=$$started $(ACTIVE) python -m flows.summary
 
 check: install ## Check params.yaml without running anything
-	@$(ACTIVE) python -m stages.common.params
+	@$(ACTIVE) python -m stages.common.params && echo "params.yaml is in order"
 
 summary: install ## Show the results of the last run
 	@$(ACTIVE) python -m flows.summary
 
-flow: install check ## The same pipeline as a Prefect flow: retries, timeouts, a page per run
+flow: install check ## The same pipeline as a Prefect flow, with retries and timeouts
 	@$(ACTIVE) python -m flows.pipeline
 
 ui: install ## Open the MLflow UI on http://127.0.0.1:5000 (PORT=… for another port)

@@ -3,7 +3,10 @@
 Retries, delays and timeouts stand in the `meta` of each stage in dvc.yaml; the stages themselves know nothing of it.
 """
 
+import os
 import sys
+
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # before Prefect reads its settings
 
 from prefect import flow, get_run_logger, task
 
@@ -35,7 +38,7 @@ def pipeline() -> dict[str, str]:
     Raises:
         AttuneError: if params.yaml is wrong, before anything runs.
     """
-    load_params()
+    load_params(complete=True)
     states: dict[str, str] = {}
     for node in read_graph().values():
         delay = seconds_of(node.meta.get("retry_delay", 0))

@@ -31,13 +31,12 @@ def main() -> int:
         return 1
     console.print()
     if clean:
-        console.print(_rows(clean))
+        console.print(_rows(clean), soft_wrap=True)
     console.print(_scores(metrics))
     console.print(_stages(list(graph)))
     if registration:
-        console.print(_registration(registration))
-    console.print(Text("compare runs   make ui        then open http://127.0.0.1:5000"))
-    console.print(Text("see the plots  dvc plots show (in .venv/bin)   model card: reports/model_card.md"))
+        console.print(_registration(registration), soft_wrap=True)
+    console.print(Text("compare runs: make ui, then open http://127.0.0.1:5000 · model card: reports/model_card.md"))
     return 0
 
 
@@ -67,14 +66,14 @@ def _stages(names: list[str]) -> Table:
     """A column of seconds; a stage that did not run in this call shows what it took when it did."""
     started = _parent_start()
     table = Table(title="Stages", title_justify="left")
-    for name in ("stage", "seconds", "peak MiB", ""):
-        table.add_column(name, justify="left" if name in ("stage", "") else "right")
+    for name in ("stage", "seconds", "peak MiB", "note"):
+        table.add_column(name, justify="left" if name in ("stage", "note") else "right")
     for name in names:
         log = _read(LOGS / f"{name}.json")
         if log:
             fresh = log["finished"] >= started
             table.add_row(
-                name, f"{log['seconds']:.1f}", str(log["peak_mib"]), "" if fresh else "unchanged, not run again"
+                name, f"{log['seconds']:.1f}", str(log["peak_mib"]), "run" if fresh else "unchanged, not run again"
             )
         else:
             table.add_row(name, "–", "–", "from the cache")
@@ -94,6 +93,8 @@ def _registration(registration: dict[str, Any]) -> Text:
     text.append(f"model  {name} {where}, alias {registration['alias']}", style="bold")
     failed = [gate for gate in registration["gates"] if not gate["passed"]]
     text.append(f"; {len(registration['gates']) - len(failed)} of {len(registration['gates'])} gates passed\n")
+    if version:
+        text.append(f"use it  models:/{name}@{registration['alias']} (README.md, Using the model)\n")
     for gate in failed:
         text.append(f"  failed  {gate['gate']}: {gate['reason']}\n", style="red")
     return text

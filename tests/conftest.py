@@ -22,7 +22,6 @@ FILES = (
     ".dvcignore",
     ".gitignore",
     "dvc.yaml",
-    "params.yaml",
 )
 yaml = YAML()
 
@@ -94,6 +93,8 @@ def make_project(root: Path, downloads: Path) -> Project:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copyfile(source, target)
+    # the default recipe, whatever experiment stands in params.yaml by now
+    shutil.copyfile(PROJECT / "recipes" / "rotten-tomatoes.yaml", root / "params.yaml")
     (root / "data" / "inbox").mkdir(parents=True)
     shutil.copyfile(PROJECT / "data" / "inbox" / ".gitignore", root / "data" / "inbox" / ".gitignore")
     (root / ".attune").mkdir()

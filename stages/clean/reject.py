@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import polars as pl
 
-from stages.common.near_duplicates import NearDuplicateIndex
+from stages.common.near_duplicates import thin_out
 from stages.common.params import CleanParams
 
 Parted = tuple[pl.DataFrame, pl.DataFrame]
@@ -69,18 +69,9 @@ def near_duplicates(records: pl.DataFrame, threshold: float, shingle_size: int, 
     """Nearly the same text as a row that stays, so that no two kept rows nearly equal each other."""
     ordered = records.with_columns(_weight=SPLIT_WEIGHT).sort("_weight", "id").drop("_weight")
     texts = _full_text(ordered)
-    index = NearDuplicateIndex(texts, threshold, shingle_size, num_perm)
     ids = ordered["id"].to_list()
-    kept_at: set[int] = set()
-    reasons: list[str | None] = []
-    for position in range(len(ids)):
-        twins = {at: score for at, score in index.matches_within(position).items() if at in kept_at}
-        if twins:
-            nearest = max(twins, key=lambda at: (twins[at], -at))
-            reasons.append(f"near-duplicate of {ids[nearest]} (similarity {twins[nearest]:.2f})")
-        else:
-            kept_at.add(position)
-            reasons.append(None)
+    twins = thin_out(texts, threshold, shingle_size, num_perm)
+    reasons = [twin and f"near-duplicate of {ids[twin[0]]} (similarity {twin[1]:.2f})" for twin in twins]
     marked = ordered.with_columns(reason=pl.Series(reasons, dtype=pl.String))
     kept = marked.filter(pl.col("reason").is_null()).drop("reason")
     return _as_in(records, kept), marked.filter(pl.col("reason").is_not_null())

@@ -41,30 +41,63 @@ class NearDuplicateIndex:
         # rensa cuts the signature into bands by itself from their number; bands of r rows make a pair of similarity s
         # a candidate with probability 1 - (1 - s^r)^(n / r): choose r so that pairs at the threshold are hardly missed.
         self._lsh = RMinHashLSH(threshold=threshold, num_perm=num_perm, num_bands=_bands(threshold, num_perm))
-        self._flags: list[bool] = []
+        self._shingles: dict[int, set[str]] = {}
         if texts:
-            self._matrix = RMinHash.digest_matrix_from_token_sets(map(self._tokens, texts), num_perm, SEED)
-            self._lsh.insert_matrix(self._matrix)
-            self._flags = list(self._lsh.query_duplicate_flags_matrix(self._matrix))
-
-    def matches_within(self, position: int) -> dict[int, float]:
-        """Return the positions of the other texts that nearly equal this one, with their similarity."""
-        if not self._flags[position]:
-            return {}
-        found = self.matches(self._texts[position])
-        found.pop(position, None)
-        return found
+            self._lsh.insert_matrix(RMinHash.digest_matrix_from_token_sets(map(self._tokens, texts), num_perm, SEED))
 
     def matches(self, text: str) -> dict[int, float]:
         """Return the positions of the indexed texts that nearly equal any text, with their similarity."""
+        return self._matches(self._signature(text), shingles(text, self._size))
+
+    def add_unless_matched(self, position: int, text: str) -> dict[int, float]:
+        """Return what `matches` returns; if that is nothing, index the text under this position."""
+        signature, own = self._signature(text), shingles(text, self._size)
+        found = self._matches(signature, own)
+        if not found:
+            self._lsh.insert(position, signature)
+            self._shingles[position] = own
+        return found
+
+    def share_a_band(self, texts: Sequence[str]) -> list[bool]:
+        """Return for each text whether any other could nearly equal it: a quick look that leaves few to compare."""
+        if not texts:
+            return []
+        matrix = RMinHash.digest_matrix_from_token_sets(map(self._tokens, texts), self._num_perm, SEED)
+        return list(self._lsh.query_duplicate_flags_matrix_one_shot(matrix))
+
+    def _matches(self, signature: RMinHash, own: set[str]) -> dict[int, float]:
+        similar = {at: jaccard(own, self._shingles_of(at)) for at in self._lsh.query(signature)}
+        return {at: score for at, score in sorted(similar.items()) if score >= self.threshold}
+
+    def _shingles_of(self, position: int) -> set[str]:
+        return self._shingles.get(position) or shingles(self._texts[position], self._size)
+
+    def _signature(self, text: str) -> RMinHash:
         signature = RMinHash(num_perm=self._num_perm, seed=SEED)
         signature.update(self._tokens(text))
-        own = shingles(text, self._size)
-        similar = {at: jaccard(own, shingles(self._texts[at], self._size)) for at in self._lsh.query(signature)}
-        return {at: score for at, score in sorted(similar.items()) if score >= self.threshold}
+        return signature
 
     def _tokens(self, text: str) -> list[str]:
         return list(shingles(text, self._size))
+
+
+def thin_out(
+    texts: Sequence[str], threshold: float, shingle_size: int, num_perm: int
+) -> list[tuple[int, float] | None]:
+    """Keep each text that nearly equals no kept one before it.
+
+    Only kept texts are searched, so that thousands of texts from one template cost no more than as many others.
+
+    Returns:
+        For each text: None if it is kept, else the position of the nearest kept one and their similarity.
+    """
+    index = NearDuplicateIndex([], threshold, shingle_size, num_perm)
+    twins: list[tuple[int, float] | None] = []
+    for position, suspected in enumerate(index.share_a_band(texts)):
+        found = index.add_unless_matched(position, texts[position]) if suspected else {}
+        nearest = max(found, key=lambda at: (found[at], -at)) if found else None
+        twins.append(None if nearest is None else (nearest, found[nearest]))
+    return twins
 
 
 def _bands(threshold: float, num_perm: int, miss: float = 0.001) -> int:

@@ -29,7 +29,10 @@ def shut_network(stage: str, tracking_uri: str | None) -> None:
     address does not tell whose name it was looked up by.
     """
     os.environ.update(HUB_OFFLINE)
-    tracking_host = urlsplit(tracking_uri).hostname if tracking_uri else None
+    try:
+        tracking_host = urlsplit(tracking_uri).hostname if tracking_uri else None
+    except ValueError as error:
+        raise AttuneError(f"MLFLOW_TRACKING_URI is no address ({error})", "correct it, or unset it") from None
     allowed = {socket.gethostname().lower(), tracking_host}
     any_address = tracking_host is not None and not _is_local(tracking_host) and not _is_address(tracking_host)
 

@@ -1,15 +1,19 @@
 """The frame every stage runs in: params checked, network shut, outs written whole or not at all, time kept."""
 
+import errno
+import fcntl
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -35,6 +39,7 @@ class Run(Generic[P]):
     params: P
     all_params: Params
     staging: Path
+    leftovers: list[Path] = field(default_factory=list)  # work folders to remove once the outs are in place
 
     @property
     def seed(self) -> int:
@@ -107,28 +112,71 @@ def _execute(name: str, body: Callable[[Run[P]], None]) -> int:
         params = load_params()
         if name not in ONLINE_STAGES:
             shut_network(name, os.environ.get("MLFLOW_TRACKING_URI"))
-        random.seed(params.seed)
-        shutil.rmtree(staging, ignore_errors=True)  # left by a run that was killed
-        staging.mkdir(parents=True)
-        print(f"{name}: {node.desc}", flush=True)
-        body(Run(node=node, params=params.section(name), all_params=params, staging=staging))  # type: ignore[arg-type]
-        _put_in_place(node, staging)
+        with _alone(name):
+            random.seed(params.seed)
+            shutil.rmtree(staging, ignore_errors=True)  # left by a run that was killed
+            staging.mkdir(parents=True)
+            print(f"{name}: {node.desc}", flush=True)
+            run = Run(node=node, params=params.section(name), all_params=params, staging=staging)
+            try:
+                body(run)  # type: ignore[arg-type]
+            except AttuneError as error:
+                if error.keep_outs and not _missing(node, staging):
+                    _put_in_place(node, staging)
+                raise
+            else:
+                _put_in_place(node, staging)
+                for folder in run.leftovers:
+                    shutil.rmtree(folder, ignore_errors=True)
+                _keep_time(name, time.perf_counter() - started)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
     except AttuneError as error:
-        if error.keep_outs and not _missing(node, staging):
-            _put_in_place(node, staging)
         print(f"\n{name} stopped: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\n{name} was interrupted; nothing it had made before was touched", file=sys.stderr)
         return 130
-    except Exception:
+    except Exception as error:
+        if reason := _of_the_disk(error):
+            print(
+                f"\n{name} stopped: {reason}\n  → nothing made before was touched; mend that, and run again",
+                file=sys.stderr,
+            )
+            return 1
         traceback.print_exc()
         print(f"\n{name} failed in a way it should not: please report the lines above", file=sys.stderr)
         return 1
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    _keep_time(name, time.perf_counter() - started)
     return 0
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Hold the stage's lock; the system lets go of it however the process ends.
+
+    Raises:
+        AttuneError: if another process runs this stage in this checkout.
+    """
+    WORK.mkdir(exist_ok=True)
+    with (WORK / f"{name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AttuneError(
+                f"{name} is running in this checkout already", "wait for it, or use another checkout"
+            ) from None
+        yield
+
+
+def _of_the_disk(error: Exception) -> str | None:
+    """Return what is wrong with the disk, if that is what went wrong."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (told := re.search(r"\(os error (\d+)\)", str(error))):  # polars' way to say it
+        number = int(told[1])
+    if number not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        return None
+    where = getattr(error, "filename", None)
+    return f"{os.strerror(number)}{f' ({where})' if where else ''}"
 
 
 def _missing(node: Node, staging: Path) -> list[str]:
@@ -136,23 +184,56 @@ def _missing(node: Node, staging: Path) -> list[str]:
 
 
 def _put_in_place(node: Node, staging: Path) -> None:
+    """Replace all outs, or none.
+
+    What is slow or may fail (data/ and models/ can be file systems of their own) happens beside the targets; then
+    come renames alone, which are undone if one of them fails.
+    """
     if missing := _missing(node, staging):
         raise RuntimeError(f"{node.name} did not write {', '.join(missing)}")
-    for out in node.outs:
-        target = Path(out)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
-            shutil.rmtree(target)
-        elif (staging / out).is_dir():
-            target.unlink(missing_ok=True)  # a folder cannot be moved over a file
-        os.replace(staging / out, target)
+    moves = [(Path(out), _beside(Path(out), "new"), _beside(Path(out), "old")) for out in node.outs]
+    done: list[tuple[Path, Path]] = []
+    try:
+        for target, new, old in moves:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _remove(new)
+            _remove(old)
+            shutil.move(staging / target, new)
+        for target, new, old in moves:
+            if target.exists():
+                os.replace(target, old)
+                done.append((target, old))
+            os.replace(new, target)
+    except BaseException:
+        for target, old in reversed(done):
+            _remove(target)
+            os.replace(old, target)
+        raise
+    finally:
+        for _, new, old in moves:
+            _remove(new)
+            _remove(old)
+
+
+def _beside(target: Path, what: str) -> Path:
+    return target.with_name(f".{target.name}.{what}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _keep_time(name: str, seconds: float) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(f"{name}: done in {seconds:.1f} s, peak memory {peak} MiB", flush=True)
-    LOGS.mkdir(exist_ok=True)
-    write_json({"seconds": round(seconds, 2), "peak_mib": peak, "finished": time.time()}, LOGS / f"{name}.json")
+    try:
+        LOGS.mkdir(exist_ok=True)
+        write_json({"seconds": round(seconds, 2), "peak_mib": peak, "finished": time.time()}, LOGS / f"{name}.json")
+    except OSError as error:
+        print(f"  warning: the time was not kept: {error}", file=sys.stderr)
 
 
 def _plain(params: Params, name: str) -> object:

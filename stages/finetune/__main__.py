@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 
 from stages.common.params import FinetuneParams
 from stages.common.schemas import TokenizedRecords
@@ -56,7 +55,7 @@ def main(run: Run[FinetuneParams]) -> None:
     curves = [run.output("reports/plots/training.csv"), run.output("reports/plots/validation.csv")]
     write_curves(history, *curves)
     live.finish(model_digest(folder), curves)
-    shutil.rmtree(checkpoints)
+    run.leftovers.append(checkpoints)
 
 
 def _how(torch: object, bf16: bool) -> str:

@@ -22,7 +22,15 @@ class LiveTracking(TrainerCallback):
         entry = {**given["logs"], "step": state.global_step, "epoch": state.epoch}
         point = training_point(entry) or validation_point(entry)
         if point:
-            self._run.log({key: value for key, value in point.items() if key != "step"}, state.global_step)
+            self._run.log(point, state.global_step)
+
+
+class LogEachEpoch(TrainerCallback):
+    """Log at the end of each epoch: going on from a checkpoint, the trainer forgets the losses since its last log."""
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+        """Ask for a point of the curve before the checkpoint is written."""
+        control.should_log = True
 
 
 class PlainProgress(TrainerCallback):

@@ -22,6 +22,7 @@ from transformers import (
 
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
+from stages.finetune.progress import LogEachEpoch
 from stages.tasks.precision import wants_bf16
 
 
@@ -99,7 +100,7 @@ def train(
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=metrics,
-        callbacks=[EarlyStoppingCallback(params.early_stopping_patience), StopOnNan(), *callbacks],
+        callbacks=[EarlyStoppingCallback(params.early_stopping_patience), StopOnNan(), LogEachEpoch(), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
     try:

@@ -50,21 +50,21 @@ def main(run: Run[IngestParams]) -> None:
 
     for number, entry in enumerate(manifest):
         entry["rows_read"] = parts[number].height
+    because = rejected["reason"].value_counts(sort=True).sort("count", "reason", descending=[True, False])
     report = {
         "rows_read": read.height,
         "rows_kept": records.height,
         "rows_rejected": rejected.height,
-        "rejected_because": dict(
-            rejected["reason"].value_counts(sort=True).sort("count", "reason", descending=[True, False]).iter_rows()
-        ),
+        "rejected_because": dict(because.iter_rows()),
         "labels": dict(records["label"].drop_nulls().value_counts().sort("label").iter_rows()),
         "sources": manifest,
         "base_model": {"origin": base.origin, "sha256": hashes},
     }
     write_json(report, run.output("data/raw/manifest.json"))
-    print(
-        f"  {read.height:,} rows read, {records.height:,} kept, {rejected.height:,} rejected; base model {base.origin}"
-    )
+    counted = f"{read.height:,} rows read, {records.height:,} kept, {rejected.height:,} rejected"
+    print(f"  {counted}; base model {base.origin}")
+    for reason, count in because.head(5).iter_rows():
+        print(f"  rejected {count:,}: {reason}")
 
 
 def _origin(source: Source, file: Path, downloads: Path) -> dict[str, object]:

@@ -88,12 +88,33 @@ def _check(source: BaseModelSource, target: Path, names: list[str]) -> None:
                 f"{source.origin}: its {name} asks for code of its own (auto_map), which is never run",
                 "use a model whose architecture is part of transformers",
             )
+    _check_loadable(target, names, source.origin)
+
+
+def _check_loadable(target: Path, names: list[str], origin: str) -> None:
+    """Look at what loading the model would stumble over, before hours are spent on the way there."""
+    from safetensors import SafetensorError, safe_open
+
+    for name in filter(lambda name: name.endswith(".safetensors"), names):
+        try:
+            with safe_open(target / name, framework="np") as weights:
+                weights.keys()
+        except SafetensorError as error:
+            raise AttuneError(f"{origin}: {name} is damaged ({error})", "copy the model's folder again") from None
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS
+
+    kind = _config(target / "config.json", origin).get("model_type")
+    if kind not in CLASSIFIERS:
+        raise AttuneError(
+            f"{origin}: config.json says model_type {kind!r}, of which transformers knows no text classifier",
+            "use an encoder such as bert, roberta, distilbert, deberta-v2 or modernbert",
+        )
 
 
 def _config(file: Path, origin: str) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AttuneError(f"{origin}: {file.name} is not JSON ({error})", "copy the model's folder again") from None
     if not isinstance(config, dict):
         raise AttuneError(f"{origin}: {file.name} is not a JSON object", "copy the model's folder again")

@@ -70,12 +70,17 @@ def _decompress(file: Path, source: Source) -> bytes:
 def _decode(data: bytes, source: Source) -> str:
     encoding = "utf-8-sig" if source.encoding == "utf-8" else source.encoding
     try:
-        return data.decode(encoding)
+        text = data.decode(encoding)
+        text.encode("utf-8")  # utf-7 and the like can spell halves of characters, which no file can hold
+        return text
+    except UnicodeEncodeError as error:
+        line = text.count("\n", 0, error.start) + 1
+        raise AttuneError(f"{source.origin}:{line}: half a character", "save the file as UTF-8") from None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise AttuneError(
             f"{source.origin}:{line}: byte 0x{data[error.start]:02x} is not {source.encoding}",
-            "say how the file is encoded, for example encoding: cp1252 (Western Europe) or gb18030 (Chinese)",
+            "say how it is encoded: under the source add encoding: cp1252 (Western Europe) or gb18030 (Chinese), say",
         ) from None
 
 
@@ -86,6 +91,12 @@ def _separated(text: str, separator: str, source: Source) -> pl.DataFrame:
     rows: list[list[str | None]] = []
     try:
         header = [name.strip() for name in next(row for row in reader if row)]
+        other = next((mark for mark in ";\t|," if mark in header[0]), None) if len(header) == 1 else None
+        if other:
+            raise AttuneError(
+                f"{source.origin}: the only column is {header[0]!r}",
+                f"if its columns are parted by {other!r}, add this under the source: separator: {json.dumps(other)}",
+            )
         for name in header:
             if header.count(name) > 1:
                 raise AttuneError(

@@ -77,7 +77,7 @@ def map_labels(records: pl.DataFrame, labels: dict[str, str] | None) -> tuple[pl
     Rows with no label at all pass: `clean` rejects them as unlabelled.
 
     Raises:
-        AttuneError: if not one label is in the map.
+        AttuneError: if not one label is in the map, or a key of the map looks like a misspelt label.
     """
     records = records.with_columns(pl.col("label").str.strip_chars())
     if labels is None:
@@ -90,6 +90,15 @@ def map_labels(records: pl.DataFrame, labels: dict[str, str] | None) -> tuple[pl
             f"ingest.labels maps {', '.join(labels)}, but the data holds {', '.join(found) or 'no labels'}",
             "make the map's keys the labels as they stand in the data, or leave ingest.labels out",
         )
+    unmapped = unknown["label"].unique().sort().to_list()
+    for raw in sorted(set(labels) - set(kept["label"].drop_nulls())):
+        near = {label.casefold(): label for label in unmapped}
+        close = get_close_matches(raw.casefold(), near, n=1, cutoff=0.75)
+        if close:
+            raise AttuneError(
+                f"ingest.labels maps {raw!r}, which no row has; the data holds {near[close[0]]!r}, which is not mapped",
+                f"did you mean {near[close[0]]!r}? If not, leave {raw!r} out",
+            )
     reason = pl.format("label {} is not in ingest.labels", pl.col("label"))
     return kept.with_columns(pl.col("label").replace(labels)), Rejected.of(unknown, STAGE, "unmapped_label", reason)
 

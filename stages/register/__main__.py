@@ -65,11 +65,10 @@ def _beside_champion(run: Run[RegisterParams], gate: ChampionGate, digest: str, 
     """Score champion and challenger on the test rows that neither has seen, and compare."""
     import numpy as np
     import polars as pl
-    from mlflow.exceptions import MlflowException
 
     from stages.common.tracking.registry import CHAMPION, VERDICT_TAG, champion, fetch_model, fetch_seen_ids
     from stages.common.tracking.runs import MODEL_TAG
-    from stages.common.tracking.store import Unreachable, connect, warn
+    from stages.common.tracking.store import connect, warn
 
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -82,7 +81,7 @@ def _beside_champion(run: Run[RegisterParams], gate: ChampionGate, digest: str, 
                 return gates.remembered(gate, current.tags.get(VERDICT_TAG))
             model = fetch_model(run.params.model_name, CHAMPION, Path(folder))
             seen = fetch_seen_ids(client, current, Path(folder))
-        except (Unreachable, MlflowException, OSError) as error:
+        except Exception as error:  # a broken store must not cost the verdicts of the other gates
             warn(error)
             return gates.unknown_champion()
         task = load_task(run.all_params.task)

@@ -31,7 +31,10 @@ def main(run: Run[TokenizeParams]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
     positions = getattr(AutoConfig.from_pretrained(base), "max_position_embeddings", None)
     # RoBERTa and its kin keep some positions for themselves; their tokenizer knows what is left.
-    max_length = min(run.params.max_length, positions or run.params.max_length, tokenizer.model_max_length)
+    longest = min(positions or tokenizer.model_max_length, tokenizer.model_max_length)
+    max_length = min(run.params.max_length, longest)
+    if max_length < run.params.max_length:
+        print(f"  warning: the model takes {longest} tokens: texts are cut there, not at {run.params.max_length}")
     encode = _encoder(tokenizer, max_length, label_ids, pairs=tables["train"]["text_pair"].count() > 0)
 
     report: dict[str, object] = {"max_length": max_length, "labels": label_ids}

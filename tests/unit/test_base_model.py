@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 from small_project import SCRATCH, Project
 
 from stages.common.errors import AttuneError
@@ -16,9 +18,10 @@ from stages.ingest.scratch import build_scratch_model
 
 PutWheel = Any
 CONFIG = json.dumps({"model_type": "bert", "hidden_size": 16}).encode()
+WEIGHTS = save({"embeddings": np.zeros(2, dtype=np.float32)})
 MODEL = {
     "config.json": CONFIG,
-    "model.safetensors": b"weights",
+    "model.safetensors": WEIGHTS,
     "tokenizer.json": b"{}",
     "tokenizer_config.json": b"{}",
     "vocab.txt": b"[PAD]\n",
@@ -66,7 +69,7 @@ def test_a_folder_named_with_a_slash_at_its_end_is_the_same_folder(project: Proj
 
 
 def test_weights_in_several_files_are_copied_with_their_index(project: Project) -> None:
-    parts = {"model-1-of-2.safetensors": b"1", "model-2-of-2.safetensors": b"2", "model.safetensors.index.json": b"{}"}
+    parts = {f"model-{part}-of-2.safetensors": WEIGHTS for part in (1, 2)} | {"model.safetensors.index.json": b"{}"}
     source = put_folder(project, {"config.json": CONFIG, "tokenizer.json": b"{}", **parts})
     assert bring(source, project) == sorted(["config.json", "tokenizer.json", *parts])
 
@@ -106,7 +109,7 @@ def test_a_config_that_is_no_json_object_is_an_error(project: Project, config: b
 
 def test_the_sha256_of_a_file_is_checked_and_both_are_shown(project: Project) -> None:
     put_folder(project, MODEL)
-    good = hashlib.sha256(b"weights").hexdigest()
+    good = hashlib.sha256(WEIGHTS).hexdigest()
     assert bring(BaseModelSource(path="data/inbox/model", sha256={"model.safetensors": good}), project)
 
     wrong = BaseModelSource(path="data/inbox/model", sha256={"model.safetensors": "0" * 64})
@@ -184,3 +187,18 @@ def test_another_seed_gives_other_weights_and_the_same_tokenizer(tmp_path: Path)
     one, two = contents(tmp_path / "1"), contents(tmp_path / "2")
     assert one["model.safetensors"] != two["model.safetensors"]
     assert one["tokenizer.json"] == two["tokenizer.json"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("model.safetensors", b"\xff" * 64, "model.safetensors is damaged"),
+        ("config.json", b'{"model_type": "nonesuch"}', "model_type 'nonesuch'"),
+        ("config.json", b"[" * 100_000, "config.json is not JSON"),
+    ],
+)
+def test_a_model_that_could_not_be_loaded_later_is_refused_now(
+    project: Project, file: str, content: bytes, told: str
+) -> None:
+    with pytest.raises(AttuneError, match=told):
+        bring(put_folder(project, {**MODEL, file: content}), project)

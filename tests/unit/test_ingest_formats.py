@@ -312,3 +312,16 @@ def test_whatever_bytes_a_file_holds_the_answer_is_a_table_or_a_message(
     else:
         assert not table.is_empty()
         assert set(table.dtypes) == {pl.String}
+
+
+@pytest.mark.parametrize("rows", ['"a; b";1', "a, b;1", '"a ""b"" c";1', "plain;1"])
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_another_separator_is_told_by_the_header_whatever_the_rows_hold(tmp_path: Path, rows: str, mark: str) -> None:
+    with pytest.raises(AttuneError, match="the only column is") as told:
+        read(tmp_path, "rows.csv", f"text;label\n{rows}\n".replace(";", mark))
+    assert f"separator: {json.dumps(mark)}" in str(told.value)
+
+
+def test_halves_of_characters_are_refused_with_their_line(tmp_path: Path) -> None:
+    with pytest.raises(AttuneError, match=r"rows\.csv:2: half a character"):
+        read(tmp_path, "rows.csv", b"text,label\n+2AA-,a\n", encoding="utf-7")

@@ -283,3 +283,11 @@ def test_a_source_that_cannot_be_used_ends_the_stage_with_a_message(
     assert "ingest stopped: data/inbox/rows.csv" in said
     assert "Traceback" not in said
     assert (project.root / "data/raw/manifest.json").read_text() == "the earlier one"
+
+
+def test_a_misspelt_key_of_the_label_map_is_an_error_and_a_superfluous_one_is_not(records_of: Records) -> None:
+    records = records_of([{"text": str(at), "label": label} for at, label in enumerate(["lob", "tadel", "frage"] * 3)])
+    with pytest.raises(AttuneError, match=r"'Lob', which no row has.*'lob'"):
+        map_labels(records, {"Lob": "good", "tadel": "bad"})
+    kept, rejected = map_labels(records, {"lob": "good", "tadel": "bad", "99": "other"})
+    assert (kept.height, rejected.height) == (6, 3)

@@ -310,11 +310,6 @@ def test_the_repository_has_recipes_and_a_valid_params_file() -> None:
     load_params(ROOT / "params.yaml")
 
 
-def test_the_default_recipe_is_the_params_file_that_ships() -> None:
-    shipped, recipe = (load_params(ROOT / name) for name in ("params.yaml", "recipes/rotten-tomatoes.yaml"))
-    assert shipped == recipe
-
-
 def test_the_json_schema_in_the_repository_is_up_to_date() -> None:
     assert (ROOT / "params.schema.json").read_text(encoding="utf-8") == json_schema()
 

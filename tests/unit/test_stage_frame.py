@@ -1,6 +1,9 @@
 """The frame around every stage: outs whole or not at all, only what the graph declares, no network but in ingest."""
 
+import errno
+import fcntl
 import json
+import os
 import socket
 import subprocess
 import threading
@@ -85,6 +88,36 @@ def test_a_stage_that_fails_leaves_the_earlier_outs_byte_for_byte(
     assert execute(body) == code
     assert outs(framed) == OUTS
     assert not list((framed.root / ".attune").rglob("table.txt")), "half-made outs were left behind"
+
+
+@pytest.mark.parametrize("failing", range(1, 7))
+def test_a_disk_that_fails_while_outs_are_put_in_place_leaves_the_earlier_ones(
+    framed: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failing: int
+) -> None:
+    real, calls = os.replace, []
+
+    def broken(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == failing:
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", broken)
+    assert execute(write_all) == 1
+    assert outs(framed) == OUTS
+    assert not list((framed.root / "out").rglob(".*")), "something was left beside the outs"
+    said = capsys.readouterr().err
+    assert "No space left on device" in said and "Traceback" not in said
+
+
+def test_a_stage_runs_once_at_a_time_in_a_checkout(framed: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    (framed.root / ".attune").mkdir(exist_ok=True)
+    with (framed.root / ".attune" / "ingest.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert execute(write_all) == 1
+    assert "ingest is running in this checkout already" in capsys.readouterr().err
+    assert outs(framed) == OUTS
+    assert execute(write_all) == 0
 
 
 def test_a_missing_out_is_an_error_and_replaces_nothing(framed: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,7 +114,7 @@ def test_stages_that_did_not_run_this_time_are_marked(
     monkeypatch.setenv("ATTUNE_STARTED", "1500")
     text = shown(capsys)
     assert "clean │ 1.0 │ 300 │ unchanged, not run again" in text
-    assert "finetune │ 2.0 │ 400 │ │" in text
+    assert "finetune │ 2.0 │ 400 │ run │" in text
 
 
 def test_a_missing_registry_costs_no_more_than_seconds(capsys: pytest.CaptureFixture[str]) -> None:

@@ -174,6 +174,7 @@ def expected_points() -> dict[str, list[tuple[int, float]]]:
         for step, point in points.items():
             for key, value in point.items():
                 every.setdefault(key, set()).add((step, value))
+    every.pop("epoch")  # says where on a curve a point is
     return {key: sorted(points) for key, points in every.items()}
 
 

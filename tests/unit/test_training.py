@@ -344,7 +344,11 @@ class Kill(TrainerCallback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("knobs", [{}, {"group_by_length": False, "bf16": False}], ids=["default", "random order"])
+@pytest.mark.parametrize(
+    "knobs",
+    [{}, {"group_by_length": False, "bf16": False}, {"logging_steps": 3}],
+    ids=["default", "random order", "a point every third step of four"],
+)
 def test_a_training_cut_short_and_resumed_gives_the_bytes_of_an_uninterrupted_one(
     base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, knobs: dict[str, Any]
 ) -> None:

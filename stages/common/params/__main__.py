@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
         print(manual(), end="")
         return 0
     try:
-        load_params(Path(arguments[0]) if arguments else PARAMS_FILE)
+        load_params(Path(arguments[0]) if arguments else PARAMS_FILE, complete=True)
     except AttuneError as error:
         print(error, file=sys.stderr)
         return 1

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from reprlib import Repr
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
 from stages.common.errors import AttuneError
@@ -16,15 +18,26 @@ from stages.common.params.model import Params
 from stages.common.params.sources import PLANNED_KINDS
 
 PARAMS_FILE = Path("params.yaml")
+SHORT = Repr()
+SHORT.maxlevel, SHORT.maxdict, SHORT.maxlist, SHORT.maxstring = 2, 3, 3, 50
 
 
-def load_params(path: Path = PARAMS_FILE) -> Params:
-    """Read and check a params file.
+def load_params(path: Path = PARAMS_FILE, *, complete: bool = False) -> Params:
+    """Read and check a params file; a `complete` one has every section, as DVC asks for.
 
     Raises:
         AttuneError: naming file, line, key and the likely spelling of everything that is wrong.
     """
-    return check_params(read_yaml(path), str(path))
+    data = read_yaml(path)
+    if complete and isinstance(data, Mapping):
+        wanted = [field.alias or name for name, field in Params.model_fields.items()]
+        left_out = [name for name in wanted if name not in data]
+        if left_out and not any(name not in wanted for name in data):  # else a misspelt name is the better story
+            raise AttuneError(
+                f"{path}: {', '.join(left_out)} left out",
+                f"write `{left_out[0]}: {{}}` for a section's defaults, or copy it from a file in recipes/",
+            )
+    return check_params(data, str(path))
 
 
 def read_yaml(path: Path) -> Any:
@@ -41,11 +54,19 @@ def read_yaml(path: Path) -> Any:
         ) from None
     except UnicodeDecodeError as error:
         raise AttuneError(f"{path}: not UTF-8 text ({error.reason})", "save it as UTF-8") from None
+    except (RecursionError, ValueError, OSError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0][:200]
+        raise AttuneError(f"{path}: cannot be read: {reason}", "start again from a file in recipes/") from None
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error)
-        raise AttuneError(f"{where}: not valid YAML: {problem}", "check the indentation and the quotes there") from None
+        hint = "check the indentation and the quotes there"
+        if isinstance(error, DuplicateKeyError):
+            hint = "delete one of the two"
+        elif "'\\t'" in problem:
+            hint = "indent with spaces: YAML allows no tabs there"
+        raise AttuneError(f"{where}: not valid YAML: {problem}", hint) from None
 
 
 def check_params(data: Any, name: str = "params.yaml") -> Params:
@@ -108,8 +129,8 @@ def _expected(fault: ErrorDetails) -> list[str]:
 
 
 def _shorten(value: Any) -> str:
-    text = repr(dict(value)) if isinstance(value, Mapping) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    """Show a value in a line, however large it is (aliases can make a small file a huge value)."""
+    return SHORT.repr(dict(value) if isinstance(value, Mapping) else value)[:60]
 
 
 def _location_in(data: Any, loc: Sequence[int | str]) -> list[int | str]:

@@ -7,6 +7,7 @@ from stages.common.params import Params
 from stages.common.tracking.runs import (
     INPUTS_TAG,
     MODEL_TAG,
+    POSITIONS,
     create_run,
     find_run,
     finish,
@@ -50,9 +51,10 @@ class LiveRun:
 
         now = get_current_time_millis()
         try:
-            for key in metrics.keys() - self._steps.keys():
+            scores = {key: value for key, value in metrics.items() if key not in POSITIONS}
+            for key in scores.keys() - self._steps.keys():
                 self._steps[key] = recorded_steps(self._client, self._run_id, key)
-            new = [Metric(key, value, now, step) for key, value in metrics.items() if step not in self._steps[key]]
+            new = [Metric(key, value, now, step) for key, value in scores.items() if step not in self._steps[key]]
             self._client.log_batch(self._run_id, metrics=new)
             for metric in new:
                 self._steps[metric.key].add(step)

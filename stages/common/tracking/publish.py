@@ -115,8 +115,6 @@ def trained_params() -> Params:
 
 def main() -> int:
     """Publish the model that lies in models/finetuned with all its reports."""
-    from mlflow.exceptions import MlflowException
-
     try:
         params = trained_params()
         if not MODEL.exists():
@@ -132,11 +130,11 @@ def main() -> int:
     except Unreachable as error:
         print(f"MLflow cannot be reached: {error}\n  → start the server, or unset MLFLOW_TRACKING_URI", file=sys.stderr)
         return 1
-    except MlflowException as error:
-        warn(error)
-        return 1
     except AttuneError as error:
         print(error, file=sys.stderr)
+        return 1
+    except Exception as error:  # whatever is wrong over there, it is no fault of this program
+        warn(error)
         return 1
     return 0
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 INPUTS_TAG = "attune.training_inputs"
 MODEL_TAG = "attune.model"
+POSITIONS = ("step", "epoch")  # columns that say where on a curve a point is; no scores of the model
 TRAININGS = WORK / "trainings"
 DATA_SETS = {"train": "training", "validation": "validation", "test": "test"}
 
@@ -111,6 +112,8 @@ def record_curves(client: "MlflowClient", run_id: str, files: list[Path]) -> Non
             for row in csv.DictReader(lines):
                 step = int(row.pop("step"))
                 for key, value in row.items():
+                    if key in POSITIONS:
+                        continue
                     if key not in known:
                         known[key] = recorded_steps(client, run_id, key)
                     if step not in known[key] and value:

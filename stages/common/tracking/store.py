@@ -1,6 +1,7 @@
 """Where MLflow keeps its runs, and whether it can be reached."""
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -30,12 +31,8 @@ def tracking_uri(root: Path | None = None) -> str:
 
 
 def without_password(uri: str) -> str:
-    """Return a URI that can be shown."""
-    parts = urlsplit(uri)
-    login, _, host = parts.netloc.rpartition("@")
-    if ":" not in login:
-        return uri
-    return parts._replace(netloc=f"{login.partition(':')[0]}:***@{host}").geturl()
+    """Return a URI that can be shown; what stands between the first colon and the last @ is taken for a password."""
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", uri)
 
 
 def connect() -> "MlflowClient":
@@ -75,8 +72,10 @@ def _check_reachable(uri: str) -> None:
         urlopen(f"{bare.rstrip('/')}/health", timeout=REACH_SECONDS).close()  # noqa: S310, http and https alone
     except HTTPError:
         return  # an answer of whatever kind is one
-    except (OSError, ValueError, HTTPException) as error:
+    except OSError as error:
         raise Unreachable(f"{without_password(uri)} ({error})") from None
+    except (ValueError, HTTPException):  # whose texts quote the address, password and all
+        raise Unreachable(f"{without_password(uri)} (not an address that can be asked)") from None
 
 
 def _move_login(uri: str) -> str:
