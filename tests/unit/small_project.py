@@ -12,6 +12,8 @@ from ruamel.yaml import YAML
 
 from stages.common.schemas import RawRecords
 
+FILM_WORDS = ["film", "story", "actor", "scene", "music", "plot", "camera", "ending", "dialogue", "script"]
+
 ROOT = Path(__file__).resolve().parents[2]
 
 SCRATCH = {

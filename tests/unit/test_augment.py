@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_project import Project
+from small_project import FILM_WORDS, Project
 
 from stages.augment.methods import MARKS, METHODS, punctuation_insertion, random_deletion, random_swap, rewrite
 from stages.common.near_duplicates import jaccard, shingles
@@ -90,20 +90,7 @@ def test_one_word_is_enough_for_every_method(method: str, text: str) -> None:
 
 def sentences(count: int, seed: int) -> list[str]:
     rng = random.Random(seed)
-    words = [
-        "film",
-        "story",
-        "actor",
-        "scene",
-        "music",
-        "plot",
-        "camera",
-        "ending",
-        "dialogue",
-        "script",
-        "humour",
-        "drama",
-    ]
+    words = [*FILM_WORDS, "humour", "drama"]
     return [" ".join(rng.choice(words) + str(rng.randrange(30)) for _ in range(12)) for _ in range(count)]
 
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_project import make_records
+from small_project import FILM_WORDS, make_records
 
 from stages.clean import repair
 from stages.clean.reject import (
@@ -177,20 +177,7 @@ def test_each_reject_says_which_rule_kept_it_out(records_of: Records) -> None:
 
 def test_no_two_kept_rows_nearly_equal_each_other(records_of: Records) -> None:
     rng = random.Random(11)
-    words = [
-        "film",
-        "story",
-        "actor",
-        "scene",
-        "music",
-        "plot",
-        "camera",
-        "ending",
-        "dialogue",
-        "script",
-        "humour",
-        "drama",
-    ]
+    words = [*FILM_WORDS, "humour", "drama"]
     rows: Rows = []
     for _ in range(150):
         text = " ".join(rng.choice(words) + str(rng.randrange(9)) for _ in range(10))

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from small_project import SCRATCH, Project, make_records
+from small_project import FILM_WORDS, SCRATCH, Project, make_records
 
 from stages.common.params.sources import Scratch
 from stages.common.schemas import SPLITS, AugmentedRecords, CleanRecords, TokenizedRecords
@@ -20,21 +20,7 @@ ODD = ["x", "漢字 mixed with words", "🎈 unknown", "[SEP] in a text [CLS]", 
 
 def sentences(count: int, seed: int) -> list[str]:
     rng = random.Random(seed)
-    words = [
-        "film",
-        "story",
-        "actor",
-        "scene",
-        "music",
-        "plot",
-        "camera",
-        "ending",
-        "dialogue",
-        "script",
-        "好",
-        "电",
-        "影",
-    ]
+    words = [*FILM_WORDS, "好", "电", "影"]
     return [" ".join(rng.choice(words) for _ in range(rng.randint(1, 60))) for _ in range(count)]
 
 
