@@ -6,10 +6,10 @@ DVC    := $(BIN)/dvc
 ACTIVE := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$(CURDIR)"   # stages are started by DVC as `python -m stages.NAME`
 
 .DEFAULT_GOAL := help
-.PHONY: help install run check repro summary ui register publish flow lint test format lock schema clean
+.PHONY: help install run check repro summary compare-data ui register publish flow lint test format lock schema clean
 
 help: ## Say what each target does
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed ## Make .venv with the pinned dependencies (done by the other targets when needed)
 
@@ -21,6 +21,9 @@ check: install ## Check params.yaml without running anything
 
 summary: install ## Show the results of the last run
 	@$(ACTIVE) python -m flows.summary
+
+compare-data: install ## Show what changed in the data since the last commit (BASE=HEAD~1, HEAD=… for others; ARGS=--texts)
+	@$(ACTIVE) python -m flows.compare_data $(ARGS) -- $(or $(BASE),HEAD) $(or $(HEAD),workspace)
 
 flow: install check ## The same pipeline as a Prefect flow, with retries and timeouts
 	@$(ACTIVE) python -m flows.pipeline

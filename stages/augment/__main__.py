@@ -1,79 +1,65 @@
 """augment: more training rows out of training rows; validation and test are read only to keep clear of them."""
 
-import random
-from hashlib import sha256
-
 import polars as pl
 
-from stages.augment.methods import METHODS, rewrite
-from stages.common.near_duplicates import NearDuplicateIndex
+from stages.augment.diversity import method_report
+from stages.augment.guards import guarded, shingle_size
+from stages.augment.methods import Tools
+from stages.augment.rows import as_originals, new_rows
+from stages.common.ledger import Ledger
 from stages.common.params import AugmentParams
 from stages.common.schemas import AugmentedRecords, CleanRecords
 from stages.common.stage import Run, stage, write_json
-
-SHINGLE_SIZE, NUM_PERM = 5, 128
+from stages.common.validation import validation_report
 
 
 @stage("augment")
 def main(run: Run[AugmentParams]) -> None:
-    """Apply each method with a share above zero, drop what equals a known or held-out text."""
+    """Make new rows, keep those that pass the guards, and say how much new there is in them."""
     train = CleanRecords.read(run.input("data/clean/train.parquet"))
     held_out = pl.concat(
         [CleanRecords.read(run.input(f"data/clean/{name}.parquet")) for name in ("validation", "test")]
     )
-    made = pl.concat([_originals(train).clear(), *(_new_rows(train, name, run) for name in METHODS)])
-    fresh = made.filter(~pl.col("text").is_in(train["text"].implode())).unique(
-        "text", keep="first", maintain_order=True
-    )
-    kept = _clear_of(fresh, held_out, run.params.leak_threshold)
+    tools = Tools(resource=lambda name: run.input(f"models/resources/{name}"), work_folder=run.work_folder)
+    made = new_rows(train, run.params, run.seed, tools)
+    kept, ledger = guarded(made, train, held_out, run.params, run.seed)
 
-    AugmentedRecords.write(pl.concat([_originals(train), kept]), run.output("data/augmented/train.parquet"))
-    report = {
+    rows = AugmentedRecords.write(pl.concat([as_originals(train), kept]), run.output("data/augmented/train.parquet"))
+    write_json(
+        validation_report(AugmentedRecords, rows, name="augmented"), run.output("reports/validation/augmented.json")
+    )
+    write_json(report(train, made, kept, ledger), run.output("reports/augment.json"))
+    dropped = made.height - kept.height
+    print(f"  {train.height:,} rows in, {kept.height:,} added, {dropped:,} of those made dropped")
+
+
+def report(train: pl.DataFrame, made: pl.DataFrame, kept: pl.DataFrame, ledger: Ledger) -> dict[str, object]:
+    """Account for every row made, in all and by method; the number of rows per label before and after."""
+    reasons = made.select("id", "method").join(ledger.rejected.select("id", "rule"), on="id")
+    size = shingle_size(train["text"])
+    methods = {}
+    for name in made["method"].unique(maintain_order=True):
+        of_method, stayed = (rows.filter(pl.col("method") == name) for rows in (made, kept))
+        dropped = reasons.filter(pl.col("method") == name)["rule"].to_list()
+        methods[name] = {
+            "made": of_method.height,
+            "dropped": {rule: dropped.count(rule) for rule in ledger.by_rule},
+            "added": stayed.height,
+            **method_report(of_method, stayed, train, size),
+        }
+    labels = pl.concat([train["label"], kept["label"]])
+    return {
         "rows_in": train.height,
         "rows_made": made.height,
-        "dropped_as_equal_to_a_training_row": made.height - fresh.height,
-        "dropped_as_near_a_held_out_row": fresh.height - kept.height,
+        "dropped": ledger.by_rule,
         "rows_added": kept.height,
-        "added_by_method": dict(kept["method"].value_counts().sort("method").iter_rows()),
         "rows_out": train.height + kept.height,
+        "labels": {
+            label: {"before": before, "after": (labels == label).sum()}
+            for label, before in train["label"].value_counts().sort("label").iter_rows()
+        },
+        "methods": methods,
     }
-    write_json(report, run.output("reports/augment.json"))
-    print(f"  {train.height:,} rows in, {kept.height:,} added, {made.height - kept.height:,} of those made dropped")
-
-
-def _originals(train: pl.DataFrame) -> pl.DataFrame:
-    nothing = pl.lit(None, pl.String)
-    return train.with_columns(parent=nothing, method=nothing)
-
-
-def _new_rows(train: pl.DataFrame, method: str, run: Run[AugmentParams]) -> pl.DataFrame:
-    """Make `share * rows` new rows; each draws from a generator of its own, so that no row depends on another."""
-    settings = getattr(run.params, method)
-    count = round(settings.share * train.height)
-    chosen = sorted(random.Random(f"{run.seed} {method}").sample(range(train.height), count))
-    parents = train[chosen]
-
-    def new_text(parent: dict[str, str]) -> str:
-        return rewrite(
-            parent["text"], method, settings.probability, random.Random(f"{run.seed} {method} {parent['id']}")
-        )
-
-    texts = [new_text(parent) for parent in parents.select("id", "text").iter_rows(named=True)]
-    ids = [sha256(f"{method} {parent}".encode()).hexdigest()[:16] for parent in parents["id"]]
-    return parents.with_columns(
-        id=pl.Series(ids, dtype=pl.String),
-        text=pl.Series(texts, dtype=pl.String),
-        parent=parents["id"],
-        method=pl.lit(method),
-    )
-
-
-def _clear_of(rows: pl.DataFrame, held_out: pl.DataFrame, threshold: float) -> pl.DataFrame:
-    """Drop the rows that equal or nearly equal a validation or test text."""
-    if rows.is_empty():
-        return rows
-    index = NearDuplicateIndex(held_out["text"].to_list(), threshold, SHINGLE_SIZE, NUM_PERM)
-    return rows.filter(pl.Series([not index.matches(text) for text in rows["text"]], dtype=pl.Boolean))
 
 
 if __name__ == "__main__":

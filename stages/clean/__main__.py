@@ -1,50 +1,99 @@
 """clean: from raw records to three splits that share nothing; no row is dropped without a reason."""
 
+from functools import partial
+
 import polars as pl
 
-from stages.clean import repair
-from stages.clean.reject import rules
+from stages.clean.drift import drift_report
+from stages.clean.leaks import split_report
+from stages.clean.page import PageData, render
+from stages.clean.rules import rules
 from stages.clean.split import split_records
+from stages.clean.steps import steps
+from stages.clean.steps.pii import mask_text
+from stages.clean.suspects import act, find_suspects
+from stages.clean.texts import cleaned, cleaned_texts
 from stages.common.ledger import Ledger
 from stages.common.params import CleanParams
-from stages.common.schemas import CleanRecords, RawRecords, Rejected
+from stages.common.schemas import CleanRecords, Decontamination, RawRecords, Rejected, Suspects, TrainableRecords
 from stages.common.stage import Run, stage, write_json
+from stages.common.validation import enforce, validation_report
 
 
 @stage("clean")
 def main(run: Run[CleanParams]) -> None:
-    """Repair texts, apply the rules one after the other, split what is left."""
+    """Clean the texts, apply the rules one after the other, split what is left, look for wrong labels, report."""
+    params = run.params
+    mask = partial(mask_text, phone_region=params.pii.phone_region) if params.report.mask_pii else None
     raw = RawRecords.read(run.input("data/raw/records.parquet"))
+    contract = validation_report(TrainableRecords, raw, name="raw", mask=mask)
+    write_json(contract, run.output("reports/validation/raw.json"))
     ledger = Ledger("clean", raw)
 
-    records = repair.repair(raw, run.params)
-    repaired = (
-        records.join(raw.select("id", raw_text="text"), on="id").filter(pl.col("text") != pl.col("raw_text")).height
-    )
-    for rule in rules(run.params):
+    chosen = steps(params)
+    records, changed = cleaned(raw, chosen)
+    del raw  # here and below: two million rows are to fit into 2 GiB
+    _tell(f"{ledger.rows_in:,} rows in, texts changed by", changed)
+    against = Decontamination.read(run.input("data/raw/decontamination.parquet"))
+    against = against.with_columns(cleaned_texts(against["text"], chosen)).drop_nulls("text")
+    for rule in rules(params, against):
         records = ledger.apply(rule, records)
-    rejected = ", ".join(f"{rule} {rows:,}" for rule, rows in ledger.by_rule.items() if rows)
-    print(f"  {raw.height:,} rows in, {repaired:,} repaired, rejected: {rejected or 'none'}", flush=True)
 
-    splits = split_records(records, run.params.split, run.seed)
+    splits = split_records(records, params.split, run.seed)
+    del records
+    suspects = find_suspects(splits, params.label_issues, run.seed)
+    splits, doubted = act(splits, suspects, params.label_issues.action)
+    ledger.reject("label_issue", doubted)
+    _tell("rejected:", ledger.by_rule)
+    enforce(params.stop_above, ledger.rejected, ledger.rows_in)
+
     for name, rows in splits.items():
         CleanRecords.write(rows, run.output(f"data/clean/{name}.parquet"))
+        contract_of_split = validation_report(CleanRecords, rows, name=name, mask=mask)
+        write_json(contract_of_split, run.output(f"reports/validation/{name}.json"))
     Rejected.write(ledger.rejected.sort("id", "rule"), run.output("data/clean/rejected.parquet"))
+    Suspects.write(suspects, run.output("data/clean/suspects.parquet"))
+    account = {
+        **ledger.close(sum(rows.height for rows in splits.values())),
+        "texts_changed_by": changed,
+        "suspects": suspects.height,
+        "splits": {name: _described(rows) for name, rows in splits.items()},
+    }
+    write_json(account, run.output("reports/clean.json"))
 
-    account = ledger.close(sum(rows.height for rows in splits.values()))
-    report = {**account, "texts_repaired": repaired, "splits": {name: _describe(rows) for name, rows in splits.items()}}
-    write_json(report, run.output("reports/clean.json"))
-    sizes = ", ".join(f"{name} {rows.height:,}" for name, rows in splits.items())
-    print(f"  {sizes}")
+    shared = split_report(splits, params, run.seed, mask)
+    drift = drift_report(splits, run.seed)
+    write_json({**shared, "drift": drift}, run.output("reports/splits.json"))
+    rejected_before = Rejected.read(run.input("data/raw/rejected.parquet"))
+    page = PageData(
+        changed=changed,
+        by_rule=ledger.by_rule,
+        rejected=pl.concat([rejected_before, ledger.rejected]),
+        splits=splits,
+        suspects=suspects,
+        split_report=shared,
+        drift=drift,
+        raw_validation=contract,
+        examples=params.report.examples,
+    )
+    run.output("reports/data.html").write_text(render(page, mask), encoding="utf-8")
+    for warning in shared["warnings"]:
+        print(f"  warning: {warning}")
+    _tell("rows:", {name: rows.height for name, rows in splits.items()})
+    print(f"  {suspects.height:,} labels look wrong; all of it on reports/data.html", flush=True)
 
 
-def _describe(rows: pl.DataFrame) -> dict[str, object]:
+def _described(rows: pl.DataFrame) -> dict[str, object]:
     return {
         "rows": rows.height,
         "groups": rows["group"].n_unique() if rows["group"].count() else None,
         "labels": dict(rows["label"].value_counts().sort("label").iter_rows()),
-        "median_characters": rows["text"].str.len_chars().median(),
     }
+
+
+def _tell(what: str, counts: dict[str, int]) -> None:
+    listed = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+    print(f"  {what} {listed or 'none'}", flush=True)
 
 
 if __name__ == "__main__":

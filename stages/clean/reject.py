@@ -6,29 +6,16 @@ split (test before validation before train, so that an official test set stays w
 
 from collections.abc import Callable
 
+import numpy as np
 import polars as pl
 
 from stages.common.near_duplicates import thin_out
-from stages.common.params import CleanParams
 
 Parted = tuple[pl.DataFrame, pl.DataFrame]
 Rule = Callable[[pl.DataFrame], Parted]
 
 SPLIT_WEIGHT = pl.col("split").replace_strict({"test": 0, "validation": 1, "train": 2}, default=3, return_dtype=pl.Int8)
-
-
-def rules(params: CleanParams) -> list[Rule]:
-    """Return the rules in the order they are applied."""
-
-    def length(records: pl.DataFrame) -> Parted:
-        return out_of_length(records, params.length.min, params.length.max)
-
-    def near_duplicate(records: pl.DataFrame) -> Parted:
-        near = params.near_duplicates
-        return near_duplicates(records, near.threshold, near.shingle_size, near.num_perm)
-
-    chosen: list[Rule] = [empty_text, unlabelled, length, conflicting_labels, exact_duplicate]
-    return [*chosen, near_duplicate] if params.near_duplicates.enabled else chosen
+BATCH = 100_000  # texts hashed at once
 
 
 def empty_text(records: pl.DataFrame) -> Parted:
@@ -50,52 +37,79 @@ def out_of_length(records: pl.DataFrame, shortest: int, longest: int) -> Parted:
 
 def conflicting_labels(records: pl.DataFrame) -> Parted:
     """The same text stands under several labels: nobody knows which is right, so none stays."""
-    labels = pl.col("label").unique().sort().over(_key(), mapping_strategy="join")
-    marked = records.with_columns(_labels=labels)
-    reason = pl.format("the same text has the labels {}", pl.col("_labels").list.join(", "))
-    kept, out = _part(marked, pl.col("_labels").list.len() > 1, reason)
-    return kept.drop("_labels"), out.drop("_labels")
+    same = _by_text(records)
+    labels = records["label"].fill_null("").rank("dense").to_numpy()
+    several = _of_text(np.minimum, labels, same) != _of_text(np.maximum, labels, same)
+    marked = records.with_columns(_text=_of_text(np.minimum, np.arange(records.height), same), _several=several)
+    both = pl.col("label").unique().sort().str.join(", ").over("_text")
+    kept, out = _part(marked, pl.col("_several"), pl.format("the same text has the labels {}", both))
+    return kept.drop("_text", "_several"), out.drop("_text", "_several")
 
 
 def exact_duplicate(records: pl.DataFrame) -> Parted:
     """The same text (without regard to case) as another row; one of them stays."""
-    ordered = records.with_columns(_weight=SPLIT_WEIGHT).sort("_weight", "id").drop("_weight")
-    first = pl.col("id").first().over(_key())
-    kept, out = _part(ordered, pl.col("id") != first, pl.format("the same text as {}", first))
-    return _as_in(records, kept), out
+    order = precedence(records).to_numpy()
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order), dtype=order.dtype)
+    first = order[_of_text(np.minimum, place, _by_text(records))]
+    marked = records.with_columns(_first=records["id"].gather(first))
+    kept, out = _part(marked, pl.col("id") != pl.col("_first"), pl.format("the same text as {}", "_first"))
+    return kept.drop("_first"), out.drop("_first")
 
 
-def near_duplicates(records: pl.DataFrame, threshold: float, shingle_size: int, num_perm: int) -> Parted:
+def near_duplicate(records: pl.DataFrame, threshold: float, shingle_size: int, num_perm: int) -> Parted:
     """Nearly the same text as a row that stays, so that no two kept rows nearly equal each other."""
-    ordered = records.with_columns(_weight=SPLIT_WEIGHT).sort("_weight", "id").drop("_weight")
-    texts = _full_text(ordered)
-    ids = ordered["id"].to_list()
-    twins = thin_out(texts, threshold, shingle_size, num_perm)
-    reasons = [twin and f"near-duplicate of {ids[twin[0]]} (similarity {twin[1]:.2f})" for twin in twins]
-    marked = ordered.with_columns(reason=pl.Series(reasons, dtype=pl.String))
-    kept = marked.filter(pl.col("reason").is_null()).drop("reason")
-    return _as_in(records, kept), marked.filter(pl.col("reason").is_not_null())
+    order = precedence(records)
+    twin, similarity = thin_out(full_text(records).gather(order), threshold, shingle_size, num_perm)
+    ids = records["id"].gather(order)
+    found = pl.DataFrame({"id": ids, "_twin": twin, "_similarity": similarity}).filter(pl.col("_twin") >= 0)
+    reason = pl.format("near-duplicate of {} (similarity {})", "_twin", pl.col("_similarity").round(2).cast(pl.String))
+    reasons = found.with_columns(_twin=ids.gather(found["_twin"])).select("id", reason=reason)
+    kept = records.join(reasons, on="id", how="anti", maintain_order="left")
+    return kept, records.join(reasons, on="id", maintain_order="left")
+
+
+def precedence(records: pl.DataFrame) -> pl.Series:
+    """Return the positions of the rows in the order in which they stay when one of several has to go."""
+    return records.select(pl.arg_sort_by(SPLIT_WEIGHT, "id")).to_series()
+
+
+def full_text(records: pl.DataFrame) -> pl.Series:
+    """Return the text of each row, with the second one of a pair on a line of its own."""
+    if records["text_pair"].null_count() == records.height:
+        return records["text"]
+    return records.select(pl.concat_str("text", "text_pair", separator="\n", ignore_nulls=True)).to_series()
 
 
 def _part(records: pl.DataFrame, out: pl.Expr, reason: pl.Expr) -> Parted:
-    # The reason is made before the rows are parted: it may speak of a row that stays.
-    marked = records.with_columns(_out=out.fill_null(False), reason=reason)
-    return marked.filter(~pl.col("_out")).drop("_out", "reason"), marked.filter("_out").drop("_out")
+    marked = records.with_columns(_out=out.fill_null(False))
+    kept, rejected = marked.filter(~pl.col("_out")).drop("_out"), marked.filter("_out").drop("_out")
+    return kept, rejected.with_columns(reason=reason)
 
 
-def _key() -> pl.Expr:
-    """Texts that differ in case alone are the same text."""
-    return pl.concat_str(pl.col("text"), pl.col("text_pair").fill_null(""), separator="\x1f").str.to_lowercase()
+def _by_text(records: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Bring rows with the same text together; texts that differ in case alone are the same text.
+
+    Returns:
+        rows: int64, the positions of the records, those of one text after the other.
+        starts: int64, where in `rows` each text begins.
+    """
+    keys = [np.empty(records.height, dtype=np.uint64) for _ in range(2)]  # 128 bits: no two texts share them
+    text = pl.concat_str(pl.col("text"), pl.col("text_pair").fill_null(""), separator="\x1f").str.to_lowercase()
+    for start in range(0, records.height, BATCH):
+        texts = records.slice(start, BATCH).select(text).to_series()
+        for seed, key in enumerate(keys):
+            key[start : start + len(texts)] = texts.hash(seed).to_numpy()
+    rows = np.lexsort(keys)
+    new = np.ones(len(rows), dtype=bool)
+    new[1:] = np.any([key[rows][1:] != key[rows][:-1] for key in keys], axis=0)
+    return rows, np.flatnonzero(new)
 
 
-def _full_text(records: pl.DataFrame) -> list[str]:
-    return (
-        records.select(pl.concat_str(pl.col("text"), pl.col("text_pair"), separator="\n", ignore_nulls=True))
-        .to_series()
-        .to_list()
-    )
-
-
-def _as_in(records: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
-    """Return the kept rows in the order of the records."""
-    return records.join(kept.select("id"), on="id", how="semi", maintain_order="left")
+def _of_text(extreme: np.ufunc, values: np.ndarray, same: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Give each record the least or greatest value among the records of its text."""
+    rows, starts = same
+    result = np.empty_like(values)
+    if len(rows):
+        result[rows] = np.repeat(extreme.reduceat(values[rows], starts), np.diff(np.append(starts, len(rows))))
+    return result

@@ -1,108 +1,133 @@
-"""Three splits that share no group: by official split first, then by group, stratified by label, seeded."""
+"""Three splits that share no group: by official split first, then by group, at random or by time."""
 
-from hashlib import sha256
-
+import numpy as np
 import polars as pl
 
+from stages.clean.folds import assign_folds
+from stages.clean.timestamps import read_times
+from stages.clean.units import UNIT, units_of
 from stages.common.errors import AttuneError
 from stages.common.labels import check_labels
-from stages.common.params.model import Split
-from stages.common.schemas import SPLITS, RawRecords
+from stages.common.params.clean import Split
+from stages.common.schemas import SPLITS, CleanRecords
+
+HELD_OUT = ("test", "validation")  # in the order in which they are drawn
 
 
 def split_records(records: pl.DataFrame, params: Split, seed: int) -> dict[str, pl.DataFrame]:
-    """Part records into train, validation and test.
+    """Part raw records into the train, validation and test of clean ones, each sorted by id.
 
-    A row with an official split goes there. The others are parted by group (a row without one is its own group) with
-    the same label shares everywhere, as well as groups allow.
+    A row with an official split goes there. The others are parted by group (a row without one is its own group):
+    at random with the same label shares everywhere, as well as groups allow, or by time, the newest into test.
 
     Raises:
         AttuneError: if there are too few rows, one label alone, or a label missing from a split.
     """
     check_labels(records["label"], "after cleaning")
-    official = records.filter(pl.col("split").is_not_null())
-    free = records.filter(pl.col("split").is_null())
-    placed = [official]
-    if not free.is_empty():
-        if official.is_empty():
-            placed.append(_place(free, params, seed))
-        else:
-            placed.append(_fill(free, official, params, seed))
-    whole = pl.concat(placed)
-    splits = {name: whole.filter(pl.col("split") == name).sort("id") for name in SPLITS}
+    keys = records.select("id", "group", "label", "split", "timestamp")
+    homes = _homes(keys, params, seed)
+    _check_groups(keys, homes)
+    placed = records.with_columns(home=homes, fold=_folds(keys, homes, params.folds, seed))
+    splits = {name: placed.filter(pl.col("home") == name).sort("id").select(CleanRecords.columns()) for name in SPLITS}
     _check_labels(splits)
     return splits
 
 
-def _fill(free: pl.DataFrame, official: pl.DataFrame, params: Split, seed: int) -> pl.DataFrame:
-    """Place rows beside an official split: with their group where it has a place, else into what is still missing."""
-    homes = official.filter(pl.col("group").is_not_null()).group_by("group").agg(pl.col("split").min().alias("home"))
-    joined = free.join(homes, on="group", how="left", maintain_order="left")
-    housed = joined.filter(pl.col("home").is_not_null()).with_columns(split=pl.col("home")).drop("home")
-    loose = joined.filter(pl.col("home").is_null()).drop("home")
-    present = set(official["split"].unique())
-    if present == set(SPLITS) or ("validation" in present and "test" in present):
-        return pl.concat([housed, loose.with_columns(split=pl.lit("train"))])
-    if loose.is_empty():
-        return housed
-    placed = _place(loose, params, seed)
-    return pl.concat(
-        [
-            housed,
-            placed.with_columns(split=pl.when(pl.col("split").is_in(present)).then(pl.lit("train")).otherwise("split")),
-        ]
-    )
+def _homes(keys: pl.DataFrame, params: Split, seed: int) -> pl.Series:
+    """Return the split of each row: its own, else its group's, else one that is drawn where a split is missing."""
+    official = keys.filter(pl.col("split").is_not_null())
+    of_group = official.drop_nulls("group").group_by("group").agg(home=pl.col("split").min())
+    homes = keys.join(of_group, on="group", how="left", maintain_order="left").select(pl.coalesce("split", "home"))
+    loose = keys.filter(homes["split"].is_null())
+    missing = [name for name in HELD_OUT if name not in set(official["split"].unique())]
+    if not missing or loose.is_empty():
+        return homes["split"].fill_null("train")
+    if params.by == "time":
+        units = _by_time(
+            units_of(loose.with_columns(read_times(loose["timestamp"])["time"]), str(seed)), params, missing
+        )
+    else:
+        units = _at_random(units_of(loose.with_columns(time=pl.lit(None, pl.Int8)), str(seed)), params)
+    drawn = keys.select(UNIT).join(units.select("unit", drawn="split"), on="unit", how="left", maintain_order="left")
+    into_missing = pl.when(pl.col("drawn").is_in(missing)).then("drawn").otherwise(pl.lit("train"))
+    return pl.concat([homes, drawn], how="horizontal").select(pl.coalesce("split", into_missing)).to_series()
 
 
-def _place(records: pl.DataFrame, params: Split, seed: int) -> pl.DataFrame:
-    """Give every row a split, the same in any order of the rows.
+def _at_random(units: pl.DataFrame, params: Split) -> pl.DataFrame:
+    """Draw groups in the order of a seeded hash of their name, each label's on their own.
 
-    Groups are drawn in the order of a seeded hash of their name, each label's groups on their own (a group counts
-    under its commonest label). A row that is added later therefore moves hardly any other one, and a champion is not
-    scored on rows that it was trained on.
+    A row that is added later therefore moves hardly any other one, and a champion is not scored on rows that it was
+    trained on.
     """
-    unit = pl.coalesce(pl.lit("group ") + pl.col("group"), pl.lit("row ") + pl.col("id"))
-    records = records.with_columns(unit=unit)
-    units = records.group_by("unit").agg(rows=pl.len(), label=pl.col("label").mode().min())
-    draw = pl.col("unit").map_elements(
-        lambda name: sha256(f"{seed} {name}".encode()).hexdigest(), return_dtype=pl.String
-    )
-    units = units.with_columns(draw=draw).sort("label", "draw")
-    placed = [
-        stratum.with_columns(split=pl.Series(_draw(stratum["rows"].to_list(), params)))
-        for stratum in units.partition_by("label")
-    ]
-    return records.drop("split").join(pl.concat(placed).select("unit", "split"), on="unit").select(RawRecords.columns())
+    strata = units.sort("label", "draw", "unit").partition_by("label", maintain_order=True)
+    return pl.concat([part.with_columns(split=pl.Series(_draw(part["rows"].to_numpy(), params))) for part in strata])
 
 
-def _draw(sizes: list[int], params: Split) -> list[str]:
+def _draw(sizes: np.ndarray, params: Split) -> np.ndarray:
     """Return the split of each group, in the order drawn; every split gets one as long as there are three."""
-    total = sum(sizes)
-    names = ["train"] * len(sizes)
+    total = int(sizes.sum())
+    names = np.full(len(sizes), "train", dtype=object)
     # A group that is larger than what is held out can only be trained on.
-    open_places = [at for at, size in enumerate(sizes) if size <= (params.test + params.validation) * total]
-    if len(open_places) < 2:  # too few groups to meet the shares: all but the largest may be held out
-        largest = max(range(len(sizes)), key=lambda at: (sizes[at], at))
-        open_places = [at for at in range(len(sizes)) if at != largest]
-    for_train = int(len(open_places) == len(sizes))  # one has to be left for train, where none is there yet
+    places = np.flatnonzero(sizes <= (params.test + params.validation) * total)
+    if len(places) < 2:  # too few groups to meet the shares: all but the largest may be held out
+        places = np.delete(np.arange(len(sizes)), len(sizes) - 1 - np.argmax(sizes[::-1]))
+    for_train = int(len(places) == len(sizes))  # one has to be left for train, where none is there yet
     for name, share, spare in (("test", params.test, 1 + for_train), ("validation", params.validation, for_train)):
-        taken = 0
-        while len(open_places) > spare and (taken == 0 or taken + sizes[open_places[0]] / 2 <= share * total):
-            at = open_places.pop(0)
-            names[at] = name
-            taken += sizes[at]
+        middles = np.cumsum(sizes[places]) - sizes[places] / 2
+        taken = min(max(1, int(np.searchsorted(middles, share * total, "right"))), max(0, len(places) - spare))
+        names[places[:taken]] = name
+        places = places[taken:]
     return names
 
 
+def _by_time(units: pl.DataFrame, params: Split, missing: list[str]) -> pl.DataFrame:
+    """Place groups by their newest row: the newest in test, those before in validation, the rest in train.
+
+    Groups of the same time stand in the order of a seeded hash, those without any time count as the oldest.
+    """
+    units = units.sort("time", "draw", "unit", descending=[True, False, False], nulls_last=True)
+    sizes = units["rows"].to_numpy()
+    middles = np.cumsum(sizes) - sizes / 2
+    names = np.full(len(sizes), "train", dtype=object)
+    start, upto = 0, 0.0
+    for name in missing:
+        upto += getattr(params, name) * int(sizes.sum())
+        end = max(start + 1, int(np.searchsorted(middles, upto, "right")))
+        names[start:end] = name
+        start = end
+    return units.with_columns(split=pl.Series(names))
+
+
+def _folds(keys: pl.DataFrame, homes: pl.Series, folds: int, seed: int) -> pl.Series:
+    """Return the fold of each row, null in test."""
+    empty = pl.Series([None], dtype=pl.Int16)
+    if not folds:
+        return empty.new_from_index(0, keys.height)
+    outside = keys.with_row_index("row").filter(homes != "test")
+    numbered = outside.select("row", fold=assign_folds(outside, folds, seed))
+    rows = pl.select(row=pl.int_range(keys.height, dtype=pl.UInt32))
+    return rows.join(numbered, on="row", how="left", maintain_order="left")["fold"]
+
+
+def _check_groups(keys: pl.DataFrame, homes: pl.Series) -> None:
+    """Hold the promise that no group is in two splits, unless the source itself tears it."""
+    placed = keys.with_columns(home=homes).drop_nulls("group").group_by("group")
+    torn = placed.agg(homes=pl.col("home").n_unique(), official=pl.col("split").drop_nulls().n_unique())
+    if not (broken := torn.filter((pl.col("homes") > 1) & (pl.col("official") < 2))).is_empty():
+        raise RuntimeError(f"{broken.height} groups are in several splits, such as {broken['group'].min()!r}")
+
+
 def _check_labels(splits: dict[str, pl.DataFrame]) -> None:
-    labels = sorted({label for rows in splits.values() for label in rows["label"].unique()})
+    labels = pl.concat([rows["label"] for rows in splits.values()]).unique().sort()
     for name, rows in splits.items():
         if rows.is_empty():
             raise AttuneError(
-                f"the {name} split would be empty", "give it rows in the split column, or leave columns.split out"
+                f"the {name} split would be empty",
+                "give it rows in the split column, or leave columns.split out; "
+                "if there are groups, there may be too few, or one may hold too many rows",
             )
-        missing = [label for label in labels if label not in set(rows["label"])]
-        if missing:
+        missing = labels.filter(~labels.is_in(rows["label"].unique().implode()))
+        if not missing.is_empty():
             raise AttuneError(
                 f"the {name} split ({rows.height} rows) would hold no row with the label {missing[0]!r}",
                 "add rows of that label, change clean.split or seed, or leave the label out through ingest.labels",

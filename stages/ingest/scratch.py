@@ -9,6 +9,7 @@ from stages.common.params.sources import Scratch
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+LONGEST_WORD = 100  # characters; max_input_chars_per_word of WordPiece
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -64,14 +65,19 @@ def _vocabulary(texts: list[str], size: int) -> dict[str, int]:
 
     tokenizer = _word_pieces({})
     inner: set[str] = set()
+    shortened = []
     for text in texts:
-        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)):
-            inner.update(word[1:])
+        words = [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))]
+        # The merges of a word take time by the square of its length, and WordPiece calls a longer one unknown anyway.
+        too_long = any(len(word) > LONGEST_WORD for word in words)
+        shortened.append(" ".join(word[:LONGEST_WORD] for word in words) if too_long else text)
+        for word in words:
+            inner.update(word[1:LONGEST_WORD])
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
         special_tokens=[*SPECIAL_TOKENS, *(f"##{character}" for character in sorted(inner))],
         limit_alphabet=100_000,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(shortened, trainer)
     return dict(tokenizer.get_vocab())

@@ -82,15 +82,15 @@ CASES: dict[str, tuple[tuple, list[str]]] = {
         file("ragged.csv", "text,label\nfine,a\none,two,three\n"),
         ["ragged.csv:3: 3 fields where the header has 2"],
     ),
-    "an unknown kind": (
+    "an address of this machine": (
         (
             "",
             "",
             lambda params: params["ingest"].update(
-                sources=[{"url": "https://localhost/x.csv", "columns": {"text": "a"}}]
+                sources=[{"url": "file:///etc/passwd.csv", "columns": {"text": "a"}, "label": "b"}]
             ),
         ),
-        ["the kind 'url' is not supported"],
+        ["ingest.sources.0.url", "a file of yours goes to data/inbox/"],
     ),
 }
 

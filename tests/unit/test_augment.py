@@ -3,22 +3,36 @@
 import json
 import random
 from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_project import FILM_WORDS, Project
+from small_project import FILM_WORDS, SCRATCH, Project
+from small_wordnet import write_wordnet
 
-from stages.augment.methods import MARKS, METHODS, punctuation_insertion, random_deletion, random_swap, rewrite
+from stages.augment.methods import METHODS, Tools
+from stages.augment.methods.balance import to_fill_up
+from stages.augment.methods.deletion import random_deletion
+from stages.augment.methods.punctuation import MARKS, punctuation_insertion
+from stages.augment.methods.swap import random_swap
 from stages.common.near_duplicates import jaccard, shingles
 from stages.common.schemas import AugmentedRecords, CleanRecords
 
 Records = Any
+LIGHT = ("random_deletion", "random_swap", "punctuation_insertion")
+NO_TOOLS = Tools(resource=lambda name: pytest.fail(f"asked for {name}"), work_folder=Path)
 WORDS = st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=12)
 CHANCE = st.floats(0, 1)
 SEED = st.integers(0, 1000)
+
+
+def rewrite(text: str, method: str, probability: float, seed: object) -> str:
+    (made,) = METHODS[method]([text], [str(seed)], SimpleNamespace(probability=probability), NO_TOOLS)
+    return made
 
 
 # ── methods ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -58,31 +72,68 @@ def test_words_are_deleted_at_about_the_given_chance() -> None:
     assert 1600 <= len(random_deletion(["word"] * 2000, 0.1, random.Random(1))) <= 1900
 
 
-@given(st.text(min_size=1, max_size=40), st.sampled_from(sorted(METHODS)), CHANCE, SEED)
+@given(st.text(min_size=1, max_size=40), st.sampled_from(LIGHT), CHANCE, SEED)
 def test_the_same_seed_makes_the_same_text_and_never_an_empty_one(
     text: str, method: str, chance: float, seed: int
 ) -> None:
-    one = rewrite(text, method, chance, random.Random(seed))
-    assert one == rewrite(text, method, chance, random.Random(seed))
+    one = rewrite(text, method, chance, seed)
+    assert one == rewrite(text, method, chance, seed)
     assert one
 
 
 def test_texts_without_spaces_are_taken_apart_by_character() -> None:
     text = "这部电影非常好看我很喜欢"
-    assert set(rewrite(text, "random_deletion", 0.3, random.Random(2))) < set(text)
-    assert sorted(rewrite(text, "random_swap", 0.3, random.Random(2))) == sorted(text)
-    inserted = rewrite(text, "punctuation_insertion", 0.3, random.Random(2))
+    assert set(rewrite(text, "random_deletion", 0.3, 2)) < set(text)
+    assert sorted(rewrite(text, "random_swap", 0.3, 2)) == sorted(text)
+    inserted = rewrite(text, "punctuation_insertion", 0.3, 2)
     assert "".join(character for character in inserted if character not in MARKS) == text
     assert " " not in inserted
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", LIGHT)
 @pytest.mark.parametrize("text", ["Great", "好", "x"])
 def test_one_word_is_enough_for_every_method(method: str, text: str) -> None:
     for seed in range(20):
-        made = rewrite(text, method, 0.5, random.Random(seed))
+        made = rewrite(text, method, 0.5, seed)
         assert made
         assert set(made) <= set(text) | set(MARKS)
+
+
+@pytest.mark.parametrize(
+    ("method", "made"),
+    [
+        ("random_deletion", ["a quiet film with great and a weak ending", "这常看很喜欢", "eat"]),
+        ("random_swap", ["a quiet great with and actors film weak a ending", "这部喜电非常欢看影很我好", "Gtaer"]),
+        (
+            "punctuation_insertion",
+            ["a ; quiet film ? with great actors and a weak ending", "这部电影非常好看;我很喜欢", ",Gr,eat"],
+        ),
+    ],
+)
+def test_a_seed_makes_the_texts_it_always_made(method: str, made: list[str]) -> None:
+    texts = ["a quiet film with great actors and a weak ending", "这部电影非常好看我很喜欢", "Great"]
+    seeds = [f"13 {method} row{at}" for at in range(3)]
+    assert METHODS[method](texts, seeds, SimpleNamespace(probability=0.3), NO_TOOLS) == made
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=30), st.floats(0, 1), SEED)
+def test_balancing_fills_every_label_up_to_the_target_and_no_further(
+    labels: list[str], target: float, seed: int
+) -> None:
+    ids = [f"row{at}" for at in range(len(labels))]
+    chosen = to_fill_up(labels, ids, target, seed)
+    assert len(set(chosen)) == len(chosen)
+    rows, more = Counter(labels), Counter(labels[at] for at, _ in chosen)
+    wanted = round(target * max(rows.values(), default=0))
+    assert {label: rows[label] + more[label] for label in rows} == {
+        label: max(count, wanted) for label, count in rows.items()
+    }
+    times = Counter(at for at, _ in chosen)  # all rows of a label have their turn before one has a second
+    for label, number in more.items():
+        turns = [times[at] for at in range(len(labels)) if labels[at] == label]
+        assert max(turns) - min(turns) <= 1, number
+    backwards = to_fill_up(labels[::-1], ids[::-1], target, seed)
+    assert [(ids[at], time) for at, time in chosen] == [(ids[::-1][at], time) for at, time in backwards]
 
 
 # ── the stage ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -94,11 +145,16 @@ def sentences(count: int, seed: int) -> list[str]:
     return [" ".join(rng.choice(words) + str(rng.randrange(30)) for _ in range(12)) for _ in range(count)]
 
 
-def put_splits(project: Project, records_of: Records, train: list[str], held_out: list[str]) -> None:
+def put_splits(
+    project: Project, records_of: Records, train: list[str], held_out: list[str], labels: list[str] | None = None
+) -> None:
     half = len(held_out) // 2
     for name, texts in (("train", train), ("validation", held_out[:half]), ("test", held_out[half:])):
         rows = [{"id": f"{name}{at}", "text": text, "group": f"{name} {at}"} for at, text in enumerate(texts)]
-        CleanRecords.write(records_of(rows), project.root / f"data/clean/{name}.parquet")
+        if labels and name == "train":
+            rows = [row | {"label": label} for row, label in zip(rows, labels, strict=True)]
+        whole = records_of(rows).with_columns(timestamp=pl.lit(None, pl.String), fold=pl.lit(None, pl.Int16))
+        CleanRecords.write(whole, project.root / f"data/clean/{name}.parquet")
 
 
 def augment(project: Project, seed: int = 13, **methods: Any) -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -125,7 +181,7 @@ def test_new_rows_have_parent_method_and_label_and_every_old_row_is_there_as_it_
     old, new = rows.filter(pl.col("parent").is_null()), rows.filter(pl.col("parent").is_not_null())
     assert old.select(train.columns).equals(train)
     assert old["method"].null_count() == old.height
-    assert set(new["method"]) == set(METHODS)
+    assert set(new["method"]) == set(LIGHT)
     assert set(new["parent"]) <= set(train["id"])
     assert rows["id"].is_unique().all()
     assert not set(new["text"]) & set(train["text"])
@@ -136,10 +192,12 @@ def test_new_rows_have_parent_method_and_label_and_every_old_row_is_there_as_it_
 
     # the shares are met before anything is dropped, and what is dropped is counted
     assert report["rows_made"] == 20 + 10 + 40
-    dropped = report["dropped_as_equal_to_a_training_row"] + report["dropped_as_near_a_held_out_row"]
-    assert report["rows_made"] - dropped == report["rows_added"] == new.height
+    assert report["rows_made"] - sum(report["dropped"].values()) == report["rows_added"] == new.height
     assert report["rows_out"] == rows.height == report["rows_in"] + report["rows_added"]
-    assert report["added_by_method"] == dict(sorted(Counter(new["method"]).items()))
+    assert {name: told["added"] for name, told in report["methods"].items()} == Counter(new["method"])
+    for told in report["methods"].values():
+        assert told["made"] == told["added"] + sum(told["dropped"].values())
+    assert {label: told["after"] for label, told in report["labels"].items()} == Counter(rows["label"])
     assert held_before == [(project.root / f"data/clean/{n}.parquet").read_bytes() for n in ("validation", "test")]
 
 
@@ -164,12 +222,79 @@ def test_no_new_row_is_near_a_validation_or_test_row(project: Project, records_o
     new = rows.filter(pl.col("parent").is_not_null())
     held = [shingles(text, 5) for text in held_out]
     assert max(jaccard(shingles(text, 5), other) for text in new["text"] for other in held) < threshold
-    assert report["dropped_as_near_a_held_out_row"] > 0
+    assert report["dropped"]["near_a_held_out_text"] > 0
 
 
-def test_without_methods_the_training_rows_pass_as_they_are(project: Project, records_of: Records) -> None:
+def test_without_methods_the_training_rows_pass_as_they_are_and_nothing_heavy_is_loaded(
+    project: Project, records_of: Records
+) -> None:
     put_splits(project, records_of, sentences(5, seed=1), sentences(4, seed=2))
     rows, report = augment(project)
     assert rows.height == 5
     assert rows["parent"].null_count() == rows["method"].null_count() == 5
-    assert (report["rows_made"], report["rows_added"], report["added_by_method"]) == (0, 0, {})
+    assert report == {
+        "rows_in": 5,
+        "rows_made": 0,
+        "dropped": {
+            "equal_to_a_training_text": 0,
+            "equal_to_another_new_text": 0,
+            "near_a_held_out_text": 0,
+            "lost_its_label": 0,
+        },
+        "rows_added": 0,
+        "rows_out": 5,
+        "labels": {"negative": {"before": 3, "after": 3}, "positive": {"before": 2, "after": 2}},
+        "methods": {},
+    }
+    modules = (
+        "import sys, runpy\ntry:\n    runpy.run_module('stages.augment', run_name='__main__')\nexcept SystemExit:\n    "
+    )
+    loaded = project.run(
+        "-c", modules + "print(sorted({'sklearn', 'torch', 'transformers', 'nltk'} & set(sys.modules)))"
+    )
+    assert loaded.stdout.splitlines()[-1] == "[]", loaded.stdout + loaded.stderr
+
+
+def test_balancing_is_named_in_the_rows_and_their_labels_are_counted(project: Project, records_of: Records) -> None:
+    labels = ["many"] * 30 + ["few"] * 4
+    put_splits(project, records_of, sentences(34, seed=1), sentences(6, seed=2), labels)
+    rows, report = augment(project, balance={"target": 0.5, "method": "random_swap"})
+    new = rows.filter(pl.col("method") == "balance")
+    assert set(new["label"]) == {"few"}
+    assert report["rows_made"] == 11  # up to half of thirty: each of the four rows two or three times
+    assert report["labels"]["few"] == {"before": 4, "after": 4 + new.height}
+    assert new.height >= 9, report
+
+
+def test_synonyms_come_from_the_dictionary_that_ingest_brought(project: Project, records_of: Records) -> None:
+    write_wordnet(project.root / "models/resources/wordnet", [("noun", {"film": 5, "movie": 3})], {})
+    put_splits(project, records_of, [f"This film {at} is good" for at in range(20)], sentences(6, seed=2))
+    source = {
+        "sources": [{"path": "data/inbox/rows.csv", "columns": {"text": "text", "label": "label"}}],
+        "resources": {"wordnet": {"path": "data/inbox/wordnet"}},
+        "base_model": {"scratch": SCRATCH},
+    }
+    project.params(ingest=source, augment={"synonyms": {"share": 1.0}, "label_preservation": {"enabled": False}})
+    done = project.run("-m", "stages.augment")
+    assert done.returncode == 0, done.stderr
+    rows = AugmentedRecords.read(project.root / "data/augmented/train.parquet")
+    assert set(rows.filter(pl.col("method") == "synonyms")["text"]) == {f"This movie {at} is good" for at in range(20)}
+
+
+def test_a_method_whose_resource_is_not_there_says_so_and_leaves_the_outs(
+    project: Project, records_of: Records
+) -> None:
+    put_splits(project, records_of, sentences(10, seed=1), sentences(4, seed=2))
+    augment(project)
+    before = (project.root / "data/augmented/train.parquet").read_bytes()
+    source = {
+        "sources": [{"path": "data/inbox/rows.csv", "columns": {"text": "text", "label": "label"}}],
+        "resources": {"masked_lm": {"path": "data/inbox/masked"}},
+        "base_model": {"scratch": SCRATCH},
+    }
+    project.params(ingest=source, augment={"contextual": {"share": 1.0}})
+    done = project.run("-m", "stages.augment")
+    assert done.returncode == 1
+    assert "models/resources/masked_lm is missing" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (project.root / "data/augmented/train.parquet").read_bytes() == before

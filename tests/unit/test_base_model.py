@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from stages.common.errors import AttuneError
 from stages.common.params import BaseModelSource
 from stages.common.params.sources import Scratch
 from stages.ingest.base_model import bring_model
+from stages.ingest.expansion import Limits
+from stages.ingest.folders import files_of
 from stages.ingest.scratch import build_scratch_model
 
 PutWheel = Any
@@ -45,7 +48,9 @@ def put_folder(project: Project, files: dict[str, bytes]) -> BaseModelSource:
 
 
 def bring(source: BaseModelSource, project: Project) -> list[str]:
-    return bring_model(source, project.root / "models/base", project.root / "downloads")
+    target = project.root / "models/base"
+    bring_model(source, target, project.root / "downloads", Limits())
+    return files_of(target)
 
 
 def test_only_files_of_known_kinds_are_copied_from_a_folder(project: Project) -> None:
@@ -114,7 +119,7 @@ def test_the_sha256_of_a_file_is_checked_and_both_are_shown(project: Project) ->
 
     wrong = BaseModelSource(path="data/inbox/model", sha256={"model.safetensors": "0" * 64})
     with pytest.raises(AttuneError) as raised:
-        bring_model(wrong, project.root / "models/other", project.root)
+        bring_model(wrong, project.root / "models/other", project.root, Limits())
     assert f"expected sha256 {'0' * 64}\n  actual   sha256 {good}" in str(raised.value)
     assert "data/inbox/model/model.safetensors" in str(raised.value)
 
@@ -179,6 +184,19 @@ def test_a_scratch_model_loads_and_knows_the_characters_of_the_texts(tmp_path: P
     assert {"电", "影"} <= set(tokenizer.convert_ids_to_tokens(tokens["input_ids"]))
     assert model.config.vocab_size == len(tokenizer) <= SCRATCH["vocab_size"]
     assert tokenizer.model_max_length == SCRATCH["max_position_embeddings"]
+
+
+def test_a_word_of_millions_of_characters_neither_takes_time_nor_changes_the_others(tmp_path: Path) -> None:
+    def vocabulary(name: str, texts: list[str]) -> dict[str, int]:
+        build_scratch_model(texts, Scratch(**SCRATCH), tmp_path / name, seed=5)
+        built: dict[str, int] = json.loads((tmp_path / name / "tokenizer.json").read_text())["model"]["vocab"]
+        return built
+
+    long = "good" * 500_000
+    started = time.perf_counter()
+    whole = vocabulary("long", [*TEXTS, f"a {long} film"])
+    assert time.perf_counter() - started < 15
+    assert whole == vocabulary("cut", [*TEXTS, f"a {long[:100]} film"])
 
 
 def test_another_seed_gives_other_weights_and_the_same_tokenizer(tmp_path: Path) -> None:

@@ -10,31 +10,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_project import FILM_WORDS, make_records
 
-from stages.clean import repair
 from stages.clean.reject import (
     conflicting_labels,
     empty_text,
     exact_duplicate,
-    near_duplicates,
+    near_duplicate,
     out_of_length,
-    rules,
     unlabelled,
 )
+from stages.clean.rules import rules
+from stages.clean.steps import steps
+from stages.clean.texts import cleaned
 from stages.common.ledger import Ledger
 from stages.common.near_duplicates import jaccard, shingles
 from stages.common.params import CleanParams
-from stages.common.schemas import CleanRecords, Rejected
+from stages.common.schemas import CleanRecords, Decontamination, Rejected
 
 Records = Any
 Rows = list[dict[str, str | None]]
 
 
-def clean(records: pl.DataFrame, params: CleanParams | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+AGAINST = pl.DataFrame({"text": ["a rather long text about a film..", "abba"], "source": ["benchmark"] * 2})
+
+
+def clean(
+    records: pl.DataFrame, params: CleanParams | None = None, against: pl.DataFrame | None = None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What the stage does before it splits: (kept, rejected), with the account checked."""
     params = params or CleanParams()
     ledger = Ledger("clean", records)
-    kept = repair.repair(records, params)
-    for rule in rules(params):
+    kept, _ = cleaned(records, steps(params))
+    for rule in rules(params, Decontamination.empty() if against is None else against):
         kept = ledger.apply(rule, kept)
     account = ledger.close(kept.height)
     assert account["rows_in"] == kept.height + ledger.rejected.height
@@ -128,7 +134,7 @@ def test_near_duplicates_name_the_row_that_stays_and_how_near_it_is(records_of: 
             {"id": "c", "text": "something else altogether"},
         ]
     )
-    kept, out = near_duplicates(records, 0.8, 5, 128)
+    kept, out = near_duplicate(records, 0.8, 5, 128)
     assert kept["id"].to_list() == ["a", "c"]
     assert out.select("id", "reason").rows() == [("b", "near-duplicate of a (similarity 0.98)")]
 
@@ -138,7 +144,7 @@ def test_a_row_near_a_rejected_row_alone_may_stay(records_of: Records) -> None:
     sets = {name: shingles(text, 3) for name, text in texts.items()}
     near = 0.7
     assert jaccard(sets["a"], sets["b"]) >= near > jaccard(sets["a"], sets["c"])
-    kept, out = near_duplicates(records_of([{"id": k, "text": v} for k, v in texts.items()]), near, 3, 128)
+    kept, out = near_duplicate(records_of([{"id": k, "text": v} for k, v in texts.items()]), near, 3, 128)
     assert (kept["id"].to_list(), out["id"].to_list()) == (["a", "c"], ["b"])
 
 
@@ -204,31 +210,42 @@ ROW = st.fixed_dictionaries(
         "label": st.none() | st.sampled_from(["", "good", "bad"]),
         "split": st.none() | st.sampled_from(["train", "validation", "test"]),
         "group": st.none() | st.sampled_from(["g", "h"]),
+        "timestamp": st.none() | st.sampled_from(["2024-05-01", "1700000000", "soon"]),
     }
+)
+EVERYTHING = CleanParams(
+    normalization="NFKC",
+    strip_markdown=True,
+    simplify_chinese=True,
+    pii={"kinds": ["email", "phone", "card"], "phone_region": "US"},
+    languages={"keep": ["en"]},
+    split={"by": "time"},
 )
 
 
-@given(st.lists(ROW, max_size=14), st.randoms(use_true_random=False))
-def test_rows_in_are_rows_kept_and_rows_rejected_in_any_order_whatever_the_data(rows: Rows, rng: random.Random) -> None:
+@given(st.lists(ROW, max_size=14), st.randoms(use_true_random=False), st.sampled_from([CleanParams(), EVERYTHING]))
+def test_rows_in_are_rows_kept_and_rows_rejected_in_any_order_whatever_the_data(
+    rows: Rows, rng: random.Random, params: CleanParams
+) -> None:
     records = make_records(rows)
-    kept, rejected = clean(records)
+    kept, rejected = clean(records, params, AGAINST)
     assert sorted([*kept["id"], *rejected["id"]]) == sorted(records["id"])
-    CleanRecords.validate(kept, lazy=True)
+    CleanRecords.validate(kept.with_columns(fold=pl.lit(None, pl.Int16)), lazy=True)
     Rejected.validate(rejected, lazy=True)
     assert rejected["reason"].str.len_chars().fill_null(0).gt(0).all()
 
     order = list(range(records.height))
     rng.shuffle(order)
-    again, rejected_again = clean(records[order])
+    again, rejected_again = clean(records[order], params, AGAINST)
     assert set(again["id"]) == set(kept["id"])
     assert dict(rejected_again.select("id", "reason").iter_rows()) == dict(rejected.select("id", "reason").iter_rows())
 
 
 @given(st.lists(ROW, min_size=1, max_size=8))
 def test_what_was_kept_is_kept_again(rows: Rows) -> None:
-    kept, _ = clean(make_records(rows))
+    kept, _ = clean(make_records(rows), against=AGAINST)
     again = kept
-    for rule in rules(CleanParams()):
+    for rule in rules(CleanParams(), AGAINST):
         again, out = rule(again)
         assert out.is_empty()
     assert again.equals(kept)

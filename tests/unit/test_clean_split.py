@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+from datetime import date, timedelta
 from typing import Any
 
 import polars as pl
@@ -10,10 +12,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from small_project import Project, make_records
 
+from stages.clean.folds import assign_folds
 from stages.clean.split import split_records
+from stages.clean.timestamps import read_times
 from stages.common.errors import AttuneError
-from stages.common.params.model import Split
-from stages.common.schemas import SPLITS, CleanRecords, RawRecords, Rejected
+from stages.common.params.clean import Split
+from stages.common.schemas import SPLITS, CleanRecords, Decontamination, RawRecords, Rejected
 
 Records = Any
 Rows = list[dict[str, str | None]]
@@ -244,10 +248,11 @@ def test_any_data_is_split_without_loss_and_without_a_shared_group_or_refused(
         assert str(again.value) == str(error)
         return
     assert sorted(row for part in splits.values() for row in part["id"]) == sorted(records["id"])
-    assert all(part.columns == records.columns for part in splits.values())
+    assert all(part.columns == CleanRecords.columns() for part in splits.values())
     homes_of: dict[str, set[str]] = {}
     for name, part in splits.items():
-        assert set(part["split"]) == {name}
+        given_here = records.filter(split=name)["id"]
+        assert set(given_here) <= set(part["id"])
         assert set(part["label"]) == set(records["label"])
         for group in part["group"].drop_nulls():
             homes_of.setdefault(group, set()).add(name)
@@ -267,6 +272,181 @@ def test_rows_without_groups_are_never_refused_from_three_a_label_on(
     assert all(set(rows["label"]) == {"a", "b"} for rows in splits.values())
 
 
+# ── by time ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def dated(days: list[int | None], **others: str | None) -> pl.DataFrame:
+    """Rows of two labels in turn, made on these days of 2024."""
+    start = date(2024, 1, 1)
+    return make_records(
+        [{"text": "t", "timestamp": day if day is None else str(start + timedelta(day)), **others} for day in days]
+    )
+
+
+def newest(rows: pl.DataFrame) -> Any:
+    """The newest time of each group; a row without one is its own."""
+    timed = rows.with_columns(read_times(rows["timestamp"])["time"], unit=pl.coalesce("group", "id"))
+    return timed.group_by("unit").agg(pl.col("time").max())["time"].drop_nulls()
+
+
+def assert_in_time_order(splits: dict[str, pl.DataFrame]) -> None:
+    train, validation, test = (newest(splits[name]) for name in SPLITS)
+    assert validation.max() <= test.min()
+    if len(train):
+        assert train.max() <= validation.min()
+
+
+def test_the_newest_rows_are_test_and_those_before_validation() -> None:
+    days = random.Random(5).sample(range(300), 300)
+    splits = split_records(dated(days), Split(by="time", validation=0.1, test=0.2), seed=13)
+    assert {name: rows.height for name, rows in splits.items()} == {"train": 210, "validation": 30, "test": 60}
+    assert splits["test"]["timestamp"].min() == "2024-08-28"  # day 240
+    assert splits["validation"]["timestamp"].min() == "2024-07-29"
+    assert_in_time_order(splits)
+
+
+def test_a_group_counts_by_its_newest_row_and_stays_together() -> None:
+    records = dated(list(range(100)))
+    old_friend = dated([0], id="old friend", group="g")
+    new_friend = dated([99], id="new friend", group="g")
+    splits = split_records(pl.concat([records, old_friend, new_friend]), Split(by="time"), seed=13)
+    assert {"old friend", "new friend"} <= set(splits["test"]["id"])
+
+
+def test_rows_of_the_same_time_are_drawn_by_seed_and_the_shares_are_met() -> None:
+    records = dated([7] * 200)
+    splits = split_records(records, Split(by="time"), seed=13)
+    assert {name: rows.height for name, rows in splits.items()} == {"train": 160, "validation": 20, "test": 20}
+    other = split_records(records, Split(by="time"), seed=14)
+    assert set(other["test"]["id"]) != set(splits["test"]["id"])
+
+
+def test_official_rows_keep_their_place_and_the_others_fill_what_is_missing_by_time() -> None:
+    fixed = dated([1, 2, 3, 4], split="test").with_columns(id=pl.lit("official ") + pl.col("id"))
+    splits = split_records(pl.concat([fixed, dated(list(range(100)))]), Split(by="time"), seed=13)
+    assert set(splits["test"]["id"]) == set(fixed["id"])
+    assert splits["validation"].height == 10
+    assert newest(splits["train"]).max() < newest(splits["validation"]).min()
+
+
+DATED_ROW = st.fixed_dictionaries(
+    {
+        "label": st.sampled_from("ab"),
+        "group": st.none() | st.sampled_from([f"g{at}" for at in range(6)]),
+        "timestamp": st.none() | st.sampled_from([f"2024-0{month}-11" for month in range(1, 10)]),
+        "text": st.just("t"),
+    }
+)
+
+
+@given(st.lists(DATED_ROW, min_size=16, max_size=50), SHARE, SHARE, st.integers(0, 99), st.randoms())
+def test_any_dated_rows_are_split_in_time_order_without_a_shared_group_or_refused(
+    rows: Rows, validation: float, test: float, seed: int, rng: random.Random
+) -> None:
+    records = make_records(rows)
+    params = Split(by="time", validation=validation, test=test)
+    order = list(range(records.height))
+    rng.shuffle(order)
+    try:
+        splits = split_records(records, params, seed)
+    except AttuneError as error:
+        with pytest.raises(AttuneError, match=re.escape(str(error))):
+            split_records(records[order], params, seed)
+        return
+    assert sorted(row for part in splits.values() for row in part["id"]) == sorted(records["id"])
+    groups = [set(part["group"].drop_nulls()) for part in splits.values()]
+    assert sum(map(len, groups)) == len(set.union(*groups))
+    if newest(splits["validation"]).len() and newest(splits["test"]).len():
+        assert_in_time_order(splits)
+    again = split_records(records[order], params, seed)
+    assert all(again[name].equals(splits[name]) for name in SPLITS)
+
+
+# ── folds ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def folds_of(records: pl.DataFrame, folds: int, seed: int = 13) -> dict[str, int]:
+    return dict(zip(records["id"], assign_folds(records, folds, seed), strict=True))
+
+
+def test_without_folds_the_column_is_null() -> None:
+    splits = split_records(grouped(50), Split(), seed=13)
+    assert all(rows["fold"].null_count() == rows.height for rows in splits.values())
+
+
+def test_test_has_no_fold_and_every_other_row_has_one() -> None:
+    splits = split_records(grouped(200), Split(folds=5), seed=13)
+    assert splits["test"]["fold"].null_count() == splits["test"].height
+    outside = pl.concat([splits["train"], splits["validation"]])
+    assert sorted(outside["fold"].unique().to_list()) == [0, 1, 2, 3, 4]
+    assert outside.schema["fold"] == pl.Int16
+    assert (
+        outside.filter(pl.col("group").is_not_null()).group_by("group").agg(pl.col("fold").n_unique())["fold"].max()
+        == 1
+    )
+
+
+def test_validation_is_spread_over_all_folds() -> None:
+    splits = split_records(labelled({"a": 500, "b": 500}), Split(folds=5), seed=13)
+    assert splits["validation"]["fold"].value_counts()["count"].min() > 5
+
+
+@pytest.mark.parametrize("folds", [2, 3, 7, 10])
+def test_folds_have_the_same_label_shares_and_sizes(folds: int) -> None:
+    records = labelled({"a": 700, "b": 140, "c": 71})
+    placed = records.with_columns(fold=assign_folds(records, folds, 13))
+    for label, rows in (("a", 700), ("b", 140), ("c", 71)):
+        counts = placed.filter(label=label)["fold"].value_counts()["count"]
+        assert counts.max() - counts.min() <= 1
+        assert counts.sum() == rows
+
+
+def test_rare_labels_do_not_all_fill_the_same_folds() -> None:
+    records = labelled({f"label {at}": 3 for at in range(200)})
+    counts = assign_folds(records, 5, 13).value_counts()["count"]
+    assert len(counts) == 5
+    assert counts.max() < 1.4 * counts.min()
+
+
+def test_a_group_larger_than_a_fold_leaves_rows_for_every_other_fold() -> None:
+    records = pl.concat([labelled({"a": 600}, group="huge"), labelled({"a": 400}).with_columns(id=pl.col("id") + "x")])
+    counts = assign_folds(records, 5, 13).value_counts()["count"].sort()
+    assert len(counts) == 5
+    assert counts[-1] >= 600
+    assert counts[0] > 30
+
+
+def test_a_row_more_moves_hardly_any_other_row_to_another_fold() -> None:
+    records = labelled({"a": 500, "b": 500})
+    before = folds_of(records, 5)
+    for number in range(20):
+        after = folds_of(pl.concat([records, make_records([{"id": f"new{number}", "text": "t", "label": "a"}])]), 5)
+        assert sum(after[row] != before[row] for row in before) <= 5
+
+
+def test_more_folds_than_groups_are_an_error_with_both_numbers() -> None:
+    with pytest.raises(AttuneError, match=r"asks for 10 folds, but the rows outside test fill 8"):
+        assign_folds(labelled({"a": 8}), 10, 13)
+
+
+@given(st.lists(ROW, min_size=10, max_size=40), st.integers(2, 5), st.integers(0, 99), st.randoms())
+def test_folds_keep_groups_together_in_any_order_of_the_rows(
+    rows: Rows, folds: int, seed: int, rng: random.Random
+) -> None:
+    records = make_records(rows)
+    order = list(range(records.height))
+    rng.shuffle(order)
+    try:
+        found = folds_of(records, folds, seed)
+    except AttuneError:
+        return
+    assert found == folds_of(records[order], folds, seed)
+    homes_of: dict[str, set[int]] = {}
+    for row, group in records.drop_nulls("group").select("id", "group").iter_rows():
+        homes_of.setdefault(group, set()).add(found[row])
+    assert all(len(homes) == 1 for homes in homes_of.values())
+
+
 # ── the whole stage ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -284,6 +464,8 @@ def test_the_stage_accounts_for_every_row_and_writes_the_same_bytes_again(
     ]
     rows += [{"text": "caf&eacute; &amp; more text than enough", "label": "positive"}]
     RawRecords.write(records_of(rows), project.root / "data/raw/records.parquet")
+    Rejected.write(Rejected.empty(), project.root / "data/raw/rejected.parquet")
+    Decontamination.write(Decontamination.empty(), project.root / "data/raw/decontamination.parquet")
     found = []
     for _ in range(2):
         done = project.run("-m", "stages.clean")
@@ -298,7 +480,7 @@ def test_the_stage_accounts_for_every_row_and_writes_the_same_bytes_again(
     assert sum(table.height for table in tables.values()) == report["rows_kept"]
     assert report["rows_in"] == len(rows) == report["rows_kept"] + rejected.height
     assert report["rejected_by_rule"]["conflicting_labels"] == 2
-    assert report["texts_repaired"] == 1
+    assert report["texts_changed_by"]["entities"] == 1
     assert {name: entry["rows"] for name, entry in report["splits"].items()} == {
         name: table.height for name, table in tables.items()
     }

@@ -11,12 +11,18 @@ from small_project import Project
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
-from stages.ingest.fetch import download_wheel, extract_member, licence_of, locate
+from stages.ingest.expansion import Allowance, Limits
+from stages.ingest.fetch import download_wheel, extract_member, licence_of
+from stages.ingest.fetch import locate as find
 
 PutWheel = Any
 ROWS = b"text,label\ngood,1\n"
 METADATA = b"Metadata-Version: 2.1\nName: reviews\nLicense: CC-BY-4.0\n\nLicense: not this one\n"
 MAPPED = {"columns": {"text": "text", "label": "label"}}
+
+
+def locate(source: Source, downloads: Path, unpacked: Path) -> Path:
+    return find(source, downloads, unpacked, Limits()).file
 
 
 def files_below(folder: Path) -> set[str]:
@@ -59,8 +65,16 @@ def test_a_missing_file_and_an_empty_inbox_say_to_copy_it_there(project: Project
 
 def test_a_folder_where_a_file_should_be_is_told(project: Project, tmp_path: Path) -> None:
     project.file("data/inbox/rows.csv/inner.csv", b"x")
-    with pytest.raises(AttuneError, match="no such file"):
+    with pytest.raises(AttuneError, match=r"rows.csv: a folder, and a source is one file"):
         locate(Source(path="data/inbox/rows.csv", **MAPPED), tmp_path, tmp_path)
+
+
+def test_what_is_no_regular_file_is_told_and_never_waited_for(project: Project, tmp_path: Path) -> None:
+    os.mkfifo(project.root / "data/inbox/pipe.csv")  # to open it would wait for a writer
+    (project.root / "data/inbox/gone.csv").symlink_to("nowhere.csv")
+    for name, told in (("pipe", "no regular file"), ("gone", "a link to a file that is not there")):
+        with pytest.raises(AttuneError, match=f"data/inbox/{name}.csv: {told}"):
+            locate(Source(path=f"data/inbox/{name}.csv", **MAPPED), tmp_path, tmp_path)
 
 
 def wheel_source(member: str) -> Source:
@@ -98,8 +112,9 @@ def test_a_hostile_name_in_a_wheel_is_never_written_outside_the_folder(
     downloads = put_wheel("reviews==1.0", {member: b"evil", "reviews/rows.csv": ROWS})
     (archive,) = (downloads / "reviews==1.0").glob("*.whl")
     before = files_below(tmp_path)
-    extract_member(archive, "reviews/rows.csv", tmp_path / "deep" / "unpacked")
-    extract_member(archive, member, tmp_path / "deep" / "unpacked")  # params refuse such a member; even so
+    extract_member(archive, "reviews/rows.csv", tmp_path / "deep" / "unpacked", Allowance(1, "it"))
+    # params refuse such a member; even so
+    extract_member(archive, member, tmp_path / "deep" / "unpacked", Allowance(1, "it"))
     assert {Path(name).parent.as_posix() for name in files_below(tmp_path) - before} == {"deep/unpacked"}
     assert not Path("/tmp/evil.csv").exists()
 
@@ -125,7 +140,7 @@ def test_a_member_that_is_not_there_is_answered_with_similar_names(
 
 def test_a_member_unlike_any_other_says_how_to_list_the_wheel(put_wheel: PutWheel, tmp_path: Path) -> None:
     downloads = put_wheel("reviews==1.0", {"reviews/rows.csv": ROWS})
-    with pytest.raises(AttuneError, match="unzip -l"):
+    with pytest.raises(AttuneError, match="list the names that it holds"):
         locate(wheel_source("reviews/table.parquet"), downloads, tmp_path)
 
 

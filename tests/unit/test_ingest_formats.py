@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
-from stages.ingest.formats import read_table
+from stages.ingest import formats
+from stages.ingest.expansion import Allowance
+from stages.ingest.formats import Reading, read_table
 
 TABLE = {"text": ["naïve, 漢字", 'she said "no"', "two\nlines", None], "label": ["1", "0", "1", None]}
 CSV = 'text,label\n"naïve, 漢字",1\n"she said ""no""",0\n"two\nlines",1\n,\n'
@@ -29,11 +31,12 @@ JSONL = "".join(
 )
 
 
-def read(folder: Path, name: str, content: str | bytes, **settings: Any) -> pl.DataFrame:
+def read(folder: Path, name: str, content: str | bytes, megabytes: int = 8, **settings: Any) -> pl.DataFrame:
     file = folder / name
     file.write_bytes(content.encode() if isinstance(content, str) else content)
     mapping = {"label": "x"} if name.split(".")[1] == "txt" else {"columns": {"text": "text", "label": "label"}}
-    return read_table(file, Source(path=f"data/inbox/{name}", **mapping, **settings))
+    reading = Reading.of(Source(path=f"data/inbox/{name}", **mapping, **settings))
+    return read_table(file, reading, Allowance(megabytes, reading.origin))
 
 
 def fault(folder: Path, name: str, content: str | bytes, **settings: Any) -> str:
@@ -75,8 +78,10 @@ def test_every_format_and_compression_gives_the_same_table(
     assert read(tmp_path, name + packed, PACKERS[packed](content.encode())).to_dict(as_series=False) == TABLE
 
 
-def test_parquet_gives_the_same_table(tmp_path: Path) -> None:
-    assert read(tmp_path, "rows.parquet", parquet_of(pl.DataFrame(TABLE))).to_dict(as_series=False) == TABLE
+@pytest.mark.parametrize("packed", PACKERS)
+def test_parquet_gives_the_same_table(tmp_path: Path, packed: str) -> None:
+    content = PACKERS[packed](parquet_of(pl.DataFrame(TABLE)))
+    assert read(tmp_path, "rows.parquet" + packed, content).to_dict(as_series=False) == TABLE
 
 
 def test_endings_count_in_any_case(tmp_path: Path) -> None:
@@ -182,6 +187,15 @@ def test_fields_longer_than_pythons_usual_limit_are_read(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("packed", [".gz", ".bz2", ".xz"])
+def test_more_than_the_limit_is_not_unpacked(tmp_path: Path, packed: str) -> None:
+    data = PACKERS[packed](b"text,label\n" + bytes(3 << 20) + b",1\n")
+    assert len(data) < 1 << 20
+    said = fault(tmp_path, "a.csv" + packed, data, megabytes=2)
+    assert "unpacks to more than 2 MiB" in said
+    assert read(tmp_path, "a.csv" + packed, data, megabytes=4).height == 1
+
+
+@pytest.mark.parametrize("packed", [".gz", ".bz2", ".xz"])
 @pytest.mark.parametrize("damage", ["cut off", "another format", "one byte changed"])
 def test_a_damaged_archive_is_an_error_and_not_a_shorter_table(tmp_path: Path, packed: str, damage: str) -> None:
     data = PACKERS[packed](("text,label\n" + "".join(f"text {at},{at}\n" for at in range(5000))).encode())
@@ -228,6 +242,32 @@ def test_a_json_line_that_is_no_object_is_told_with_its_number(tmp_path: Path, l
     said = fault(tmp_path, "a.jsonl", f'{{"text": "a"}}\n{line}\n')
     assert said.startswith("data/inbox/a.jsonl:2: a JSON ")
     assert "each line must be one JSON object" in said
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"text": "a", "text": "b"}', '{"text": {"x": 1, "x": 1}}', '{"k\\ud83d": 1, "k?": 2}', '{"a": 1, "\\u0061": 2}'],
+)
+def test_a_key_that_is_there_twice_is_an_error_and_not_the_last_of_two_values(tmp_path: Path, line: str) -> None:
+    said = fault(tmp_path, "a.jsonl", f'{{"text": "a"}}\n{line}\n')
+    assert said.startswith("data/inbox/a.jsonl:2: not JSON: the key ")
+    assert "is there twice" in said
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_long_files_are_read_in_parts_and_come_out_whole(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"text": f"text {at}", "label": str(at % 2)} for at in range(10)]
+    content = {
+        "a.csv": "text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows),
+        "a.jsonl": "{}\n{}\n" + "\n".join(json.dumps(row) for row in rows[:7]) + "\n{}" * 3,
+    }[name]
+    whole = read(tmp_path, name, content)
+    for part in (1, 2, 3, 10):
+        monkeypatch.setattr(formats, "ROWS_AT_A_TIME", part)
+        assert read(tmp_path, name, content).equals(whole)
+    assert whole.height == (10 if name == "a.csv" else 12)
 
 
 def test_half_a_surrogate_pair_is_replaced_wherever_it_stands(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ TABLE = pl.DataFrame(
         "film": ["A", "B"],
         "fold": ["train", "test"],
         "mood": ["happy", None],
+        "day": ["2026-01-31 9:00", None],
     }
 )
 
@@ -34,13 +35,14 @@ def source(**columns: Any) -> Source:
 
 
 def test_columns_get_the_names_of_a_record_and_the_source_is_told() -> None:
-    records = to_records(TABLE, source(group="film", split="fold", text_pair="mood"))
+    records = to_records(TABLE, source(group="film", split="fold", text_pair="mood", timestamp="day"))
     assert records.row(0, named=True) == {
         "text": "good film",
         "text_pair": "happy",
         "label": "5",
         "group": "A",
         "split": "train",
+        "timestamp": "2026-01-31 9:00",
         "source": "data/inbox/a.csv",
         "extra": None,
     }
@@ -63,7 +65,7 @@ def test_a_source_may_have_one_label_for_all_its_rows() -> None:
     [
         ({"text": "bodi"}, "has no column 'bodi' (for text)\n  → did you mean 'body'?"),
         ({"label": "STARS"}, "has no column 'STARS' (for label)\n  → did you mean 'stars'?"),
-        ({"group": "xyz"}, "has no column 'xyz' (for group)\n  → the columns are: body, stars, film, fold, mood"),
+        ({"group": "xyz"}, "has no column 'xyz' (for group)\n  → the columns are: body, stars, film, fold, mood, day"),
         ({"extra": ["mod"]}, "has no column 'mod' (for extra)\n  → did you mean 'mood'?"),
     ],
 )
@@ -82,7 +84,7 @@ def test_a_single_column_with_another_separator_in_its_name_hints_at_it(mark: st
 
 def test_a_text_column_without_any_text_is_an_error() -> None:
     table = TABLE.with_columns(body=pl.lit(None, pl.String))
-    with pytest.raises(AttuneError, match=r"'body' is empty in all 2 rows\n.*body, stars, film, fold, mood"):
+    with pytest.raises(AttuneError, match=r"'body' is empty in all 2 rows\n.*body, stars, film, fold, mood, day"):
         to_records(table, source())
 
 
@@ -142,7 +144,9 @@ def test_ids_are_unique_and_the_same_in_any_order_whatever_the_texts(
     def ids(some: list[tuple[str | None, str | None, str | None]]) -> list[tuple[Any, ...]]:
         frame = pl.DataFrame(some, schema=dict.fromkeys(["text", "text_pair", "label"], pl.String), orient="row")
         nothing = pl.lit(None, pl.String)
-        made = with_ids(frame.with_columns(group=nothing, split=nothing, source=pl.lit("s"), extra=nothing))
+        made = with_ids(
+            frame.with_columns(group=nothing, split=nothing, timestamp=nothing, source=pl.lit("s"), extra=nothing)
+        )
         assert made["id"].is_unique().all()
         assert made.select("text", "text_pair", "label").rows() == some
         return sorted(made.select("id", "text", "text_pair", "label").rows(), key=repr)

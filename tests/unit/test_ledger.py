@@ -116,7 +116,7 @@ def test_the_same_rows_give_the_same_bytes(records_of: Records, tmp_path: Path) 
 def test_a_row_against_the_contract_is_never_written(
     records_of: Records, tmp_path: Path, change: dict[str, pl.Expr], said: str
 ) -> None:
-    rows = records_of([{"text": "one"}, {"text": "two"}]).with_columns(**change)
+    rows = records_of([{"text": "one"}, {"text": "two"}]).with_columns(fold=pl.lit(None, pl.Int16), **change)
     with pytest.raises(AttuneError, match=r"train.parquet would break its contract") as raised:
         CleanRecords.write(rows, tmp_path / "train.parquet")
     assert said in str(raised.value)
@@ -124,12 +124,13 @@ def test_a_row_against_the_contract_is_never_written(
 
 
 def test_a_missing_column_is_a_broken_contract(records_of: Records, tmp_path: Path) -> None:
+    rows = records_of([{"text": "one"}]).with_columns(fold=pl.lit(None, pl.Int16))
     with pytest.raises(AttuneError, match="column_in_dataframe"):
-        CleanRecords.write(records_of([{"text": "one"}]).drop("label"), tmp_path / "train.parquet")
+        CleanRecords.write(rows.drop("label"), tmp_path / "train.parquet")
 
 
 def test_columns_outside_the_contract_are_not_written(records_of: Records, tmp_path: Path) -> None:
-    rows = records_of([{"text": "one"}]).with_columns(secret=pl.lit("x"))
+    rows = records_of([{"text": "one"}]).with_columns(fold=pl.lit(None, pl.Int16), secret=pl.lit("x"))
     assert CleanRecords.write(rows, tmp_path / "train.parquet").columns == CleanRecords.columns()
     assert pl.read_parquet(tmp_path / "train.parquet").columns == CleanRecords.columns()
 

@@ -2,11 +2,12 @@
 
 import random
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.near_duplicates import NearDuplicateIndex, jaccard, shingles, thin_out
+from stages.common.near_duplicates import jaccard, nearest_among, shingles, thin_out
 
 WORDS = [
     "river",
@@ -43,14 +44,30 @@ def corpus_with_twins(seed: int = 3) -> list[str]:
     return texts
 
 
-def brute_force(texts: list[str], threshold: float, size: int) -> set[tuple[int, int]]:
-    sets = [shingles(text, size) for text in texts]
-    return {
-        (one, other)
-        for one in range(len(texts))
-        for other in range(one)
-        if jaccard(sets[one], sets[other]) >= threshold
-    }
+def one_by_one(texts: list[str], threshold: float, size: int) -> list[bool]:
+    """Which texts stay when each is compared, with all its shingles, with every kept one before it."""
+    kept: list[set[str]] = []
+    stays = []
+    for text in texts:
+        own = shingles(text, size)
+        stays.append(all(jaccard(own, other) < threshold for other in kept))
+        if stays[-1]:
+            kept.append(own)
+    return stays
+
+
+def thinned(texts: list[str], threshold: float, size: int = 5, num_perm: int = 128) -> list[tuple[int, float] | None]:
+    twins, similarities = thin_out(pl.Series(texts, dtype=pl.String), threshold, size, num_perm)
+    return [None if twin < 0 else (int(twin), similarity) for twin, similarity in zip(twins, similarities, strict=True)]
+
+
+def nearest(
+    texts: list[str], others: list[str], threshold: float, size: int = 5, num_perm: int = 128
+) -> list[tuple[int, float] | None]:
+    found = nearest_among(
+        pl.Series(texts, dtype=pl.String), pl.Series(others, dtype=pl.String), threshold, size, num_perm
+    )
+    return [None if at < 0 else (int(at), similarity) for at, similarity in zip(*found, strict=True)]
 
 
 def test_shingles_are_the_runs_of_characters_without_regard_to_case() -> None:
@@ -68,73 +85,88 @@ def test_similarity_is_between_0_and_1_and_the_same_both_ways(one: str, other: s
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9, 1.0])
-def test_the_index_finds_exactly_the_pairs_that_brute_force_finds(threshold: float) -> None:
+def test_what_stays_is_what_going_through_the_texts_one_by_one_leaves(threshold: float) -> None:
     texts = corpus_with_twins()
     texts += [texts[0].upper(), texts[1]]
-    index = NearDuplicateIndex(texts, threshold, 5, 128)
-    found = {(at, other) for at in range(len(texts)) for other in others(index, texts, at) if other < at}
-    expected = brute_force(texts, threshold, 5)
-    assert found == expected
-    assert len(expected) >= 2
+    twins = thinned(texts, threshold)
+    expected = one_by_one(texts, threshold, 5)
+    assert [twin is None for twin in twins] == expected
+    assert expected.count(False) >= 2
+
+
+@given(
+    st.lists(st.text(alphabet="ab ß\U0001f600", max_size=12), max_size=14),
+    st.sampled_from([0.3, 0.5, 0.8, 1.0]),
+    st.integers(2, 5),
+)
+def test_chains_of_similar_texts_are_cut_as_one_by_one(texts: list[str], threshold: float, size: int) -> None:
+    twins = thinned(texts, threshold, size, 512)  # so many permutations that none of these pairs is missed
+    stays = one_by_one(texts, threshold, size)
+    assert [twin is None for twin in twins] == stays
+    for at, twin in enumerate(twins):
+        if twin:
+            assert twin[0] < at
+            assert stays[twin[0]]
+            assert twin[1] == jaccard(shingles(texts[at], size), shingles(texts[twin[0]], size)) >= threshold
 
 
 @pytest.mark.parametrize("threshold", [0.7, 0.8])
-def test_any_text_is_compared_with_all_indexed_ones(threshold: float) -> None:
+def test_a_text_finds_its_match_among_others(threshold: float) -> None:
     texts = corpus_with_twins()
-    index = NearDuplicateIndex(texts[:120], threshold, 5, 128)
-    for text in texts[120:]:
+    known, asked = texts[:120], texts[120:]
+    found = nearest(asked, known, threshold)
+    for text, match in zip(asked, found, strict=True):
         own = shingles(text, 5)
-        expected = {at for at in range(120) if jaccard(own, shingles(texts[at], 5)) >= threshold}
-        assert set(index.matches(text)) == expected
+        similar = {at: score for at, one in enumerate(known) if (score := jaccard(own, shingles(one, 5))) >= threshold}
+        assert (match is not None) == bool(similar)
+        if match:
+            assert similar[match[0]] == match[1]
+    assert any(found)
 
 
 def test_the_similarity_told_is_the_exact_one() -> None:
     texts = ["the quick brown fox jumps over the lazy dog", "the quick brown fox jumps over the lazy dot"]
     exact = jaccard(shingles(texts[0], 5), shingles(texts[1], 5))
-    assert others(NearDuplicateIndex(texts, 0.8, 5, 128), texts, 0) == {1: exact}
-
-
-def test_a_text_is_no_duplicate_of_itself_but_of_an_equal_one() -> None:
-    for texts, expected in ((["alone in here"], {}), (["twice in here"] * 2, {1: 1.0})):
-        assert others(NearDuplicateIndex(texts, 0.8, 5, 128), texts, 0) == expected
+    assert thinned(texts, 0.8) == [None, (0, exact)]
+    assert nearest(texts[1:], texts[:1], 0.8) == [(0, exact)]
 
 
 def test_texts_shorter_than_a_shingle_match_only_their_equals() -> None:
-    texts = ["ok", "no", "OK", "好"]
-    index = NearDuplicateIndex(texts, 0.8, 5, 128)
-    assert [set(others(index, texts, at)) for at in range(4)] == [{2}, set(), {0}, set()]
+    assert thinned(["ok", "no", "OK", "好"], 0.8) == [None, None, (0, 1.0), None]
 
 
-def test_an_index_of_nothing_matches_nothing() -> None:
-    assert NearDuplicateIndex([], 0.8, 5, 128).matches("whatever") == {}
+def test_among_nothing_there_is_nothing() -> None:
+    assert nearest(["whatever"], [], 0.8) == [None]
+    assert nearest([], ["whatever"], 0.8) == []
+    assert thinned([], 0.8) == []
+    assert thinned(["alone in here"], 0.8) == [None]
 
 
 @pytest.mark.parametrize("num_perm", [16, 17, 31, 64, 100, 127, 500, 512])
 @pytest.mark.parametrize("threshold", [0.3, 0.31, 0.5, 0.75, 0.99, 1.0])
 def test_every_setting_that_params_allow_finds_equal_texts(threshold: float, num_perm: int) -> None:
     texts = [*sentences(20, seed=5), sentences(20, seed=5)[4]]
-    index = NearDuplicateIndex(texts, threshold, 2, num_perm)
-    assert others(index, texts, 4)[20] == 1.0
+    assert thinned(texts, threshold, 2, num_perm)[20] is not None
+    assert nearest(texts[20:], texts[:20], threshold, 2, num_perm) == [(4, 1.0)]
 
 
 @given(st.lists(st.text(max_size=30), max_size=12), st.text(max_size=30))
 def test_no_match_is_ever_below_the_threshold_whatever_the_text(texts: list[str], text: str) -> None:
-    index = NearDuplicateIndex(texts, 0.6, 3, 64)
-    for at, score in index.matches(text).items():
-        assert score == jaccard(shingles(text, 3), shingles(texts[at], 3)) >= 0.6
-    for at, one in enumerate(texts):
-        equal = {other for other, same in enumerate(texts) if same == one and other != at}
-        assert equal <= set(others(index, texts, at))
-
-
-def others(index: NearDuplicateIndex, texts: list[str], at: int) -> dict[int, float]:
-    found = index.matches(texts[at])
-    found.pop(at)
-    return found
+    (match,) = nearest([text], texts, 0.6, 3, 64)
+    if match:
+        assert match[1] == jaccard(shingles(text, 3), shingles(texts[match[0]], 3)) >= 0.6
+    else:
+        assert text not in texts
 
 
 def test_thousands_of_texts_from_one_template_are_compared_with_one() -> None:
     template = "Dear customer, your order number {} has been shipped today and will arrive within three working days."
-    twins = thin_out([template.format(number) for number in range(5000)], 0.8, 5, 128)
+    twins = thinned([template.format(number) for number in range(5000)], 0.8)
     assert twins[0] is None
     assert all(twin is not None and twin[0] == 0 for twin in twins[1:])
+
+
+def test_a_huge_text_among_small_ones_is_compared_too() -> None:
+    huge = "".join(random.Random(1).choices("abcdefgh ", k=3_000_000))
+    twins = thinned(["small", huge, "another", huge + "x", "small"], 0.8)
+    assert [twin and twin[0] for twin in twins] == [None, None, None, 1, 0]

@@ -87,7 +87,7 @@ def test_a_key_that_resembles_nothing_is_answered_with_the_keys_known_there(tmp_
     message = fault_of(tmp_path, "  max_length: 32", "  zzz: 32")
     assert "params.yaml:12: tokenize.zzz: unknown key; known here: max_length" in message
     message = fault_of(tmp_path, "columns: {text", "zzz: {text")
-    assert "known here: path, wheel, package, member" in message
+    assert "known here: path, url, hub, revision, sql, query, wheel, package, member" in message
 
 
 @pytest.mark.parametrize("value", ["'7'", "seven", "7.5", "true", "null", "[7]"])
@@ -158,21 +158,25 @@ def test_a_missing_key_is_named_with_the_line_of_its_section(tmp_path: Path) -> 
         ("{text: body, label: stars}", "{label: stars}", "ingest.sources.0: needs columns.text"),
         ("reviews.csv", "reviews.txt", "ingest.sources.0: plain lines have no columns"),
         ("reviews.csv", "reviews.xlsx", "ingest.sources.0: cannot tell the format of 'reviews.xlsx'"),
-        ("reviews.csv", "reviews.csv\n      member: a.csv", "ingest.sources.0: path takes no member"),
+        ("reviews.csv", "reviews.csv\n      member: a.csv", "ingest.sources.0: path takes no member: it is no archive"),
         ("path: data/inbox/reviews.csv", "wheel: a==1", "ingest.sources.0: wheel needs a member"),
         ("path: data/inbox/reviews.csv", "package: a", "ingest.sources.0: package needs a member"),
-        ("path: data/inbox/reviews.csv", "format: csv", "needs exactly one of path, wheel, package; found none"),
+        (
+            "path: data/inbox/reviews.csv",
+            "format: csv",
+            "needs exactly one of path, url, hub, sql, wheel, package; found none",
+        ),
         (
             "path: data/inbox/reviews.csv",
             "path: data/inbox/reviews.csv\n      wheel: a==1",
-            "needs exactly one of path, wheel, package; found path and wheel",
+            "needs exactly one of path, url, hub, sql, wheel, package; found path and wheel",
         ),
         (
             "scratch: {max_position_embeddings: 64}",
             "scratch: {}\n    path: data/inbox/model",
-            "params.yaml:7: ingest.base_model: needs exactly one of wheel, path, scratch; found path and scratch",
+            "params.yaml:7: ingest.base_model: needs exactly one of wheel, path, hub, scratch; found path and scratch",
         ),
-        ("scratch: {max_position_embeddings: 64}", "wheel: a==1", "wheel needs a member: the model's folder"),
+        ("scratch: {max_position_embeddings: 64}", "wheel: a==1", "wheel needs a member: the folder inside it"),
         (
             "scratch: {max_position_embeddings: 64}",
             f"scratch: {{}}\n    sha256: {{config.json: {'a' * 64}}}",
@@ -195,17 +199,123 @@ def test_settings_that_contradict_each_other_are_refused_with_the_reason(
     assert said in str(raised.value)
 
 
-@pytest.mark.parametrize("kind", ["url", "hub", "sql"])
-def test_a_source_kind_that_is_not_there_is_called_unsupported(tmp_path: Path, kind: str) -> None:
-    message = fault_of(tmp_path, "path: data/inbox/reviews.csv", f"{kind}: https://example.org/a.csv")
-    assert f"params.yaml:5: ingest.sources.0.{kind}: the kind {kind!r} is not supported; use path, wheel" in message
+PATH = "path: data/inbox/reviews.csv"
+COMMIT = "a" * 40
 
 
-def test_a_base_model_from_a_hub_is_called_unsupported(tmp_path: Path) -> None:
-    message = fault_of(tmp_path, "scratch: {max_position_embeddings: 64}", "hub: bert-base-chinese")
-    assert (
-        "params.yaml:8: ingest.base_model.hub: the kind 'hub' is not supported; use path, wheel or scratch" in message
+def source(*keys: str) -> str:
+    """Lines to stand where the minimal file's path stands."""
+    return "\n      ".join(keys)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("url: https://example.org/a.csv?version=3",),
+        ("url: s3://bucket/folder/a.parquet", "etag: '\"abc\"'"),
+        ("url: abfs://container@account.dfs.core.windows.net/a.csv",),
+        ("url: 'http://[::1]:8080/a.zip'", "member: day/*.csv"),
+        ("hub: owner/name", f"revision: {COMMIT}", "member: data/a.parquet"),
+        ("hub: owner/name", "revision: v1.0", "member: data/a.zip/day/*.csv.gz"),
+        ("sql: REVIEWS_DB", "query: WITH x AS (SELECT 1 AS body, 2 AS stars) SELECT * FROM x"),
+        ("sql: REVIEWS_DB", 'query: "-- the newest\\n (select 1) ;  "'),
+        ("path: data/inbox/a.tar.gz", "member: ./a.csv"),
+        ("wheel: a==1", "member: a/data.zip/rows.csv"),
+    ],
+)
+def test_every_kind_of_source_is_accepted(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    assert load(tmp_path, MINIMAL.replace(PATH, source(*keys))).ingest.sources[0].kind == keys[0].split(":")[0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (("url: file:///etc/passwd",), "a file of yours goes to data/inbox/"),
+        (("url: /etc/passwd.csv",), "a file of yours goes to data/inbox/"),
+        (("url: simplecache::file:///etc/passwd.csv",), "must begin with one of https://, "),
+        (("url: reference://a.csv",), "must begin with one of https://, "),
+        (("url: s3://bucket/a.csv::file:///etc/passwd.csv",), "is no address of a file"),
+        (("url: https:///a.csv",), "is no address of a file"),
+        (("url: 'http://[::1/a.csv'",), "is no address"),
+        (("url: https://user:hunter2@example.org/a.csv",), "must not hold a user or password"),
+        (("url: https://hunter2@example.org/a.csv",), "must not hold a user or password"),
+        (("url: sftp://user:hunter2@example.org/a.csv",), "must not hold a user or password"),
+        (("url: https://example.org/download?id=3",), "cannot tell the format of 'download'"),
+        (("url: https://example.org/a.zip",), "url names an archive and needs a member"),
+        (("url: https://example.org/a.csv", "member: b.csv"), "url takes no member: it is no archive"),
+        (("path: data/inbox/a.zip", "member: b.tar/c.csv"), "an archive inside an archive"),
+        (("path: data/inbox/a.zip", "member: b.tgz"), "an archive inside an archive"),
+        (("path: data/inbox/a.zip", "member: ../c.csv"), "must be a path inside"),
+        (("hub: owner/name", "member: a.csv"), "hub needs a revision"),
+        (("hub: owner/name", f"revision: {COMMIT}"), "hub needs a member"),
+        (("hub: owner/name", f"revision: {COMMIT}", "member: a.zip"), "name the file inside it too, as a.zip/"),
+        (("hub: owner/name", "revision: main", "member: a.csv"), "main is a branch, which moves"),
+        (("hub: owner/name", "revision: refs/pr/1", "member: a.csv"), "must be a commit (40 hex digits) or a tag"),
+        (("hub: https://hub/owner/name", f"revision: {COMMIT}", "member: a.csv"), "as owner/name"),
+        (("path: data/inbox/a.csv", "revision: v1"), "path takes no revision"),
+        (("path: data/inbox/a.csv", "query: SELECT 1"), "path takes no query"),
+        (("path: data/inbox/a.csv", "etag: x"), "path takes no etag"),
+        (("sql: REVIEWS_DB",), "sql needs a query"),
+        (("sql: REVIEWS_DB", "query: SELECT 1", "format: csv"), "sql takes no format"),
+        (("sql: REVIEWS_DB", "query: SELECT 1", f"sha256: {'a' * 64}"), "sql takes no sha256"),
+        (("sql: 'postgresql://reader:hunter2@host/db'", "query: SELECT 1"), "the name of an environment variable"),
+        (("sql: REVIEWS_DB", "query: SELECT 1; DROP TABLE x"), "must be one statement"),
+        (("sql: REVIEWS_DB", "query: DROP TABLE x"), "must be a SELECT"),
+        (("sql: REVIEWS_DB", "query: '/* SELECT */ DELETE FROM x'"), "must be a SELECT"),
+        (("sql: REVIEWS_DB", "query: selected"), "must be a SELECT"),
+    ],
+)
+def test_a_source_that_cannot_be_is_refused_with_the_reason(tmp_path: Path, keys: tuple[str, ...], said: str) -> None:
+    message = fault_of(tmp_path, PATH, source(*keys))
+    assert said in message
+    assert "hunter2" not in message
+
+
+@pytest.mark.parametrize(
+    ("second", "refused"),
+    [
+        ("", True),
+        ("\n      encoding: latin-1", True),
+        ("\n      label: good", False),
+    ],
+)
+def test_a_place_that_is_read_twice_in_the_same_way_is_refused(tmp_path: Path, second: str, refused: bool) -> None:
+    columns = "{text: body}" if "label" in second else "{text: body, label: stars}"
+    entry = f"label: stars}}\n    - path: data/inbox/reviews.csv{second}\n      columns: {columns}\n"
+    text = MINIMAL.replace("label: stars}\n", entry)
+    if refused:
+        with pytest.raises(AttuneError, match=r"sources: entries 1 and 2 both read data/inbox/reviews\.csv"):
+            load(tmp_path, text)
+    else:
+        assert len(load(tmp_path, text).ingest.sources) == 2
+
+
+def test_no_origin_and_no_dump_holds_what_a_query_string_may_hide(tmp_path: Path) -> None:
+    keys = source("url: 'https://example.org/a.csv?signature=hunter2#hunter2'")
+    params = load(tmp_path, MINIMAL.replace(PATH, keys))
+    assert params.ingest.sources[0].origin == "https://example.org/a.csv"
+    assert "hunter2" not in json.dumps(params.model_dump(mode="json"))  # as MLflow gets it
+    assert params.ingest.sources[0].url and "hunter2" in params.ingest.sources[0].url
+
+
+def test_texts_to_keep_clear_of_need_no_label(tmp_path: Path) -> None:
+    text = MINIMAL.replace(
+        "  base_model:",
+        "  decontaminate_against:\n"
+        "    - {path: data/inbox/benchmark.txt}\n"
+        "    - {sql: BENCHMARKS, query: SELECT question FROM tests, columns: {text: question}}\n"
+        "  base_model:",
     )
+    assert [one.kind for one in load(tmp_path, text).ingest.decontaminate_against] == ["path", "sql"]
+    with pytest.raises(AttuneError, match=r"decontaminate_against.1: needs columns.text"):
+        load(tmp_path, text.replace(", columns: {text: question}", ""))
+
+
+def test_a_model_of_the_hub_needs_a_fixed_revision(tmp_path: Path) -> None:
+    scratch = "scratch: {max_position_embeddings: 64}"
+    assert "ingest.base_model: hub needs a revision" in fault_of(tmp_path, scratch, "hub: bert-base-chinese")
+    params = load(tmp_path, MINIMAL.replace(scratch, f"hub: owner/name\n    revision: {COMMIT}"))
+    assert params.ingest.base_model.origin == f"owner/name@{COMMIT}"
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "data/inbox/../../secret.csv", "elsewhere.csv", "data/inbox", "''"])

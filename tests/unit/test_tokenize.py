@@ -43,7 +43,7 @@ def put_rows(project: Project, base: Path, pairs: bool) -> dict[str, pl.DataFram
                 {"id": f"{name}{at}", "text": text, "text_pair": None if at % 5 == 4 else second}
                 for at, (text, second) in enumerate(zip(texts, seconds, strict=True))
             ]
-        )
+        ).with_columns(fold=pl.lit(None, pl.Int16))
         if name == "train":
             nothing = pl.lit(None, pl.String)
             AugmentedRecords.write(

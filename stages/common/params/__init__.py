@@ -1,9 +1,9 @@
 """Typed parameters: `params.yaml` in, checked models out."""
 
+from stages.common.params.augment import AugmentParams
+from stages.common.params.clean import CleanParams
 from stages.common.params.loading import check_params, load_params
 from stages.common.params.model import (
-    AugmentParams,
-    CleanParams,
     EvaluateParams,
     FinetuneParams,
     Params,
@@ -11,7 +11,7 @@ from stages.common.params.model import (
     TokenizeParams,
     TrackingParams,
 )
-from stages.common.params.sources import BaseModelSource, Columns, IngestParams, Source
+from stages.common.params.sources import BaseModelSource, Columns, FolderSource, IngestParams, Source, TextSource
 
 __all__ = [
     "AugmentParams",
@@ -20,10 +20,12 @@ __all__ = [
     "Columns",
     "EvaluateParams",
     "FinetuneParams",
+    "FolderSource",
     "IngestParams",
     "Params",
     "RegisterParams",
     "Source",
+    "TextSource",
     "TokenizeParams",
     "TrackingParams",
     "check_params",

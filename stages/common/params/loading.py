@@ -15,7 +15,6 @@ from ruamel.yaml.error import YAMLError
 
 from stages.common.errors import AttuneError
 from stages.common.params.model import Params
-from stages.common.params.sources import PLANNED_KINDS
 
 PARAMS_FILE = Path("params.yaml")
 SHORT = Repr()
@@ -102,9 +101,6 @@ def _message(fault: ErrorDetails, location: Sequence[Any]) -> str:
     match fault["type"]:
         case "extra_forbidden":
             key = str(location[-1])
-            if key in PLANNED_KINDS and len(location) > 2 and location[1] in ("sources", "base_model"):
-                third = "scratch" if location[1] == "base_model" else "package"
-                return f"the kind {key!r} is not supported; use path, wheel or {third}"
             allowed = _fields_at(Params, location[:-1])
             close = get_close_matches(key, allowed, n=1, cutoff=0.6)
             return "unknown key" + (f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(allowed)}")

@@ -1,98 +1,16 @@
-"""Every section of `params.yaml` after `ingest`, and the whole."""
+"""The sections of `params.yaml` from `tokenize` on, and the whole."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from stages.common.params.augment import AugmentParams, Share
 from stages.common.params.base import Section
+from stages.common.params.clean import CleanParams
 from stages.common.params.sources import IngestParams
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Metric = Literal["accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall"]
 Baseline = Literal["majority", "tfidf", "base_model"]
-
-
-class Length(Section):
-    """Limits on a text, in characters after repair."""
-
-    min: int = Field(3, ge=1, le=10_000, description="Shorter texts are rejected (characters).")
-    max: int = Field(10_000, ge=1, le=10_000_000, description="Longer texts are rejected (characters).")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min > self.max:
-            raise ValueError(f"min ({self.min}) is greater than max ({self.max}): no text could pass")
-        return self
-
-
-class NearDuplicates(Section):
-    """MinHash search for texts that say the same with small changes."""
-
-    enabled: bool = Field(True, description="Look for near-duplicates at all.")
-    threshold: float = Field(
-        0.8, ge=0.3, le=1.0, description="Jaccard similarity of shingles from which two texts match."
-    )
-    shingle_size: int = Field(5, ge=2, le=20, description="Characters in a shingle.")
-    num_perm: int = Field(128, ge=16, le=512, description="MinHash permutations: more find more, slower.")
-
-
-class Split(Section):
-    """Shares of the rows that are held out; train gets the rest."""
-
-    validation: float = Field(0.1, gt=0.0, lt=1.0, description="Share of rows for validation.")
-    test: float = Field(0.1, gt=0.0, lt=1.0, description="Share of rows for test.")
-
-    @model_validator(mode="after")
-    def _leaves_train(self) -> Self:
-        if self.validation + self.test > 0.8:
-            raise ValueError(f"validation + test = {self.validation + self.test:g} leaves under 20 % for training")
-        return self
-
-
-class CleanParams(Section):
-    """Repair, rejection, deduplication and the split."""
-
-    normalization: Literal["NFC", "NFKC"] = Field(
-        "NFC", description="Unicode form; NFKC also folds full-width characters."
-    )
-    strip_html: bool = Field(True, description="Remove HTML tags such as <br />.")
-    length: Length = Field(Length(), description="Limits on the length of a text.")
-    near_duplicates: NearDuplicates = Field(NearDuplicates(), description="Removal of near-duplicates.")
-    split: Split = Field(Split(), description="Shares of validation and test.")
-
-
-class RandomDeletion(Section):
-    """EDA random deletion (Wei & Zou 2019)."""
-
-    share: Share = Field(0.0, description="New rows as a share of the training rows.")
-    probability: Share = Field(0.1, description="Chance of each word to be deleted.")
-
-
-class RandomSwap(Section):
-    """EDA random swap (Wei & Zou 2019)."""
-
-    share: Share = Field(0.0, description="New rows as a share of the training rows.")
-    probability: Share = Field(0.1, description="Swaps as a share of the words.")
-
-
-class PunctuationInsertion(Section):
-    """AEDA (Karimi et al. 2021)."""
-
-    share: Share = Field(0.0, description="New rows as a share of the training rows.")
-    probability: Share = Field(0.3, description="At most this share of the words gets a mark before it.")
-
-
-class AugmentParams(Section):
-    """Extra training rows; every method is off by default: no gain beyond noise was measured on the default data."""
-
-    random_deletion: RandomDeletion = Field(RandomDeletion(), description="Delete words at random.")
-    random_swap: RandomSwap = Field(RandomSwap(), description="Swap pairs of words at random.")
-    punctuation_insertion: PunctuationInsertion = Field(
-        PunctuationInsertion(), description="Insert punctuation (AEDA)."
-    )
-    leak_threshold: float = Field(
-        0.8, ge=0.3, le=1.0, description="New rows this similar (Jaccard) to a validation or test row are dropped."
-    )
 
 
 class TokenizeParams(Section):
@@ -217,18 +135,36 @@ class Params(Section):
                 f"max_position_embeddings ({scratch.max_position_embeddings})"
             )
         known = {"source", "group"}.union(*(source.columns.extra for source in self.ingest.sources))
+        if self.clean.label_issues.action == "flag":
+            known.add("suspect")
         unknown = [name for name in self.evaluate.slices.columns if name not in known]
         if unknown:
             raise ValueError(
                 f"evaluate.slices.columns names {unknown[0]!r}, which the records do not have "
                 f"(they have {', '.join(sorted(known))}): add it to columns.extra of a source"
             )
+        if self.clean.split.by == "time" and not any(source.columns.timestamp for source in self.ingest.sources):
+            raise ValueError("clean.split.by is time, but no source has columns.timestamp")
+        self._check_resources()
         missing = [name for name in self.register_.gates.beat_baselines if name not in self.evaluate.baselines]
         if missing:
             raise ValueError(
                 f"register.gates.beat_baselines names {missing[0]!r}, which evaluate.baselines does not score"
             )
         return self
+
+    def _check_resources(self) -> None:
+        augment, resources = self.augment, self.ingest.resources
+        synonyms = augment.synonyms.share > 0 or (augment.balance.target > 0 and augment.balance.method == "synonyms")
+        for wanted, method, resource, given in (
+            (synonyms, "synonyms", "wordnet", resources.wordnet),
+            (augment.contextual.share > 0, "contextual", "masked_lm", resources.masked_lm),
+            (augment.back_translation.share > 0, "back_translation", "translation", resources.translation),
+        ):
+            if wanted and given is None:
+                raise ValueError(
+                    f"augment.{method} is on, but ingest.resources.{resource} does not say where its data comes from"
+                )
 
     def section(self, name: str) -> Section:
         """Return the section of the stage `name`.

@@ -5,6 +5,7 @@ Everything here may be called twice: what is recorded already is left as it is.
 
 import csv
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +54,7 @@ def run_name(params: Params) -> str:
     """Return the run's name: the one in params, or one made of what tells runs apart."""
     if params.tracking.run_name:
         return params.tracking.run_name
-    base = params.ingest.base_model.origin.split("==")[0].rpartition("/")[2]
+    base = re.split("==|@", params.ingest.base_model.origin)[0].rpartition("/")[2]
     how = params.finetune
     return f"{how.strategy} lr={how.learning_rate:g} epochs={how.num_train_epochs} seed={params.seed} {base}"
 

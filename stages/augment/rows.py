@@ -1,0 +1,52 @@
+"""New rows out of training rows: who gets a child, and what it is made of."""
+
+import random
+from collections.abc import Sequence
+from hashlib import sha256
+
+import polars as pl
+
+from stages.augment.methods import METHODS, Tools
+from stages.augment.methods.balance import to_fill_up
+from stages.common.params import AugmentParams
+
+NOTHING = pl.lit(None, pl.String)
+
+
+def as_originals(train: pl.DataFrame) -> pl.DataFrame:
+    """Return the training rows with the columns that tell new rows from them."""
+    return train.with_columns(parent=NOTHING, method=NOTHING)
+
+
+def new_rows(train: pl.DataFrame, params: AugmentParams, seed: int, tools: Tools) -> pl.DataFrame:
+    """Make the rows that the params ask for, method by method; class balancing comes last.
+
+    A method changes `text`; every other column, a second text (`text_pair`) among them, is that of the parent.
+    """
+    made = [as_originals(train).clear()]
+    for name in METHODS:
+        if count := round(getattr(params, name).share * train.height):
+            chosen = sorted(random.Random(f"{seed} {name}").sample(range(train.height), count))
+            made.append(_children(train[chosen], name, train["id"].gather(chosen).to_list(), params, name, seed, tools))
+    chosen_again = to_fill_up(train["label"].to_list(), train["id"].to_list(), params.balance.target, seed)
+    if chosen_again:
+        ids = train["id"].to_list()
+        keys = [f"{ids[at]} {time}" for at, time in chosen_again]
+        parents = train[[at for at, _ in chosen_again]]
+        made.append(_children(parents, "balance", keys, params, params.balance.method, seed, tools))
+    return pl.concat(made)
+
+
+def _children(
+    parents: pl.DataFrame, name: str, keys: Sequence[str], params: AugmentParams, method: str, seed: int, tools: Tools
+) -> pl.DataFrame:
+    """Make a row out of each parent; what is drawn for it hangs on the seed, the method's name and its key alone."""
+    seeds = [f"{seed} {name} {key}" for key in keys]
+    texts = METHODS[method](parents["text"].to_list(), seeds, getattr(params, method), tools)
+    ids = [sha256(f"{name} {key}".encode()).hexdigest()[:16] for key in keys]
+    return parents.with_columns(
+        id=pl.Series(ids, dtype=pl.String),
+        text=pl.Series(texts, dtype=pl.String),
+        parent=parents["id"],
+        method=pl.lit(name),
+    )

@@ -1,0 +1,85 @@
+"""Take compressed bytes apart, but never more than was allowed: what a header promises is not believed."""
+
+import bz2
+import errno
+import gzip
+import lzma
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from stages.common.errors import AttuneError
+
+BLOCK = 1 << 20
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+DAMAGE = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)  # what the three raise over broken bytes
+
+
+class Limits(NamedTuple):
+    """How large one source may be, in MiB."""
+
+    max_download_mb: int = 2048
+    max_expanded_mb: int = 8192
+
+
+def of_the_disk(error: Exception) -> bool:
+    """Tell a full or locked disk from damaged data, for which the libraries raise OSError too."""
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)  # EINVAL: an offset below zero
+
+
+class Allowance:
+    """The bytes that one source may still expand to.
+
+    Args:
+        megabytes: how many MiB there are in all (`ingest.max_expanded_mb`).
+        origin: the source, for the message.
+    """
+
+    def __init__(self, megabytes: int, origin: str) -> None:
+        self.left = megabytes << 20
+        self.megabytes = megabytes
+        self.origin = origin
+
+    def spend(self, count: int) -> None:
+        """Take note of `count` bytes that came out.
+
+        Raises:
+            AttuneError: if they are more than what was left.
+        """
+        self.left -= count
+        if self.left < 0:
+            raise AttuneError(
+                f"{self.origin}: unpacks to more than {self.megabytes:,} MiB",
+                "if it is what you expect, raise ingest.max_expanded_mb; a small file that grows so may be a trap",
+            )
+
+    def copy(self, stream: IO[bytes], out: IO[bytes]) -> int:
+        """Copy a stream to its end; return the bytes copied."""
+        copied = 0
+        while block := stream.read(BLOCK):
+            self.spend(len(block))
+            out.write(block)
+            copied += len(block)
+        return copied
+
+
+def decompress(file: Path, compression: str, allowance: Allowance) -> bytes:
+    """Return what a `.gz`, `.bz2` or `.xz` file holds.
+
+    Raises:
+        AttuneError: if it is damaged or cut off, or expands too far.
+    """
+    blocks = []
+    try:
+        with OPENERS[compression](file, "rb") as stream:
+            while block := stream.read(BLOCK):
+                allowance.spend(len(block))
+                blocks.append(block)
+    except DAMAGE as error:
+        if of_the_disk(error):
+            raise
+        raise AttuneError(
+            f"{allowance.origin}: cannot be decompressed ({error})", "copy or download the file again"
+        ) from None
+    return b"".join(blocks)

@@ -1,0 +1,64 @@
+"""From a source to its tables: fetched, unpacked, read; and what the manifest says of it."""
+
+import tempfile
+from pathlib import Path
+
+import polars as pl
+
+from stages.common.digests import sha256_file
+from stages.common.params import TextSource
+from stages.ingest.archives import unpack
+from stages.ingest.expansion import Allowance, Limits
+from stages.ingest.fetch import licence_of, locate
+from stages.ingest.formats import Reading, read_table
+from stages.ingest.sql import read_query
+
+Tables = list[tuple[str, pl.DataFrame]]  # what messages call it, and its rows, all columns as text
+
+
+def receive(source: TextSource, limits: Limits, downloads: Path, unpacked: Path) -> tuple[Tables, dict[str, object]]:
+    """Return the tables of a source (several where a member's name is a pattern) and its entry in the manifest.
+
+    Args:
+        source: what `params.yaml` says.
+        limits: how large it may be.
+        downloads: folder that keeps downloads from run to run.
+        unpacked: folder for what comes out of archives while it is read.
+
+    Raises:
+        AttuneError: if the source cannot be had, is not what is expected, or cannot be read.
+    """
+    if source.sql:
+        table, digest = read_query(source)
+        return [(source.origin, table)], _entry(source, [table], sha256=digest)
+    with tempfile.TemporaryDirectory(dir=unpacked) as folder:
+        located = locate(source, downloads, Path(folder) / "wheel", limits)
+        allowance = Allowance(limits.max_expanded_mb, source.origin)
+        files = [(source.origin, located.file)]
+        if source.inside:
+            members = Path(folder) / "members"
+            members.mkdir()
+            found = unpack(located.file, source.stored, source.inside, members, allowance)
+            place = source.origin.removesuffix(source.inside)
+            files = [(f"{place}{name}", file) for name, file in found]
+        tables = []
+        for name, file in files:
+            allowance.origin = name
+            tables.append((name, read_table(file, Reading.of(source, name), allowance)))
+        entry = _entry(
+            source,
+            [table for _, table in tables],
+            sha256=sha256_file(located.file),
+            etag=located.etag,
+            revision=located.commit,
+            bytes=located.file.stat().st_size,
+            licence=licence_of(source, downloads),
+        )
+    return tables, entry
+
+
+def _entry(source: TextSource, tables: list[pl.DataFrame], **known: object) -> dict[str, object]:
+    """What the manifest says of a source; `sha256` is of the file as stored, or of the rows of a query."""
+    nothing = dict.fromkeys(("sha256", "etag", "revision", "bytes", "licence"))
+    rows = sum(table.height for table in tables)
+    return {"kind": source.kind, "origin": source.origin, **nothing, **known, "rows_read": rows}

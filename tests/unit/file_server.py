@@ -1,0 +1,108 @@
+"""A real HTTP server of one file that can be as difficult as servers are."""
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Manners:
+    """What the server does; a test changes it as it goes."""
+
+    content: bytes = b""
+    etag: str | None = None
+    modified: str | None = None
+    ranges: bool = True  # answers to Range
+    if_range: bool = True  # minds If-Range
+    failures: list[int] = field(default_factory=list)  # statuses of the next answers
+    cuts: list[int] = field(default_factory=list)  # bytes after which the next answers break off
+    before_cut: Callable[[int], object] = bool  # waits until so many bytes have been taken
+    claims: int | None = None  # Content-Length, if not the truth
+    endless: bool = False
+    redirect: str | None = None
+    change: tuple[int, bytes, str] | None = None  # after so many requests: other content and ETag
+    requests: list[dict[str, str]] = field(default_factory=list)
+
+
+class FileServer:
+    """The server while it runs."""
+
+    def __init__(self, manners: Manners, port: int) -> None:
+        self.manners = manners
+        self.url = f"http://127.0.0.1:{port}/folder/rows.csv"
+
+
+@contextmanager
+def serving(**manners: Any) -> Iterator[FileServer]:
+    """Run the server on a port of this machine."""
+    how = Manners(**manners)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            how.requests.append({key.lower(): value for key, value in self.headers.items()})
+            if how.change and len(how.requests) > how.change[0]:
+                how.content, how.etag = how.change[1:]
+            if how.failures:
+                self._head(how.failures.pop(0), {"Content-Length": "0"})
+            elif how.redirect:
+                self._head(302, {"Location": how.redirect, "Content-Length": "0"})
+            elif how.endless:
+                self._head(200, {"Transfer-Encoding": "chunked"})
+                block = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+                for _ in range(1000):
+                    self.wfile.write(block)
+            else:
+                self._content()
+
+        def _content(self) -> None:
+            tags = {"ETag": how.etag, "Last-Modified": how.modified}
+            headers = {name: value for name, value in tags.items() if value}
+            asked = self.headers
+            if how.etag and asked.get("If-None-Match") == how.etag:
+                self._head(304, headers)
+                return
+            begin = 0
+            span = re.fullmatch(r"bytes=(\d+)-", asked.get("Range", ""))
+            same = asked.get("If-Range") in (how.etag, how.modified)
+            if span and how.ranges and (same or not how.if_range):
+                begin = int(span[1])
+                if begin >= len(how.content):
+                    self._head(416, {"Content-Length": "0"})
+                    return
+                headers["Content-Range"] = f"bytes {begin}-{len(how.content) - 1}/{len(how.content)}"
+            body = how.content[begin:]
+            headers["Content-Length"] = str(len(body) if how.claims is None else how.claims)
+            self._head(206 if begin else 200, headers)
+            cut = how.cuts.pop(0) if how.cuts else None
+            self.wfile.write(body[:cut])
+            if cut is not None:
+                self.wfile.flush()
+                how.before_cut(begin + cut)
+            if cut is not None or how.claims is not None:
+                self.close_connection = True
+
+        def _head(self, status: int, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that hangs up is no news
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield FileServer(how, server.server_address[1])
+    finally:
+        server.shutdown()
+        server.server_close()

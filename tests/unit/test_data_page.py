@@ -1,0 +1,237 @@
+"""The data page tells what was done to the data, and does nothing that the data want."""
+
+import random
+from collections.abc import Callable
+from html.parser import HTMLParser
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_project import FILM_WORDS, make_records
+
+from stages.clean.drift import drift_report
+from stages.clean.leaks import split_report
+from stages.clean.page import PageData, render
+from stages.clean.split import split_records
+from stages.common.params.clean import CleanParams, Split
+from stages.common.schemas import Rejected, Suspects, TrainableRecords
+from stages.common.validation import validation_report
+
+LIMIT = 200_000
+VOID = {"meta", "br", "line", "polyline"}
+
+
+def texts(count: int, seed: int = 1) -> list[str]:
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(FILM_WORDS, k=8)) + f" {at}" for at in range(count)]
+
+
+def page_of(
+    hostile: str = "harmless", rows: int = 60, examples: int = 10, params: CleanParams | None = None, **columns: Any
+) -> PageData:
+    """A page where this text is everywhere that data can put one."""
+    params = params or CleanParams(split=Split(folds=2))
+    labels = [f"{hostile} one", f"{hostile} two"]
+    records = make_records(
+        [
+            {
+                "text": f"{hostile} {text}",
+                "label": labels[at % 2],
+                "source": hostile,
+                "group": f"{hostile} {at}",
+                "timestamp": f"20{at % 20 + 10}-05-03",
+                **{name: make(at) for name, make in columns.items()},
+            }
+            for at, text in enumerate(texts(rows))
+        ]
+    )
+    splits = split_records(records, params.split, 13)
+    rejected = pl.concat(
+        [
+            Rejected.of(records.with_columns(id=pl.lit(rule) + pl.col("id")), stage, rule, f"because of {hostile}")
+            for stage, rule in (("ingest", "unmapped_label"), ("clean", "near_duplicate"), ("clean", "length"))
+        ]
+    )
+    suspects = splits["train"].select(
+        "id", "text", "label", "source", split=pl.lit("train"), suggested=pl.lit(labels[0]), confidence=pl.lit(0.98765)
+    )
+    raw = records.with_columns(text=pl.lit("\ufffd") + pl.col("text"))
+    report = split_report(splits, params, 13)
+    report["warnings"].append(f"a warning of {hostile}")
+    return PageData(
+        changed={"encoding": 12, "whitespace": 0},
+        by_rule={"length": rows, "near_duplicate": rows, "exact_duplicate": 0},
+        rejected=rejected,
+        splits=splits,
+        suspects=suspects.select(Suspects.columns()),
+        split_report=report,
+        drift=drift_report(splits, 13),
+        raw_validation=validation_report(TrainableRecords, raw, name="raw"),
+        examples=examples,
+    )
+
+
+class Seen(HTMLParser):
+    """The elements, attributes and words of a page; fails where an element is not closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes.update(name for name, _ in attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.words.append(data)
+
+
+KNOWN = Seen(render(page_of()))
+
+
+def test_the_page_tells_the_counts_the_rules_and_the_verdicts() -> None:
+    text = KNOWN.text
+    for told in (
+        "240 rows read",
+        "60 kept, 25.0 %",
+        "180 rejected, 75.0 %",
+        "encoding 12",
+        "unmapped label The label is not in ingest.labels. 60",
+        "exact duplicate The same text as a row that stays. 0",
+        "because of harmless",
+        "Characters lost to an earlier program (U+FFFD) 60",
+        "no sign of drift",
+        "a warning of harmless",
+        "98.8 %",
+        "harmless one 24 50.0 %",
+        "train / test 0 0 0 48 × 6",
+        "2010-05-03T00:00:00Z",
+        "Folds for cross-validation",
+    ):
+        assert told in text, told
+
+
+def test_the_page_loads_and_runs_nothing() -> None:
+    assert not KNOWN.tags & {"script", "link", "img", "iframe", "object", "form", "base", "a", "video"}
+    assert not KNOWN.attributes & {"src", "href", "srcset", "action", "onclick", "onload", "http"}
+    assert "default-src 'none'" in render(page_of())
+    assert "url(" not in render(page_of())
+    assert "://" not in render(page_of())
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror='alert(1)'>",
+    "</bdi></td></table><iframe src=//evil.example>",
+    "</style><style>*{display:none}</style>",
+    "<!-- ]]> --> &lt;b&gt; &amp;",
+    "{{ 7 * 7 }} {% raw %} {# x #}",
+    "\u202egnp.exe\u2066 \x00\x07\x1b[2J \ud7ff\ufffe",
+    "javascript:alert(1)",
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_a_hostile_text_is_shown_and_does_nothing(hostile: str) -> None:
+    page = render(page_of(hostile))
+    seen = Seen(page)
+    assert seen.tags == KNOWN.tags
+    assert seen.attributes == KNOWN.attributes
+    if hostile.isprintable():
+        assert seen.text.count(" ".join(hostile.split())) > 20
+    assert not any(hidden in page for hidden in "\u202e\u2066\x00\x07\x1b\ufffe")
+
+
+@settings(max_examples=12)
+@given(st.text(max_size=60))
+def test_any_text_at_all_is_harmless(text: str) -> None:
+    seen = Seen(render(page_of(text, rows=12, examples=2)))
+    assert seen.tags <= KNOWN.tags
+    assert seen.attributes <= KNOWN.attributes
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: page_of("x" * 1_000_000, rows=12),
+        lambda: page_of("'" * 400, rows=300, examples=100),
+        lambda: page_of("\u202e" * 400, rows=300, examples=100),
+        lambda: page_of("😀" * 400, rows=300, examples=100),
+        lambda: page_of(rows=15_000, label=lambda at: f"{at // 3} " + "long" * 20),
+        lambda: page_of(rows=600, source=lambda at: f"{at} " + "'" * 300),
+    ],
+    ids=["huge texts", "quotes", "bidi", "emoji", "thousands of labels", "hundreds of sources"],
+)
+def test_the_page_stays_small_whatever_the_data(make: Callable[[], PageData]) -> None:
+    assert len(render(make()).encode()) <= LIMIT
+
+
+def test_where_examples_had_to_go_the_page_says_so() -> None:
+    assert "examples a rule are shown, to keep this page small" in render(page_of("'" * 400, rows=300, examples=100))
+    assert "to keep this page small" not in render(page_of(examples=10))
+
+
+def test_no_examples_means_no_texts_at_all() -> None:
+    text = Seen(render(page_of("private matter", examples=0))).text
+    assert "private matter film" not in text.replace("scene", "film")
+    assert not any(f" {word} " in text for word in FILM_WORDS[1:])
+    assert "180 rejected" in text
+
+
+def test_what_is_private_is_masked_wherever_it_is_shown() -> None:
+    def mask(text: str) -> str:
+        return text.replace("me@example.org", "[EMAIL]")
+
+    assert "me@example.org" in render(page_of("me@example.org"))
+    masked = render(page_of("me@example.org"), mask)
+    assert "me@example.org" not in masked
+    assert "[EMAIL]" in masked
+
+
+def test_the_page_is_the_same_in_any_order_of_the_rows() -> None:
+    page = page_of()
+    shuffled = PageData(
+        **{
+            **vars(page),
+            "rejected": page.rejected.sample(fraction=1.0, shuffle=True, seed=2),
+            "splits": {name: rows.sample(fraction=1.0, shuffle=True, seed=3) for name, rows in page.splits.items()},
+        }
+    )
+    assert render(shuffled) == render(page)
+
+
+def test_data_without_times_rejections_suspects_and_faults_make_a_page_too() -> None:
+    page = page_of(params=CleanParams(), timestamp=lambda at: None)
+    bare = PageData(
+        **{
+            **vars(page),
+            "rejected": Rejected.empty(),
+            "by_rule": {},
+            "suspects": Suspects.empty(),
+            "raw_validation": validation_report(TrainableRecords, make_records([{"text": "t"}]), name="raw"),
+        }
+    )
+    text = Seen(render(bare)).text
+    assert "All of them have an id, a text, a label and a source." in text
+    assert "Rejected" in text
+    assert "oldest" not in text
+    assert "Folds" not in text
+    assert "No row is suspected" in text

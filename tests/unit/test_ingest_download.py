@@ -1,0 +1,369 @@
+"""Downloads from a real server: whole or not at all, resumed only where that is safe, and no secret told."""
+
+import hashlib
+import io
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from file_server import serving
+
+from stages.common.errors import AttuneError
+from stages.common.params import Source
+from stages.ingest import download as module
+from stages.ingest import remote
+from stages.ingest.download import download
+from stages.ingest.progress import shown
+
+CONTENT = b"text,label\n" + b"".join(b"line %d,%d\n" % (at, at % 2) for at in range(30_000))
+OTHER = CONTENT.replace(b"line", b"LINE")
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+FIRST, SECOND = '"first"', '"second"'
+NO_PAUSE = 0.001
+
+
+def source(url: str, **pins: Any) -> Source:
+    return Source(url=url, columns={"text": "text", "label": "label"}, **pins)
+
+
+def fetch(url: str, folder: Path, megabytes: int = 1, **pins: Any) -> bytes:
+    file, _ = download(source(url, **pins), folder, megabytes, NO_PAUSE)
+    assert [path.name for path in (folder / "url").iterdir() if ".part" in path.name] == []
+    return file.read_bytes()
+
+
+def fault(url: str, folder: Path, megabytes: int = 1, **pins: Any) -> str:
+    with pytest.raises(AttuneError) as raised:
+        download(source(url, **pins), folder, megabytes, NO_PAUSE)
+    assert str(raised.value).startswith(source(url, **pins).origin)
+    return str(raised.value)
+
+
+def test_a_file_comes_whole_and_its_etag_is_told(tmp_path: Path) -> None:
+    with serving(content=CONTENT, etag=FIRST) as server:
+        file, etag = download(source(server.url), tmp_path, 1, NO_PAUSE)
+    assert (file.read_bytes(), etag) == (CONTENT, FIRST)
+
+
+@pytest.mark.parametrize("pin", [{"sha256": SHA256}, {"etag": FIRST}, {"etag": "first"}])
+def test_a_pinned_file_is_asked_for_once(tmp_path: Path, pin: dict[str, str]) -> None:
+    with serving(content=CONTENT, etag=FIRST) as server:
+        for _ in range(3):
+            assert fetch(server.url, tmp_path, **pin) == CONTENT
+        assert len(server.manners.requests) == 1
+    assert fetch(server.url, tmp_path, **pin) == CONTENT, "the server is gone, and the file is here"
+
+
+def test_a_file_without_a_pin_is_asked_for_each_time_and_sent_only_if_it_changed(tmp_path: Path) -> None:
+    with serving(content=CONTENT, etag=FIRST) as server:
+        assert fetch(server.url, tmp_path) == fetch(server.url, tmp_path) == CONTENT
+        assert server.manners.requests[1]["if-none-match"] == FIRST
+        server.manners.content, server.manners.etag = OTHER, SECOND
+        assert fetch(server.url, tmp_path) == OTHER
+        server.manners.etag = None  # now nothing tells
+        assert fetch(server.url, tmp_path) == OTHER
+    assert len(server.manners.requests) == 4
+    assert "could not be downloaded" in fault(server.url, tmp_path), "an old copy must not pass for a new one"
+
+
+def test_another_etag_than_the_pinned_one_is_an_error_that_shows_both(tmp_path: Path) -> None:
+    with serving(content=CONTENT, etag=SECOND) as server:
+        said = fault(server.url, tmp_path, etag="first")
+        assert "expected ETag first\n  actual   ETag second" in said
+        server.manners.etag = None
+        assert "no ETag\n  → pin it by sha256" in fault(server.url, tmp_path, etag="first")
+        assert len(server.manners.requests) == 2, "another try would not help"
+
+
+# ── servers as they are ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_a_server_that_fails_for_a_while_is_asked_again(
+    tmp_path: Path, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(content=CONTENT, failures=[status] * 4) as server:
+        assert fetch(server.url, tmp_path) == CONTENT
+    assert capsys.readouterr().out.count(f"{status} ") == 4
+    with serving(content=CONTENT, failures=[status] * 5) as server:
+        assert f"could not be downloaded: {status}" in fault(server.url, tmp_path)
+
+
+@pytest.mark.parametrize(("status", "told"), [(404, "there is no such file"), (403, "403 Forbidden")])
+def test_a_refusal_is_not_asked_again(tmp_path: Path, status: int, told: str) -> None:
+    with serving(failures=[status]) as server:
+        assert told in fault(server.url, tmp_path)
+        assert len(server.manners.requests) == 1
+
+
+def arrived(folder: Path) -> Callable[[int], None]:
+    """Return a function that waits until so many bytes lie on disk: a client drops what it has not taken yet."""
+
+    def wait(count: int) -> None:
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            if any(path.stat().st_size >= count for path in folder.glob("url/*.part")):
+                return
+            time.sleep(0.002)
+
+    return wait
+
+
+@pytest.mark.parametrize("tags", [{"etag": FIRST}, {"modified": "Fri, 01 Jan 2027 00:00:00 GMT"}])
+def test_a_connection_that_breaks_is_taken_up_where_it_broke(tmp_path: Path, tags: dict[str, str]) -> None:
+    cuts = {"cuts": [100_000, 100_000, 50_000], "before_cut": arrived(tmp_path)}
+    with serving(content=CONTENT, **cuts, **tags) as server:
+        assert fetch(server.url, tmp_path) == CONTENT
+    assert {request.get("if-range") for request in server.manners.requests[1:]} == set(tags.values())
+    ranges = [request.get("range") for request in server.manners.requests]
+    assert ranges == [None, "bytes=100000-", "bytes=200000-", "bytes=250000-"]
+
+
+def test_what_came_before_the_program_ended_is_not_asked_for_again(tmp_path: Path) -> None:
+    with serving(content=CONTENT, etag=FIRST, cuts=[60_000] * 5, before_cut=arrived(tmp_path)) as server:
+        assert "ClientPayloadError" in fault(server.url, tmp_path)
+        assert fetch(server.url, tmp_path) == CONTENT
+    assert server.manners.requests[-1]["range"] == "bytes=300000-"
+
+
+def test_without_anything_that_tells_versions_apart_a_download_starts_over(tmp_path: Path) -> None:
+    for manners in ({}, {"etag": 'W/"weak"'}):
+        with serving(content=CONTENT, cuts=[100_000], before_cut=arrived(tmp_path), **manners) as server:
+            assert fetch(server.url, tmp_path) == CONTENT
+        assert all("range" not in request for request in server.manners.requests)
+
+
+def test_a_server_that_knows_no_ranges_sends_the_whole_again(tmp_path: Path) -> None:
+    cut = {"cuts": [100_000], "before_cut": arrived(tmp_path)}
+    with serving(content=CONTENT, etag=FIRST, ranges=False, **cut) as server:
+        assert fetch(server.url, tmp_path) == CONTENT
+
+
+@pytest.mark.parametrize("if_range", [True, False])
+@pytest.mark.parametrize("other", [OTHER, OTHER + b"one more,1\n"])
+def test_a_file_that_changes_between_two_tries_is_never_half_old_and_half_new(
+    tmp_path: Path, if_range: bool, other: bytes
+) -> None:
+    cut = {"cuts": [100_000], "before_cut": arrived(tmp_path)}
+    manners = {"etag": FIRST, "if_range": if_range, "change": (1, other, SECOND), **cut}
+    with serving(content=CONTENT, **manners) as server:
+        assert fetch(server.url, tmp_path) == other
+
+
+def test_a_part_of_an_old_version_is_gone_before_a_new_one_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive, calls = module._receive, []
+
+    def failing(*given: Any) -> int:
+        calls.append(given)
+        if len(calls) == 2:  # as if the process were ended here
+            raise ConnectionError("gone")
+        return receive(*given)
+
+    monkeypatch.setattr(module, "_receive", failing)
+    cut = {"cuts": [100_000], "before_cut": arrived(tmp_path), "change": (1, OTHER, SECOND)}
+    with serving(content=CONTENT, etag=FIRST, **cut) as server:
+        assert fetch(server.url, tmp_path) == OTHER
+    assert len(calls) == 3
+
+
+def test_a_file_that_ends_before_its_length_is_not_taken_for_whole(tmp_path: Path) -> None:
+    with serving(content=CONTENT, claims=len(CONTENT) + 10) as server:
+        assert "could not be downloaded" in fault(server.url, tmp_path)
+
+
+def test_a_file_that_says_it_is_too_large_is_not_fetched(tmp_path: Path) -> None:
+    with serving(content=b"", claims=5 << 20) as server:
+        assert "is larger than 1 MiB\n  → if it is what you expect, raise ingest.max_download_mb" in fault(
+            server.url, tmp_path
+        )
+        assert len(server.manners.requests) == 1
+
+
+def test_an_endless_file_ends_at_the_limit(tmp_path: Path) -> None:
+    with serving(endless=True) as server:
+        assert "is larger than 1 MiB" in fault(server.url, tmp_path)
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 1000
+
+
+# ── where an address may lead ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/a.csv", "memory://a.csv"])
+def test_an_address_that_leads_to_another_kind_is_not_followed(tmp_path: Path, target: str) -> None:
+    with serving(redirect=target) as server:
+        said = fault(server.url, tmp_path)
+    assert "could not be downloaded" in said
+    assert target not in said
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_an_address_that_leads_in_a_circle_is_told(tmp_path: Path) -> None:
+    with serving(redirect="/again") as server:
+        assert "it leads on and on" in fault(server.url, tmp_path)
+
+
+def test_an_address_may_lead_to_another_one(tmp_path: Path) -> None:
+    with serving(content=CONTENT) as there, serving(redirect=there.url) as server:
+        assert fetch(server.url, tmp_path) == CONTENT
+
+
+@pytest.mark.parametrize("query", ["?signature=hunter2", "?a=1&X-Amz-Signature=hunter2#hunter2"])
+def test_no_message_and_no_file_tells_what_a_query_string_holds(
+    tmp_path: Path, query: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(content=CONTENT, failures=[500, 404]) as server:
+        said = fault(server.url + query, tmp_path)
+        server.manners.redirect = "file:///x?signature=hunter2"
+        said += fault(server.url + query, tmp_path)
+        server.manners.redirect = None
+        assert fetch(server.url + query, tmp_path) == CONTENT
+    said += fault(server.url + query, tmp_path) + "".join(capsys.readouterr())
+    assert "hunter2" not in said
+    for path in tmp_path.rglob("*"):
+        assert "hunter2" not in path.name
+        assert path.is_dir() or b"hunter2" not in path.read_bytes()
+
+
+def test_two_addresses_that_differ_in_their_query_alone_are_two_files(tmp_path: Path) -> None:
+    with serving(content=CONTENT, etag=FIRST) as server:
+        fetch(f"{server.url}?version=1", tmp_path, sha256=SHA256)
+        fetch(f"{server.url}?version=2", tmp_path, sha256=SHA256)
+        assert len(server.manners.requests) == 2
+
+
+# ── other protocols ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def memory() -> Any:
+    system = fsspec.filesystem("memory")
+    yield system
+    system.store.clear()
+
+
+def test_any_file_system_of_fsspec_is_read_and_asked_whether_it_changed(tmp_path: Path, memory: Any) -> None:
+    memory.pipe_file("/bucket/rows.csv", CONTENT)
+    assert fetch("memory://bucket/rows.csv", tmp_path) == CONTENT
+    memory.pipe_file("/bucket/rows.csv", OTHER)
+    assert fetch("memory://bucket/rows.csv", tmp_path) == OTHER
+    assert "there is no such file" in fault("memory://bucket/none.csv", tmp_path)
+    assert "gives it no ETag" in fault("memory://bucket/rows.csv", tmp_path, etag="x")
+    memory.pipe_file("/bucket/rows.csv", bytes(2 << 20))
+    assert "is larger than 1 MiB" in fault("memory://bucket/rows.csv", tmp_path)
+
+
+def test_a_broken_read_is_taken_up_or_started_over_if_the_file_changed(
+    tmp_path: Path, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+
+    class Breaking(io.BytesIO):
+        """Breaks off once, after its first block."""
+
+        def __init__(self, data: bytes) -> None:
+            super().__init__(data)
+            opened.append(0)
+
+        def read(self, size: int | None = -1) -> bytes:
+            if len(opened) == 1 and self.tell():
+                raise ConnectionError("reset")
+            opened[-1] += 1
+            return super().read(100_000)
+
+    for change, blocks in ((None, 4), (OTHER, 5)):
+        opened.clear()
+        memory.pipe_file("/bucket/rows.csv", CONTENT)
+
+        def breaking(system: Any, path: str, mode: str, change: bytes | None = change) -> Breaking:
+            data = (opened and change) or CONTENT
+            if change and opened:
+                system.store[path].modified = system.store[path].created = datetime(2027, 1, 1)
+            return Breaking(data)
+
+        monkeypatch.setattr(type(memory), "open", breaking)
+        found = fetch("memory://bucket/rows.csv", tmp_path / str(change is None))
+        assert found == (change or CONTENT)
+        assert opened[-1] == blocks, "it began where it broke, or from the start"
+        monkeypatch.undo()
+
+
+def test_a_file_that_ends_before_its_size_elsewhere_is_not_taken_for_whole(
+    tmp_path: Path, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Short(io.BytesIO):
+        size = len(CONTENT)
+
+    memory.pipe_file("/bucket/rows.csv", CONTENT)
+    monkeypatch.setattr(type(memory), "open", lambda *_, **__: Short(CONTENT[:-10]))
+    told = f"it ended after {len(CONTENT) - 10:,} of {len(CONTENT):,} bytes"
+    assert told in fault("memory://bucket/rows.csv", tmp_path)
+
+
+def test_no_address_of_a_librarys_own_message_is_told() -> None:
+    said = remote.reason_of(ValueError("GET HTTPS://host/a?signature=hunter2 failed for s3://b/a?token=hunter2"))
+    assert said == "ValueError: GET (address) failed for (address)"
+
+
+@pytest.mark.parametrize(
+    ("url", "package"), [("s3://b/a.csv", "s3fs"), ("gs://b/a.csv", "gcsfs"), ("az://b/a.csv", "adlfs")]
+)
+def test_a_missing_package_is_told_with_the_command(
+    tmp_path: Path, url: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    assert f"pip install '{package}'" in fault(url, tmp_path)
+
+
+def test_an_encrypted_address_must_not_lead_to_one_that_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import yarl
+    from fsspec.implementations.http import HTTPFileSystem
+
+    class Hop:
+        def __init__(self, url: str) -> None:
+            self.url = yarl.URL(url)
+            self.history: list[Any] = []
+
+    class Opened(io.BytesIO):
+        r = Hop("http://127.0.0.1/a.csv")  # a stand-in for the answer: a certificate for a test server is none
+
+    monkeypatch.setattr(HTTPFileSystem, "open", lambda *_, **__: Opened())
+    assert "not encrypted" in fault("https://127.0.0.1/a.csv", tmp_path)
+
+
+def test_a_silent_server_is_not_waited_for_forever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    monkeypatch.setattr(remote, "SILENCE_TIMEOUT", 0.02)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
+        assert "no answer in time" in fault(f"http://127.0.0.1:{silent.getsockname()[1]}/a.csv", tmp_path)
+
+
+# ── how far it is ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_without_a_terminal_there_are_a_few_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with shown("https://example.org/a.csv", 1 << 20, 1 << 30) as advance:
+        for _ in range(1023):
+            advance(1 << 20)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "downloading https://example.org/a.csv (1,024.0 MiB), 1.0 MiB are here already …"
+    assert lines[1:] == [f"  {done:,} MiB of 1,024.0 MiB" for done in (256, 512, 768, 1024)]
+
+
+def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    with shown("s3://bucket/[red]a.csv", 0, 10) as advance:
+        advance(10)
+    assert "s3://bucket/[red]a.csv" in sys.stderr.getvalue()  # type: ignore[attr-defined]

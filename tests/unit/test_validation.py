@@ -1,0 +1,194 @@
+"""Tables held against their contracts: every failing row counted, few of them named, none of them private."""
+
+import json
+import random
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pandera.errors import SchemaErrors
+from small_project import make_records
+
+from stages.common import schemas
+from stages.common.errors import AttuneError
+from stages.common.schemas import CleanRecords, RawRecords, Rejected, Suspects, Table, TrainableRecords
+from stages.common.validation import enforce, validation_report
+
+
+def failing(report: dict[str, Any]) -> dict[tuple[str, str], int]:
+    return {(check["column"], check["check"]): check["failing"] for check in report["checks"] if check["failing"]}
+
+
+def offenders(report: dict[str, Any], column: str, check: str) -> Any:
+    return next(
+        entry["offenders"] for entry in report["checks"] if (entry["column"], entry["check"]) == (column, check)
+    )
+
+
+def test_a_sound_table_passes_with_what_its_columns_hold() -> None:
+    report = validation_report(
+        TrainableRecords, make_records([{"text": "one"}, {"text": "two"}, {"text": "two"}]), name="raw"
+    )
+    assert report["passed"]
+    assert report["table"] == "raw"
+    assert report["contract"] == "TrainableRecords"
+    assert report["rows"] == 3
+    assert report["columns"]["text"] == {"dtype": "String", "nulls": 0, "distinct": 2}
+    assert failing(report) == {}
+
+
+def test_every_way_to_be_untrainable_is_counted() -> None:
+    rows = [{"text": None}, {"text": " \t"}, {"text": ""}, {"text": "fine"}, {"text": "br\ufffdken"}]
+    rows += [{"text": "fine", "label": None}, {"text": "fine", "label": " "}, {"text": "fine", "id": "row000003"}]
+    report = validation_report(TrainableRecords, make_records(rows), name="raw")
+    assert not report["passed"]
+    assert failing(report) == {
+        ("id", "unique"): 2,
+        ("text", "not_null"): 1,
+        ("text", "not_blank"): 2,
+        ("text", "no_lost_characters"): 1,
+        ("label", "not_null"): 1,
+        ("label", "not_blank"): 1,
+    }
+    assert offenders(report, "text", "no_lost_characters") == [{"id": "row000004", "value": "br\ufffdken"}]
+    assert offenders(report, "text", "not_null") == [{"id": "row000000", "value": None}]
+
+
+def test_at_most_ten_rows_are_named_and_of_repeated_values_the_most_frequent() -> None:
+    records = make_records([{"text": None} for _ in range(500)])
+    report = validation_report(TrainableRecords, records.sample(fraction=1.0, shuffle=True, seed=1), name="raw")
+    assert failing(report) == {("text", "not_null"): 500}
+    assert [row["id"] for row in offenders(report, "text", "not_null")] == [f"row{at:06d}" for at in range(10)]
+    repeated = make_records(
+        [{"id": "b", "text": "t"}] * 3 + [{"id": "a", "text": "t"}] * 2 + [{"id": "c", "text": "t"}]
+    )
+    found = offenders(validation_report(RawRecords, repeated, name="raw"), "id", "unique")
+    assert found == [{"value": "b", "times": 3}, {"value": "a", "times": 2}]
+
+
+def test_values_are_cut_masked_and_made_visible() -> None:
+    rows = [{"text": "\ufffd mail me@example.org \u202e" + "x" * 10_000_000}]
+
+    def mask(text: str) -> str:
+        assert len(text) < 10_000
+        return text.replace("me@example.org", "[EMAIL]")
+
+    report = validation_report(TrainableRecords, make_records(rows), name="raw", mask=mask)
+    value = offenders(report, "text", "no_lost_characters")[0]["value"]
+    assert value.startswith("\ufffd mail [EMAIL] ⟨U+202E⟩xxx")
+    assert len(value) == 80
+    assert "me@example" not in json.dumps(report)
+
+
+def test_a_missing_column_and_a_wrong_type_fail_for_every_row() -> None:
+    records = make_records([{"text": "t"}, {"text": "u"}]).drop("label").with_columns(source=pl.lit(1))
+    report = validation_report(TrainableRecords, records, name="raw")
+    assert not report["passed"]
+    assert failing(report) == {("label", "is_there"): 2, ("source", "is String"): 2}
+    assert not validation_report(TrainableRecords, records.clear(), name="raw")["passed"]
+
+
+CONTRACTS = [value for value in vars(schemas).values() if isinstance(value, type) and issubclass(value, Table)]
+
+
+def test_no_contract_has_checks_that_the_report_does_not_know() -> None:
+    for contract in CONTRACTS:
+        declared = contract.to_schema()
+        assert not declared.checks
+        assert not declared.unique
+
+
+TEXT = st.none() | st.sampled_from(["", " ", "a", "\ufffd", "train", "tes\u202et"]) | st.text(max_size=3)
+LOOSE_ROW = st.fixed_dictionaries(dict.fromkeys(("id", "text", "label", "split", "source"), TEXT))
+
+
+@given(st.lists(LOOSE_ROW, max_size=12), st.sampled_from([RawRecords, TrainableRecords]), st.randoms())
+def test_the_report_passes_exactly_what_the_gate_lets_through(
+    rows: list[dict[str, str | None]], contract: type[Table], rng: random.Random
+) -> None:
+    records = make_records(rows)
+    report = validation_report(contract, records, name="x")
+    try:
+        contract.validate(records, lazy=True)
+        passed = True
+    except SchemaErrors:
+        passed = False
+    assert report["passed"] == passed
+    order = list(range(records.height))
+    rng.shuffle(order)
+    assert validation_report(contract, records[order], name="x") == report
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_numbers_out_of_range_and_nan_are_named() -> None:
+    rows = (
+        Suspects.empty()
+        .clear(4)
+        .with_columns(
+            id=pl.Series(["a", "b", "c", "d"]),
+            split=pl.lit("train"),
+            text=pl.lit("t"),
+            label=pl.lit("a"),
+            suggested=pl.lit("b"),
+            source=pl.lit("s"),
+            confidence=pl.Series([0.5, 1.5, float("nan"), None]),
+        )
+    )
+    report = validation_report(Suspects, rows, name="suspects")
+    assert offenders(report, "confidence", "less_than_or_equal_to(1.0)") == [
+        {"id": "b", "value": "1.5"},
+        {"id": "c", "value": "NaN"},
+    ]
+    assert failing(report)[("confidence", "not_null")] == 2
+
+
+# ── limits ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def rejected(**counts: int) -> pl.DataFrame:
+    return pl.concat(
+        [Rejected.empty()]
+        + [
+            Rejected.of(
+                make_records([{"id": f"{rule} {at}", "text": "secret text"} for at in range(count)]),
+                "clean",
+                rule,
+                f"because {rule}",
+            )
+            for rule, count in counts.items()
+        ]
+    )
+
+
+def test_below_the_limits_nothing_happens() -> None:
+    enforce({}, rejected(length=90), 100)
+    enforce({"length": 0.1, "any": 0.2, "near_duplicate": 0.0}, rejected(length=10, unlabelled=10), 100)
+    enforce({"any": 0.0}, rejected(), 0)
+
+
+def test_above_a_limit_the_error_names_rule_share_limit_and_rows() -> None:
+    with pytest.raises(AttuneError) as stopped:
+        enforce({"length": 0.1, "any": 0.5}, rejected(length=11, unlabelled=3), 100)
+    told = str(stopped.value)
+    assert "the rule length rejects 11 of 100 rows (11.0%), more than clean.stop_above allows (10.0%)" in told
+    assert "length 0 (tests): because length" in told
+    assert told.count("because length") == 5
+    assert "all rules" not in told
+    assert "secret" not in told
+    assert "data/clean/rejected.parquet" in told
+
+
+def test_all_limits_that_are_broken_are_named_at_once() -> None:
+    with pytest.raises(AttuneError, match=r"(?s)all rules together reject 14 .*the rule length rejects 11 "):
+        enforce({"length": 0.1, "any": 0.1}, rejected(length=11, unlabelled=3), 100)
+
+
+def test_the_gate_still_stops_what_breaks_its_contract(tmp_path: Any) -> None:
+    with pytest.raises(AttuneError, match=r"column label: not_nullable: 1 failing"):
+        CleanRecords.write(
+            make_records([{"text": "t", "label": None}]).with_columns(fold=pl.lit(None, pl.Int16)),
+            tmp_path / "t.parquet",
+        )
+    assert not (tmp_path / "t.parquet").exists()
