@@ -60,6 +60,10 @@ def main() -> None:
                 print(f"seed {seed}, {kind}, {name}: {result['accuracy']:.4f}", file=sys.stderr, flush=True)
     print(f"## Fine-tuning on {asked.train_rows:,} training rows, {asked.epochs} epochs, share {asked.share}\n")
     print(table(done, "finetune", methods, asked.seeds, unmeasured))
+    if asked.train_mlm:
+        print(
+            f"\ncontextual: the base model with {asked.train_mlm} epochs of masked words in the seed's training texts"
+        )
     print(f"\n## TF-IDF and logistic regression on all training rows, share {asked.share}\n")
     print(table(done, "tfidf", [name for name in methods if name != STEPS], asked.seeds, unmeasured))
 
@@ -188,7 +192,7 @@ def run(root: Path, module: str, asked: argparse.Namespace, *arguments: str) -> 
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        sys.exit(f"{module} failed:\n{done.stderr}")
+        sys.exit(f"{module} ended with {done.returncode}:\n{done.stderr}")
 
 
 def table(done: dict, kind: str, methods: list[str], seeds: list[int], unmeasured: dict[str, str]) -> str:

@@ -78,10 +78,11 @@ def _transformers(folder: Path, tokenizer: Any, settings: Any, key: str) -> Tran
 
 def _ctranslate2(folder: Path, tokenizer: Any, settings: Any, key: str) -> Translator:
     import ctranslate2
+    import torch
 
     limit = min(tokenizer.model_max_length, CTRANSLATE2_INPUT)
     try:
-        model = ctranslate2.Translator(str(folder), device="auto")
+        model = ctranslate2.Translator(str(folder), device="auto", intra_threads=torch.get_num_threads())
     except (RuntimeError, ValueError) as error:
         raise AttuneError(
             f"{key}: CTranslate2 cannot open the model there ({error})", "convert it again with this version"

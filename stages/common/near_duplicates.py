@@ -25,6 +25,7 @@ PAIRS = 4_000_000  # looked at at once
 MANY = 200_000  # texts from which processes pay
 PROCESSES = min(4, os.cpu_count() or 1)  # each takes some 150 MB
 THREADS = min(8, os.cpu_count() or 1)  # each takes some 50 MB
+TRIES = ((0, 1), (1, 8), (8, 2**32))  # candidates of a text that are compared together, the likeliest first
 MISS = 0.001  # chance that a pair at the threshold shares no band
 DOUBT = 4.5  # standard deviations below the threshold from which a signature rules a pair out
 HASH_BITS = np.uint64(48)  # of a shingle, where the upper 16 name the pair: one pair in 10^9 is mistaken, by a shingle
@@ -71,9 +72,8 @@ def thin_out(texts: pl.Series, threshold: float, shingle_size: int, num_perm: in
         # Each bucket that a kept text leads: that text, and all behind it.
         leader = np.repeat(row[first], np.diff(np.append(np.flatnonzero(first), len(bucket))))
         led = ~blocked[leader] & ~first
-        pairs = _distinct_values(leader[led].astype(np.int64) << 32 | row[led])
-        near = _verified(pairs >> 32, pairs & 0xFFFFFFFF, sketch, sketch, texts, texts, threshold)
-        _take_best(twin, similarity, near.other, near.text, near.similarity)
+        pairs = _distinct_values(row[led].astype(np.int64) << 32 | leader[led])
+        _match(pairs, sketch, sketch, texts, texts, threshold, twin, similarity)
         open_ = ~kept & (twin[row] == NONE)
         bucket, row = _without_loners(bucket[open_], row[open_])
     return twin, similarity
@@ -94,17 +94,7 @@ def nearest_among(
     own = _sketch(texts, shingle_size, num_perm, threshold, seed)
     their = _sketch(others, shingle_size, num_perm, threshold, seed)
     for pairs in _in_common(own.take_keys(), their.take_keys()):
-        estimate = _estimate(*pairs, own, their)
-        order = np.lexsort((pairs[1], -estimate, pairs[0]))
-        order = order[estimate[order] >= _least(threshold, num_perm)]
-        text, other = pairs[0][order], pairs[1][order]
-        # The likeliest few first: where one of them matches, the rest need no exact comparison.
-        place = np.arange(len(text)) - np.searchsorted(text, text)
-        for start, end in ((0, 4), (4, 64), (64, len(texts) + len(others))):
-            now = (place >= start) & (place < end) & (position[text] == NONE)
-            found = _compared(text[now], other[now], texts, others, shingle_size)
-            near = found >= threshold
-            _take_best(position, similarity, text[now][near], other[now][near], found[near])
+        _match(pairs, own, their, texts, others, threshold, position, similarity)
     return position, similarity
 
 
@@ -120,13 +110,6 @@ class _Sketch:
         """Hand over the keys, which are not kept."""
         keys, self.keys = self.keys, []
         return keys
-
-
-@dataclass(frozen=True)
-class _Near:
-    text: Bits
-    other: Bits
-    similarity: np.ndarray
 
 
 def _sketch(texts: pl.Series, size: int, num_perm: int, threshold: float, seed: int) -> _Sketch:
@@ -232,8 +215,8 @@ def _without_loners(bucket: Bits, row: Bits) -> tuple[Bits, Bits]:
     return bucket[shared], row[shared]
 
 
-def _in_common(own: list[Bits], their: list[Bits]) -> Iterator[tuple[Bits, Bits]]:
-    """Yield the pairs (text, other) that share a key in any band, all of a text's together, so many at a time."""
+def _in_common(own: list[Bits], their: list[Bits]) -> Iterator[Bits]:
+    """Yield the pairs (text in the upper, other in the lower 32 bits) that share a key, all of a text's together."""
     orders = [np.argsort(key, kind="stable") for key in their]
     spans = [
         (np.searchsorted(key[order], mine, "left"), np.searchsorted(key[order], mine, "right"))
@@ -250,8 +233,7 @@ def _in_common(own: list[Bits], their: list[Bits]) -> Iterator[tuple[Bits, Bits]
             text = np.repeat(np.arange(start, end), counts)
             within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
             found.append(text << 32 | order[np.repeat(left[start:end], counts) + within])
-        pairs = _distinct_values(np.concatenate(found))
-        yield pairs >> 32, pairs & 0xFFFFFFFF
+        yield _distinct_values(np.concatenate(found))
         start = end
 
 
@@ -269,15 +251,34 @@ def _least(threshold: float, num_perm: int) -> float:
     return threshold - DOUBT * float(np.sqrt(threshold * (1 - threshold) / num_perm)) - 1e-9
 
 
-def _verified(
-    text: Bits, other: Bits, own: _Sketch, their: _Sketch, texts: pl.Series, others: pl.Series, threshold: float
-) -> _Near:
-    """Return the pairs that nearly equal each other."""
-    likely = _estimate(text, other, own, their) >= _least(threshold, own.low.shape[1])
-    text, other = text[likely], other[likely]
-    similarity = _compared(text, other, texts, others, own.shingle_size)
-    near = similarity >= threshold
-    return _Near(text[near], other[near], similarity[near])
+def _match(
+    pairs: Bits,
+    own: _Sketch,
+    their: _Sketch,
+    texts: pl.Series,
+    others: pl.Series,
+    threshold: float,
+    position: np.ndarray,
+    similarity: np.ndarray,
+) -> None:
+    """Note in `position` and `similarity` for each text one of its candidates that nearly equals it.
+
+    The likeliest candidate is compared first: where it matches, the others need no exact comparison.
+
+    Args:
+        pairs: int64, each a text in its upper and another in its lower 32 bits.
+    """
+    text, other = pairs >> 32, pairs & 0xFFFFFFFF
+    estimate = _estimate(text, other, own, their)
+    order = np.lexsort((other, -estimate, text))
+    order = order[estimate[order] >= _least(threshold, own.low.shape[1])]
+    text, other = text[order], other[order]
+    place = np.arange(len(text)) - np.searchsorted(text, text)
+    for start, end in TRIES:
+        now = (place >= start) & (place < end) & (position[text] == NONE)
+        found = _compared(text[now], other[now], texts, others, own.shingle_size)
+        near = found >= threshold
+        _take_best(position, similarity, text[now][near], other[now][near], found[near])
 
 
 def _compared(text: Bits, other: Bits, texts: pl.Series, others: pl.Series, size: int) -> np.ndarray:
