@@ -6,6 +6,7 @@ cache or remote; nothing is checked out.
 
 import argparse
 import html
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,10 @@ from rich.text import Text
 from flows.data_changes import Listing, Version, data_changes
 from stages.common.errors import AttuneError
 from stages.common.schemas import SPLITS
+from stages.common.shown import visible
 
 WORKSPACE = "workspace"
+WHOLE = 10  # a heading up to this length stays on one line: "relabelled"
 REJECTED = ("data/raw/rejected.parquet", "data/clean/rejected.parquet")
 
 Open = Callable[[str], BinaryIO]
@@ -36,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
             asked.markdown.parent.mkdir(parents=True, exist_ok=True)
             asked.markdown.write_text(markdown(base.name, head.name, listings), encoding="utf-8")
     except AttuneError as error:
-        print(error, file=sys.stderr)
+        print(*map(visible, str(error).split("\n")), sep="\n", file=sys.stderr)
         return 1
     console = Console(highlight=False)
     if not listings:
@@ -54,11 +57,11 @@ def read_version(revision: str) -> Version:
     """
     opened = _in_workspace if revision == WORKSPACE else _at_revision(revision)
     splits = [
-        _read(opened, f"data/clean/{name}.parquet", ["id", "text", "label"]).with_columns(split=pl.lit(name))
+        _read(opened, f"data/clean/{name}.parquet", ["id", "text", "label", "fold"]).with_columns(split=pl.lit(name))
         for name in SPLITS
     ]
     rejected = [_read(opened, path, ["id", "stage", "rule"]) for path in REJECTED]
-    return Version(revision, pl.concat(splits), pl.concat(rejected))
+    return Version(visible(revision), pl.concat(splits), pl.concat(rejected))
 
 
 def markdown(base: str, head: str, listings: list[Listing]) -> str:
@@ -92,7 +95,8 @@ def _parser() -> argparse.ArgumentParser:
 def _read(opened: Open, path: str, columns: list[str]) -> pl.DataFrame:
     with opened(path) as file:
         try:
-            return pl.read_parquet(file, columns=columns)
+            table = pl.read_parquet(file)
+            return table.select(name for name in columns if name != "fold" or name in table.columns)
         except pl.exceptions.PolarsError as error:
             raise AttuneError(f"{path} is no table of Attune's: {str(error).splitlines()[0]}") from None
 
@@ -107,13 +111,18 @@ def _in_workspace(path: str) -> BinaryIO:
 
 
 def _at_revision(revision: str) -> Open:
-    """Return a function that opens the files DVC keeps of a revision."""
+    """Return a function that opens the files DVC keeps of a commit."""
+    # DVC takes trees, files and options, too, and breaks on them.
+    asked = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
+    found = subprocess.run(asked, capture_output=True, text=True, check=False)
+    if found.returncode or not revision:
+        raise AttuneError(f"{revision!r} is no commit here", "`git log --oneline` lists them; HEAD~1 is the one before")
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.scm import SCMError
 
     try:
-        files = DVCFileSystem(rev=revision)
+        files = DVCFileSystem(rev=found.stdout.strip())
         files.ls("")  # only now is the revision looked up
     except NotDvcRepoError:
         raise AttuneError("this folder belongs to no DVC project", "run this from the project's folder") from None
@@ -145,7 +154,7 @@ def _print(console: Console, listing: Listing) -> None:
         return
     table = Table(title=Text(listing.title), title_justify="left")
     for column in listing.columns:
-        table.add_column(Text(column), overflow="fold")
+        table.add_column(Text(column), overflow="fold", min_width=min(len(column), WHOLE))
     for row in listing.rows:
         table.add_row(*map(Text, row))
     console.print(table, "")

@@ -19,7 +19,7 @@ class Version:
 
     Args:
         name: the revision, or `workspace`.
-        rows: id, text, label and split of every row that was kept.
+        rows: id, text, label and split of every row that was kept, and its fold where the revision has that column.
         rejected: id, stage and rule of every row that was not.
     """
 
@@ -38,7 +38,7 @@ class Listing:
 
 
 def data_changes(base: Version, head: Version, examples: int, *, texts: bool = False) -> list[Listing]:
-    """Return what differs, the same in any order of the rows; nothing, if no row, label, split or rule does.
+    """Return what differs, the same in any order of the rows; nothing, if no row, label, split, fold or rule does.
 
     An id is a hash of the row's texts, so a row whose text changed was removed, and another one added.
 
@@ -53,8 +53,9 @@ def data_changes(base: Version, head: Version, examples: int, *, texts: bool = F
     both = head.rows.join(base.rows.select("id", was_label="label", was_split="split"), on="id")
     relabelled = both.filter(pl.col("label") != pl.col("was_label"))
     moved = both.filter(pl.col("split") != pl.col("was_split"))
+    refolded = _refolded(base, head)
     rules = _rules(base, head)
-    if all(rows.is_empty() for rows in (added, removed, relabelled, moved)) and all(
+    if all(rows.is_empty() for rows in (added, removed, relabelled, moved, refolded)) and all(
         was == now for _, _, was, now in rules
     ):
         return []
@@ -63,7 +64,11 @@ def data_changes(base: Version, head: Version, examples: int, *, texts: bool = F
         first = rows.sort("id").head(examples)
         chosen = first.select("id", **columns, **({"text": pl.col("text")} if texts else {}))
         shown_rows = [
-            [shown(cell, WIDTH if name == "text" else NAME) for name, cell in row.items()] for row in chosen.to_dicts()
+            [
+                shown(None if cell is None else str(cell), WIDTH if name == "text" else NAME)
+                for name, cell in row.items()
+            ]
+            for row in chosen.to_dicts()
         ]
         return Listing(f"{title}: {rows.height:,}", chosen.columns, shown_rows)
 
@@ -74,12 +79,24 @@ def data_changes(base: Version, head: Version, examples: int, *, texts: bool = F
         listed("Relabelled", relabelled, split=split, **{"from": pl.col("was_label"), "to": label}),
         listed("Moved to another split", moved, **{"from": pl.col("was_split"), "to": split}, label=label),
     ]
+    if not refolded.is_empty():
+        changes.append(
+            listed("Another fold", refolded, split=split, **{"from": pl.col("was_fold"), "to": pl.col("fold")})
+        )
     return [
         _splits(base, head, added, removed, relabelled, moved),
         _labels(base, head),
         Listing("Rejected", ("stage", "rule", base.name, head.name, "change"), [_counted(*row) for row in rules]),
         *changes,
     ]
+
+
+def _refolded(base: Version, head: Version) -> pl.DataFrame:
+    """Return rows of both versions in the same split whose fold differs; none, if a version has no such column."""
+    if "fold" not in base.rows.columns or "fold" not in head.rows.columns:
+        return head.rows.clear()
+    both = head.rows.join(base.rows.select("id", "split", was_fold="fold"), on=("id", "split"))
+    return both.filter(pl.col("fold").ne_missing(pl.col("was_fold")))
 
 
 def _with_rule(rows: pl.DataFrame, other: Version) -> pl.DataFrame:
@@ -99,7 +116,7 @@ def _splits(base: Version, head: Version, *changes: pl.DataFrame) -> Listing:
         ]
         for name in SPLITS
     ]
-    columns = ("split", base.name, head.name, "added", "removed", "relabelled", "moved here", "moved away")
+    columns = ("split", base.name, head.name, "added", "removed", "relabelled", "in", "out")
     return Listing("Splits", columns, [[str(name), *(f"{count:,}" for count in row)] for name, *row in counts])
 
 

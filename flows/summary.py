@@ -45,7 +45,9 @@ def _rows(clean: dict[str, Any]) -> Text:
     read = manifest.get("rows_read", clean["rows_in"])
     rejected = read - clean["rows_kept"]
     splits = ", ".join(f"{name} {split['rows']:,}" for name, split in clean["splits"].items())
-    return Text(f"rows  {read:,} read, {clean['rows_kept']:,} kept ({splits}), {rejected:,} rejected\n")
+    added = _read(Path("reports/augment.json")).get("rows_added", 0)
+    more = f"; augmentation added {added:,} to train" if added else ""
+    return Text(f"rows  {read:,} read, {clean['rows_kept']:,} kept ({splits}), {rejected:,} rejected{more}\n")
 
 
 def _scores(metrics: dict[str, Any]) -> Table:

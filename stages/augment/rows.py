@@ -28,7 +28,8 @@ def new_rows(train: pl.DataFrame, params: AugmentParams, seed: int, tools: Tools
         if count := round(getattr(params, name).share * train.height):
             chosen = sorted(random.Random(f"{seed} {name}").sample(range(train.height), count))
             made.append(_children(train[chosen], name, train["id"].gather(chosen).to_list(), params, name, seed, tools))
-    chosen_again = to_fill_up(train["label"].to_list(), train["id"].to_list(), params.balance.target, seed)
+    labels = pl.concat(made)["label"].to_list()
+    chosen_again = to_fill_up(train["label"].to_list(), train["id"].to_list(), params.balance.target, seed, labels)
     if chosen_again:
         ids = train["id"].to_list()
         keys = [f"{ids[at]} {time}" for at, time in chosen_again]

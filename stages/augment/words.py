@@ -14,14 +14,18 @@ NUMBERS = (
     "零 一 二 两 三 四 五 六 七 八 九 十 百 千 万 亿"
 )
 
+LATIN = r"[A-Za-zÀ-ÖØ-öø-ɏḀ-ỿＡ-Ｚａ-ｚ]"
+UNIT = re.compile(rf"\d+(?:[.,:]\d+)*|{LATIN}+(?:['’]{LATIN}+)*|.", re.DOTALL)
+
 
 def split(text: str) -> tuple[list[str], str]:
     """Return the words of a text and what joins them.
 
-    A text with spaces is split at them; one without (Chinese, Japanese, Thai) into characters.
+    A text with spaces is split at them; one without (Chinese, Japanese, Thai) into characters, with Latin words and
+    numbers in one piece.
     """
     joint = " " if " " in text else ""
-    return (text.split(" ") if joint else list(text)), joint
+    return (text.split(" ") if joint else UNIT.findall(text)), joint
 
 
 def joined(words: list[str], joint: str) -> str:

@@ -1,12 +1,14 @@
 """clean: from raw records to three splits that share nothing; no row is dropped without a reason."""
 
 from functools import partial
+from pathlib import Path
 
 import polars as pl
 
 from stages.clean.drift import drift_report
 from stages.clean.leaks import split_report
 from stages.clean.page import PageData, render
+from stages.clean.reject import CONTRARY
 from stages.clean.rules import rules
 from stages.clean.split import split_records
 from stages.clean.steps import steps
@@ -39,19 +41,21 @@ def main(run: Run[CleanParams]) -> None:
     for rule in rules(params, against):
         records = ledger.apply(rule, records)
 
+    _tell("rejected:", ledger.by_rule)
+    enforce(params.stop_above, ledger.rejected, ledger.rows_in)
     splits = split_records(records, params.split, run.seed)
     del records
     suspects = find_suspects(splits, params.label_issues, run.seed)
     splits, doubted = act(splits, suspects, params.label_issues.action)
     ledger.reject("label_issue", doubted)
-    _tell("rejected:", ledger.by_rule)
     enforce(params.stop_above, ledger.rejected, ledger.rows_in)
 
     for name, rows in splits.items():
         CleanRecords.write(rows, run.output(f"data/clean/{name}.parquet"))
         contract_of_split = validation_report(CleanRecords, rows, name=name, mask=mask)
         write_json(contract_of_split, run.output(f"reports/validation/{name}.json"))
-    Rejected.write(ledger.rejected.sort("id", "rule"), run.output("data/clean/rejected.parquet"))
+    rejected = _with_texts(ledger.rejected.sort("id", "rule"), run.input("data/raw/records.parquet"))
+    Rejected.write(rejected, run.output("data/clean/rejected.parquet"))
     Suspects.write(suspects, run.output("data/clean/suspects.parquet"))
     account = {
         **ledger.close(sum(rows.height for rows in splits.values())),
@@ -62,13 +66,14 @@ def main(run: Run[CleanParams]) -> None:
     write_json(account, run.output("reports/clean.json"))
 
     shared = split_report(splits, params, run.seed, mask)
+    shared["warnings"] += _contrary(rejected)
     drift = drift_report(splits, run.seed)
     write_json({**shared, "drift": drift}, run.output("reports/splits.json"))
     rejected_before = Rejected.read(run.input("data/raw/rejected.parquet"))
     page = PageData(
         changed=changed,
         by_rule=ledger.by_rule,
-        rejected=pl.concat([rejected_before, ledger.rejected]),
+        rejected=pl.concat([rejected_before, rejected]),
         splits=splits,
         suspects=suspects,
         split_report=shared,
@@ -81,6 +86,20 @@ def main(run: Run[CleanParams]) -> None:
         print(f"  warning: {warning}")
     _tell("rows:", {name: rows.height for name, rows in splits.items()})
     print(f"  {suspects.height:,} labels look wrong; all of it on reports/data.html", flush=True)
+
+
+def _with_texts(rejected: pl.DataFrame, raw: Path) -> pl.DataFrame:
+    """Give the rows of which cleaning left no text the one that they came with."""
+    empty = rejected.filter(pl.col("text").is_null()).lazy()
+    came = pl.scan_parquet(raw).select("id", came="text").join(empty, on="id", how="semi").collect()
+    texts = pl.coalesce("text", "came")
+    return rejected.join(came, on="id", how="left", maintain_order="left").with_columns(text=texts).drop("came")
+
+
+def _contrary(rejected: pl.DataFrame) -> list[str]:
+    count = int(rejected["reason"].str.contains(CONTRARY, literal=True).sum())
+    told = f"{count:,} rows nearly equal one that stays and has another label: one of the two labels is wrong"
+    return [f"{told}; rejected.parquet names both"] if count else []
 
 
 def _described(rows: pl.DataFrame) -> dict[str, object]:

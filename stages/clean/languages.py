@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from stages.clean.reject import Parted, full_text
+from stages.clean.suspects import UNSPACED
 from stages.common.errors import AttuneError
 from stages.common.params.clean import Languages
 
@@ -18,11 +19,13 @@ from stages.common.params.clean import Languages
 PART_OF = {"yue": "zh", "wuu": "zh", "arz": "ar", "ary": "ar", "nn": "no", "nb": "no"}
 NO_LANGUAGE = "zxx"
 ENOUGH = 2_000  # characters: more of a text make its language no clearer
+FEW = 4  # with fewer distinct words, "haha haha haha" is surely Sesotho
+WORD = rf"{UNSPACED}|[\p{{L}}\p{{M}}]+"  # where no blanks part words, each character counts
 BATCH = 100_000
 
 
 def other_language(records: pl.DataFrame, languages: Languages) -> Parted:
-    """Part off texts that are surely in another language; short, unsure and letterless ones stay.
+    """Part off texts that are surely in another language; unsure ones and those of fewer than four words stay.
 
     Args:
         records: clean rows; both texts of a pair are looked at as one.
@@ -48,9 +51,9 @@ def other_language(records: pl.DataFrame, languages: Languages) -> Parted:
 
 def _reasons(texts: pl.Series, keep: set[str], min_confidence: float) -> pl.Series:
     """Return why each text goes, null where it stays."""
-    lettered = texts.str.contains(r"\p{L}")
+    telling = texts.str.slice(0, ENOUGH).str.to_lowercase().str.extract_all(WORD).list.n_unique() >= FEW
     reasons: list[str | None] = [None] * len(texts)
-    for at, text in zip(lettered.arg_true(), texts.filter(lettered).str.slice(0, ENOUGH), strict=True):
+    for at, text in zip(telling.arg_true(), texts.filter(telling).str.slice(0, ENOUGH), strict=True):
         language, probability = _identifier().classify(text)
         language = PART_OF.get(language, language)
         if language not in keep and language != NO_LANGUAGE and probability >= min_confidence:

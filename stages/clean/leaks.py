@@ -47,7 +47,10 @@ def split_report(
         "splits": {name: describe(rows) for name, rows in ordered.items()},
         "shared": pairs,
         "near_duplicates_from": params.near_duplicates.threshold,
-        "warnings": _warnings(pairs, params.near_duplicates),
+        "warnings": [
+            *_warnings(pairs, params.near_duplicates),
+            *(_out_of_time(ordered) if params.split.by == "time" else []),
+        ],
     }
 
 
@@ -153,6 +156,20 @@ def _drawn(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
 
 def _whole(rows: pl.DataFrame) -> pl.Series:
     return rows.select(pl.concat_str("text", "text_pair", separator="\n", ignore_nulls=True)).to_series()
+
+
+def _out_of_time(splits: dict[str, pl.DataFrame]) -> list[str]:
+    """Say where a split by time is none: a group stays whole, and so takes its older rows along."""
+    newest = read_times(splits["train"]["timestamp"])["time"].max()
+    told = []
+    for name in ("validation", "test"):
+        older = int((read_times(splits[name]["timestamp"])["time"] < newest).sum())
+        if older:
+            told.append(
+                f"{name}: {older:,} of {splits[name].height:,} rows are older than the newest row of train, because "
+                "groups stay whole (or the split is official); without columns.group the split is by time alone"
+            )
+    return told
 
 
 def _warnings(pairs: dict[str, Any], near: NearDuplicates) -> list[str]:

@@ -29,7 +29,7 @@ RULES = {
     "conflicting_labels": "The same text stands under several labels.",
     "exact_duplicate": "The same text as a row that stays.",
     "near_duplicate": "Nearly the same text as a row that stays.",
-    "label_issue": "The label looks wrong.",
+    "label_issue": "The label looks wrong, and clean.label_issues.action is reject.",
 }
 CHECKS = {
     "is_there": "The column is missing",
@@ -87,7 +87,7 @@ def render(page: PageData, mask: Mask | None = None) -> str:
         "rejected": page.rejected.height,
         "folds": _folds(page.splits),
         "labels": _labels(page.split_report["splits"]),
-        "sources": _sources(page.splits),
+        "sources": _sources(page.splits, page.rejected),
         "lengths": plots.lengths(page.splits),
         "times": plots.times(page.splits),
         "drift": page.drift,
@@ -177,15 +177,18 @@ def _folds(splits: dict[str, pl.DataFrame]) -> dict[int, int]:
     return dict(folds.value_counts().sort("fold").iter_rows())
 
 
-def _sources(splits: dict[str, pl.DataFrame]) -> dict[str, Any]:
+def _sources(splits: dict[str, pl.DataFrame], rejected: pl.DataFrame) -> dict[str, Any]:
+    """Return the sources with the most rows kept: name, rows kept, rows rejected; and what the others kept."""
+    kept = pl.concat([rows.select("source") for rows in splits.values()]).group_by("source").len("kept")
+    out = rejected.group_by("source").len("out")
     counts = (
-        pl.concat([rows.select("source") for rows in splits.values()])["source"]
-        .value_counts()
-        .sort("count", "source", descending=[True, False])
+        kept.join(out, on="source", how="full", coalesce=True)
+        .with_columns(pl.col("kept", "out").fill_null(0))
+        .sort("kept", "out", "source", descending=[True, True, False])
     )
     listed = counts.head(LISTED)
     return {
         "rows": list(listed.iter_rows()),
         "others": counts.height - listed.height,
-        "other_rows": int(counts["count"].sum()) - int(listed["count"].sum()),
+        "other_rows": int(counts["kept"].sum()) - int(listed["kept"].sum()),
     }

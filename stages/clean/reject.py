@@ -15,6 +15,8 @@ Parted = tuple[pl.DataFrame, pl.DataFrame]
 Rule = Callable[[pl.DataFrame], Parted]
 
 SPLIT_WEIGHT = pl.col("split").replace_strict({"test": 0, "validation": 1, "train": 2}, default=3, return_dtype=pl.Int8)
+CONTRARY = ", which has another label: "
+LISTED = 5  # labels named in a reason
 BATCH = 100_000  # texts hashed at once
 
 
@@ -41,7 +43,9 @@ def conflicting_labels(records: pl.DataFrame) -> Parted:
     labels = records["label"].fill_null("").rank("dense").to_numpy()
     several = _of_text(np.minimum, labels, same) != _of_text(np.maximum, labels, same)
     marked = records.with_columns(_text=_of_text(np.minimum, np.arange(records.height), same), _several=several)
-    both = pl.col("label").unique().sort().str.join(", ").over("_text")
+    some = pl.col("label").str.head(40).unique().sort()
+    more = pl.when(pl.col("label").n_unique() > LISTED).then(pl.lit(", …")).otherwise(pl.lit(""))
+    both = (some.head(LISTED).str.join(", ") + more).over("_text")
     kept, out = _part(marked, pl.col("_several"), pl.format("the same text has the labels {}", both))
     return kept.drop("_text", "_several"), out.drop("_text", "_several")
 
@@ -63,8 +67,14 @@ def near_duplicate(records: pl.DataFrame, threshold: float, shingle_size: int, n
     twin, similarity = thin_out(full_text(records).gather(order), threshold, shingle_size, num_perm)
     ids = records["id"].gather(order)
     found = pl.DataFrame({"id": ids, "_twin": twin, "_similarity": similarity}).filter(pl.col("_twin") >= 0)
+    labels = records["label"].gather(order)
     reason = pl.format("near-duplicate of {} (similarity {})", "_twin", pl.col("_similarity").round(2).cast(pl.String))
-    reasons = found.with_columns(_twin=ids.gather(found["_twin"])).select("id", reason=reason)
+    contrary = pl.when(pl.col("_label") != pl.col("_own")).then(pl.format("{}{}", pl.lit(CONTRARY), "_label"))
+    reasons = found.with_columns(
+        _twin=ids.gather(found["_twin"]),
+        _label=labels.gather(found["_twin"]),
+        _own=labels.filter(pl.Series(twin >= 0, dtype=pl.Boolean)),
+    ).select("id", reason=reason + contrary.fill_null(""))
     kept = records.join(reasons, on="id", how="anti", maintain_order="left")
     return kept, records.join(reasons, on="id", maintain_order="left")
 

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 # The tfidf baseline of stages/evaluate answers the same question: where no blanks part words, characters are read.
 UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 MARK = r'"suspect":(?:null|"(?:[^"\\]|\\.)*")'
+WEIGHTS = 500_000  # labels × features of the classifier at most: its time and memory go with them
+MOST_LABELS = 500  # with more, few rows are left for each, and probabilities of all labels for all rows fill the memory
 MANY = 1000  # rows from which words that are there once are left out: four in five words, and no help
 
 
 def find_suspects(splits: dict[str, pl.DataFrame], params: LabelIssues, seed: int) -> pl.DataFrame:
-    """List the rows whose label looks wrong, in all splits, the surest first.
+    """List the rows whose label looks wrong, in all splits, the surest first; none where there are too many labels.
 
     A row of train is judged by a classifier that saw no row of its fold (folds keep groups together); rows of
     validation and test by one that saw train. Nothing of validation or test reaches what is said of train.
@@ -49,11 +51,14 @@ def find_suspects(splits: dict[str, pl.DataFrame], params: LabelIssues, seed: in
     labels = rows.filter(split="train")["label"].unique().sort()
     if len(labels) < 2:
         return Suspects.empty()
+    if len(labels) > MOST_LABELS:
+        print(f"  no label is checked (clean.label_issues): train has {len(labels):,} labels, more than {MOST_LABELS}")
+        return Suspects.empty()
     rows = rows.filter(pl.col("label").is_in(labels.to_list()))
     given = np.searchsorted(labels.to_numpy(), rows["label"].to_numpy())
     train = (rows["split"] == "train").to_numpy()
     fold = _folds(rows.filter(train), params.folds, seed)
-    features = _features(_texts(rows), train)
+    features = _features(_texts(rows), train, len(labels))
     if fold is None or features is None:
         return Suspects.empty()
     chances = np.zeros((rows.height, len(labels)))
@@ -130,7 +135,7 @@ def _folds(train: pl.DataFrame, folds: int, seed: int) -> np.ndarray | None:
     return None
 
 
-def _features(texts: pl.Series, train: np.ndarray) -> csr_matrix | None:
+def _features(texts: pl.Series, train: np.ndarray, labels: int) -> csr_matrix | None:
     """Return TF-IDF of words and word pairs, or of characters; the vocabulary is train's. None if that has no word."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -138,7 +143,8 @@ def _features(texts: pl.Series, train: np.ndarray) -> csr_matrix | None:
     unspaced = known.str.count_matches(UNSPACED).sum() > known.str.len_chars().sum() / 5
     kind = {"analyzer": "char", "ngram_range": (1, 3)} if unspaced else {"token_pattern": r"\w+", "ngram_range": (1, 2)}
     least = 2 if len(known) >= MANY else 1
-    vectorizer = TfidfVectorizer(**kind, sublinear_tf=True, min_df=least, max_features=200_000)
+    most = min(200_000, WEIGHTS // labels)
+    vectorizer = TfidfVectorizer(**kind, sublinear_tf=True, min_df=least, max_features=most)
     try:
         vectorizer.fit(known.to_list())
     except ValueError:  # no words: marks alone

@@ -1,7 +1,8 @@
 """When a row was made, read from the text that its source gives.
 
 ISO 8601 (a year, a month, a day or a time, with or without a zone), or Unix time in seconds or milliseconds. A time
-without a zone counts as UTC, also beside others that have one.
+without a zone counts as UTC, also beside others that have one. Digits alone that may be a date with a time of day
+(YYYYMMDDHH and on) are not guessed at: 12 and 14 are no time, 10 are none where they read as such a date.
 """
 
 import polars as pl
@@ -13,8 +14,14 @@ ISO = (
     r" ?(?<zone>[Zz]|UTC|[+-][0-9]{2}(?::?[0-9]{2})?)?)?)?)?$"
 )
 UNIX = r"^([0-9]{9,11})(?:\.([0-9]{1,9}))?$"  # seconds since 1970, from 1973 on: eight digits are a date
-UNIX_MILLISECONDS = r"^[0-9]{12,14}$"
+UNIX_MILLISECONDS = r"^[0-9]{13}$"
+# A date with an hour, or seconds: of 2030 and later in the one reading, of 1900 to 2099 in the other.
+TEN_DIGITS = r"^(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])(?:[01][0-9]|2[0-3])$"
 SIX_DIGITS = r"^[0-9]{6}$"
+LAST = pl.datetime(
+    9999, 12, 31, 23, 59, 59, 999_999, time_unit="us"
+)  # that Python's datetime holds; the first is year 1
+FIRST = pl.datetime(1, 1, 1, time_unit="us")
 
 
 def read_times(texts: pl.Series) -> pl.DataFrame:
@@ -28,7 +35,7 @@ def read_times(texts: pl.Series) -> pl.DataFrame:
     parts = distinct.select("text", "stripped", pl.col("stripped").str.extract_groups(ISO).alias("iso")).unnest("iso")
     known = parts.select(
         "text",
-        time=pl.coalesce(_unix(pl.col("stripped")), _iso()),
+        time=_in_range(pl.coalesce(_unix(pl.col("stripped")), _iso())),
         no_zone=pl.col("hour").is_not_null() & pl.col("zone").is_null(),
     )
     found = texts.to_frame("text").join(known, on="text", how="left", maintain_order="left", nulls_equal=True)
@@ -46,8 +53,13 @@ def unreadable_timestamp(records: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFr
     return records.filter(~out), rejected
 
 
+def _in_range(time: pl.Expr) -> pl.Expr:
+    return pl.when(time.is_between(FIRST, LAST)).then(time)
+
+
 def _unix(text: pl.Expr) -> pl.Expr:
-    seconds = text.str.extract(UNIX, 1).cast(pl.Int64) * 1_000_000
+    number = pl.when(~text.str.contains(TEN_DIGITS)).then(text)
+    seconds = number.str.extract(UNIX, 1).cast(pl.Int64) * 1_000_000
     fraction = text.str.extract(UNIX, 2).fill_null("").str.pad_end(6, "0").str.head(6).cast(pl.Int64)
     milliseconds = pl.when(text.str.contains(UNIX_MILLISECONDS)).then(text).cast(pl.Int64) * 1_000
     return pl.coalesce(seconds + fraction, milliseconds).cast(pl.Datetime("us"))

@@ -1,7 +1,7 @@
 """Near-duplicate texts: MinHash LSH finds candidates, the exact Jaccard similarity of shingles decides.
 
 Broder 1997, "On the resemblance and containment of documents"; MinHash comes from rensa. Whatever is done per text or
-per pair is done for many at once in numpy, so that two million short texts take a minute and half a gigabyte.
+per pair is done for many at once in numpy; benchmarks/cleaning.py has the figures.
 """
 
 import os
@@ -49,7 +49,8 @@ def thin_out(texts: pl.Series, threshold: float, shingle_size: int, num_perm: in
 
     The same as going through the texts one by one, for all of them at once: a text that is the first undecided one in
     each of its buckets stays, and puts out those behind it that nearly equal it; then come the next ones. Only kept
-    texts are compared with, so that thousands of texts from one template cost no more than as many others.
+    texts are compared with, so that thousands of texts from one template cost no more than as many others, unless they
+    stay under the threshold: then each is compared with each.
 
     Args:
         texts: strings, no nulls, in the order in which they have precedence.

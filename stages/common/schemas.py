@@ -124,6 +124,7 @@ class Rejected(Table):
     text: str = pa.Field(nullable=True)
     label: str = pa.Field(nullable=True)
     source: str
+    extra: str = pa.Field(nullable=True)
 
     @classmethod
     def of(cls, rows: pl.DataFrame, stage: str, rule: str, reason: pl.Expr | str) -> pl.DataFrame:
@@ -137,6 +138,7 @@ class Rejected(Table):
             text=pl.col("text"),
             label=pl.col("label"),
             source=pl.col("source"),
+            extra=pl.col("extra"),
         )
 
 

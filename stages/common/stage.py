@@ -23,6 +23,7 @@ from stages.common.graph import Node, read_graph
 from stages.common.offline import shut_network
 from stages.common.params import Params, load_params
 from stages.common.params.base import Section
+from stages.common.shown import shown, visible
 
 WORK = Path(".attune")  # git-ignored: staging, downloads, checkpoints
 LOGS = Path("logs")  # git-ignored: seconds and memory of each stage's last run
@@ -132,7 +133,8 @@ def _execute(name: str, body: Callable[[Run[P]], None]) -> int:
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     except AttuneError as error:
-        print(f"\n{name} stopped: {error}", file=sys.stderr)
+        told = "\n".join(map(visible, str(error).split("\n")))  # names in it may be a stranger's
+        print(f"\n{name} stopped: {told}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\n{name} was interrupted; nothing it had made before was touched", file=sys.stderr)
@@ -173,10 +175,11 @@ def _of_the_disk(error: Exception) -> str | None:
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (told := re.search(r"\(os error (\d+)\)", str(error))):  # polars' way to say it
         number = int(told[1])
-    if number not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+    of_the_disk = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+    if number not in of_the_disk:
         return None
     where = getattr(error, "filename", None)
-    return f"{os.strerror(number)}{f' ({where})' if where else ''}"
+    return f"{os.strerror(number)}{f' ({shown(str(where), 160)})' if where else ''}"
 
 
 def _missing(node: Node, staging: Path) -> list[str]:

@@ -13,6 +13,7 @@ from stages.common.digests import sha256_file
 from stages.common.labels import check_labels
 from stages.common.params import IngestParams, Source, TextSource
 from stages.common.schemas import Decontamination, RawRecords, Rejected
+from stages.common.shown import shown
 from stages.common.stage import Run, stage, write_json
 from stages.ingest.base_model import bring_model
 from stages.ingest.expansion import Limits
@@ -21,6 +22,8 @@ from stages.ingest.receive import Tables, receive
 from stages.ingest.records import check_splits, draw, map_labels, to_records, to_references, with_ids
 from stages.ingest.resources import bring_resources
 from stages.ingest.scratch import build_scratch_model
+
+REASONS_NAMED = 200  # in the manifest
 
 Receive = Callable[[TextSource], tuple[Tables, dict[str, object]]]
 
@@ -55,7 +58,7 @@ def main(run: Run[IngestParams]) -> None:
         "rows_read": read.height,
         "rows_kept": records.height,
         "rows_rejected": rejected.height,
-        "rejected_because": dict(because.iter_rows()),
+        "rejected_because": _commonest(because),
         "labels": dict(records["label"].drop_nulls().value_counts().sort("label").iter_rows()),
         "sources": sources,
         "decontaminate_against": reference_sources,
@@ -69,7 +72,14 @@ def main(run: Run[IngestParams]) -> None:
     counted = f"{read.height:,} rows read, {records.height:,} kept, {rejected.height:,} rejected"
     print(f"  {counted}; base model {run.params.base_model.origin}")
     for reason, count in because.head(5).iter_rows():
-        print(f"  rejected {count:,}: {reason}")
+        print(f"  rejected {count:,}: {shown(reason, 160)}")
+
+
+def _commonest(because: pl.DataFrame) -> dict[str, int]:
+    """Return reasons with their counts; the seldom ones, of which there may be thousands, in one entry."""
+    named = dict(because.head(REASONS_NAMED).iter_rows())
+    others = because.slice(REASONS_NAMED)
+    return named | ({f"{others.height} other reasons": others["count"].sum()} if others.height else {})
 
 
 def _records(sources: Sequence[Source], receive: Receive) -> tuple[pl.DataFrame, list[dict[str, object]]]:

@@ -11,6 +11,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_expo
 
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
+from stages.common.shown import shown as named
 from stages.ingest.progress import shown
 from stages.ingest.remote import RANGE_NOT_SATISFIABLE, Answer, Changed, ask, is_transient, reason_of, still
 
@@ -123,7 +124,8 @@ def _check_etag(expected: str | None, actual: str | None) -> None:
     if actual is None:
         raise AttuneError("the server gives it no ETag", "pin it by sha256 instead")
     raise AttuneError(
-        f"is not what params.yaml expects\n  expected ETag {_bare(expected)}\n  actual   ETag {_bare(actual)}",
+        "is not what params.yaml expects\n"
+        f"  expected ETag {_bare(expected)}\n  actual   ETag {named(_bare(actual), 160)}",
         "if the change is wanted, write the actual ETag into params.yaml",
     )
 

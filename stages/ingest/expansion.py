@@ -25,7 +25,8 @@ class Limits(NamedTuple):
 
 def of_the_disk(error: Exception) -> bool:
     """Tell a full or locked disk from damaged data, for which the libraries raise OSError too."""
-    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)  # EINVAL: an offset below zero
+    of_the_data = (None, errno.EINVAL, errno.ENAMETOOLONG)  # EINVAL: an offset below zero
+    return isinstance(error, OSError) and error.errno not in of_the_data
 
 
 class Allowance:

@@ -5,18 +5,19 @@ import os
 import subprocess
 import sys
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import ENAMETOOLONG
 from pathlib import Path
 
 from stages.common.digests import sha256_file
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
-from stages.ingest.archives import similar
+from stages.common.shown import shown
+from stages.ingest.archives import DAMAGE, similar
 from stages.ingest.download import download
-from stages.ingest.expansion import Allowance, Limits
+from stages.ingest.expansion import Allowance, Limits, of_the_disk
 from stages.ingest.hub import hub_file
 
 
@@ -63,8 +64,13 @@ def locate(source: TextSource, downloads: Path, unpacked: Path, limits: Limits) 
 
 
 def _in_inbox(file: Path) -> Path:
-    if file.is_file():
-        return file
+    try:
+        if file.is_file():
+            return file
+    except OSError as error:
+        if error.errno != ENAMETOOLONG:
+            raise
+        raise AttuneError(f"{shown(str(file), 160)}: no file has so long a name", "check the path") from None
     if file.is_dir():
         raise AttuneError(f"{file}: a folder, and a source is one file", "name a file in it")
     if file.exists():
@@ -125,7 +131,9 @@ def open_wheel(archive: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(archive) as wheel:
             yield wheel
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except DAMAGE as error:
+        if of_the_disk(error):
+            raise
         raise AttuneError(
             f"{archive.name} is damaged ({error})", f"remove {archive.parent} and run again: it is downloaded anew"
         ) from None

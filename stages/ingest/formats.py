@@ -12,10 +12,12 @@ import polars as pl
 
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
-from stages.ingest.expansion import Allowance, decompress
+from stages.common.shown import shown
+from stages.ingest.expansion import Allowance, decompress, of_the_disk
 
 LINE = "line"  # name of the only column of a plain text file
 ROWS_AT_A_TIME = 100_000
+CELL = 16  # bytes that polars needs for a text besides its characters
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,21 @@ class Reading:
     compression: str | None = None
     encoding: str = "utf-8"
     separator: str = ","
+    columns: tuple[str, ...] = ()  # the mapped ones: of a Parquet file no others are read
 
     @classmethod
     def of(cls, source: TextSource, origin: str | None = None) -> "Reading":
         """Return what a source's params say."""
-        return cls(origin or source.origin, source.file_format, source.compression, source.encoding, source.separator)
+        mapped = source.columns.model_dump(exclude_none=True)
+        columns = [*mapped.pop("extra", ()), *mapped.values()]
+        return cls(
+            origin or source.origin,
+            source.file_format,
+            source.compression,
+            source.encoding,
+            source.separator,
+            tuple(dict.fromkeys(columns)),
+        )
 
 
 def read_table(file: Path, source: Reading, allowance: Allowance) -> pl.DataFrame:
@@ -43,7 +55,7 @@ def read_table(file: Path, source: Reading, allowance: Allowance) -> pl.DataFram
     """
     data = decompress(file, source.compression, allowance) if source.compression else None
     if source.format == "parquet":
-        table = _parquet(file if data is None else io.BytesIO(data), source)
+        table = _parquet(file if data is None else data, source, allowance)
     else:
         text = _decode(file.read_bytes() if data is None else data, source)
         del data
@@ -177,15 +189,44 @@ def _without_surrogates(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _parquet(file: Path | io.BytesIO, source: Reading) -> pl.DataFrame:
+def _parquet(file: Path | bytes, source: Reading, allowance: Allowance) -> pl.DataFrame:
     try:
-        table = pl.read_parquet(file)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        simple = _simple_columns(file)
+        # Where a mapped one is missing, all are read: the message that follows names them.
+        names = list(source.columns) if source.columns and set(source.columns) <= set(simple) else simple
+        packed = _unpacked_size(file, set(names))
+        allowance.spend(packed)
+        table = pl.read_parquet(file, columns=names)
+    # A panic of polars' Rust code is no Exception; damaged bytes bring one about.
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and of_the_disk(error):
+            raise
+        reason = shown((str(error).splitlines() or [type(error).__name__])[0], 160)
         raise AttuneError(
             f"{source.origin}: not a readable Parquet file ({reason})", "write or copy it again"
         ) from None
-    without_text = (pl.Binary, pl.Object, pl.Duration)  # polars turns none of these into text
-    simple = [name for name, kind in table.schema.items() if not kind.is_nested() and kind not in without_text]
     # "" is null here as in every other format
-    return table.select(pl.col(name).cast(pl.String).replace("", None) for name in simple)
+    table = table.select(pl.col(name).cast(pl.String).replace("", None) for name in names)
+    texts = sum(table.select(pl.all().str.len_bytes().cast(pl.Int64).sum()).row(0)) if names else 0
+    allowance.spend(max(0, texts - packed))  # a text that many rows share is stored once
+    return table
+
+
+def _simple_columns(file: Path | bytes) -> list[str]:
+    """Return the names of the columns that can be given as text."""
+    without_text = (pl.Binary, pl.Object, pl.Duration)  # polars turns none of these into text
+    kinds = pl.read_parquet_schema(file)
+    return [name for name, kind in kinds.items() if not kind.is_nested() and kind not in without_text]
+
+
+def _unpacked_size(file: Path | bytes, names: set[str]) -> int:
+    """Return the bytes that columns need in memory, as the file's own account of itself says, before any is read."""
+    from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+
+    with ParquetFile(io.BytesIO(file) if isinstance(file, bytes) else file) as opened:
+        about = opened.metadata
+        size = about.num_rows * len(names) * CELL
+        for group in map(about.row_group, range(about.num_row_groups)):
+            columns = map(group.column, range(group.num_columns))
+            size += sum(column.total_uncompressed_size for column in columns if column.path_in_schema in names)
+    return size

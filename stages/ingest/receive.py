@@ -7,6 +7,7 @@ import polars as pl
 
 from stages.common.digests import sha256_file
 from stages.common.params import TextSource
+from stages.common.shown import shown
 from stages.ingest.archives import unpack
 from stages.ingest.expansion import Allowance, Limits
 from stages.ingest.fetch import licence_of, locate
@@ -29,7 +30,7 @@ def receive(source: TextSource, limits: Limits, downloads: Path, unpacked: Path)
         AttuneError: if the source cannot be had, is not what is expected, or cannot be read.
     """
     if source.sql:
-        table, digest = read_query(source)
+        table, digest = read_query(source, limits)
         return [(source.origin, table)], _entry(source, [table], sha256=digest)
     with tempfile.TemporaryDirectory(dir=unpacked) as folder:
         located = locate(source, downloads, Path(folder) / "wheel", limits)
@@ -40,7 +41,7 @@ def receive(source: TextSource, limits: Limits, downloads: Path, unpacked: Path)
             members.mkdir()
             found = unpack(located.file, source.stored, source.inside, members, allowance)
             place = source.origin.removesuffix(source.inside)
-            files = [(f"{place}{name}", file) for name, file in found]
+            files = [(f"{place}{shown(name, 160)}", file) for name, file in found]
         tables = []
         for name, file in files:
             allowance.origin = name

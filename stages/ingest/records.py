@@ -9,10 +9,12 @@ import polars as pl
 from stages.common.errors import AttuneError
 from stages.common.params import Source, TextSource
 from stages.common.schemas import SPLITS, Rejected
+from stages.common.shown import shown
 from stages.ingest.formats import LINE
 
 STAGE = "ingest"
 FIELDS = ("text", "text_pair", "label", "group", "split", "timestamp")
+MOST_SHOWN = 80  # characters of a label or a name in a message
 
 
 def to_records(table: pl.DataFrame, source: Source, file: str | None = None) -> pl.DataFrame:
@@ -43,7 +45,7 @@ def to_records(table: pl.DataFrame, source: Source, file: str | None = None) -> 
     if records["text"].is_null().all():
         raise AttuneError(
             f"{where}: {wanted['text']!r} is empty in all {records.height} rows",
-            f"map text to the column that holds it; there are: {', '.join(table.columns)}",
+            f"map text to the column that holds it; there are: {_listed(table.columns)}",
         )
     return records
 
@@ -78,7 +80,7 @@ def _column_hint(column: str, columns: list[str]) -> str:
         return f"did you mean {close[0]!r}?"
     if len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
         return f"the only column is {columns[0]!r}: set separator to the one the file uses"
-    return f"the columns are: {', '.join(columns[:20])}"
+    return f"the columns are: {_listed(columns[:20])}"
 
 
 def with_ids(records: pl.DataFrame) -> pl.DataFrame:
@@ -100,12 +102,12 @@ def with_ids(records: pl.DataFrame) -> pl.DataFrame:
 def map_labels(records: pl.DataFrame, labels: dict[str, str] | None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the records with labels mapped, and the rejected rows: those whose label is not in the map.
 
-    Rows with no label at all pass: `clean` rejects them as unlabelled.
+    A label of blanks alone is none. Rows with no label at all pass: `clean` rejects them as unlabelled.
 
     Raises:
         AttuneError: if not one label is in the map, or a key of the map looks like a misspelt label.
     """
-    records = records.with_columns(pl.col("label").str.strip_chars())
+    records = records.with_columns(pl.col("label").str.strip_chars().replace("", None))
     if labels is None:
         return records, Rejected.empty()
     known = pl.col("label").is_null() | pl.col("label").is_in(list(labels))
@@ -113,7 +115,7 @@ def map_labels(records: pl.DataFrame, labels: dict[str, str] | None) -> tuple[pl
     if kept["label"].drop_nulls().is_empty():
         found = records["label"].drop_nulls().unique().sort().to_list()[:10]
         raise AttuneError(
-            f"ingest.labels maps {', '.join(labels)}, but the data holds {', '.join(found) or 'no labels'}",
+            f"ingest.labels maps {', '.join(labels)}, but the data holds {_listed(found) or 'no labels'}",
             "make the map's keys the labels as they stand in the data, or leave ingest.labels out",
         )
     unmapped = unknown["label"].unique().sort().to_list()
@@ -122,10 +124,14 @@ def map_labels(records: pl.DataFrame, labels: dict[str, str] | None) -> tuple[pl
         close = get_close_matches(raw.casefold(), near, n=1, cutoff=0.75)
         if close:
             raise AttuneError(
-                f"ingest.labels maps {raw!r}, which no row has; the data holds {near[close[0]]!r}, which is not mapped",
-                f"did you mean {near[close[0]]!r}? If not, leave {raw!r} out",
+                f"ingest.labels maps {raw!r}, which no row has; "
+                f"the data holds {_shown(near[close[0]])!r}, which is not mapped",
+                f"did you mean {_shown(near[close[0]])!r}? If not, leave {raw!r} out",
             )
-    reason = pl.format("label {} is not in ingest.labels", pl.col("label"))
+    reason = pl.format(
+        "label {} is not in ingest.labels",
+        pl.col("label").replace_strict({label: _shown(label) for label in unmapped}, return_dtype=pl.String),
+    )
     return kept.with_columns(pl.col("label").replace(labels)), Rejected.of(unknown, STAGE, "unmapped_label", reason)
 
 
@@ -154,9 +160,17 @@ def check_splits(records: pl.DataFrame) -> pl.DataFrame:
     records = records.with_columns(split=names)
     wrong = records.filter(pl.col("split").is_not_null() & ~pl.col("split").is_in(SPLITS))
     if not wrong.is_empty():
-        values = ", ".join(wrong["split"].unique().sort().to_list()[:5])
+        values = _listed(wrong["split"].unique().sort().to_list()[:5])
         raise AttuneError(
             f"{wrong['source'][0]}: the split column holds {values} in {wrong.height} rows",
             f"it may hold {', '.join(SPLITS)} or nothing; or leave columns.split out",
         )
     return records
+
+
+def _shown(label: str) -> str:
+    return shown(label, MOST_SHOWN)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(_shown, names))

@@ -2,11 +2,13 @@
 
 import re
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import IO, Any
 from urllib.parse import urlsplit
 
 from stages.common.errors import AttuneError
 from stages.common.params.places import PROTOCOLS
+from stages.common.shown import shown
 
 PARTIAL_CONTENT, NOT_MODIFIED, RANGE_NOT_SATISFIABLE = 206, 304, 416
 CONNECT_TIMEOUT, SILENCE_TIMEOUT = 30, 60  # seconds; a long download is no fault, a silent one is
@@ -156,9 +158,19 @@ def reason_of(error: BaseException) -> str:
         case aiohttp.NonHttpUrlClientError() | aiohttp.RedirectClientError():
             return "it leads on to something that is no web address"
         case aiohttp.ClientResponseError():
-            return f"{error.status} {error.message}".strip()[:200]
+            return _status(error.status)
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
+            return "the connection broke off"  # their own texts can hold what the server sent
         case TimeoutError():
             return "no answer in time"
     told = (str(error).splitlines() or [""])[0]
     told = re.sub(r"[a-z][a-z0-9+.-]*://\S+", "(address)", told, flags=re.IGNORECASE)
-    return f"{type(error).__name__}: {told[:200]}" if told else type(error).__name__
+    return f"{type(error).__name__}: {shown(told, 200)}" if told else type(error).__name__
+
+
+def _status(status: int) -> str:
+    """Return a status and its usual words: the server's own could repeat the address, with its signature."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"status {status}"

@@ -16,11 +16,13 @@ import polars as pl
 
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
+from stages.ingest.expansion import Allowance, Limits
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
 ROWS_AT_A_TIME = 10_000
+CELL = 16  # bytes that polars needs for a text besides its characters
 CONNECT_TIMEOUT = 30  # seconds
 
 # Said to each new connection, before any transaction begins. What is not listed here is opened as it is; nothing is
@@ -31,17 +33,19 @@ READ_ONLY = {
     "mariadb": "SET SESSION TRANSACTION READ ONLY",
     "oracle": "SET TRANSACTION READ ONLY",
 }
+UNLESS_TOLD = Limits()
 SQLITE_ALLOWED = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
 
 
-def read_query(source: TextSource) -> tuple[pl.DataFrame, str]:
+def read_query(source: TextSource, limits: Limits = UNLESS_TOLD) -> tuple[pl.DataFrame, str]:
     """Return the rows of a query, all columns as text, and a SHA-256 of them.
 
     A database gives rows in any order; here they are sorted, so that the same rows are the same bytes.
 
     Raises:
         AttuneError: if the variable is not set, the database cannot be reached, or the query fails, would write, gives
-            no row, two columns of one name, or bytes that are no text. No message holds the address or its password.
+            no row, two columns of one name, bytes that are no text, or more than `limits` allow. No message holds the
+            address or its password.
     """
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -54,6 +58,11 @@ def read_query(source: TextSource) -> tuple[pl.DataFrame, str]:
         )
     try:
         url = make_url(given)
+        if url.get_dialect().is_async:
+            raise AttuneError(
+                f"{source.origin}: {source.sql} names an asynchronous driver ({url.drivername})",
+                f"name one that waits for its answers, or none: {url.get_backend_name()}://…",
+            )
         engine = _engine(url)
     except NoSuchModuleError:
         raise AttuneError(
@@ -65,13 +74,13 @@ def read_query(source: TextSource) -> tuple[pl.DataFrame, str]:
         raise AttuneError(
             f"{source.origin}: the database's driver is not installed", f"pip install '{driver}'"
         ) from None
-    except (ArgumentError, ValueError):
+    except (ArgumentError, ValueError, TypeError):
         raise AttuneError(
             f"{source.origin}: {source.sql} holds no database address",
             "write it as dialect://user:password@host/database, special marks of the password as %40 and the like",
         ) from None
     with _told(source, url):
-        table = _rows(engine, source)
+        table = _rows(engine, source, Allowance(limits.max_expanded_mb, source.origin))
     if table.is_empty():
         raise AttuneError(f"{source.origin}: the query gives no rows", "try it with a client of the database")
     table = table.sort(table.columns, nulls_last=True)
@@ -81,7 +90,7 @@ def read_query(source: TextSource) -> tuple[pl.DataFrame, str]:
     return table, digest.hexdigest()
 
 
-def _rows(engine: "Engine", source: TextSource) -> pl.DataFrame:
+def _rows(engine: "Engine", source: TextSource, allowance: Allowance) -> pl.DataFrame:
     """Read chunk by chunk: a server-side cursor where the driver has one, and text packed by polars here."""
     chunks: list[pl.DataFrame] = []
     with engine.connect() as connection:
@@ -100,6 +109,8 @@ def _rows(engine: "Engine", source: TextSource) -> pl.DataFrame:
             columns = {
                 name: _column([row[at] for row in rows], source.origin, name, read) for at, name in enumerate(names)
             }
+            texts = sum(len(text.encode()) for column in columns.values() for text in column if text)
+            allowance.spend(texts + CELL * len(rows) * len(names))
             chunks.append(pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String)))
             read += len(rows)
         connection.rollback()
@@ -194,4 +205,10 @@ def _told(source: TextSource, url: "URL") -> Iterator[None]:
         raise AttuneError(
             f"{source.origin}: the database says: {line}",
             f"check the query, and the address in {source.sql}; the database is opened for reading alone",
+        ) from None
+    except (ValueError, TypeError, OSError) as error:
+        # A driver that an odd address or row trips up; its words could hold the address.
+        raise AttuneError(
+            f"{source.origin}: the database cannot be reached or read ({type(error).__name__})",
+            f"check the address in {source.sql}: its host, its file, its options",
         ) from None

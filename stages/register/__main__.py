@@ -7,7 +7,7 @@ from pathlib import Path
 from stages.common.errors import AttuneError
 from stages.common.params import RegisterParams
 from stages.common.params.model import ChampionGate
-from stages.common.schemas import CleanRecords, Predictions
+from stages.common.schemas import AugmentedRecords, CleanRecords, Predictions
 from stages.common.stage import Run, stage, write_json
 from stages.register import gates
 from stages.register.card import model_card
@@ -40,7 +40,9 @@ def main(run: Run[RegisterParams]) -> None:
         print(f"  {verdict.line()}", flush=True)
 
     manifest, cleaned = run.input("data/raw/manifest.json"), run.input("reports/clean.json")
-    card = model_card(run.all_params, metrics, verdicts, manifest, cleaned)
+    train = AugmentedRecords.read(run.input("data/augmented/train.parquet"))
+    made = dict(train["method"].drop_nulls().value_counts().sort("method").iter_rows())
+    card = model_card(run.all_params, metrics, verdicts, manifest, cleaned, made)
     run.output("reports/model_card.md").write_text(card, encoding="utf-8")
     champion_gate = gate.model_dump() if gate else None
     reported = [verdict.as_report() for verdict in verdicts]

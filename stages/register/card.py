@@ -25,7 +25,7 @@ Predicts one of {labels} for a text. Fine-tuned ({strategy}) from {base}.
 |---|---|{label_rule}|
 {splits}
 
-{sources}
+{augmented}{sources}
 
 {kept} of {read} rows read reached a split; the others are listed with their reasons in `data/raw/rejected.parquet` and
 `data/clean/rejected.parquet`. {grouped}
@@ -59,7 +59,14 @@ In brackets: {confidence:g}% bootstrap interval.
 """
 
 
-def model_card(params: Params, metrics: Mapping[str, Any], verdicts: Sequence[Verdict], raw: Path, clean: Path) -> str:
+def model_card(
+    params: Params,
+    metrics: Mapping[str, Any],
+    verdicts: Sequence[Verdict],
+    raw: Path,
+    clean: Path,
+    made: Mapping[str, int],
+) -> str:
     """Return the card as Markdown with the metadata block of the Hugging Face Hub.
 
     Args:
@@ -68,6 +75,7 @@ def model_card(params: Params, metrics: Mapping[str, Any], verdicts: Sequence[Ve
         verdicts: of the gates.
         raw: `data/raw/manifest.json`.
         clean: `reports/clean.json`.
+        made: rows that augmentation added to train, by method.
     """
     manifest, cleaned = (json.loads(path.read_text(encoding="utf-8")) for path in (raw, clean))
     labels = list(metrics["per_class"])
@@ -83,6 +91,7 @@ def model_card(params: Params, metrics: Mapping[str, Any], verdicts: Sequence[Ve
             f"| {name} | {split['rows']} | " + " | ".join(str(split["labels"].get(label, 0)) for label in labels) + " |"
             for name, split in cleaned["splits"].items()
         ),
+        augmented=_augmented(made),
         sources="\n".join(
             f"- {_code(source['origin'])}, licence: {_cell(source['licence'] or 'not stated')}, "
             f"SHA-256 `{source['sha256']}`"
@@ -104,6 +113,11 @@ def model_card(params: Params, metrics: Mapping[str, Any], verdicts: Sequence[Ve
         settings="\n".join(f"- `{key}`: {value}" for key, value in finetune.items()),
         max_length=params.tokenize.max_length,
     )
+
+
+def _augmented(made: Mapping[str, int]) -> str:
+    listed = ", ".join(f"{rows} by {name.replace('_', ' ')}" for name, rows in made.items())
+    return f"Train grew by {sum(made.values())} rows that augmentation made: {listed}.\n\n" if made else ""
 
 
 def _score_line(name: str, values: Mapping[str, Any]) -> str:

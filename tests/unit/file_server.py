@@ -18,6 +18,7 @@ class Manners:
     modified: str | None = None
     ranges: bool = True  # answers to Range
     if_range: bool = True  # minds If-Range
+    reason: str | None = None  # in place of the status's usual words
     failures: list[int] = field(default_factory=list)  # statuses of the next answers
     cuts: list[int] = field(default_factory=list)  # bytes after which the next answers break off
     before_cut: Callable[[int], object] = bool  # waits until so many bytes have been taken
@@ -88,7 +89,7 @@ def serving(**manners: Any) -> Iterator[FileServer]:
                 self.close_connection = True
 
         def _head(self, status: int, headers: dict[str, str]) -> None:
-            self.send_response(status)
+            self.send_response(status, how.reason)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()

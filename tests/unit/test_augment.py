@@ -19,6 +19,7 @@ from stages.augment.methods.balance import to_fill_up
 from stages.augment.methods.deletion import random_deletion
 from stages.augment.methods.punctuation import MARKS, punctuation_insertion
 from stages.augment.methods.swap import random_swap
+from stages.augment.words import joined, split
 from stages.common.near_duplicates import jaccard, shingles
 from stages.common.schemas import AugmentedRecords, CleanRecords
 
@@ -90,6 +91,19 @@ def test_texts_without_spaces_are_taken_apart_by_character() -> None:
     assert " " not in inserted
 
 
+def test_numbers_and_latin_words_stay_whole_in_a_text_without_spaces() -> None:
+    text = "花60元,在Café看3.5小时don't"
+    assert split(text) == (["花", "60", "元", ",", "在", "Café", "看", "3.5", "小", "时", "don't"], "")
+    for seed in range(20):
+        made = rewrite(text, "random_swap", 0.5, seed)
+        assert all(unit in made for unit in ("60", "Café", "3.5", "don't"))
+
+
+@given(st.text(max_size=30))
+def test_a_text_taken_apart_is_whole_when_put_together(text: str) -> None:
+    assert joined(*split(text)) == text
+
+
 @pytest.mark.parametrize("method", LIGHT)
 @pytest.mark.parametrize("text", ["Great", "好", "x"])
 def test_one_word_is_enough_for_every_method(method: str, text: str) -> None:
@@ -102,11 +116,11 @@ def test_one_word_is_enough_for_every_method(method: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("method", "made"),
     [
-        ("random_deletion", ["a quiet film with great and a weak ending", "这常看很喜欢", "eat"]),
-        ("random_swap", ["a quiet great with and actors film weak a ending", "这部喜电非常欢看影很我好", "Gtaer"]),
+        ("random_deletion", ["a quiet film with great and a weak ending", "这常看很喜欢", "Great"]),
+        ("random_swap", ["a quiet great with and actors film weak a ending", "这部喜电非常欢看影很我好", "Great"]),
         (
             "punctuation_insertion",
-            ["a ; quiet film ? with great actors and a weak ending", "这部电影非常好看;我很喜欢", ",Gr,eat"],
+            ["a ; quiet film ? with great actors and a weak ending", "这部电影非常好看;我很喜欢", "?Great"],
         ),
     ],
 )

@@ -134,6 +134,14 @@ def test_the_classifier_says_nothing_of_labels_it_has_not_learnt() -> None:
     assert chances[1] == 1.0
 
 
+def test_more_labels_than_a_classifier_bears_are_said_to_be_unchecked(capsys: pytest.CaptureFixture[str]) -> None:
+    known = pl.Series([f"text {at}" for at in range(501)])
+    own = pl.Series(["label 7"])
+    labels, chances = likeliest_labels(known, "label " + pl.Series(range(501)).cast(pl.String), known[:1], own, 1)
+    assert (labels.to_list(), chances.to_list()) == (["label 7"], [1.0])
+    assert "no new row is held against its label" in capsys.readouterr().out
+
+
 TEXTS = st.one_of(
     st.sampled_from(
         ["a great film about thing 0", HELD_OUT["text"][0], "an awful film", "a new one", "ok", "这部电影"]

@@ -23,6 +23,7 @@ SYNSETS = [
     ("noun", {"hush": 0, "quiet": 0}),
     ("noun", {"not": 5, "knot": 5}),
     ("verb", {"watch": 10, "view": 5, "look_on": 4}),
+    ("adj", {"paid": 3, "nonrecreational": 0}),
     ("adj", {"great": 80}),
     ("adj", {"great": 20, "outstanding": 1}),
     ("adj", {"two": 5, "ii": 1}),
@@ -35,7 +36,9 @@ ANYTHING = st.lists(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_wordnet(tmp_path_factory.mktemp("wordnet") / "dict", SYNSETS, {"men": "man", "gentlemen": "gentleman"})
+    made = write_wordnet(tmp_path_factory.mktemp("wordnet") / "dict", SYNSETS, {"men": "man", "gentlemen": "gentleman"})
+    (made / "verb.exc").write_text("paid pay\nviews view\n")
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +83,7 @@ def test_a_form_in_s_gets_a_synonym_in_s(look, word: str, made: set[str]) -> Non
 
 
 @pytest.mark.parametrize(
-    "word", ["men", "watched", "watching", "Film", "FILM", "not", "two", "2", "film's", "film-like", "电"]
+    "word", ["men", "paid", "watched", "watching", "Film", "FILM", "not", "two", "2", "film's", "film-like", "电"]
 )
 def test_other_forms_names_numbers_and_negations_stay(look, word: str) -> None:  # type: ignore[no-untyped-def]
     assert set(drawn(look, word, 50)) == {word}
@@ -136,8 +139,31 @@ def test_files_that_are_no_dictionary_are_refused(tmp_path: Path) -> None:
         dictionary(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["data.noun", "index.noun", "cntlist.rev"])
+@pytest.mark.parametrize("harm", ["cut", "emptied", "binary", "no utf-8", "no numbers"])
+@pytest.mark.filterwarnings("ignore:No WordNet synset")
+def test_a_damaged_dictionary_is_named_and_never_a_traceback(tmp_path: Path, name: str, harm: str) -> None:
+    made = write_wordnet(tmp_path / "dict", SYNSETS, {"men": "man"})
+    whole = (made / name).read_bytes()
+    harmed = {
+        "cut": whole[: len(whole) // 4],
+        "emptied": b"",
+        "binary": bytes(range(128, 256)) * 40,
+        "no utf-8": whole.replace(b"film", b"f\xff\xfem"),
+        "no numbers": whole.replace(b" 0", b" zz"),
+    }
+    (made / name).write_bytes(harmed[harm])
+    try:
+        dictionary(made)("film")
+    except AttuneError as error:
+        assert str(made) in error.what
+    else:  # nothing there is wrong: an index or list of counts may as well be short
+        assert name != "data.noun" and harm not in ("binary", "no utf-8")
+
+
 @pytest.mark.skipif(not Path("/usr/share/wordnet/index.noun").exists(), reason="Debian's wordnet-base is not installed")
 def test_debians_package_is_read_as_it_is() -> None:
     look = dictionary(Path("/usr/share/wordnet"))
     assert set(drawn(look, "movies")) <= {"films", "pictures", "pics", "flicks"}
+    assert set(drawn(look, "paid")) == {"paid"}
     assert "funny" not in drawn(look, "funny")

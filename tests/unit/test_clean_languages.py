@@ -46,7 +46,7 @@ def test_a_text_in_another_language_goes_and_the_reason_names_it(
 
 
 @pytest.mark.parametrize(
-    "text", ["123", "!!!", "5/10 :-)", "👍", "ok", "lol", "Sehr gut", "Bon appetit", "Wow. Wow. Wow."]
+    "text", ["123", "!!!", "5/10 :-)", "👍", "ok", "lol", "Sehr gut", "haha haha haha", "Wow. Wow. Wow.", "好看"]
 )
 def test_short_unsure_and_letterless_texts_stay(records_of: Records, text: str) -> None:
     assert languages_out(records_of, ["en"], text) == []
@@ -57,7 +57,9 @@ def test_cantonese_is_chinese(records_of: Records) -> None:
 
 
 def test_min_confidence_decides_what_is_sure(records_of: Records) -> None:
-    assert len(languages_out(records_of, ["en"], "Sehr gut", sure=0.3)) == 1
+    unsure = "Das war sehr gut"
+    assert len(languages_out(records_of, ["en"], unsure, sure=0.3)) == 1
+    assert languages_out(records_of, ["en"], unsure, sure=0.99) == []
     assert languages_out(records_of, ["en"], GERMAN, sure=1.0) == []
 
 

@@ -1,5 +1,7 @@
 """Personal data are masked; numbers that are nobody's stay."""
 
+from datetime import date, timedelta
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from stages.clean.steps import pii
 from stages.clean.steps.pii import luhn
+from stages.common.params.clean import Pii
 
 ALL = ("email", "phone", "card")
 
@@ -27,6 +30,10 @@ def masked(text: str, region: str | None = None, kinds: tuple[str, ...] = ALL) -
         ("2 4111 1111 1111 1111 2029", "2 [CARD] 2029"),
         ("call +49 30 901820 or +1 (650) 253-0000 x12!", "call [PHONE] or [PHONE]!"),
         ("+4915112345678", "[PHONE]"),
+        (
+            "ａｎｎ＠ｍａｉｌ．ｏｒｇ, ４１１１ １１１１ １１１１ １１１１, ＋４９ ３０ ９０１８２０",
+            "[EMAIL], [CARD], [PHONE]",
+        ),
     ],
 )
 def test_personal_data_give_way_to_a_mark(text: str, hidden: str) -> None:
@@ -78,6 +85,71 @@ def test_dates_prices_years_and_order_numbers_are_nobodys(text: str, region: str
     assert masked(text, region) == text
 
 
+@pytest.mark.parametrize("region", ["DE", "AT", "US", "GB", "FR", "NL", "IN", "CN"])
+@pytest.mark.parametrize("form", ["%d.%m.%Y", "%d. %m. %Y", "%d-%m-%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y-%m-%d", "%Y/%m/%d"])
+@pytest.mark.parametrize("time", ["", " 12:30", ", 9:05", "T12:30:45.123456+00:00", " - 31.12.2029", " um 12:30"])
+def test_no_day_of_a_year_is_a_phone_number(region: str, form: str, time: str) -> None:
+    days = [f"Am {date(2026, 1, 1) + timedelta(at):{form}}{time}" for at in range(0, 365, 5)]
+    assert pii.mask(pl.Series(days), ALL, region).to_list() == days
+
+
+@pytest.mark.parametrize(
+    ("text", "region", "hidden"),
+    [
+        ("Am 03.05.2026 um 12:30 unter 030 901820", "DE", "Am 03.05.2026 um 12:30 unter [PHONE]"),
+        ("03.05.2026 12:30 030 901820 03.05.2026", "DE", "03.05.2026 12:30 [PHONE] 03.05.2026"),
+        ("2026-05-03 (650) 253-0000, 05/03/2026", "US", "2026-05-03 [PHONE], 05/03/2026"),
+        ("06.12.05.20.24 et 06.12.05.2024", "FR", "[PHONE] et [PHONE]"),
+        ("+49 30 12.05.2024 and +49 30 901820 12.05.2024", None, "[PHONE] and [PHONE] 12.05.2024"),
+    ],
+)
+def test_a_phone_number_beside_a_date_is_found(text: str, region: str | None, hidden: str) -> None:
+    assert masked(text, region) == hidden
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("call (212) 555-0147.", "call [PHONE]."),
+        ("(212) 555-0147 (650) 253-0000 on 05/03/2026 12:30", "[PHONE] on 05/03/2026 12:30"),
+        ("01 23 45 67 89 oder 030/90 18 20, 50 € bis 03.05.2026", "[PHONE] oder [PHONE], 50 € bis 03.05.2026"),
+        ("电话138-1234-5678联系 a@b.example", "电话[PHONE]联系 [EMAIL]"),
+        ("２０２６－０５－０３ １２：３０ （２１２） ５５５－０１４７", "２０２６－０５－０３ １２：３０ [PHONE]"),
+        ("paid 50 € 212 555 0147", "paid 50 € [PHONE]"),
+    ],
+)
+def test_on_a_page_any_phone_number_is_masked_without_a_country(text: str, hidden: str) -> None:
+    assert pii.mask_text(text, None) == hidden
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-01-15 12:30:45, 15.01.2024 10:30, 10/12/2023 and 1. 5. 2026",
+        "$1,299,000, EUR 1.234.567,89, 612 345 678,00 € and 100.200.300 USD",
+        "1 234 567 people, 12.345.678, 3.1415926535, 1999-2004, 2001 2002 2003",
+        "5 7 9 8 10 9 7 8 of 10, 650-253, v 1.2.3, order 6502530000",
+    ],
+)
+def test_on_a_page_dates_amounts_and_counts_stay(text: str) -> None:
+    assert pii.mask_text(text, None) == text
+
+
+def test_texts_themselves_keep_what_only_looks_like_a_phone_number() -> None:
+    assert masked("call (212) 555-0147", None) == "call (212) 555-0147"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("UK", "did you mean GB?"), ("de", "did you mean DE"), ("USA", "did you mean US"), ("XX", "such as US, DE or CN")],
+)
+def test_a_country_without_phone_numbers_is_refused(code: str, said: str) -> None:
+    with pytest.raises(ValueError, match="is no country that phone numbers are known of") as caught:
+        Pii(phone_region=code)
+    assert said in str(caught.value)
+    assert Pii(phone_region="GB").phone_region == "GB"
+
+
 def test_only_what_is_asked_for_is_masked() -> None:
     text = "a@b.example, 4111 1111 1111 1111, +1 650 253 0000"
     assert masked(text, kinds=()) == text
@@ -95,7 +167,21 @@ def test_the_check_digit_finds_every_wrong_digit(payload: int) -> None:
 
 
 PIECES = st.sampled_from(
-    [*"0123456789 -().+/", "+49 ", "+1 ", "650", "253-0000", "030 ", "138", " x", "ext. ", "a", "，"]
+    [
+        *"0123456789 -().+/",
+        "+49 ",
+        "+1 ",
+        "650",
+        "253-0000",
+        "030 ",
+        "138",
+        " x",
+        "ext. ",
+        "a",
+        "，",
+        "03.05.2026",
+        " 12:30",
+    ]
 )
 
 

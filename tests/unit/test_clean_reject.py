@@ -130,13 +130,20 @@ def test_near_duplicates_name_the_row_that_stays_and_how_near_it_is(records_of: 
     records = records_of(
         [
             {"id": "a", "text": "a long enough sentence about a film that was good"},
-            {"id": "b", "text": "a long enough sentence about a film that was good!"},
+            {"id": "b", "text": "a long enough sentence about a film that was good!", "label": "negative"},
             {"id": "c", "text": "something else altogether"},
         ]
     )
     kept, out = near_duplicate(records, 0.8, 5, 128)
     assert kept["id"].to_list() == ["a", "c"]
     assert out.select("id", "reason").rows() == [("b", "near-duplicate of a (similarity 0.98)")]
+
+
+def test_a_near_duplicate_with_another_label_is_told(records_of: Records) -> None:
+    texts = ["a long enough sentence about a film that was good", "a long enough sentence about a film that was good!"]
+    records = records_of([{"text": texts[0], "label": "bad"}, {"text": texts[1], "label": "good"}])
+    _, out = near_duplicate(records, 0.8, 5, 128)
+    assert out["reason"].to_list() == ["near-duplicate of row000000 (similarity 0.98), which has another label: bad"]
 
 
 def test_a_row_near_a_rejected_row_alone_may_stay(records_of: Records) -> None:

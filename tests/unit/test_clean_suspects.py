@@ -174,6 +174,22 @@ def test_where_nothing_can_be_learnt_nobody_is_suspected(train: list[dict[str, s
     assert find_suspects(splits, LabelIssues(min_confidence=0.0), seed=13).equals(Suspects.empty())
 
 
+def test_many_labels_take_fewer_words_and_too_many_are_said_to_be_unchecked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, _ = flipped(opinions(400), 0.1)
+    every = find_suspects(into_splits(rows), LabelIssues(min_confidence=0.0), seed=13)
+    monkeypatch.setattr("stages.clean.suspects.WEIGHTS", 60)
+    fewer = find_suspects(into_splits(rows), LabelIssues(min_confidence=0.0), seed=13)
+    assert fewer.height > 0
+    assert not fewer.equals(every)
+    many = rows.with_columns(label=pl.format("label {}", pl.int_range(pl.len()) // 2))
+    monkeypatch.setattr("stages.clean.suspects.MOST_LABELS", 100)
+    capsys.readouterr()
+    assert find_suspects(into_splits(many), LabelIssues(), seed=13).equals(Suspects.empty())
+    assert "no label is checked" in capsys.readouterr().out
+
+
 def test_off_looks_at_nothing() -> None:
     rows, _ = flipped(opinions(200), 0.2)
     assert find_suspects(into_splits(rows), LabelIssues(action="off"), seed=13).equals(Suspects.empty())

@@ -55,7 +55,7 @@ def test_added_removed_relabelled_and_moved_rows_are_told_apart() -> None:
     assert found["Relabelled: 1"] == [["b", "train", "x", "y"]]
     assert found["Moved to another split: 1"] == [["c", "test", "train", "y"]]
     assert found["Splits"] == [
-        # split, old, new, added, removed, relabelled, moved here, moved away
+        # split, old, new, added, removed, relabelled, in, out
         ["train", "3", "4", "1", "1", "1", "1", "0"],
         ["validation", "1", "0", "0", "1", "0", "0", "0"],
         ["test", "1", "1", "1", "0", "0", "0", "1"],
@@ -211,6 +211,30 @@ def test_without_arguments_the_folder_is_compared_with_head(repository: Reposito
         repository.write(HEAD)
 
 
+def test_rows_whose_fold_alone_changed_are_listed(repository: Repository, compare: Any) -> None:
+    def folded(fold: int | None) -> Version:
+        rows = HEAD.rows.with_columns(fold=pl.when(pl.col("id") == "a").then(fold).cast(pl.Int16))
+        return Version("folds", rows, HEAD.rejected)
+
+    repository.write(folded(1))
+    try:
+        told = compare()[1]  # HEAD has no such column
+        both = compare("workspace", "workspace")[1]
+    finally:
+        repository.write(HEAD)
+    assert "hold the same data" in told
+    assert "hold the same data" in both
+    assert by_title(data_changes(folded(1), folded(None), 5))["Another fold: 1"] == [["a", "train", "1", ""]]
+
+
+def test_headings_stay_whole_on_a_narrow_terminal(compare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    heading = next(line for line in compare("HEAD~1", "workspace")[1].splitlines() if "removed" in line)
+    assert [part.strip() for part in heading.split("┃")[1:-1]] == [
+        *("split", "HEAD~1", "workspace", "added", "removed", "relabelled", "in", "out")
+    ]
+
+
 def test_the_markdown_file_is_a_report_in_which_data_stay_data(
     repository: Repository, compare: Any, tmp_path: Path
 ) -> None:
@@ -231,9 +255,15 @@ def test_the_markdown_file_is_a_report_in_which_data_stay_data(
 @pytest.mark.parametrize(
     ("revisions", "expected"),
     [
-        (["nope"], "'nope' is no Git revision here"),
-        (["HEAD~9"], "'HEAD~9' is no Git revision here"),
-        (["HEAD", "--", "-x"], "'-x' is no Git revision here"),
+        (["nope"], "'nope' is no commit here"),
+        (["HEAD~9"], "'HEAD~9' is no commit here"),
+        (["HEAD", "--", "-x"], "'-x' is no commit here"),
+        (["--", "--upload-pack=ls"], "'--upload-pack=ls' is no commit here"),
+        (["HEAD^{tree}"], "'HEAD^{tree}' is no commit here"),
+        (["HEAD:dvc.yaml"], "'HEAD:dvc.yaml' is no commit here"),
+        ([""], "'' is no commit here"),
+        (["\udcff"], r"'\udcff' is no commit here"),
+        (["\x1b[31m"], r"'\x1b[31m' is no commit here"),
         (["HEAD~2"], "HEAD~2 has no data/clean/train.parquet\n  → take a revision whose dvc.lock lists it"),
     ],
 )
@@ -282,7 +312,7 @@ def test_missing_files_and_folders_without_git_are_named(
     assert main(["workspace"]) == 1
     assert "data/clean/train.parquet is missing\n  → make it with `make run`" in capsys.readouterr().err
     assert main([]) == 1
-    assert "is no Git revision here" in capsys.readouterr().err
+    assert "is no commit here" in capsys.readouterr().err
 
 
 def test_it_runs_as_a_program(repository: Repository) -> None:

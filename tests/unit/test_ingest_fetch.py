@@ -63,6 +63,11 @@ def test_a_missing_file_and_an_empty_inbox_say_to_copy_it_there(project: Project
         locate(Source(path=path, **MAPPED), tmp_path, tmp_path)
 
 
+def test_a_name_longer_than_any_file_has_is_told(project: Project, tmp_path: Path) -> None:
+    with pytest.raises(AttuneError, match="no file has so long a name"):
+        locate(Source(path=f"data/inbox/{'a' * 5000}.csv", **MAPPED), tmp_path, tmp_path)
+
+
 def test_a_folder_where_a_file_should_be_is_told(project: Project, tmp_path: Path) -> None:
     project.file("data/inbox/rows.csv/inner.csv", b"x")
     with pytest.raises(AttuneError, match=r"rows.csv: a folder, and a source is one file"):
@@ -144,12 +149,18 @@ def test_a_member_unlike_any_other_says_how_to_list_the_wheel(put_wheel: PutWhee
         locate(wheel_source("reviews/table.parquet"), downloads, tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["no zip at all", "a wrong checksum"])
+@pytest.mark.parametrize("damage", ["no zip at all", "a wrong checksum", "broken lzma"])
 def test_a_damaged_wheel_is_told_with_what_to_remove(put_wheel: PutWheel, tmp_path: Path, damage: str) -> None:
     downloads = put_wheel("reviews==1.0", {})
     (archive,) = (downloads / "reviews==1.0").glob("*.whl")
     if damage == "no zip at all":
         archive.write_bytes(b"<html>502 Bad Gateway</html>")
+    elif damage == "broken lzma":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as wheel:
+            wheel.writestr("reviews/rows.csv", ROWS * 99)
+        data = archive.read_bytes()
+        start = data.index(b"rows.csv") + len("rows.csv") + 4  # behind the version and the length of LZMA's properties
+        archive.write_bytes(data[:start] + b"\xff" * 9 + data[start + 9 :])
     else:
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as wheel:
             wheel.writestr("reviews/rows.csv", ROWS)

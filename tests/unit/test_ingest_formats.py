@@ -310,6 +310,35 @@ def test_a_file_that_is_no_parquet_file_is_an_error(tmp_path: Path, content: byt
     assert fault(tmp_path, "a.parquet", content).startswith("data/inbox/a.parquet: not a readable Parquet file")
 
 
+def test_a_parquet_file_with_a_byte_changed_is_read_or_the_fault_told(tmp_path: Path) -> None:
+    whole = parquet_of(pl.DataFrame(TABLE))
+    told = 0
+    for at in range(0, len(whole), 3):
+        try:
+            read(tmp_path, "a.parquet", whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        except AttuneError:  # anything else, a panic of polars' too, fails here
+            told += 1
+    assert told
+
+
+@pytest.mark.parametrize(("text", "rows"), [("a", 400_000), ("long " * 2_000, 2_000)])
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_many_equal_rows_of_a_small_parquet_file_end_at_the_limit(
+    tmp_path: Path, text: str, rows: int, packed: str
+) -> None:
+    content = parquet_of(pl.DataFrame({"text": [text], "label": ["x"]}).select(pl.all().repeat_by(rows).explode()))
+    assert len(content) < 100_000
+    said = fault(tmp_path, f"a.parquet{packed}", PACKERS[packed](content))
+    assert "unpacks to more than 8 MiB" in said
+    assert "ingest.max_expanded_mb" in said
+    assert read(tmp_path, "a.parquet", content, megabytes=64).height == rows
+
+
+def test_columns_of_a_parquet_file_that_are_not_mapped_are_not_read(tmp_path: Path) -> None:
+    big = pl.DataFrame(TABLE).with_columns(other=pl.lit("x" * 9_000_000))
+    assert read(tmp_path, "a.parquet", parquet_of(big)).columns == ["text", "label"]
+
+
 # ── properties ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 # \r is left out: a CSV file cannot tell it from a line end unless it is quoted, and csv.writer does quote it.

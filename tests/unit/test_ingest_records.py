@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_project import Project
+from small_project import SCRATCH, Project
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
@@ -295,3 +295,36 @@ def test_a_misspelt_key_of_the_label_map_is_an_error_and_a_superfluous_one_is_no
         map_labels(records, {"Lob": "good", "tadel": "bad"})
     kept, rejected = map_labels(records, {"lob": "good", "tadel": "bad", "99": "other"})
     assert (kept.height, rejected.height) == (6, 3)
+
+
+def test_a_label_of_blanks_is_none() -> None:
+    records = with_ids(to_records(TABLE.with_columns(stars=pl.Series(["5", " \t"])), source()))
+    for labels in (None, {"5": "good"}):
+        kept, rejected = map_labels(records, labels)
+        assert kept["label"].to_list() == ["good" if labels else "5", None]
+        assert rejected.is_empty()
+
+
+def test_labels_without_number_make_no_manifest_without_end(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strange = [f"{at}\x1b[31m\n" + "x" * 5000 for at in range(300)]
+    rows = [{"text": f"text {at}", "label": "ab"[at % 2]} for at in range(6)]
+    rows += [{"text": f"strange {at}", "label": label} for at, label in enumerate(strange)]
+    project.file("data/inbox/a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    mapped = {"columns": {"text": "text", "label": "label"}}
+    sources = [{"path": "data/inbox/a.jsonl", **mapped}]
+    project.params(ingest={"sources": sources, "labels": {"a": "A", "b": "B"}, "base_model": {"scratch": SCRATCH}})
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    because = json.loads((project.root / "data/raw/manifest.json").read_text())["rejected_because"]
+    assert len(because) == 201
+    assert because["100 other reasons"] == 100
+    assert sum(because.values()) == 300
+    assert max(map(len, because)) < 120
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert max(map(len, said.splitlines())) < 200
+    rejected = Rejected.read(project.root / "data/raw/rejected.parquet")
+    assert sorted(rejected["label"]) == sorted(label.strip() for label in strange), "there they are whole"

@@ -15,6 +15,7 @@ from postgres import PASSWORD, running_postgres
 from stages.common.errors import AttuneError
 from stages.common.params import Source, TextSource
 from stages.ingest import sql
+from stages.ingest.expansion import Limits
 from stages.ingest.sql import read_query
 
 VARIABLE = "ATTUNE_TEST_DB"
@@ -304,3 +305,31 @@ def test_a_server_that_cannot_be_reached_is_told(monkeypatch: pytest.MonkeyPatch
     pytest.importorskip("psycopg")
     monkeypatch.setenv(VARIABLE, "postgresql://reader:hunter2@127.0.0.1:1/db")
     assert "the database says: " in fault(reading("SELECT 1 AS body"))
+
+
+# ── traps ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_query_without_end_ends_at_the_limit(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, sqlite)
+    with sqlalchemy.create_engine(sqlite).begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE VIEW endless AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"
+        )
+    with pytest.raises(AttuneError, match=r"more than 1 MiB\n.*ingest.max_expanded_mb"):
+        read_query(reading("SELECT x AS body, 1 AS stars FROM endless"), Limits(max_expanded_mb=1))
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("postgresql://reader:hunter2@a..b/reviews", "cannot be reached"),
+        ("postgresql+asyncpg://reader:hunter2@localhost/reviews", "asynchronous driver"),
+        ("sqlite:////tmp/hunter2\udcff.db", "cannot be reached"),
+    ],
+)
+def test_an_address_that_no_driver_understands_is_told_without_it(
+    address: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, address)
+    assert told in fault(reading("SELECT body, stars FROM reviews"))

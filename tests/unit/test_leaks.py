@@ -56,6 +56,29 @@ def test_a_group_torn_by_the_official_split_is_counted_and_warned_of() -> None:
     ]
 
 
+def test_a_split_by_time_that_groups_made_impure_is_warned_of() -> None:
+    rows = [
+        {
+            "text": f"text {at} of the group {group}",
+            "group": f"g{group}",
+            "timestamp": f"2024-0{1 + at}-0{1 + group}",
+            "label": "xy"[(at + group) % 2],
+        }
+        for group in range(8)
+        for at in range(6)
+    ]
+    params = CleanParams(split={"by": "time"})
+    splits = split_records(make_records(rows), params.split, 13)
+    newest = splits["train"]["timestamp"].max()
+    older = splits["test"].filter(pl.col("timestamp") < newest).height
+    warnings = split_report(splits, params, 13)["warnings"]
+    assert older
+    assert any(f"test: {older} of {splits['test'].height} rows are older than the newest" in told for told in warnings)
+
+    alone = split_records(make_records(rows).with_columns(group=pl.lit(None, pl.String)), params.split, 13)
+    assert not any("older" in told for told in split_report(alone, params, 13)["warnings"])
+
+
 def test_names_of_groups_are_masked_and_cannot_command_a_terminal() -> None:
     row = {"text": "a text", "group": "me@example.org \x1b[2J"}
     splits = splits_of(train=[row], test=[{**row, "text": "quite another"}])

@@ -31,6 +31,7 @@ def test_each_rejected_row_stands_in_the_ledger_with_stage_rule_and_reason(recor
         "text": "no",
         "label": "positive",
         "source": "tests",
+        "extra": None,
     }
 
 
@@ -143,5 +144,5 @@ def test_a_message_about_a_contract_shows_no_text_of_the_data(records_of: Record
 
 
 def test_an_empty_table_of_rejected_rows_has_the_columns_of_a_full_one() -> None:
-    assert Rejected.empty().columns == ["id", "stage", "rule", "reason", "text", "label", "source"]
+    assert Rejected.empty().columns == ["id", "stage", "rule", "reason", "text", "label", "source", "extra"]
     assert set(Rejected.empty().dtypes) == {pl.String}

@@ -46,7 +46,13 @@ def interval(value: float) -> dict[str, float]:
     }
 
 
-def card(folder: Path, labels: list[str], licence: str | None = "Apache 2.0", **given_params: Any) -> str:
+def card(
+    folder: Path,
+    labels: list[str],
+    licence: str | None = "Apache 2.0",
+    made: dict[str, int] | None = None,
+    **given_params: Any,
+) -> str:
     one = {"precision": 0.9, "recall": 0.8, "f1": 0.85, "support": 40}
     metrics = {
         "rows": 80,
@@ -65,7 +71,7 @@ def card(folder: Path, labels: list[str], licence: str | None = "Apache 2.0", **
         Verdict("minimum accuracy", 0.9, 0.8, True, "accuracy 0.9000 is at least 0.8000"),
         Verdict("champion", 0.9, 0.95, False, "macro_f1 0.9000 is under 0.9500"),
     ]
-    return model_card(params(**given_params), metrics, verdicts, raw, clean)
+    return model_card(params(**given_params), metrics, verdicts, raw, clean, made or {})
 
 
 def shown(text: str) -> list[Any]:
@@ -159,3 +165,9 @@ def test_the_hub_can_read_the_metadata(tmp_path: Path) -> None:
     data = ModelCard(card(tmp_path, ["bad", "good"])).data
     assert data.library_name == "transformers"
     assert data.pipeline_tag == "text-classification"
+
+
+def test_rows_that_augmentation_made_are_told(tmp_path: Path) -> None:
+    assert "Train grew" not in card(tmp_path, ["bad", "good"])
+    told = card(tmp_path, ["bad", "good"], made={"random_swap": 40, "synonyms": 2})
+    assert "Train grew by 42 rows that augmentation made: 40 by random swap, 2 by synonyms." in told

@@ -138,6 +138,14 @@ def test_a_fault_the_user_can_mend_is_told_without_a_traceback(
     assert "Traceback" not in said
 
 
+def test_a_fault_told_in_the_terminal_commands_it_nothing(framed: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    def body(run: Run[IngestParams]) -> None:
+        raise AttuneError("a.csv: the column \x1b[2J\udcff\u202e\n  and another line", "mend it")
+
+    assert execute(body) == 1
+    assert "column ⟨U+001B⟩[2J⟨U+DCFF⟩⟨U+202E⟩\n  and another line\n  → mend it\n" in capsys.readouterr().err
+
+
 def test_a_bug_is_told_with_its_traceback(framed: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(lambda run: print(1 // 0)) == 1
     said = capsys.readouterr().err

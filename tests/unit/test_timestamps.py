@@ -35,6 +35,7 @@ def time_of(text: str | None) -> datetime | None:
         ("1556886615", "2019-05-03T12:30:15"),
         ("1556886615.25", "2019-05-03T12:30:15.250000"),
         ("1556886615250", "2019-05-03T12:30:15.250000"),
+        ("2013200000", "2033-10-17T22:13:20"),  # month 32: no date
         ("999999999", "2001-09-09T01:46:39"),
     ],
 )
@@ -63,6 +64,11 @@ def test_a_clear_time_is_read_as_utc(text: str, expected: str) -> None:
         "٢٠١٩",
         "2019-05-03\n2019-05-04",
         "nan",
+        "20240503123015",  # Unix milliseconds of the year 2611, or a date with its time of day
+        "202405031230",
+        "2024050312",
+        "9999-12-31T23:59:59-18:00",  # the year 10000
+        "0001-01-01T00:00:00+18:00",
     ],
 )
 def test_what_is_unclear_is_not_guessed(text: str | None) -> None:

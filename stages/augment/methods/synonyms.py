@@ -59,7 +59,7 @@ def dictionary(folder: Path) -> Look:
     Returns:
         A function from a word to its senses, each with how often it was met and its synonyms, none of them a name. A
         word has senses in its base form, or as a plural or third person in -s, where the synonyms get their -s, too.
-        Other forms (went, better) have none: a text would not stay grammatical.
+        Other forms (went, better, paid) have none, whatever else they may be: a text would not stay grammatical.
 
     Raises:
         AttuneError: if a file is missing or is not what WordNet has there.
@@ -74,19 +74,37 @@ def dictionary(folder: Path) -> Look:
         reader = _reader(folder)
     except Exception as error:
         raise AttuneError(
-            f"ingest.resources.wordnet: the dictionary cannot be read ({type(error).__name__}: {error})",
+            f"ingest.resources.wordnet: the dictionary cannot be read: {folder} ({type(error).__name__}: {error})",
             "copy the folder again",
         ) from None
-    irregular = {line.split()[-1] for line in (folder / "noun.exc").read_text(encoding="utf-8").splitlines() if line}
+    exceptions = {part: _exceptions(folder / f"{part}.exc") for part in PARTS}
+    irregular = {base for _, base in exceptions["noun"]}
+    # "paid" is an adjective, too, but mostly the past of "pay", and only a parser could tell.
+    forms = {form for listed in exceptions.values() for form, base in listed if form not in (base, _s_form(base))}
 
     @cache
     def look(word: str) -> list[tuple[int, Weighted]]:
-        senses = [sense for synset in reader.synsets(word) if (sense := _sense(synset, word, irregular)) is not None]
+        if word in forms:
+            return []
+        try:
+            found = [_sense(synset, word, irregular) for synset in reader.synsets(word)]
+        except Exception as error:  # NLTK trusts the files: anything from an index error to bad UTF-8
+            raise AttuneError(
+                f"ingest.resources.wordnet: {folder} is damaged at the word {word!r} ({type(error).__name__})",
+                "copy the folder again",
+            ) from None
+        senses = [sense for sense in found if sense is not None]
         if not any(count for count, _ in senses):  # never met in SemCor: the senses still stand in order
             return [(1, names) for _, names in senses[:1]]
         return senses
 
     return look
+
+
+def _exceptions(file: Path) -> list[tuple[str, str]]:
+    """Return irregular forms with each of their base forms."""
+    lines = map(str.split, file.read_text(encoding="utf-8").splitlines())
+    return [(line[0], base) for line in lines for base in line[1:]]
 
 
 def _reader(folder: Path) -> Any:

@@ -8,21 +8,23 @@ have no such form, and stay.
 import re
 from collections.abc import Sequence
 from typing import get_args
+from unicodedata import normalize
 
 import polars as pl
 
 from stages.clean.steps.selection import change_each, change_where
 from stages.common.params.clean import PiiKind
 
-# Latin letters alone: Chinese puts no blank between an address and the word before it.
-EMAIL = r"[\p{Latin}0-9._%+'-]*[\p{Latin}0-9_%+-]@(?:[\p{Latin}0-9](?:[\p{Latin}0-9-]*[\p{Latin}0-9])?\.)+\p{Latin}{2,}"
+# Latin letters alone: Chinese puts no blank between an address and the word before it. Also in full width.
+LETTER = r"\p{Latin}0-9０-９"
+EMAIL = rf"[{LETTER}._%+'．-]*[{LETTER}_%+-][@＠](?:[{LETTER}](?:[{LETTER}-]*[{LETTER}])?[.．])+\p{{Latin}}{{2,}}"
 
 # In one piece, or in the groups that are printed on cards: 4-4-4-4, 4-4-4-4-3, 4-6-5, 4-6-4.
-CARD_LIKE = r"[0-9]{14}|[0-9]{4}[ -][0-9]{4}"
+CARD_LIKE = r"[0-9０-９]{14}|[0-9０-９]{4}[ -][0-9０-９]{4}"
 NUMBER = re.compile(
-    r"(?<![+0-9])"
-    r"(?:[0-9]{14,19}|[0-9]{4}([ -])(?:[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1[0-9]{3})?|[0-9]{6}\1[0-9]{4,5}))"
-    r"(?![0-9])"
+    r"(?<![+0-9０-９])"
+    r"(?:D{14,19}|D{4}([ -])(?:D{4}\1D{4}\1D{4}(?:\1D{3})?|D{6}\1D{4,5}))".replace("D", "[0-9０-９]")
+    + r"(?![0-9０-９])"
 )
 CARD = re.compile(
     r"4[0-9]{15}(?:[0-9]{3})?"  # Visa
@@ -41,6 +43,30 @@ ORDER = re.compile(
     re.IGNORECASE,
 )
 
+# Dates are no parts of phone numbers, unless digits stand before or behind with a dot, a hyphen or a slash between.
+DAY, MONTH, YEAR = r"(?:0?[1-9]|[12][0-9]|3[01])", r"(?:0?[1-9]|1[0-2])", r"(?:19|20)[0-9]{2}"
+ONE_DATE = "(?:" + "|".join(
+    rf"{DAY}{mark}{MONTH}{mark}{YEAR}|{MONTH}{mark}{DAY}{mark}{YEAR}|{YEAR}{mark}{MONTH}{mark}{DAY}"
+    for mark in (r"\. ?", "-", "/")
+) + ")"  # fmt: skip
+DATE = re.compile(
+    rf"(?<![0-9])(?<![0-9][./-]){ONE_DATE}(?: ?[-–] ?{ONE_DATE})?(?![0-9]|[./-][0-9])"
+    r"(?:(?:T|,? )[0-2]?[0-9]:[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]+)?)?(?:[+-][0-9]{2}:?[0-9]{2})?(?![0-9]))?"
+)
+BEGUN = re.compile(r"\+(?:[ ()./-]*[0-9]){1,7}[ ()./-]*$")  # an international number that is not whole yet
+NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+NO_DIGIT = "\0"  # stands where a date is while phone numbers are looked for
+
+# For pages only: digits in groups, as phone numbers of any country are written, and amounts, which look alike.
+GROUPS = re.compile(r"(?<![A-Za-z0-9_])[+(]{0,2}[0-9]+(?:[ ().\-\u2010-\u2013/]{1,3}[0-9]+)+")
+CURRENCY = r"(?:[$€£¥₹]|\b(?:EUR|USD|GBP|CHF|CNY|RMB|JPY|INR|Rs)\b)"
+SUM = r"[0-9]{1,3}(?:[., ][0-9]{3})*(?:[.,][0-9]{2})?"
+AMOUNT = re.compile(
+    rf"{CURRENCY}\.? ?{SUM}(?![0-9]|[ .-][0-9])|(?<![0-9])(?<![0-9][ .-]){SUM} ?{CURRENCY}"
+    r"|(?<![0-9])(?<![0-9][ .()/-])(?:[1-9][0-9]?(?:[. ][0-9]{3}){2,}(?:[.,][0-9]{2})?|(?:0|[1-9][0-9]*)\.[0-9]+"
+    rf"|{YEAR}(?:[ -]{YEAR})+)(?![0-9]|[ .()/-]{{1,3}}[0-9])"
+)
+
 
 def mask(texts: pl.Series, kinds: Sequence[str], phone_region: str | None) -> pl.Series:
     """Mask what is asked for.
@@ -51,7 +77,7 @@ def mask(texts: pl.Series, kinds: Sequence[str], phone_region: str | None) -> pl
         phone_region: country (ISO 3166) whose national numbers count; null: numbers with + and country code alone.
     """
     if "email" in kinds:
-        at = texts.str.contains("@", literal=True)
+        at = texts.str.contains("[@＠]")
         texts = change_where(texts, at, lambda some: some.str.replace_all(EMAIL, "[EMAIL]"))
     if "card" in kinds:  # before phones, which could be parts of them
         texts = change_each(texts, texts.str.contains(CARD_LIKE), _mask_cards)
@@ -62,9 +88,22 @@ def mask(texts: pl.Series, kinds: Sequence[str], phone_region: str | None) -> pl
 
 
 def mask_text(text: str, phone_region: str | None) -> str:
-    """Mask everything there is a rule for in one text."""
+    """Mask everything there is a rule for in one text that goes onto a page, which may end up in Git.
+
+    Without a country, that is also whatever looks like a phone number of any: seven digits or more in groups (of two
+    digits or more in the mean), which are no date, amount or years.
+    """
     masked: str = mask(pl.Series([text]), get_args(PiiKind), phone_region)[0]
-    return masked
+    if phone_region:
+        return masked
+    searched = AMOUNT.sub(_hidden, _without_dates(masked))
+    parts, done = [], 0
+    for found in GROUPS.finditer(searched):
+        groups = re.findall("[0-9]+", found[0])
+        if sum(map(len, groups)) >= max(7, 2 * len(groups)):
+            parts += [masked[done : found.start()], "[PHONE]"]
+            done = found.end()
+    return "".join([*parts, masked[done:]])
 
 
 def _mask_cards(text: str) -> str:
@@ -72,7 +111,7 @@ def _mask_cards(text: str) -> str:
 
 
 def _mask_card(found: re.Match[str]) -> str:
-    digits = re.sub("[ -]", "", found[0])
+    digits = normalize("NFKC", re.sub("[ -]", "", found[0]))
     return "[CARD]" if CARD.fullmatch(digits) and luhn(digits) else found[0]
 
 
@@ -86,9 +125,22 @@ def _mask_phones(text: str, region: str | None) -> str:
     from phonenumbers import Leniency, PhoneNumberMatcher
 
     parts, done = [], 0
-    for found in PhoneNumberMatcher(text, region, leniency=Leniency.VALID):
+    for found in PhoneNumberMatcher(_without_dates(text), region, leniency=Leniency.VALID):
         if found.raw_string.isdigit() and ORDER.search(text, max(0, found.start - 40), found.start):
             continue  # bare digits after "order no." and the like
         parts += [text[done : found.start], "[PHONE]"]
         done = found.end
     return "".join([*parts, text[done:]])
+
+
+def _without_dates(text: str) -> str:
+    """Return a text of the same length without dates and the times behind them, full-width marks and digits folded."""
+    text = text.translate(NARROW)
+    return DATE.sub(
+        lambda found: found[0] if BEGUN.search(text, max(0, found.start() - 40), found.start()) else _hidden(found),
+        text,
+    )
+
+
+def _hidden(found: re.Match[str]) -> str:
+    return NO_DIGIT * len(found[0])

@@ -1,6 +1,7 @@
 """The `clean` section: repair, rejection, deduplication, suspects, split, report."""
 
 import re
+from difflib import get_close_matches
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -30,8 +31,14 @@ def _language(code: str) -> str:
 
 
 def _region(code: str) -> str:
-    if not re.fullmatch(r"[A-Z]{2}", code):
-        raise ValueError("must be an ISO 3166 code of two capital letters, such as US, DE or CN")
+    from phonenumbers import SUPPORTED_REGIONS
+
+    if code not in SUPPORTED_REGIONS:
+        near = ["GB"] if code == "UK" else get_close_matches(code.upper(), sorted(SUPPORTED_REGIONS))
+        raise ValueError(
+            "is no country that phone numbers are known of"
+            + (f"; did you mean {' or '.join(near)}?" if near else ": name an ISO 3166 code such as US, DE or CN")
+        )
     return code
 
 

@@ -139,9 +139,10 @@ class Params(Section):
             known.add("suspect")
         unknown = [name for name in self.evaluate.slices.columns if name not in known]
         if unknown:
+            flag, extra = "set clean.label_issues.action: flag", "add it to columns.extra of a source"
             raise ValueError(
                 f"evaluate.slices.columns names {unknown[0]!r}, which the records do not have "
-                f"(they have {', '.join(sorted(known))}): add it to columns.extra of a source"
+                f"(they have {', '.join(sorted(known))}): {flag if unknown[0] == 'suspect' else extra}"
             )
         if self.clean.split.by == "time" and not any(source.columns.timestamp for source in self.ingest.sources):
             raise ValueError("clean.split.by is time, but no source has columns.timestamp")
@@ -155,15 +156,18 @@ class Params(Section):
 
     def _check_resources(self) -> None:
         augment, resources = self.augment, self.ingest.resources
-        synonyms = augment.synonyms.share > 0 or (augment.balance.target > 0 and augment.balance.method == "synonyms")
+        balance = augment.balance.target > 0 and augment.balance.method == "synonyms"
         for wanted, method, resource, given in (
-            (synonyms, "synonyms", "wordnet", resources.wordnet),
+            (augment.synonyms.share > 0, "synonyms", "wordnet", resources.wordnet),
+            (balance, "balance with method: synonyms", "wordnet", resources.wordnet),
             (augment.contextual.share > 0, "contextual", "masked_lm", resources.masked_lm),
             (augment.back_translation.share > 0, "back_translation", "translation", resources.translation),
         ):
             if wanted and given is None:
                 raise ValueError(
-                    f"augment.{method} is on, but ingest.resources.{resource} does not say where its data comes from"
+                    f"augment.{method} is on, but ingest.resources.{resource} does not say where its data comes from: "
+                    "see docs/augment.md"
+                    "see docs/augment.md"
                 )
 
     def section(self, name: str) -> Section:
