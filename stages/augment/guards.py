@@ -8,6 +8,7 @@ from stages.augment.label_check import likeliest_labels
 from stages.common.ledger import Ledger
 from stages.common.near_duplicates import nearest_among
 from stages.common.params import AugmentParams
+from stages.common.texts import whole_text
 
 NUM_PERM = 128
 
@@ -32,12 +33,12 @@ def guards(train: pl.DataFrame, held_out: pl.DataFrame, params: AugmentParams, s
 
     def equal_to_a_training_text(made: pl.DataFrame) -> Parted:
         """The method changed nothing, or hit upon what is there already."""
-        known = _whole_texts(made).is_in(_whole_texts(train).implode())
+        known = whole_text(made).is_in(whole_text(train).implode())
         return _part(made, known, pl.lit("a training row has the same text"))
 
     def equal_to_another_new_text(made: pl.DataFrame) -> Parted:
         """Two methods, or two turns of one, made the same of a text; the first stays."""
-        return _part(made, ~_whole_texts(made).is_first_distinct(), pl.lit("another new row has the same text"))
+        return _part(made, ~whole_text(made).is_first_distinct(), pl.lit("another new row has the same text"))
 
     def near_a_held_out_text(made: pl.DataFrame) -> Parted:
         """The model would be scored on what it has nearly seen."""
@@ -53,7 +54,7 @@ def guards(train: pl.DataFrame, held_out: pl.DataFrame, params: AugmentParams, s
 
 def near_held_out(made: pl.DataFrame, held_out: pl.DataFrame, threshold: float) -> Parted:
     """Part off the rows whose text and second text together equal or nearly equal those of a held-out row."""
-    texts, others = _whole_texts(made), _whole_texts(held_out)
+    texts, others = whole_text(made), whole_text(held_out)
     found, similarity = nearest_among(texts, others, threshold, shingle_size(others), NUM_PERM)
     reason = pl.format("similarity {} to a validation or test row", pl.Series("similarity", similarity).round(2))
     return _part(made, pl.Series(found >= 0, dtype=pl.Boolean), reason)
@@ -63,7 +64,7 @@ def without_their_label(made: pl.DataFrame, train: pl.DataFrame, min_probability
     """Part off the rows to which the classifier gives another label, or their own with too little probability."""
     if made.is_empty():
         return made, made.with_columns(reason=pl.lit(None, pl.String))
-    labels, of_own = likeliest_labels(_whole_texts(train), train["label"], _whole_texts(made), made["label"], seed)
+    labels, of_own = likeliest_labels(whole_text(train), train["label"], whole_text(made), made["label"], seed)
     reason = pl.format("a classifier gives it {} (its own label: {})", labels, of_own.round(2))
     return _part(made, (labels != made["label"]) | (of_own < min_probability), reason)
 
@@ -72,11 +73,6 @@ def shingle_size(texts: pl.Series) -> int:
     """Return how many characters a shingle has: fewer where most texts are of a script without spaces."""
     spaced = texts.str.contains(" ", literal=True).mean()
     return 5 if spaced is None or spaced > 0.5 else 3  # type: ignore[operator]
-
-
-def _whole_texts(rows: pl.DataFrame) -> pl.Series:
-    """Text and second text as one, as `clean` compares them."""
-    return rows.select(pl.concat_str("text", "text_pair", separator="\n", ignore_nulls=True)).to_series()
 
 
 def _part(rows: pl.DataFrame, out: pl.Series, reason: pl.Expr) -> Parted:

@@ -2,9 +2,10 @@
 
 import polars as pl
 
-from stages.clean.reject import Parted, full_text
+from stages.clean.reject import Parted
 from stages.common.near_duplicates import nearest_among
 from stages.common.params.clean import NearDuplicates
+from stages.common.texts import whole_text
 
 
 def contaminated(records: pl.DataFrame, against: pl.DataFrame, near: NearDuplicates) -> Parted:
@@ -17,7 +18,7 @@ def contaminated(records: pl.DataFrame, against: pl.DataFrame, near: NearDuplica
     """
     listed = against.drop_nulls("text").group_by(pl.col("text").str.to_lowercase()).agg(pl.col("source").min())
     listed = listed.sort("text")  # so that neither match nor reason depends on the order of the rows
-    texts = full_text(records)
+    texts = whole_text(records)
     keys = pl.DataFrame({"text": texts.str.replace_all("\n", " ", literal=True).str.to_lowercase()})
     rows = keys.with_row_index("at").join(listed, on="text", how="left", maintain_order="left").drop("text")
     nearest = _nearest(texts, rows["source"].is_null(), listed, near)

@@ -10,10 +10,10 @@ from typing import Any
 
 import polars as pl
 
-from stages.clean.reject import Parted, full_text
-from stages.clean.suspects import UNSPACED
+from stages.clean.reject import Parted
 from stages.common.errors import AttuneError
 from stages.common.params.clean import Languages
+from stages.common.texts import UNSPACED, whole_text
 
 # What the classifier tells apart and ISO 639-1 does not: Cantonese and Wu, Egyptian and Moroccan Arabic.
 PART_OF = {"yue": "zh", "wuu": "zh", "arz": "ar", "ary": "ar", "nn": "no", "nb": "no"}
@@ -43,7 +43,7 @@ def other_language(records: pl.DataFrame, languages: Languages) -> Parted:
         )
     reasons = pl.concat(
         [pl.Series("reason", dtype=pl.String)]
-        + [_reasons(full_text(batch), keep, languages.min_confidence) for batch in records.iter_slices(BATCH)]
+        + [_reasons(whole_text(batch), keep, languages.min_confidence) for batch in records.iter_slices(BATCH)]
     )
     foreign = reasons.is_not_null()
     return records.filter(~foreign), records.with_columns(reason=reasons).filter(foreign)

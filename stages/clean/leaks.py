@@ -11,6 +11,7 @@ from stages.common.near_duplicates import nearest_among
 from stages.common.params.clean import CleanParams, NearDuplicates
 from stages.common.schemas import SPLITS
 from stages.common.shown import Mask, shown
+from stages.common.texts import same_text_key, whole_text
 
 ROWS = 50_000  # of each split that are compared for near-duplicates; of more, so many are drawn
 LABELS = 200  # listed, the commonest; the others are counted together
@@ -114,27 +115,24 @@ def _shared(
 
 def _equal(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
     """Return the pairs of ids whose texts are the same but for case; hashes first, to hold no second copy of them."""
-    alike = one.select("id", key=_key().hash()).join(other.select(key=_key().hash(), other="id"), on="key")
-    known = one.join(alike, on="id", how="semi").select("id", _key())
+    alike = one.select("id", key=same_text_key().hash()).join(
+        other.select(key=same_text_key().hash(), other="id"), on="key"
+    )
+    known = one.join(alike, on="id", how="semi").select("id", key=same_text_key())
     return (
         other.join(alike, left_on="id", right_on="other", how="semi")
-        .select(_key(), other="id")
+        .select(key=same_text_key(), other="id")
         .join(known, on="key")
         .select("id", "other")
         .sort("id", "other")
     )
 
 
-def _key() -> pl.Expr:
-    whole = pl.concat_str(pl.col("text"), pl.col("text_pair").fill_null(""), separator="\x1f").str.to_lowercase()
-    return whole.alias("key")
-
-
 def _near(one: pl.DataFrame, other: pl.DataFrame, near: NearDuplicates, seed: int) -> dict[str, Any]:
     """Look in `one` for the nearest text of each of `other`."""
     known, new = _drawn(one, seed), _drawn(other, seed)
     position, similarity = nearest_among(
-        _whole(new), _whole(known), near.threshold, near.shingle_size, near.num_perm, seed + 2
+        whole_text(new), whole_text(known), near.threshold, near.shingle_size, near.num_perm, seed + 2
     )
     found = np.flatnonzero(position >= 0)
     worst = found[np.argsort(-similarity[found], kind="stable")][:EXAMPLES]
@@ -152,10 +150,6 @@ def _drawn(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
     if rows.height <= ROWS:
         return rows
     return rows[np.sort(np.random.default_rng(seed).choice(rows.height, ROWS, replace=False))]
-
-
-def _whole(rows: pl.DataFrame) -> pl.Series:
-    return rows.select(pl.concat_str("text", "text_pair", separator="\n", ignore_nulls=True)).to_series()
 
 
 def _out_of_time(splits: dict[str, pl.DataFrame]) -> list[str]:

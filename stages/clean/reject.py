@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from stages.common.near_duplicates import thin_out
+from stages.common.texts import same_text_key, whole_text
 
 Parted = tuple[pl.DataFrame, pl.DataFrame]
 Rule = Callable[[pl.DataFrame], Parted]
@@ -64,7 +65,7 @@ def exact_duplicate(records: pl.DataFrame) -> Parted:
 def near_duplicate(records: pl.DataFrame, threshold: float, shingle_size: int, num_perm: int) -> Parted:
     """Nearly the same text as a row that stays, so that no two kept rows nearly equal each other."""
     order = precedence(records)
-    twin, similarity = thin_out(full_text(records).gather(order), threshold, shingle_size, num_perm)
+    twin, similarity = thin_out(whole_text(records).gather(order), threshold, shingle_size, num_perm)
     ids = records["id"].gather(order)
     found = pl.DataFrame({"id": ids, "_twin": twin, "_similarity": similarity}).filter(pl.col("_twin") >= 0)
     labels = records["label"].gather(order)
@@ -84,13 +85,6 @@ def precedence(records: pl.DataFrame) -> pl.Series:
     return records.select(pl.arg_sort_by(SPLIT_WEIGHT, "id")).to_series()
 
 
-def full_text(records: pl.DataFrame) -> pl.Series:
-    """Return the text of each row, with the second one of a pair on a line of its own."""
-    if records["text_pair"].null_count() == records.height:
-        return records["text"]
-    return records.select(pl.concat_str("text", "text_pair", separator="\n", ignore_nulls=True)).to_series()
-
-
 def _part(records: pl.DataFrame, out: pl.Expr, reason: pl.Expr) -> Parted:
     marked = records.with_columns(_out=out.fill_null(False))
     kept, rejected = marked.filter(~pl.col("_out")).drop("_out"), marked.filter("_out").drop("_out")
@@ -105,9 +99,8 @@ def _by_text(records: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         starts: int64, where in `rows` each text begins.
     """
     keys = [np.empty(records.height, dtype=np.uint64) for _ in range(2)]  # 128 bits: no two texts share them
-    text = pl.concat_str(pl.col("text"), pl.col("text_pair").fill_null(""), separator="\x1f").str.to_lowercase()
     for start in range(0, records.height, BATCH):
-        texts = records.slice(start, BATCH).select(text).to_series()
+        texts = records.slice(start, BATCH).select(same_text_key()).to_series()
         for seed, key in enumerate(keys):
             key[start : start + len(texts)] = texts.hash(seed).to_numpy()
     rows = np.lexsort(keys)

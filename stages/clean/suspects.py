@@ -17,12 +17,11 @@ from stages.clean.units import lot
 from stages.common.errors import AttuneError
 from stages.common.params.clean import LabelIssues
 from stages.common.schemas import SPLITS, Suspects
+from stages.common.texts import is_unspaced
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-# The tfidf baseline of stages/evaluate answers the same question: where no blanks part words, characters are read.
-UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 MARK = r'"suspect":(?:null|"(?:[^"\\]|\\.)*")'
 WEIGHTS = 500_000  # labels × features of the classifier at most: its time and memory go with them
 MOST_LABELS = 500  # with more, few rows are left for each, and probabilities of all labels for all rows fill the memory
@@ -140,8 +139,11 @@ def _features(texts: pl.Series, train: np.ndarray, labels: int) -> csr_matrix | 
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     known = texts.filter(train)
-    unspaced = known.str.count_matches(UNSPACED).sum() > known.str.len_chars().sum() / 5
-    kind = {"analyzer": "char", "ngram_range": (1, 3)} if unspaced else {"token_pattern": r"\w+", "ngram_range": (1, 2)}
+    kind = (
+        {"analyzer": "char", "ngram_range": (1, 3)}
+        if is_unspaced(known)
+        else {"token_pattern": r"\w+", "ngram_range": (1, 2)}
+    )
     least = 2 if len(known) >= MANY else 1
     most = min(200_000, WEIGHTS // labels)
     vectorizer = TfidfVectorizer(**kind, sublinear_tf=True, min_df=least, max_features=most)

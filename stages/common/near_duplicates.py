@@ -277,6 +277,8 @@ def _match(
     place = np.arange(len(text)) - np.searchsorted(text, text)
     for start, end in TRIES:
         now = (place >= start) & (place < end) & (position[text] == NONE)
+        if not now.any():
+            continue
         found = _compared(text[now], other[now], texts, others, own.shingle_size)
         near = found >= threshold
         _take_best(position, similarity, text[now][near], other[now][near], found[near])
@@ -307,7 +309,7 @@ def _for_each(fill: Callable[[slice], None], portions: Iterator[slice]) -> None:
 
 
 def _bytes(texts: pl.Series, rows: Bits) -> Bits:
-    return texts.str.len_bytes().to_numpy()[rows].astype(np.int64)
+    return texts.gather(rows).str.len_bytes().to_numpy().astype(np.int64)
 
 
 def _portions(lengths: Bits, most: int) -> Iterator[slice]:

@@ -9,9 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-WORD = r"\w+"  # one letter is a word, too
+from stages.common.texts import is_unspaced
 
-UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+WORD = r"\w+"  # one letter is a word, too
 
 
 def majority(train: np.ndarray, rows: int) -> np.ndarray:
@@ -22,7 +22,7 @@ def majority(train: np.ndarray, rows: int) -> np.ndarray:
 def tfidf(train: pl.DataFrame, actual: np.ndarray, test: pl.DataFrame) -> np.ndarray:
     """TF-IDF of words and word pairs (characters where there are no spaces) and logistic regression."""
     texts = _texts(train)
-    spaced = sum(" " in text for text in texts) > len(texts) / 2 and not _in_unspaced_script(texts)
+    spaced = sum(" " in text for text in texts) > len(texts) / 2 and not is_unspaced(pl.Series(texts, dtype=pl.String))
     vectorizer = (
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=WORD)
         if spaced
@@ -44,9 +44,3 @@ def base_model(base: Path, train: pl.DataFrame, actual: np.ndarray, test: pl.Dat
 def _texts(rows: pl.DataFrame) -> list[str]:
     joined = pl.concat_str("text", "text_pair", separator=" ", ignore_nulls=True)
     return rows.select(joined).to_series().to_list()
-
-
-def _in_unspaced_script(texts: list[str]) -> bool:
-    """Whether a fifth of the characters belongs to scripts that put no spaces between words."""
-    written = pl.Series(texts, dtype=pl.String)
-    return int(written.str.count_matches(UNSPACED).sum()) > int(written.str.len_chars().sum()) / 5

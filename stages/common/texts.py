@@ -1,0 +1,23 @@
+"""What the text of a row is: both texts of a pair as one, when two are the same, and whether blanks part its words."""
+
+import polars as pl
+
+# Scripts that put no blanks between words.
+UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+
+
+def whole_text(rows: pl.DataFrame) -> pl.Series:
+    """Return the text of each row, with the second one of a pair on a line of its own."""
+    if rows["text_pair"].null_count() == rows.height:
+        return rows["text"]
+    return rows.select(pl.concat_str("text", "text_pair", separator="\n", ignore_nulls=True)).to_series()
+
+
+def same_text_key() -> pl.Expr:
+    """Return what is equal for rows with the same text or texts; those that differ in case alone are the same."""
+    return pl.concat_str(pl.col("text"), pl.col("text_pair").fill_null(""), separator="\x1f").str.to_lowercase()
+
+
+def is_unspaced(texts: pl.Series) -> bool:
+    """Whether more than a fifth of all characters are of a script without blanks between words."""
+    return int(texts.str.count_matches(UNSPACED).sum()) > int(texts.str.len_chars().sum()) / 5
