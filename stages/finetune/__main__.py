@@ -19,9 +19,11 @@ def main(run: Run[FinetuneParams]) -> None:
     import transformers
     from transformers import AutoTokenizer
 
+    from stages.finetune.arguments import training_arguments
     from stages.finetune.curves import write_curves
     from stages.finetune.progress import LiveTracking, PlainProgress
-    from stages.finetune.training import freeze, train, training_arguments
+    from stages.finetune.strategies import prepare, save, trainable
+    from stages.finetune.training import train
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()  # of loading and saving; the training keeps its own
@@ -39,17 +41,19 @@ def main(run: Run[FinetuneParams]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
     task = load_task(run.all_params.task)
     model = task.build_model(base, sorted(labels, key=labels.__getitem__), run.params.dropout, run.seed)
-    trainable = freeze(model, run.params.strategy)
+    model = prepare(model, run.params)
     arguments = training_arguments(run.params, checkpoints, run.seed, splits["train"].height)
-    print(f"  {trainable:,} weights on {splits['train'].height:,} rows, {_how(torch, arguments.bf16)}", flush=True)
+    print(
+        f"  {trainable(model):,} weights on {splits['train'].height:,} rows, {_how(torch, arguments.bf16)}", flush=True
+    )
 
     environment = {"attune.threads": str(torch.get_num_threads()), "attune.torch": torch.__version__}
     live = LiveRun(run.all_params, inputs, environment)
     callbacks = [LiveTracking(live), PlainProgress(terminal=not arguments.disable_tqdm)]
-    history = train(model, tokenizer, splits, run.params, arguments, task.validation_metrics, callbacks)
+    history = train(model, tokenizer, splits, labels, run.params, arguments, task.validation_metrics, callbacks)
 
     folder = run.output("models/finetuned")
-    model.save_pretrained(folder)
+    save(model, run.params, folder)
     tokenizer.model_max_length = encoding["max_length"]  # whoever uses the model cuts texts as the training did
     tokenizer.save_pretrained(folder)
     curves = [run.output("reports/plots/training.csv"), run.output("reports/plots/validation.csv")]

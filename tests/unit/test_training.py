@@ -15,14 +15,18 @@ from stages.common.digests import sha256_file
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.common.params.sources import Scratch
+from stages.finetune.arguments import training_arguments
+from stages.finetune.checkpoints import last_checkpoint
 from stages.finetune.curves import training_point, validation_point, write_curves
-from stages.finetune.training import freeze, last_checkpoint, train, training_arguments
+from stages.finetune.strategies import prepare, trainable
+from stages.finetune.training import train
 from stages.ingest.scratch import build_scratch_model
 from stages.tasks.text_classification import build_model, validation_metrics
 
 GOOD, BAD = ["warm", "bright", "moving"], ["dull", "flat", "noisy"]
 FILLER = ["the", "film", "was", "a", "story"]
 LABELS = ["bad", "good"]
+LABEL_NUMBERS = {"bad": 0, "good": 1}
 SEED = 13
 ROWS = 10_000  # for arguments without a training
 
@@ -94,11 +98,12 @@ def trained(
     """Train as the stage does; return the model and the trainer's log."""
     params = settings(**knobs)
     model = build_model(base, LABELS, params.dropout, seed)
-    freeze(model, params.strategy)
+    model = prepare(model, params)
     history = train(
         model,
         AutoTokenizer.from_pretrained(base),
         splits,
+        LABEL_NUMBERS,
         params,
         training_arguments(params, folder, seed, splits["train"].height),
         validation_metrics,
@@ -130,11 +135,12 @@ ARRIVALS = {
     "weight_decay": (0.3, {"weight_decay": 0.3}),
     "max_grad_norm": (0.0, {"max_grad_norm": 0.0}),
     "metric_for_best_model": ("loss", {"metric_for_best_model": "eval_loss", "greater_is_better": False}),
-    "group_by_length": (False, {"train_sampling_strategy": "random"}),
+    "gradient_accumulation_steps": (3, {"gradient_accumulation_steps": 3}),
+    "dataloader_num_workers": (2, {"dataloader_num_workers": 2}),
     "bf16": (False, {"bf16": False}),
     "logging_steps": (9, {"logging_steps": 9}),
 }
-ELSEWHERE = {"strategy", "dropout", "early_stopping_patience", "warmup_ratio", "torch_num_threads"}
+ELSEWHERE = {"strategy", "group_by_length", "dropout", "early_stopping_patience", "warmup_ratio", "torch_num_threads"}
 
 
 def test_every_knob_has_a_test_here() -> None:
@@ -155,7 +161,6 @@ def test_what_no_knob_turns_stands_firm(tmp_path: Path) -> None:
     assert (arguments.seed, arguments.output_dir, arguments.report_to) == (99, str(tmp_path), [])
     assert arguments.metric_for_best_model == "eval_macro_f1"
     assert arguments.greater_is_better
-    assert arguments.train_sampling_strategy == "group_by_length"
 
 
 @pytest.mark.parametrize(("ratio", "steps"), [(0.0, 0), (0.06, 6), (0.5, 50), (0.99, 99), (1.0, 100)])
@@ -203,8 +208,8 @@ def test_the_strategy_says_which_weights_change(
 
 def test_the_number_of_weights_that_train_is_counted(base: Path) -> None:
     model = build_model(base, LABELS, None, SEED)
-    assert freeze(model, "full") == sum(value.numel() for value in model.parameters())
-    assert freeze(model, "head") == 16 * 2 + 2
+    assert trainable(prepare(model, settings())) == sum(value.numel() for value in model.parameters())
+    assert trainable(prepare(model, settings(strategy="head"))) == 16 * 2 + 2
 
 
 def test_a_training_learns(base: Path, tmp_path: Path) -> None:
@@ -239,7 +244,9 @@ def with_scores(base: Path, splits: dict[str, pl.DataFrame], folder: Path, **kno
         return {"accuracy": accuracies[at], "macro_f1": 1 - accuracies[at]}
 
     arguments = training_arguments(params, folder, SEED, splits["train"].height)
-    history = train(model, AutoTokenizer.from_pretrained(base), splits, params, arguments, measured, [keeper])
+    history = train(
+        model, AutoTokenizer.from_pretrained(base), splits, LABEL_NUMBERS, params, arguments, measured, [keeper]
+    )
     return model, keeper, epochs_of(history)
 
 
@@ -389,7 +396,7 @@ def test_a_resumed_training_remembers_its_patience(base: Path, splits: dict[str,
         model = build_model(base, LABELS, None, SEED)
         arguments = training_arguments(params, folder, SEED, splits["train"].height)
         tokenizer = AutoTokenizer.from_pretrained(base)
-        return epochs_of(train(model, tokenizer, splits, params, arguments, measured, [count, *callbacks]))
+        return epochs_of(train(model, tokenizer, splits, LABEL_NUMBERS, params, arguments, measured, [count, *callbacks]))
 
     assert len(run(tmp_path / "whole")) == 3
     (tmp_path / "count").unlink()

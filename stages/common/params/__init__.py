@@ -2,10 +2,10 @@
 
 from stages.common.params.augment import AugmentParams
 from stages.common.params.clean import CleanParams
+from stages.common.params.finetune import FinetuneParams
 from stages.common.params.loading import check_params, load_params
 from stages.common.params.model import (
     EvaluateParams,
-    FinetuneParams,
     Params,
     RegisterParams,
     TokenizeParams,

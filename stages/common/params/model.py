@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from stages.common.params.augment import AugmentParams, Share
 from stages.common.params.base import Section
 from stages.common.params.clean import CleanParams
+from stages.common.params.finetune import FinetuneParams
 from stages.common.params.sources import IngestParams
 
 Metric = Literal["accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall"]
@@ -19,40 +20,6 @@ class TokenizeParams(Section):
     max_length: int = Field(
         128, ge=4, le=4096, description="Longest sequence in tokens; the rest is cut off and counted."
     )
-
-
-class FinetuneParams(Section):
-    """Training, under the names of `transformers.TrainingArguments`."""
-
-    strategy: Literal["full", "head"] = Field(
-        "full", description="Train every weight, or the classification head alone."
-    )
-    num_train_epochs: int = Field(2, ge=1, le=1000, description="Passes over the training rows.")
-    learning_rate: float = Field(1e-4, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
-    per_device_train_batch_size: int = Field(32, ge=1, le=4096, description="Rows per training step and device.")
-    per_device_eval_batch_size: int = Field(128, ge=1, le=4096, description="Rows per forward pass when scoring.")
-    warmup_ratio: Share = Field(0.06, description="Share of the steps over which the learning rate rises.")
-    weight_decay: float = Field(0.01, ge=0.0, le=1.0, description="AdamW's decoupled weight decay.")
-    max_grad_norm: float = Field(
-        1.0, ge=0.0, le=1000.0, description="Gradients are clipped to this norm; 0 switches it off."
-    )
-    dropout: float | None = Field(
-        None, ge=0.0, lt=1.0, description="Dropout in the encoder; null keeps the base model's own."
-    )
-    early_stopping_patience: int = Field(
-        2, ge=1, le=1000, description="Epochs without a better score before training stops."
-    )
-    metric_for_best_model: Literal["loss", "accuracy", "macro_f1"] = Field(
-        "macro_f1", description="Validation score that picks the epoch to keep."
-    )
-    group_by_length: bool = Field(True, description="Batches of similar lengths: less padding, faster.")
-    bf16: bool | Literal["auto"] = Field(
-        "auto", description="bfloat16 autocast; auto: where the processor or GPU has it."
-    )
-    torch_num_threads: int | None = Field(
-        None, ge=1, le=1024, description="CPU threads; null: one per core. Pin to rebuild bytes."
-    )
-    logging_steps: int = Field(20, ge=1, le=100_000, description="Steps between two points of the training curve.")
 
 
 class Bootstrap(Section):

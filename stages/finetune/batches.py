@@ -1,0 +1,119 @@
+"""Which rows are in which batch: a pure function of lengths, seed and epoch, for any number of processes.
+
+Batches hold rows of similar lengths, so that little of them is padding. As in Hugging Face's `LengthGroupedSampler`,
+rows are shuffled, dealt out to portions of many batches and sorted by length within each, so that batches differ from
+epoch to epoch. Here the batches are then shuffled too, and they are the same whatever the number of data-loader
+workers; with several processes, each takes its share of the rows of every batch.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import polars as pl
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+PORTION = 50  # batches that are sorted together
+
+
+class TokenRows(Dataset):
+    """Rows of token ids, by number."""
+
+    def __init__(self, rows: pl.DataFrame, columns: list[str]) -> None:
+        """Take `columns` (lists of token ids and the like) and `labels` of tokenized rows."""
+        self._columns = {name: rows[name].to_list() for name in (*columns, "labels")}
+        self.lengths = rows["length"].to_numpy()  # [n] tokens
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, at: int) -> dict[str, Any]:
+        return {name: values[at] for name, values in self._columns.items()}
+
+
+class LengthBatches(Sampler[list[int]]):
+    """The batches of an epoch, as lists of row numbers; those of one process out of several."""
+
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        batch_size: int,
+        seed: int,
+        *,
+        by_length: bool = True,
+        max_tokens: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Prepare batches of rows with these lengths.
+
+        Args:
+            lengths: tokens of each row, [n].
+            batch_size: rows of a batch for each process.
+            seed: of the order.
+            by_length: whether a batch has rows of similar lengths.
+            max_tokens: batches whose padded size is over this are cut smaller, down to one row a process.
+            rank: number of this process.
+            world_size: how many processes share each batch.
+        """
+        self._lengths, self._seed, self._by_length = lengths, seed, by_length
+        self._size, self._max_tokens = batch_size * world_size, max_tokens and max_tokens * world_size
+        self._rank, self._world_size = rank, world_size
+        self._epoch = 0
+        self._made: tuple[int, list[np.ndarray]] = (-1, [])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next, from 0."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._batches())
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self._batches():
+            yield batch[self._rank :: self._world_size].tolist()
+
+    def padding(self) -> float:
+        """Return the share of the epoch's padded tokens that is padding."""
+        padded = sum(len(batch) * int(self._lengths[batch].max()) for batch in self._batches())
+        return 1 - int(self._lengths.sum()) / padded
+
+    def _batches(self) -> list[np.ndarray]:
+        if self._made[0] != self._epoch:
+            self._made = (self._epoch, self._make(np.random.default_rng([self._seed, self._epoch])))
+        return self._made[1]
+
+    def _make(self, rng: np.random.Generator) -> list[np.ndarray]:
+        order = rng.permutation(len(self._lengths))
+        if not self._by_length:
+            return _cut(order, self._size)
+        batches: list[np.ndarray] = []
+        for portion in _cut(order, self._size * PORTION):
+            longest_first = portion[np.argsort(-self._lengths[portion], kind="stable")]
+            batches.extend(self._within_budget(longest_first))
+        # The longest batch comes first: whoever runs out of memory shall do so at once.
+        first = max(range(len(batches)), key=lambda at: len(batches[at]) * self._lengths[batches[at][0]])
+        rest = [batches[at] for at in rng.permutation(len(batches)) if at != first]
+        return [batches[first], *rest]
+
+    def _within_budget(self, longest_first: np.ndarray) -> Iterator[np.ndarray]:
+        start = 0
+        while start < len(longest_first):
+            size = self._size
+            if self._max_tokens:
+                fitting = self._max_tokens // int(self._lengths[longest_first[start]])
+                size = min(size, max(fitting // self._world_size, 1) * self._world_size)
+            yield longest_first[start : start + size]
+            start += size
+
+
+class EpochLoader(DataLoader):
+    """A data loader whose batches differ from epoch to epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next; the trainer does."""
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+
+def _cut(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
