@@ -6,10 +6,10 @@ DVC    := $(BIN)/dvc
 ACTIVE := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$(CURDIR)"   # stages are started by DVC as `python -m stages.NAME`
 
 .DEFAULT_GOAL := help
-.PHONY: help install run check repro summary compare-data ui register publish flow lint test format lock schema clean
+.PHONY: help install run check repro summary compare-data ui register publish flow tune crossvalidate lint test format lock schema clean
 
 help: ## Say what each target does
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed ## Make .venv with the pinned dependencies (done by the other targets when needed)
 
@@ -27,6 +27,12 @@ compare-data: install ## Show what changed in the data since the last commit (BA
 
 flow: install check ## The same pipeline as a Prefect flow, with retries and timeouts
 	@$(ACTIVE) python -m flows.pipeline
+
+tune: install check ## Search for better params of finetune (tune in params.yaml; ARGS=--apply writes the best there)
+	@$(ACTIVE) dvc --wait-for-lock repro tokenize && $(ACTIVE) python -m flows.tune $(ARGS)
+
+crossvalidate: install check ## Train once per fold (clean.split.folds); ARGS=--final: then a model from all these rows
+	@$(ACTIVE) dvc --wait-for-lock repro tokenize && $(ACTIVE) python -m flows.crossvalidate $(ARGS)
 
 ui: install ## Open the MLflow UI on http://127.0.0.1:5000 (PORT=… for another port)
 	@case "$$MLFLOW_TRACKING_URI" in http*) echo "MLFLOW_TRACKING_URI names a server already: open it in a browser";; \

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 State = Literal["success", "cached", "failed", "timeout"]
 
@@ -65,7 +65,7 @@ def reproduce(stage: str, timeout: float, log: Callable[[str], None], root: Path
 
     def end_late() -> None:
         timed_out.set()
-        _end_group(process)
+        end_group(process)
 
     timer = threading.Timer(timeout, end_late)
     timer.start()
@@ -77,7 +77,7 @@ def reproduce(stage: str, timeout: float, log: Callable[[str], None], root: Path
         code = process.wait()
     finally:
         timer.cancel()
-        _end_group(process)  # a caller that was cancelled leaves nothing running
+        end_group(process)  # a caller that was cancelled leaves nothing running
     if timed_out.is_set():
         state: State = "timeout"
     elif code:
@@ -87,7 +87,7 @@ def reproduce(stage: str, timeout: float, log: Callable[[str], None], root: Path
     return Outcome(state, tuple(lines[-LAST_LINES:]))
 
 
-def _end_group(process: "subprocess.Popen[str]") -> None:
+def end_group(process: "subprocess.Popen[Any]") -> None:
     """Ask the process group to stop, and stop it."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stages.common.errors import AttuneError
+from stages.common.ranks import world_size
 
 HUB_OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -22,7 +23,9 @@ CONNECTIONS = {f"socket.{name}": 1 for name in ("connect", "sendto", "sendmsg")}
 
 
 def shut_network(stage: str, tracking_uri: str | None) -> None:
-    """Make every look-up, connection or datagram of this process fail, loopback and the tracking server excepted.
+    """Make every look-up, connection or datagram of this process fail, but to this machine and to two others.
+
+    Those are the tracking server, and the machine that leads where several train together.
 
     An audit hook sees `socket` calls of every Python library; it cannot be taken off again, which suits a process
     that runs one stage (PEP 578). Where the tracking server is given by name, connections to any address pass: an
@@ -33,7 +36,8 @@ def shut_network(stage: str, tracking_uri: str | None) -> None:
         tracking_host = urlsplit(tracking_uri).hostname if tracking_uri else None
     except ValueError as error:
         raise AttuneError(f"MLFLOW_TRACKING_URI is no address ({error})", "correct it, or unset it") from None
-    allowed = {socket.gethostname().lower(), tracking_host}
+    leader = os.environ.get("MASTER_ADDR", "").lower() if world_size() > 1 else None
+    allowed = {socket.gethostname().lower(), tracking_host, leader}
     any_address = tracking_host is not None and not _is_local(tracking_host) and not _is_address(tracking_host)
 
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:

@@ -12,8 +12,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -23,6 +23,7 @@ from stages.common.graph import Node, read_graph
 from stages.common.offline import shut_network
 from stages.common.params import Params, load_params
 from stages.common.params.base import Section
+from stages.common.ranks import first_to_fail, lost_partner, rank
 from stages.common.shown import shown, visible
 
 WORK = Path(".attune")  # git-ignored: staging, downloads, checkpoints
@@ -41,6 +42,7 @@ class Run(Generic[P]):
     all_params: Params
     staging: Path
     leftovers: list[Path] = field(default_factory=list)  # work folders to remove once the outs are in place
+    leads: bool = True  # False in the processes beside the first, which help it to train and write no outs
 
     @property
     def seed(self) -> int:
@@ -106,58 +108,69 @@ def write_json(value: object, path: Path) -> None:
 
 
 def _execute(name: str, body: Callable[[Run[P]], None]) -> int:
-    started = time.perf_counter()
-    staging = WORK / "staging" / name
     try:
         node = read_graph()[name]
         params = load_params()
         if name not in ONLINE_STAGES:
             shut_network(name, os.environ.get("MLFLOW_TRACKING_URI"))
-        with _alone(name):
-            random.seed(params.seed)
-            shutil.rmtree(staging, ignore_errors=True)  # left by a run that was killed
-            staging.mkdir(parents=True)
-            print(f"{name}: {node.desc}", flush=True)
-            run = Run(node=node, params=params.section(name), all_params=params, staging=staging)
-            try:
-                body(run)  # type: ignore[arg-type]
-            except AttuneError as error:
-                if error.keep_outs and not _missing(node, staging):
-                    _put_in_place(node, staging)
-                raise
-            else:
-                _put_in_place(node, staging)
-                for folder in run.leftovers:
-                    shutil.rmtree(folder, ignore_errors=True)
-                _keep_time(name, time.perf_counter() - started)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
-    except AttuneError as error:
-        told = "\n".join(map(visible, str(error).split("\n")))  # names in it may be a stranger's
-        print(f"\n{name} stopped: {told}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"\n{name} was interrupted; nothing it had made before was touched", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if reason := _of_the_disk(error):
-            print(
-                f"\n{name} stopped: {reason}\n  → nothing made before was touched; mend that, and run again",
-                file=sys.stderr,
-            )
-            return 1
-        traceback.print_exc()
-        print(f"\n{name} failed in a way it should not: please report the lines above", file=sys.stderr)
-        return 1
+        random.seed(params.seed)
+        run = Run(node=node, params=params.section(name), all_params=params, staging=WORK / "staging" / name)
+        if rank() == 0:
+            _lead(run, body)  # type: ignore[arg-type]
+        else:
+            with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+                body(replace(run, leads=False))  # type: ignore[arg-type]
+    except (Exception, KeyboardInterrupt) as error:
+        code, told = _verdict(name, error)
+        if first_to_fail():
+            print(told, file=sys.stderr, flush=True)
+        return code
     return 0
 
 
+def _lead(run: Run[P], body: Callable[[Run[P]], None]) -> None:
+    """Run a stage alone in this checkout, and put its outs in place."""
+    started, name, staging = time.perf_counter(), run.node.name, run.staging
+    with alone(name):
+        shutil.rmtree(staging, ignore_errors=True)  # left by a run that was killed
+        staging.mkdir(parents=True)
+        print(f"{name}: {run.node.desc}", flush=True)
+        try:
+            body(run)
+        except AttuneError as error:
+            if error.keep_outs and not _missing(run.node, staging):
+                _put_in_place(run.node, staging)
+            raise
+        else:
+            _put_in_place(run.node, staging)
+            for folder in run.leftovers:
+                shutil.rmtree(folder, ignore_errors=True)
+            _keep_time(name, time.perf_counter() - started)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _verdict(name: str, error: BaseException) -> tuple[int, str]:
+    """Return the exit status and what to say of an error."""
+    if isinstance(error, AttuneError):
+        told = "\n".join(map(visible, str(error).split("\n")))  # names in it may be a stranger's
+        return 1, f"\n{name} stopped: {told}"
+    if isinstance(error, KeyboardInterrupt):
+        return 130, f"\n{name} was interrupted; {str(error) or 'nothing it had made before was touched'}"
+    if reason := _of_the_disk(error):
+        return 1, f"\n{name} stopped: {reason}\n  → nothing made before was touched; mend that, and run again"
+    if lost_partner(error):
+        return 1, f"\n{name} stopped: another process of this training has ended; what is said of that one is the cause"
+    lines = "".join(traceback.format_exception(error))
+    return 1, f"{lines}\n{name} failed in a way it should not: please report the lines above"
+
+
 @contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """Hold the stage's lock; the system lets go of it however the process ends.
+def alone(name: str) -> Iterator[None]:
+    """Hold the lock of a stage, or of whatever else runs once at a time; it is let go however the process ends.
 
     Raises:
-        AttuneError: if another process runs this stage in this checkout.
+        AttuneError: if another process runs it in this checkout.
     """
     WORK.mkdir(exist_ok=True)
     with (WORK / f"{name}.lock").open("w") as lock:
@@ -170,7 +183,7 @@ def _alone(name: str) -> Iterator[None]:
         yield
 
 
-def _of_the_disk(error: Exception) -> str | None:
+def _of_the_disk(error: BaseException) -> str | None:
     """Return what is wrong with the disk, if that is what went wrong."""
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (told := re.search(r"\(os error (\d+)\)", str(error))):  # polars' way to say it

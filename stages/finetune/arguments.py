@@ -1,6 +1,5 @@
 """From params to Hugging Face's `TrainingArguments`."""
 
-import sys
 from math import ceil, nextafter
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 from transformers import TrainingArguments
 
 from stages.common.params import FinetuneParams
+from stages.common.ranks import world_size
 from stages.tasks.precision import wants_bf16
 
 
@@ -22,7 +22,7 @@ def training_arguments(params: FinetuneParams, folder: Path, seed: int, rows: in
         seed: of batches and dropout.
         rows: training rows; a training of few steps logs more often, so that there is a curve.
     """
-    per_step = params.per_device_train_batch_size * params.gradient_accumulation_steps
+    per_step = params.per_device_train_batch_size * params.gradient_accumulation_steps * world_size()
     chooses = params.train_on == "train"
     return TrainingArguments(
         output_dir=str(folder),
@@ -38,8 +38,7 @@ def training_arguments(params: FinetuneParams, folder: Path, seed: int, rows: in
         bf16=wants_bf16(params.bf16),
         use_cpu=not torch.cuda.is_available(),
         eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=1,  # beside the best one
+        save_strategy="epoch",  # Resumable removes older checkpoints
         restore_callback_states_from_checkpoint=True,  # the epochs that early stopping has waited already
         load_best_model_at_end=chooses,
         metric_for_best_model=f"eval_{params.metric_for_best_model}",
@@ -51,5 +50,5 @@ def training_arguments(params: FinetuneParams, folder: Path, seed: int, rows: in
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
         report_to="none",
-        disable_tqdm=not sys.stderr.isatty(),
+        disable_tqdm=True,  # progress.py has a bar of its own
     )

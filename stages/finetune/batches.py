@@ -14,6 +14,7 @@ import polars as pl
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 PORTION = 50  # batches that are sorted together
+IGNORED = -100  # label of a row that stands in where a process has none of its own
 
 
 class TokenRows(Dataset):
@@ -28,6 +29,8 @@ class TokenRows(Dataset):
         return len(self.lengths)
 
     def __getitem__(self, at: int) -> dict[str, Any]:
+        if at < 0:  # ~at stands in
+            return {name: values[~at] for name, values in self._columns.items()} | {"labels": IGNORED}
         return {name: values[at] for name, values in self._columns.items()}
 
 
@@ -71,7 +74,14 @@ class LengthBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self._batches():
-            yield batch[self._rank :: self._world_size].tolist()
+            # Fewer rows than processes: those without one work too, or the others would wait for them forever.
+            yield batch[self._rank :: self._world_size].tolist() or [~int(batch[0])]
+
+    def of_epoch(self, epoch: int) -> int:
+        """Return how many batches an epoch has: as many as any other, unless they have a budget of tokens."""
+        if self._max_tokens is None:
+            return -(-len(self._lengths) // self._size)
+        return len(self._make(np.random.default_rng([self._seed, epoch])))
 
     def padding(self) -> float:
         """Return the share of the epoch's padded tokens that is padding."""

@@ -6,23 +6,92 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 
 Objective = Callable[..., torch.Tensor]
+USUAL_GAMMA = 2.0  # Lin et al. 2017
+SHOWN = 20  # labels in a message
 
 
 def build_objective(params: FinetuneParams, labels: dict[str, int], counts: list[int]) -> Objective:
     """Return the loss function of the training.
 
+    A row's loss is its cross entropy or focal loss times the weight of its label. The sum is divided by the rows of the
+    whole training step, over its forward passes and processes, so that accumulated gradients are those of one large
+    batch (transformers#35203); weights are no part of the divisor for the same reason.
+
+    Without gradients, in validation, it is the plain cross entropy: runs with different losses can be compared by it.
+
     Args:
         params: the stage's section.
         labels: number of each label.
         counts: training rows of each label, by number.
+
+    Raises:
+        AttuneError: if `class_weights` names other labels than there are.
     """
+    weights = label_weights(params, labels, counts)
+    gamma = USUAL_GAMMA if params.focal_gamma is None else params.focal_gamma
 
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the loss of logits [b x k] against labels [b], over all rows of the training step."""
+        """Return the loss of logits [b x k] against labels [b] int64, in float32 whatever the logits are in."""
         rows = labels.numel() if num_items_in_batch is None else num_items_in_batch
-        return functional.cross_entropy(outputs.logits.float(), labels, reduction="sum") / rows
+        logits = outputs.logits.float()
+        if not torch.is_grad_enabled():
+            return functional.cross_entropy(logits, labels, reduction="sum") / rows
+        if params.loss == "focal":
+            losses = focal_losses(logits, labels, gamma)
+        else:
+            smoothing = params.label_smoothing_factor
+            losses = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+        if weights is not None:
+            losses = losses * weights.to(losses.device)[labels]
+        return losses.sum() / rows
 
     return loss
+
+
+def focal_losses(logits: torch.Tensor, labels: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Return -(1 - p)ᵞ log p [b] for the probability p of each row's label (Lin et al. 2017, arXiv:1708.02002).
+
+    Args:
+        logits: [b x k] float32.
+        labels: [b] int64.
+        gamma: how much less rows count that are nearly certain; 0 is cross entropy.
+    """
+    logs = logits.log_softmax(dim=-1)  # [b x k]
+    own = labels.unsqueeze(-1)
+    # log(1 - p) as the sum of the others: 1 - p itself is 0 for a certain row, where its power has no gradient.
+    doubt = logs.scatter(-1, own, -torch.inf).logsumexp(dim=-1)
+    return -(gamma * doubt).exp() * logs.gather(-1, own).squeeze(-1)
+
+
+def label_weights(params: FinetuneParams, labels: dict[str, int], counts: list[int]) -> torch.Tensor | None:
+    """Return the weight of each label [k] float32, or None if all count alike.
+
+    `balanced` is n / (k · rows of the label) for n rows of k labels, as in scikit-learn: every label has the same say,
+    and the mean over the rows is 1.
+
+    Raises:
+        AttuneError: if `class_weights` names an unknown label or leaves one out.
+    """
+    if params.class_weights == "none":
+        return None
+    if params.class_weights == "balanced":
+        learned = sum(count > 0 for count in counts)
+        # The weight of a label without training rows is never looked up.
+        return torch.tensor([sum(counts) / (learned * max(count, 1)) for count in counts])
+    named = {str(label): weight for label, weight in params.class_weights.items()}
+    unknown, left_out = sorted(set(named) - set(labels)), sorted(set(labels) - set(named))
+    if unknown or left_out:
+        found = f"names {_some(unknown)}, which the data does not have" if unknown else f"leaves out {_some(left_out)}"
+        raise AttuneError(
+            f"finetune.class_weights {found}", f"give each of the labels a weight: {_some(sorted(labels))}"
+        )
+    return torch.tensor([named[label] for label in sorted(labels, key=labels.__getitem__)])
+
+
+def _some(labels: list[str]) -> str:
+    more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+    return ", ".join(repr(label) for label in labels[:SHOWN]) + more

@@ -4,15 +4,16 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import Trainer
 
 from stages.common.params import FinetuneParams
 from stages.finetune.batches import EpochLoader, LengthBatches, TokenRows
+from stages.finetune.guards import Guarded
 from stages.finetune.optimizers import build_optimizer
+from stages.finetune.resumable import Resumable
 from stages.finetune.schedules import build_schedule
 
 
-class Finetuner(Trainer):
+class Finetuner(Guarded, Resumable):
     """A trainer that takes from params what `TrainingArguments` has no name for."""
 
     optimizer: Any
@@ -44,6 +45,10 @@ class Finetuner(Trainer):
             persistent_workers=self.args.dataloader_num_workers > 0,
             generator=torch.Generator(),  # its own: workers must not use up the numbers that dropout would get
         )
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 0: counting the model's weights at every step takes time, and nobody reads the result."""
+        return 0
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Return the optimiser that params ask for."""

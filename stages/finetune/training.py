@@ -1,6 +1,6 @@
 """One training from its first step, or its last checkpoint, to its best epoch."""
 
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 import polars as pl
@@ -15,14 +15,16 @@ from transformers import (
     TrainingArguments,
 )
 
-from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.finetune.batches import TokenRows
-from stages.finetune.checkpoints import last_checkpoint
-from stages.finetune.guards import StopOnNan
+from stages.finetune.dropout import fast_on_cpu
+from stages.finetune.guards import memory_named
 from stages.finetune.objective import build_objective
 from stages.finetune.progress import LogEachEpoch
+from stages.finetune.resumable import SaveEvery
+from stages.finetune.strategies import with_strategy
 from stages.finetune.trainer import Finetuner
+from stages.finetune.vocabulary import cut_to
 
 
 def train(
@@ -40,7 +42,7 @@ def train(
     A checkpoint in `arguments.output_dir` from a run that was cut short is continued.
 
     Raises:
-        AttuneError: if the loss is no number any more, or memory runs out.
+        AttuneError: if the training diverges, or memory or disk run out.
     """
     rows, validation = splits["train"], splits["validation"]
     if params.train_on == "train_and_validation":
@@ -48,6 +50,8 @@ def train(
     counts = [int((rows["labels"] == number).sum()) for number in range(len(labels))]
     columns = [name for name in tokenizer.model_input_names if name in rows.columns]
     stopping = [EarlyStoppingCallback(params.early_stopping_patience)] if params.early_stopping_patience else []
+    saving = [SaveEvery(params.save_steps)] if params.save_steps else []
+    objective, of_strategy = with_strategy(model, params, build_objective(params, labels, counts))
     trainer = Finetuner(
         params=params,
         model=model,
@@ -56,15 +60,14 @@ def train(
         eval_dataset=TokenRows(validation.sort("length", descending=True, maintain_order=True), columns),
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
-        compute_loss_func=build_objective(params, labels, counts),
+        compute_loss_func=objective,
         compute_metrics=metrics,
-        callbacks=[*stopping, StopOnNan(), LogEachEpoch(), *callbacks],
+        callbacks=[*stopping, *of_strategy, *saving, LogEachEpoch(), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
-    try:
-        trainer.train(resume_from_checkpoint=last_checkpoint(Path(arguments.output_dir)))
-    except torch.OutOfMemoryError:
-        raise AttuneError(
-            "the GPU ran out of memory", "halve finetune.per_device_train_batch_size or tokenize.max_length"
-        ) from None
+    tokens = torch.from_numpy(pl.concat([rows, validation])["input_ids"].explode().unique().to_numpy()).long()
+    fast = nullcontext() if torch.cuda.is_available() else fast_on_cpu(model)
+    cut = nullcontext() if trainer.is_fsdp_enabled else cut_to(model, tokens)  # FSDP has divided the table
+    with cut, fast, memory_named(params, model):
+        trainer.go_on()
     return trainer.state.log_history

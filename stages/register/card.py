@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.common.params import Params
+from stages.common.params import FinetuneParams, Params
+from stages.common.params.strategies import ADAPTERS
 from stages.register.gates import Verdict
 
 TEMPLATE = """---
@@ -83,7 +84,7 @@ def model_card(
     return TEMPLATE.format(
         name=params.register_.model_name,
         labels=", ".join(_code(label) for label in labels),
-        strategy=params.finetune.strategy,
+        strategy=_strategy(params.finetune),
         base=_code(params.ingest.base_model.origin),
         label_heads=" | ".join(_cell(label) for label in labels),
         label_rule="|".join("---" for _ in labels),
@@ -113,6 +114,15 @@ def model_card(
         settings="\n".join(f"- `{key}`: {value}" for key, value in finetune.items()),
         max_length=params.tokenize.max_length,
     )
+
+
+def _strategy(how: FinetuneParams) -> str:
+    """Return what was trained, with its options, and where an adapter went."""
+    options = how.options.model_dump() if how.options else {}
+    told = [how.strategy, *(f"{key} {value}" for key, value in options.items() if value is not None)]
+    if how.strategy in ADAPTERS:
+        told.append("merged into the weights" if how.merges else "kept beside the weights")
+    return _cell(", ".join(told))
 
 
 def _augmented(made: Mapping[str, int]) -> str:

@@ -10,13 +10,13 @@ from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModel,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     EvalPrediction,
     PreTrainedModel,
 )
 
 from stages.tasks.encoding import batches_by_length
+from stages.tasks.loading import load_classifier
 from stages.tasks.precision import wants_bf16
 from stages.tasks.scores import confusion, scores_of
 
@@ -25,6 +25,8 @@ DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "a
 
 def build_model(base: Path, labels: list[str], dropout: float | None, seed: int) -> PreTrainedModel:
     """Return the base model with a new linear head for these labels, in float32.
+
+    Its attribute `new_weights` names those of the encoder that the base lacks: they are as new as the head.
 
     Args:
         base: folder with config and safetensors weights.
@@ -45,11 +47,15 @@ def build_model(base: Path, labels: list[str], dropout: float | None, seed: int)
                 setattr(config, name, dropout)
     torch.manual_seed(seed)
     # The encoder alone first: a head that the base was saved with must not be taken for the new one.
-    encoder = AutoModel.from_pretrained(base, config=config, dtype=torch.float32, use_safetensors=True)
+    encoder, report = AutoModel.from_pretrained(
+        base, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+    )
     torch.manual_seed(seed)
     model: PreTrainedModel = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)].from_pretrained(
         None, config=config, dtype=torch.float32, state_dict=encoder.state_dict()
     )
+    missing = (f"{model.base_model_prefix}.{name}" for name in report["missing_keys"])
+    model.new_weights = sorted(name for name in missing if name in model.state_dict())  # a pooler, as a rule
     return model
 
 
@@ -79,8 +85,7 @@ def probabilities(model: Path, rows: pl.DataFrame, batch_size: int) -> np.ndarra
     """Return the probability of each label for each row, [rows x labels] float64, computed in float32."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = AutoTokenizer.from_pretrained(model)
-    network = AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32, use_safetensors=True)
-    network = network.to(device).eval()
+    network = load_classifier(model).to(device)
     result = np.zeros((rows.height, network.config.num_labels))
     for chosen, batch in batches_by_length(tokenizer, rows, batch_size, tokenizer.model_max_length):
         logits = network(**batch.to(device)).logits.double()  # [b x k]

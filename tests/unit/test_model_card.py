@@ -171,3 +171,17 @@ def test_rows_that_augmentation_made_are_told(tmp_path: Path) -> None:
     assert "Train grew" not in card(tmp_path, ["bad", "good"])
     told = card(tmp_path, ["bad", "good"], made={"random_swap": 40, "synonyms": 2})
     assert "Train grew by 42 rows that augmentation made: 40 by random swap, 2 by synonyms." in told
+
+
+@pytest.mark.parametrize(
+    ("finetune", "told"),
+    [
+        ({}, "(full)"),
+        ({"strategy": "partial", "partial": {"layers": 3}}, "(partial, layers 3)"),
+        ({"strategy": "ia3"}, "(ia3, merged into the weights)"),
+        ({"strategy": "ia3", "merge_adapter": False}, "(ia3, kept beside the weights)"),
+        ({"strategy": "prefix"}, "(prefix, num_virtual_tokens 20, prefix_projection False, kept beside the weights)"),
+    ],
+)
+def test_what_was_trained_is_told_and_where_it_went(tmp_path: Path, finetune: dict[str, Any], told: str) -> None:
+    assert f"Fine-tuned {told} from " in card(tmp_path, ["a", "b"], finetune=finetune).replace("\\_", "_")

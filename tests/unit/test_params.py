@@ -353,9 +353,8 @@ def test_a_column_carried_along_twice_is_refused(tmp_path: Path) -> None:
 
 def test_a_choice_is_answered_with_the_choices_and_the_likely_one(tmp_path: Path) -> None:
     message = fault_of(tmp_path, "learning_rate: 1e-4", "strategy: heads")
-    assert (
-        "params.yaml:14: finetune.strategy: must be one of 'full', 'head', not 'heads'; did you mean 'head'?" in message
-    )
+    known = "'full', 'head', 'partial', 'lora', 'adalora', 'ia3', 'prefix'"
+    assert f"params.yaml:14: finetune.strategy: must be one of {known}, not 'heads'; did you mean 'head'?" in message
 
 
 def test_a_section_that_holds_nothing_is_told_to_be_written_as_empty(tmp_path: Path) -> None:

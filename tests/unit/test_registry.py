@@ -1,6 +1,9 @@
 """The registry: a version per model, an alias for the one in use, and a model that answers as it did at home."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,7 @@ from mlflow import MlflowClient
 from transformers import AutoTokenizer
 
 from stages.common.graph import read_graph
-from stages.common.params import Params, check_params
+from stages.common.params import FinetuneParams, Params, check_params
 from stages.common.params.model import ChampionGate
 from stages.common.params.sources import Scratch
 from stages.common.stage import Run, write_json
@@ -29,6 +32,7 @@ from stages.common.tracking.registry import (
     version_of,
 )
 from stages.common.tracking.runs import MODEL_TAG, create_run, model_digest
+from stages.finetune.strategies import prepare, save
 from stages.ingest.scratch import build_scratch_model
 from stages.register.__main__ import _beside_champion
 from stages.tasks.text_classification import build_model, labels_of, probabilities
@@ -266,6 +270,65 @@ def test_a_fetched_model_gives_the_probabilities_of_the_original(
     texts = [*WORDS, " ".join(WORDS * 4)]
     assert labels_of(fetched) == labels_of(original)
     assert (probabilities(fetched, rows(texts), 8) == probabilities(original, rows(texts), 8)).all()
+
+
+ALONE = """
+import sys
+from mlflow import pyfunc
+answers = pyfunc.load_model(sys.argv[1]).predict(sys.argv[2:])
+print("|".join(f"{label} {score:.6f}" for label, score in zip(answers["label"], answers["score"])))
+"""
+
+
+def with_adapter(home: Home, folder: Path, strategy: str) -> Path:
+    """A model whose adapter lies beside its weights, and answers differently from text to text."""
+    prefix = {"num_virtual_tokens": 4} if strategy == "prefix" else None
+    params = FinetuneParams(strategy=strategy, prefix=prefix, merge_adapter=False)
+    model = prepare(build_model(home.root / "two" / "base", ["bad", "good"], None, 1), params)
+    with torch.no_grad():
+        for weights in model.parameters():
+            if weights.requires_grad:
+                weights.add_(torch.randn(weights.shape, generator=torch.Generator().manual_seed(1)))
+    save(model, params, folder)
+    tokenizer = AutoTokenizer.from_pretrained(home.two)
+    tokenizer.model_max_length = 8
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("strategy", ["lora", "prefix"])
+def test_a_model_with_an_adapter_serves_from_what_is_logged(
+    client: MlflowClient, home: Home, tmp_path: Path, strategy: str
+) -> None:
+    """Merged into a pipeline where that is possible, else with the lines of Python that load it."""
+    import mlflow
+
+    model = with_adapter(home, tmp_path / "finetuned", strategy)
+    texts = [*WORDS, " ".join(WORDS)]  # the last is longer than the model takes
+    expected = probabilities(model, rows(texts), 8)
+    register(client, "adapted", model)
+    fetched = fetch_model("adapted", CHAMPION, tmp_path / "fetched")
+    assert labels_of(fetched) == ["bad", "good"]
+    np.testing.assert_allclose(probabilities(fetched, rows(texts), 8), expected, atol=1e-5)
+
+    if strategy == "prefix":
+        logged = mlflow.artifacts.download_artifacts("models:/adapted@champion", dst_path=str(tmp_path / "elsewhere"))
+        served = where_attune_is_not(Path(logged), texts)
+    else:
+        found = mlflow.pyfunc.load_model("models:/adapted@champion").predict(texts)
+        served = list(zip(found["label"], found["score"], strict=True))
+    assert [label for label, _ in served] == [("bad", "good")[at] for at in expected.argmax(axis=1)]
+    np.testing.assert_allclose([score for _, score in served], expected.max(axis=1), atol=1e-5)
+
+
+def where_attune_is_not(logged: Path, texts: list[str]) -> list[tuple[str, float]]:
+    """Ask a logged model from a process that can import nothing of the checkout."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-c", ALONE, str(logged), *texts]
+    done = subprocess.run(command, cwd=logged, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    answers = [answer.split() for answer in done.stdout.strip().split("\n")[-1].split("|")]
+    return [(label, float(score)) for label, score in answers]
 
 
 # ── what a model has seen ───────────────────────────────────────────────────────────────────────────────────────────

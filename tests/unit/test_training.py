@@ -18,6 +18,7 @@ from stages.common.params.sources import Scratch
 from stages.finetune.arguments import training_arguments
 from stages.finetune.checkpoints import last_checkpoint
 from stages.finetune.curves import training_point, validation_point, write_curves
+from stages.finetune.processes import join
 from stages.finetune.strategies import prepare, trainable
 from stages.finetune.training import train
 from stages.ingest.scratch import build_scratch_model
@@ -140,12 +141,28 @@ ARRIVALS = {
     "bf16": (False, {"bf16": False}),
     "logging_steps": (9, {"logging_steps": 9}),
 }
-ELSEWHERE = {"strategy", "group_by_length", "dropout", "early_stopping_patience", "warmup_ratio", "torch_num_threads"}
+ELSEWHERE = {  # what a knob does is tested in that file
+    **dict.fromkeys(("strategy", "group_by_length", "dropout", "early_stopping_patience"), "test_training.py"),
+    **dict.fromkeys(("train_on", "max_tokens_per_batch", "torch_num_threads", "warmup_ratio"), "test_training.py"),
+    **dict.fromkeys(("partial", "lora", "adalora", "ia3", "prefix"), "test_strategies.py"),
+    **dict.fromkeys(("merge_adapter", "freeze_embeddings"), "test_strategies.py"),
+    **dict.fromkeys(("lr_scheduler_type", "lr_final_ratio"), "test_schedules.py"),
+    **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon", "momentum"), "test_optimizers.py"),
+    **dict.fromkeys(("optim", "l1", "layerwise_lr_decay"), "test_optimizers.py"),
+    **dict.fromkeys(("loss", "focal_gamma", "label_smoothing_factor", "class_weights"), "test_objective.py"),
+    "greater_is_better": "test_finetune_params.py",  # says what holds anyway, or is refused
+    "save_steps": "test_checkpoints.py",
+    "nproc_per_node": "../pipeline/test_processes.py",
+}
 
 
-def test_every_knob_has_a_test_here() -> None:
-    assert set(ARRIVALS) | ELSEWHERE == set(FinetuneParams.model_fields)
-    assert not set(ARRIVALS) & ELSEWHERE
+def test_every_knob_has_a_test() -> None:
+    assert set(ARRIVALS) | set(ELSEWHERE) == set(FinetuneParams.model_fields)
+    assert not set(ARRIVALS) & set(ELSEWHERE)
+    here = Path(__file__)
+    for knob, file in ELSEWHERE.items():
+        mentions = (here.parent / file).read_text(encoding="utf-8").count(knob)
+        assert mentions > (file == here.name), f"{file} says nothing of {knob}"  # once is in the table above
 
 
 @pytest.mark.parametrize("knob", ARRIVALS)
@@ -190,6 +207,18 @@ def test_weight_decay_and_clipping_change_what_is_learned(
         }.items()
     }
     assert len({tuple(one.flatten().tolist()) for one in runs.values()}) == 4
+
+
+def test_the_number_of_threads_is_set() -> None:
+    before = torch.get_num_threads()
+    try:
+        for threads in (3, 2):
+            join(settings(torch_num_threads=threads))
+            assert torch.get_num_threads() == threads
+        join(settings())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 # ── what is trained ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -269,6 +298,17 @@ def test_the_epoch_with_the_lowest_loss_is_kept(base: Path, tmp_path: Path) -> N
     best = losses.index(min(losses))
     assert best < len(losses) - 1  # keeping the last epoch would not do
     assert torch.equal(model.classifier.weight, keeper.weights[best])
+
+
+def test_with_the_validation_rows_it_learns_from_all_and_keeps_the_last_epoch(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path
+) -> None:
+    """There are no rows left that could say which epoch is best."""
+    knobs = {"train_on": "train_and_validation", "early_stopping_patience": None}
+    model, keeper, found = with_scores(base, splits, tmp_path, accuracies=[0.9, 0.6, 0.3], **knobs)
+    assert [entry["step"] for entry in found] == [6, 12, 18]  # of 64 and 32 rows, in batches of 16
+    same = [torch.equal(model.classifier.weight, one) for one in keeper.weights]
+    assert same == [False, False, True]
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4), (9, 6)])
@@ -396,7 +436,9 @@ def test_a_resumed_training_remembers_its_patience(base: Path, splits: dict[str,
         model = build_model(base, LABELS, None, SEED)
         arguments = training_arguments(params, folder, SEED, splits["train"].height)
         tokenizer = AutoTokenizer.from_pretrained(base)
-        return epochs_of(train(model, tokenizer, splits, LABEL_NUMBERS, params, arguments, measured, [count, *callbacks]))
+        return epochs_of(
+            train(model, tokenizer, splits, LABEL_NUMBERS, params, arguments, measured, [count, *callbacks])
+        )
 
     assert len(run(tmp_path / "whole")) == 3
     (tmp_path / "count").unlink()
@@ -414,26 +456,6 @@ class Counting(TrainerCallback):
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         lines = self.file.read_text() if self.file.exists() else "validation\n"
         self.file.write_text(lines + "one\n")
-
-
-def test_the_newest_complete_checkpoint_is_continued(tmp_path: Path) -> None:
-    for step, files in {9: ["trainer_state.json"], 10: ["trainer_state.json"], 11: ["model.safetensors"]}.items():
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        for file in files:
-            (tmp_path / f"checkpoint-{step}" / file).write_text("{}")
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-
-
-def test_a_checkpoint_whose_last_file_is_half_written_is_not_continued(tmp_path: Path) -> None:
-    for step, state in {4: "{}", 8: '{"epoch": 2.0, "glob', 12: ""}.items():
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
-
-
-def test_without_a_checkpoint_a_training_begins_at_the_beginning(tmp_path: Path) -> None:
-    assert last_checkpoint(tmp_path) is None
-    assert last_checkpoint(tmp_path / "nowhere") is None
 
 
 def test_an_incomplete_checkpoint_does_not_disturb_a_training(
@@ -456,6 +478,7 @@ class Widths(TrainerCallback):
 
     def __init__(self) -> None:
         self.padding: list[float] = []
+        self.tokens: list[int] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         model = given["model"]
@@ -463,6 +486,7 @@ class Widths(TrainerCallback):
         def look(_: Any, arguments: Any, inputs: dict[str, torch.Tensor]) -> None:
             if model.training:
                 self.padding.append(1 - inputs["attention_mask"].float().mean().item())
+                self.tokens.append(inputs["input_ids"].numel())
 
         model.register_forward_pre_hook(look, with_kwargs=True)
 
@@ -484,6 +508,16 @@ def test_batches_of_similar_lengths_hold_less_padding(base: Path, tmp_path: Path
         assert len(widths.padding) == 30
         shares[grouped] = float(np.mean(widths.padding))
     assert shares[True] < 0.5 * shares[False]
+
+
+def test_no_batch_is_over_the_budget_of_tokens(base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path) -> None:
+    seen = {}
+    for budget in (None, 64):
+        widths = Widths()
+        trained(base, splits, tmp_path / str(budget), widths, max_tokens_per_batch=budget, num_train_epochs=1)
+        seen[budget] = widths.tokens
+    assert max(seen[64]) <= 64 < max(seen[None])
+    assert len(seen[64]) > len(seen[None])
 
 
 # ── curves ──────────────────────────────────────────────────────────────────────────────────────────────────────────

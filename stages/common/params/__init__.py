@@ -12,6 +12,7 @@ from stages.common.params.model import (
     TrackingParams,
 )
 from stages.common.params.sources import BaseModelSource, Columns, FolderSource, IngestParams, Source, TextSource
+from stages.common.params.tune import TuneParams
 
 __all__ = [
     "AugmentParams",
@@ -28,6 +29,7 @@ __all__ = [
     "TextSource",
     "TokenizeParams",
     "TrackingParams",
+    "TuneParams",
     "check_params",
     "load_params",
 ]

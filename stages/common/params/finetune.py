@@ -1,79 +1,25 @@
-"""The section `finetune` of `params.yaml`, under the names of `transformers.TrainingArguments` and of peft."""
+"""The section `finetune` of `params.yaml`, under the names of `transformers.TrainingArguments`."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from stages.common.params.augment import Share
 from stages.common.params.base import Section
+from stages.common.params.strategies import (
+    ADAPTERS,
+    OPTIONS,
+    AdaloraOptions,
+    Ia3Options,
+    LoraOptions,
+    PartialOptions,
+    PrefixOptions,
+)
 
-ADAPTERS = ("lora", "adalora", "ia3", "prefix")  # strategies of peft: new weights beside those of the base model
 GREATER_IS_BETTER = {"loss": False, "accuracy": True, "macro_f1": True}
 
-
-class PartialOptions(Section):
-    """Train the last layers, and let the rest of the encoder be."""
-
-    layers: int = Field(2, ge=1, le=1000, description="How many layers, counted from the head.")
-
-
-class LoraOptions(Section):
-    """Low-rank updates beside the weights (Hu et al. 2021)."""
-
-    r: int = Field(8, ge=1, le=1024, description="Rank of the updates.")
-    lora_alpha: float = Field(16.0, gt=0.0, le=10_000.0, description="Scale of the updates, divided by r.")
-    lora_dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout before the updates.")
-    use_rslora: bool = Field(False, description="Divide by the square root of r instead (Kalajdzievski 2023).")
-    target_modules: list[str] | Literal["all-linear"] = Field(
-        "all-linear", description="Ends of the names of the layers that get updates, or every linear layer."
-    )
-
-
-class AdaloraOptions(Section):
-    """LoRA that moves its ranks to where they matter while it trains (Zhang et al. 2023)."""
-
-    init_r: int = Field(12, ge=1, le=1024, description="Rank at the start.")
-    target_r: int = Field(8, ge=1, le=1024, description="Mean rank at the end.")
-    tinit_ratio: Share = Field(0.1, description="Share of the steps before ranks begin to fall.")
-    tfinal_ratio: Share = Field(0.3, description="Share of the steps after the ranks have settled.")
-    lora_alpha: float = Field(16.0, gt=0.0, le=10_000.0, description="Scale of the updates.")
-    lora_dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout before the updates.")
-    target_modules: list[str] | Literal["all-linear"] = Field(
-        "all-linear", description="Ends of the names of the layers that get updates, or every linear layer."
-    )
-
-    @model_validator(mode="after")
-    def _shrinks(self) -> Self:
-        if self.target_r > self.init_r:
-            raise ValueError(f"target_r ({self.target_r}) is over init_r ({self.init_r}): ranks only fall")
-        if self.tinit_ratio + self.tfinal_ratio >= 1.0:
-            raise ValueError("tinit_ratio and tfinal_ratio leave no steps in which ranks could fall: lower one")
-        return self
-
-
-class Ia3Options(Section):
-    """Learned factors on keys, values and feed-forward activations (Liu et al. 2022)."""
-
-    target_modules: list[str] | None = Field(
-        None, description="Ends of the names of the layers that are scaled; null: peft's choice for the model."
-    )
-    feedforward_modules: list[str] | None = Field(None, description="Those of them whose input is scaled.")
-
-
-class PrefixOptions(Section):
-    """Learned keys and values before each layer's own (Li & Liang 2021)."""
-
-    num_virtual_tokens: int = Field(20, ge=1, le=1024, description="Length of the prefix; it takes up positions.")
-    prefix_projection: bool = Field(False, description="Make the prefix with a small network while training.")
-
-
-OPTIONS: dict[str, type[Section]] = {
-    "partial": PartialOptions,
-    "lora": LoraOptions,
-    "adalora": AdaloraOptions,
-    "ia3": Ia3Options,
-    "prefix": PrefixOptions,
-}
+Weight = Annotated[float, Field(gt=0.0, le=1_000_000.0)]
 
 
 class FinetuneParams(Section):
@@ -126,9 +72,11 @@ class FinetuneParams(Section):
     optim: Literal["adamw", "sgd", "adafactor"] = Field("adamw", description="Optimiser.")
     adam_beta1: float = Field(0.9, ge=0.0, lt=1.0, description="AdamW's decay of the mean gradient.")
     adam_beta2: float = Field(0.999, ge=0.0, lt=1.0, description="AdamW's decay of the mean squared gradient.")
-    adam_epsilon: float = Field(1e-8, gt=0.0, le=1.0, description="AdamW's guard against division by zero.")
+    adam_epsilon: float = Field(1e-8, ge=1e-20, le=1.0, description="AdamW's guard against division by zero.")
     momentum: float = Field(0.0, ge=0.0, lt=1.0, description="SGD's momentum (Nesterov's).")
-    weight_decay: float = Field(0.01, ge=0.0, le=1.0, description="Decoupled weight decay (L2).")
+    weight_decay: float = Field(
+        0.01, ge=0.0, le=1.0, description="Weight decay (L2): decoupled, but part of sgd's gradient."
+    )
     l1: float = Field(0.0, ge=0.0, le=1.0, description="Decoupled L1: weights shrink by this times the learning rate.")
     max_grad_norm: float = Field(
         1.0, ge=0.0, le=1000.0, description="Gradients are clipped to this norm; 0 switches it off."
@@ -142,7 +90,7 @@ class FinetuneParams(Section):
     label_smoothing_factor: float = Field(
         0.0, ge=0.0, lt=1.0, description="Share of each target that is spread over all labels."
     )
-    class_weights: Literal["none", "balanced"] | dict[str, float] = Field(
+    class_weights: Literal["none", "balanced"] | dict[str | int, Weight] = Field(
         "none", description="Weight of a row by its label: none, balanced (rare labels count more), or one per label."
     )
     dropout: float | None = Field(
@@ -186,58 +134,111 @@ class FinetuneParams(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for fault in self._faults():
-            raise ValueError(fault)
+        faults = [
+            InitErrorDetails(
+                type=PydanticCustomError("value_error", "{error}", {"error": reason}),
+                loc=(key,),
+                input=getattr(self, key),
+            )
+            for found, key, reason in self._contradictions()
+            if found
+        ]
+        if faults:
+            raise ValidationError.from_exception_data("finetune", faults)
         return self
 
-    def _faults(self) -> list[str]:
-        """Return each pair of settings of which one would be ignored, or that cannot both be had."""
-        faults = [
-            f"{name} has options, but strategy is {self.strategy}: take them out, or set strategy: {name}"
-            for name in ("partial", *ADAPTERS)
-            if name != self.strategy and getattr(self, name) is not None
+    def _contradictions(self) -> list[tuple[bool, str, str]]:
+        """Return (whether it is so, key to change, reason): a setting is ignored, or two cannot both be had."""
+        adamw = {name: type(self).model_fields[name].default for name in ("adam_beta1", "adam_beta2", "adam_epsilon")}
+        labels = [str(label) for label in self.class_weights] if isinstance(self.class_weights, dict) else []
+        higher = GREATER_IS_BETTER[self.metric_for_best_model]
+        better = f"{self.metric_for_best_model} is better when it is {'higher' if higher else 'lower'}"
+        return [
+            *(
+                (
+                    name != self.strategy and getattr(self, name) is not None,
+                    name,
+                    f"has options, but strategy is {self.strategy}: take them out, or set strategy: {name}",
+                )
+                for name in OPTIONS
+            ),
+            (
+                self.merge_adapter is not None and self.strategy not in ADAPTERS,
+                "merge_adapter",
+                f"strategy {self.strategy} makes no adapter: set it to null",
+            ),
+            (
+                self.merge_adapter is True and self.strategy == "prefix",
+                "merge_adapter",
+                "a prefix cannot be merged into the weights: set it to false or null",
+            ),
+            (
+                self.freeze_embeddings and self.strategy != "full",
+                "freeze_embeddings",
+                f"strategy {self.strategy} leaves them as they are anyway: set it to false",
+            ),
+            (
+                self.layerwise_lr_decay < 1 and self.strategy not in ("full", "partial"),
+                "layerwise_lr_decay",
+                f"strategy {self.strategy} trains no layers of the model: set it to 1",
+            ),
+            (
+                self.lr_scheduler_type == "exponential" and self.lr_final_ratio == 0,
+                "lr_final_ratio",
+                "an exponential fall never arrives at 0: set it above, such as 0.01",
+            ),
+            (
+                self.lr_scheduler_type == "constant" and self.lr_final_ratio > 0,
+                "lr_final_ratio",
+                "a constant learning rate does not fall: set it to 0",
+            ),
+            (
+                self.warmup_ratio == 1 and self.lr_final_ratio > 0 and self.lr_scheduler_type != "constant",
+                "warmup_ratio",
+                "leaves no steps in which the learning rate could fall to lr_final_ratio: lower it",
+            ),
+            (
+                self.max_tokens_per_batch is not None and not self.group_by_length,
+                "max_tokens_per_batch",
+                "cuts batches by length: set group_by_length: true, or this to null",
+            ),
+            (
+                self.momentum > 0 and self.optim != "sgd",
+                "momentum",
+                f"belongs to sgd, but optim is {self.optim}: set it to 0",
+            ),
+            *(
+                (
+                    self.optim != "adamw" and getattr(self, name) != default,
+                    name,
+                    f"belongs to adamw, but optim is {self.optim}: set it to {default}, or leave it out",
+                )
+                for name, default in adamw.items()
+            ),
+            (
+                self.focal_gamma is not None and self.loss != "focal",
+                "focal_gamma",
+                "belongs to the focal loss: set loss: focal, or this to null",
+            ),
+            (
+                self.label_smoothing_factor > 0 and self.loss == "focal",
+                "label_smoothing_factor",
+                "the focal loss has no smoothed targets: set it to 0, or loss: cross_entropy",
+            ),
+            (self.class_weights == {}, "class_weights", "names no label: write none, or a weight for each label"),
+            (
+                len(set(labels)) < len(labels),
+                "class_weights",
+                "a label is there twice, once as text and once as a number: delete one",
+            ),
+            (
+                self.greater_is_better is not None and self.greater_is_better is not higher,
+                "greater_is_better",
+                f"{better}: set it to null",
+            ),
+            (
+                self.early_stopping_patience is not None and self.train_on != "train",
+                "early_stopping_patience",
+                f"train_on: {self.train_on} leaves no rows to stop by: set it to null",
+            ),
         ]
-        stated = GREATER_IS_BETTER[self.metric_for_best_model]
-        checks = {
-            "merge_adapter is set, but strategy is not an adapter (lora, adalora, ia3, prefix)": (
-                self.merge_adapter is not None and self.strategy not in ADAPTERS
-            ),
-            "merge_adapter: a prefix cannot be merged into the weights: set it to false or null": (
-                self.merge_adapter is True and self.strategy == "prefix"
-            ),
-            f"freeze_embeddings: the strategy {self.strategy} leaves them as they are: set it to false": (
-                self.freeze_embeddings and self.strategy != "full"
-            ),
-            f"layerwise_lr_decay needs layers that train, and the strategy {self.strategy} has none: set it to 1": (
-                self.layerwise_lr_decay < 1 and self.strategy not in ("full", "partial")
-            ),
-            "lr_final_ratio must be above 0 for an exponential fall": (
-                self.lr_scheduler_type == "exponential" and self.lr_final_ratio == 0
-            ),
-            "lr_final_ratio: a constant learning rate does not fall: set it to 0": (
-                self.lr_scheduler_type == "constant" and self.lr_final_ratio > 0
-            ),
-            f"momentum belongs to sgd, but optim is {self.optim}": self.momentum > 0 and self.optim != "sgd",
-            f"adam_beta1, adam_beta2 and adam_epsilon belong to adamw, but optim is {self.optim}": (
-                self.optim != "adamw" and (self.adam_beta1, self.adam_beta2, self.adam_epsilon) != (0.9, 0.999, 1e-8)
-            ),
-            "focal_gamma belongs to the focal loss: set loss: focal": (
-                self.focal_gamma is not None and self.loss != "focal"
-            ),
-            "label_smoothing_factor asks for doubt where the focal loss asks for certainty: set one of them": (
-                self.label_smoothing_factor > 0 and self.loss == "focal"
-            ),
-            "class_weights must be above 0; rows that shall not count are left out of the data": (
-                isinstance(self.class_weights, dict) and any(weight <= 0 for weight in self.class_weights.values())
-            ),
-            f"greater_is_better: {self.metric_for_best_model} is better when it is {'higher' if stated else 'lower'}": (
-                self.greater_is_better is not None and self.greater_is_better is not stated
-            ),
-            "early_stopping_patience: with train_on: train_and_validation no row is left to stop by: set it to null": (
-                self.early_stopping_patience is not None and self.train_on != "train"
-            ),
-            "max_tokens_per_batch cuts batches by length: set group_by_length: true": (
-                self.max_tokens_per_batch is not None and not self.group_by_length
-            ),
-        }
-        return faults + [fault for fault, found in checks.items() if found]

@@ -17,6 +17,7 @@ from stages.common.errors import AttuneError
 from stages.common.params.model import Params
 
 PARAMS_FILE = Path("params.yaml")
+OTHER_KINDS = {"bool_type": "true, false", "list_type": "a list", "dict_type": "keys with values"}
 SHORT = Repr()
 SHORT.maxlevel, SHORT.maxdict, SHORT.maxlist, SHORT.maxstring = 2, 3, 3, 50
 
@@ -30,7 +31,7 @@ def load_params(path: Path = PARAMS_FILE, *, complete: bool = False) -> Params:
     data = read_yaml(path)
     if complete and isinstance(data, Mapping):
         wanted = [field.alias or name for name, field in Params.model_fields.items()]
-        left_out = [name for name in wanted if name not in data]
+        left_out = [name for name in wanted if name not in (*data, "tune")]  # no stage reads tune, so DVC does not ask
         if left_out and not any(name not in wanted for name in data):  # else a misspelt name is the better story
             raise AttuneError(
                 f"{path}: {', '.join(left_out)} left out",
@@ -77,15 +78,32 @@ def check_params(data: Any, name: str = "params.yaml") -> Params:
     try:
         return Params.model_validate(data)
     except ValidationError as error:
-        faults = [_describe(fault, data, name) for fault in error.errors(include_url=False)]
+        faults = [_describe(fault, data, name) for fault in _one_for_each(error.errors(include_url=False))]
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise AttuneError(
             f"{name} has {count}:\n  " + "\n  ".join(faults), f"correct {name}; docs/params.md explains every key"
         ) from None
 
 
+def _one_for_each(faults: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Leave one fault for a value that is neither one of some words nor of another kind; pydantic has one for each."""
+    kept = list(faults)
+    for word in faults:
+        if word["type"] != "literal_error" or not str(word["loc"][-1]).startswith("literal["):
+            continue
+        place = word["loc"][:-1]
+        others = [fault for fault in faults if fault["loc"][: len(place)] == place and fault is not word]
+        if any(fault["type"] not in OTHER_KINDS for fault in others):  # of the other kind, with a fault inside
+            kept.remove(word)
+            continue
+        word["ctx"] = {"expected": ", ".join([*_expected(word), *(OTHER_KINDS[fault["type"]] for fault in others)])}
+        kept = [fault for fault in kept if fault not in others]
+    return kept
+
+
 def _describe(fault: ErrorDetails, data: Any, name: str) -> str:
     location = _location_in(data, fault["loc"])
+    location += getattr(fault.get("ctx", {}).get("error"), "inside", ())  # FaultAt
     message = _message(fault, location)
     if location:
         key = ".".join(str(part) for part in location)
@@ -110,6 +128,8 @@ def _message(fault: ErrorDetails, location: Sequence[Any]) -> str:
             return f"the file is empty; it needs the sections {', '.join(_required(Params))}"
         case "model_type":
             return f"must hold keys, not {shown} (a section with nothing to say is left out or written as {{}})"
+        case "too_short":
+            return "must not be empty"
         case "value_error":
             return str(fault["ctx"]["error"])
         case "literal_error":
@@ -165,13 +185,16 @@ def _required(model: type[BaseModel]) -> list[str]:
 def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
     """Names of the keys allowed at a place in the file."""
     current: Any = model
+    in_mapping = False
     for part in location:
-        if isinstance(part, int):
-            continue  # the entries of a list are all of one model
+        if isinstance(part, int) or in_mapping:
+            in_mapping = False
+            continue  # the entries of a list or a mapping are all of one model
         if isinstance(current, type) and issubclass(current, BaseModel):
             names = {field.alias or name: field for name, field in current.model_fields.items()}
             if part not in names:
                 return []
+            in_mapping = get_origin(names[part].annotation) is dict
             current = _first_model(names[part].annotation)
     if isinstance(current, type) and issubclass(current, BaseModel):
         return [field.alias or name for name, field in current.model_fields.items()]

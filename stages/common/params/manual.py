@@ -25,20 +25,29 @@ def _rows(model: dict[str, Any], models: dict[str, Any], prefix: str) -> Iterato
     for name, field in model["properties"].items():
         key = f"{prefix}{name}"
         nested = _nested(field, models)
-        is_list = field.get("type") == "array"
+        holds = {"array": ("list of sections", "[]"), "object": ("mapping to sections", ".NAME")}.get(
+            field.get("type", "")
+        )
         default = "required" if name in model.get("required", []) else _code(field.get("default"))
         kind = _kind(field)
         if nested is not None:
-            kind = "list of sections" if is_list else "section"
+            kind = holds[0] if holds else "section"
             default = "required" if default == "required" else "–"
         yield f"| `{key}` | {kind} | {default} | {_limits(field)} | {_cell(field.get('description', ''))} |\n"
         if nested is not None:
-            yield from _rows(nested, models, f"{key}[]." if is_list else f"{key}.")
+            yield from _rows(nested, models, f"{key}{holds[1] if holds else ''}.")
 
 
 def _nested(field: dict[str, Any], models: dict[str, Any]) -> dict[str, Any] | None:
     """Return the section that a field holds, alone, as an option or in a list."""
-    options = [field, field.get("items", {}), *field.get("anyOf", []), *field.get("allOf", [])]
+    inside = field.get("additionalProperties", {})
+    options = [
+        field,
+        field.get("items", {}),
+        inside if isinstance(inside, dict) else {},
+        *field.get("anyOf", []),
+        *field.get("allOf", []),
+    ]
     for option in options:
         found = models.get(str(option.get("$ref", "")).rpartition("/")[2])
         if found and "properties" in found:

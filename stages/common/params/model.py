@@ -9,6 +9,7 @@ from stages.common.params.base import Section
 from stages.common.params.clean import CleanParams
 from stages.common.params.finetune import FinetuneParams
 from stages.common.params.sources import IngestParams
+from stages.common.params.tune import TuneParams
 
 Metric = Literal["accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall"]
 Baseline = Literal["majority", "tfidf", "base_model"]
@@ -91,6 +92,7 @@ class Params(Section):
     finetune: FinetuneParams = Field(FinetuneParams(), description="Training.")
     evaluate: EvaluateParams = Field(EvaluateParams(), description="Scores and baselines.")
     register_: RegisterParams = Field(alias="register", description="Gates and registry.")
+    tune: TuneParams = Field(TuneParams(), description="Search over parameters of finetune.")
     tracking: TrackingParams = Field(TrackingParams(), description="MLflow experiment.")
 
     @model_validator(mode="after")

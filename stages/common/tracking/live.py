@@ -1,5 +1,6 @@
 """The live line from a training to MLflow: it may break at any time, and the training does not notice."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,15 @@ from stages.common.tracking.store import connect, quiet, warn
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+TRIAL_RUN = "ATTUNE_TRIAL_RUN"  # set by flows.trials: the run that a training reports to; empty: to none
+
 
 class LiveRun:
     """The MLflow run of one training, identified by the digest of the training's inputs.
 
     A training that was cut short goes on in its run. One that was recorded in full before is only checked: training
-    again from the same inputs gives the same model and adds nothing.
+    again from the same inputs gives the same model and adds nothing. A trial of a search or a cross-validation is given
+    its run, and leaves its end to those who gave it.
     """
 
     def __init__(self, params: Params, inputs: str, tags: dict[str, str]) -> None:
@@ -34,8 +38,14 @@ class LiveRun:
         self._run_id = ""
         self._steps: dict[str, set[int]] = {}  # of each metric, those the run has: an epoch begun again adds no point
         self._complete = False
+        self._given = os.environ.get(TRIAL_RUN)
+        if self._given == "":
+            return
         try:
             self._client = connect()
+            if self._given:
+                self._run_id = self._given
+                return
             found = find_run(self._client, params, INPUTS_TAG, inputs)
             self._complete = bool(found) and MODEL_TAG in self._client.get_run(found or "").data.tags
             self._run_id = found or create_run(self._client, params, self._tags)
@@ -68,6 +78,9 @@ class LiveRun:
             return
         try:
             with quiet():
+                if self._given:
+                    record_curves(self._client, self._run_id, curves)
+                    return
                 self._run_id = self._run_of(self._client, model)
                 record_curves(self._client, self._run_id, curves)
                 finish(self._client, self._run_id, {**self._tags, MODEL_TAG: model})

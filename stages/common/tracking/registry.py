@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.tracking.runs import MODEL_TAG, model_digest
 from stages.common.tracking.store import quiet
+from stages.tasks.loading import adapter_of, load_merged
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -19,6 +21,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 SEEN = ("data/augmented/train.parquet", "data/clean/validation.parquet")
 SEEN_IDS = "data/seen_ids.parquet"  # among the run's artifacts: what no later test may count on this model's side
 REQUIREMENTS = ("mlflow", "torch", "transformers", "accelerate")
+CODE = ("__init__.py", "tasks/__init__.py", "tasks/loading.py")  # what served_prefix.py imports
 EXAMPLE = ["A film that stays with you.", "Two hours I will not get back."]
 
 
@@ -90,12 +93,14 @@ def fetch_seen_ids(client: "MlflowClient", version: Any, folder: Path) -> set[st
 
 
 def fetch_model(name: str, alias: str, folder: Path) -> Path:
-    """Copy a registered model's weights and tokenizer into one folder that transformers can load."""
+    """Copy a registered model's weights and tokenizer into one folder that `stages.tasks` can load."""
     from mlflow.artifacts import download_artifacts
 
     with quiet():
         downloaded = Path(download_artifacts(f"models:/{name}@{alias}", dst_path=str(folder / "artifacts")))
     model = folder / "model"
+    if (downloaded / "artifacts").is_dir():  # a prefix, logged as the folder that it is
+        return Path(shutil.copytree(next((downloaded / "artifacts").iterdir()), model))
     shutil.copytree(downloaded / "model", model)
     shutil.copytree(downloaded / "components" / "tokenizer", model, dirs_exist_ok=True)
     return model
@@ -121,32 +126,19 @@ def ensure_registered(client: "MlflowClient", registration: Registration, run_id
 
 
 def _register(client: "MlflowClient", registration: Registration, run_id: str, model: Path, card: Path) -> int:
-    """Log the model in MLflow's transformers flavour, and make it a version of the registered model."""
+    """Log the model in MLflow, and make it a version of the registered model."""
     import mlflow
     import polars as pl
-    import transformers
-    from huggingface_hub import ModelCard
-    from mlflow.models import infer_signature
 
     digest = model_digest(model)
     if digest != registration.model:
         raise ValueError(f"{model} is not the model of reports/registration.json: run dvc repro")
-    classifier = transformers.pipeline("text-classification", model=str(model), device="cpu")
-    answers = [{"label": str(answer["label"]), "score": float(answer["score"])} for answer in classifier(EXAMPLE)]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / Path(SEEN_IDS).name
         pl.concat([pl.read_parquet(seen, columns=["id"]) for seen in SEEN]).write_parquet(file, compression="zstd")
         client.log_artifact(run_id, str(file), str(Path(SEEN_IDS).parent))
     with quiet(), mlflow.start_run(run_id=run_id):
-        logged = mlflow.transformers.log_model(
-            classifier,
-            name="model",
-            model_card=ModelCard(card.read_text(encoding="utf-8")),
-            signature=infer_signature(EXAMPLE, answers),
-            input_example=EXAMPLE,
-            model_config={"truncation": True},  # the pipeline would give a long text whole, and the model break on it
-            pip_requirements=[f"{package}=={installed(package)}" for package in REQUIREMENTS],
-        )
+        logged = _log_prefix(model) if adapter_of(model) == "prefix_tuning" else _log_pipeline(model, card)
         if not client.search_registered_models(f"name = '{registration.model_name}'"):
             client.create_registered_model(registration.model_name)
         version = client.create_model_version(
@@ -158,3 +150,52 @@ def _register(client: "MlflowClient", registration: Registration, run_id: str, m
             description=card.read_text(encoding="utf-8")[:5000],
         )
     return int(version.version)
+
+
+def _log_pipeline(model: Path, card: Path) -> Any:
+    """Log a model in MLflow's transformers flavour; an adapter beside it is merged into the copy that is logged."""
+    import mlflow
+    import transformers
+    from huggingface_hub import ModelCard
+    from mlflow.models import infer_signature
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    classifier = transformers.pipeline(
+        "text-classification", model=load_merged(model), tokenizer=tokenizer, device="cpu"
+    )
+    answers = [{"label": str(answer["label"]), "score": float(answer["score"])} for answer in classifier(EXAMPLE)]
+    return mlflow.transformers.log_model(
+        classifier,
+        name="model",
+        model_card=ModelCard(card.read_text(encoding="utf-8")),
+        signature=infer_signature(EXAMPLE, answers),
+        input_example=EXAMPLE,
+        model_config={"truncation": True},  # the pipeline would give a long text whole, and the model break on it
+        pip_requirements=_pinned(REQUIREMENTS),
+    )
+
+
+def _log_prefix(model: Path) -> Any:
+    """Log a model with a prefix, which no pipeline knows, with the few lines of Python that load it."""
+    import mlflow
+    from mlflow.models import infer_signature
+
+    stages = Path(__file__).parents[2]
+    with tempfile.TemporaryDirectory() as folder:
+        code = Path(folder) / "stages"
+        for path in CODE:
+            (code / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(stages / path, code / path)
+        return mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("served_prefix.py")),
+            artifacts={"model": str(model)},
+            code_paths=[str(code)],
+            signature=infer_signature(EXAMPLE, [{"label": "a", "score": 0.5}]),
+            input_example=EXAMPLE,
+            pip_requirements=_pinned((*REQUIREMENTS, "peft")),
+        )
+
+
+def _pinned(packages: Iterable[str]) -> list[str]:
+    return [f"{package}=={installed(package)}" for package in packages]

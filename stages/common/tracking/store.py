@@ -96,8 +96,8 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
             if found.lifecycle_stage == "deleted":
                 client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
-        local = tracking_uri().startswith("sqlite:")
-        artifacts = Path("mlruns").resolve().as_uri() if local else None
+        local = tracking_uri().partition("sqlite:///")[2]
+        artifacts = (Path(local).resolve().parent / "mlruns").as_uri() if local else None
         return str(client.create_experiment(name, artifact_location=artifacts, tags=MODEL_TRAINING))
 
 
@@ -119,8 +119,8 @@ def quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def warn(error: Exception) -> None:
+def warn(error: Exception, catch_up: str = CATCH_UP) -> None:
     """Say on the terminal that MLflow could not be told, and what to do about it."""
     reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
     what = "cannot be reached" if isinstance(error, Unreachable) else "failed"
-    print(f"  warning: MLflow {what}: {reason}; {CATCH_UP}", file=sys.stderr, flush=True)
+    print(f"  warning: MLflow {what}: {reason}; {catch_up}", file=sys.stderr, flush=True)

@@ -1,0 +1,141 @@
+"""Other values in `params.yaml`: for a trial, and written back with every comment and all other lines as they were."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from difflib import SequenceMatcher, unified_diff
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.representer import RoundTripRepresenter
+
+from stages.common.params import check_params
+from stages.common.params.loading import PARAMS_FILE, read_yaml
+from stages.common.params.strategies import OPTIONS
+
+STRATEGY = "finetune.strategy"
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes null as `null`, and small numbers as YAML 1.1 reads them, too: 2.5e-05, 1.0e-05."""
+
+
+def _number(writer: RoundTripRepresenter, value: float) -> Any:
+    digits, e, power = repr(value).partition("e")
+    return writer.represent_scalar(
+        "tag:yaml.org,2002:float", f"{digits}{'' if '.' in digits or not e else '.0'}{e}{power}"
+    )
+
+
+_Representer.add_representer(type(None), lambda writer, _: writer.represent_scalar("tag:yaml.org,2002:null", "null"))
+_Representer.add_representer(float, _number)
+
+
+def change(data: Any, settings: Mapping[str, Any]) -> Any:
+    """Set dotted keys in the mapping that a params file holds, in place; return it.
+
+    With `finetune.strategy`, the options of other strategies become null: they would contradict it.
+    """
+    set_keys(data, settings)
+    if STRATEGY in settings:
+        for name in OPTIONS:
+            if name != settings[STRATEGY] and data["finetune"].get(name) is not None:
+                data["finetune"][name] = None
+    return data
+
+
+def set_keys(data: Any, settings: Mapping[str, Any]) -> None:
+    """Set dotted keys in nested mappings, and whatever sections they need."""
+    for key, value in settings.items():
+        *sections, last = key.split(".")
+        inner = data
+        for section in sections:
+            if inner.get(section) is None:
+                _put(inner, section, {})
+            inner = inner[section]
+        _put(inner, last, value)
+
+
+def _put(section: Any, key: str, value: Any) -> None:
+    """Set a value; a new key goes before the last one, which carries the comment that heads the next section."""
+    if key in section or not isinstance(section, CommentedMap):
+        section[key] = value
+    else:
+        section.insert(max(0, len(section) - 1), key, value)
+
+
+def patched(text: str, settings: Mapping[str, Any]) -> str:
+    """Return the text of a params file with other values; lines that hold none of them stay as they are.
+
+    Raises:
+        AttuneError: if the values contradict what else the file says.
+    """
+    yaml = _yaml()
+    before = _dump(yaml, yaml.load(text))
+    data = change(yaml.load(text), settings)
+    check_params(data)
+    after = _dump(yaml, data)
+    lines, old, new = (whole.splitlines(keepends=True) for whole in (text, before, after))
+    if len(lines) != len(old):
+        return after
+    # ruamel.yaml may indent or align a line in its own way: what it changed between its own two versions is the patch
+    kept = [
+        line
+        for what, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+        for line in (lines[a:b] if what == "equal" else new[c:d])
+    ]
+    result = "".join(kept)
+    return result if _same(yaml, result, after) else after
+
+
+def difference(before: str, after: str) -> list[str]:
+    """Return the lines that differ, each with a - or a + before it."""
+    return [
+        line.rstrip("\n")
+        for line in list(unified_diff(before.splitlines(keepends=True), after.splitlines(keepends=True), n=0))[2:]
+        if not line.startswith("@@")
+    ]
+
+
+def write_params(text: str, path: Path = PARAMS_FILE) -> None:
+    """Write a params file whole or not at all."""
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text, encoding="utf-8")
+    if path.exists():
+        shutil.copymode(path, new)
+    os.replace(new, path)
+
+
+def read_text(path: Path = PARAMS_FILE) -> str:
+    """Return a params file's text.
+
+    Raises:
+        AttuneError: if it is missing or is no YAML.
+    """
+    read_yaml(path)
+    return path.read_text(encoding="utf-8")
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="rt")
+    yaml.Representer = _Representer
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml
+
+
+def _dump(yaml: YAML, data: Any) -> str:
+    text = StringIO()
+    yaml.dump(data, text)
+    return text.getvalue()
+
+
+def _same(yaml: YAML, text: str, other: str) -> bool:
+    try:
+        return bool(yaml.load(text) == yaml.load(other))
+    except Exception:  # whatever is wrong with it, the other one is right
+        return False

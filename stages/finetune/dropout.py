@@ -1,0 +1,117 @@
+"""Dropout and attention for processors, where random numbers and fused attention are slow.
+
+On a CPU torch draws a random number for each element of a dropout mask in turn, and its fused attention is several
+times slower in the backward pass than plain matrix products. Both are replaced here while a model trains: masks come
+from 16 random bits an element, and attention is written out. What is computed is the same but for rounding: a rate of
+dropout is rounded to 1/65,536, scaled for by its exact inverse, and the softmax is taken in float32.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import eager_mask
+
+NAME = "attune_cpu"
+STEPS = 2**16  # a rate is a number of these
+LONG = 256  # tokens from which fused attention without dropout is as fast, and needs less memory
+CHANGING = ("position_bias", "softcap", "cache")  # arguments that change what attention computes
+
+
+class _Drop(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, dropped: int) -> torch.Tensor:
+        # 64 random bits at a time, read as four numbers of 16 bits from -32,768 on: [n/4] int64 → x's shape int16
+        bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        numbers = bits.view(torch.int16)[: x.numel()].view(x.shape)
+        # A comparison that writes x's type: twice as fast as one to bool and a conversion.
+        mask = torch.ge(numbers, dropped - STEPS // 2, out=torch.empty_like(x, memory_format=torch.contiguous_format))
+        mask.mul_(STEPS / (STEPS - dropped))
+        ctx.save_for_backward(mask)
+        return x * mask
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (mask,) = ctx.saved_tensors
+        return gradients[0] * mask, None
+
+
+def drop(x: torch.Tensor, rate: float) -> torch.Tensor:
+    """Return `x` (any shape, floating point) with a share of `rate` set to 0 and the rest scaled up to match."""
+    dropped = round(rate * STEPS)
+    return _Drop.apply(x, dropped) if dropped else x  # type: ignore[no-untyped-call]
+
+
+class FastDropout(nn.Dropout):
+    """`nn.Dropout` with cheaper random numbers."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Drop while training, else return the input."""
+        return drop(input, self.p) if self.training else input
+
+
+def attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return softmax(query · keyᵀ · scaling + mask) · value as [b x s x heads x d], written out.
+
+    Args:
+        module: the attention layer.
+        query: [b x heads x s x d], as are `key` and `value`.
+        key: of each token.
+        value: of each token.
+        attention_mask: added to the scores, [b x 1 x s x s] float32: 0, or the least number at padding.
+        dropout: rate of dropout on the weights.
+        scaling: of the scores; None is 1/√d.
+        others: what only some models pass; if it changes the result, torch's fused attention takes over.
+    """
+    causal = getattr(module, "is_causal", False) or others.get("is_causal")
+    plain = key.shape[1] == query.shape[1] and not causal and all(others.get(name) is None for name in CHANGING)
+    if not (module.training and plain) or (key.shape[2] > LONG and not dropout):
+        fitting = attention_mask if attention_mask is None else attention_mask.to(query.dtype)
+        return sdpa_attention_forward(module, query, key, value, fitting, dropout, scaling, **others)
+    scores = query @ key.transpose(2, 3)  # [b x heads x s x s]
+    factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+    # The float32 mask makes the scores float32, whose softmax is twice as fast on a CPU as that of bfloat16.
+    scores = scores.float() * factor if attention_mask is None else torch.add(attention_mask, scores, alpha=factor)
+    weights = drop(scores.softmax(dim=-1).to(value.dtype), dropout)
+    return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+@contextmanager
+def fast_on_cpu(model: PreTrainedModel) -> Iterator[None]:
+    """Let `model` (or peft's, around it) use the dropout and the attention of this module until the block ends."""
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, eager_mask)
+    swapped = [module for module in model.modules() if type(module) is nn.Dropout]
+    for module in swapped:
+        module.__class__ = FastDropout
+    before = model.config._attn_implementation
+    attends = before == "sdpa" and _set_attention(model, NAME)
+    try:
+        yield
+    finally:
+        for module in swapped:
+            module.__class__ = nn.Dropout
+        if attends:
+            _set_attention(model, before)
+
+
+def _set_attention(model: PreTrainedModel, name: str) -> bool:
+    """Change the attention of a model and its parts; return whether it takes one by name."""
+    try:
+        model.set_attn_implementation(name)
+    except (ValueError, AttributeError):
+        return False
+    return bool(model.config._attn_implementation == name)

@@ -1,0 +1,148 @@
+"""Cross-validation: each row held out once, nothing trained twice, and what comes of it."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tests.conftest import Project
+from tests.pipeline.conftest import NOWHERE, started
+
+Make = Callable[..., Project]
+FOLDS = 3
+
+
+@pytest.fixture(scope="module")
+def validated(tokenized_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose folds have been run once, with the store in its folder."""
+    import shutil
+
+    from tests.pipeline.conftest import PRETENDED
+
+    project = Project(tmp_path_factory.mktemp("folds") / "project")
+    shutil.copytree(tokenized_project.root, project.root, symlinks=True)
+    (project.root / "stages" / "finetune" / "__main__.py").write_text(PRETENDED)
+    done = crossvalidate(project, "--keep-models", uri="sqlite:///mlflow.db")
+    assert done.stdout.count("(trained)") == FOLDS
+    return project
+
+
+def crossvalidate(project: Project, *arguments: str, check: bool = True, uri: str = NOWHERE) -> Any:
+    command = [sys.executable, "-m", "flows.crossvalidate", *arguments]
+    return project.run(*command, check=check, MLFLOW_TRACKING_URI=uri, OMP_NUM_THREADS="1")
+
+
+def sides(project: Project) -> list[tuple[pl.DataFrame, pl.DataFrame]]:
+    """Return what each fold's training read: the rows to train on, and those held out."""
+    folders = list(project.root.glob(".attune/trials/*/models/finetuned"))
+    return [(pl.read_parquet(folder / "train"), pl.read_parquet(folder / "validation")) for folder in folders]
+
+
+def test_the_folds_hold_each_row_outside_test_once(validated: Project) -> None:
+    clean = [pl.read_parquet(validated.root / f"data/clean/{name}.parquet") for name in ("train", "validation")]
+    ids = [row for _, held_out in sides(validated) for row in held_out["id"]]
+    assert len(sides(validated)) == FOLDS
+    assert sorted(ids) == sorted(pl.concat(clean)["id"])
+    for train, held_out in sides(validated):
+        assert not set(train["id"]) & set(held_out["id"])
+        assert train.columns == held_out.columns == pl.read_parquet_schema(_tokenized(validated)).names()
+
+
+def test_no_group_is_on_both_sides_of_a_fold_nor_a_child_apart_from_its_parent(validated: Project) -> None:
+    validation = pl.read_parquet(validated.root / "data/clean/validation.parquet")
+    augmented = pl.read_parquet(validated.root / "data/augmented/train.parquet")
+    group = dict(pl.concat([validation, augmented], how="diagonal").select("id", "group").iter_rows())
+    parent = dict(augmented.select("id", "parent").drop_nulls().iter_rows())
+    assert parent, "the data have rows made by augmentation"
+    for train, held_out in sides(validated):
+        assert not {group[row] for row in train["id"]} & {group[row] for row in held_out["id"]}
+        assert not set(held_out["id"]) & set(parent)
+        assert {parent[row] for row in train["id"] if row in parent} <= set(train["id"])
+        assert set(train["id"]) & set(parent), "children are trained on where their parent is"
+
+
+def test_a_second_run_trains_nothing_and_says_the_same(validated: Project) -> None:
+    before = (validated.root / "reports/crossvalidation.json").read_bytes()
+    trained = started(validated)
+    done = crossvalidate(validated)
+    assert started(validated) == trained and done.stdout.count("(finished before)") == FOLDS
+    assert (validated.root / "reports/crossvalidation.json").read_bytes() == before
+    assert str(validated.root).encode() not in before
+
+
+def test_mean_and_spread_stand_in_the_report_and_in_mlflow(validated: Project) -> None:
+    import mlflow
+
+    report = json.loads((validated.root / "reports/crossvalidation.json").read_text())
+    assert [fold["fold"] for fold in report["folds"]] == list(range(FOLDS))
+    scores = pl.Series([fold["kept_epoch"]["accuracy"] for fold in report["folds"]])
+    found = report["kept_epoch"]["accuracy"]
+    assert found["mean"] == pytest.approx(scores.mean(), abs=1e-6) and found["sd"] == pytest.approx(scores.std() or 0)
+    assert found["low"] <= found["mean"] <= found["high"]
+
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{validated.root / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("my-classifier").experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert parent.data.metrics["mean_accuracy"] == found["mean"] and parent.data.metrics["sd_accuracy"] == found["sd"]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert {run.info.run_name for run in children} == {f"fold {number}" for number in range(FOLDS)}
+    assert all(run.info.status == "FINISHED" for run in runs)
+
+
+def test_other_params_train_again_and_a_fold_that_fails_is_named_with_its_last_lines(validated: Project) -> None:
+    report = (validated.root / "reports/crossvalidation.json").read_bytes()
+    before = (validated.root / "params.yaml").read_text()
+    validated.params(lambda params: params["finetune"].update(learning_rate=0.7))
+    done = crossvalidate(validated, check=False)
+    (validated.root / "params.yaml").write_text(before)
+    assert done.returncode == 1
+    assert "fold 0 failed" in done.stderr and "lower finetune.learning_rate" in done.stderr
+    assert started(validated)[FOLDS:] == [0.7], "the others are not begun"
+    assert (validated.root / "reports/crossvalidation.json").read_bytes() == report
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda params: params["clean"].update(split={}), "set it to 5"),
+        (lambda params: params["clean"].update(split={"folds": 4}), "data/ was made with other params"),
+        (
+            lambda params: params["finetune"].update(train_on="train_and_validation", early_stopping_patience=None),
+            "would train on the held-out fold",
+        ),
+    ],
+)
+def test_folds_that_are_not_there_are_asked_for(
+    pretending: Make, change: Any, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows.crossvalidate import main
+
+    project = pretending()
+    project.params(change)
+    monkeypatch.chdir(project.root)
+    assert main([]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_the_final_model_learns_from_all_rows_outside_test(validated: Project, monkeypatch: Any) -> None:
+    from rich.console import Console
+
+    from flows import crossvalidate as program
+
+    monkeypatch.chdir(validated.root)
+    asked: list[list[str]] = []
+    monkeypatch.setattr(program, "run_pipeline", lambda: asked.append(["repro"]) or 0)
+    before = Path("params.yaml").read_text()
+    assert program.train_final(Console()) == 0 and asked
+    after = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(before)
+    added = [line.strip() for line in after.splitlines() if line not in before.splitlines()]
+    assert sorted(added) == ["early_stopping_patience: null", "train_on: train_and_validation"]
+
+
+def _tokenized(project: Project) -> Path:
+    return project.root / "data/tokenized/train.parquet"

@@ -1,0 +1,118 @@
+"""Several training processes: the result of one with as much larger batches, whatever happens to them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+from safetensors.numpy import load
+
+from tests.pipeline.training_project import OUTS, Training, make_training
+
+WEIGHTS, TRAINING, VALIDATION = OUTS
+STAGE = ("-m", "stages.finetune")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """33 rows in batches of 16: in the last batch, one of two processes has no row."""
+    made = make_training(tmp_path_factory.mktemp("processes") / "project", rows=33)
+    set_params(made)
+    return made
+
+
+def set_params(project: Training, **knobs: object) -> None:
+    usual = {
+        "per_device_train_batch_size": 8,
+        "num_train_epochs": 2,
+        "logging_steps": 1,
+        "save_steps": 2,
+        "dropout": 0.0,
+    }
+    project.params(**usual | knobs)
+
+
+@pytest.fixture(scope="module")
+def two(project: Training) -> dict[str, bytes]:
+    done = project.run("torchrun", "--nproc-per-node", "2", *STAGE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("finetune: ") == 2  # what it does, and that it is done: one process speaks
+    assert project.checkpoints() == []
+    return project.outs()
+
+
+def test_two_processes_give_the_curve_of_one_with_twice_the_batch(project: Training, two: dict[str, bytes]) -> None:
+    set_params(project, per_device_train_batch_size=16)
+    assert project.run(sys.executable, *STAGE).returncode == 0
+    one = project.outs()
+    for name in (TRAINING, VALIDATION):
+        expected, found = (pl.read_csv(outs[name]) for outs in (one, two))
+        assert expected.columns == found.columns and expected.height == found.height
+        for column in expected.columns:
+            assert found[column].to_list() == pytest.approx(expected[column].to_list(), abs=1e-4), column
+    weights, others = load(one[WEIGHTS]), load(two[WEIGHTS])
+    assert all(abs(weights[name] - others[name]).max() < 1e-3 for name in weights)
+
+
+def test_one_of_two_processes_that_dies_ends_both_and_the_next_run_goes_on(
+    project: Training, two: dict[str, bytes]
+) -> None:
+    set_params(project, nproc_per_node=2)
+    done = project.repro(KILL_AT="step 5.", KILL_RANK="1")
+    assert done.returncode != 0
+    assert "process 1 of 2 was killed by signal 9" in done.stderr
+    assert "finetune.nproc_per_node" in done.stderr
+    resumed = project.repro()
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on from step 4" in resumed.stdout
+    assert project.outs() == two
+
+
+def test_what_goes_wrong_in_all_of_them_is_told_once(project: Training) -> None:
+    set_params(project, nproc_per_node=2)
+    done = project.run(sys.executable, *STAGE, SPOIL_AT="2")
+    assert done.returncode == 1
+    assert done.stderr.count("the training has diverged") == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system ends the others, and only Linux does")
+def test_nothing_survives_the_process_that_started_the_others(project: Training) -> None:
+    set_params(project, nproc_per_node=2, num_train_epochs=1000)
+    lines = project.root / "logs" / "finetune.jsonl"
+    lines.unlink(missing_ok=True)
+    own = {"PYTHONPATH": "", "OMP_NUM_THREADS": "1", "ATTUNE_TRIAL_RUN": ""}
+    started = subprocess.Popen(
+        [sys.executable, *STAGE], cwd=project.root, env=os.environ | own, stdout=subprocess.DEVNULL
+    )
+    wait_until(lambda: lines.exists() and lines.stat().st_size > 0)
+    assert len(processes_in(project.root)) == 3
+    started.send_signal(signal.SIGKILL)
+    started.wait(30)
+    wait_until(lambda: not processes_in(project.root))
+
+
+def processes_in(folder: Path) -> list[int]:
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdigit() and (process / "cwd").resolve() == folder.resolve() and alive(process):
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def alive(process: Path) -> bool:
+    return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_until(true: object, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.1)

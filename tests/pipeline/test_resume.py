@@ -1,0 +1,63 @@
+"""A training killed with SIGKILL goes on with the next `dvc repro`, and ends with the bytes of one that was not."""
+
+import json
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.training_project import Training, make_training
+
+KILLED_AT = {  # and the step of the checkpoint that is left
+    "step 3.": 2,  # in the middle of an epoch (steps are counted from where a run begins)
+    "open checkpoint-6/trainer_state.json": 5,  # while the first checkpoint of the second epoch is being written
+    "os.rename checkpoint-8/complete.json": 6,  # when nothing but the word that it is complete is missing
+    "shutil.rmtree checkpoint-6": 8,  # while an older checkpoint is being removed
+}
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Training, list[int]]:
+    """A training that was killed again and again, and the steps it went on from."""
+    project = make_training(tmp_path_factory.mktemp("resume") / "project")
+    project.params(save_steps=2, dropout=0.1)
+    went_on = []
+    for moment in (*KILLED_AT, None):
+        done = project.repro(**({"KILL_AT": moment} if moment else {}))
+        assert done.returncode == (-signal.SIGKILL if moment else 0), f"{moment}\n{done.stdout}\n{done.stderr}"
+        went_on += [int(step) for step in re.findall(r"going on from step (\d+)", done.stdout)]
+    return project, went_on
+
+
+def test_a_killed_training_goes_on_from_its_last_checkpoint(killed: tuple[Training, list[int]]) -> None:
+    _, went_on = killed
+    assert went_on == list(KILLED_AT.values())
+
+
+def test_its_model_and_curves_are_those_of_an_uninterrupted_one(killed: tuple[Training, list[int]]) -> None:
+    project, _ = killed
+    resumed = project.outs()
+    lines = (project.root / "logs" / "finetune.jsonl").read_text()
+    whole = project.repro("--force")
+    assert whole.returncode == 0, whole.stderr
+    assert "going on" not in whole.stdout
+    assert project.outs() == resumed
+    assert (project.root / "logs" / "finetune.jsonl").read_text() == lines
+    assert len([line for line in lines.splitlines() if "validation_loss" in json.loads(line)]) == 3
+
+
+def test_nothing_is_left_of_its_checkpoints(killed: tuple[Training, list[int]]) -> None:
+    project, _ = killed
+    assert project.checkpoints() == []
+
+
+def test_other_params_never_go_on_from_a_stale_checkpoint(tmp_path: Path) -> None:
+    project = make_training(tmp_path / "project")
+    assert project.repro(KILL_AT="step 7.").returncode == -signal.SIGKILL
+    (stale,) = project.checkpoints()
+    project.params(num_train_epochs=1)
+    done = project.repro()
+    assert done.returncode == 0, done.stderr
+    assert "going on" not in done.stdout
+    assert project.checkpoints() == [stale]  # the latest of the others stays for a while: params may be set back

@@ -1,0 +1,210 @@
+"""The search: what it finds, what it survives, and what it leaves behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from ruamel.yaml import YAML
+
+from tests.conftest import Project
+from tests.pipeline.conftest import NOWHERE, started
+
+RATES = {"finetune.learning_rate": {"low": 1.0e-6, "high": 0.1, "log": True}}
+Make = Callable[..., Project]
+
+
+def search(project: Project, *arguments: str, check: bool = True, uri: str = NOWHERE) -> subprocess.CompletedProcess:
+    return project.run(
+        *(sys.executable, "-m", "flows.tune", *arguments), check=check, MLFLOW_TRACKING_URI=uri, OMP_NUM_THREADS="1"
+    )
+
+
+def asks_for(project: Project, **tune: Any) -> Project:
+    project.params(lambda params: params.update(tune={"pruner": {"kind": "none"}, **tune}))
+    return project
+
+
+def trials_of(project: Project) -> list[optuna.trial.FrozenTrial]:
+    storage = f"sqlite:///{project.root / '.attune/tune/studies.db'}"
+    (name,) = optuna.get_all_study_names(storage)
+    return optuna.load_study(study_name=name, storage=storage).trials
+
+
+def finished(project: Project) -> list[dict[str, Any]]:
+    return [trial.user_attrs["settings"] for trial in trials_of(project) if trial.state.name == "COMPLETE"]
+
+
+def test_a_search_finds_the_better_learning_rate_shows_it_in_mlflow_and_keeps_the_file(copied: Make) -> None:
+    project = asks_for(copied(), trials=2, space={"finetune.learning_rate": {"choices": [0.02]}})
+    before = (project.root / "params.yaml").read_text()
+    project.run("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qam", "params")
+    done = search(project, "--keep-models", uri="sqlite:///mlflow.db")
+    assert "-  learning_rate: 1e-05\n+  learning_rate: 0.02" in done.stdout
+    assert (project.root / "params.yaml").read_text() == before
+    tuned = (project.root / "params.tuned.yaml").read_text()
+    assert tuned == before.replace("learning_rate: 1e-05", "learning_rate: 0.02")
+    models = sorted(project.root.glob(".attune/trials/*/models/finetuned/model.safetensors"))
+    assert len(models) == 2
+
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{project.root / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("my-classifier").experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run is not parent]
+    assert {run.data.params["finetune.learning_rate"] for run in children} == {"1e-05", "0.02"}
+    for run in children:
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.tags["attune.trial_state"] == "complete" and run.info.status == "FINISHED"
+        assert len(client.get_metric_history(run.info.run_id, "validation_macro_f1")) == 2
+        assert "attune.model" not in run.data.tags, "the pipeline must not take a trial's model for its own"
+    best = max(run.data.metrics["best_validation_macro_f1"] for run in children)
+    assert parent.data.metrics["best_validation_macro_f1"] == best
+    assert not list(project.root.glob(".attune/trials/*/mlflow.db")), "trials report to the project's store"
+
+    done = search(project, "--apply")
+    assert (project.root / "params.yaml").read_text() == tuned
+    assert "params.yaml has these values now" in done.stdout
+
+
+def test_a_search_killed_in_the_middle_loses_no_finished_trial_and_draws_the_same(pretending: Make) -> None:
+    whole, project = (asks_for(pretending(name), trials=4, space=RATES) for name in ("whole", "killed"))
+    search(whole)
+    (project.root / "hangs").write_text("start 3\n")
+    command = [sys.executable, "-m", "flows.tune"]
+    killed = subprocess.Popen(
+        command, cwd=project.root, env={**os.environ, "MLFLOW_TRACKING_URI": NOWHERE}, stdout=subprocess.DEVNULL
+    )
+    _until(lambda: len(started(project)) == 3)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    orphan = _the_hanging(project)
+    assert [trial.state.name for trial in trials_of(project)] == ["COMPLETE"] * 2 + ["RUNNING"]
+
+    (project.root / "hangs").unlink()
+    search(project)
+    assert not _is_alive(orphan), "a training that nobody waits for any more is ended"
+    assert finished(project) == finished(whole), "two before, two after, the first of them with what it had drawn"
+    rates = started(whole)
+    assert started(project) == [*rates[:3], rates[2], *rates[3:]], "only the one that was cut short ran twice"
+    assert "4 trials finished" in search(project).stdout
+    assert len(started(project)) == 5, "and then there is nothing left to do"
+
+
+def test_a_hopeless_trial_is_ended_and_the_first_one_never(pretending: Make) -> None:
+    project = asks_for(pretending(), trials=4, space={"finetune.learning_rate": {"choices": [1.0e-5, 1.0e-3, 1.0e-6]}})
+    project.params(lambda params: params["tune"].update(pruner={"kind": "median", "startup_trials": 1}))
+    (project.root / "hangs").write_text("1e-06\n")
+    begun = time.perf_counter()
+    done = search(project)
+    assert time.perf_counter() - begun < 60
+    assert "pruned: after epoch 1 worse than half of the others were by then" in done.stdout
+    ended = [trial for trial in trials_of(project) if trial.state.name == "PRUNED"]
+    assert {trial.user_attrs["settings"]["finetune.learning_rate"] for trial in ended} == {1e-6}
+    assert all(trial.last_step == 1 for trial in ended)
+    assert "+  learning_rate: 0.001" in done.stdout
+
+
+def test_settings_that_contradict_each_other_are_passed_over_with_the_reason(pretending: Make) -> None:
+    project = asks_for(pretending(), trials=3, space={"finetune.momentum": {"low": 0.0, "high": 0.9}})
+    done = search(project)
+    assert done.stdout.count("pruned:") == 2 and "finetune.momentum" in done.stdout
+    assert len(started(project)) == 1, "nothing is trained with them"
+    assert "nothing beats params.yaml as it is" in done.stdout
+
+
+def test_trials_that_fail_are_told_of_and_three_in_a_row_end_the_search(pretending: Make) -> None:
+    project = asks_for(pretending(), trials=9, space={"finetune.learning_rate": {"low": 0.6, "high": 0.9}})
+    done = search(project, check=False)
+    assert done.returncode == 1
+    assert done.stdout.count("the loss is not a number any more") == 3
+    assert "3 trials in a row failed" in done.stderr
+
+
+def test_params_that_cannot_be_trained_with_as_they_are_end_it_at_once(pretending: Make) -> None:
+    project = asks_for(pretending(), trials=9, space=RATES)
+    project.params(lambda params: params["finetune"].update(learning_rate=0.7))
+    done = search(project, check=False)
+    assert done.returncode == 1 and len(started(project)) == 1
+    assert "params.yaml as it is failed" in done.stderr and "lower finetune.learning_rate" in done.stderr
+
+
+def test_other_data_begin_another_study_and_more_trials_go_on_with_the_same(pretending: Make) -> None:
+    project = asks_for(pretending(), trials=1, space=RATES)
+    search(project)
+    project.params(lambda params: params["tune"].update(trials=2))
+    search(project)
+    assert len(started(project)) == len(trials_of(project)) == 2
+    with (project.root / "data/tokenized/encoding.json").open("a") as file:
+        file.write(" ")
+    search(project)
+    names = optuna.get_all_study_names(f"sqlite:///{project.root / '.attune/tune/studies.db'}")
+    assert len(names) == 2 and len(started(project)) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda params: params.pop("tune"), "tune.space is empty"),
+        (
+            lambda params: params["finetune"].update(train_on="train_and_validation", early_stopping_patience=None),
+            "no row is left to compare trials by",
+        ),
+        (
+            lambda params: params["tune"].update(
+                metric="loss", space={"finetune.label_smoothing_factor": {"low": 0.0, "high": 0.2}}
+            ),
+            "changes what the loss measures",
+        ),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(
+    pretending: Make, change: Any, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows.tune import main
+
+    project = asks_for(pretending(), space=RATES)
+    project.params(change)
+    monkeypatch.chdir(project.root)
+    assert main([]) == 1
+    assert message in capsys.readouterr().err
+    assert YAML().load(Path("params.yaml"))
+
+
+def test_there_is_one_search_at_a_time(pretending: Make) -> None:
+    import fcntl
+
+    project = asks_for(pretending(), space=RATES)
+    with (project.root / ".attune" / "trials.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = search(project, check=False)
+    assert done.returncode == 1 and "running in this checkout already" in done.stderr
+
+
+def _until(true: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.05)
+
+
+def _the_hanging(project: Project) -> int:
+    unfinished = [
+        path for path in project.root.glob(".attune/trials/*") if not (path / "reports/plots/validation.csv").exists()
+    ]
+    return int((unfinished[0] / "process").read_text())
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

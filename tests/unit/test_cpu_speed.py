@@ -1,0 +1,233 @@
+"""What makes a training fast on a CPU does not change what it learns."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+
+from stages.finetune.allocator import keep_memory
+from stages.finetune.dropout import FastDropout, drop, fast_on_cpu
+from stages.finetune.vocabulary import CutEmbedding, cut_to
+
+TINY = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 40,
+    "pad_token_id": 1,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    "num_labels": 3,
+}
+ATTENDING = ["bert", "roberta", "electra", "albert", "distilbert", "xlm-roberta", "modernbert", "camembert", "ernie"]
+OTHERS = ["deberta-v2", "mpnet", "gpt2"]  # attention of their own, or a causal one: left as it is
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def tiny(kind: str, rate: float = 0.0) -> PreTrainedModel:
+    """A model of this kind with random weights; `rate` of dropout, wherever it has one."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **TINY)
+    for name in vars(config):
+        if "dropout" in name or "pdrop" in name:
+            setattr(config, name, rate)
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():  # so that attention and head matter from the start
+        for weights in model.parameters():
+            weights.add_(torch.randn_like(weights) * 0.3)
+    return model
+
+
+def batch(rows: int = 6, length: int = 9) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(4, 60, (rows, length), generator=generator)
+    mask = torch.ones_like(ids)
+    for at in range(1, rows):  # the first row is whole
+        ids[at, length - at :], mask[at, length - at :] = 1, 0
+    return {"input_ids": ids, "attention_mask": mask, "labels": torch.arange(rows) % 3}
+
+
+def gradients(model: PreTrainedModel, **given: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    model.train()
+    model.zero_grad()
+    loss = model(**given).loss
+    loss.backward()
+    return loss.detach(), {name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None}
+
+
+# ── attention ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", [*ATTENDING, *OTHERS])
+def test_loss_and_gradients_are_those_of_the_plain_model(kind: str) -> None:
+    model, given = tiny(kind), batch()
+    expected, plain = gradients(model, **given)
+    with fast_on_cpu(model):
+        found, fast = gradients(model, **given)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert fast.keys() == plain.keys()
+    for name in plain:
+        torch.testing.assert_close(fast[name], plain[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("kind", ATTENDING)
+def test_the_written_out_attention_is_really_used(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    model = tiny(kind)
+    monkeypatch.setattr("stages.finetune.dropout.drop", lambda x, rate: calls.append(rate) or x)
+    with fast_on_cpu(model):
+        gradients(model, **batch(), num_items_in_batch=torch.tensor(6))  # as Trainer passes it on
+    assert len([rate for rate in calls if rate == 0.0]) >= 2  # once a layer
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_the_model_is_as_before_afterwards(kind: str) -> None:
+    model = tiny(kind, rate=0.1)
+    before = (model.config._attn_implementation, [type(part) for part in model.modules()])
+    with pytest.raises(KeyError), fast_on_cpu(model):
+        assert any(isinstance(part, FastDropout) for part in model.modules())
+        raise KeyError
+    assert (model.config._attn_implementation, [type(part) for part in model.modules()]) == before
+
+
+def test_scoring_in_bfloat16_gives_what_the_plain_model_gives() -> None:
+    model, given = tiny("bert").eval(), batch()
+    answers = []
+    for context in (nullcontext(), fast_on_cpu(model)):
+        with context, torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            answers.append(model(**given).logits.float())
+    torch.testing.assert_close(answers[0], answers[1], rtol=0.05, atol=0.1)
+
+
+# ── dropout ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_so_many_are_dropped_and_the_rest_is_scaled_up(rate: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    kept = drop(torch.ones(1001, 999, dtype=dtype), rate)
+    share = (kept == 0).float().mean().item()
+    assert abs(share - rate) < 4 * (rate * (1 - rate) / kept.numel()) ** 0.5 + 2**-16
+    scale = torch.tensor(1 / (1 - round(rate * 65536) / 65536)).to(dtype)
+    assert torch.equal(kept[kept != 0].unique(), scale.reshape(1))
+
+
+def test_neighbours_are_dropped_independently() -> None:
+    """The numbers are quarters of random words: no quarter may know of another."""
+    torch.manual_seed(0)
+    dropped = (drop(torch.ones(400_000), 0.5) == 0).double()
+    for gap in (1, 2, 3, 4, 5, 8):
+        correlation = torch.corrcoef(torch.stack([dropped[:-gap], dropped[gap:]]))[0, 1].abs().item()
+        assert correlation < 4 / 400_000**0.5
+    for place in range(4):
+        assert abs(dropped[place::4].mean().item() - 0.5) < 4 * 0.5 / 100_000**0.5
+
+
+def test_what_is_dropped_gets_no_gradient_and_the_rest_the_scale() -> None:
+    torch.manual_seed(0)
+    x = torch.full((50, 7), 3.0, requires_grad=True)
+    kept = drop(x, 0.25)
+    kept.sum().backward()
+    assert torch.equal(x.grad * 3, kept.detach())
+
+
+def test_a_seed_gives_the_same_masks_with_any_number_of_threads() -> None:
+    masks = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        torch.manual_seed(7)
+        masks.append(drop(torch.ones(300, 301), 0.1))
+    torch.set_num_threads(1)
+    assert torch.equal(*masks)
+
+
+@pytest.mark.parametrize(("rate", "training"), [(0.0, True), (0.3, False)])
+def test_nothing_is_dropped_without_a_rate_or_when_scoring(rate: float, training: bool) -> None:
+    x = torch.randn(5, 5)
+    assert torch.equal(FastDropout(rate).train(training)(x), x)
+
+
+def test_slices_and_odd_sizes_are_dropped_from() -> None:
+    x = torch.ones(9, 11)[::2, 1::3]
+    assert drop(x, 0.5).shape == x.shape
+    assert drop(torch.ones(()), 0.5).shape == ()
+    assert drop(torch.ones(0, 4), 0.5).shape == (0, 4)
+
+
+# ── vocabulary ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def steps(model: PreTrainedModel, given: dict[str, torch.Tensor], weight_decay: float) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=weight_decay)
+    for _ in range(4):
+        gradients(model, **given)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "deberta-v2", "modernbert"])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_a_cut_vocabulary_learns_what_the_whole_one_does(kind: str, weight_decay: float) -> None:
+    given = batch()
+    whole, cut = tiny(kind), tiny(kind)
+    start = whole.get_input_embeddings().weight.detach().clone()
+    steps(whole, given, weight_decay)
+    used = given["input_ids"].unique()
+    with cut_to(cut, used):
+        assert isinstance(cut.get_input_embeddings(), CutEmbedding)
+        assert cut.get_input_embeddings().num_embeddings < 60
+        steps(cut, given, weight_decay)
+    for (name, expected), found in zip(whole.named_parameters(), cut.parameters(), strict=True):
+        rows = used if expected is whole.get_input_embeddings().weight else ...
+        torch.testing.assert_close(found[rows], expected[rows], rtol=1e-4, atol=1e-5, msg=name)
+    others = torch.tensor([at for at in range(60) if at not in set(used.tolist())])
+    assert torch.equal(cut.get_input_embeddings().weight[others], start[others])
+
+
+def test_the_names_of_the_weights_stay() -> None:
+    model = tiny("bert")
+    names = list(model.state_dict())
+    with cut_to(model, torch.tensor([5, 4, 9])):
+        assert list(model.state_dict()) == names
+    assert list(model.state_dict()) == names
+
+
+def test_a_token_that_was_cut_off_is_an_error() -> None:
+    model = tiny("bert")
+    with cut_to(model, torch.tensor([5, 4])), pytest.raises(IndexError):
+        model(input_ids=torch.tensor([[5, 30]]))
+
+
+def test_embeddings_that_do_not_train_stay_whole() -> None:
+    model = tiny("bert")
+    model.get_input_embeddings().weight.requires_grad_(False)
+    with cut_to(model, torch.tensor([5])):
+        assert type(model.get_input_embeddings()) is nn.Embedding
+
+
+def test_what_was_learned_is_kept_when_the_training_breaks_off() -> None:
+    model: Any = tiny("bert")
+    with pytest.raises(KeyError), cut_to(model, torch.tensor([5])):
+        model.get_input_embeddings().weight.data.fill_(7.0)
+        raise KeyError
+    assert torch.equal(model.get_input_embeddings().weight[5], torch.full((16,), 7.0))
+
+
+def test_memory_is_kept_on_glibc() -> None:
+    import platform
+
+    assert keep_memory() == (platform.libc_ver()[0] == "glibc")

@@ -1,0 +1,333 @@
+"""The optimisers: they learn, shrink what they shall, know the layers, and go on where they stopped."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from exact_training import SEED, TELLING, make_base, settings, tokenized, trained, weights
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, TrainerCallback
+
+from stages.common.errors import AttuneError
+from stages.finetune.curves import training_point
+from stages.finetune.layers import depths, encoder_layers
+from stages.finetune.optimizers import build_optimizer
+from stages.finetune.strategies import prepare
+from stages.tasks.text_classification import build_model
+
+LABELS = list(TELLING)[:2]
+LAYERS = 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base"), LAYERS)
+
+
+@pytest.fixture(scope="module")
+def splits(base: Path) -> dict[str, pl.DataFrame]:
+    return {"train": tokenized(base, 64, 0), "validation": tokenized(base, 16, 1)}
+
+
+def model_of(base: Path, **knobs: Any) -> PreTrainedModel:
+    return prepare(build_model(base, LABELS, 0.0, SEED), settings(**knobs))
+
+
+def by_name(model: nn.Module, optimizer: torch.optim.Optimizer, what: str) -> dict[str, float]:
+    """What an optimiser's groups say of each weight."""
+    said = {id(weight): group[what] for group in optimizer.param_groups for weight in group["params"]}
+    return {name: said[id(weight)] for name, weight in model.named_parameters() if id(weight) in said}
+
+
+# ── they learn ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"optim": "adamw", "learning_rate": 0.01},
+        {"optim": "sgd", "learning_rate": 0.5},
+        {"optim": "sgd", "learning_rate": 0.1, "momentum": 0.9},
+        {"optim": "adafactor", "learning_rate": 0.01},
+    ],
+    ids=["adamw", "sgd", "sgd with momentum", "adafactor"],
+)
+def test_every_optimiser_learns(base: Path, knobs: dict[str, Any]) -> None:
+    model = model_of(base)
+    optimizer = build_optimizer(model, settings(**knobs))
+    losses = [step(model, optimizer) for _ in range(60)]
+    assert losses[0] > 0.5 and losses[-1] < 0.1
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
+    """One step on two rows that have nothing in common; returns the loss before it."""
+    optimizer.zero_grad()
+    loss = model(input_ids=torch.arange(5, 15).view(2, 5), labels=torch.tensor([0, 1])).loss
+    loss.backward()
+    optimizer.step()
+    return float(loss)
+
+
+@pytest.mark.parametrize(
+    ("optim", "knobs"),
+    [
+        ("adamw", {"adam_beta1": 0.5}),
+        ("adamw", {"adam_beta2": 0.9}),
+        ("adamw", {"adam_epsilon": 0.01}),
+        ("sgd", {"momentum": 0.5}),
+        ("sgd", {"weight_decay": 0.5}),
+        ("adafactor", {"weight_decay": 0.5}),
+        ("adafactor", {"l1": 0.5}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_every_knob_of_an_optimiser_changes_what_is_learned(base: Path, optim: str, knobs: dict[str, Any]) -> None:
+    heads = []
+    for turned in ({}, knobs):
+        model = model_of(base)
+        optimizer = build_optimizer(model, settings(optim=optim, learning_rate=0.01, **turned))
+        for _ in range(3):
+            step(model, optimizer)
+        heads.append(model.classifier.weight.detach())
+    assert not torch.equal(*heads)
+
+
+def test_momentum_is_nesterovs(base: Path) -> None:
+    for momentum in (0.0, 0.7):
+        (group, _) = build_optimizer(model_of(base), settings(optim="sgd", momentum=momentum)).param_groups
+        assert (group["momentum"], group["nesterov"]) == (momentum, momentum > 0)
+
+
+def test_the_groups_of_an_optimiser_hold_every_weight_that_trains_once(base: Path) -> None:
+    for knobs in ({}, {"layerwise_lr_decay": 0.5}, {"strategy": "partial"}, {"strategy": "head"}, {"strategy": "lora"}):
+        model = model_of(base, **knobs)
+        held = [
+            id(weight) for group in build_optimizer(model, settings(**knobs)).param_groups for weight in group["params"]
+        ]
+        assert sorted(held) == sorted(id(weight) for weight in model.parameters() if weight.requires_grad)
+
+
+# ── weight decay and L1 ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("strategy", ["full", "lora", "ia3"])
+def test_biases_norms_and_factors_around_one_do_not_shrink(base: Path, strategy: str) -> None:
+    model = model_of(base, strategy=strategy)
+    optimizer = build_optimizer(model, settings(strategy=strategy, weight_decay=0.3, l1=0.2))
+    for what, value in {"weight_decay": 0.3, "l1": 0.2}.items():
+        said = by_name(model, optimizer, what)
+        assert set(said.values()) == {0.0, value}
+        spared = {name for name, found in said.items() if found == 0}
+        assert spared == {name for name in said if name.endswith("bias") or "LayerNorm" in name or ".ia3_l." in name}
+
+
+def test_l1_takes_learning_rate_times_l1_off_each_weight_and_stops_at_zero() -> None:
+    layer = nn.Linear(5, 1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.3, -0.3, 0.05, -0.05, 0.0]]))
+        layer.bias.fill_(0.05)
+    optimizer = build_optimizer(layer, settings(optim="sgd", learning_rate=0.5, l1=0.2, weight_decay=0.0))
+    (layer.weight.sum() * 0 + layer.bias.sum() * 0).backward()
+    optimizer.step()
+    assert layer.weight[0].tolist() == pytest.approx([0.2, -0.2, 0.0, 0.0, 0.0])
+    assert (layer.weight == 0).sum() == 3
+    assert layer.bias.item() == pytest.approx(0.05)
+
+
+def test_l1_leaves_a_weight_alone_that_had_no_part_in_the_step() -> None:
+    layer = nn.Linear(2, 1)
+    before = layer.weight.detach().clone()
+    build_optimizer(layer, settings(l1=1.0, learning_rate=1.0)).step()
+    assert torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize("optim", ["adamw", "sgd", "adafactor"])
+def test_l1_gives_weights_that_are_exactly_zero(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, optim: str
+) -> None:
+    model, _ = trained(base, splits, tmp_path, optim=optim, l1=1.0, learning_rate=0.01)
+    inner = encoder_layers(model)[0].intermediate.dense
+    assert (inner.weight == 0).float().mean() > 0.2
+    assert (inner.weight != 0).any()
+    plain, _ = trained(base, splits, tmp_path / "plain", optim=optim, learning_rate=0.01)
+    assert (encoder_layers(plain)[0].intermediate.dense.weight != 0).all()
+    assert (weights(model)["bert.encoder.layer.0.output.LayerNorm.weight"] > 0.5).all()
+
+
+# ── layers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_each_layer_has_a_share_of_the_learning_rate_of_the_one_above(base: Path) -> None:
+    model = model_of(base)
+    rates = by_name(model, build_optimizer(model, settings(learning_rate=0.8, layerwise_lr_decay=0.5)), "lr")
+    expected = {
+        "classifier.": 0.8,
+        "bert.pooler.": 0.8,
+        "bert.encoder.layer.2.": 0.4,
+        "bert.encoder.layer.1.": 0.2,
+        "bert.encoder.layer.0.": 0.1,
+        "bert.embeddings.": 0.05,
+    }
+    assert set(rates) == {name for name, _ in model.named_parameters()}
+    for name, rate in rates.items():
+        assert rate == pytest.approx(next(value for prefix, value in expected.items() if name.startswith(prefix)))
+
+
+def test_layers_are_counted_from_the_head_when_only_the_last_ones_train(base: Path) -> None:
+    knobs = {"strategy": "partial", "partial": {"layers": 2}, "layerwise_lr_decay": 0.5, "learning_rate": 0.8}
+    model = model_of(base, **knobs)
+    rates = by_name(model, build_optimizer(model, settings(**knobs)), "lr")
+    found = {name.split(".")[3]: rate for name, rate in rates.items() if ".layer." in name}
+    assert found == {"2": pytest.approx(0.4), "1": pytest.approx(0.2)}
+
+
+class Rates(TrainerCallback):
+    """Note the learning rates of the optimiser that trains, at the first step."""
+
+    def __init__(self) -> None:
+        self.rates: dict[str, float] = {}
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self.rates = self.rates or by_name(given["model"], given["optimizer"], "lr")
+
+
+def test_the_curve_shows_the_learning_rate_that_was_named_whatever_lower_layers_have(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path
+) -> None:
+    noted = Rates()
+    knobs = {"layerwise_lr_decay": 0.5, "lr_scheduler_type": "constant", "warmup_ratio": 0.0, "learning_rate": 0.004}
+    _, history = trained(base, splits, tmp_path, noted, num_train_epochs=1, **knobs)
+    points = [point for entry in history if (point := training_point(entry))]
+    assert [point["learning_rate"] for point in points] == [0.004, 0.004]
+    assert noted.rates["classifier.weight"] == 0.004
+    words = next(rate for name, rate in noted.rates.items() if "word_embeddings" in name)
+    assert words == pytest.approx(0.004 / 2**4)  # also where the table is cut to the tokens of the data
+
+
+def test_a_wrapped_model_has_the_groups_of_the_model_inside(base: Path, tmp_path: Path) -> None:
+    """torchrun wraps it for several processes."""
+    params = settings(layerwise_lr_decay=0.5, l1=0.1)
+    model = model_of(base)
+    inside = {what: by_name(model, build_optimizer(model, params), what) for what in ("lr", "weight_decay", "l1")}
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(model)
+        optimizer = build_optimizer(wrapped, params)
+        for what, expected in inside.items():
+            assert by_name(model, optimizer, what) == expected
+        assert list(optimizer.param_groups[0]["params"])[-1] is model.classifier.weight
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+TINY = {
+    "hidden_size": 8,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "vocab_size": 30,
+    "max_position_embeddings": 16,
+    "pad_token_id": 0,
+}
+DISTIL = {"dim": 8, "n_layers": 3, "n_heads": 2, "hidden_dim": 16, "vocab_size": 30, "max_position_embeddings": 16}
+DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
+MODELS: dict[str, dict[str, Any]] = {
+    "bert": TINY,
+    "roberta": TINY,
+    "xlm-roberta": TINY,
+    "camembert": TINY,
+    "mpnet": TINY,
+    "electra": {**TINY, "embedding_size": 4},
+    "deberta": {**TINY, **DEBERTA},
+    "deberta-v2": {**TINY, **DEBERTA, "conv_kernel_size": 3, "conv_act": "gelu"},
+    "modernbert": {**TINY, "global_attn_every_n_layers": 3},
+    "distilbert": DISTIL,
+    "mobilebert": {**TINY, "embedding_size": 8, "intra_bottleneck_size": 8},
+    "xlnet": {"d_model": 8, "n_layer": 3, "n_head": 2, "d_inner": 16, "vocab_size": 30},
+    "gpt2": {"n_embd": 8, "n_layer": 3, "n_head": 2, "vocab_size": 30, "n_positions": 16},
+    "qwen2": {**TINY, "num_key_value_heads": 2},
+}
+
+
+def classifier(kind: str, **shape: Any) -> nn.Module:
+    with torch.device("meta"):
+        return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, **shape))
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_layers_of_the_usual_models_are_found(kind: str) -> None:
+    model = classifier(kind, **MODELS[kind])
+    assert len(encoder_layers(model)) == 3
+    found = depths(model)
+    assert set(found) == {name for name, _ in model.named_parameters()}
+    tables = [name for name in found if ("embed" in name or "wte" in name) and "layer." not in name]
+    assert tables and {found[name] for name in tables} == {4}
+    heads = [name for name in found if name.startswith(("classifier", "score", "logits_proj", "head"))]
+    assert heads and {found[name] for name in heads} == {0}
+    for at in range(3):
+        inside = [
+            name for name in found if f".{at}." in name and name.split(f".{at}.")[0].endswith(("layer", "layers", ".h"))
+        ]
+        assert inside and {found[name] for name in inside} == {3 - at}
+
+
+def test_layers_that_share_their_weights_are_one() -> None:
+    model = classifier("albert", **TINY, embedding_size=4)
+    assert len(encoder_layers(model)) == 1
+    assert set(depths(model).values()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("kind", ["bart", "none"])
+def test_a_model_whose_layers_cannot_be_told_is_refused(kind: str) -> None:
+    shape = {"d_model": 16, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "vocab_size": 30}
+    model = nn.Linear(2, 2) if kind == "none" else classifier("bart", **shape, encoder_layers=2, decoder_layers=2)
+    with pytest.raises(AttuneError, match="cannot tell the layers of this model") as caught:
+        build_optimizer(model, settings(layerwise_lr_decay=0.9))
+    assert "layerwise_lr_decay: 1.0" in caught.value.fix
+    if kind == "none":
+        build_optimizer(model, settings())  # without layers to tell apart, all is well
+
+
+# ── going on ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Kill(TrainerCallback):
+    """End the training in the middle of its second epoch."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if state.global_step == 6:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"optim": "sgd", "momentum": 0.9, "learning_rate": 0.1, "l1": 0.01},
+        {"optim": "adafactor", "lr_scheduler_type": "cosine", "lr_final_ratio": 0.1},
+        {"layerwise_lr_decay": 0.7, "l1": 0.1, "lr_scheduler_type": "exponential", "lr_final_ratio": 0.01},
+    ],
+    ids=["sgd", "adafactor", "adamw by layers"],
+)
+def test_an_optimiser_goes_on_from_a_checkpoint_as_if_nothing_had_been(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, knobs: dict[str, Any]
+) -> None:
+    knobs = {**knobs, "per_device_train_batch_size": 16, "dropout": 0.1}
+    whole, history = trained(base, splits, tmp_path / "whole", **knobs)
+    with pytest.raises(KeyboardInterrupt):
+        trained(base, splits, tmp_path / "cut", Kill(), **knobs)
+    torch.manual_seed(0)
+    resumed, log = trained(base, splits, tmp_path / "cut", **knobs)
+    assert [training_point(entry) for entry in log] == [training_point(entry) for entry in history]
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[name]), name

@@ -1,0 +1,97 @@
+"""Other values in params.yaml: those lines change, and no other."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+from small_project import ROOT
+
+from flows.params_patch import change, difference, patched, write_params
+from stages.common.errors import AttuneError
+from stages.common.params import check_params
+
+FILES = [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))]
+
+
+def lines_of(text: str, settings: dict[str, Any]) -> list[str]:
+    return difference(text, patched(text, settings))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_lines_of_the_values_change_and_no_other(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    (line,) = [line for line in text.splitlines() if line.startswith("  learning_rate:")]
+    before, after = lines_of(text, {"finetune.learning_rate": 0.000137})
+    assert before == f"-{line}"
+    assert after.startswith("+  learning_rate: 0.000137")
+    assert after.partition("#")[2] == line.partition("#")[2], "the comment stays"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_new_key_stands_in_its_section_and_not_under_the_heading_of_the_next(path: Path) -> None:
+    text = patched(path.read_text(encoding="utf-8"), {"finetune.l1": 2.5e-7})
+    lines = text.splitlines()
+    at = lines.index("  l1: 2.5e-07")
+    top = [line for line in lines[:at] if line and not line[0].isspace()]
+    assert top[-1] == "finetune:", "no comment, no other section in between"
+
+
+@settings(max_examples=12)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "finetune.learning_rate": st.floats(1e-9, 1.0),
+            "finetune.num_train_epochs": st.integers(1, 1000),
+            "finetune.dropout": st.none() | st.floats(0.0, 0.9),
+            "finetune.group_by_length": st.booleans(),
+        },
+    )
+)
+def test_what_is_written_is_what_is_read(values: dict[str, Any]) -> None:
+    text = FILES[0].read_text(encoding="utf-8")
+    read = check_params(YAML().load(patched(text, values)))
+    wanted = check_params(change(YAML().load(text), values))
+    assert read == wanted
+    for key, value in values.items():
+        assert getattr(read.finetune, key.partition(".")[2]) == value
+
+
+def test_another_strategy_takes_the_options_of_the_last_one_out() -> None:
+    text = patched(FILES[0].read_text(encoding="utf-8"), {"finetune.strategy": "lora", "finetune.lora.r": 4})
+    params = check_params(YAML().load(text))
+    assert params.finetune.lora and params.finetune.lora.r == 4
+    back = check_params(YAML().load(patched(text, {"finetune.strategy": "full"})))
+    assert back.finetune.lora is None
+
+
+def test_values_that_contradict_the_rest_are_not_written() -> None:
+    with pytest.raises(AttuneError, match="momentum"):
+        patched(FILES[0].read_text(encoding="utf-8"), {"finetune.momentum": 0.9})
+
+
+def test_a_file_of_another_indentation_keeps_its_comments() -> None:
+    text = (
+        "task: text-classification\ningest:\n    sources:\n    - path: data/inbox/x.csv   # here\n"
+        "      columns: {text: a, label: b}\n    base_model: {scratch: {}}\ntokenize: {max_length: 32}\n"
+        "finetune:\n    learning_rate: 1e-4  # peak\n\n# last\nregister: {model_name: t}\n"
+    )
+    after = patched(text, {"finetune.learning_rate": 2.5e-5})
+    assert "# here" in after and "# peak" in after and "# last" in after
+    assert check_params(YAML().load(after)).finetune.learning_rate == 2.5e-5
+
+
+def test_small_numbers_are_numbers_for_every_reader_of_yaml() -> None:
+    assert "learning_rate: 1.0e-05" in patched(FILES[0].read_text(encoding="utf-8"), {"finetune.learning_rate": 1e-5})
+
+
+def test_a_params_file_is_written_whole_with_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("old")
+    path.chmod(0o640)
+    write_params("new\n", path)
+    assert path.read_text() == "new\n" and path.stat().st_mode & 0o777 == 0o640
+    assert [file.name for file in tmp_path.iterdir()] == ["params.yaml"]

@@ -1,0 +1,103 @@
+"""The schedules of the learning rate: their values, step by step."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import TrainingArguments, get_scheduler
+
+from stages.common.params import FinetuneParams
+from stages.finetune.arguments import training_arguments
+from stages.finetune.schedules import build_schedule, rate_factor
+
+KINDS = ["linear", "cosine", "exponential", "constant"]
+
+
+def rates(steps: int, **knobs: Any) -> list[float]:
+    """The learning rate of each step, as the trainer takes them."""
+    params = FinetuneParams(**{"learning_rate": 1.0, "warmup_ratio": 0.0, **knobs})
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=params.learning_rate)
+    schedule = build_schedule(optimizer, params, steps)
+    found = []
+    for _ in range(steps):
+        found.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("knobs", "expected"),
+    [
+        ({}, [1, 0.75, 0.5, 0.25]),
+        ({"lr_final_ratio": 0.2}, [1, 0.8, 0.6, 0.4]),
+        ({"lr_scheduler_type": "cosine"}, [1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2]),
+        (
+            {"lr_scheduler_type": "cosine", "lr_final_ratio": 0.2},
+            [1, 0.2 + 0.4 * (1 + math.sqrt(0.5)), 0.6, 0.2 + 0.4 * (1 - math.sqrt(0.5))],
+        ),
+        ({"lr_scheduler_type": "exponential", "lr_final_ratio": 0.0001}, [1, 0.1, 0.01, 0.001]),
+        ({"lr_scheduler_type": "constant"}, [1, 1, 1, 1]),
+        ({"learning_rate": 0.01}, [0.01, 0.0075, 0.005, 0.0025]),
+        ({"warmup_ratio": 0.5}, [0, 0.5, 1, 0.5]),
+        ({"warmup_ratio": 0.5, "lr_scheduler_type": "constant"}, [0, 0.5, 1, 1]),
+        ({"warmup_ratio": 0.3}, [0, 0.5, 1, 0.5]),  # 1.2 steps are two
+        ({"warmup_ratio": 1.0}, [0, 0.25, 0.5, 0.75]),
+    ],
+)
+def test_four_steps(knobs: dict[str, Any], expected: list[float]) -> None:
+    assert rates(4, **knobs) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("warmup", [0.0, 0.06, 1.0])
+def test_a_training_of_one_step_takes_it_at_the_peak(kind: str, warmup: float) -> None:
+    final = 0.5 if kind == "exponential" and warmup < 1 else 0.0
+    kind = "linear" if kind == "exponential" and warmup == 1 else kind
+    assert rates(1, lr_scheduler_type=kind, lr_final_ratio=final, warmup_ratio=warmup) == [1.0]
+
+
+@given(st.sampled_from(KINDS), st.floats(0, 0.99), st.floats(1e-6, 1), st.integers(2, 400), st.floats(1e-9, 1))
+def test_the_rate_rises_to_its_peak_falls_to_its_share_and_is_never_outside(
+    kind: str, warmup: float, final: float, steps: int, peak: float
+) -> None:
+    if kind == "constant":
+        final = 0.0
+    params = FinetuneParams(lr_scheduler_type=kind, lr_final_ratio=final, warmup_ratio=warmup, learning_rate=peak)
+    factors = [rate_factor(params, step, steps) for step in range(steps + 1)]
+    top = math.ceil(warmup * steps)
+    assert all(0 <= factor <= 1 for factor in factors)
+    assert factors[:top] == sorted(factors[:top])
+    assert factors[top:] == sorted(factors[top:], reverse=True)
+    if top < steps:
+        assert factors[top] == pytest.approx(1)
+        assert factors[steps] == pytest.approx(1 if kind == "constant" else final)
+
+
+@given(st.floats(0, 1), st.integers(2, 5000))
+def test_the_warm_up_is_as_long_as_transformers_says(warmup: float, steps: int) -> None:
+    params = FinetuneParams(warmup_ratio=warmup, lr_scheduler_type="constant")
+    arguments = arguments_of(warmup)
+    rising = next((step for step in range(steps) if rate_factor(params, step, steps) == 1.0), steps)
+    assert rising == arguments.get_warmup_steps(steps)
+
+
+def arguments_of(warmup: float) -> TrainingArguments:
+    return training_arguments(FinetuneParams(warmup_ratio=warmup), Path("unused"), 0, 100)
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "constant_with_warmup"])
+def test_what_transformers_has_too_is_the_same_here(kind: str) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_scheduler(kind, optimizer, num_warmup_steps=3, num_training_steps=40)
+    expected = []
+    for _ in range(40):
+        expected.append(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+    assert rates(40, warmup_ratio=0.06, lr_scheduler_type=kind.removesuffix("_with_warmup")) == pytest.approx(expected)

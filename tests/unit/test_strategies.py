@@ -1,0 +1,610 @@
+"""Strategies: each trains what it says and nothing else, and what is saved answers as what was trained."""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from exact_training import SEED, make_base, tokenized
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    DebertaV2Config,
+    DebertaV2Model,
+    DistilBertConfig,
+    DistilBertModel,
+    GPT2Config,
+    GPT2Model,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaModel,
+    TrainerCallback,
+)
+
+from stages.common.digests import sha256_file
+from stages.common.errors import AttuneError
+from stages.common.params import FinetuneParams
+from stages.common.params.strategies import ADAPTERS, AdaloraOptions
+from stages.finetune.adalora import orthogonality, with_orthogonality
+from stages.finetune.arguments import training_arguments
+from stages.finetune.strategies import head_of, prepare, save, trainable
+from stages.finetune.training import train
+from stages.tasks.loading import load_classifier, load_merged
+from stages.tasks.text_classification import build_model, probabilities, validation_metrics
+
+LABELS, NUMBERS = ["bad", "good"], {"bad": 0, "good": 1}
+HIDDEN, LAYERS, LONGEST = 16, 2, 24
+TEXTS = ["the film was warm", "a dull story", "moving bright a film was the story", "noisy"]
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "full": {"strategy": "full"},
+    "frozen embeddings": {"strategy": "full", "freeze_embeddings": True},
+    "head": {"strategy": "head"},
+    "partial": {"strategy": "partial", "partial": {"layers": 1}},
+    "lora": {"strategy": "lora"},
+    "adalora": {"strategy": "adalora", "adalora": {"init_r": 4, "target_r": 2}},
+    "ia3": {"strategy": "ia3"},
+    "prefix": {"strategy": "prefix", "prefix": {"num_virtual_tokens": 4}},
+    "projected prefix": {"strategy": "prefix", "prefix": {"num_virtual_tokens": 4, "prefix_projection": True}},
+}
+WITH_ADAPTER = [name for name, knobs in STRATEGIES.items() if knobs["strategy"] in ADAPTERS]
+MERGED = [name for name in WITH_ADAPTER if "prefix" not in name]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small are done sooner without threads that wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base"), LAYERS)
+
+
+@pytest.fixture(scope="module")
+def splits(base: Path) -> dict[str, pl.DataFrame]:
+    """Sixteen rows again and again, so that each batch has them all, and a loss that rises has no excuse."""
+    few = tokenized(base, 16, 0)
+    return {"train": pl.concat([few] * 8), "validation": few}
+
+
+def settings(**knobs: Any) -> FinetuneParams:
+    quick = {
+        "num_train_epochs": 2,
+        "learning_rate": 5e-2 if knobs["strategy"] in ("head", "ia3", "prefix") else 5e-3,
+        "per_device_train_batch_size": 16,
+        "group_by_length": False,
+        "logging_steps": 1,
+        "early_stopping_patience": None,
+        "bf16": False,  # so that the trained model gives float32 logits, as the loaded one does
+        "dropout": 0.0,
+    }
+    return FinetuneParams(**{**quick, **knobs})
+
+
+def fresh(base: Path) -> PreTrainedModel:
+    return build_model(base, LABELS, 0.0, SEED)
+
+
+def prepared(base: Path, **knobs: Any) -> PreTrainedModel:
+    return prepare(fresh(base), settings(**knobs), LONGEST)
+
+
+def trained(
+    base: Path, splits: dict[str, pl.DataFrame], folder: Path, *callbacks: TrainerCallback, **knobs: Any
+) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
+    """Train as the stage does; return the model and the trainer's log."""
+    params = settings(**knobs)
+    model = prepared(base, **knobs)
+    arguments = training_arguments(params, folder, SEED, splits["train"].height)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    history = train(model, tokenizer, splits, NUMBERS, params, arguments, validation_metrics, list(callbacks))
+    return model, history
+
+
+def losses(history: list[dict[str, Any]]) -> list[float]:
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
+@torch.inference_mode()
+def logits(model: PreTrainedModel, base: Path) -> torch.Tensor:
+    model.eval()
+    return model(**AutoTokenizer.from_pretrained(base)(TEXTS, return_tensors="pt", padding=True)).logits
+
+
+def shaken(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with other values in all that trains, as if it had been trained."""
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for value in model.parameters():
+            if value.requires_grad:
+                value.add_(torch.randn(value.shape, generator=generator), alpha=0.3)
+    return model.eval()
+
+
+def plain(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of the base model inside of peft's, under their own names; the head's are those that train."""
+    found = {}
+    for name, value in state.items():
+        if name == "word_embeddings.weight":  # where peft keeps another hold on them
+            continue
+        own = name.removeprefix("base_model.model.").removeprefix("base_model.").replace(".base_layer", "")
+        if not any(mark in own for mark in ("lora_", "ia3_", "ranknum", "prompt_encoder", "original_module")):
+            found[own.replace(".modules_to_save.default", "")] = value.detach().clone()
+    return found
+
+
+def bytes_of(folder: Path) -> dict[str, str]:
+    return {file.name: sha256_file(file) for file in sorted(folder.iterdir())}
+
+
+def saved(model: PreTrainedModel, folder: Path, **knobs: Any) -> dict[str, str]:
+    save(model, settings(**knobs), folder)
+    return bytes_of(folder)
+
+
+def knobs_of(name: str) -> dict[str, Any]:
+    return {**STRATEGIES[name], "merge_adapter": False if name in WITH_ADAPTER else None}
+
+
+@dataclass
+class Trained:
+    """What came of a strategy's training, and the folder in which it was saved, adapters kept beside the weights."""
+
+    model: PreTrainedModel
+    history: list[dict[str, Any]]
+    weights: dict[str, torch.Tensor]
+    logits: torch.Tensor
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def run(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Trained]:
+    """Return a function that trains once by a strategy."""
+
+    @cache
+    def of(name: str) -> Trained:
+        work = tmp_path_factory.mktemp("run")
+        model, history = trained(base, splits, work / "work", **knobs_of(name))
+        answers = logits(model, base)
+        saved(copy.deepcopy(model), work / "model", **knobs_of(name))
+        return Trained(model, history, plain(model.state_dict()), answers, work / "model")
+
+    return of
+
+
+def with_tokenizer(folder: Path, base: Path, target: Path) -> Path:
+    """A copy of a saved model as the stage leaves it: with a tokenizer that knows where texts are cut."""
+    shutil.copytree(folder, target)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.model_max_length = 16
+    tokenizer.save_pretrained(target)
+    return target
+
+
+def rows_of(texts: list[str]) -> pl.DataFrame:
+    nothing = [None] * len(texts)
+    return pl.DataFrame({"text": texts, "text_pair": nothing}, schema={"text": pl.String, "text_pair": pl.String})
+
+
+# ── what trains ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+HEAD = {"classifier.weight", "classifier.bias"}
+UPPER = ("bert.encoder.layer.1.", "bert.pooler.")
+CHANGING: dict[str, Callable[[str], bool]] = {
+    "full": lambda name: True,
+    "frozen embeddings": lambda name: name != "bert.embeddings.word_embeddings.weight",
+    "partial": lambda name: name in HEAD or name.startswith(UPPER),
+}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_only_what_the_strategy_trains_changes(run: Callable[[str], Trained], base: Path, name: str) -> None:
+    before, after = plain(fresh(base).state_dict()), run(name).weights
+    assert set(after) == set(before)
+    changed = {one for one in after if not torch.equal(after[one], before[one])}
+    assert changed == {one for one in before if CHANGING.get(name, HEAD.__contains__)(one)}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_loss_falls(run: Callable[[str], Trained], name: str) -> None:
+    first, last = (entry["eval_loss"] for entry in run(name).history if "eval_loss" in entry)
+    assert last < first < np.log(2)
+
+
+LINEAR = LAYERS * (4 * HIDDEN * 2 + 2 * HIDDEN * 5) + 2 * HIDDEN  # in and out features of a BERT's linear layers
+HEAD_SIZE = 2 * HIDDEN + 2
+COUNTS = {
+    "head": HEAD_SIZE,
+    "lora": HEAD_SIZE + 8 * LINEAR,
+    "adalora": HEAD_SIZE + 4 * LINEAR + 4 * (6 * LAYERS + 1),
+    "ia3": HEAD_SIZE + LAYERS * (HIDDEN * 2 + HIDDEN + 4 * HIDDEN),
+    "prefix": HEAD_SIZE + 4 * 2 * LAYERS * HIDDEN,
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_the_number_of_weights_that_train_is_counted(base: Path, name: str) -> None:
+    assert trainable(prepared(base, **STRATEGIES[name])) == COUNTS[name]
+
+
+def test_a_pooler_that_the_base_lacks_trains_with_the_head(base: Path, tmp_path: Path) -> None:
+    config = BertConfig.from_pretrained(base)
+    BertModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
+    for knobs, more in (({"strategy": "head"}, 0), ({"strategy": "prefix"}, 20 * 2 * LAYERS * HIDDEN)):
+        model = prepare(build_model(tmp_path, LABELS, None, SEED), settings(**knobs))
+        assert trainable(model) == HEAD_SIZE + HIDDEN * HIDDEN + HIDDEN + more
+    assert head_of(fresh(base)) == ["classifier"]
+
+
+# ── options ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "partial.layers": ({"layers": 1}, {"layers": 2}),
+    "lora.r": ({"r": 2}, {"r": 3}),
+    "lora.lora_alpha": ({"lora_alpha": 4.0}, {"lora_alpha": 8.0}),
+    "lora.lora_dropout": ({"lora_dropout": 0.0}, {"lora_dropout": 0.5}),
+    "lora.use_rslora": ({"use_rslora": False}, {"use_rslora": True}),
+    "lora.target_modules": ({"target_modules": ["query"]}, {"target_modules": ["value"]}),
+    "adalora.init_r": ({"init_r": 3, "target_r": 2}, {"init_r": 4, "target_r": 2}),
+    "adalora.target_r": ({"target_r": 1}, {"target_r": 8}),
+    "adalora.tinit_ratio": ({"tinit_ratio": 0.0}, {"tinit_ratio": 0.6}),
+    "adalora.tfinal_ratio": ({"tfinal_ratio": 0.0}, {"tfinal_ratio": 0.5}),
+    "adalora.lora_alpha": ({"lora_alpha": 4.0}, {"lora_alpha": 8.0}),
+    "adalora.lora_dropout": ({"lora_dropout": 0.0}, {"lora_dropout": 0.5}),
+    "adalora.target_modules": ({"target_modules": ["query"]}, {"target_modules": ["value"]}),
+    "ia3.target_modules": ({"target_modules": ["key"]}, {"target_modules": ["value"]}),
+    "ia3.feedforward_modules": (
+        {"target_modules": ["output.dense"], "feedforward_modules": None},
+        {"target_modules": ["output.dense", "key"], "feedforward_modules": ["key"]},
+    ),
+    "prefix.num_virtual_tokens": ({"num_virtual_tokens": 2}, {"num_virtual_tokens": 3}),
+    "prefix.prefix_projection": (
+        {"num_virtual_tokens": 4, "prefix_projection": False},
+        {"num_virtual_tokens": 4, "prefix_projection": True},
+    ),
+}
+
+
+def test_every_option_has_a_test_here() -> None:
+    from stages.common.params.strategies import OPTIONS as SECTIONS
+
+    assert set(OPTIONS) == {f"{name}.{key}" for name, section in SECTIONS.items() for key in section.model_fields}
+
+
+WHILE_TRAINING = {"target_r", "tinit_ratio", "tfinal_ratio", "lora_dropout"}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_changes_the_model(base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, option: str) -> None:
+    strategy, _, key = option.partition(".")
+    answers = []
+    for number, options in enumerate(OPTIONS[option]):
+        knobs = {"strategy": strategy, strategy: options}
+        if key in WHILE_TRAINING:
+            knobs |= {"num_train_epochs": 1, "learning_rate": 5e-2}
+            model, _ = trained(base, splits, tmp_path / str(number), **knobs)
+        else:
+            model = shaken(prepared(base, **knobs))
+        answers.append(logits(model, base))
+    assert not torch.equal(*answers)
+
+
+# ── what is saved ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_saved_model_answers_as_before(run: Callable[[str], Trained], base: Path, name: str) -> None:
+    """The head of an adapter is the one that gets lost (peft#310, #577, #876)."""
+    one = run(name)
+    beside = {"adapter_config.json", "adapter_model.safetensors"} if name in WITH_ADAPTER else set()
+    assert {file.name for file in one.folder.iterdir()} == {"config.json", "model.safetensors"} | beside
+    assert torch.equal(logits(load_classifier(one.folder), base), one.logits)
+    assert not torch.equal(one.logits, logits(fresh(base), base))
+
+
+@pytest.mark.parametrize("name", MERGED)
+def test_a_merged_model_answers_as_before(run: Callable[[str], Trained], base: Path, tmp_path: Path, name: str) -> None:
+    save(copy.deepcopy(run(name).model), settings(**STRATEGIES[name]), tmp_path)  # merging is what happens unless told
+    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    for folder, load in ((tmp_path, load_classifier), (run(name).folder, load_merged)):
+        torch.testing.assert_close(logits(load(folder), base), run(name).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", MERGED)
+def test_transformers_loads_a_folder_with_an_adapter_by_itself(
+    run: Callable[[str], Trained], base: Path, name: str
+) -> None:
+    found = AutoModelForSequenceClassification.from_pretrained(run(name).folder)
+    assert torch.equal(logits(found, base), run(name).logits)
+
+
+def test_the_head_is_in_the_adapter_and_in_the_base(run: Callable[[str], Trained], base: Path) -> None:
+    folder = run("lora").folder
+    whole, adapter = (load_file(folder / f"{kind}model.safetensors") for kind in ("", "adapter_"))
+    heads = [adapter["base_model.model.classifier.weight"], whole["classifier.weight"]]
+    assert torch.equal(*heads)
+    assert not torch.equal(heads[0], fresh(base).classifier.weight)
+    told = json.loads((folder / "adapter_config.json").read_text())
+    assert told["modules_to_save"] == ["classifier"]
+    assert told["base_model_name_or_path"] is None
+    assert str(base) not in (folder / "adapter_config.json").read_text()
+
+
+SAVE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_strategies as here
+knobs = {"strategy": "adalora", "merge_adapter": False}
+here.saved(here.shaken(here.prepared(Path(sys.argv[2]), **knobs)), Path(sys.argv[3]), **knobs)
+"""
+
+
+def test_another_process_saves_the_same_bytes(base: Path, tmp_path: Path) -> None:
+    """Python hashes words differently in each process, and peft keeps the names of layers in sets."""
+    knobs = {"strategy": "adalora", "merge_adapter": False}
+    here = Path(__file__).parent
+    expected = saved(shaken(prepared(base, **knobs)), tmp_path / "here", **knobs)
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(here.parents[1])}
+    subprocess.run(
+        [sys.executable, "-c", SAVE, str(here), str(base), str(tmp_path / "there")], env=environment, check=True
+    )
+    assert bytes_of(tmp_path / "there") == expected
+
+
+@pytest.mark.parametrize("name", ["full", "partial", "prefix"])  # others below: cut short, and whole again
+def test_the_same_seed_gives_the_same_bytes(
+    run: Callable[[str], Trained], base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, name: str
+) -> None:
+    again, _ = trained(base, splits, tmp_path / "work", **knobs_of(name))
+    assert saved(again, tmp_path / "model", **knobs_of(name)) == bytes_of(run(name).folder)
+
+
+def test_probabilities_come_from_the_adapter_too(run: Callable[[str], Trained], base: Path, tmp_path: Path) -> None:
+    folder = with_tokenizer(run("prefix").folder, base, tmp_path / "model")
+    expected = run("prefix").logits.softmax(-1).numpy()
+    np.testing.assert_allclose(probabilities(folder, rows_of(TEXTS), 2), expected, atol=1e-6)
+
+
+def test_an_adapter_that_is_no_safetensors_file_is_not_loaded(base: Path, tmp_path: Path) -> None:
+    saved(prepared(base, strategy="lora"), tmp_path, strategy="lora", merge_adapter=False)
+    (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    with pytest.raises(ValueError, match="safetensors"):
+        load_classifier(tmp_path)
+
+
+# ── cut short ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Kill(TrainerCallback):
+    """End the process's training in the middle of a step, as ctrl-C does."""
+
+    def __init__(self, at_step: int) -> None:
+        self._at = at_step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if state.global_step == self._at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["head", "lora", "adalora", "ia3", "projected prefix"])
+def test_a_training_that_was_cut_short_ends_with_the_same_bytes(
+    run: Callable[[str], Trained], base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, name: str
+) -> None:
+    knobs = knobs_of(name)
+    with pytest.raises(KeyboardInterrupt):
+        trained(base, splits, tmp_path / "cut", Kill(at_step=11), **knobs)  # of 16, with a checkpoint after 8
+    again, continued = trained(base, splits, tmp_path / "cut", **knobs)
+    assert losses(continued) == losses(run(name).history)
+    assert saved(again, tmp_path / "model", **knobs) == bytes_of(run(name).folder)
+
+
+@pytest.mark.parametrize("name", ["lora", "adalora", "projected prefix"])
+def test_the_best_epoch_comes_back_with_head_and_adapter(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, name: str
+) -> None:
+    """Scores that fall make the first epoch the best; what comes back is all of it."""
+    given = iter([0.9, 0.5, 0.4])
+    keeper: list[dict[str, torch.Tensor]] = []
+
+    class Keep(TrainerCallback):
+        def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            keeper.append({key: value.detach().clone() for key, value in given["model"].named_parameters()})
+
+    params = settings(**STRATEGIES[name], num_train_epochs=3, metric_for_best_model="accuracy")
+    model = prepared(base, **STRATEGIES[name])
+    arguments = training_arguments(params, tmp_path, SEED, splits["train"].height)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+
+    def scores(prediction: Any) -> dict[str, float]:
+        score = next(given)
+        return {"accuracy": score, "macro_f1": score}
+
+    train(model, tokenizer, splits, NUMBERS, params, arguments, scores, [Keep()])
+    now = dict(model.named_parameters())
+    assert all(torch.equal(now[key], keeper[0][key]) for key in now)
+    assert not all(torch.equal(now[key], keeper[2][key]) for key in now)
+
+
+# ── AdaLoRA ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Ranks(TrainerCallback):
+    """Count the ranks that are left after each step."""
+
+    def __init__(self) -> None:
+        self.left: list[int] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        values = [value for name, value in given["model"].named_parameters() if "lora_E" in name]
+        self.left.append(int(sum((value != 0).sum() for value in values)))
+
+
+def test_ranks_fall_to_their_target_and_stay(base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path) -> None:
+    ranks = Ranks()
+    options = {"init_r": 4, "target_r": 2, "tinit_ratio": 0.3, "tfinal_ratio": 0.3}
+    knobs = {"strategy": "adalora", "adalora": options, "num_train_epochs": 3, "warmup_ratio": 0.0}
+    trained(base, splits, tmp_path, ranks, **knobs)
+    updates = 6 * LAYERS + 1
+    assert ranks.left[:7] == [4 * updates] * 7  # 0.3 of 24 steps
+    assert ranks.left[7:16] == sorted(ranks.left[7:16], reverse=True)
+    assert ranks.left[16:] == [2 * updates] * 8
+
+
+def test_orthogonality_is_part_of_the_training_loss_and_not_of_validation(base: Path) -> None:
+    model = prepared(base, strategy="adalora", adalora={"init_r": 2, "target_r": 1})
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "lora_A" in name or "lora_B" in name:
+                value.copy_(torch.eye(*value.shape))
+    assert orthogonality(model) == 0
+    with torch.no_grad():
+        next(value for name, value in model.named_parameters() if "lora_A" in name)[0, 0] = 2.0  # PP' - 1 is 3 there
+    assert orthogonality(model).item() == pytest.approx(3 / (2 * (6 * LAYERS + 1)))
+    loss = with_orthogonality(lambda outputs, labels, num_items_in_batch: torch.tensor(1.0), model)
+    whole = 0.5 * orthogonality(model).item()  # the weight that peft gives it
+    assert loss(None, torch.zeros(4), 8).item() == pytest.approx(1 + whole / 2)  # two passes of four rows are one step
+    with torch.no_grad():
+        assert loss(None, torch.zeros(4)).item() == 1
+
+
+def test_a_training_too_short_for_adalora_is_refused(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path
+) -> None:
+    with pytest.raises(AttuneError, match="a training of 1 step leaves no time"):
+        trained(base, splits, tmp_path, strategy="adalora", num_train_epochs=1, per_device_train_batch_size=128)
+    with pytest.raises(ValueError, match="is not under init_r"):
+        AdaloraOptions(init_r=4, target_r=4)
+
+
+# ── other models ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SMALL = {"vocab_size": 60, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+MODELS: dict[str, Callable[[], PreTrainedModel]] = {
+    "roberta": lambda: RobertaModel(RobertaConfig(hidden_size=16, max_position_embeddings=40, **SMALL)),
+    "distilbert": lambda: DistilBertModel(
+        DistilBertConfig(vocab_size=60, dim=16, n_layers=3, n_heads=2, hidden_dim=32, max_position_embeddings=40)
+    ),
+    "deberta-v2": lambda: DebertaV2Model(
+        DebertaV2Config(hidden_size=16, pooler_hidden_size=16, relative_attention=True, pos_att_type=["p2c"], **SMALL)
+    ),
+    "gpt2": lambda: GPT2Model(
+        GPT2Config(vocab_size=60, n_embd=16, n_layer=3, n_head=2, n_positions=40, pad_token_id=0, eos_token_id=2)
+    ),
+}
+HEADS = {
+    "roberta": {"classifier.dense", "classifier.out_proj"},
+    "distilbert": {"pre_classifier", "classifier"},
+    "deberta-v2": {"pooler.dense", "classifier"},
+    "gpt2": {"score"},
+}
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folders = {}
+    for name, make in MODELS.items():
+        torch.manual_seed(1)
+        folders[name] = tmp_path_factory.mktemp(name)
+        make().save_pretrained(folders[name])
+    return folders
+
+
+IDS = torch.tensor([[5, 9, 11, 7, 8], [6, 12, 7, 4, 3]])
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("strategy", ["head", "partial", "lora", "adalora", "ia3", "prefix"])
+@pytest.mark.parametrize("merge", [True, False])
+def test_heads_and_layers_are_found_in_other_models(
+    others: dict[str, Path], tmp_path: Path, kind: str, strategy: str, merge: bool
+) -> None:
+    if merge and strategy not in ("lora", "adalora", "ia3"):
+        return
+    if (strategy, kind) in (("ia3", "distilbert"), ("prefix", "distilbert"), ("prefix", "deberta-v2")):
+        with pytest.raises(AttuneError, match=f"models of type {kind}"):
+            prepare(build_model(others[kind], LABELS, None, SEED), settings(strategy=strategy))
+        return
+    params = settings(
+        strategy=strategy,
+        merge_adapter=merge if strategy in ("lora", "adalora", "ia3") else None,
+        **{"prefix": {"prefix": {"num_virtual_tokens": 3}}}.get(strategy, {}),
+    )
+    model = prepare(build_model(others[kind], LABELS, None, SEED), params)
+    training = plain({name: value for name, value in model.named_parameters() if value.requires_grad})
+    beside = {name.rpartition(".")[0] for name in training}
+    layers = {name for name in beside if ".layer." in name or ".h." in name or name.startswith("roberta.pooler")}
+    assert beside - layers == HEADS[kind]
+    if strategy == "partial":
+        assert {part for name in layers for part in name.split(".") if part.isdigit()} == {"1", "2"}
+    else:
+        assert not layers
+    adapted = {name for name, value in model.named_parameters() if value.requires_grad} - set(training)
+    assert not any("lora_" in name and any(f".{part}." in name for part in HEADS[kind]) for name in adapted)
+    with torch.inference_mode():
+        expected = shaken(model)(input_ids=IDS).logits
+    save(model, params, tmp_path)
+    with torch.inference_mode():
+        found = load_classifier(tmp_path)(input_ids=IDS).logits
+    torch.testing.assert_close(found, expected, atol=1e-4 if merge else 0, rtol=1e-4 if merge else 0)
+
+
+REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
+    ("bert", {"strategy": "partial", "partial": {"layers": 3}}, "partial.layers is 3", "set it to 2 or less"),
+    (
+        "bert",
+        {"strategy": "lora", "lora": {"target_modules": ["query", "valeu"]}},
+        "lora.target_modules has 'valeu'",
+        "choose out of attention.dense|output.dense, .*value",
+    ),
+    ("bert", {"strategy": "lora", "lora": {"target_modules": ["classifier"]}}, "has 'classifier'", "query"),
+    ("bert", {"strategy": "ia3", "ia3": {"target_modules": ["v_lin"]}}, "ia3.target_modules has 'v_lin'", "value"),
+    (
+        "bert",
+        {"strategy": "prefix", "prefix": {"num_virtual_tokens": 12}},
+        f"a text of {LONGEST} tokens beside it that is more than",
+        "lower it, or tokenize.max_length",
+    ),
+    ("bert", {"strategy": "prefix", "prefix": {"num_virtual_tokens": 40}}, r"positions for \(32\)", "lower it"),
+    ("roberta", {"strategy": "prefix", "prefix": {"num_virtual_tokens": 15}}, r"positions for \(40\)", "lower it"),
+    ("distilbert", {"strategy": "prefix"}, "cannot take one", "lora"),
+    ("distilbert", {"strategy": "ia3"}, "no choice of its own", "k_lin, lin1, lin2, out_lin, q_lin, v_lin"),
+]
+
+
+@pytest.mark.parametrize(("kind", "knobs", "wrong", "advice"), REFUSED)
+def test_what_does_not_suit_the_model_is_refused_with_advice(
+    base: Path, others: dict[str, Path], kind: str, knobs: dict[str, Any], wrong: str, advice: str
+) -> None:
+    model = build_model(others.get(kind, base), LABELS, None, SEED)
+    with pytest.raises(AttuneError, match=wrong) as error:
+        prepare(model, settings(**knobs), LONGEST)
+    assert error.match(advice)
+
+
+def test_ia3_works_with_layers_that_are_named(others: dict[str, Path]) -> None:
+    options = {"target_modules": ["k_lin", "v_lin", "lin2"], "feedforward_modules": ["lin2"]}
+    model = prepare(build_model(others["distilbert"], LABELS, None, SEED), settings(strategy="ia3", ia3=options))
+    shapes = {tuple(value.shape) for name, value in model.named_parameters() if "ia3_" in name}
+    assert shapes == {(16, 1), (1, 32)}  # of what comes out of keys and values, and of what goes into lin2
