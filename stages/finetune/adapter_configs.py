@@ -1,7 +1,5 @@
 """What to ask of peft: an adapter's configuration for a model, checked against the layers that the model has."""
 
-import re
-
 from peft import AdaLoraConfig, IA3Config, LoraConfig, PeftConfig, PrefixTuningConfig
 from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as IA3_FEEDFORWARD
 from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as IA3_TARGETS
@@ -42,10 +40,9 @@ def config_for(model: PreTrainedModel, options: Section | None, head: list[str])
 
 
 def _low_rank(model: PreTrainedModel, options: LoraOptions | AdaloraOptions, head: list[str]) -> PeftConfig:
-    targets, outside = _targets(model, options.target_modules, head, type(options).__name__.removesuffix("Options"))
+    section = type(options).__name__.removesuffix("Options")
     common = {
-        "target_modules": targets,
-        "exclude_modules": outside,
+        "target_modules": _targets(model, options.target_modules, head, section),
         "lora_alpha": options.lora_alpha,
         "lora_dropout": options.lora_dropout,
     }
@@ -65,8 +62,8 @@ def _ia3(model: PreTrainedModel, options: Ia3Options, head: list[str]) -> PeftCo
         )
     usual = [name for name in IA3_FEEDFORWARD.get(kind, []) if name in wanted]
     forward = usual if options.feedforward_modules is None else options.feedforward_modules
-    targets, outside = _targets(model, list(wanted), head, "Ia3")
-    return IA3Config(target_modules=targets, exclude_modules=outside, feedforward_modules=list(forward))
+    targets = _targets(model, list(wanted), head, "Ia3")
+    return IA3Config(target_modules=targets, feedforward_modules=list(forward))
 
 
 def _prefix(model: PreTrainedModel, options: PrefixOptions) -> PeftConfig:
@@ -85,17 +82,14 @@ def _prefix(model: PreTrainedModel, options: PrefixOptions) -> PeftConfig:
     )
 
 
-def _targets(
-    model: PreTrainedModel, wanted: list[str] | str, head: list[str], section: str
-) -> tuple[list[str] | str, str]:
-    """Return target modules and the pattern of those that are not meant, for peft.
+def _targets(model: PreTrainedModel, wanted: list[str] | str, head: list[str], section: str) -> list[str] | str:
+    """Return the target modules for peft, which leaves out those of the head by itself.
 
     Raises:
         AttuneError: if an entry is the end of no layer's name.
     """
-    outside = "|".join(rf"{re.escape(name)}(\..*)?" for name in head)
     if isinstance(wanted, str):
-        return wanted, outside
+        return wanted
     layers = _linear(model, head)
     for end in wanted:
         if not any(name == end or name.endswith(f".{end}") for name in layers):
@@ -103,7 +97,7 @@ def _targets(
                 f"finetune.{section.lower()}.target_modules has {end!r}, and no linear layer below the head ends so",
                 f"choose out of {', '.join(_ends(model, head))}",
             )
-    return list(wanted), outside
+    return list(wanted)
 
 
 def _linear(model: PreTrainedModel, head: list[str]) -> list[str]:

@@ -99,11 +99,11 @@ def save_beside(model: Any, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = model.peft_config[NAME]
     if isinstance(config, AdaLoraConfig):
-        config.rank_pattern = None  # peft would leave masked ranks out: another order of sums, and other logits
+        config.rank_pattern = None  # masked ranks stay: without them logits differ by a hair, and transformers is lost
     state = get_peft_model_state_dict(model, adapter_name=NAME, save_embedding_layers=False)
     _write(state, folder)
     told = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
-    told |= {"inference_mode": True, "base_model_name_or_path": None}  # the base lies in the same folder
+    told["inference_mode"] = True
     told["modules_to_save"] = [name for name, _ in _wrapped(model.get_base_model())]
     (folder / CONFIG).write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     _unwrap_head(model.get_base_model())

@@ -33,6 +33,7 @@ def load_classifier(folder: Path) -> Any:
     base = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)].from_pretrained(
         None, config=config, dtype=torch.float32, state_dict=load_file(folder / "model.safetensors")
     )
+    base.name_or_path = base.config.name_or_path = str(folder)  # MLflow would ask the Hub for a model of no name
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # between peft and transformers
         return PeftModel.from_pretrained(base, str(folder)).eval()
 

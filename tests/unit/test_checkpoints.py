@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from small_training import make_base, result, tokenized, trained
 from transformers import Trainer, TrainerCallback
 
-from stages.finetune import batches, checkpoints
+from stages.finetune import batches, checkpoints, resumable
 from stages.finetune.checkpoints import (
     discard_incomplete,
     discard_others,
@@ -205,6 +205,20 @@ def test_the_best_epoch_and_the_newest_checkpoint_are_there_and_no_others(
     assert folders.at[19] == [10, 18]
 
 
+def test_the_checkpoint_at_the_end_of_an_epoch_is_written_once_and_knows_of_its_validation(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path
+) -> None:
+    saved = []
+
+    class Note(TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            validated = [entry["step"] for entry in state.log_history if "eval_loss" in entry]
+            saved.append((state.global_step, len(validated)))
+
+    trained(base, splits, tmp_path, Note(), save_steps=1, num_train_epochs=2)
+    assert saved == [(step, step // 5) for step in range(1, 11)]
+
+
 def test_no_older_checkpoint_is_removed_before_the_newer_is_complete(
     base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,6 +334,25 @@ def test_a_disk_without_room_costs_checkpoints_but_not_the_best_epoch(
     told = capsys.readouterr().out
     assert "no checkpoint of step 2" in told
     assert "MiB are needed" in told
+
+
+def test_a_checkpoint_that_could_not_find_its_best_epoch_is_not_written(
+    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full when the best epoch would be written, and has room again afterwards."""
+
+    def run(folder: Path, scores: list[float], *callbacks: TrainerCallback) -> Any:
+        given = iter(scores)
+        metrics = {"metrics": lambda _: dict.fromkeys(("accuracy", "macro_f1"), next(given))}
+        return trained(base, splits, folder, *callbacks, save_steps=2, **metrics)
+
+    expected = result(run(tmp_path / "whole", [0.5, 0.9, 0.8]), tmp_path / "expected")
+    answers = iter([None] * 5 + ["it is full"])  # of steps 2, 4, 5, 6, 8 and 10
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(resumable, "lacking", lambda folder, needed: next(answers, None))
+        run(tmp_path / "cut", [0.5, 0.9], Cut(14))
+    assert Path(last_checkpoint(tmp_path / "cut") or "").name == "checkpoint-8"
+    assert result(run(tmp_path / "cut", [0.9, 0.8]), tmp_path / "model") == expected
 
 
 def test_trainings_that_were_given_up_make_room_first(

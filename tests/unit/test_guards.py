@@ -91,6 +91,8 @@ def test_a_number_that_is_none_ends_the_training_at_once_and_leaves_good_checkpo
     with pytest.raises(AttuneError) as caught:
         trained(base, splits, tmp_path, spoil, logging_steps=1000, save_steps=2, max_grad_norm=max_grad_norm)
     assert f"in step {step}: the training has diverged" in caught.value.what
+    if spoil.what is no_number and spoil.before:
+        assert caught.value.what.startswith("the loss is nan")  # not only what came of it
     assert "finetune.learning_rate (now 0.005)" in caught.value.fix
     assert ("max_grad_norm: 1.0 (now 0)" in caught.value.fix) == (max_grad_norm == 0)
     last = last_checkpoint(tmp_path)

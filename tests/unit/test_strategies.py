@@ -56,7 +56,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "head": {"strategy": "head"},
     "partial": {"strategy": "partial", "partial": {"layers": 1}},
     "lora": {"strategy": "lora"},
-    "adalora": {"strategy": "adalora", "adalora": {"init_r": 4, "target_r": 2}},
+    "adalora": {"strategy": "adalora", "adalora": {"init_r": 6, "target_r": 2}},
     "ia3": {"strategy": "ia3"},
     "prefix": {"strategy": "prefix", "prefix": {"num_virtual_tokens": 4}},
     "projected prefix": {"strategy": "prefix", "prefix": {"num_virtual_tokens": 4, "prefix_projection": True}},
@@ -237,7 +237,7 @@ HEAD_SIZE = 2 * HIDDEN + 2
 COUNTS = {
     "head": HEAD_SIZE,
     "lora": HEAD_SIZE + 8 * LINEAR,
-    "adalora": HEAD_SIZE + 4 * LINEAR + 4 * (6 * LAYERS + 1),
+    "adalora": HEAD_SIZE + 6 * LINEAR + 6 * (6 * LAYERS + 1),
     "ia3": HEAD_SIZE + LAYERS * (HIDDEN * 2 + HIDDEN + 4 * HIDDEN),
     "prefix": HEAD_SIZE + 4 * 2 * LAYERS * HIDDEN,
 }
@@ -337,6 +337,13 @@ def test_transformers_loads_a_folder_with_an_adapter_by_itself(
 ) -> None:
     found = AutoModelForSequenceClassification.from_pretrained(run(name).folder)
     assert torch.equal(logits(found, base), run(name).logits)
+
+
+@pytest.mark.parametrize("name", [*MERGED, "prefix"])
+def test_a_loaded_model_says_where_it_is_from(run: Callable[[str], Trained], name: str) -> None:
+    """MLflow looks for a licence there, and on the Hub if it is no folder."""
+    load = load_merged if name in MERGED else load_classifier
+    assert load(run(name).folder).name_or_path == str(run(name).folder)
 
 
 def test_the_head_is_in_the_adapter_and_in_the_base(run: Callable[[str], Trained], base: Path) -> None:
@@ -468,6 +475,7 @@ def test_ranks_fall_to_their_target_and_stay(base: Path, splits: dict[str, pl.Da
     trained(base, splits, tmp_path, ranks, **knobs)
     updates = 6 * LAYERS + 1
     assert ranks.left[:7] == [4 * updates] * 7  # 0.3 of 24 steps
+    assert ranks.left[7] < 4 * updates
     assert ranks.left[7:16] == sorted(ranks.left[7:16], reverse=True)
     assert ranks.left[16:] == [2 * updates] * 8
 
