@@ -24,6 +24,7 @@ def main(run: Run[FinetuneParams]) -> None:
     import transformers
     from transformers import AutoTokenizer
 
+    from stages.finetune.allocator import keep_memory
     from stages.finetune.arguments import training_arguments
     from stages.finetune.checkpoints import discard_others, last_checkpoint
     from stages.finetune.curves import write_curves
@@ -34,6 +35,8 @@ def main(run: Run[FinetuneParams]) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()  # of loading and saving; the training keeps its own
     join(run.params)
+    if not torch.cuda.is_available():
+        keep_memory()
     inputs = run.inputs_digest()
     processes = f"-{world_size()}" if world_size() > 1 else ""  # which torchrun may have set, and not the params
     checkpoints = run.work_folder(f"checkpoints/{inputs[:16]}{processes}")

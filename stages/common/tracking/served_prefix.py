@@ -4,8 +4,10 @@ Every other model is logged as a pipeline of transformers, which knows of no pre
 """
 
 from pathlib import Path
+from typing import Any
 
 import mlflow
+import pandas as pd  # type: ignore[import-untyped]
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from stages.tasks.loading import load_classifier
@@ -24,16 +26,16 @@ class PrefixClassifier(PythonModel):
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         self._network = load_classifier(folder)
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow acts on types
-        """Return a table with the columns `label` and `score` for texts, or for a table whose first column they are."""
-        import pandas as pd  # type: ignore[import-untyped]
+    def predict(
+        self, context: PythonModelContext, model_input: list[str], params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Return a table with the columns `label` and `score`; MLflow makes a list of whatever it is given."""
         import torch
 
-        texts = model_input.iloc[:, 0].tolist() if hasattr(model_input, "iloc") else list(model_input)
         answers: list[tuple[int, float]] = []
         with torch.inference_mode():
-            for start in range(0, len(texts), BATCH):
-                some = texts[start : start + BATCH]
+            for start in range(0, len(model_input), BATCH):
+                some = model_input[start : start + BATCH]
                 batch = self._tokenizer(some, truncation=True, padding=True, return_tensors="pt")
                 scores, chosen = self._network(**batch).logits.softmax(dim=-1).max(dim=-1)
                 answers += zip(chosen.tolist(), scores.tolist(), strict=True)
