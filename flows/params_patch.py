@@ -73,6 +73,8 @@ def patched(text: str, settings: Mapping[str, Any]) -> str:
     Raises:
         AttuneError: if the values contradict what else the file says.
     """
+    if "\r\n" in text:
+        return patched(text.replace("\r\n", "\n"), settings).replace("\n", "\r\n")
     yaml = _yaml()
     before = _dump(yaml, yaml.load(text))
     data = change(yaml.load(text), settings)
@@ -103,7 +105,7 @@ def difference(before: str, after: str) -> list[str]:
 def write_params(text: str, path: Path = PARAMS_FILE) -> None:
     """Write a params file whole or not at all."""
     new = path.with_name(f".{path.name}.new")
-    new.write_text(text, encoding="utf-8")
+    new.write_text(text, encoding="utf-8", newline="")
     if path.exists():
         shutil.copymode(path, new)
     os.replace(new, path)
@@ -116,7 +118,8 @@ def read_text(path: Path = PARAMS_FILE) -> str:
         AttuneError: if it is missing or is no YAML.
     """
     read_yaml(path)
-    return path.read_text(encoding="utf-8")
+    with path.open(encoding="utf-8", newline="") as file:  # line ends stay what they are
+        return file.read()
 
 
 def _yaml() -> YAML:

@@ -6,6 +6,7 @@ never on how often the search was interrupted.
 """
 
 import copy
+import json
 import time
 import warnings
 from collections.abc import Callable
@@ -49,7 +50,7 @@ class Search:
     @property
     def present(self) -> dict[str, Any]:
         """The values that the searched parameters have in params.yaml."""
-        return present(self.params, self.params.tune.space)
+        return json.loads(json.dumps(present(self.params, self.params.tune.space)))  # as the study gives it back
 
     def as_is(self) -> "optuna.trial.FrozenTrial | None":
         """Return the finished trial with params.yaml as it is."""

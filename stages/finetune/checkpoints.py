@@ -14,6 +14,12 @@ from typing import Any
 
 COMPLETE = "complete.json"  # sizes of the other files, and the checkpoint of the epoch that was best by then
 SPARE = 64 * 2**20  # bytes of the disk that checkpoints leave alone
+TORCH_FULL = (  # torch's ways
+    "PytorchStreamWriter failed writing",
+    "unexpected pos",
+    "basic_ios::clear",
+    os.strerror(errno.ENOSPC),
+)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OTHERS_KEPT = 1  # trainings with other inputs whose checkpoints stay: someone may just be trying something else
 
@@ -105,7 +111,7 @@ def disk_is_full(error: BaseException) -> bool:
         return True
     if told := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors' way to say it
         return int(told[1]) in FULL
-    return "PytorchStreamWriter failed writing" in str(error) or "unexpected pos" in str(error)  # torch's
+    return any(told in str(error) for told in TORCH_FULL)
 
 
 def size_of(model: Any, optimizer: Any) -> int:

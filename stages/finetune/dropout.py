@@ -42,7 +42,7 @@ class _Drop(torch.autograd.Function):
 
 def drop(x: torch.Tensor, rate: float) -> torch.Tensor:
     """Return `x` (any shape, floating point) with a share of `rate` set to 0 and the rest scaled up to match."""
-    dropped = round(rate * STEPS)
+    dropped = min(round(rate * STEPS), STEPS - 1)
     return _Drop.apply(x, dropped) if dropped else x  # type: ignore[no-untyped-call]
 
 

@@ -83,7 +83,7 @@ class Guarded(Trainer):
 
     def _diverged(self, what: str) -> AttuneError:
         return AttuneError(
-            f"{what} in step {self.state.global_step + 1}: the training has diverged",
+            f"the training has diverged by step {self.state.global_step + 1}: {what}",
             f"{remedies(self._params)}{what_is_kept(Path(self.args.output_dir))}",
         )
 
@@ -106,14 +106,14 @@ def diverging(history: list[dict[str, Any]], steps: int, nothing: float) -> str 
         nothing: the loss of knowing nothing.
     """
     points = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
-    window = max(LONG_STEPS, ceil(LONG_SHARE * steps))
+    window = min(max(LONG_STEPS, ceil(LONG_SHARE * steps)), steps)  # a short training is judged at its end
     if len(points) < FEWEST_POINTS or points[-1][0] < window:
         return None
     since = min(points[-1][0] - window, points[-FEWEST_POINTS][0] - 1)
     usual = median(loss for step, loss in points if step > since)
     if usual <= FAR * nothing:
         return None
-    return f"for {window} steps, the loss has mostly been above {usual:.3g}; one of {nothing:.3g} is that of guessing"
+    return f"over {window} steps, its loss was {usual:.3g} in the middle, and that of guessing is {nothing:.3g}"
 
 
 def remedies(params: FinetuneParams) -> str:
@@ -153,6 +153,8 @@ def memory_named(params: FinetuneParams, model: torch.nn.Module) -> Iterator[Non
                 f"a process that prepares batches died ({str(error).splitlines()[0]})",
                 f"lower finetune.dataloader_num_workers (now {params.dataloader_num_workers})",
             ) from error
+        if "without overflow" in str(error):  # DeBERTa (the first) masks with a number that bfloat16 does not have
+            raise AttuneError("this base model cannot be trained in bfloat16", "set finetune.bf16: false") from error
         out = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(told in str(error) for told in NO_MEMORY)
         if not out:
             raise

@@ -3,6 +3,8 @@
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +39,33 @@ class CurveLines(TrainerCallback):
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._broken = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
         """Start the file with the points up to the checkpoint; those after it will come again."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        begun = self._path.with_name(f".{self._path.name}")
-        begun.write_text("".join(map(_line, state.log_history)), encoding="utf-8")
-        begun.replace(self._path)
+        with self._tried():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            begun = self._path.with_name(f".{self._path.name}")
+            begun.write_text("".join(map(_line, state.log_history)), encoding="utf-8")
+            begun.replace(self._path)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         """Add the newest entry of the log, if it is a point."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(_line(state.log_history[-1]))
+        with self._tried():
+            if not self._broken:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(_line(state.log_history[-1]))
+
+    @contextmanager
+    def _tried(self) -> Iterator[None]:
+        """Write if it can be done: the training is worth more than its log."""
+        try:
+            yield
+        except OSError as error:
+            self._broken = True
+            print(f"  warning: {self._path} is not written: {error}", file=sys.stderr, flush=True)
 
 
 class LogEachEpoch(TrainerCallback):

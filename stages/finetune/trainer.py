@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from stages.common.params import FinetuneParams
+from stages.common.ranks import end_with_parent
 from stages.finetune.batches import EpochLoader, LengthBatches, TokenRows
 from stages.finetune.guards import Guarded
 from stages.finetune.optimizers import build_optimizer
@@ -43,6 +44,7 @@ class Finetuner(Guarded, Resumable):
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             persistent_workers=self.args.dataloader_num_workers > 0,
+            worker_init_fn=_end_with_parent,
             generator=torch.Generator(),  # its own: workers must not use up the numbers that dropout would get
         )
 
@@ -64,3 +66,8 @@ class Finetuner(Guarded, Resumable):
             self.lr_scheduler = build_schedule(optimizer or self.optimizer, self._params, num_training_steps)
             self._created_lr_scheduler = True
         return self.lr_scheduler
+
+
+def _end_with_parent(worker: int) -> None:
+    """A worker that outlives a killed training would keep the lock of the stage for seconds."""
+    end_with_parent()

@@ -65,7 +65,8 @@ def train(
         callbacks=[*stopping, *of_strategy, *saving, LogEachEpoch(), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
-    tokens = torch.from_numpy(pl.concat([rows, validation])["input_ids"].explode().unique().to_numpy()).long()
+    occurring = pl.concat([rows, validation])["input_ids"].explode().unique().to_list()
+    tokens = torch.tensor([*occurring, tokenizer.pad_token_id])  # padding may be no row of its own to the model
     fast = nullcontext() if torch.cuda.is_available() else fast_on_cpu(model)
     cut = nullcontext() if trainer.is_fsdp_enabled else cut_to(model, tokens)  # FSDP has divided the table
     with cut, fast, memory_named(params, model):

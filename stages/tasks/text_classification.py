@@ -20,7 +20,11 @@ from stages.tasks.loading import load_classifier
 from stages.tasks.precision import wants_bf16
 from stages.tasks.scores import confusion, scores_of
 
-DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "classifier_dropout")
+DROPOUTS = (  # what configurations call their rates
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "classifier_dropout"),
+    *("resid_pdrop", "embd_pdrop", "attn_pdrop", "embedding_dropout", "mlp_dropout", "seq_classif_dropout"),
+    *("classifier_dropout_prob", "activation_dropout"),
+)
 
 
 def build_model(base: Path, labels: list[str], dropout: float | None, seed: int) -> PreTrainedModel:

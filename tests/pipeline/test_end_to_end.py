@@ -122,7 +122,7 @@ def test_the_run_in_mlflow_tells_the_whole_story(trained: Project) -> None:
     experiment = store.get_experiment_by_name("attune")
     (run,) = store.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
-    assert run.data.params["finetune.learning_rate"] == "0.0001"
+    assert run.data.params["finetune.learning_rate"] == "0.00015"
     with (trained.root / "reports/plots/training.csv").open() as file:
         steps = [int(row["step"]) for row in csv.DictReader(file)]
     assert [point.step for point in store.get_metric_history(run.info.run_id, "loss")] == steps
@@ -140,7 +140,7 @@ def test_another_learning_rate_is_a_second_run_beside_the_first(trained: Project
     assert copy.stages_run(done) == ["finetune", "evaluate", "register"]
     store = client(trained)
     runs = store.search_runs([store.get_experiment_by_name("attune").experiment_id])
-    assert {run.data.params["finetune.learning_rate"] for run in runs} == {"0.0001", "5e-05"}
+    assert {run.data.params["finetune.learning_rate"] for run in runs} == {"0.00015", "5e-05"}
     assert all("test_accuracy" in run.data.metrics for run in runs)
 
 

@@ -2,16 +2,21 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small_training import LABELS, make_base, settings, tokenized
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from stages.finetune.allocator import keep_memory
+from stages.finetune.arguments import training_arguments
 from stages.finetune.dropout import FastDropout, drop, fast_on_cpu
+from stages.finetune.training import train
 from stages.finetune.vocabulary import CutEmbedding, cut_to
+from stages.tasks.text_classification import validation_metrics
 
 TINY = {
     "vocab_size": 60,
@@ -204,6 +209,20 @@ def test_the_names_of_the_weights_stay() -> None:
     with cut_to(model, torch.tensor([5, 4, 9])):
         assert list(model.state_dict()) == names
     assert list(model.state_dict()) == names
+
+
+def test_padding_is_among_the_rows_of_a_model_that_knows_of_no_padding_token(tmp_path: Path) -> None:
+    """GPT-2's embedding has no `padding_idx`, but batches are padded all the same."""
+    made = make_base(tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(made)
+    config = AutoConfig.for_model("gpt2", vocab_size=200, n_embd=16, n_layer=1, n_head=2, num_labels=2)
+    config.pad_token_id = tokenizer.pad_token_id
+    model = AutoModelForSequenceClassification.from_config(config)
+    splits = {"train": tokenized(made, 40, 0), "validation": tokenized(made, 20, 1)}
+    params = settings(num_train_epochs=1)
+    arguments = training_arguments(params, tmp_path / "run", 13, 40)
+    history = train(model, tokenizer, splits, LABELS, params, arguments, validation_metrics, [])
+    assert any("eval_loss" in entry for entry in history)
 
 
 def test_a_token_that_was_cut_off_is_an_error() -> None:

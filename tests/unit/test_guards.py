@@ -90,9 +90,9 @@ def test_a_number_that_is_none_ends_the_training_at_once_and_leaves_good_checkpo
 ) -> None:
     with pytest.raises(AttuneError) as caught:
         trained(base, splits, tmp_path, spoil, logging_steps=1000, save_steps=2, max_grad_norm=max_grad_norm)
-    assert f"in step {step}: the training has diverged" in caught.value.what
+    assert f"the training has diverged by step {step}: " in caught.value.what
     if spoil.what is no_number and spoil.before:
-        assert caught.value.what.startswith("the loss is nan")  # not only what came of it
+        assert ": the loss is nan" in caught.value.what  # not only what came of it
     assert "finetune.learning_rate (now 0.005)" in caught.value.fix
     assert ("max_grad_norm: 1.0 (now 0)" in caught.value.fix) == (max_grad_norm == 0)
     last = last_checkpoint(tmp_path)
@@ -117,7 +117,7 @@ def history(losses: list[float], every: int = 10) -> list[dict[str, Any]]:
 
 def test_a_training_that_stays_far_off_has_diverged() -> None:
     told = diverging(history([0.7, 0.6] + [2.5] * 10), 200, NOTHING)
-    assert told and "for 100 steps, the loss has mostly been above 2.5; one of 0.693 is that of guessing" in told
+    assert told and "over 100 steps, its loss was 2.5 in the middle, and that of guessing is 0.693" in told
     assert diverging(history([9.0] * 10), 200, NOTHING)  # from the start
     assert diverging(history([0.7, *[9.0, 9.0, 0.7] * 5]), 200, NOTHING)  # and up and down
 
@@ -162,7 +162,7 @@ def test_a_training_with_an_absurd_learning_rate_ends_with_a_message(base: Path,
             max_grad_norm=0.0,
             bf16=False,
         )
-    assert "is that of guessing" in caught.value.what
+    assert "that of guessing is" in caught.value.what
     assert "finetune.learning_rate (now 1)" in caught.value.fix
 
 
@@ -284,3 +284,9 @@ def test_progress_tells_speed_and_time(
     assert "tokens/s" in shown and "rows/s" in shown
     assert ("0 s left" in said.out) != terminal
     assert "epoch 1: validation loss" in said.out
+
+
+def test_a_short_training_is_judged_at_its_end() -> None:
+    assert not diverging(history([0.7] + [9.0] * 31, every=1), 33, NOTHING)
+    assert diverging(history([0.7] + [9.0] * 32, every=1), 33, NOTHING)
+    assert not diverging(history([9.0] * 10 + [0.6] * 23, every=1), 33, NOTHING)

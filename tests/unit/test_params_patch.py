@@ -95,3 +95,11 @@ def test_a_params_file_is_written_whole_with_its_mode(tmp_path: Path) -> None:
     write_params("new\n", path)
     assert path.read_text() == "new\n" and path.stat().st_mode & 0o777 == 0o640
     assert [file.name for file in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_line_ends_of_another_system_stay() -> None:
+    given = (Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8").replace("\n", "\r\n")
+    found = patched(given, {"finetune.learning_rate": 0.003})
+    lines, before = found.split("\r\n"), given.split("\r\n")
+    assert len([at for at, line in enumerate(lines) if line != before[at]]) == 1
+    assert "\n" not in found.replace("\r\n", "")

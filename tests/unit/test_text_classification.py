@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, EvalPrediction
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, EvalPrediction
 
 from stages.common.params.sources import Scratch
 from stages.ingest.scratch import build_scratch_model
@@ -174,3 +174,12 @@ def test_gates_may_name_every_score_of_the_task() -> None:
 
 def test_a_task_is_found_by_its_name_in_params() -> None:
     assert load_task("text-classification").labels_of is labels_of
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "modernbert", "distilbert", "albert"])
+def test_dropout_is_replaced_whatever_a_model_calls_it(kind: str, tmp_path: Path) -> None:
+    shape = {"vocab_size": 200, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "pad_token_id": 0}
+    AutoModel.from_config(AutoConfig.for_model(kind, **shape)).save_pretrained(tmp_path)
+    model = build_model(tmp_path, LABELS, 0.3, seed=0)
+    rates = {part.p for part in model.modules() if isinstance(part, torch.nn.Dropout)}
+    assert rates == {0.3}
