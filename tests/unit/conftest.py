@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,14 @@ def put_wheel(tmp_path: Path) -> Any:
 def records_of() -> Any:
     """Return a function that makes a table of raw records out of short rows."""
     return make_records
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Train with one thread: tiny models are done sooner without threads that wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

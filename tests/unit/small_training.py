@@ -1,10 +1,12 @@
 """A training of a fraction of a second: a tiny untrained model, and sentences with one word that tells the label."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from transformers import AutoTokenizer, PreTrainedModel, TrainerCallback
 
 from stages.common.digests import sha256_file
@@ -17,51 +19,82 @@ from stages.finetune.training import train
 from stages.ingest.scratch import build_scratch_model
 from stages.tasks.text_classification import build_model, validation_metrics
 
-GOOD, BAD = ["warm", "bright", "moving"], ["dull", "flat", "noisy"]
+TELLING = {"bad": ["dull", "flat", "noisy"], "good": ["warm", "bright", "moving"], "odd": ["weird", "quaint", "eerie"]}
 FILLER = ["the", "film", "was", "a", "story"]
 LABELS = {"bad": 0, "good": 1}
+LONGEST = 24  # tokens; of the 32 positions a prefix needs some
 SEED = 13
 
+Knobs = Mapping[str, Any]
+QUICK: Knobs = {
+    "num_train_epochs": 3,
+    "learning_rate": 5e-3,
+    "per_device_train_batch_size": 16,
+    "logging_steps": 3,
+    "early_stopping_patience": 10,
+}
+# float32 and no dropout: numbers that can be compared
+EXACT: Knobs = {"num_train_epochs": 2, "learning_rate": 5e-3, "logging_steps": 1, "bf16": False, "dropout": 0.0}
 
-def make_base(folder: Path) -> Path:
-    """Write a tiny base model."""
-    scratch = Scratch(
-        vocab_size=200, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=32
-    )
-    build_scratch_model([" ".join([*GOOD, *BAD, *FILLER])] * 3, scratch, folder, seed=0)
+
+def make_base(folder: Path, layers: int = 1) -> Path:
+    """Write a scratch model of so many layers of width 16, and return its folder."""
+    shape = {"vocab_size": 200, "hidden_size": 16, "num_attention_heads": 2, "max_position_embeddings": 32}
+    texts = [" ".join([*FILLER, *(word for words in TELLING.values() for word in words)])] * 3
+    build_scratch_model(texts, Scratch(num_hidden_layers=layers, **shape), folder, seed=0)
     return folder
 
 
-def tokenized(base: Path, rows: int, seed: int) -> pl.DataFrame:
-    """Token ids of sentences of 2 to 12 words."""
+def tokenized(
+    base: Path, rows: int, seed: int, shares: tuple[float, ...] = (0.5, 0.5), flip: float = 0.0
+) -> pl.DataFrame:
+    """Token ids of sentences of 2 to 12 words with one that tells the label, but for a share of `flip` of two labels.
+
+    `shares` are those of the labels, in the order of `TELLING`.
+    """
     generator = np.random.default_rng(seed)
-    labels = generator.integers(0, 2, rows)
+    labels = generator.choice(len(shares), rows, p=shares)
+    words = list(TELLING.values())
     texts = [
-        " ".join([*generator.choice(FILLER, generator.integers(1, 12)), generator.choice(GOOD if label else BAD)])
+        " ".join([*generator.choice(FILLER, generator.integers(1, 12)), generator.choice(words[label])])
         for label in labels
     ]
     encoded = AutoTokenizer.from_pretrained(base)(texts, return_token_type_ids=True)
+    stated = np.where(generator.random(rows) < flip, 1 - labels, labels)
     return pl.DataFrame(
         {
             "id": [str(at) for at in range(rows)],
             "input_ids": encoded["input_ids"],
             "token_type_ids": encoded["token_type_ids"],
-            "labels": labels.tolist(),
+            "labels": stated.tolist(),
             "length": [len(ids) for ids in encoded["input_ids"]],
         }
     )
 
 
-def settings(**knobs: Any) -> FinetuneParams:
-    """Return params of a quick training."""
-    quick = {
-        "num_train_epochs": 3,
-        "learning_rate": 5e-3,
-        "per_device_train_batch_size": 16,
-        "logging_steps": 3,
-        "early_stopping_patience": 10,
-    }
-    return FinetuneParams(**{**quick, **knobs})
+def settings(like: Knobs = QUICK, **knobs: Any) -> FinetuneParams:
+    """Return params of a training like this one, but for these knobs."""
+    return FinetuneParams(**{**like, **knobs})
+
+
+def train_with(
+    params: FinetuneParams,
+    base: Path,
+    splits: dict[str, pl.DataFrame],
+    folder: Path,
+    *callbacks: TrainerCallback,
+    metrics: Any = validation_metrics,
+    seed: int = SEED,
+) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
+    """Train as the stage does, with checkpoints in `folder`; return the model and the trainer's log."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = list(TELLING)[: max(len(LABELS), splits["train"]["labels"].n_unique())]
+    labels = {label: number for number, label in enumerate(names)}
+    model = prepare(build_model(base, names, params.dropout, seed), params, LONGEST)
+    arguments = training_arguments(params, folder, seed, splits["train"].height)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    history = train(model, tokenizer, splits, labels, params, arguments, metrics, list(callbacks))
+    return model, history
 
 
 def trained(
@@ -69,24 +102,18 @@ def trained(
     splits: dict[str, pl.DataFrame],
     folder: Path,
     *callbacks: TrainerCallback,
+    like: Knobs = QUICK,
     metrics: Any = validation_metrics,
+    seed: int = SEED,
     **knobs: Any,
 ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
-    """Train as the stage does, with checkpoints in `folder`; return the model and the trainer's log."""
-    params = settings(**knobs)
-    folder.mkdir(parents=True, exist_ok=True)
-    model = prepare(build_model(base, list(LABELS), params.dropout, SEED), params, 32)
-    history = train(
-        model,
-        AutoTokenizer.from_pretrained(base),
-        splits,
-        LABELS,
-        params,
-        training_arguments(params, folder, SEED, splits["train"].height),
-        metrics,
-        list(callbacks),
-    )
-    return model, history
+    """Train with `settings` of these knobs; return the model and the trainer's log."""
+    return train_with(settings(like, **knobs), base, splits, folder, *callbacks, metrics=metrics, seed=seed)
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return a copy of all weights by name."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def result(run: tuple[PreTrainedModel, list[dict[str, Any]]], folder: Path) -> tuple[str, str, str]:

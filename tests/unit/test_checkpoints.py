@@ -5,7 +5,6 @@ import os
 import resource
 import shutil
 from collections import namedtuple
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,12 +29,7 @@ from stages.finetune.checkpoints import (
 Usage = namedtuple("Usage", "total used free")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """What makes a training fast on a CPU does not change what it learns."""
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -34,12 +33,7 @@ ATTENDING = ["bert", "roberta", "electra", "albert", "distilbert", "xlm-roberta"
 OTHERS = ["deberta-v2", "mpnet", "gpt2"]  # attention of their own, or a causal one: left as it is
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tiny(kind: str, rate: float = 0.0) -> PreTrainedModel:

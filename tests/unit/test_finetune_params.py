@@ -1,15 +1,14 @@
 """Whatever the section finetune may hold can be trained with; whatever contradicts itself is refused by name."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from exact_training import SEED, TELLING, make_base, tokenized
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_training import SEED, TELLING, make_base, tokenized
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from stages.common.errors import AttuneError
@@ -34,12 +33,7 @@ REST = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """The loss: what each kind of it is worth, and that a large batch in small parts is still one large batch."""
 
-from collections.abc import Iterator
+from functools import partial
 from math import exp, log
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from exact_training import SEED, TELLING, make_base, tokenized, trained, weights
 from hypothesis import given
 from hypothesis import strategies as st
+from small_training import EXACT, SEED, TELLING, make_base, tokenized, weights
+from small_training import trained as trained_like
 
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
@@ -24,15 +25,11 @@ COUNTS = [6, 3, 1]
 # In each row one label has the probability 1/2 and two have 1/4; the rows' own labels have 1/2, 1/4, 1/4 and 1/2.
 LOGITS = torch.tensor([[log(2), 0.0, 0.0], [log(2), 0.0, 0.0], [0.0, log(2), 0.0], [log(2), 0.0, 0.0]])
 TARGETS = torch.tensor([0, 1, 2, 0])
+trained = partial(trained_like, like=EXACT)
 HALF, QUARTER = log(2), log(4)  # what labels of such a probability cost
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

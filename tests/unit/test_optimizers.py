@@ -1,13 +1,15 @@
 """The optimisers: they learn, shrink what they shall, know the layers, and go on where they stopped."""
 
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 import torch
-from exact_training import SEED, TELLING, make_base, settings, tokenized, trained, weights
+from small_training import EXACT, SEED, TELLING, make_base, tokenized, weights
+from small_training import settings as settings_like
+from small_training import trained as trained_like
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, TrainerCallback
 
@@ -20,14 +22,10 @@ from stages.tasks.text_classification import build_model
 
 LABELS = list(TELLING)[:2]
 LAYERS = 3
+settings, trained = partial(settings_like, EXACT), partial(trained_like, like=EXACT)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from exact_training import SEED, make_base, tokenized
 from safetensors.torch import load_file
+from small_training import SEED, make_base, tokenized, train_with
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -44,7 +44,7 @@ from stages.finetune.arguments import training_arguments
 from stages.finetune.strategies import head_of, prepare, save, trainable
 from stages.finetune.training import train
 from stages.tasks.loading import load_classifier, load_merged
-from stages.tasks.text_classification import build_model, probabilities, validation_metrics
+from stages.tasks.text_classification import build_model, probabilities
 
 LABELS, NUMBERS = ["bad", "good"], {"bad": 0, "good": 1}
 HIDDEN, LAYERS, LONGEST = 16, 2, 24
@@ -65,13 +65,7 @@ WITH_ADAPTER = [name for name, knobs in STRATEGIES.items() if knobs["strategy"] 
 MERGED = [name for name in WITH_ADAPTER if "prefix" not in name]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small are done sooner without threads that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -112,12 +106,7 @@ def trained(
     base: Path, splits: dict[str, pl.DataFrame], folder: Path, *callbacks: TrainerCallback, **knobs: Any
 ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
     """Train as the stage does; return the model and the trainer's log."""
-    params = settings(**knobs)
-    model = prepared(base, **knobs)
-    arguments = training_arguments(params, folder, SEED, splits["train"].height)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    history = train(model, tokenizer, splits, NUMBERS, params, arguments, validation_metrics, list(callbacks))
-    return model, history
+    return train_with(settings(**knobs), base, splits, folder, *callbacks)
 
 
 def losses(history: list[dict[str, Any]]) -> list[float]:

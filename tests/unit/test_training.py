@@ -1,7 +1,7 @@
 """Training: every knob arrives, the best epoch is kept, and nothing but the inputs decides the bytes."""
 
 import csv
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,112 +9,37 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, TrainerCallback
+from small_training import LABELS, QUICK, SEED, make_base, tokenized, train_with, weights
+from small_training import settings as settings_like
+from small_training import trained as trained_like
+from transformers import PreTrainedModel, TrainerCallback
 
 from stages.common.digests import sha256_file
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
-from stages.common.params.sources import Scratch
 from stages.finetune.arguments import training_arguments
 from stages.finetune.checkpoints import last_checkpoint
 from stages.finetune.curves import training_point, validation_point, write_curves
 from stages.finetune.processes import join
 from stages.finetune.strategies import prepare, trainable
-from stages.finetune.training import train
-from stages.ingest.scratch import build_scratch_model
-from stages.tasks.text_classification import build_model, validation_metrics
+from stages.tasks.text_classification import build_model
 
-GOOD, BAD = ["warm", "bright", "moving"], ["dull", "flat", "noisy"]
-FILLER = ["the", "film", "was", "a", "story"]
-LABELS = ["bad", "good"]
-LABEL_NUMBERS = {"bad": 0, "good": 1}
-SEED = 13
 ROWS = 10_000  # for arguments without a training
+LIKE = {**QUICK, "num_train_epochs": 2, "logging_steps": 1}
+settings, trained = partial(settings_like, LIKE), partial(trained_like, like=LIKE)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small are done sooner without threads that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    scratch = Scratch(
-        vocab_size=200, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=32
-    )
-    build_scratch_model([" ".join([*GOOD, *BAD, *FILLER])] * 3, scratch, folder, seed=0)
-    return folder
+    return make_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
 def splits(base: Path) -> dict[str, pl.DataFrame]:
     return {"train": tokenized(base, 64, 0), "validation": tokenized(base, 32, 1)}
-
-
-def tokenized(base: Path, rows: int, seed: int, flip: float = 0.0) -> pl.DataFrame:
-    """Token ids of sentences of 2 to 12 words with one word that tells the label (but for a share of `flip`)."""
-    generator = np.random.default_rng(seed)
-    labels = generator.integers(0, 2, rows)
-    texts = [
-        " ".join([*generator.choice(FILLER, generator.integers(1, 12)), generator.choice(GOOD if label else BAD)])
-        for label in labels
-    ]
-    encoded = AutoTokenizer.from_pretrained(base)(texts, return_token_type_ids=True)
-    stated = np.where(generator.random(rows) < flip, 1 - labels, labels)
-    return pl.DataFrame(
-        {
-            "id": [str(at) for at in range(rows)],
-            "input_ids": encoded["input_ids"],
-            "token_type_ids": encoded["token_type_ids"],
-            "labels": stated.tolist(),
-            "length": [len(ids) for ids in encoded["input_ids"]],
-        }
-    )
-
-
-def settings(**knobs: Any) -> FinetuneParams:
-    quick = {
-        "num_train_epochs": 2,
-        "learning_rate": 5e-3,
-        "per_device_train_batch_size": 16,
-        "logging_steps": 1,
-        "early_stopping_patience": 10,
-    }
-    return FinetuneParams(**{**quick, **knobs})
-
-
-def trained(
-    base: Path,
-    splits: dict[str, pl.DataFrame],
-    folder: Path,
-    *callbacks: TrainerCallback,
-    seed: int = SEED,
-    **knobs: Any,
-) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
-    """Train as the stage does; return the model and the trainer's log."""
-    params = settings(**knobs)
-    model = build_model(base, LABELS, params.dropout, seed)
-    model = prepare(model, params)
-    history = train(
-        model,
-        AutoTokenizer.from_pretrained(base),
-        splits,
-        LABEL_NUMBERS,
-        params,
-        training_arguments(params, folder, seed, splits["train"].height),
-        validation_metrics,
-        list(callbacks),
-    )
-    return model, history
-
-
-def weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def saved(model: PreTrainedModel, folder: Path) -> str:
@@ -228,7 +153,7 @@ def test_the_number_of_threads_is_set() -> None:
 def test_the_strategy_says_which_weights_change(
     base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, strategy: str
 ) -> None:
-    before = weights(build_model(base, LABELS, None, SEED))
+    before = weights(build_model(base, list(LABELS), None, SEED))
     model, _ = trained(base, splits, tmp_path, strategy=strategy, num_train_epochs=1)
     changed = {name for name, value in weights(model).items() if not torch.equal(value, before[name])}
     head = {"classifier.weight", "classifier.bias"}
@@ -236,7 +161,7 @@ def test_the_strategy_says_which_weights_change(
 
 
 def test_the_number_of_weights_that_train_is_counted(base: Path) -> None:
-    model = build_model(base, LABELS, None, SEED)
+    model = build_model(base, list(LABELS), None, SEED)
     assert trainable(prepare(model, settings())) == sum(value.numel() for value in model.parameters())
     assert trainable(prepare(model, settings(strategy="head"))) == 16 * 2 + 2
 
@@ -266,16 +191,12 @@ def with_scores(base: Path, splits: dict[str, pl.DataFrame], folder: Path, **kno
     accuracies = knobs.pop("accuracies")
     keeper = Keeper()
     params = settings(num_train_epochs=len(accuracies), **knobs)
-    model = build_model(base, LABELS, params.dropout, SEED)
 
     def measured(prediction: Any) -> dict[str, float]:
         at = len(keeper.weights)
         return {"accuracy": accuracies[at], "macro_f1": 1 - accuracies[at]}
 
-    arguments = training_arguments(params, folder, SEED, splits["train"].height)
-    history = train(
-        model, AutoTokenizer.from_pretrained(base), splits, LABEL_NUMBERS, params, arguments, measured, [keeper]
-    )
+    model, history = train_with(params, base, splits, folder, keeper, metrics=measured)
     return model, keeper, epochs_of(history)
 
 
@@ -433,12 +354,7 @@ def test_a_resumed_training_remembers_its_patience(base: Path, splits: dict[str,
             return {"accuracy": accuracies[min(done, 5)], "macro_f1": 0.5}
 
         count = Counting(tmp_path / "count")
-        model = build_model(base, LABELS, None, SEED)
-        arguments = training_arguments(params, folder, SEED, splits["train"].height)
-        tokenizer = AutoTokenizer.from_pretrained(base)
-        return epochs_of(
-            train(model, tokenizer, splits, LABEL_NUMBERS, params, arguments, measured, [count, *callbacks])
-        )
+        return epochs_of(train_with(params, base, splits, folder, count, *callbacks, metrics=measured)[1])
 
     assert len(run(tmp_path / "whole")) == 3
     (tmp_path / "count").unlink()
