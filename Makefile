@@ -6,14 +6,14 @@ DVC    := $(BIN)/dvc
 ACTIVE := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$(CURDIR)"   # stages are started by DVC as `python -m stages.NAME`
 
 .DEFAULT_GOAL := help
-.PHONY: help install run check repro summary compare-data ui register publish flow tune crossvalidate lint test format lock schema clean
+.PHONY: help install run check repro summary compare-data ui register champion rollback serve publish flow tune crossvalidate predict lint test format lock schema clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed ## Make .venv with the pinned dependencies (done by the other targets when needed)
 
-run: install check ## Run what has to run of the seven stages, then show the results
+run: install check ## Run what has to run of the eight stages, then show the results
 	@started=$$(date +%s); $(ACTIVE) dvc --wait-for-lock repro && ATTUNE_STARTED=$$started $(ACTIVE) python -m flows.summary
 
 check: install ## Check params.yaml without running anything
@@ -34,6 +34,10 @@ tune: install check ## Search for better params of finetune (tune in params.yaml
 crossvalidate: install check ## Train once per fold (clean.split.folds); ARGS=--final: then a model from all these rows
 	@$(ACTIVE) dvc --wait-for-lock repro tokenize && $(ACTIVE) python -m flows.crossvalidate $(ARGS)
 
+predict: install ## Predict the rows of a file: IN=rows.csv OUT=predicted.parquet (ARGS=--keep-all and more: docs/prediction.md)
+	@test -n "$(IN)" -a -n "$(OUT)" || { echo "say what and where to: make predict IN=rows.csv OUT=predicted.parquet"; exit 2; }
+	@$(ACTIVE) python -m flows.predict $(ARGS) -- "$(IN)" "$(OUT)"
+
 ui: install ## Open the MLflow UI on http://127.0.0.1:5000 (PORT=… for another port)
 	@case "$$MLFLOW_TRACKING_URI" in http*) echo "MLFLOW_TRACKING_URI names a server already: open it in a browser";; \
 	*) $(ACTIVE) mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" \
@@ -41,6 +45,18 @@ ui: install ## Open the MLflow UI on http://127.0.0.1:5000 (PORT=… for another
 
 register: install ## Put the trained model through its gates once more (after the tracking server was away, say)
 	@$(ACTIVE) dvc --wait-for-lock repro --force --single-item register
+
+champion: install ## Show who is champion in MLflow's registry, and who was
+	@$(ACTIVE) python -m flows.champion $(ARGS)
+
+rollback: install ## Put the champion before back into use (ARGS='--to 3 --reason "why"')
+	@$(ACTIVE) python -m flows.champion --rollback $(ARGS)
+
+serve: install check ## Serve the champion on http://127.0.0.1:5001 (PORT=…; VARIANT=int8, onnx or torch: docs/serving.md)
+	@name=$$($(ACTIVE) python -c 'from stages.common.params import load_params; print(load_params().register_.model_name)') && \
+	$(ACTIVE) MLFLOW_TRACKING_URI="$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" \
+		SERVING_MODEL_CONFIG='{$(if $(VARIANT),"variant": "$(VARIANT)")}' \
+		mlflow models serve -m "models:/$$name@champion" --env-manager local --host 127.0.0.1 --port $(or $(PORT),5001)
 
 publish: install ## Bring MLflow up to date with the files, after the server was away
 	@$(ACTIVE) python -m stages.common.tracking.publish

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.command import exit_status
 from flows.data_changes import Listing, Version, data_changes
 from stages.common.errors import AttuneError
 from stages.common.schemas import SPLITS
@@ -32,21 +33,20 @@ Open = Callable[[str], BinaryIO]
 def main(arguments: list[str] | None = None) -> int:
     """Print the differences, and write them to a file if asked."""
     asked = _parser().parse_args(arguments)
-    try:
-        base, head = read_version(asked.base), read_version(asked.head)
-        listings = data_changes(base, head, asked.examples, texts=asked.texts)
-        if asked.markdown:
-            asked.markdown.parent.mkdir(parents=True, exist_ok=True)
-            asked.markdown.write_text(markdown(base.name, head.name, listings), encoding="utf-8")
-    except AttuneError as error:
-        print(*map(visible, str(error).split("\n")), sep="\n", file=sys.stderr)
-        return 1
+    return exit_status(lambda: _compare(asked), "interrupted; nothing was changed")
+
+
+def _compare(asked: argparse.Namespace) -> None:
+    base, head = read_version(asked.base), read_version(asked.head)
+    listings = data_changes(base, head, asked.examples, texts=asked.texts)
+    if asked.markdown:
+        asked.markdown.parent.mkdir(parents=True, exist_ok=True)
+        asked.markdown.write_text(markdown(base.name, head.name, listings), encoding="utf-8")
     console = Console(highlight=False)
     if not listings:
         console.print(Text(f"{base.name} and {head.name} hold the same data"))
     for listing in listings:
         _print(console, listing)
-    return 0
 
 
 def read_version(revision: str) -> Version:

@@ -6,7 +6,6 @@ for the reasons given in flows/tune.py.
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,22 +13,23 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.command import exit_status
 from flows.epochs import Epoch, best_epoch
 from flows.fold_rows import TOKENIZED, checked_folds, read_rows, split_fold
 from flows.fold_scores import Interval, summarize
 from flows.params_patch import difference, patched, read_text, write_params
-from flows.trials import Trial, end_orphans, prepare_trial, run_trial
+from flows.trials import Trial, prepare_trial, run_trial, trials_alone
 from stages.common.digests import sha256_value
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
 from stages.common.params.loading import PARAMS_FILE, read_yaml
 from stages.common.schemas import TokenizedRecords
-from stages.common.shown import visible
-from stages.common.stage import WORK, alone, write_json
+from stages.common.stage import WORK, write_json
 from stages.common.tracking.nested import NestedRuns
 
 REPORT = Path("reports/crossvalidation.json")
@@ -50,27 +50,27 @@ class Fold:
 def main(arguments: list[str] | None = None) -> int:
     """Train and score each fold; show the table and write the report."""
     asked = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the training that is running ends, too
+    return exit_status(
+        lambda: _validate(final=asked.final, keep_models=asked.keep_models),
+        "the cross-validation was interrupted; the same command goes on with it",
+    )
+
+
+def _validate(*, final: bool, keep_models: bool) -> int:
     console = Console(highlight=False, soft_wrap=True)
-    try:
-        data = read_yaml(PARAMS_FILE)
-        params = check_params(data)
-        with alone("trials"):
-            end_orphans()
-            folds = [prepare_fold(data, number) for number in range(checked_folds(params))]
-            epochs = train_folds(params, folds, console, keep_models=asked.keep_models)
-            report = make_report(params, folds, epochs)
-            REPORT.parent.mkdir(exist_ok=True)
-            write_json(report, REPORT)
-            console.print(_table(report))
-            console.print(Text(f"the same in {REPORT}; how to read it: docs/tuning.md"))
-    except AttuneError as error:
-        print(*map(visible, str(error).split("\n")), sep="\n", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nthe cross-validation was interrupted; the same command goes on with it", file=sys.stderr)
-        return 130
-    return train_final(console) if asked.final else 0
+    data = read_yaml(PARAMS_FILE)
+    params = check_params(data)
+    with trials_alone():
+        number = checked_folds(params)
+        rows, placed = read_rows(number)
+        folds = [prepare_fold(data, at, rows, placed) for at in range(number)]
+        epochs = train_folds(params, folds, console, keep_models=keep_models)
+        report = make_report(params, folds, epochs)
+        REPORT.parent.mkdir(exist_ok=True)
+        write_json(report, REPORT)
+        console.print(_table(report))
+        console.print(Text(f"the same in {REPORT}; how to read it: docs/tuning.md"))
+    return train_final(console) if final else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,16 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def prepare_fold(data: Any, number: int) -> Fold:
-    """Write the rows of a fold's training and lay out its trial.
-
-    Raises:
-        AttuneError: if the tables do not belong together, or are those of other params.
-    """
-    train, held_out = split_fold(*read_rows(check_params(data).clean.split.folds), number)
+def prepare_fold(data: Any, number: int, rows: pl.DataFrame, placed: pl.DataFrame) -> Fold:
+    """Write the rows of a fold's training, out of what `read_rows` gives, and lay out its trial."""
+    train, held_out = split_fold(rows, placed, number)
     files = {TOKENIZED.format(name): FOLDS / str(number) / f"{name}.parquet" for name in ("train", "validation")}
-    for rows, path in zip((train, held_out), files.values(), strict=True):
-        TokenizedRecords.write(rows, path)
+    for part, path in zip((train, held_out), files.values(), strict=True):
+        TokenizedRecords.write(part, path)
     return Fold(number, prepare_trial(data, files), train.height, held_out.height)
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stages.common.params import Params
+from stages.common.params.finetune import GREATER_IS_BETTER
 
 
 @dataclass(frozen=True)
@@ -39,4 +40,5 @@ class Epoch:
 def best_epoch(epochs: list[Epoch], params: Params) -> Epoch:
     """Return the epoch that the stage keeps: the best by `finetune.metric_for_best_model`, the first of several."""
     metric = params.finetune.metric_for_best_model
-    return max(epochs, key=lambda epoch: -epoch.score(metric) if metric == "loss" else epoch.score(metric))
+    sign = 1 if GREATER_IS_BETTER[metric] else -1
+    return max(epochs, key=lambda epoch: sign * epoch.score(metric))

@@ -33,10 +33,12 @@ def main() -> int:
     if clean:
         console.print(_rows(clean), soft_wrap=True)
     console.print(_scores(metrics))
+    console.print(_trust(metrics, _read(REPORTS / "export.json")), soft_wrap=True)
     console.print(_stages(list(graph)))
     if registration:
         console.print(_registration(registration), soft_wrap=True)
-    console.print(Text("compare runs: make ui, then open http://127.0.0.1:5000 · model card: reports/model_card.md"))
+    console.print(Text("look at it: reports/evaluation.html, reports/data.html · model card: reports/model_card.md"))
+    console.print(Text("compare runs: make ui, then open http://127.0.0.1:5000"))
     return 0
 
 
@@ -62,6 +64,21 @@ def _scores(metrics: dict[str, Any]) -> Table:
         ]
         table.add_row(Text(name.replace("_", " ")), *map(Text, cells), style="bold" if name == "this model" else "")
     return table
+
+
+def _trust(metrics: dict[str, Any], export: dict[str, Any]) -> Text:
+    """How far the probabilities can be trusted, what the behavioural tests say, which forms of the model there are."""
+    calibration, thresholds = metrics["calibration"], metrics.get("thresholds") or {}
+    tests = [test for test in metrics["behaviour"].values() if test["cases"]]
+    told = [f"calibration error {calibration['ece']:.3f}"]
+    if "coverage" in thresholds:
+        told.append(f"sure enough to answer {thresholds['coverage']:.1%}")
+    if tests:
+        passed, cases = (sum(test[what] for test in tests) for what in ("passed", "cases"))
+        told.append(f"{passed} of {cases} behavioural cases passed")
+    forms = [name for name, form in export.items() if isinstance(form, dict) and form["offered"]]
+    told.append(f"offered as {', '.join(['torch', *forms])}")
+    return Text("trust  " + "; ".join(told) + "\n")
 
 
 def _stages(names: list[str]) -> Table:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,11 @@ from stages.common.digests import sha256_path, sha256_value
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph
 from stages.common.params import Params, check_params
-from stages.common.stage import WORK
-from stages.common.tracking.live import TRIAL_RUN
+from stages.common.stage import WORK, alone
+from stages.common.tracking.live import LIVE, TRIAL_RUN
 from stages.common.tracking.nested import absolute_uri
 
 TRIALS = WORK / "trials"
-LIVE = Path("logs/finetune.jsonl")  # a line per point of both curves, while the stage runs
 CURVE = Path("reports/plots/validation.csv")  # the stage's last out: with it, all are in place
 MODEL = Path("models/finetuned")
 OUTPUT, PROCESS = Path("logs/output.txt"), Path("process")
@@ -143,7 +143,19 @@ def run_trial(
     return seen
 
 
-def end_orphans() -> None:
+@contextmanager
+def trials_alone() -> Iterator[None]:
+    """Hold the right to run trials in this checkout, without any that an earlier program left running.
+
+    Raises:
+        AttuneError: if another program runs trials here.
+    """
+    with alone("trials"):
+        _end_orphans()
+        yield
+
+
+def _end_orphans() -> None:
     """End trainings whose starter was killed before it could: their stage's lock is still held."""
     for lock in sorted(TRIALS.glob(f"*/{WORK}/finetune.lock")):
         number = lock.parent.parent / PROCESS

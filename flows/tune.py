@@ -5,7 +5,6 @@ while Prefect's own server would take longer to start than many a trial to run.
 """
 
 import argparse
-import signal
 import sys
 import warnings
 from pathlib import Path
@@ -15,14 +14,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.command import exit_status
 from flows.params_patch import difference, patched, read_text, write_params
 from flows.study import Search, open_search, run_search
-from flows.trials import end_orphans
+from flows.trials import trials_alone
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
 from stages.common.params.loading import PARAMS_FILE, read_yaml
 from stages.common.shown import visible
-from stages.common.stage import alone
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -37,27 +36,24 @@ CHANGES_THE_LOSS = ("loss", "focal_gamma", "label_smoothing_factor", "class_weig
 def main(arguments: list[str] | None = None) -> int:
     """Search until there are as many trials as `tune.trials` says; show the best, and write them."""
     asked = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the training that is running ends, too
+    return exit_status(
+        lambda: _search(apply=asked.apply, keep_models=asked.keep_models),
+        "the search was interrupted; the same command goes on with it",
+    )
+
+
+def _search(*, apply: bool, keep_models: bool) -> None:
     console = Console(highlight=False, soft_wrap=True)
-    try:
-        data = read_yaml(PARAMS_FILE)
-        params = check_params(data)
-        metric = checked_metric(params)
-        with alone("trials"):
-            end_orphans()
-            search = open_search(data, params, metric, keep_models=asked.keep_models)
-            run_search(search, lambda line: console.print(Text(visible(line))))
-            console.print(_table(search))
-            if weights := _importance(search.study):
-                console.print(Text(weights))
-            console.print(Text(_write_best(search, apply=asked.apply)))
-    except AttuneError as error:
-        print(*map(visible, str(error).split("\n")), sep="\n", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nthe search was interrupted; the same command goes on with it", file=sys.stderr)
-        return 130
-    return 0
+    data = read_yaml(PARAMS_FILE)
+    params = check_params(data)
+    metric = checked_metric(params)
+    with trials_alone():
+        search = open_search(data, params, metric, keep_models=keep_models)
+        run_search(search, lambda line: console.print(Text(visible(line))))
+        console.print(_table(search))
+        if weights := _importance(search.study):
+            console.print(Text(weights))
+        console.print(Text(_write_best(search, apply=apply)))
 
 
 def checked_metric(params: Params) -> str:

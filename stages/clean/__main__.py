@@ -12,11 +12,11 @@ from stages.clean.reject import CONTRARY
 from stages.clean.rules import rules
 from stages.clean.split import split_records
 from stages.clean.steps import steps
-from stages.clean.steps.pii import mask_text
 from stages.clean.suspects import act, find_suspects
 from stages.clean.texts import cleaned, cleaned_texts
 from stages.common.ledger import Ledger
 from stages.common.params import CleanParams
+from stages.common.pii import mask_text
 from stages.common.schemas import CleanRecords, Decontamination, RawRecords, Rejected, Suspects, TrainableRecords
 from stages.common.stage import Run, stage, write_json
 from stages.common.validation import enforce, validation_report

@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from stages.common.texts import WORD
+
 ALPHA = 0.01
 SAMPLE = 5_000  # rows of each split that the classifier sees at most
 CV_FOLDS = 4
 FEATURES = 2**16
 RARE = 5  # expected rows under which a label is counted together with others (Cochran 1954)
 CHARACTERS = 2_000  # of a text that the classifier reads
-
-# A letter of a script without spaces is a word of its own; \w+ would take a whole sentence for one.
-UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
-WORD = rf"[{UNSPACED}]|[^\W{UNSPACED}]+"
 
 
 @dataclass(frozen=True)

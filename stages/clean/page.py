@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stages.clean import plots
+from stages.common.pages.environment import environment
 from stages.common.schemas import SPLITS
-from stages.common.shown import Mask, shown
+from stages.common.shown import Mask
 
 LIMIT = 200_000  # bytes of the page; with fewer examples, until it fits
-TEXT = 200  # characters shown of a text
-NAME = 60  # of a label, a source, a rule
 LISTED = 20  # labels, sources
 WARNED = 10
 
@@ -75,7 +73,9 @@ def render(page: PageData, mask: Mask | None = None) -> str:
         page: what it tells of.
         mask: replaces personal data in whatever stems from the sources.
     """
-    template = _environment(mask).get_template("page.html.j2")
+    templates = environment(Path(__file__).parent, mask)
+    templates.globals.update(RULES=RULES, CHECKS=CHECKS, DRIFT=DRIFT, SPLITS=SPLITS)
+    template = templates.get_template("page.html.j2")
     fixed = {
         "splits": {name: page.splits[name].height for name in SPLITS},
         "kept": sum(rows.height for rows in page.splits.values()),
@@ -106,31 +106,6 @@ def render(page: PageData, mask: Mask | None = None) -> str:
         if len(html.encode()) <= LIMIT or examples == 0:
             return html
         examples //= 2
-
-
-def _environment(mask: Mask | None) -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["count"] = lambda number: f"{number:,}"
-    environment.filters["percent"] = _percent
-    environment.filters["text"] = lambda text: shown(text, TEXT, mask)
-    environment.filters["name"] = lambda text: shown(text, NAME, mask)
-    environment.filters["plain"] = lambda name: name.replace("_", " ")
-    environment.globals.update(RULES=RULES, CHECKS=CHECKS, DRIFT=DRIFT, SPLITS=SPLITS)
-    return environment
-
-
-def _percent(part: float, whole: float = 1.0) -> str:
-    """Return a share such as 12.3 %, where next to nothing does not look like nothing."""
-    if not part or not whole:
-        return "0 %"
-    share = 100 * part / whole
-    return "< 0.1 %" if share < 0.1 else "100 %" if share == 100 else f"{share:.1f} %"
 
 
 def _rules(page: PageData, examples: int) -> list[dict[str, Any]]:

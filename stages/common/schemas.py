@@ -27,13 +27,22 @@ class Table(pa.DataFrameModel):
         Raises:
             AttuneError: naming up to five faults, each with its column, its check and how many rows fail.
         """
-        try:
-            checked = cls.validate(rows, lazy=True).select(cls.columns())
-        except SchemaErrors as error:
-            raise AttuneError(f"{path.name} would break its contract:\n  " + "\n  ".join(_faults(error))) from None
+        checked = cls.checked(rows, path.name).select(cls.columns())
         path.parent.mkdir(parents=True, exist_ok=True)
         checked.write_parquet(path, compression="zstd", statistics=True)
         return checked
+
+    @classmethod
+    def checked(cls, rows: pl.DataFrame, name: str) -> pl.DataFrame:
+        """Return the rows, once each of them has been held against the contract.
+
+        Raises:
+            AttuneError: as `write` does.
+        """
+        try:
+            return cls.validate(rows, lazy=True)
+        except SchemaErrors as error:
+            raise AttuneError(f"{name} would break its contract:\n  " + "\n  ".join(_faults(error))) from None
 
     @classmethod
     def read(cls, path: Path) -> pl.DataFrame:
@@ -178,5 +187,31 @@ class Predictions(Table):
     id: str = pa.Field(unique=True)
     label: str
     prediction: str
-    confidence: pl.Float64 = pa.Field(ge=0.0, le=1.0)
+    confidence: pl.Float64 = pa.Field(ge=0.0, le=1.0, description="Calibrated probability of the prediction.")
+    abstained: bool = pa.Field(description="Less sure than the label's threshold asks for.")
+    label_quality: pl.Float64 = pa.Field(
+        ge=0.0, le=1.0, description="How well the label fits what the model says of the row: low, and it may be wrong."
+    )
     probabilities: pl.List(pl.Float64)  # type: ignore[valid-type]
+
+
+class BehaviourCases(Table):
+    """Every case of every behavioural test, and what came of it."""
+
+    test: str = pa.Field(description="Name of the test.")
+    kind: str = pa.Field(isin=("invariance", "minimum", "direction"))
+    text: str
+    before: str = pa.Field(nullable=True, description="The text without the change; null for a minimum test.")
+    expected: str = pa.Field(description="The label to be predicted, or the one whose probability has to move.")
+    prediction: str
+    probability: pl.Float64 = pa.Field(ge=0.0, le=1.0, description="Of `expected`, after the change.")
+    probability_before: pl.Float64 = pa.Field(nullable=True, ge=0.0, le=1.0)
+    passed: bool
+
+
+class PredictionInput(Table):
+    """Rows that `flows.predict` is given, whatever their columns were called."""
+
+    id: str = pa.Field(nullable=True, description="As the input has it, or the number of the row; told apart by none.")
+    text: str = pa.Field(nullable=True, description="Null: there is nothing to predict.")
+    text_pair: str = pa.Field(nullable=True)

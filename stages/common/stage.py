@@ -173,14 +173,25 @@ def alone(name: str) -> Iterator[None]:
         AttuneError: if another process runs it in this checkout.
     """
     WORK.mkdir(exist_ok=True)
-    with (WORK / f"{name}.lock").open("w") as lock:
+    with locked(WORK / f"{name}.lock") as mine:
+        if not mine:
+            raise AttuneError(f"{name} is running in this checkout already", "wait for it, or use another checkout")
+        yield
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Hold the lock of a file, which is made for it; yield whether it was free.
+
+    Who holds it may remove the file: a lock that somebody took on one that is gone does not count.
+    """
+    with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AttuneError(
-                f"{name} is running in this checkout already", "wait for it, or use another checkout"
-            ) from None
-        yield
+            mine = path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat())
+        except (BlockingIOError, FileNotFoundError):
+            mine = False
+        yield mine
 
 
 def _of_the_disk(error: BaseException) -> str | None:

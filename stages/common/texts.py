@@ -1,9 +1,14 @@
-"""What the text of a row is: both texts of a pair as one, when two are the same, and whether blanks part its words."""
+"""What the text of a row is: both texts of a pair as one, when two are the same, and what its words are."""
 
 import polars as pl
 
 # Scripts that put no blanks between words.
 UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+
+# A letter of a script without spaces is a word of its own; \w+ would take a whole sentence for one. Ranges, because
+# Python's `re` knows no \p{Han}: the pattern is the same in polars and in scikit-learn.
+_LETTERS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+WORD = rf"[{_LETTERS}]|[^\W{_LETTERS}]+"
 
 
 def whole_text(rows: pl.DataFrame) -> pl.Series:

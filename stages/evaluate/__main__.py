@@ -1,93 +1,165 @@
-"""evaluate: score the model on the test split, beside the baselines on the same rows."""
+"""evaluate: what the model is worth on the test split, how sure it must be, and how it behaves."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from stages.common.params import EvaluateParams
-from stages.common.schemas import CleanRecords, Predictions
+from stages.common.schemas import BehaviourCases, CleanRecords, Predictions
 from stages.common.stage import Run, stage, write_json
 from stages.tasks import load_task
 
 BATCH = 64
-COMPARED = ("accuracy", "macro_f1")  # what baselines are shown with
+SPLITS = ("train", "validation", "test")
 
 
 @stage("evaluate")
 def main(run: Run[EvaluateParams]) -> None:
-    """Predict, score with intervals, by class and by slice, and draw the curves."""
-    import transformers
-
+    """Decide on validation how the model answers; measure on test what comes of it; put it all on one page."""
+    from stages.common.profile import profile_of
     from stages.common.tracking.publish import publish_live
-    from stages.evaluate import curves, scores, slices
+    from stages.evaluate import behaviour, thresholds
+    from stages.evaluate.calibration import calibration
+    from stages.evaluate.decide import decide
+    from stages.evaluate.explained import explained
+    from stages.evaluate.page import PageData, render
+    from stages.evaluate.predicted import predicted_rows
+    from stages.tasks.scores import confusion
+    from stages.tasks.size import size_of
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    train = CleanRecords.read(run.input("data/clean/train.parquet"))
-    test = CleanRecords.read(run.input("data/clean/test.parquet"))
-    folder = run.input("models/finetuned")
-    task = load_task(run.all_params.task)
+    _quiet()
+    train, validation, test = (CleanRecords.read(run.input(f"data/clean/{name}.parquet")) for name in SPLITS)
+    folder, task = run.input("models/finetuned"), load_task(run.all_params.task)
     labels = task.labels_of(folder)
-    number = {label: at for at, label in enumerate(labels)}
-    actual = np.array([number[label] for label in test["label"]])
+    behaviour.check_labels(run.params.behaviour, labels)
+    known, actual = (_numbers(rows, labels) for rows in (validation, test))
+    raw = task.probabilities(folder, pl.concat([validation, test]), BATCH)
+    raw_known, raw = raw[: len(known)], raw[len(known) :]
 
-    probabilities = task.probabilities(folder, test, BATCH)
+    decision, chosen = decide(run.params, known, raw_known, labels)
+    serving = run.output("models/serving")
+    decision.write(serving)
+    write_json(profile_of(train, decision.calibrated(raw_known), decision), serving / "profile.json")
+
+    probabilities = decision.calibrated(raw)
     predicted = probabilities.argmax(axis=1)
-    Predictions.write(_predictions(test, labels, predicted, probabilities), run.output("data/predictions.parquet"))
+    rows = predicted_rows(test, actual, probabilities, decision)
+    predictions = Predictions.write(rows, run.output("data/predictions.parquet"))
+    answered = test.with_columns(predictions["prediction"], predictions["confidence"])
 
-    def scored(chosen: np.ndarray) -> dict[str, float]:
-        return scores.with_intervals(actual, chosen, len(labels), run.params.bootstrap, run.seed)
+    metrics = _scores(run, actual, probabilities, labels)
+    metrics["calibration"], diagram = calibration(actual, raw, decision, run.params.calibration.bins)
+    _tell("calibration error {ece_before:.4f}, {ece:.4f} at temperature {temperature}", **metrics["calibration"])
+    metrics["thresholds"] = thresholds.on_test(chosen, decision, actual, probabilities) if chosen else None
+    for line in thresholds.told(metrics["thresholds"]):
+        _tell(line)
+    metrics["baselines"] = _baselines(run, train, test, labels, actual, predicted)
 
-    metrics: dict[str, object] = {"rows": test.height, **scored(predicted)}
-    metrics["log_loss"] = scores.log_loss_of(actual, probabilities)
-    metrics["per_class"] = scores.per_class(actual, predicted, labels)
-    print(
-        f"  {test.height:,} test rows: accuracy {metrics['accuracy']:.4f}, macro-F1 {metrics['macro_f1']:.4f}",
-        flush=True,
+    planned = behaviour.plan(run.params.behaviour, answered, run.seed)
+    cases = behaviour.judge(
+        run.params.behaviour, planned, labels, lambda rows: decision.calibrated(task.probabilities(folder, rows, BATCH))
     )
-    metrics["baselines"] = {
-        name: {key: value for key, value in scored(chosen).items() if key.startswith(COMPARED)}
-        for name, chosen in _baselines(run, train, test, number)
-    }
+    cases = BehaviourCases.write(cases, run.output("data/behaviour.parquet"))
+    metrics["behaviour"] = behaviour.summary(run.params.behaviour, cases)
+    for name, found in metrics["behaviour"].items():
+        _tell(f"{name}: {found['passed']:,} of {found['cases']:,} passed" if found["cases"] else f"{name}: no case")
+    metrics["model"] = size_of(folder)
     write_json(metrics, run.output("reports/metrics.json"))
 
-    rows = test.with_columns(actual=actual, predicted=predicted)
-    slices.slice_scores(rows, run.params.slices, len(labels)).write_csv(run.output("reports/plots/slices.csv"))
-    pairs = pl.DataFrame({"actual": test["label"], "predicted": [labels[at] for at in predicted]})
-    pairs.write_csv(run.output("reports/plots/confusion.csv"))
-    curves.roc(actual, probabilities, labels).write_csv(run.output("reports/plots/roc.csv"))
-    curves.precision_recall(actual, probabilities, labels).write_csv(run.output("reports/plots/precision_recall.csv"))
+    explanations, told = explained(folder, answered, labels, run.params.attributions, run.seed)
+    _tell(told)
+    plots = _plots(run, test, actual, probabilities, labels, diagram)
+    page = PageData(
+        params=run.all_params,
+        metrics=metrics,
+        export=json.loads(run.input("reports/export.json").read_text(encoding="utf-8")),
+        records=test,
+        predictions=predictions,
+        confusion=confusion(actual, predicted, len(labels)),
+        behaviour=cases,
+        attributions=explanations,
+        **plots,
+    )
+    run.output("reports/evaluation.html").write_text(render(page), encoding="utf-8")
     publish_live(run, folder)
 
 
-def _predictions(
-    test: pl.DataFrame, labels: list[str], predicted: np.ndarray, probabilities: np.ndarray
-) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "id": test["id"],
-            "label": test["label"],
-            "prediction": [labels[at] for at in predicted],
-            "confidence": probabilities.max(axis=1),
-            "probabilities": probabilities.tolist(),
-        }
-    )
+def _scores(
+    run: Run[EvaluateParams], actual: np.ndarray, probabilities: np.ndarray, labels: list[str]
+) -> dict[str, Any]:
+    from stages.evaluate import scores
+
+    predicted = probabilities.argmax(axis=1)
+    found: dict[str, Any] = {
+        "rows": len(actual),
+        **scores.with_intervals(actual, predicted, len(labels), run.params.bootstrap, run.seed),
+        "log_loss": scores.log_loss_of(actual, probabilities),
+        "per_class": scores.per_class(actual, predicted, labels),
+    }
+    _tell("{rows:,} test rows: accuracy {accuracy:.4f}, macro-F1 {macro_f1:.4f}", **found)
+    return found
 
 
-def _baselines(run: Run[EvaluateParams], train: pl.DataFrame, test: pl.DataFrame, number: dict[str, int]):  # type: ignore[no-untyped-def]
-    """Yield the name and the predictions [n] of each baseline asked for."""
+def _baselines(
+    run: Run[EvaluateParams],
+    train: pl.DataFrame,
+    test: pl.DataFrame,
+    labels: list[str],
+    actual: np.ndarray,
+    predicted: np.ndarray,
+) -> dict[str, dict[str, float]]:
+    """Return each baseline's scores, and what the model gains over it."""
     from stages.evaluate import baselines
+    from stages.evaluate.scores import beside
 
-    actual = np.array([number[label] for label in train["label"]])
+    given = _numbers(train, labels)
+    found: dict[str, dict[str, float]] = {}
     for name in run.params.baselines:
         if name == "majority":
-            chosen = baselines.majority(actual, test.height)
+            theirs = baselines.majority(given, test.height)
         elif name == "tfidf":
-            chosen = baselines.tfidf(train, actual, test)
+            theirs = baselines.tfidf(train, given, test)
         else:
-            chosen = baselines.base_model(run.input("models/base"), train, actual, test, _max_length(run))
-        yield name, chosen
+            theirs = baselines.base_model(run.input("models/base"), train, given, test, _max_length(run))
+        found[name] = beside(actual, predicted, theirs, len(labels), run.params.bootstrap, run.seed)
+        bounds = "({accuracy_gain_low:+.4f} to {accuracy_gain_high:+.4f})"
+        _tell(f"{name}: accuracy {{accuracy:.4f}}; the model gains {{accuracy_gain:+.4f}} {bounds}", **found[name])
+    return found
+
+
+def _plots(
+    run: Run[EvaluateParams],
+    test: pl.DataFrame,
+    actual: np.ndarray,
+    probabilities: np.ndarray,
+    labels: list[str],
+    reliability: pl.DataFrame,
+) -> dict[str, pl.DataFrame]:
+    """Write the tables that DVC and the page draw; return those that the page does not have otherwise."""
+    from stages.evaluate import curves
+    from stages.evaluate.slices import slice_scores
+
+    predicted = probabilities.argmax(axis=1)
+    rows = test.with_columns(actual=actual, predicted=predicted)
+    tables = {
+        "roc": curves.roc(actual, probabilities, labels),
+        "precision_recall": curves.precision_recall(actual, probabilities, labels),
+        "reliability": reliability,
+        "slices": slice_scores(rows, run.params.slices, len(labels)),
+    }
+    pairs = pl.DataFrame({"actual": test["label"], "predicted": [labels[at] for at in predicted]})
+    for name, table in {**tables, "confusion": pairs}.items():
+        table.write_csv(run.output(f"reports/plots/{name}.csv"))
+    return tables
+
+
+def _numbers(rows: pl.DataFrame, labels: list[str]) -> np.ndarray:
+    """Return the class number of each row's label, [n]."""
+    number = {label: at for at, label in enumerate(labels)}
+    return np.array([number[label] for label in rows["label"]])
 
 
 def _max_length(run: Run[EvaluateParams]) -> int:
@@ -95,6 +167,17 @@ def _max_length(run: Run[EvaluateParams]) -> int:
     from transformers import AutoTokenizer
 
     return int(AutoTokenizer.from_pretrained(Path(run.input("models/finetuned"))).model_max_length)
+
+
+def _quiet() -> None:
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def _tell(line: str, **values: Any) -> None:
+    print(f"  {line.format(**values) if values else line}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import log_loss, precision_recall_fscore_support
 
-from stages.common.params.model import Bootstrap
-from stages.tasks.scores import confusion, scores_of
+from stages.common.params.evaluate import Bootstrap
+from stages.tasks.comparison import compare
+from stages.tasks.scores import confusion, resampled, scores_of
 
 DIGITS = 6
-CHUNK = 1_000_000  # numbers held in memory at once: rows drawn, or cells of their confusion matrices
+COMPARED = ("accuracy", "macro_f1")  # what baselines are shown with
 
 
 def with_intervals(
@@ -20,17 +21,7 @@ def with_intervals(
     The rows are drawn with replacement (Efron & Tibshirani 1993, ch. 13); models scored with the same seed are scored
     on the same draws.
     """
-    rows = len(actual)
-    generator = np.random.default_rng(seed)
-    pair = actual * classes + predicted
-    samples: list[dict[str, np.ndarray]] = []
-    step = max(1, CHUNK // max(rows, classes * classes))
-    for start in range(0, bootstrap.resamples, step):
-        number = min(step, bootstrap.resamples - start)
-        drawn = pair[generator.integers(0, rows, size=(number, rows))]
-        offset = np.arange(number)[:, None] * classes * classes
-        counts = np.bincount((drawn + offset).ravel(), minlength=number * classes * classes)
-        samples.append(scores_of(counts.reshape(number, classes, classes)))
+    samples = list(resampled(actual, predicted, classes, bootstrap.resamples, seed))
     point = scores_of(confusion(actual, predicted, classes))
     tail = 50 * (1 - bootstrap.confidence)
     result: dict[str, float] = {}
@@ -42,6 +33,16 @@ def with_intervals(
             f"{name}_high": round(float(high), DIGITS),
         }
     return result
+
+
+def beside(
+    actual: np.ndarray, ours: np.ndarray, theirs: np.ndarray, classes: int, bootstrap: Bootstrap, seed: int
+) -> dict[str, float]:
+    """Return a baseline's accuracy and macro-F1 with their intervals, and what our predictions gain over its own."""
+    own = with_intervals(actual, theirs, classes, bootstrap, seed)
+    gain = compare(actual, ours, theirs, classes, bootstrap, seed)
+    kept = (*COMPARED, "fixed", "broken", "mcnemar_p")
+    return {name: value for name, value in {**own, **gain}.items() if name.startswith(kept)}
 
 
 def per_class(actual: np.ndarray, predicted: np.ndarray, labels: list[str]) -> dict[str, dict[str, float]]:

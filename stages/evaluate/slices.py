@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from stages.common.params.model import Slices
+from stages.common.params.evaluate import Slices
 from stages.tasks.scores import confusion, scores_of
 
 RECORD_COLUMNS = ("source", "group")  # any other name is one of `columns.extra`, whatever else the table may hold

@@ -7,8 +7,8 @@ import sys
 from stages.common.params import FinetuneParams
 from stages.common.ranks import world_size
 from stages.common.schemas import TokenizedRecords
-from stages.common.stage import LOGS, Run, stage
-from stages.common.tracking.live import LiveRun
+from stages.common.stage import Run, stage
+from stages.common.tracking.live import LIVE, LiveRun
 from stages.common.tracking.runs import model_digest
 from stages.finetune.processes import join, launch, part, wanted
 from stages.tasks import load_task
@@ -62,7 +62,7 @@ def main(run: Run[FinetuneParams]) -> None:
     if processes:
         environment["attune.processes"] = str(world_size())
     live = LiveRun(run.all_params, inputs, environment) if run.leads else None
-    callbacks = watchers(live, LOGS / "finetune.jsonl") if live else []
+    callbacks = watchers(live, LIVE) if live else []
     history = train(model, tokenizer, splits, labels, run.params, arguments, task.validation_metrics, callbacks)
     part()
     if live is None:

@@ -15,10 +15,9 @@ from transformers import PreTrainedModel
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.common.params.strategies import PrefixOptions
-from stages.finetune.adalora import allocator_state, restore_allocator
+from stages.finetune.adalora import NAME, allocator_state, restore_allocator
 from stages.finetune.adapter_configs import config_for
 
-NAME = "default"
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"  # peft's names, which Trainer looks for too
 
 

@@ -7,6 +7,7 @@ import torch
 from transformers import TrainingArguments
 
 from stages.common.params import FinetuneParams
+from stages.common.params.finetune import GREATER_IS_BETTER
 from stages.common.ranks import world_size
 from stages.tasks.precision import wants_bf16
 
@@ -42,7 +43,7 @@ def training_arguments(params: FinetuneParams, folder: Path, seed: int, rows: in
         restore_callback_states_from_checkpoint=True,  # the epochs that early stopping has waited already
         load_best_model_at_end=chooses,
         metric_for_best_model=f"eval_{params.metric_for_best_model}",
-        greater_is_better=params.metric_for_best_model != "loss",
+        greater_is_better=GREATER_IS_BETTER[params.metric_for_best_model],
         logging_steps=min(params.logging_steps, ceil(rows / per_step)),
         logging_nan_inf_filter=False,  # a loss that is not a number must be seen
         seed=seed,

@@ -32,7 +32,7 @@ def prepare(model: PreTrainedModel, params: FinetuneParams, max_length: int | No
         model.requires_grad_(False)
         parts = [model.get_submodule(name) for name in head_of(model)]
         if params.strategy == "partial":
-            parts += _upper_parts(model, params.options or PartialOptions())  # type: ignore[arg-type]
+            parts += _upper_parts(model, params.options)  # type: ignore[arg-type]
         for part in parts:
             part.requires_grad_(True)
     elif params.freeze_embeddings:

@@ -1,108 +1,129 @@
 """register: put the model through its gates, write its card, and make it a version in MLflow's registry."""
 
 import json
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
 
 from stages.common.errors import AttuneError
 from stages.common.params import RegisterParams
-from stages.common.params.model import ChampionGate
-from stages.common.schemas import AugmentedRecords, CleanRecords, Predictions
+from stages.common.schemas import AugmentedRecords, CleanRecords
+from stages.common.serving.classifier import Package
+from stages.common.shown import visible
 from stages.common.stage import Run, stage, write_json
-from stages.register import gates
+from stages.register import champion, gates
 from stages.register.card import model_card
-from stages.tasks import load_task
 
-BATCH = 64
-MIN_ROWS = 30  # fewer rows compare nothing
+TRIES = 3  # how often it is judged, each time beside a new champion, before it gives way
+CALLS = 50  # that the latency is measured with
 
 
 @stage("register")
 def main(run: Run[RegisterParams]) -> None:
     """Judge, report, register; promote only a model that passed every gate."""
+    import polars as pl
     import transformers
-
-    from stages.common.tracking.publish import publish_live
-    from stages.common.tracking.registry import Registration
-    from stages.common.tracking.runs import model_digest
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    folder = run.input("models/finetuned")
-    digest = model_digest(folder)
     metrics = json.loads(run.input("reports/metrics.json").read_text(encoding="utf-8"))
-    verdicts = gates.minimum_and_baselines(run.params.gates, metrics)
-    gate = run.params.gates.champion
-    if gate:
-        verdicts.append(_beside_champion(run, gate, digest, list(metrics["per_class"])))
-    promoted = all(verdict.passed for verdict in verdicts)
-    for verdict in verdicts:
-        print(f"  {verdict.line()}", flush=True)
+    slices = pl.read_csv(run.input("reports/plots/slices.csv"))
+    own = gates.judge_reports(run.params.gates, run.all_params.evaluate, metrics, slices)
+    if run.params.gates.max_latency_ms is not None:
+        own.append(_latency(run, run.params.gates.max_latency_ms))
+    _say(own)
 
     manifest, cleaned = run.input("data/raw/manifest.json"), run.input("reports/clean.json")
     train = AugmentedRecords.read(run.input("data/augmented/train.parquet"))
     made = dict(train["method"].drop_nulls().value_counts().sort("method").iter_rows())
-    card = model_card(run.all_params, metrics, verdicts, manifest, cleaned, made)
-    run.output("reports/model_card.md").write_text(card, encoding="utf-8")
-    champion_gate = gate.model_dump() if gate else None
-    reported = [verdict.as_report() for verdict in verdicts]
-    registration = Registration(run.params.model_name, digest, promoted, champion_gate, reported)
-    write_json(registration.as_report(), run.output("reports/registration.json"))
+    export = json.loads(run.input("reports/export.json").read_text(encoding="utf-8"))
 
-    version = publish_live(run, folder, registration)
-    if version is not None:
-        print(f"  {run.params.model_name} version {version} is registered as {registration.alias}")
-    if not promoted:
-        failed = ", ".join(verdict.gate for verdict in verdicts if not verdict.passed)
-        print(f"  not promoted, because of: {failed}")
+    def write_card(verdicts: list[gates.Verdict]) -> None:
+        card = model_card(run.all_params, metrics, verdicts, manifest, cleaned, made, export, slices)
+        run.output("reports/model_card.md").write_text(card, encoding="utf-8")
+
+    failed = _register(run, own, list(metrics["per_class"]), write_card)
+    if failed:
+        print(f"  not promoted, because of: {', '.join(failed)}")
         if run.params.fail_on_gate:
             raise AttuneError(
-                f"the model did not pass: {failed}",
+                f"the model did not pass: {', '.join(failed)}",
                 "train a better one, or move the limits in register.gates; reports/registration.json has the figures",
                 keep_outs=True,
             )
 
 
-def _beside_champion(run: Run[RegisterParams], gate: ChampionGate, digest: str, labels: list[str]) -> gates.Verdict:
-    """Score champion and challenger on the test rows that neither has seen, and compare."""
-    import numpy as np
-    import polars as pl
+def _register(
+    run: Run[RegisterParams],
+    own: list[gates.Verdict],
+    labels: list[str],
+    write_card: Callable[[list[gates.Verdict]], None],
+) -> list[str]:
+    """Judge the model beside the champion, report, and promote it if it passed; return the names of failed gates.
 
-    from stages.common.tracking.registry import CHAMPION, VERDICT_TAG, champion, fetch_model, fetch_seen_ids
-    from stages.common.tracking.runs import MODEL_TAG
-    from stages.common.tracking.store import connect, warn
+    The report is written before the registry changes, and again if that came out otherwise: the model is promoted only
+    while the champion is the one that it was judged against.
+    """
+    from stages.common.tracking.champions import Overtaken
+    from stages.common.tracking.publish import publish_live
+    from stages.common.tracking.registry import Registered, Registration
+    from stages.common.tracking.runs import model_digest
 
-    with tempfile.TemporaryDirectory() as folder:
+    package, gate = _package(run), run.params.gates.champion
+    digest = model_digest(package.model)
+
+    def report(verdicts: list[gates.Verdict], in_use: bool) -> Registration:
+        promoted = all(verdict.passed for verdict in verdicts)
+        settings = gate.model_dump() if gate else None
+        reported = [verdict.as_report() for verdict in verdicts]
+        registration = Registration(run.params.model_name, digest, promoted, settings, reported, in_use)
+        write_card(verdicts)
+        write_json(registration.as_report(), run.output("reports/registration.json"))
+        return registration
+
+    for attempt in range(TRIES + 1):
+        beside = champion.judge_beside_champion(run, package, digest, labels)
+        last_word = [champion.overtaken()] if attempt == TRIES and not beside.in_use else []
+        verdicts = [*own, *beside.verdicts, *last_word]
+        _say([*beside.verdicts, *last_word])
+        registration = report(verdicts, beside.in_use)
+        registered: Registered | None = None
         try:
-            client = connect()
-            current = champion(client, run.params.model_name)
-            if current is None:
-                return gates.no_other_champion(gate)
-            # The champion trained again is no other model: the report reads as it did when it was promoted.
-            if current.tags.get(MODEL_TAG) == digest:
-                return gates.remembered(gate, current.tags.get(VERDICT_TAG))
-            model = fetch_model(run.params.model_name, CHAMPION, Path(folder))
-            seen = fetch_seen_ids(client, current, Path(folder))
-        except Exception as error:  # a broken store must not cost the verdicts of the other gates
-            warn(error)
-            return gates.unknown_champion()
-        task = load_task(run.all_params.task)
-        champion_labels = task.labels_of(model)
-        if set(champion_labels) != set(labels):
-            return gates.other_labels()
-        test = CleanRecords.read(run.input("data/clean/test.parquet"))
-        fresh = test.filter(~pl.col("id").is_in(list(seen)))
-        if fresh.height < MIN_ROWS:
-            return gates.too_few_fresh_rows(fresh.height, test.height, MIN_ROWS)
-        probabilities = task.probabilities(model, fresh, BATCH)
-    mine = fresh.join(Predictions.read(run.input("data/predictions.parquet")), on="id", maintain_order="left")
+            registered = publish_live(run, package.model, registration, beside.seen)
+        except Overtaken:
+            print("  another model became champion meanwhile: judged again", flush=True)
+            continue
+        if registered is None and registration.promoted:
+            verdicts.append(champion.not_recorded())
+            _say(verdicts[-1:])
+            registration = report(verdicts, beside.in_use)
+        if registered is None or registered.alias == registration.alias:
+            break
+    if registered is not None:
+        print(f"  {run.params.model_name} version {registered.version} is registered as {registered.alias}")
+    if registration.in_use and not registration.promoted:
+        print("  it stays champion until another model passes; `make rollback` puts the one before back")
+    return [verdict.gate for verdict in verdicts if not verdict.passed]
 
-    def score(predicted: list[str]) -> float:
-        actual, chosen = (np.array([labels.index(label) for label in column]) for column in (fresh["label"], predicted))
-        return task.scores(actual, chosen, len(labels))[gate.metric]
 
-    of_champion = score([champion_labels[at] for at in probabilities.argmax(axis=1)])
-    return gates.against_champion(gate, score(mine["prediction"].to_list()), of_champion, fresh.height)
+def _latency(run: Run[RegisterParams], limit: float) -> gates.Verdict:
+    """Measure how long one text takes as it would be served."""
+    from stages.common.serving.classifier import Classifier
+    from stages.common.serving.latency import latencies
+
+    test = CleanRecords.read(run.input("data/clean/test.parquet"))
+    pairs = None if test["text_pair"].null_count() else test["text_pair"].to_list()
+    classifier = Classifier(_package(run))
+    found = latencies({"model": classifier}, test["text"].to_list(), 1, CALLS, pairs)["model"]
+    print(f"  one text takes {found.p95_ms:.1f} ms ({classifier.variant}, 95th percentile)", flush=True)
+    return gates.within_latency(limit, found.p95_ms)
+
+
+def _package(run: Run[RegisterParams]) -> Package:
+    return Package(run.input("models/finetuned"), run.input("models/exported"), run.input("models/serving"))
+
+
+def _say(verdicts: list[gates.Verdict]) -> None:
+    for verdict in verdicts:
+        print(f"  {visible(verdict.line())}", flush=True)
 
 
 if __name__ == "__main__":

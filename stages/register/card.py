@@ -1,13 +1,15 @@
 """The model card: what the model is, what it was made of, how good it is and where it ends."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from stages.common.params import FinetuneParams, Params
 from stages.common.params.strategies import ADAPTERS
+from stages.register.card_sections import behaviour, cell, code, exported, gains, probabilities, worst_slices
 from stages.register.gates import Verdict
 
 TEMPLATE = """---
@@ -43,7 +45,11 @@ In brackets: {confidence:g}% bootstrap interval.
 |---|---|---|---|---|
 {classes}
 
-## Gates
+{gains}{worst}## Probabilities
+
+{probabilities}
+
+{behaviour}{exported}## Gates
 
 {gates}
 
@@ -55,9 +61,12 @@ In brackets: {confidence:g}% bootstrap interval.
 
 - Scores hold for texts like those of the test split; other subjects, languages and times were not measured.
 - Texts are cut to {max_length} tokens.
-- The probabilities are not calibrated: read them as a ranking, not as chances.
+- {chances}
 - Labels come from the sources named above, with their errors and their point of view.
 """
+
+CHANCES = "The probabilities are calibrated on texts like those of the validation split; elsewhere they mean less."
+RANKING = "The probabilities are not calibrated: read them as a ranking, not as chances."
 
 
 def model_card(
@@ -67,6 +76,8 @@ def model_card(
     raw: Path,
     clean: Path,
     made: Mapping[str, int],
+    export: Mapping[str, Any],
+    slices: pl.DataFrame,
 ) -> str:
     """Return the card as Markdown with the metadata block of the Hugging Face Hub.
 
@@ -77,16 +88,19 @@ def model_card(
         raw: `data/raw/manifest.json`.
         clean: `reports/clean.json`.
         made: rows that augmentation added to train, by method.
+        export: content of `reports/export.json`.
+        slices: `reports/plots/slices.csv`.
     """
     manifest, cleaned = (json.loads(path.read_text(encoding="utf-8")) for path in (raw, clean))
     labels = list(metrics["per_class"])
     finetune = params.finetune.model_dump(mode="json")
+    calibrated = bool(metrics.get("calibration")) and params.evaluate.calibration.temperature
     return TEMPLATE.format(
         name=params.register_.model_name,
-        labels=", ".join(_code(label) for label in labels),
+        labels=", ".join(code(label) for label in labels),
         strategy=_strategy(params.finetune),
-        base=_code(params.ingest.base_model.origin),
-        label_heads=" | ".join(_cell(label) for label in labels),
+        base=code(params.ingest.base_model.origin),
+        label_heads=" | ".join(cell(label) for label in labels),
         label_rule="|".join("---" for _ in labels),
         splits="\n".join(
             f"| {name} | {split['rows']} | " + " | ".join(str(split["labels"].get(label, 0)) for label in labels) + " |"
@@ -94,7 +108,7 @@ def model_card(
         ),
         augmented=_augmented(made),
         sources="\n".join(
-            f"- {_code(source['origin'])}, licence: {_cell(source['licence'] or 'not stated')}, "
+            f"- {code(source['origin'])}, licence: {cell(source['licence'] or 'not stated')}, "
             f"SHA-256 `{source['sha256']}`"
             for source in manifest["sources"]
         ),
@@ -107,10 +121,16 @@ def model_card(
         ),
         confidence=100 * params.evaluate.bootstrap.confidence,
         classes="\n".join(
-            f"| {_cell(label)} | {one['precision']:.4f} | {one['recall']:.4f} | {one['f1']:.4f} | {one['support']} |"
+            f"| {cell(label)} | {one['precision']:.4f} | {one['recall']:.4f} | {one['f1']:.4f} | {one['support']} |"
             for label, one in metrics["per_class"].items()
         ),
-        gates="\n".join(f"- {verdict.line()}" for verdict in verdicts) or "None were set.",
+        gains=gains(metrics["baselines"], params.evaluate.bootstrap.confidence),
+        worst=worst_slices(slices),
+        probabilities=probabilities(metrics, calibrated),
+        behaviour=behaviour(metrics.get("behaviour") or {}),
+        exported=exported(export),
+        chances=CHANCES if calibrated else RANKING,
+        gates="\n".join(f"- {cell(verdict.line())}" for verdict in verdicts) or "None were set.",
         settings="\n".join(f"- `{key}`: {value}" for key, value in finetune.items()),
         max_length=params.tokenize.max_length,
     )
@@ -122,7 +142,7 @@ def _strategy(how: FinetuneParams) -> str:
     told = [how.strategy, *(f"{key} {value}" for key, value in options.items() if value is not None)]
     if how.strategy in ADAPTERS:
         told.append("merged into the weights" if how.merges else "kept beside the weights")
-    return _cell(", ".join(told))
+    return cell(", ".join(told))
 
 
 def _augmented(made: Mapping[str, int]) -> str:
@@ -136,13 +156,3 @@ def _score_line(name: str, values: Mapping[str, Any]) -> str:
         for key in ("accuracy", "macro_f1")
     ]
     return f"| {name} | {cells[0]} | {cells[1]} |"
-
-
-def _cell(text: str) -> str:
-    """Return text on one line that can neither end a table cell nor start markup."""
-    return re.sub(r"([\\`*_\[\]<>&|~$])", r"\\\1", " ".join(text.split()))
-
-
-def _code(text: str) -> str:
-    """Return text as a code span, in which only a backtick means anything."""
-    return f"`{' '.join(text.split()).replace('`', chr(39))}`"

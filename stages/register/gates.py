@@ -1,11 +1,18 @@
-"""The gates: one line each, with value, limit and verdict."""
+"""The gates that need this model's reports alone: one verdict each, with value, limit and reason."""
 
-import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stages.common.params.model import ChampionGate, Gates
+import polars as pl
+
+from stages.common.params.evaluate import EvaluateParams
+from stages.common.params.register import Gates, SliceGate
+from stages.common.shown import shown
+
+MIB = 2**20
+NAME = 80  # characters of a slice's name, which comes out of the data
 
 
 @dataclass(frozen=True)
@@ -27,57 +34,133 @@ class Verdict:
         return asdict(self)
 
 
-def minimum_and_baselines(gates: Gates, metrics: Mapping[str, Any]) -> list[Verdict]:
-    """Judge the gates that need this model's scores alone."""
-    verdicts = []
-    for metric, limit in gates.minimum.items():
-        value = metrics[metric]
-        passed = value >= limit
-        reason = f"{metric} {value:.4f} is {'at least' if passed else 'under'} {limit:.4f}"
-        verdicts.append(Verdict(f"minimum {metric}", value, limit, passed, reason))
-    for name in gates.beat_baselines:
-        value, limit = metrics["macro_f1"], metrics["baselines"][name]["macro_f1"]
-        passed = value > limit
-        reason = f"macro_f1 {value:.4f} is {'above' if passed else 'not above'} the baseline's {limit:.4f}"
-        verdicts.append(Verdict(f"beat {name}", value, limit, passed, reason))
-    return verdicts
+def judge_reports(
+    gates: Gates, evaluated: EvaluateParams, metrics: Mapping[str, Any], slices: pl.DataFrame
+) -> list[Verdict]:
+    """Judge a model by its reports; what they lack fails its gate.
+
+    Args:
+        gates: what was asked for; the verdicts come in this order.
+        evaluated: how the reports were made.
+        metrics: content of `reports/metrics.json`.
+        slices: `reports/plots/slices.csv`, with the columns slice, rows, accuracy, macro_f1.
+    """
+    return [
+        *(_minimum(metric, limit, metrics) for metric, limit in gates.minimum.items()),
+        *(_baseline(name, gates, evaluated.bootstrap.confidence, metrics) for name in gates.beat_baselines),
+        *([_slices(gates.slices, evaluated.slices.min_rows, slices)] if gates.slices else []),
+        *_at_most(gates, metrics),
+        *(_behaviour(name, limit, metrics) for name, limit in gates.behaviour.items()),
+    ]
 
 
-def no_other_champion(gate: ChampionGate) -> Verdict:
-    """Judge a model where no other one is in use."""
-    return Verdict("champion", None, None, True, f"no other champion to compare {gate.metric} with")
+def within_latency(limit: float, p95_ms: float) -> Verdict:
+    """Judge how long one text takes.
+
+    The milliseconds stand on the terminal alone: they are others each time, and a report is not to change for that.
+    """
+    passed = p95_ms <= limit
+    reason = f"one text takes {'no longer' if passed else 'longer'} than {limit:g} ms here (95th percentile)"
+    return Verdict("max_latency_ms", None, limit, passed, reason)
 
 
-def remembered(gate: ChampionGate, kept: str | None) -> Verdict:
-    """Judge the champion itself: as when it was promoted, or as the first one if the gate was another then."""
-    found = json.loads(kept) if kept else {}
-    if found.get("verdict") and found.get("settings") == gate.model_dump():
-        return Verdict(**found["verdict"])
-    return no_other_champion(gate)
+def gain_of(scores: Mapping[str, Any], metric: str, confidence: float) -> str | None:
+    """Return a comparison (see `stages.tasks.comparison`) in words, None where one of its numbers is missing."""
+    keys = (f"{metric}_gain", f"{metric}_gain_low", f"{metric}_gain_high", "mcnemar_p", "fixed", "broken")
+    numbers = [_number(scores, key) for key in keys]
+    if None in numbers:
+        return None
+    gain, low, high, p_value, fixed, broken = numbers
+    return (
+        f"gain {gain:+.4f}, {100 * confidence:g}% interval [{low:+.4f}, {high:+.4f}]; "
+        f"{fixed:.0f} rows fixed, {broken:.0f} broken, McNemar's p {p_value:.2g}"
+    )
 
 
-def unknown_champion() -> Verdict:
-    """Judge a model where the registry does not answer: not promoted, since nobody knows what it would replace."""
-    return Verdict("champion", None, None, False, "the registry cannot be reached; run `make register` when it can")
-
-
-def other_labels() -> Verdict:
-    """Judge a model whose champion predicts other labels."""
-    reason = "the champion has other labels; give this model its own register.model_name, or set gates.champion: null"
-    return Verdict("champion", None, None, False, reason)
-
-
-def too_few_fresh_rows(fresh: int, rows: int, needed: int) -> Verdict:
-    """Judge a model where the champion was trained on nearly all the test rows."""
-    reason = f"the champion has seen all but {fresh} of the {rows} test rows, and a comparison needs {needed}"
-    reason += "; keep the seed and the split, or set gates.champion: null once"
-    return Verdict("champion", None, None, False, reason)
-
-
-def against_champion(gate: ChampionGate, value: float, champion: float, rows: int) -> Verdict:
-    """Judge a model beside the champion, both scored on the same rows, which neither was trained on."""
-    limit = round(champion - gate.allowed_drop, 6)
+def _minimum(metric: str, limit: float, metrics: Mapping[str, Any]) -> Verdict:
+    value = _number(metrics, metric)
+    if value is None:
+        return _lacking(f"minimum {metric}", limit, metric)
     passed = value >= limit
-    reason = f"{gate.metric} {value:.4f} is {'at least' if passed else 'under'} {limit:.4f}"
-    reason += f" (champion {champion:.4f} on the {rows} test rows that it was not trained on)"
-    return Verdict("champion", value, limit, passed, reason)
+    reason = f"{metric} {value:.4f} is {'at least' if passed else 'under'} {limit:.4f}"
+    return Verdict(f"minimum {metric}", value, limit, passed, reason)
+
+
+def _baseline(name: str, gates: Gates, confidence: float, metrics: Mapping[str, Any]) -> Verdict:
+    gate, key = f"beat {name}", f"baselines.{name}.macro_f1"
+    value, theirs = _number(metrics, "macro_f1"), _number(metrics, "baselines", name, "macro_f1")
+    if value is None or theirs is None:
+        return _lacking(gate, None, "macro_f1" if value is None else key)
+    gain = gain_of(metrics["baselines"][name], "macro_f1", confidence)
+    if not gates.beat_significantly:
+        passed = value > theirs
+        reason = f"macro_f1 {value:.4f} is {'above' if passed else 'not above'} the baseline's {theirs:.4f}"
+        return Verdict(gate, value, theirs, passed, f"{reason}: {gain}" if gain else reason)
+    if gain is None:
+        return _lacking(gate, 0.0, f"{key}_gain")
+    low = float(metrics["baselines"][name]["macro_f1_gain_low"])
+    passed = low > 0
+    reason = (
+        f"macro_f1 {value:.4f} is {'' if passed else 'not '}significantly above the baseline's {theirs:.4f}: {gain}"
+    )
+    return Verdict(gate, low, 0.0, passed, reason)
+
+
+def _slices(gate: SliceGate, min_rows: int, slices: pl.DataFrame) -> Verdict:
+    name = f"slices {gate.metric}"
+    scored = slices.filter(pl.col(gate.metric).is_finite()) if slices.height else slices
+    if not scored.height:
+        reason = f"no slice has the {min_rows} rows of evaluate.slices.min_rows; lower that, or set gates.slices: null"
+        return Verdict(name, None, gate.minimum, False, reason)
+    worst = scored.sort(gate.metric, maintain_order=True).row(0, named=True)
+    value = float(worst[gate.metric])
+    passed = value >= gate.minimum
+    reason = f"the worst of {scored.height} slices, {shown(worst['slice'], NAME)!r} with {worst['rows']} rows, "
+    reason += f"has {gate.metric} {value:.4f}, {'at least' if passed else 'under'} {gate.minimum:.4f}"
+    return Verdict(name, value, gate.minimum, passed, reason)
+
+
+def _at_most(gates: Gates, metrics: Mapping[str, Any]) -> Iterator[Verdict]:
+    if gates.max_ece is not None:
+        ece = _number(metrics, "calibration", "ece")
+        if ece is None:
+            yield _lacking("max_ece", gates.max_ece, "calibration.ece")
+        else:
+            passed = ece <= gates.max_ece
+            reason = f"expected calibration error {ece:.4f} is {'at most' if passed else 'over'} {gates.max_ece:.4f}"
+            yield Verdict("max_ece", ece, gates.max_ece, passed, reason)
+    if gates.max_size_mb is not None:
+        size = _number(metrics, "model", "bytes")
+        if size is None:
+            yield _lacking("max_size_mb", gates.max_size_mb, "model.bytes")
+        else:
+            passed = size <= gates.max_size_mb * MIB
+            reason = f"{size / MIB:.2f} MiB of weights are {'at most' if passed else 'over'} {gates.max_size_mb:g}"
+            yield Verdict("max_size_mb", round(size / MIB, 6), gates.max_size_mb, passed, reason)
+
+
+def _behaviour(name: str, limit: float, metrics: Mapping[str, Any]) -> Verdict:
+    gate = f"behaviour {name}"
+    found = metrics.get("behaviour", {}).get(name)
+    if found and found.get("pass_rate", math.nan) is None:
+        return Verdict(gate, None, limit, True, "no row of the test split can be changed this way: nothing to judge")
+    rate = _number(metrics, "behaviour", name, "pass_rate")
+    if rate is None:
+        return _lacking(gate, limit, f"behaviour.{name}")
+    passed = rate >= limit
+    cases = f"{found['passed']} of {found['cases']} cases passed" if {"passed", "cases"} <= found.keys() else ""
+    reason = f"pass rate {rate:.4f} is {'at least' if passed else 'under'} {limit:.4f}"
+    return Verdict(gate, rate, limit, passed, f"{reason} ({cases})" if cases else reason)
+
+
+def _number(report: Any, *keys: str) -> float | None:
+    """Return the finite number at a place of a report, None where there is none."""
+    for key in keys:
+        report = report.get(key) if isinstance(report, Mapping) else None
+    plain = isinstance(report, int | float) and not isinstance(report, bool)
+    return report if plain and math.isfinite(report) else None
+
+
+def _lacking(gate: str, limit: float | None, what: str) -> Verdict:
+    reason = f"reports/metrics.json has no number for {what}; run the stage evaluate again: dvc repro --force evaluate"
+    return Verdict(gate, None, limit, False, reason)

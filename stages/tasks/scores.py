@@ -1,6 +1,10 @@
 """Scores of predicted labels, from one confusion matrix or from thousands at once."""
 
+from collections.abc import Iterator
+
 import numpy as np
+
+CHUNK = 1_000_000  # numbers held in memory at once: rows drawn, or cells of their confusion matrices
 
 
 def confusion(actual: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -30,6 +34,25 @@ def scores_of(counts: np.ndarray) -> dict[str, np.ndarray]:
         "macro_precision": macro(precision),
         "macro_recall": macro(recall),
     }
+
+
+def resampled(
+    actual: np.ndarray, predicted: np.ndarray, classes: int, resamples: int, seed: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the scores of rows drawn with replacement, by name, some draws [m] at a time.
+
+    The same seed, number of rows and of classes give the same draws: two models can be held against each other.
+    """
+    rows = len(actual)
+    generator = np.random.default_rng(seed)
+    pair = actual * classes + predicted
+    step = max(1, CHUNK // max(rows, classes * classes))
+    for start in range(0, resamples, step):
+        number = min(step, resamples - start)
+        drawn = pair[generator.integers(0, rows, size=(number, rows))]
+        offset = np.arange(number)[:, None] * classes * classes
+        counts = np.bincount((drawn + offset).ravel(), minlength=number * classes * classes)
+        yield scores_of(counts.reshape(number, classes, classes))
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.clean.steps import pii
-from stages.clean.steps.pii import luhn
+from stages.common import pii
 from stages.common.params.clean import Pii
+from stages.common.pii import luhn
 
 ALL = ("email", "phone", "card")
 

@@ -2,13 +2,13 @@
 
 import random
 from collections.abc import Callable
-from html.parser import HTMLParser
 from typing import Any
 
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from seen_page import HOSTILE, Seen
 from small_project import FILM_WORDS, make_records
 
 from stages.clean.drift import drift_report
@@ -20,7 +20,6 @@ from stages.common.schemas import Rejected, Suspects, TrainableRecords
 from stages.common.validation import validation_report
 
 LIMIT = 200_000
-VOID = {"meta", "br", "line", "polyline"}
 
 
 def texts(count: int, seed: int = 1) -> list[str]:
@@ -73,37 +72,6 @@ def page_of(
     )
 
 
-class Seen(HTMLParser):
-    """The elements, attributes and words of a page; fails where an element is not closed."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.attributes: set[str] = set()
-        self.words: list[str] = []
-        self.open: list[str] = []
-        self.feed(page)
-        self.close()
-        assert self.open == []
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes.update(name for name, _ in attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
-            self.words.append(data)
-
-
 KNOWN = Seen(render(page_of()))
 
 
@@ -135,18 +103,6 @@ def test_the_page_loads_and_runs_nothing() -> None:
     assert "default-src 'none'" in render(page_of())
     assert "url(" not in render(page_of())
     assert "://" not in render(page_of())
-
-
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "\"><img src=x onerror='alert(1)'>",
-    "</bdi></td></table><iframe src=//evil.example>",
-    "</style><style>*{display:none}</style>",
-    "<!-- ]]> --> &lt;b&gt; &amp;",
-    "{{ 7 * 7 }} {% raw %} {# x #}",
-    "\u202egnp.exe\u2066 \x00\x07\x1b[2J \ud7ff\ufffe",
-    "javascript:alert(1)",
-]
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from postgres import PASSWORD, running_postgres
 
+from stages.common import databases
 from stages.common.errors import AttuneError
 from stages.common.params import Source, TextSource
-from stages.ingest import sql
 from stages.ingest.expansion import Limits
 from stages.ingest.sql import read_query
 
@@ -99,22 +99,22 @@ def test_what_a_query_holds_is_taken_as_it_stands(database: str) -> None:
 
 def test_rows_are_read_in_chunks(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    column = sql._column
-    monkeypatch.setattr(sql, "_column", lambda values, *rest: sizes.append(len(values)) or column(values, *rest))
+    column = databases._column
+    monkeypatch.setattr(databases, "_column", lambda values, *rest: sizes.append(len(values)) or column(values, *rest))
     read_query(reading("SELECT body FROM reviews"))
     assert sizes == [10_000, 10_000, 5_000]
 
 
 def test_a_server_sends_a_chunk_at_a_time(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, postgres)
-    monkeypatch.setattr(sql, "ROWS_AT_A_TIME", 10)
+    monkeypatch.setattr(databases, "ROWS_AT_A_TIME", 10)
     fetched: list[int] = []
 
     def stop(values: list[Any], *_: Any) -> Any:
         fetched.append(len(values))
         raise AttuneError("enough")
 
-    monkeypatch.setattr(sql, "_column", stop)
+    monkeypatch.setattr(databases, "_column", stop)
     query = "SELECT body, pg_sleep(CASE WHEN id > 100 THEN 60 ELSE 0 END)::text AS stars FROM reviews"
     with pytest.raises(AttuneError, match="enough"):  # a client-side cursor would wait for all rows
         read_query(reading(query))

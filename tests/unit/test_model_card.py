@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from huggingface_hub import ModelCard
 from hypothesis import HealthCheck, given, settings
@@ -51,6 +52,10 @@ def card(
     labels: list[str],
     licence: str | None = "Apache 2.0",
     made: dict[str, int] | None = None,
+    more: dict[str, Any] | None = None,
+    export: dict[str, Any] | None = None,
+    slices: list[tuple[str, int, float, float]] | None = None,
+    verdicts: list[Verdict] | None = None,
     **given_params: Any,
 ) -> str:
     one = {"precision": 0.9, "recall": 0.8, "f1": 0.85, "support": 40}
@@ -59,6 +64,7 @@ def card(
         **interval(0.9),
         "per_class": dict.fromkeys(labels, one),
         "baselines": {"majority": interval(0.3)},
+        **(more or {}),
     }
     splits = {
         name: {"rows": 80, "groups": 4, "labels": dict.fromkeys(labels, 40)} for name in ("train", "validation", "test")
@@ -67,11 +73,13 @@ def card(
     raw, clean = folder / "manifest.json", folder / "clean.json"
     raw.write_text(json.dumps({"rows_read": 300, "sources": [source]}), encoding="utf-8")
     clean.write_text(json.dumps({"rows_kept": 240, "splits": splits}), encoding="utf-8")
-    verdicts = [
+    verdicts = verdicts or [
         Verdict("minimum accuracy", 0.9, 0.8, True, "accuracy 0.9000 is at least 0.8000"),
         Verdict("champion", 0.9, 0.95, False, "macro_f1 0.9000 is under 0.9500"),
     ]
-    return model_card(params(**given_params), metrics, verdicts, raw, clean, made or {})
+    schema = {"slice": pl.String, "rows": pl.Int64, "accuracy": pl.Float64, "macro_f1": pl.Float64}
+    parts = pl.DataFrame(slices or [], schema=schema, orient="row")
+    return model_card(params(**given_params), metrics, verdicts, raw, clean, made or {}, export or {}, parts)
 
 
 def shown(text: str) -> list[Any]:
@@ -133,8 +141,8 @@ def test_any_label_stands_in_its_cell_as_it_is(tmp_path: Path, label: str) -> No
 def test_licence_and_gates_are_stated(tmp_path: Path) -> None:
     text = card(tmp_path, ["bad", "good"])
     assert "licence: Apache 2.0" in text
-    assert "- passed  minimum accuracy: accuracy 0.9000 is at least 0.8000" in text
-    assert "- FAILED  champion: macro_f1 0.9000 is under 0.9500" in text
+    assert "- passed minimum accuracy: accuracy 0.9000 is at least 0.8000" in text
+    assert "- FAILED champion: macro\\_f1 0.9000 is under 0.9500" in text
     assert "240 of 300 rows read reached a split" in text
 
 
@@ -185,3 +193,101 @@ def test_rows_that_augmentation_made_are_told(tmp_path: Path) -> None:
 )
 def test_what_was_trained_is_told_and_where_it_went(tmp_path: Path, finetune: dict[str, Any], told: str) -> None:
     assert f"Fine-tuned {told} from " in card(tmp_path, ["a", "b"], finetune=finetune).replace("\\_", "_")
+
+
+CALIBRATION = {"temperature": 1.25, "ece": 0.0213, "ece_before": 0.0741, "brier": 0.25}
+
+
+def test_a_calibrated_model_says_by_how_much_it_was_off(tmp_path: Path) -> None:
+    text = " ".join(card(tmp_path, ["bad", "good"], more={"calibration": CALIBRATION}).split())
+    assert "Calibrated: logits are divided by 1.25, fitted on validation" in text
+    assert "expected calibration error 0.0213" in text
+    assert "0.0741" in text
+    assert "not calibrated" not in text
+
+
+def test_a_model_that_is_not_calibrated_says_so(tmp_path: Path) -> None:
+    evaluate = {"calibration": {"temperature": False}}
+    for more in ({"calibration": CALIBRATION | {"temperature": 1.0}}, {}):
+        text = card(tmp_path, ["bad", "good"], more=more, evaluate=evaluate)
+        assert "- The probabilities are not calibrated: read them as a ranking, not as chances." in text
+        assert "Calibrated: " not in text
+
+
+def test_thresholds_are_listed_with_what_they_cost(tmp_path: Path) -> None:
+    sure = {"threshold": 0.73, "precision": 0.91, "recall": 0.6, "coverage": 0.66}
+    never = {"threshold": None, "precision": None, "recall": 0.0, "coverage": 0.0}
+    thresholds = {"coverage": 0.625, "accuracy": 0.91, "labels": {"b|ad": sure, "good": never}}
+    text = card(tmp_path, ["b|ad", "good"], more={"calibration": CALIBRATION, "thresholds": thresholds})
+    assert "answers 62.5% of the test rows; 91.0% of these answers are right" in text
+    assert ["b|ad", "0.7300", "91.0%", "60.0%", "66.0%"] in tables(text)[3]
+    assert ["good", "never answered", "–", "0.0%", "0.0%"] in tables(text)[3]
+    without = card(tmp_path, ["bad", "good"], more={"calibration": CALIBRATION, "thresholds": None})
+    assert "it answers every text" in without
+
+
+def test_gains_over_baselines_stand_with_interval_and_p_value(tmp_path: Path) -> None:
+    gain = {"fixed": 60, "broken": 12, "mcnemar_p": 1.2e-9}
+    gain |= {f"{name}_gain{end}": at for name in ("accuracy", "macro_f1") for end, at in BOUNDS.items()}
+    text = card(tmp_path, ["bad", "good"], more={"baselines": {"tfidf": interval(0.3) | gain}})
+    assert tables(text)[3][1] == [
+        "tfidf",
+        "+0.1000 [-0.0100, +0.2000]",
+        "+0.1000 [-0.0100, +0.2000]",
+        "60",
+        "12",
+        "1.2e-09",
+    ]
+    assert "95% interval of the difference" in text
+
+
+BOUNDS = {"": 0.1, "_low": -0.01, "_high": 0.2}
+
+
+def test_behaviour_is_listed_with_its_pass_rates(tmp_path: Path) -> None:
+    behaviour = {
+        "typos": {"kind": "invariance", "cases": 300, "passed": 270, "pass_rate": 0.9},
+        "na<b>mes|": {"kind": "invariance", "cases": 0, "passed": 0, "pass_rate": None},
+    }
+    text = card(tmp_path, ["bad", "good"], more={"behaviour": behaviour})
+    assert tables(text)[3][1:] == [["typos", "invariance", "300", "90.0%"], ["na<b>mes|", "invariance", "0", "–"]]
+    assert "## Behaviour" not in card(tmp_path, ["bad", "good"])
+
+
+def test_the_forms_that_are_not_offered_say_why(tmp_path: Path) -> None:
+    onnx = {"offered": True, "reason": "", "bytes": 2**20, "accuracy": 0.9, "accuracy_change": 0.0, "agreement": 1.0}
+    int8 = {**onnx, "offered": False, "reason": "its accuracy | falls", "accuracy_change": -0.02, "faster": None}
+    text = card(tmp_path, ["bad", "good"], export={"onnx": onnx, "int8": int8})
+    assert tables(text)[3][1:] == [
+        ["ONNX", "yes", "1.0 MiB", "0.9000", "+0.0000", "100.0%"],
+        ["ONNX, 8 bits", "no: its accuracy | falls", "1.0 MiB", "0.9000", "-0.0200", "100.0%"],
+    ]
+    without = card(tmp_path, ["bad", "good"], export={"int8": {"offered": False, "reason": "not asked for"}})
+    assert ["ONNX, 8 bits", "no: not asked for", "–", "–", "–", "–"] in tables(without)[3]
+    assert "## Exported" not in card(tmp_path, ["bad", "good"])
+
+
+@pytest.mark.parametrize("name", [*NASTY, "\u202eturned", "x" * 1000])
+def test_the_weakest_slices_are_listed_whatever_they_are_called(tmp_path: Path, name: str) -> None:
+    rows = [("a", 30, 0.9, 0.9), (name, 20, 0.5, 0.4), ("b", 30, 0.8, 0.8), ("c", 30, 0.7, 0.7)]
+    text = card(tmp_path, ["bad", "good"], slices=rows)
+    worst = tables(text)[3]
+    assert worst[0][0] == "weakest of 4 slices"
+    assert [row[1:] for row in worst[1:]] == [
+        ["20", "0.5000", "0.4000"],
+        ["30", "0.7000", "0.7000"],
+        ["30", "0.8000", "0.8000"],
+    ]
+    assert len(worst[1][0]) <= 80
+    assert "\u202e" not in text
+    assert not any("html" in part.type for token in shown(text) for part in token.children or [])
+
+
+@pytest.mark.parametrize("reason", NASTY)
+def test_no_reason_of_a_gate_can_break_the_page(tmp_path: Path, reason: str) -> None:
+    text = card(tmp_path, ["bad", "good"])
+    verdicts = [Verdict("slices accuracy", 0.1, 0.5, False, f"the worst, {reason}, is under")]
+    changed = card(tmp_path, ["bad", "good"], verdicts=verdicts)
+    kinds = [part.type for token in shown(changed) for part in token.children or []]
+    assert not {"html_inline", "link_open", "em_open", "image"} & set(kinds)
+    assert len(tables(changed)) == len(tables(text))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,24 +18,20 @@ from transformers import AutoTokenizer
 
 from stages.common.graph import read_graph
 from stages.common.params import FinetuneParams, Params, check_params
-from stages.common.params.model import ChampionGate
+from stages.common.params.register import ChampionGate
 from stages.common.params.sources import Scratch
+from stages.common.serving.classifier import Package
+from stages.common.serving.decision import Decision
 from stages.common.stage import Run, write_json
-from stages.common.tracking import registry, store
-from stages.common.tracking.registry import (
-    CHALLENGER,
-    CHAMPION,
-    Registration,
-    champion,
-    ensure_registered,
-    fetch_model,
-    fetch_seen_ids,
-    version_of,
-)
+from stages.common.tracking import packaging, store
+from stages.common.tracking.champions import CHALLENGER, CHAMPION
+from stages.common.tracking.packaging import PACKAGE_TAG, fetch_model, fetch_seen_ids, package_digest
+from stages.common.tracking.promotion import champion, standing
+from stages.common.tracking.registry import Registered, Registration, ensure_registered, version_of
 from stages.common.tracking.runs import MODEL_TAG, create_run, model_digest
 from stages.finetune.strategies import prepare, save
 from stages.ingest.scratch import build_scratch_model
-from stages.register.__main__ import _beside_champion
+from stages.register.champion import judge_beside_champion
 from stages.tasks.text_classification import build_model, labels_of, probabilities
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -46,12 +43,12 @@ LONGEST = 16
 NAMES = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
-def params(name: str = "reviews") -> Params:
+def params(name: str = "reviews", **gates: Any) -> Params:
     source = {"path": "data/inbox/a.csv", "columns": {"text": "text", "label": "label"}}
     return check_params(
         {
             "ingest": {"sources": [source], "base_model": {"scratch": {}}},
-            "register": {"model_name": name},
+            "register": {"model_name": name, "gates": gates},
             "tracking": {"experiment_name": "trials"},
         }
     )
@@ -110,7 +107,7 @@ def register(client: MlflowClient, name: str, model: Path, promoted: bool = True
     run_id = create_run(client, params(name), {MODEL_TAG: digest})
     Path("card.md").write_text(CARD)
     registration = Registration(name, digest, promoted, None, [])
-    return run_id, ensure_registered(client, registration, run_id, model, Path("card.md"))
+    return run_id, ensure_registered(client, registration, run_id, Package(model), Path("card.md")).version
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +118,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
             patch.setenv(name, "")
             patch.delenv(name)
         patch.chdir(root)
-        for path, ids in zip(registry.SEEN, (["t1", "t2"], ["v1"]), strict=True):
+        for path, ids in zip(packaging.SEEN, (["t1", "t2"], ["v1"]), strict=True):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             pl.DataFrame({"id": ids, "text": ["x"] * len(ids)}).write_parquet(path)
         two = make_model(root / "two", ["bad", "good"], seed=1)
@@ -151,12 +148,15 @@ def aliases(client: MlflowClient, name: str = "reviews") -> dict[str, int]:
 def another_version(client: MlflowClient, home: Home, digest: str) -> int:
     """A further version, as a registration would leave it (logging one more real model adds nothing here)."""
     source = client.get_model_version("reviews", "1").source
-    return int(client.create_model_version("reviews", source, tags={MODEL_TAG: digest}).version)
+    tags = {MODEL_TAG: digest, PACKAGE_TAG: package_digest(Package(home.two))}
+    return int(client.create_model_version("reviews", source, run_id=home.run_two, tags=tags).version)
 
 
-def again(client: MlflowClient, home: Home, digest: str, promoted: bool) -> int:
+def again(client: MlflowClient, home: Home, digest: str, promoted: bool, judged: bool = True) -> Registered:
+    """Register a model as the stage does, right after it was judged, or later as `make publish` does."""
     registration = Registration("reviews", digest, promoted, None, [])
-    return ensure_registered(client, registration, home.run_two, home.two, Path("card.md"))
+    seen = standing(client, "reviews") if judged else None
+    return ensure_registered(client, registration, home.run_two, Package(home.two), Path("card.md"), seen)
 
 
 # ── versions ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -170,7 +170,9 @@ def test_a_version_is_found_by_its_models_digest(client: MlflowClient, home: Hom
 
 def test_registering_twice_gives_one_version(client: MlflowClient, home: Home) -> None:
     before = client.search_logged_models([client.get_experiment_by_name("trials").experiment_id])
-    assert again(client, home, model_digest(home.two), promoted=True) == 1
+    assert again(client, home, model_digest(home.two), promoted=True) == (1, CHAMPION)
+    assert again(client, home, model_digest(home.two), promoted=True, judged=False) == (1, CHAMPION)
+    assert len(standing(client, "reviews").entries) == 1
     assert len(client.search_model_versions("name = 'reviews'")) == 1
     after = client.search_logged_models([client.get_experiment_by_name("trials").experiment_id])
     assert len(after) == len(before) == 2
@@ -191,11 +193,23 @@ def test_a_folder_that_is_not_the_model_of_the_report_is_not_registered(client: 
 
 def test_a_registration_is_read_as_it_was_written(tmp_path: Path) -> None:
     gate = {"gate": "beat tfidf", "value": 0.8, "limit": 0.7, "passed": True, "reason": "…"}
-    for promoted, alias in ((True, "champion"), (False, "challenger")):
-        registration = Registration("reviews", "0" * 64, promoted, None, [gate])
+    for promoted, in_use, alias in ((True, False, "champion"), (False, False, "challenger"), (False, True, "champion")):
+        registration = Registration("reviews", "0" * 64, promoted, None, [gate], in_use)
         write_json(registration.as_report(), tmp_path / "registration.json")
         assert registration.as_report()["alias"] == alias
         assert Registration.read(tmp_path / "registration.json") == registration
+
+
+def test_other_thresholds_make_another_version_of_the_same_weights(
+    client: MlflowClient, home: Home, tmp_path: Path
+) -> None:
+    Decision(["bad", "good"], 1.5).write(tmp_path / "serving")
+    package, digest = Package(home.two, None, tmp_path / "serving"), model_digest(home.two)
+    registration = Registration("reviews", digest, True, None, [])
+    arguments = (client, registration, home.run_two, package, home.root / "card.md")
+    assert ensure_registered(*arguments, standing(client, "reviews")) == (2, CHAMPION)
+    assert ensure_registered(*arguments, standing(client, "reviews")) == (2, CHAMPION)
+    assert aliases(client) == {CHAMPION: 2}
 
 
 # ── aliases ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -210,14 +224,14 @@ def test_before_the_first_promotion_there_is_no_champion(client: MlflowClient) -
 
 def test_a_model_that_failed_a_gate_is_challenger_and_the_champion_stays(client: MlflowClient, home: Home) -> None:
     second = another_version(client, home, "second")
-    assert again(client, home, "second", promoted=False) == second
+    assert again(client, home, "second", promoted=False) == (second, CHALLENGER)
     assert aliases(client) == {CHAMPION: 1, CHALLENGER: second}
 
 
 def test_a_promoted_challenger_is_champion_alone(client: MlflowClient, home: Home) -> None:
     second = another_version(client, home, "second")
     again(client, home, "second", promoted=False)
-    again(client, home, "second", promoted=True)
+    assert again(client, home, "second", promoted=True) == (second, CHAMPION)
     assert aliases(client) == {CHAMPION: second}
 
 
@@ -229,8 +243,27 @@ def test_promoting_another_model_leaves_the_challenger_alone(client: MlflowClien
 
 
 def test_a_champion_is_not_its_own_challenger(client: MlflowClient, home: Home) -> None:
-    again(client, home, model_digest(home.two), promoted=False)
+    assert again(client, home, model_digest(home.two), promoted=False) == (1, CHAMPION)
     assert aliases(client) == {CHAMPION: 1}
+
+
+def test_publishing_an_old_report_takes_the_champions_place_from_nobody(client: MlflowClient, home: Home) -> None:
+    second = another_version(client, home, "second")
+    assert again(client, home, "second", promoted=True, judged=False) == (second, None)
+    assert aliases(client) == {CHAMPION: 1}
+    client.delete_registered_model_alias("reviews", CHAMPION)  # by hand: somebody wants none
+    assert again(client, home, "second", promoted=True, judged=False) == (second, None)
+    assert aliases(client) == {}
+
+
+def test_publishing_to_a_registry_that_never_had_a_champion_makes_one(client: MlflowClient, home: Home) -> None:
+    digest = model_digest(home.two)
+    registration = Registration("elsewhere", digest, True, None, [])
+    arguments = (client, registration, home.run_two, Package(home.two), home.root / "card.md")
+    assert ensure_registered(*arguments) == (1, CHAMPION)
+    assert aliases(client, "elsewhere") == {CHAMPION: 1}
+    assert [entry.version for entry in standing(client, "elsewhere").entries] == [1]
+    assert len(standing(client, "reviews").entries) == 1, "one run keeps the ledgers of two names apart"
 
 
 # ── the model that was registered ───────────────────────────────────────────────────────────────────────────────────
@@ -300,7 +333,7 @@ def with_adapter(home: Home, folder: Path, strategy: str) -> Path:
 def test_a_model_with_an_adapter_serves_from_what_is_logged(
     client: MlflowClient, home: Home, tmp_path: Path, strategy: str
 ) -> None:
-    """Merged into a pipeline where that is possible, else with the lines of Python that load it."""
+    """The adapter stays beside the weights, with the lines of Python that load both."""
     import mlflow
 
     model = with_adapter(home, tmp_path / "finetuned", strategy)
@@ -348,7 +381,14 @@ def test_a_version_without_a_list_has_seen_nothing_known(client: MlflowClient, h
 # ── beside the champion ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def compare(home: Home, right: float, seen: int = 0, labels: list[str] | None = None, digest: str = "new") -> tuple:
+def compare(
+    home: Home,
+    right: float,
+    seen: int = 0,
+    labels: list[str] | None = None,
+    digest: str = "new",
+    significant: bool = False,
+) -> tuple:
     """Judge a model whose test predictions are right for a share of the rows, beside the registered champion.
 
     The champion's own answers are the truth for three rows of four, so its accuracy is 0.75.
@@ -377,8 +417,9 @@ def compare(home: Home, right: float, seen: int = 0, labels: list[str] | None = 
             "reviews", client.get_model_version("reviews", "1").source, run_id=run_id, tags={MODEL_TAG: "old"}
         )
         client.set_registered_model_alias("reviews", CHAMPION, version.version)
-    run = Run(node=read_graph()["register"], params=params().register_, all_params=params(), staging=Path("staging"))
-    verdict = _beside_champion(run, ChampionGate(metric="accuracy"), digest, names)
+    whole = params(champion={"metric": "accuracy", "significant": significant})
+    run = Run(node=read_graph()["register"], params=whole.register_, all_params=whole, staging=Path("staging"))
+    (verdict,) = judge_beside_champion(run, Package(home.two), digest, names).verdicts
     return verdict.passed, verdict.value, verdict.limit, verdict.reason
 
 
@@ -389,6 +430,18 @@ def test_a_model_is_judged_by_the_champions_score_on_the_same_rows(
     found = compare(home, right)
     assert found[:3] == (passed, pytest.approx(right), pytest.approx(0.75))
     assert "60 test rows" in found[3]
+
+
+@pytest.mark.parametrize(("right", "passed"), [(1.0, True), (0.8, False), (0.75, False), (0.5, False)])
+def test_where_significance_is_asked_for_a_little_better_is_not_enough(
+    client: MlflowClient, home: Home, right: float, passed: bool
+) -> None:
+    found = compare(home, right, significant=True)
+    assert found[0] is passed
+    assert found[2] == 0.0
+    assert (found[1] > 0.0) is passed, "the lower end of the interval decides"
+    assert "McNemar's p" in found[3]
+    assert "rows fixed" in found[3]
 
 
 def test_rows_that_the_champion_has_seen_do_not_count(client: MlflowClient, home: Home) -> None:
@@ -432,10 +485,11 @@ def test_a_promoted_model_is_found_again_as_it_was_when_it_was_promoted(client: 
     digest = "2" * 64
     version = another_version(client, home, digest)
     registration = Registration("reviews", digest, True, gate.model_dump(), [earned])
-    assert ensure_registered(client, registration, home.run_two, home.two, Path("card.md")) == version
+    arguments = (home.run_two, Package(home.two), Path("card.md"), standing(client, "reviews"))
+    assert ensure_registered(client, registration, *arguments) == (version, CHAMPION)
     assert aliases(client) == {CHAMPION: version}
     assert compare(home, right=0.1, digest=digest)[1:] == (0.9, 0.75, "0.9 is at least 0.75")
     # and registering once more, with whatever verdict, does not make it forget
     poorer = Registration("reviews", digest, True, gate.model_dump(), [{**earned, "value": 0.1}])
-    ensure_registered(client, poorer, home.run_two, home.two, Path("card.md"))
+    ensure_registered(client, poorer, *arguments)
     assert compare(home, right=0.1, digest=digest)[1] == 0.9

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score
 
-from stages.common.params.model import Bootstrap
+from stages.common.params.evaluate import Bootstrap
 from stages.evaluate import scores
+from stages.tasks import scores as drawing
 from stages.tasks.scores import confusion, scores_of
 
 NAMES = ["accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall"]
@@ -85,7 +86,7 @@ def test_intervals_do_not_depend_on_how_many_draws_fit_into_memory(monkeypatch: 
     data = coin(37, 0.8, 0)
     whole = scores.with_intervals(*data, 2, Bootstrap(resamples=150), seed=7)
     for draws in (1, 37 * 4, 1000):
-        monkeypatch.setattr(scores, "CHUNK", draws)
+        monkeypatch.setattr(drawing, "CHUNK", draws)
         assert scores.with_intervals(*data, 2, Bootstrap(resamples=150), seed=7) == whole
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.params.model import Slices
+from stages.common.params.evaluate import Slices
 from stages.evaluate.slices import slice_scores
 
 

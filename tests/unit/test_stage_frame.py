@@ -420,8 +420,8 @@ NODES = read_graph(ROOT)
 ENTRIES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 
-def test_the_pipeline_has_its_seven_stages_in_order() -> None:
-    assert list(NODES) == ["ingest", "clean", "augment", "tokenize", "finetune", "evaluate", "register"]
+def test_the_pipeline_has_its_eight_stages_in_order() -> None:
+    assert list(NODES) == ["ingest", "clean", "augment", "tokenize", "finetune", "export", "evaluate", "register"]
 
 
 def test_every_stage_folder_with_a_program_is_in_the_graph() -> None:

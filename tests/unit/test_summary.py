@@ -25,7 +25,15 @@ def scores(value: float) -> dict[str, float]:
     }
 
 
-METRICS = {"rows": 1234, **scores(0.8), "baselines": {"majority": scores(0.3), "base_model": scores(0.6)}}
+METRICS = {
+    "rows": 1234,
+    **scores(0.8),
+    "baselines": {"majority": scores(0.3), "base_model": scores(0.6)},
+    "calibration": {"ece": 0.0123},
+    "thresholds": {"coverage": 0.75},
+    "behaviour": {"typos": {"cases": 10, "passed": 7}, "names": {"cases": 0, "passed": 0}},
+}
+EXPORT = {"onnx": {"offered": True}, "int8": {"offered": False}}
 CLEAN = {
     "rows_in": 4000,
     "rows_kept": 3900,
@@ -78,6 +86,7 @@ def test_everything_is_on_one_screen(capsys: pytest.CaptureFixture[str]) -> None
     report("reports/metrics.json", METRICS)
     report("reports/clean.json", CLEAN)
     report("reports/registration.json", REGISTRATION)
+    report("reports/export.json", EXPORT)
     report("data/raw/manifest.json", {"rows_read": 4100})
     report("logs/clean.json", {"seconds": 1.25, "peak_mib": 300, "finished": time.time()})
     text = shown(capsys)
@@ -85,6 +94,8 @@ def test_everything_is_on_one_screen(capsys: pytest.CaptureFixture[str]) -> None
     assert "Test scores on 1,234 rows" in text
     assert "this model │ 0.8000 [0.7000, 0.9000] │ 0.8000 [0.7000, 0.9000]" in text
     assert "base model │ 0.6000" in text
+    assert "calibration error 0.012; sure enough to answer 75.0%; 7 of 10 behavioural cases passed" in text
+    assert "offered as torch, onnx" in text
     assert "clean │ 1.2 │ 300" in text
     assert "model reviews not in the registry (make publish), alias challenger; 1 of 2 gates passed" in text
     assert "failed champion: macro_f1 0.8 is under [0.9]" in text

@@ -167,7 +167,7 @@ def test_validation_metrics_choose_the_highest_logit() -> None:
 def test_gates_may_name_every_score_of_the_task() -> None:
     from typing import get_args
 
-    from stages.common.params.model import Metric
+    from stages.common.params.register import Metric
 
     assert set(scores(np.array([0, 1]), np.array([0, 1]), 2)) == set(get_args(Metric))
 

@@ -33,7 +33,13 @@ from stages.common.tracking.runs import INPUTS_TAG, MODEL_TAG, flatten, model_di
 
 PROJECT = Path(__file__).resolve().parents[2]
 MD5 = {"train": "1" * 32, "validation": "2" * 32, "test": "3" * 32}
-METRICS = {"rows": 80, "accuracy": 0.9, "per_class": {"good": {"f1": 0.8}, "n/a": {"f1": 0.7}}}
+METRICS = {
+    "rows": 80,
+    "accuracy": 0.9,
+    "per_class": {"good": {"f1": 0.8}, "n/a": {"f1": 0.7}},
+    "behaviour": {"names": {"kind": "invariance", "cases": 0, "pass_rate": None}},  # MLflow takes numbers alone
+    "thresholds": None,
+}
 PARAMS = """
 seed: 13
 ingest:

@@ -145,5 +145,5 @@ def test_the_interval_over_folds_allows_for_what_they_share() -> None:
 def test_params_without_a_search_are_complete(project: Project) -> None:
     from stages.common.params import load_params
 
-    project.params(**{name: {} for name in ("clean", "augment", "finetune", "evaluate", "tracking")})
+    project.params(**{name: {} for name in ("clean", "augment", "finetune", "export", "evaluate", "tracking")})
     assert isinstance(load_params(complete=True), Params)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from stages.clean.steps import chinese, encoding, entities, invisible, markdown, normalise, pii, tags, whitespace
+from stages.clean.steps import chinese, encoding, entities, invisible, markdown, normalise, tags, whitespace
+from stages.common import pii
 from stages.common.params import CleanParams
 
 PASSES = 10  # real texts settle in two or three

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from stages.clean.steps.selection import change_each
+from stages.common.selection import change_each
 
 HAN = r"\p{Han}"
 # Japanese and Korean write Han characters of their own: a text with kana or hangul is left as it is. A Japanese text

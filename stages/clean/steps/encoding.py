@@ -9,7 +9,7 @@ from functools import cache
 
 import polars as pl
 
-from stages.clean.steps.selection import change_each, change_where
+from stages.common.selection import change_each, change_where
 
 SINGLE_QUOTES = "[\u02bc\u2018-\u201b]"
 DOUBLE_QUOTES = "[\u201c-\u201f]"

@@ -5,7 +5,7 @@ import re
 
 import polars as pl
 
-from stages.clean.steps.selection import change_each
+from stages.common.selection import change_each
 
 ENTITY = "&[#A-Za-z]"
 # `&amp;amp;amp;` in one go: a text of nothing else would take a pass for every level.

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from stages.clean.steps.selection import change_where
+from stages.common.selection import change_where
 
 # Soft hyphen, zero-width space, word joiner, byte-order mark. The zero-width (non-)joiner stays: Persian, Indic
 # scripts and composed emoji are spelt with it; so do marks of direction, which Arabic and Hebrew need.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from stages.clean.steps.selection import change_each
+from stages.common.selection import change_each
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt

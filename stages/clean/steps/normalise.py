@@ -4,7 +4,7 @@ from typing import Literal
 
 import polars as pl
 
-from stages.clean.steps.selection import change_where
+from stages.common.selection import change_where
 
 
 def to_form(texts: pl.Series, form: Literal["NFC", "NFKC"]) -> pl.Series:

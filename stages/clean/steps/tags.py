@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from stages.clean.steps.selection import change_where
+from stages.common.selection import change_where
 
 # One after the other, not as one alternation: that would look for the end of each of a thousand open `<script>`s anew.
 MARKUP = (

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from stages.clean.steps.selection import change_where
+from stages.common.selection import change_where
 
 UNEVEN = r"[\s&&[^ ]]|  |^ | $|^$"
 

@@ -4,15 +4,15 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from stages.common.params.augment import AugmentParams, Share
+from stages.common.params.augment import AugmentParams
 from stages.common.params.base import Section
 from stages.common.params.clean import CleanParams
+from stages.common.params.evaluate import EvaluateParams
+from stages.common.params.export import ExportParams
 from stages.common.params.finetune import FinetuneParams
+from stages.common.params.register import RegisterParams
 from stages.common.params.sources import IngestParams
 from stages.common.params.tune import TuneParams
-
-Metric = Literal["accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall"]
-Baseline = Literal["majority", "tfidf", "base_model"]
 
 
 class TokenizeParams(Section):
@@ -21,56 +21,6 @@ class TokenizeParams(Section):
     max_length: int = Field(
         128, ge=4, le=4096, description="Longest sequence in tokens; the rest is cut off and counted."
     )
-
-
-class Bootstrap(Section):
-    """Percentile bootstrap over the test rows (Efron & Tibshirani 1993)."""
-
-    resamples: int = Field(2000, ge=100, le=100_000, description="How many times the test rows are drawn again.")
-    confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Share of resamples inside the interval.")
-
-
-class Slices(Section):
-    """Parts of the test set that are scored on their own."""
-
-    length_bins: int = Field(4, ge=1, le=20, description="Bins of text length with equally many rows.")
-    columns: list[str] = Field(["source"], description="What to slice by: source, group, or any of columns.extra.")
-    min_rows: int = Field(20, ge=1, le=1_000_000, description="Smaller slices are left out: their scores are noise.")
-
-
-class EvaluateParams(Section):
-    """Scores on the test split, and what they are compared with."""
-
-    bootstrap: Bootstrap = Field(Bootstrap(), description="Intervals of the scores.")
-    slices: Slices = Field(Slices(), description="Scores of parts of the test set.")
-    baselines: list[Baseline] = Field(
-        ["majority", "tfidf", "base_model"], description="Models that a fine-tuned one has to beat, on the same rows."
-    )
-
-
-class ChampionGate(Section):
-    """The model in use is scored again on the same test rows."""
-
-    metric: Metric = Field("macro_f1", description="Score that is compared.")
-    allowed_drop: Share = Field(0.0, description="How far below the champion a new model may be.")
-
-
-class Gates(Section):
-    """What a model has to pass to be promoted."""
-
-    minimum: dict[Metric, Share] = Field({}, description="Least value per score.")
-    beat_baselines: list[Baseline] = Field([], description="Baselines that macro-F1 must be above.")
-    champion: ChampionGate | None = Field(ChampionGate(), description="Comparison with the champion; null: none.")
-
-
-class RegisterParams(Section):
-    """The gates, and the name under which the model is registered."""
-
-    model_name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=200, description="Name in the MLflow registry."
-    )
-    gates: Gates = Field(Gates(), description="What a model has to pass to become champion.")
-    fail_on_gate: bool = Field(False, description="End with an error when a gate fails, instead of a report alone.")
 
 
 class TrackingParams(Section):
@@ -90,6 +40,7 @@ class Params(Section):
     augment: AugmentParams = Field(AugmentParams(), description="Extra training rows.")
     tokenize: TokenizeParams = Field(TokenizeParams(), description="From texts to token ids.")
     finetune: FinetuneParams = Field(FinetuneParams(), description="Training.")
+    export: ExportParams = Field(ExportParams(), description="Forms of the model that serve faster.")
     evaluate: EvaluateParams = Field(EvaluateParams(), description="Scores and baselines.")
     register_: RegisterParams = Field(alias="register", description="Gates and registry.")
     tune: TuneParams = Field(TuneParams(), description="Search over parameters of finetune.")
@@ -121,7 +72,26 @@ class Params(Section):
             raise ValueError(
                 f"register.gates.beat_baselines names {missing[0]!r}, which evaluate.baselines does not score"
             )
+        self._check_behaviour()
         return self
+
+    def _check_behaviour(self) -> None:
+        behaviour, gated = self.evaluate.behaviour, self.register_.gates.behaviour
+        missing = [name for name in gated if name not in behaviour.names]
+        if missing:
+            raise ValueError(
+                f"register.gates.behaviour names {missing[0]!r}, which is no test of evaluate.behaviour "
+                f"(they are {', '.join(behaviour.names) or 'none'})"
+            )
+        labels = set(self.ingest.labels.values()) if self.ingest.labels else set()
+        tests = {test.name: test.label for test in behaviour.minimum}
+        tests |= {test.name: test.label for test in behaviour.direction}
+        for name, label in tests.items():
+            if labels and label not in labels:
+                raise ValueError(
+                    f"evaluate.behaviour, test {name!r}: the label {label!r} is none of "
+                    f"ingest.labels ({', '.join(sorted(labels))})"
+                )
 
     def _check_resources(self) -> None:
         augment, resources = self.augment, self.ingest.resources
@@ -135,7 +105,6 @@ class Params(Section):
             if wanted and given is None:
                 raise ValueError(
                     f"augment.{method} is on, but ingest.resources.{resource} does not say where its data comes from: "
-                    "see docs/augment.md"
                     "see docs/augment.md"
                 )
 

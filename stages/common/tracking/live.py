@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.common.params import Params
+from stages.common.stage import LOGS
 from stages.common.tracking.runs import (
     INPUTS_TAG,
     MODEL_TAG,
@@ -21,6 +22,7 @@ from stages.common.tracking.store import connect, quiet, warn
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+LIVE = LOGS / "finetune.jsonl"  # a line per point of both curves, while the stage runs
 TRIAL_RUN = "ATTUNE_TRIAL_RUN"  # set by flows.trials: the run that a training reports to; empty: to none
 
 

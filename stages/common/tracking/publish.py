@@ -12,8 +12,11 @@ from stages.common.errors import AttuneError
 from stages.common.graph import read_graph, read_lock
 from stages.common.params import Params, check_params
 from stages.common.params.loading import PARAMS_FILE, read_yaml
+from stages.common.serving.classifier import Package
 from stages.common.stage import Run
-from stages.common.tracking.registry import Registration, ensure_registered
+from stages.common.tracking.champions import Overtaken
+from stages.common.tracking.promotion import Standing
+from stages.common.tracking.registry import Registered, Registration, ensure_registered
 from stages.common.tracking.runs import (
     INPUTS_TAG,
     MODEL_TAG,
@@ -58,7 +61,10 @@ def publish_run(client: "MlflowClient", params: Params, model: Path, reports: di
         record_curves(client, run_id, [reports[curve] for curve in CURVES if curve in reports])
         if METRICS in reports:
             scores = flatten(json.loads(reports[METRICS].read_text(encoding="utf-8")))
-            record_metrics(client, run_id, {f"test_{key}": float(value) for key, value in scores})
+            numbers = {f"test_{key}": float(value) for key, value in scores if isinstance(value, int | float)}
+            record_metrics(
+                client, run_id, numbers
+            )  # a kind or a reason is no number, nor is what could not be measured
         for path, file in reports.items():
             client.log_artifact(run_id, str(file), Path(path).parent.as_posix())
         finish(client, run_id, tags)
@@ -84,14 +90,35 @@ def reports_up_to(stage: str | None = None, staging: Path | None = None) -> dict
     return found
 
 
-def publish_live(run: Run[Any], model: Path, registration: Registration | None = None) -> int | None:
-    """Publish from within a stage: a store that is away or broken costs a warning. Return the version registered."""
+def publish_live(
+    run: Run[Any],
+    model: Path,
+    registration: Registration | None = None,
+    seen: Standing | None = None,
+    costs: dict[str, float] | None = None,
+) -> Registered | None:
+    """Publish from within a stage: a store that is away or broken costs a warning.
+
+    Args:
+        run: of the stage.
+        model: the trained model's folder.
+        registration: what the gates said of it; None: it is not to be registered yet.
+        seen: the champion that it was judged against.
+        costs: what the model costs on this machine, by name; metrics `cost_…`.
+
+    Raises:
+        Overtaken: if another model became champion meanwhile.
+    """
     reports = reports_up_to(run.node.name, run.staging)
     try:
         client = connect()
         run_id = publish_run(client, run.all_params, model, reports)
+        with quiet():
+            record_metrics(client, run_id, {f"cost_{name}": value for name, value in (costs or {}).items()})
         if registration:
-            return ensure_registered(client, registration, run_id, model, reports[CARD])
+            return ensure_registered(client, registration, run_id, Package.of_project(), reports[CARD], seen)
+    except Overtaken:
+        raise
     except Exception as error:  # MLflow's troubles must not cost a result
         warn(error)
     return None
@@ -125,8 +152,11 @@ def main() -> int:
         print(f"run {run_id} is up to date in {without_password(tracking_uri())}")
         if REGISTRATION in reports:
             registration = Registration.read(reports[REGISTRATION])
-            version = ensure_registered(client, registration, run_id, MODEL, reports[CARD])
-            print(f"model {registration.model_name} version {version} is registered as {registration.alias}")
+            found = ensure_registered(client, registration, run_id, Package.of_project(), reports[CARD])
+            name = f"model {registration.model_name} version {found.version}"
+            print(f"{name} is registered{f' as {found.alias}' if found.alias else ''}")
+            if found.alias != registration.alias:
+                print(f"{REGISTRATION} says {registration.alias}, which was another day: make register judges it again")
     except Unreachable as error:
         print(f"MLflow cannot be reached: {error}\n  → start the server, or unset MLFLOW_TRACKING_URI", file=sys.stderr)
         return 1

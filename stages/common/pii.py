@@ -12,8 +12,8 @@ from unicodedata import normalize
 
 import polars as pl
 
-from stages.clean.steps.selection import change_each, change_where
 from stages.common.params.clean import PiiKind
+from stages.common.selection import change_each, change_where
 
 # Latin letters alone: Chinese puts no blank between an address and the word before it. Also in full width.
 LETTER = r"\p{Latin}0-9０-９"

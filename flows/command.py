@@ -1,0 +1,30 @@
+"""How the programs of this folder end: an exit status, and errors for people told without a traceback."""
+
+import signal
+import sys
+from collections.abc import Callable
+
+from stages.common.errors import AttuneError
+from stages.common.shown import visible
+
+
+def exit_status(work: Callable[[], int | None], interrupted: str) -> int:
+    """Do a program's work and return its exit status: that of the work, 1 after an AttuneError, 130 after Ctrl-C.
+
+    While it works, SIGTERM ends it as an exception does, so that what it started or locked ends, too.
+
+    Args:
+        work: returns an exit status; None is 0.
+        interrupted: what to say after Ctrl-C.
+    """
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        return work() or 0
+    except AttuneError as error:
+        print(*map(visible, str(error).split("\n")), sep="\n", file=sys.stderr)  # names in it may be a stranger's
+        return 1
+    except KeyboardInterrupt:
+        print(f"\n{interrupted}", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,66 @@
+"""`flows.predict` as a Prefect flow with the same parameters; prefect.yaml has a deployment of it."""
+
+import os
+
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # before Prefect reads its settings
+
+from typing import Any, Literal
+
+from prefect import flow
+
+from flows.predict import LEVELS, make_request
+from flows.predict import predict as predict_all
+from flows.prediction.source import Wanted
+from stages.common.serving.classifier import Variant
+
+
+@flow(name="attune-predict", log_prints=True, persist_result=False)
+def predict(
+    input: str,
+    output: str,
+    model: str | None = None,
+    variant: Variant | None = None,
+    text: str = Wanted.text,
+    text_pair: str | None = None,
+    id: str | None = None,
+    keep: list[str] | None = None,
+    keep_all: bool = False,
+    separator: str = Wanted.separator,
+    table: str | None = None,
+    query: str | None = None,
+    threshold: float | None = None,
+    batch_rows: int = Wanted.size,
+    report: str | None = None,
+    fail_on_drift: Literal["slight", "strong"] | None = None,
+) -> dict[str, Any]:
+    """Predict the rows of a file or database; what the parameters mean stands in docs/prediction.md.
+
+    Returns:
+        How many rows there were, and the verdict on drift; the whole report is in its file.
+
+    Raises:
+        AttuneError: if input, output or model are not as they must be.
+        RuntimeError: if there is more drift than `fail_on_drift` allows; everything is written all the same.
+    """
+    request = make_request(
+        input,
+        output,
+        model=model,
+        variant=variant,
+        text=text,
+        text_pair=text_pair,
+        id=id,
+        keep=keep or [],
+        keep_all=keep_all,
+        separator=separator,
+        table=table,
+        query=query,
+        threshold=threshold,
+        batch_rows=batch_rows,
+        report=report,
+    )
+    found = predict_all(request)
+    verdict = found["drift"]["verdict"]
+    if fail_on_drift and verdict in LEVELS[fail_on_drift]:
+        raise RuntimeError(f"{verdict}: {request.report_path}")
+    return {**{name: found[name] for name in ("rows", "rows_without_text", "rows_abstained")}, "drift": verdict}

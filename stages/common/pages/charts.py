@@ -1,0 +1,74 @@
+"""Points and places of the drawings on the pages; templates turn them into SVG and boxes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SIDE = 200.0  # of a square drawing, in its own units
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart.
+
+    Args:
+        name: for the legend.
+        css: class that gives its colour.
+        points: for an SVG polyline in a square of SIDE.
+        dots: the points themselves as shares of the square, left and top, where there are few enough to be seen.
+    """
+
+    name: str
+    css: str
+    points: str
+    dots: list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Range:
+    """An interval with its middle, as shares of the width of the axis that all intervals of a plot are drawn on."""
+
+    low: float
+    middle: float
+    high: float
+
+
+def line(name: str, css: str, x: Sequence[float], y: Sequence[float], dots: bool = False) -> Line:
+    """Return the line through points of the unit square."""
+    places = [(float(left), 1 - float(up)) for left, up in zip(x, y, strict=True)]
+    points = " ".join(f"{SIDE * left:.1f},{SIDE * top:.1f}" for left, top in places)
+    return Line(name, css, points, places if dots else [])
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A stretch of numbers that intervals are drawn on, with a few round marks."""
+
+    start: float
+    end: float
+
+    @classmethod
+    def around(cls, values: Sequence[float], step: float = 0.05, least: float = 0.0, most: float = 1.0) -> "Axis":
+        """Return the axis from the round number below all values to the one above."""
+        start = max(least, (min(values) + 1e-9) // step * step)
+        end = min(most, -((-max(values) + 1e-9) // step) * step)
+        return cls(min(start, end - step), end)
+
+    def place(self, value: float) -> float:
+        """Return where a value is, 0 at the start and 1 at the end."""
+        return min(1.0, max(0.0, (value - self.start) / (self.end - self.start)))
+
+    def range(self, low: float, middle: float, high: float) -> Range:
+        """Return where an interval is."""
+        return Range(self.place(low), self.place(middle), self.place(high))
+
+    def marks(self, count: int = 5) -> list[str]:
+        """Return what stands along the axis, from start to end."""
+        step = (self.end - self.start) / (count - 1)
+        return [f"{self.start + step * at:.2f}" for at in range(count)]
+
+
+def wilson(share: float, rows: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the 95 % interval of a share seen on so many rows (Wilson 1927): sound for few rows and for 0 and 1."""
+    middle = (share + z * z / (2 * rows)) / (1 + z * z / rows)
+    half = z / (1 + z * z / rows) * (share * (1 - share) / rows + z * z / (4 * rows * rows)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)

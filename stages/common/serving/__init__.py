@@ -1,0 +1,1 @@
+"""A trained model as it answers: what it loads, how sure it has to be, what it says."""

@@ -1,0 +1,1 @@
+"""The model in forms that serve faster, held against the original."""

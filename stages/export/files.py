@@ -1,0 +1,134 @@
+"""A trained model as ONNX, and that in 8 bits; the same model gives the same bytes."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.tasks.loading import MERGEABLE, adapter_of, load_merged
+
+if TYPE_CHECKING:
+    import onnx
+
+MOST_BYTES = 2**31 - 2**24  # protobuf writes no file of 2 GiB; some room for the graph beside the weights
+EXAMPLE = (3, 7)  # texts and tokens that the model is traced with: like no size inside of a model
+OPSET = 20  # the first with Gelu as one operator
+
+
+class NotExported(Exception):
+    """Why there is no such form of the model, in one sentence for people."""
+
+
+def write_onnx(model: Path, file: Path) -> None:
+    """Write a model, with its adapter merged, for any number of texts and tokens: token ids in, `logits` out.
+
+    Attention is written out ("eager"): fused, it takes nodes for masks that no text has, and onnxruntime more time.
+
+    Raises:
+        NotExported: if the model cannot be written so.
+    """
+    kind = adapter_of(model)
+    if kind and kind not in MERGEABLE:
+        raise NotExported(f"a model with {kind} cannot be merged into one graph: torch serves it")
+    network = load_merged(model)
+    if sum(weight.numel() * 4 for weight in network.state_dict().values()) > MOST_BYTES:
+        raise NotExported("its weights are over 2 GiB, more than one ONNX file holds")
+    with _quietly():
+        try:
+            network.set_attn_implementation("eager")
+            network.config.use_cache = False  # decoders would give it beside the logits
+            graph = _traced(network, _inputs(model, network))
+        except Exception as error:  # torch has many ways to say that it does not know an architecture
+            print(f"  torch.onnx: {type(error).__name__}: {str(error).strip()[:300]}", flush=True)
+            name = type(network).__name__
+            raise NotExported(f"torch cannot write {name} as ONNX ({type(error).__name__})") from None
+    _write(graph, file)
+
+
+def write_int8(source: Path, file: Path) -> None:
+    """Write an ONNX model with weights of 8 bits, a scale for each output channel; activations follow as they come.
+
+    Signed weights: processors multiply those with unsigned activations, and unsigned ones take three times as long.
+
+    Raises:
+        NotExported: if the quantizer cannot.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    try:
+        with _quietly():
+            quantize_dynamic(onnx.load(source), file, per_channel=True, weight_type=QuantType.QInt8)
+        quantized = onnx.load(file)
+    except Exception as error:
+        file.unlink(missing_ok=True)
+        print(f"  onnxruntime: {type(error).__name__}: {str(error).strip()[:300]}", flush=True)
+        raise NotExported(f"onnxruntime cannot quantize this model ({type(error).__name__})") from None
+    _write(quantized, file)
+
+
+def strip(part: Any) -> None:
+    """Take out of a protobuf message, and of all in it, what only tells where it came from.
+
+    That is source files, stack traces and names of this machine, and shapes of values on the way, which onnxruntime
+    works out itself (and the quantizer takes offence at).
+    """
+    for name in ("doc_string", "metadata_props", "value_info"):
+        if name in part.DESCRIPTOR.fields_by_name:
+            part.ClearField(name)
+    for field, value in part.ListFields():
+        if field.message_type and field.name != "initializer":  # those are long, and stripped below
+            for inner in [value] if hasattr(value, "DESCRIPTOR") else value:
+                strip(inner)
+    for weight in getattr(part, "initializer", ()):
+        weight.ClearField("doc_string")
+        weight.ClearField("metadata_props")
+
+
+def _inputs(model: Path, network: Any) -> list[str]:
+    """Return the names of what the tokenizer makes of a text, but for what the model would only ignore."""
+    from transformers import AutoTokenizer
+
+    taken = signature(network.forward).parameters
+    return [name for name in AutoTokenizer.from_pretrained(model).model_input_names if name in taken]
+
+
+def _traced(network: Any, names: list[str]) -> "onnx.ModelProto":
+    import torch
+
+    example = {name: torch.zeros(EXAMPLE, dtype=torch.int64) for name in names}
+    example["attention_mask"] = torch.ones(EXAMPLE, dtype=torch.int64)
+    program = torch.onnx.export(
+        network,
+        kwargs=example,
+        dynamo=True,
+        opset_version=OPSET,
+        output_names=["logits"],  # of what some architectures give beside them, nothing is kept
+        dynamic_shapes={name: dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC) for name in example},
+        verbose=False,
+    )
+    assert program is not None
+    made = program.model_proto
+    del made.graph.output[1:]
+    return made
+
+
+def _write(graph: "onnx.ModelProto", file: Path) -> None:
+    strip(graph)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(graph.SerializeToString(deterministic=True))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep exporters from telling of packages that they do not need."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,72 @@
+"""Is a form of the model as good as the original, and is it to be offered?"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+LEAST_AGREEMENT = 0.999  # of ONNX in full precision: but for rounding it is the same model
+DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Form:
+    """What `reports/export.json` says of a form of the model; None: not known, for there is no such file.
+
+    Args:
+        offered: whether the file is kept.
+        reason: why, or why not.
+        bytes: of the file.
+        accuracy: on the test rows, as are the following.
+        accuracy_change: from that of the original.
+        agreement: share of rows with the original's label.
+        largest_difference: between two probabilities of one label for one row.
+        faster: whether one text takes less time than with the original; no figure, for a report holds no times.
+    """
+
+    offered: bool
+    reason: str
+    bytes: int | None = None
+    accuracy: float | None = None
+    accuracy_change: float | None = None
+    agreement: float | None = None
+    largest_difference: float | None = None
+    faster: bool | None = None
+
+
+def held_against(original: np.ndarray, other: np.ndarray, actual: np.ndarray) -> dict[str, float]:
+    """Return how the answers of a form differ from those of the original.
+
+    Args:
+        original: probabilities [n x k].
+        other: likewise.
+        actual: class numbers [n].
+    """
+    ours, theirs = other.argmax(axis=1), original.argmax(axis=1)
+    accuracy, before = float((ours == actual).mean()), float((theirs == actual).mean())
+    return {
+        "accuracy": round(accuracy, DIGITS),
+        "accuracy_change": round(accuracy - before, DIGITS),
+        "agreement": round(float((ours == theirs).mean()), DIGITS),
+        "largest_difference": float(f"{np.abs(other - original).max():.1e}"),
+    }
+
+
+def of_onnx(size: int, found: dict[str, float], faster: bool) -> Form:
+    """Return whether full precision is offered: if its answers are those of the original."""
+    told = f"{found['agreement']:.2%} of the test rows get the same label as from the original"
+    if found["agreement"] < LEAST_AGREEMENT:
+        return Form(False, f"{told}, fewer than {LEAST_AGREEMENT:.1%}", size, **found, faster=faster)
+    return Form(True, told, size, **found, faster=faster)
+
+
+def of_int8(size: int, found: dict[str, float], faster: bool, allowed_drop: float) -> Form:
+    """Return whether 8 bits are offered: if they are good enough, and faster."""
+    drop = -found["accuracy_change"]
+    against = []
+    if drop > allowed_drop:
+        against.append(f"accuracy falls by {drop:.4f}, more than the {allowed_drop:g} of export.allowed_drop")
+    if not faster:
+        against.append("it is no faster than the original for one text")
+    changed = f"accuracy {'falls' if drop > 0 else 'rises'} by {abs(drop):.4f}" if drop else "the same accuracy"
+    reason = "; ".join(against) or f"{changed}, and it is faster than the original"
+    return Form(not against, reason, size, **found, faster=faster)

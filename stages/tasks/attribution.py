@@ -1,0 +1,200 @@
+"""Which words a prediction rests on: integrated gradients (Sundararajan, Taly & Yan 2017) through captum.
+
+What is explained is the log-odds of the predicted label, against a text of as many tokens that says nothing: `[MASK]`
+where the tokenizer has it, padding otherwise. What all tokens have is together what the text adds to the log-odds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import polars as pl
+import regex
+
+from stages.common.texts import UNSPACED
+
+if TYPE_CHECKING:
+    import torch
+
+DIGITS = 4
+TOKENS = 4096  # that go through the model at once
+LETTER = rf"(?:(?!{UNSPACED})[\p{{L}}\p{{M}}\p{{N}}])"
+UNIT = regex.compile(rf"{LETTER}+(?:['’]{LETTER}+)*|\s+|.", regex.DOTALL)  # words, blanks, and single other characters
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """How much each piece of a text speaks for its prediction.
+
+    Args:
+        id: of the row.
+        kind: a confident error, or one of the sample of other rows.
+        label: the row's own.
+        prediction: the label that is explained.
+        confidence: calibrated probability of the prediction.
+        pieces: of the text that was read, in order (together they are the text), each with its share of the whole,
+            -1 to 1: above 0 it speaks for the prediction. The sizes sum up to 1; blanks have 0.
+        truncated: the end of the text was cut off, and is not in `pieces`.
+        delta: how far the integral is from the change in log-odds that it has to explain; near 0 if `steps` suffice.
+    """
+
+    id: str
+    kind: Literal["error", "sample"]
+    label: str
+    prediction: str
+    confidence: float
+    pieces: list[tuple[str, float]]
+    truncated: bool
+    delta: float
+
+
+class Unexplainable(Exception):
+    """Why the predictions of a model cannot be explained."""
+
+
+def attributions(model: Path, rows: pl.DataFrame, labels: Sequence[str], steps: int) -> list[Attribution]:
+    """Explain predictions, computed in float32.
+
+    Args:
+        model: a folder that `stages.tasks.loading` can load.
+        rows: id, text, text_pair, kind, label, prediction, confidence.
+        labels: in the order of the model's outputs.
+        steps: of the integral, by Gauss-Legendre quadrature.
+
+    Raises:
+        Unexplainable: if the model keeps no embeddings of tokens, or its tokenizer does not say where tokens stand.
+    """
+    import torch
+    from transformers import AutoTokenizer
+
+    from stages.tasks.loading import load_classifier
+
+    if rows.is_empty():
+        return []
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    if not tokenizer.is_fast:
+        raise Unexplainable(f"the tokenizer {type(tokenizer).__name__} does not say where in a text its tokens stand")
+    network = load_classifier(model).to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(False)
+    try:
+        layer = network.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        layer = None
+    if layer is None:
+        raise Unexplainable(f"a {type(network).__name__} has no embeddings of tokens that can be found")
+    silence = next(
+        (
+            token
+            for token in (tokenizer.mask_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+            if token is not None
+        ),
+        0,
+    )
+    if rows["text_pair"].count():  # as `encode` has it: a row without its second text has an empty one
+        rows = rows.with_columns(pl.col("text_pair").fill_null(""))
+    return [_explained(tokenizer, network, layer, silence, row, labels, steps) for row in rows.iter_rows(named=True)]
+
+
+def _explained(
+    tokenizer: Any, network: Any, layer: Any, silence: int, row: dict[str, Any], labels: Sequence[str], steps: int
+) -> Attribution:
+    import torch
+
+    texts = [row["text"]] if row["text_pair"] is None else [row["text"], row["text_pair"]]
+    encoded = tokenizer(
+        *texts, truncation=True, return_tensors="pt", return_offsets_mapping=True, return_special_tokens_mask=True
+    )
+    offsets = encoded.pop("offset_mapping")[0].tolist()
+    special = encoded.pop("special_tokens_mask").bool()
+    batch = encoded.to(network.device)
+    said = batch["input_ids"]
+    unsaid = torch.where(special.to(said.device), said, silence)
+    values, delta = _integrated(network, layer, batch, unsaid, list(labels).index(row["prediction"]), steps)
+    whole = len(tokenizer(*texts)["input_ids"]) == said.shape[1]
+    pieces: list[tuple[str, float]] = []
+    for number, text in enumerate(texts):
+        tokens = [
+            (start, end, value)
+            for (start, end), value, of in zip(offsets, values, encoded.sequence_ids(0), strict=True)
+            if of == number
+        ]
+        pieces += [("\n", 0.0)] if number else []
+        pieces += in_words(text if whole else text[: max((end for _, end, _ in tokens), default=0)], tokens)
+    total = sum(abs(value) for _, value in pieces) or 1.0
+    return Attribution(
+        id=row["id"],
+        kind=row["kind"],
+        label=row["label"],
+        prediction=row["prediction"],
+        confidence=row["confidence"],
+        pieces=[(piece, round(value / total, DIGITS)) for piece, value in pieces],
+        truncated=not whole,
+        delta=round(delta, DIGITS),
+    )
+
+
+def _integrated(
+    network: Any, layer: Any, batch: Any, unsaid: "torch.Tensor", target: int, steps: int
+) -> tuple[list[float], float]:
+    """Return each token's part in the log-odds of a label, and how far their sum is from the whole.
+
+    A hook puts the points of the path in the place of the embeddings, so that whatever else a model makes of the ids
+    (positions, the last token that is no padding) stays as it is for the text.
+    """
+    import torch
+    from captum.attr import IntegratedGradients
+
+    def log_odds(embedded: torch.Tensor) -> torch.Tensor:  # [b x s x d] to [b]
+        many = {name: values.expand(len(embedded), *values.shape[1:]) for name, values in batch.items()}
+        hook = layer.register_forward_hook(lambda *_: embedded)
+        try:
+            logits = network(**many).logits.float()
+        finally:
+            hook.remove()
+        others = torch.arange(logits.shape[1], device=logits.device) != target
+        return logits[:, target] - logits[:, others].logsumexp(dim=1)
+
+    with torch.no_grad():
+        said, silent = layer(batch["input_ids"]), layer(unsaid)
+    result, delta = IntegratedGradients(log_odds).attribute(
+        said,
+        baselines=silent,
+        n_steps=steps,
+        internal_batch_size=max(1, TOKENS // said.shape[1]),
+        return_convergence_delta=True,
+    )
+    return result.sum(dim=-1)[0].double().tolist(), float(delta[0])
+
+
+def in_words(text: str, tokens: Sequence[tuple[int, int, float]]) -> list[tuple[str, float]]:
+    """Return pieces that are together the text, each with the sum of its tokens: words, not parts of words.
+
+    Args:
+        text: as it was read.
+        tokens: start, end and value, in order; an end may be beyond what a token shows (blanks before it belong to it).
+    """
+    unit = [number for number, found in enumerate(UNIT.finditer(text)) for _ in found[0]]
+    spans: list[tuple[int, int, float]] = []  # start, end, value
+    waiting = 0.0  # of tokens that show nothing, such as a blank: the next one has it
+    for first, end, value in tokens:
+        start = next((at for at in range(first, end) if not text[at].isspace()), end)
+        if start >= end:
+            waiting += value
+            continue
+        last = spans[-1] if spans else (0, 0, 0.0)
+        if last[1] and (start < last[1] or unit[start] == unit[last[1] - 1]):
+            spans[-1] = (last[0], max(end, last[1]), last[2] + value + waiting)
+        else:
+            spans.append((start, end, value + waiting))
+        waiting = 0.0
+    if spans and waiting:
+        spans[-1] = (*spans[-1][:2], spans[-1][2] + waiting)
+    pieces, done = [], 0
+    for start, end, value in spans:
+        if start > done:
+            pieces.append((text[done:start], 0.0))
+        pieces.append((text[start:end], value))
+        done = end
+    if done < len(text):
+        pieces.append((text[done:], 0.0))
+    return pieces

@@ -1,0 +1,83 @@
+"""The pages in a real Chromium: hostile texts are shown and not run, and nothing is wider than the window."""
+
+import html
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+import test_data_page
+import test_evaluation_page
+
+from stages.clean.page import render as render_data
+from stages.evaluate.page import render as render_evaluation
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+OPTIONS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--virtual-time-budget=2000"),
+)
+RUN = "document.title='taken over'"
+HOSTILE = (
+    f'<script>{RUN}</script><img src=x onerror="{RUN}"><svg onload="{RUN}"></svg>'
+    f"</style></bdi><iframe srcdoc='<script>parent.{RUN}</script>'></iframe>{{{{ 7 * 7 }}}} \u202egnp.exe\u2066 \x00"
+)
+PAGES: dict[str, Callable[[str], str]] = {
+    "data": lambda text: render_data(test_data_page.page_of(text)),
+    "evaluation": lambda text: render_evaluation(test_evaluation_page.page_of(text)),
+}
+
+
+def chromium(page: Path, *options: str) -> str:
+    """Open a page, and return its elements after all that runs has run."""
+    assert CHROMIUM
+    profile = page.with_suffix(".profile")
+    command = [CHROMIUM, *OPTIONS, f"--user-data-dir={profile}", *options, "--dump-dom", page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_hostile_text_is_shown_and_not_run(name: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(PAGES[name](HOSTILE), encoding="utf-8")
+    seen = chromium(page)
+    assert "<title>The" in seen
+    assert "<title>taken over" not in seen
+    assert "<script" not in seen
+    assert "<iframe" not in seen
+    assert seen.count(html.escape("<script>document", quote=False)) > 10
+
+
+def test_a_text_that_is_not_escaped_would_be_run_here(tmp_path: Path) -> None:
+    """The browser and its options do run scripts: the test above can fail."""
+    page = tmp_path / "page.html"
+    page.write_text(f"<title>calm</title>{HOSTILE}", encoding="utf-8")
+    assert "<title>taken over" in chromium(page)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_is_wider_than_the_window(name: str, width: int, tmp_path: Path) -> None:
+    """The page in a frame of this width, which a script around it measures."""
+    inner = html.escape(PAGES[name]("a long-winded film " * 12 + "x" * 300))
+    measure = (
+        "onload = () => {const seen = document.querySelector('iframe').contentDocument.documentElement;"
+        "document.title = seen.scrollWidth + ' of ' + seen.clientWidth + ' high ' + seen.scrollHeight}"
+    )
+    page = tmp_path / "frame.html"
+    page.write_text(
+        f"<!DOCTYPE html><title></title><script>{measure}</script>"
+        f'<iframe style="width:{width}px;height:900px;border:0" srcdoc="{inner}"></iframe>',
+        encoding="utf-8",
+    )
+    title = chromium(page, "--window-size=1400,1000").partition("<title>")[2].partition("</title>")[0]
+    measured, _, window = title.partition(" of ")
+    window, _, height = window.partition(" high ")
+    assert int(height) > 1000, title
+    assert int(measured) <= int(window), title
+    assert width - 20 <= int(window) <= width

@@ -1,0 +1,210 @@
+"""Batch prediction as programs run it: killed, twice at once, out of the registry, in a DVC pipeline, deployed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from ruamel.yaml import YAML
+
+from stages.common.serving.decision import Decision
+from tests.conftest import PROJECT
+from tests.unit.small_training import FILLER, LABELS, LONGEST, TELLING, make_base
+
+BATCH = 64
+
+# Predicts a tenth of the rows, then all of them, and says by how many MiB the second time took more than the first.
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from flows.prediction.work import Work
+from flows.predict import main
+
+seen, predicted = [], Work._predicted
+
+def watched(self, *given):
+    found = predicted(self, *given)
+    seen.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20)
+    return found
+
+Work._predicted = watched
+for kind in ("csv", "parquet"):
+    peaks = []
+    for part in ("few", "many"):
+        seen.clear()
+        assert not main([f"{part}.{kind}", f"out.{kind}", *sys.argv[1:]])
+        peaks.append(max(seen))
+    print("grown", kind, peaks[1] - peaks[0])
+"""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model's folder, as the pipeline leaves it, with two labels it is never sure of."""
+    from transformers import AutoTokenizer
+
+    from stages.tasks.text_classification import build_model
+
+    root = tmp_path_factory.mktemp("models")
+    base = make_base(root / "base")
+    build_model(base, list(LABELS), None, 0).save_pretrained(root / "models" / "finetuned")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.model_max_length = LONGEST
+    tokenizer.save_pretrained(root / "models" / "finetuned")
+    Decision(list(LABELS), 1.5, {"good": 0.5}).write(root / "models" / "serving")
+    return root / "models"
+
+
+def texts(count: int) -> list[str]:
+    draw = random.Random(1)
+    words = [*FILLER, *(word for told in TELLING.values() for word in told)]
+    return [" ".join(draw.choices(words, k=draw.randint(1, 30))) for _ in range(count)]
+
+
+def environment(**more: str) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", **more}
+
+
+def run(folder: Path, *asked: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        asked, cwd=folder, env=environment(**more), capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def until(true: Callable[[], Any], process: "subprocess.Popen[bytes]") -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert process.poll() is None and time.monotonic() < end, "it did not come to that"
+        time.sleep(0.002)
+
+
+def test_killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows.predict import main
+
+    monkeypatch.chdir(tmp_path)
+    pl.DataFrame({"text": texts(60 * BATCH)}).write_csv("in.csv")
+    options = ["--model", str(models), "--keep", "text", "--batch-rows", str(BATCH)]
+    assert main(["in.csv", "whole.parquet", *options]) == 0
+    parts = tmp_path / "out.parquet.parts"
+    for reached in (1, 20):
+        program = [sys.executable, "-m", "flows.predict", "in.csv", "out.parquet", *options]
+        killed = subprocess.Popen(program, env=environment(), stdout=subprocess.DEVNULL)
+        until(lambda reached=reached: len(list(parts.glob("*.parquet"))) >= reached, killed)
+        assert main(["in.csv", "out.parquet", *options]) == 1
+        assert "another process is writing out.parquet" in capsys.readouterr().err
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        assert not Path("out.parquet").exists()
+    assert main(["in.csv", "out.parquet", *options]) == 0
+    assert "going on after row" in capsys.readouterr().out
+    for name in ("parquet", "parquet.drift.json"):
+        assert Path(f"out.{name}").read_bytes() == Path(f"whole.{name}").read_bytes()
+    assert not parts.exists() and pl.read_parquet("out.parquet")["text"].to_list() == texts(60 * BATCH)
+
+
+def test_ten_times_the_rows_take_no_more_memory(models: Path, tmp_path: Path) -> None:
+    more = "x" * 20_000  # 20 MB of rows, and 200 MB; in a column that is kept, because tokens take their time
+    for name, count in {"few": 1_000, "many": 10_000}.items():
+        rows = pl.DataFrame({"text": ["the film"] * count, "more": [f"{number} {more}" for number in range(count)]})
+        rows.write_csv(tmp_path / f"{name}.csv")
+        rows.write_parquet(tmp_path / f"{name}.parquet")
+    options = ["--model", str(models), "--keep", "more", "--batch-rows", str(BATCH)]
+    done = run(tmp_path, sys.executable, "-c", MEASURED, *options)
+    assert done.returncode == 0, done.stderr
+    grown = {line.split()[1]: float(line.split()[2]) for line in done.stdout.splitlines() if line.startswith("grown")}
+    assert set(grown) == {"csv", "parquet"} and max(grown.values()) < 60, grown
+
+
+def test_the_command_line_needs_neither_prefect_nor_torch_to_say_what_is_wrong(tmp_path: Path) -> None:
+    code = "import sys; from flows.predict import main; main(['a.csv', 'b.txt']); print(*sys.modules)"
+    done = run(tmp_path, sys.executable, "-c", code)
+    assert not {"prefect", "torch", "transformers", "mlflow"} & set(done.stdout.split())
+    assert "the name tells no format" in done.stderr
+
+
+PIPELINE = """
+stages:
+  predict:
+    cmd: python -m flows.predict data/new.csv data/predicted.parquet --model models/ --id id
+    deps: [data/new.csv, models/finetuned, models/serving]
+    outs: [data/predicted.parquet]
+    metrics: [data/predicted.parquet.drift.json: {cache: false}]
+"""
+
+
+def test_it_is_a_stage_in_a_persons_own_dvc_pipeline(models: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(models, tmp_path / "models")
+    (tmp_path / "data").mkdir()
+    rows = pl.DataFrame({"id": [f"r{n}" for n in range(50)], "text": texts(50)})
+    rows.write_csv(tmp_path / "data" / "new.csv")
+    (tmp_path / "dvc.yaml").write_text(PIPELINE)
+    for setup in (["git", "init", "-q"], ["dvc", "init", "-q"]):
+        assert run(tmp_path, *setup).returncode == 0
+    assert (first := run(tmp_path, "dvc", "repro")).returncode == 0, first.stderr
+    lock = (tmp_path / "dvc.lock").read_bytes()
+    assert "didn't change, skipping" in run(tmp_path, "dvc", "repro").stdout
+    assert run(tmp_path, "dvc", "repro", "--force").returncode == 0
+    assert (tmp_path / "dvc.lock").read_bytes() == lock, "the same bytes"
+    assert pl.read_parquet(tmp_path / "data" / "predicted.parquet")["id"].to_list() == rows["id"].to_list()
+    status = run(tmp_path, "git", "status", "--short", "-uall").stdout
+    assert "parts" not in status and "predicted.parquet\n" not in status
+
+
+def test_the_deployment_is_made_on_a_server_without_a_folder_of_this_machine(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a real server: work pool and folder come from variables, no schedule is on, and the flow runs."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import get_current_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    (tmp_path / "in.csv").write_text("text\n" + "\n".join(texts(20)))
+    with prefect_test_harness(server_startup_timeout=60):
+        server = {"PREFECT_API_URL": str(get_current_settings().api.url), "PREFECT_HOME": str(tmp_path / "prefect")}
+        for asked in (
+            ["work-pool", "create", "forest", "--type", "process"],
+            ["variable", "set", "attune_work_pool", "forest"],
+        ):
+            assert run(PROJECT, "prefect", *asked, **server).returncode == 0
+        done = run(PROJECT, "prefect", "--no-prompt", "deploy", "--name", "predict", **server)
+        # Its status is 1: Prefect 3.8 then asks for the pool's workers in a way that its own server refuses.
+        assert "'attune-predict/predict' successfully created" in " ".join(done.stdout.split()), done.stderr
+        with get_client(sync_client=True) as client:
+            made = client.read_deployment_by_name("attune-predict/predict")
+        assert made.work_pool_name == "forest" and made.entrypoint == "flows/predict_flow.py:predict"
+        assert [(schedule.slug, schedule.active) for schedule in made.schedules] == [("daily", False)]
+        assert str(PROJECT) not in made.model_dump_json()
+
+        from flows.predict_flow import predict
+
+        monkeypatch.chdir(tmp_path)
+        assert predict("in.csv", "out.csv", model=str(models))["rows"] == 20
+        with pytest.raises(Exception, match="has no column 'body'"):
+            predict("in.csv", "out.csv", model=str(models), text="body")
+    assert pl.read_csv(tmp_path / "out.csv").height == 20
+
+
+def test_a_worker_goes_to_the_folder_that_its_own_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import asyncio
+
+    from prefect.deployments.steps.core import run_steps
+
+    monkeypatch.chdir(PROJECT)
+    monkeypatch.setenv("ATTUNE_HOME", str(tmp_path))
+    asyncio.run(run_steps(YAML(typ="safe").load(PROJECT / "prefect.yaml")["pull"]))
+    assert Path.cwd() == tmp_path

@@ -1,0 +1,100 @@
+"""A tiny model with all its parts, registered as MLflow serves it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from mlflow import MlflowClient
+from transformers import AutoTokenizer
+
+from stages.common.params import check_params
+from stages.common.params.sources import Scratch
+from stages.common.serving.classifier import FILES, Package
+from stages.common.serving.decision import Decision
+from stages.common.tracking import packaging, store
+from stages.common.tracking.registry import Registration, ensure_registered
+from stages.common.tracking.runs import MODEL_TAG, create_run, model_digest
+from stages.export.files import write_int8, write_onnx
+from stages.ingest.scratch import build_scratch_model
+from stages.tasks.loading import load_classifier
+from stages.tasks.text_classification import build_model
+
+LABELS = ["bad", "good", "odd"]
+WORDS = [f"{start}{end}" for start in ("ba", "do", "mi", "ru") for end in ("lo", "ka", "ni", "pe")]
+LONGEST = 16  # tokens
+THRESHOLD = 0.5
+NAMES = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+
+
+def make_package(folder: Path) -> Package:
+    """Write an untrained model whose answers differ much from text to text, its ONNX files and its decision."""
+    base, model, exported, serving = (folder / name for name in ("base", "model", "exported", "serving"))
+    scratch = Scratch(
+        vocab_size=200, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=LONGEST
+    )
+    build_scratch_model([" ".join(WORDS)] * 3, scratch, base, seed=0)
+    network = build_model(base, LABELS, None, seed=2).eval()
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokens = dict(tokenizer(WORDS, return_tensors="pt", padding=True))
+    with torch.no_grad():
+        attention = network.bert.encoder.layer[0].attention
+        for layer, factor in (
+            (network.bert.embeddings.word_embeddings, 50),
+            (attention.self.value, 20),  # the first token's state, which the head sees, is made of the others'
+            (attention.output.dense, 20),
+            (network.bert.pooler.dense, 10),
+            (network.classifier, 100),
+        ):
+            layer.weight.mul_(factor)
+        network.classifier.bias.sub_(network(**tokens).logits.mean(0))  # every label comes up
+    network.save_pretrained(model)
+    tokenizer.save_pretrained(model)
+    exported.mkdir()
+    write_onnx(model, exported / FILES["onnx"])
+    write_int8(exported / FILES["onnx"], exported / FILES["int8"])
+    Decision(LABELS, 1.5, dict.fromkeys(LABELS, THRESHOLD)).write(serving)
+    return Package(model, exported, serving)
+
+
+def probabilities(package: Package, texts: list[str], pairs: list[str] | None = None) -> np.ndarray:
+    """Return what transformers and torch say of each text on its own, calibrated, [n x k]."""
+    tokenizer, network = AutoTokenizer.from_pretrained(package.model), load_classifier(package.model)
+    found = []
+    for at, text in enumerate(texts):
+        tokens = tokenizer(text, pairs[at] if pairs else None, truncation=True, return_tensors="pt")
+        with torch.inference_mode():
+            found.append((network(**tokens).logits[0].double() / 1.5).softmax(-1).numpy())
+    return np.array(found)
+
+
+@contextmanager
+def working_in(folder: Path) -> Iterator[MlflowClient]:
+    """Work in a folder with a store of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in NAMES:
+            patch.setenv(name, "")
+            patch.delenv(name)
+        patch.chdir(folder)
+        for path in packaging.SEEN:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            pl.DataFrame({"id": ["row"]}).write_parquet(path)
+        before = mlflow.get_tracking_uri()
+        yield store.connect()
+    mlflow.set_tracking_uri(before)
+
+
+def register(client: MlflowClient, package: Package, name: str = "tiny") -> int:
+    """Make a package champion of its name; return its version."""
+    source = {"path": "data/inbox/a.csv", "columns": {"text": "text", "label": "label"}}
+    ingest = {"sources": [source], "base_model": {"scratch": {}}}
+    params = check_params({"ingest": ingest, "register": {"model_name": name}})
+    digest = model_digest(package.model)
+    card = Path("model_card.md")
+    card.write_text("# tiny\n")
+    run_id = create_run(client, params, {MODEL_TAG: digest})
+    return ensure_registered(client, Registration(name, digest, True, None, []), run_id, package, card).version

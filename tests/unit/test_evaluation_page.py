@@ -1,0 +1,217 @@
+"""The evaluation page tells what was measured, and does nothing that the data want."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from seen_page import HOSTILE, Seen
+from small_project import make_records
+
+from stages.common.pages.charts import Axis, wilson
+from stages.common.params import Params
+from stages.evaluate.page import LIMIT, PageData, render
+from stages.tasks.attribution import Attribution
+from stages.tasks.scores import confusion
+
+
+def page_of(hostile: str = "harmless", rows: int = 40, labels: int = 2, **evaluate: Any) -> PageData:
+    """A page where this text is everywhere that data can put one."""
+    names = [f"{hostile} {at}" for at in range(labels)]
+    params = Params.model_validate(
+        {
+            "ingest": {
+                "sources": [{"path": "data/inbox/a.csv", "columns": {"text": "text", "label": "label"}}],
+                "base_model": {"path": "data/inbox/base"},
+            },
+            "evaluate": {"thresholds": {"metric": "precision", "target": 0.9}, **evaluate},
+            "register": {"model_name": "films"},
+        }
+    )
+    records = make_records(
+        [{"id": f"{at:04}", "text": f"{hostile} film {at}", "label": names[at % labels]} for at in range(rows)]
+    )
+    actual = np.arange(rows) % labels
+    predicted = np.where(np.arange(rows) % 5 == 0, (actual + 1) % labels, actual)
+    sure = 0.6 + 0.39 * (np.arange(rows) / rows)
+    predictions = pl.DataFrame(
+        {
+            "id": records["id"],
+            "label": records["label"],
+            "prediction": [names[at] for at in predicted],
+            "confidence": sure,
+            "abstained": sure < 0.7,
+            "label_quality": np.where(predicted == actual, sure, 1 - sure),
+            "probabilities": [
+                [float(p) if at == chosen else (1 - float(p)) / (labels - 1) for at in range(labels)]
+                for chosen, p in zip(predicted, sure, strict=True)
+            ],
+        }
+    )
+    ours = {f"{score}{end}": 0.8 for score in ("accuracy", "macro_f1") for end in ("", "_low", "_high")}
+    gain = {"macro_f1_gain": 0.1234, "macro_f1_gain_low": 0.1, "macro_f1_gain_high": 0.15, "mcnemar_p": 1.2e-9}
+    metrics = {
+        "rows": rows,
+        **ours,
+        "per_class": {name: {"precision": 0.75, "recall": 0.5, "f1": 0.6, "support": 20} for name in names},
+        "baselines": {"majority": {**ours, "accuracy": 0.7, "accuracy_low": 0.65, **gain}},
+        "calibration": {
+            **{"temperature": 1.25, "ece": 0.0213, "ece_before": 0.0456, "brier": 0.2},
+            **{"log_loss": 0.39, "log_loss_before": 0.41, "bins": 15},
+        },
+        "thresholds": {
+            "labels": {names[0]: {"threshold": 0.8, "precision": 0.9, "recall": None}, names[1]: unreached()},
+            "coverage": 0.75,
+            "accuracy": None,
+        },
+        "behaviour": {
+            "typos": {"kind": "invariance", "cases": 10, "passed": 7, "pass_rate": 0.7},
+            "names": {"kind": "invariance", "cases": 0, "passed": 0, "pass_rate": None},
+        },
+        "model": {"parameters": 22_713_986, "bytes": 90_867_952},
+    }
+    behaviour = pl.DataFrame(
+        [
+            {
+                **{"test": "typos", "kind": "invariance", "text": f"{hostile} flim", "before": f"{hostile} film"},
+                **{"expected": names[0], "prediction": names[1], "probability": 0.4, "probability_before": 0.9},
+                "passed": at > 2,
+            }
+            for at in range(10)
+        ]
+    )
+    slices = pl.DataFrame({"slice": [f"source: {hostile}"], "rows": [40], "accuracy": [0.8], "macro_f1": [0.79]})
+    curve = {"label": [names[1]] * 3}
+    reliability = {"label": ["as trained", "calibrated"], "confidence": [0.8, 0.8], "accuracy": [0.7, 0.79]}
+    attributions = [
+        Attribution(
+            **{"id": "0001", "kind": kind, "label": names[0], "prediction": names[1], "confidence": 0.9},
+            **{"pieces": [(f"{hostile} ", 0.8), ("film", -0.3)], "truncated": False, "delta": 0.01},
+        )
+        for kind in ("error", "sample")
+    ]
+    refused = dict.fromkeys(("bytes", "accuracy", "accuracy_change", "agreement", "faster"))
+    return PageData(
+        params=params,
+        metrics=metrics,
+        export={
+            "onnx": {**refused, "offered": True, "reason": "answers alike", "bytes": 2**20, "accuracy": 0.8},
+            "int8": {**refused, "offered": False, "reason": f"because of {hostile}"},
+        },
+        records=records,
+        predictions=predictions,
+        confusion=confusion(actual, predicted, labels),
+        roc=pl.DataFrame({**curve, "fpr": [0.0, 0.2, 1.0], "tpr": [0.0, 0.9, 1.0]}),
+        precision_recall=pl.DataFrame({**curve, "recall": [0.0, 0.5, 1.0], "precision": [1.0, 0.9, 0.5]}),
+        reliability=pl.DataFrame({**reliability, "rows": [40, 40]}),
+        slices=slices,
+        behaviour=behaviour,
+        attributions=attributions,
+    )
+
+
+def unreached() -> dict[str, None]:
+    return {"threshold": None, "precision": None, "recall": None}
+
+
+KNOWN = Seen(render(page_of()))
+
+
+def test_the_page_tells_scores_intervals_gains_and_verdicts() -> None:
+    for told in (
+        "0.8000 accuracy, 0.800 to 0.800",
+        "0.021 calibration error, 0.046 as trained",
+        "7 of 10 behavioural cases passed",
+        "majority 0.7000 0.8000 +0.1234 [+0.100, +0.150] < 0.0001",
+        "divided by 1.250",
+        "75.0 % are answered",
+        "typos Letters swapped, dropped or doubled must not change the prediction. 7 of 10, 70.0 %",
+        "names One given name for another must not change the prediction. no row to try it on",
+        "harmless film harmless flim harmless 0 harmless 1 90.0 % → 40.0 %",
+        "22,713,986 weights in 86.7 MiB",
+        "ONNX yes 1.0 0.8000 – – answers alike",
+        "ONNX, 8 bits no – – – – because of harmless",
+    ):
+        assert told in KNOWN.text, told
+
+
+def test_the_page_loads_and_runs_nothing() -> None:
+    page = render(page_of())
+    assert not KNOWN.tags & {"script", "link", "img", "iframe", "object", "form", "base", "a", "video"}
+    assert not KNOWN.attributes & {"src", "href", "srcset", "action", "onclick", "onload", "http"}
+    assert "default-src 'none'" in page
+    assert "url(" not in page
+    assert "://" not in page
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_a_hostile_text_is_shown_and_does_nothing(hostile: str) -> None:
+    page = render(page_of(hostile))
+    seen = Seen(page)
+    assert seen.tags == KNOWN.tags
+    assert seen.attributes == KNOWN.attributes
+    if hostile.isprintable():
+        assert seen.text.count(" ".join(hostile.split())) > 10
+    assert not any(hidden in page for hidden in "\u202e\u2066\x00\x07\x1b\ufffe")
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.text(max_size=60))
+def test_any_text_at_all_is_harmless(text: str) -> None:
+    seen = Seen(render(page_of(text, rows=12)))
+    assert seen.tags <= KNOWN.tags
+    assert seen.attributes <= KNOWN.attributes
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page_of("x" * 100_000), page_of("'" * 400, rows=400, examples=200), page_of("😀" * 300, rows=500, labels=100)],
+    ids=["huge texts", "quotes", "a hundred labels"],
+)
+def test_the_page_stays_small_whatever_the_data(page: PageData) -> None:
+    assert len(render(page).encode()) <= LIMIT
+
+
+def test_no_examples_means_no_texts_at_all() -> None:
+    text = Seen(render(page_of("label", examples=0))).text
+    assert "film" not in text
+    assert "7 of 10" in text
+
+
+def test_what_is_private_is_masked_and_half_an_address_does_not_stay() -> None:
+    page = page_of("me@example.org")
+    split = Attribution(
+        **{"id": "0001", "kind": "error", "label": "a", "prediction": "b", "confidence": 0.9},
+        **{"pieces": [("me@", 0.8), ("example.org", -0.3), (" wrote", 0.1)], "truncated": False, "delta": 0.0},
+    )
+    page = PageData(**{**vars(page), "attributions": [split]})
+    assert "example.org" not in render(page)
+    assert "[EMAIL] wrote" in Seen(render(page)).text
+    shown = PageData(**{**vars(page), "params": page_of(mask_pii=False).params})
+    assert "me@example.org" in render(shown)
+
+
+def test_the_page_is_the_same_in_any_order_of_the_rows() -> None:
+    page = page_of()
+    shuffled = {
+        name: getattr(page, name).sample(fraction=1.0, shuffle=True, seed=at)
+        for at, name in enumerate(("records", "predictions", "behaviour"))
+    }
+    assert render(PageData(**{**vars(page), **shuffled})) == render(page)
+
+
+def test_an_interval_of_a_share_is_sound_at_its_ends() -> None:
+    low, high = wilson(1.0, 10)
+    assert (round(low, 3), round(high, 3)) == (0.722, 1.0)
+    low, high = wilson(0.5, 100)
+    assert (round(low, 3), round(high, 3)) == (0.404, 0.596)
+
+
+def test_an_axis_begins_and_ends_at_round_numbers_around_all_values() -> None:
+    axis = Axis.around([0.632, 0.871])
+    assert (round(axis.start, 6), round(axis.end, 6)) == (0.6, 0.9)
+    assert axis.marks(4) == ["0.60", "0.70", "0.80", "0.90"]
+    assert axis.place(0.75) == pytest.approx(0.5)
+    assert Axis.around([1.0, 1.0]).place(1.0) == 1.0

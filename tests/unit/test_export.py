@@ -1,0 +1,347 @@
+"""Forms of the model that serve faster: the same answers, the same bytes, and a reason for each that is not offered."""
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import polars as pl
+import pytest
+import torch
+from onnx import helper
+from small_project import Project
+from small_training import FILLER, TELLING, make_base, settings
+from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
+
+from stages.common.digests import sha256_file
+from stages.common.params import ExportParams
+from stages.common.schemas import CleanRecords
+from stages.common.serving.classifier import Classifier, Package
+from stages.common.serving.latency import Latency
+from stages.common.tracking import publish
+from stages.export.__main__ import NOT_ASKED, _write
+from stages.export.costs import CALLS, Cost, table
+from stages.export.files import NotExported, strip, write_int8, write_onnx
+from stages.export.memory import peak_mib
+from stages.export.verdict import held_against, of_int8, of_onnx
+from stages.finetune.strategies import prepare, save
+from stages.tasks.text_classification import build_model
+
+LABELS = ["bad", "good"]
+LONGEST = 24
+TEXTS = [" ".join([*FILLER[: at % 5], word]) for at, word in enumerate(w for ws in TELLING.values() for w in ws)]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def make_model(folder: Path, **finetune: Any) -> Path:
+    """A model that was not trained, but whose answers differ from text to text; with an adapter if asked for one."""
+    base = make_base(folder / "base")
+    network = build_model(base, LABELS, 0.0, seed=1)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    with torch.no_grad():
+        attention = network.bert.encoder.layer[0].attention
+        for layer, factor in (
+            (network.bert.embeddings.word_embeddings, 50),
+            (attention.self.value, 20),  # the first token's state, which the head sees, is made of the others'
+            (attention.output.dense, 20),
+            (network.bert.pooler.dense, 10),
+            (network.classifier, 100),
+        ):
+            layer.weight.mul_(factor)
+        network.eval()
+        tokens = tokenizer(TEXTS, padding=True, return_tensors="pt")
+        network.classifier.bias.sub_(network(**tokens).logits.mean(0))
+    if finetune:
+        params = settings(**finetune)
+        network = prepare(network, params, LONGEST)
+        with torch.no_grad():  # an adapter that does something
+            for name, weight in network.named_parameters():
+                if "lora_B" in name:
+                    weight.fill_(0.05)
+        save(network, params, folder / "finetuned")
+    else:
+        network.save_pretrained(folder / "finetuned")
+    tokenizer.model_max_length = LONGEST
+    tokenizer.save_pretrained(folder / "finetuned")
+    return folder / "finetuned"
+
+
+@dataclass
+class Home:
+    """A model, and its forms."""
+
+    model: Path
+    exported: Path
+
+    @property
+    def package(self) -> Package:
+        return Package(self.model, self.exported)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    folder = tmp_path_factory.mktemp("home")
+    made = Home(make_model(folder), folder / "exported")
+    write_onnx(made.model, made.exported / "model.onnx")
+    write_int8(made.exported / "model.onnx", made.exported / "int8.onnx")
+    yield made
+
+
+@pytest.mark.parametrize("pairs", [None, [*reversed(TEXTS)]])
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_onnx_answers_as_the_original_does(home: Home, pairs: list[str] | None, batch_size: int) -> None:
+    answers = {
+        variant: Classifier(home.package, variant, threads=1).probabilities(TEXTS, pairs, batch_size)
+        for variant in home.package.variants
+    }
+    assert np.ptp(answers["torch"][:, 0]) > 0.1
+    np.testing.assert_allclose(answers["onnx"], answers["torch"], atol=1e-4)
+    assert (answers["onnx"] != answers["int8"]).any()
+    np.testing.assert_allclose(answers["int8"], answers["torch"], atol=0.4)
+
+
+def test_the_same_model_gives_the_same_bytes(home: Home, tmp_path: Path) -> None:
+    write_onnx(home.model, tmp_path / "model.onnx")
+    write_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx")
+    for name in ("model.onnx", "int8.onnx"):
+        assert sha256_file(tmp_path / name) == sha256_file(home.exported / name)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "int8.onnx"])
+def test_a_file_tells_nothing_of_the_machine_that_wrote_it(home: Home, name: str) -> None:
+    content = (home.exported / name).read_bytes()
+    for mark in (str(home.model.parent), str(Path.home()), socket.gethostname(), "site-packages", ".py", "File "):
+        assert mark.encode() not in content
+    onnx.checker.check_model(str(home.exported / name))
+
+
+def test_what_is_stripped_is_stripped_everywhere() -> None:
+    shape = helper.make_tensor_value_info("x", 1, [1])
+    weight = helper.make_tensor("w", 1, [1], [1.0])
+    inner = helper.make_graph([helper.make_node("Abs", ["x"], ["y"], doc_string="said")], "inner", [], [shape])
+    node = helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=inner)
+    graph = helper.make_graph([node], "outer", [shape], [shape], [weight], doc_string="said", value_info=[shape])
+    function = helper.make_function(
+        "d", "f", ["x"], ["y"], [helper.make_node("Abs", ["x"], ["y"], doc_string="said")], []
+    )
+    model = helper.make_model(graph, functions=[function], doc_string="said")
+    for part in (model, model.graph, node, weight, shape, inner, model.functions[0]):
+        part.metadata_props.add(key="trace", value="said")
+    model.graph.node[0].CopyFrom(node)
+    model.graph.initializer[0].CopyFrom(weight)
+    assert model.SerializeToString().count(b"said") > 8
+    strip(model)
+    assert b"said" not in model.SerializeToString()
+    assert not model.graph.value_info
+    assert [len(model.graph.input), len(model.graph.initializer), len(model.graph.node)] == [1, 1, 1]
+
+
+def test_int8_is_smaller(home: Home) -> None:
+    assert (home.exported / "int8.onnx").stat().st_size < (home.exported / "model.onnx").stat().st_size
+    quantized = onnx.load(home.exported / "int8.onnx")
+    weights = {weight.name: weight for weight in quantized.graph.initializer}
+    products = [weights[node.input[1]] for node in quantized.graph.node if node.op_type == "MatMulInteger"]
+    assert len(products) == 8  # six in the layer, pooler and head
+    assert {weight.data_type for weight in products} == {onnx.TensorProto.INT8}
+    scales = [weight for name, weight in weights.items() if name.endswith("_scale") and weight.dims == [16]]
+    assert len(scales) >= 6  # one for each output
+
+
+def test_an_adapter_beside_the_weights_is_merged(tmp_path: Path) -> None:
+    model = make_model(tmp_path, strategy="lora", merge_adapter=False)
+    assert (model / "adapter_config.json").exists()
+    write_onnx(model, tmp_path / "exported" / "model.onnx")
+    package = Package(model, tmp_path / "exported")
+    found = Classifier(package, "onnx", threads=1).probabilities(TEXTS)
+    np.testing.assert_allclose(found, Classifier(package, "torch", threads=1).probabilities(TEXTS), atol=1e-4)
+
+
+def test_a_decoder_whose_tokenizer_gives_more_than_it_takes_is_written_too(tmp_path: Path) -> None:
+    shape = {"vocab_size": 200, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    network = LlamaForSequenceClassification(LlamaConfig(**shape, **heads, pad_token_id=0, num_labels=2))
+    with torch.no_grad():
+        network.score.weight.mul_(20)
+    network.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(make_base(tmp_path / "base")).save_pretrained(tmp_path / "model")
+    write_onnx(tmp_path / "model", tmp_path / "model.onnx")
+    write_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx")
+    package = Package(tmp_path / "model", tmp_path)
+    answers = {name: Classifier(package, name, threads=1).probabilities(TEXTS) for name in package.variants}
+    assert np.ptp(answers["torch"][:, 0]) > 0.1
+    np.testing.assert_allclose(answers["onnx"], answers["torch"], atol=1e-4)
+    np.testing.assert_allclose(answers["int8"], answers["torch"], atol=0.1)
+
+
+def test_a_model_that_torch_cannot_write_says_so(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError(f"no such operator, seen in {tmp_path}")
+
+    monkeypatch.setattr(torch.onnx, "export", broken)
+    with pytest.raises(NotExported) as told:
+        write_onnx(home.model, tmp_path / "model.onnx")
+    assert str(told.value) == "torch cannot write BertForSequenceClassification as ONNX (RuntimeError)"
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_model_that_cannot_be_quantized_says_so(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(NotExported, match="onnxruntime cannot quantize this model"):
+        write_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx")
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_a_model_too_large_for_one_file_says_so(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.export.files.MOST_BYTES", 1000)
+    with pytest.raises(NotExported, match="over 2 GiB"):
+        write_onnx(home.model, tmp_path / "model.onnx")
+
+
+def test_differences_are_counted_in_rows_of_the_test_split() -> None:
+    original = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
+    other = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]])
+    assert held_against(original, other, np.array([0, 0, 1, 0])) == {
+        "accuracy": 0.5,
+        "accuracy_change": -0.25,
+        "agreement": 0.75,
+        "largest_difference": 0.2,
+    }
+
+
+def found(change: float = 0.0, agreement: float = 1.0) -> dict[str, float]:
+    return {"accuracy": 0.8, "accuracy_change": change, "agreement": agreement, "largest_difference": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("change", "faster", "allowed", "offered", "reason"),
+    [
+        (-0.003, True, 0.003, True, "accuracy falls by 0.0030, and it is faster than the original"),
+        (0.001, True, 0.0, True, "accuracy rises by 0.0010, and it is faster than the original"),
+        (0.0, True, 0.0, True, "the same accuracy, and it is faster than the original"),
+        (-0.0031, True, 0.003, False, "accuracy falls by 0.0031, more than the 0.003 of export.allowed_drop"),
+        (0.0, False, 0.003, False, "it is no faster than the original for one text"),
+        (-0.1, False, 0.0, False, "accuracy falls by 0.1000, more than the 0 of export.allowed_drop; it is no faster"),
+    ],
+)
+def test_int8_is_offered_if_it_is_good_enough_and_faster(
+    change: float, faster: bool, allowed: float, offered: bool, reason: str
+) -> None:
+    form = of_int8(1000, found(change), faster, allowed)
+    assert (form.offered, form.faster, form.bytes, form.accuracy_change) == (offered, faster, 1000, change)
+    assert form.reason.startswith(reason)
+
+
+def test_onnx_is_offered_if_it_says_what_the_original_says() -> None:
+    assert of_onnx(1, found(agreement=0.999), faster=False).offered
+    refused = of_onnx(1, found(agreement=0.998), faster=True)
+    assert not refused.offered
+    assert refused.reason == "99.80% of the test rows get the same label as from the original, fewer than 99.9%"
+
+
+def test_memory_is_that_of_a_process_of_its_own(home: Home, capfd: pytest.CaptureFixture[str]) -> None:
+    peak = peak_mib(home.package, "onnx", TEXTS)
+    assert peak is not None
+    assert 20 < peak < 1000
+    assert peak_mib(Package(home.model / "none", home.exported), "onnx", TEXTS) is None
+    assert "the memory of onnx was not measured" in capfd.readouterr().err
+
+
+def test_costs_stand_in_a_table_and_by_name() -> None:
+    cost = Cost(86.6, None, {texts: Latency(1.234567, 2.5, 1000.0) for texts in CALLS})
+    head, line = table({"torch": cost})
+    assert len(head) == len(line)
+    assert line.split()[:3] == ["torch", "86.6", "MiB"]
+    assert "–" in line
+    assert cost.numbers()["p50_ms_batch_1"] == 1.235
+    assert "peak_mib" not in cost.numbers()
+
+
+def test_costs_are_metrics_of_the_models_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: dict[str, float] = {}
+
+    def record(client: object, run_id: str, metrics: dict[str, float]) -> None:
+        assert run_id == "a run"
+        recorded.update(metrics)
+
+    class Run:
+        node, staging, all_params = type("Node", (), {"name": "export"}), project.root, None
+
+    monkeypatch.setattr(publish, "connect", lambda: None)
+    monkeypatch.setattr(publish, "publish_run", lambda *_: "a run")
+    monkeypatch.setattr(publish, "record_metrics", record)
+    publish.publish_live(Run(), project.root, costs={"int8_p50_ms_batch_1": 2.5})  # type: ignore[arg-type]
+    assert recorded == {"cost_int8_p50_ms_batch_1": 2.5}
+
+
+def prepared(project: Project, model: Path, pairs: bool = False) -> None:
+    """Put a model and a test split into a project."""
+    (project.root / "models").mkdir()
+    (project.root / "models" / "finetuned").symlink_to(model)
+    rows = {name: [None] * len(TEXTS) for name in ("group", "timestamp", "fold", "extra")}
+    table = pl.DataFrame(
+        {
+            "id": [str(at) for at in range(len(TEXTS))],
+            "text": TEXTS,
+            "text_pair": [*reversed(TEXTS[1:]), None] if pairs else [None] * len(TEXTS),
+            "label": [LABELS[at % 2] for at in range(len(TEXTS))],
+            "source": "tests",
+            **rows,
+        },
+        schema_overrides={"fold": pl.Int16, "text_pair": pl.String, **{n: pl.String for n in rows if n != "fold"}},
+    )
+    CleanRecords.write(table, project.root / "data/clean/test.parquet")
+
+
+def run(project: Project) -> tuple[str, dict[str, Any], list[str]]:
+    """Run the stage while the tracking server is away; return what it said, its report and the files it left."""
+    done = project.run("-m", "stages.export", MLFLOW_TRACKING_URI="http://127.0.0.1:9", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    assert "127.0.0.1:9" in done.stderr  # a warning, and no more
+    report = json.loads((project.root / "reports/export.json").read_text())
+    return done.stdout, report, sorted(path.name for path in (project.root / "models/exported").iterdir())
+
+
+def test_the_stage_keeps_what_is_as_good_and_reports_no_times(project: Project, home: Home) -> None:
+    prepared(project, home.model, pairs=True)
+    said, report, files = run(project)
+    assert list(report) == ["onnx", "int8"]
+    onnx_form, int8 = report["onnx"], report["int8"]
+    assert onnx_form["offered"]
+    assert onnx_form["agreement"] == 1.0
+    assert onnx_form["largest_difference"] < 1e-3
+    assert onnx_form["bytes"] == (home.exported / "model.onnx").stat().st_size
+    assert int8["bytes"] == (home.exported / "int8.onnx").stat().st_size
+    assert isinstance(int8["faster"], bool)
+    assert files == [*(["int8.onnx"] if int8["offered"] else []), "model.onnx"]
+    assert sha256_file(project.root / "models/exported/model.onnx") == sha256_file(home.exported / "model.onnx")
+    assert not re.search(r"ms|second|p50", (project.root / "reports/export.json").read_text())
+    costs = json.loads((project.root / "logs/cost.json").read_text())
+    assert {f"{name}_p95_ms_batch_{texts}" for name in ("torch", "onnx", "int8") for texts in (1, 32)} <= set(costs)
+    assert costs["torch_peak_mib"] > costs["onnx_peak_mib"] > 20
+    assert f"{costs['parameters']:,} parameters" in said
+
+
+def test_nothing_is_written_that_was_not_asked_for(home: Home, tmp_path: Path) -> None:
+    assert _write(ExportParams(onnx=False, int8=False), home.model, tmp_path / "none") == {
+        "onnx": NOT_ASKED,
+        "int8": NOT_ASKED,
+    }
+    assert list((tmp_path / "none").iterdir()) == []  # but the folder is there, for DVC
+    assert _write(ExportParams(int8=False), home.model, tmp_path) == {"int8": NOT_ASKED}
+    assert (tmp_path / "model.onnx").exists()
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_a_prefix_is_left_to_torch(tmp_path: Path) -> None:
+    model = make_model(tmp_path, strategy="prefix", prefix={"num_virtual_tokens": 4})
+    forms = _write(ExportParams(), model, tmp_path / "exported")
+    assert list((tmp_path / "exported").iterdir()) == []
+    assert forms["onnx"].reason == "a model with prefix_tuning cannot be merged into one graph: torch serves it"
+    assert forms["int8"].reason == "there is no ONNX model to make it of"

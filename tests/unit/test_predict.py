@@ -1,0 +1,416 @@
+"""Batch prediction: what is read, what is written, and what a broken row or a changed input leads to."""
+
+import bz2
+import gzip
+import json
+import signal
+import sqlite3
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_project import Project
+from small_training import LABELS, LONGEST, make_base
+
+from flows.command import exit_status
+from flows.predict import DRIFTED, main
+from flows.prediction.parts import digest_of, parts_of
+from flows.prediction.rows import open_source
+from flows.prediction.source import Wanted
+from stages.common.errors import AttuneError
+from stages.common.profile import profile_of
+from stages.common.serving.classifier import Classifier, Package
+from stages.common.serving.decision import Decision
+
+TEXTS = [f"the film was {word} and {other}" for word in ("dull", "warm", "flat") for other in ("bright", "noisy")] * 4
+OWN = ["id", "label", "score", "abstained", "probability_bad", "probability_good"]
+
+
+def profile_rows(texts: list[str]) -> pl.DataFrame:
+    columns = {"id": [str(n) for n in range(len(texts))], "text": texts, "label": ["bad"] * len(texts)}
+    return pl.DataFrame(columns).with_columns(text_pair=pl.lit(None, pl.String), group=pl.lit(None, pl.String))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """A tiny model's folder, as the pipeline leaves it."""
+    from transformers import AutoTokenizer
+
+    from stages.tasks.text_classification import build_model
+
+    root = tmp_path_factory.mktemp("project")
+    base = make_base(root / "base")
+    build_model(base, list(LABELS), None, 0).save_pretrained(root / "models" / "finetuned")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.model_max_length = LONGEST
+    tokenizer.save_pretrained(root / "models" / "finetuned")
+    serving = root / "models" / "serving"
+    Decision(list(LABELS), 1.5).write(serving)
+    found = Classifier(Package.of_project(root), threads=1).probabilities(TEXTS)
+    middle = float(np.median(found.max(axis=1)))
+    decision = Decision(list(LABELS), 1.5, dict.fromkeys(LABELS, middle))
+    decision.write(serving)
+    profile = profile_of(profile_rows(TEXTS), found, decision)
+    (serving / "profile.json").write_text(json.dumps(profile))
+    return root / "models"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def rows_of(source: str, **wanted: Any) -> list[tuple[Any, ...]]:
+    with open_source(source, Wanted(**wanted)) as opened:
+        return [row for chunk in opened.chunks for row in chunk.iter_rows()]
+
+
+def run(models: Path, *arguments: str) -> int:
+    return main([*arguments, "--model", str(models)])
+
+
+# ── what comes out ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_each_row_in_is_a_row_out_in_the_same_order_with_the_answer_of_the_model(models: Path, here: Path) -> None:
+    texts: list[str | None] = [*TEXTS, None, "  \u200b", "x " * 500, *reversed(TEXTS)]
+    pl.DataFrame({"text": texts, "number": range(len(texts))}).write_parquet("in.parquet")
+    assert run(models, "in.parquet", "out.parquet", "--batch-rows", "7", "--keep", "number") == 0
+    out = pl.read_parquet("out.parquet")
+    assert out.columns == [*OWN, "number"] and out["number"].to_list() == list(range(len(texts)))
+    assert out["id"].to_list() == [str(number + 1) for number in range(len(texts))]
+    classifier = Classifier(Package.of_project(models.parent), threads=1)
+    there = [at for at, text in enumerate(texts) if text and text.strip(" \u200b")]
+    expected = classifier.probabilities([texts[at] or "" for at in there])
+    assert np.allclose(out[there].select("^probability_.*$").to_numpy(), expected, atol=2e-6)
+    unsure = classifier.decision.abstains(expected)
+    assert unsure.any() and not unsure.all()
+    labels = [None if no else list(LABELS)[at] for at, no in zip(expected.argmax(axis=1), unsure, strict=True)]
+    assert out[there]["label"].to_list() == labels and out[there]["abstained"].to_list() == unsure.tolist()
+    silent = out[[24, 25]]
+    assert (
+        silent["abstained"].all() and silent.select("label", "score", "probability_bad").null_count().row(0) == (2,) * 3
+    )
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_the_formats_hold_the_same_and_the_same_again(models: Path, here: Path, suffix: str) -> None:
+    pl.DataFrame({"text": TEXTS, "label": ['x,"y\n'] * len(TEXTS)}).write_csv("in.csv")
+    command = ["in.csv", f"out.{suffix}", "--keep-all", "--batch-rows", "5"]
+    assert run(models, *command) == 0
+    first = [Path(f"out.{suffix}").read_bytes(), Path(f"out.{suffix}.drift.json").read_bytes()]
+    read = {"csv": pl.read_csv, "jsonl": pl.read_ndjson, "parquet": pl.read_parquet}[suffix](f"out.{suffix}")
+    assert read.columns == [*OWN, "text", "input_label"] and read["text"].to_list() == TEXTS
+    assert read["input_label"].unique().to_list() == ['x,"y\n']
+    assert run(models, *command) == 0
+    assert [Path(f"out.{suffix}").read_bytes(), Path(f"out.{suffix}.drift.json").read_bytes()] == first
+    assert str(here).encode() not in b"".join(first)
+    assert sorted(path.name for path in here.iterdir()) == ["in.csv", f"out.{suffix}", f"out.{suffix}.drift.json"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_an_input_without_rows_gives_an_output_without_rows(models: Path, here: Path, suffix: str) -> None:
+    Path("in.csv").write_text("text\n")
+    assert run(models, "in.csv", f"out.{suffix}") == 0
+    if suffix == "parquet":
+        assert pl.read_parquet("out.parquet").schema.names() == OWN
+    assert json.loads(Path(f"out.{suffix}.drift.json").read_text())["rows"] == 0
+
+
+def test_a_threshold_of_ones_own_decides_instead_of_the_models(models: Path, here: Path) -> None:
+    Path("in.csv").write_text("text\n" + "\n".join(TEXTS))
+    assert run(models, "in.csv", "none.csv", "--threshold", "1") == 0
+    assert run(models, "in.csv", "all.csv", "--threshold", "0") == 0
+    assert pl.read_csv("none.csv")["abstained"].all() and not pl.read_csv("all.csv")["abstained"].any()
+    report = json.loads(Path("all.csv.drift.json").read_text())
+    assert "--threshold" in report["drift"]["not_compared"]["abstentions"]
+
+
+def test_drift_is_told_and_ends_with_its_own_status_once_all_is_written(
+    models: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("like.csv").write_text("text\n" + "\n".join(TEXTS))
+    Path("other.csv").write_text("text\n" + "\n".join(f"ramen {n} " * 9 for n in range(200)))
+    assert run(models, "like.csv", "like.parquet", "--fail-on-drift", "slight") == 0
+    assert run(models, "other.csv", "other.parquet") == 0
+    assert run(models, "other.csv", "other.parquet", "--fail-on-drift", "--report", "found/drift.json") == DRIFTED
+    assert pl.read_parquet("other.parquet").height == 200
+    assert json.loads(Path("found/drift.json").read_text())["drift"]["verdict"] == "strong drift"
+    assert "strong drift" in capsys.readouterr().out
+
+
+def test_a_model_without_a_profile_says_so(models: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "bare").mkdir()
+    (here / "bare" / "model").symlink_to(models / "finetuned")
+    Path("in.csv").write_text("text\nthe film\n")
+    assert main(["in.csv", "out.csv", "--model", "bare", "--fail-on-drift"]) == 0
+    assert "without a profile" in capsys.readouterr().out
+    assert json.loads(Path("out.csv.drift.json").read_text())["drift"]["verdict"] == "unknown"
+
+
+# ── what is read ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+CSV = 'number,text\n1,"one, ""quoted""\nline"\n\n2,\n003,電影 \U0001f600\n'
+EXPECTED = [('one, "quoted"\nline', "1"), (None, "2"), ("電影 \U0001f600", "003")]
+
+
+def written(folder: Path, kind: str) -> str:
+    zst = __import__("pyarrow").compress
+    rows = [{"text": text, "number": number} for text, number in EXPECTED]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    path = folder / f"rows.{kind}"
+    match kind:
+        case "parquet":
+            pl.DataFrame(rows).with_columns(pl.col("text").cast(pl.Categorical)).write_parquet(path)
+        case "csv":
+            path.write_bytes(b"\xef\xbb\xbf" + CSV.encode())
+        case "tsv":
+            path.write_text(
+                CSV.replace("number,", "number\t")
+                .replace("\n1,", "\n1\t")
+                .replace("\n2,", "\n2\t")
+                .replace("003,", "003\t")
+            )
+        case "jsonl":
+            path.write_text(lines.replace('"1"', "1") + "\n")
+        case "csv.gz":
+            path.write_bytes(gzip.compress(CSV[:20].encode()) + gzip.compress(CSV[20:].encode()))
+        case "csv.bz2":
+            path.write_bytes(bz2.compress(CSV.encode()))
+        case "csv.zst":
+            path.write_bytes(zst(CSV.encode(), codec="zstd", asbytes=True))
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet", "csv.gz", "csv.bz2", "csv.zst"])
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_every_format_gives_the_same_rows_in_chunks_of_any_size(tmp_path: Path, kind: str, size: int) -> None:
+    assert rows_of(written(tmp_path, kind), keep=("number",), size=size) == EXPECTED
+
+
+def test_a_database_gives_its_rows_and_its_password_to_nobody(
+    models: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with sqlite3.connect("reviews.db") as store:
+        store.execute("CREATE TABLE reviews (number INTEGER, body TEXT)")
+        store.executemany("INSERT INTO reviews VALUES (?, ?)", list(enumerate(TEXTS)))
+    monkeypatch.setenv("REVIEWS_DB", f"sqlite:///{here / 'reviews.db'}")
+    common = ["--text", "body", "--id", "number", "--batch-rows", "5"]
+    assert run(models, "sql:REVIEWS_DB", "a.csv", "--table", "reviews", *common) == 0
+    query = "SELECT body, number FROM reviews ORDER BY number DESC"
+    assert run(models, "sql:REVIEWS_DB", "b.csv", "--query", query, *common) == 0
+    assert pl.read_csv("a.csv").equals(pl.read_csv("b.csv").reverse())
+    monkeypatch.setenv("REVIEWS_DB", "postgresql://reader:hunter2@127.0.0.1:1/db")
+    assert run(models, "sql:REVIEWS_DB", "c.csv", "--table", "reviews") == 1
+    for wrong in (["--query", "DELETE FROM reviews"], ["--table", "reviews; DROP"], []):
+        assert run(models, "sql:REVIEWS_DB", "c.csv", *wrong) == 1
+    told = capsys.readouterr()
+    assert "hunter2" not in told.out + told.err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.csv", b"text\none,two\n", "a.csv:2: 2 fields where the header has 1"),
+        ("a.csv", b'text\n"one\n', "a.csv:2: unexpected end of data"),
+        ("a.csv", b"text\n\xff\n", "is not UTF-8"),
+        ("a.csv", b"", "the file is empty"),
+        ("a.csv", b"body;n\nx;1\n", "say --separator"),
+        ("a.csv", b"body,n\nx,1\n", "has no column 'text'; it has 'body', 'n'"),
+        ("a.csv", b"text,text\nx,1\n", "is there twice"),
+        ("a.csv.gz", gzip.compress(b"text\n" + b"one\n" * 999)[:-12], "cannot be decompressed"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": 5}\n', "a.jsonl:2: 'text' is no text"),
+        ("a.jsonl", b'{"body": "x"}\n', "has no column 'text'; it has 'body'"),
+        ("a.jsonl", b'{"text": "x"}\n[1]\n', "a.jsonl:2: a JSON list"),
+        ("a.jsonl", b"{\n", "a.jsonl:1: not JSON"),
+        ("a.parquet", b"PAR1 no", "not a readable Parquet file"),
+        ("a.txt", b"x", "the name tells no format"),
+        ("b.csv", None, "b.csv is missing"),
+    ],
+)
+def test_a_damaged_input_is_told_with_its_place_and_no_output_is_made(
+    models: Path, here: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes | None, told: str
+) -> None:
+    if content is not None:
+        Path(name).write_bytes(content)
+    assert run(models, name, "out.parquet") == 1
+    assert told in capsys.readouterr().err
+    assert [path.name for path in here.iterdir()] == [name] * (content is not None), "nothing is left lying about"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["in.parquet", "out.xlsx"], "the name tells no format"),
+        (["in.parquet", "in.parquet"], "the same file"),
+        (["in.parquet", "out.csv", "--text", "number"], "is Int64: name that of the texts"),
+        (["in.parquet", "out.csv", "--keep", "bytes"], "holds Binary, which cannot be kept"),
+        (["in.parquet", "out.csv", "--keep", "list"], "cannot be kept in a CSV file"),
+        (["in.parquet", "out.csv", "--text-pair", "text"], "was trained on single texts"),
+        (["in.parquet", "out.csv", "--variant", "int8"], "has no int8"),
+        (["in.parquet", "out.csv", "--threshold", "2"], "from 0 to 1"),
+        (["in.parquet", "out.csv", "--batch-rows", "0"], "from 1 to"),
+        (["in.parquet", "out.csv", "--keep", "label", "--keep", "input_label"], "two columns would be called"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_what_to_do(
+    models: Path, here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    columns = {"text": ["x"], "number": [1], "bytes": [b"x"], "list": [[1]], "label": ["a"], "input_label": ["b"]}
+    pl.DataFrame(columns).write_parquet("in.parquet")
+    assert run(models, *arguments) == 1
+    assert told in capsys.readouterr().err and [path.name for path in here.iterdir()] == ["in.parquet"]
+
+
+def test_a_model_that_is_not_there_is_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("in.csv").write_text("text\nx\n")
+    for model in ("nowhere", "models:/x", "models:/a/b/c"):
+        assert main(["in.csv", "out.csv", "--model", model]) == 1
+        assert f"{model} " in capsys.readouterr().err
+
+
+def test_without_a_name_the_champion_of_params_predicts_and_a_version_by_its_number(
+    models: Path, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import mlflow
+
+    from stages.common.params import load_params
+    from stages.common.tracking.registry import Registration, ensure_registered
+    from stages.common.tracking.runs import create_run, model_digest
+    from stages.common.tracking.store import connect
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.root / 'mlflow.db'}")
+    before = mlflow.get_tracking_uri()
+    for seen in ("data/augmented/train.parquet", "data/clean/validation.parquet"):
+        Path(seen).parent.mkdir(parents=True)
+        pl.DataFrame({"id": ["a"]}).write_parquet(seen)
+    card = project.file("card.md", "# tests\n")
+    project.file("in.csv", "text\n" + "\n".join(TEXTS))
+    assert main(["in.csv", "out.csv"]) == 1
+    assert "models:/tests@champion cannot be fetched" in capsys.readouterr().err
+    client, digest = connect(), model_digest(models / "finetuned")
+    run_id = create_run(client, load_params(), {})
+    ensure_registered(
+        client, Registration("tests", digest, True, None, []), run_id, Package.of_project(models.parent), card
+    )
+    assert main(["in.csv", "out.csv"]) == main(["in.csv", "one.csv", "--model", "models:/tests/1"]) == 0
+    assert run(models, "in.csv", "here.csv") == 0
+    names = ("out.csv", "one.csv", "here.csv")
+    assert len({Path(name).read_bytes() for name in names}) == 1
+    assert len({Path(f"{name}.drift.json").read_bytes() for name in names}) == 1
+    mlflow.set_tracking_uri(before)
+
+
+# ── parts ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+CELL = st.one_of(st.none(), st.text(st.characters(exclude_categories=("Cs",)), max_size=5))
+
+
+@given(st.lists(CELL, min_size=1, max_size=5), st.lists(CELL, min_size=1, max_size=5))
+@settings(max_examples=60)
+def test_chunks_have_one_digest_if_and_only_if_they_are_the_same(one: list[Any], other: list[Any]) -> None:
+    frames = [pl.DataFrame({"text": rows}, schema={"text": pl.String}) for rows in (one, other)]
+    digests = [digest_of(frame) for frame in frames]
+    assert (digests[0] == digests[1]) == (one == other)
+    assert digest_of(frames[0].vstack(frames[1])[: len(one)]) == digests[0], "however it lies in memory"
+
+
+def test_values_of_every_kind_are_kept_as_they_are(models: Path, here: Path) -> None:
+    from datetime import UTC, date, datetime, time, timedelta
+
+    values = {
+        "moment": [datetime(2026, 1, 2, tzinfo=UTC)] * 3,
+        "day": [date(2026, 1, 2)] * 3,
+        "clock": [time(12)] * 3,
+        "span": [timedelta(1)] * 3,
+        "money": [Decimal("1.50")] * 3,
+        "nested": [{"a": [1, None]}] * 3,
+        "flag": [True, None, False],
+    }
+    frame = pl.DataFrame({"text": ["x", "y", "z"], **values})
+    frame.write_parquet("in.parquet")
+    assert run(models, "in.parquet", "out.parquet", "--keep-all", "--batch-rows", "2") == 0
+    assert pl.read_parquet("out.parquet").select(frame.columns).equals(frame)
+
+
+def test_finished_parts_are_taken_again_and_others_are_not(
+    models: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[int] = []
+    plain = Classifier.probabilities
+
+    def counted(self: Classifier, texts: list[str], *rest: Any) -> Any:
+        if len(asked) == 2 and stop:
+            raise KeyboardInterrupt
+        asked.append(len(texts))
+        return plain(self, texts, *rest)
+
+    monkeypatch.setattr(Classifier, "probabilities", counted)
+    Path("in.csv").write_text("text\n" + "\n".join(TEXTS))
+    command = ["in.csv", "out.csv", "--batch-rows", "10"]
+    stop = False
+    assert run(models, *command) == 0 and asked == [10, 10, 4]
+    whole = Path("out.csv").read_bytes()
+
+    def interrupted() -> None:
+        nonlocal stop
+        stop = True
+        asked.clear()
+        assert run(models, *command) == 130 and asked == [10, 10]
+        stop = False
+        asked.clear()
+        capsys.readouterr()
+
+    interrupted()
+    assert Path("out.csv").read_bytes() == whole, "an output of before stays until there is a new one"
+    assert run(models, *command) == 0 and asked == [4]
+    assert Path("out.csv").read_bytes() == whole and "going on after row 20" in capsys.readouterr().out
+    interrupted()
+    assert run(models, *command, "--threshold", "0.5") == 0 and asked == [10, 10, 4]
+    assert "threshold: not what it was last time" in capsys.readouterr().out
+    interrupted()
+    Path("in.csv").write_text("text\n" + "\n".join([*TEXTS[:12], "another", *TEXTS[13:]]))
+    assert run(models, *command) == 0 and asked == [10, 4]
+    assert "not what it was last time from row 11 on" in capsys.readouterr().out
+    interrupted()
+    Path("out.csv.parts/00000001.parquet").write_bytes(b"PAR1 spoilt by a power cut")
+    assert run(models, *command) == 0 and asked == [10, 4]
+
+
+def test_only_one_at_a_time_writes_an_output(models: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("in.csv").write_text("text\nx\n")
+    with parts_of(Path("out.csv")):
+        assert run(models, "in.csv", "out.csv") == 1
+        assert "another process is writing out.csv" in capsys.readouterr().err
+        assert run(models, "in.csv", "other.csv") == 0
+
+
+# ── how programs end ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_program_ends_with_a_status_and_leaves_the_signals_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
+    def raised(error: BaseException) -> Any:
+        raise error
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert exit_status(lambda: None, "") == 0 and exit_status(lambda: 3, "") == 3
+    assert exit_status(lambda: raised(AttuneError("wrong\x1b[31m", "do this")), "") == 1
+    assert capsys.readouterr().err == "wrong⟨U+001B⟩[31m\n  → do this\n"
+    assert exit_status(lambda: raised(KeyboardInterrupt()), "it goes on") == 130
+    assert "it goes on" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        exit_status(lambda: signal.raise_signal(signal.SIGTERM), "")
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.fixture(autouse=True)
+def _one(one_thread: None) -> Iterator[None]:
+    yield

@@ -1,0 +1,176 @@
+"""What a model's training data looked like, and whether new rows differ from it by more than chance."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flows.prediction.drift import DRAWS, by_chance, drift_report, psi
+from stages.common.profile import added, answer_counts, profile_of, text_counts
+from stages.common.serving.decision import Decision
+
+LABELS = ["bad", "good"]
+DECISION = Decision(LABELS, thresholds={"good": 0.7})
+WORDS = [f"word{number}" for number in range(400)]
+
+
+def texts(count: int, seed: int, words: list[str] = WORDS, longest: int = 20) -> list[str]:
+    """Texts whose words are as unequally frequent as those of a language (Zipf)."""
+    draw = np.random.default_rng(seed)
+    shares = 1 / np.arange(1, len(words) + 1)
+    lengths = draw.integers(3, longest + 1, count)
+    drawn = iter(draw.choice(words, lengths.sum(), p=shares / shares.sum()).tolist())
+    return [" ".join(next(drawn) for _ in range(length)) for length in lengths]
+
+
+def table(rows: list[str | None], pairs: list[str] | None = None, groups: list[str] | None = None) -> pl.DataFrame:
+    columns = {
+        "id": [f"{number:06d}" for number in range(len(rows))],
+        "text": rows,
+        "text_pair": pairs or [None] * len(rows),
+        "label": [LABELS[number % 2] for number in range(len(rows))],
+        "group": groups or [None] * len(rows),
+    }
+    return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+
+
+def probabilities(count: int, seed: int, sure: float = 4.0) -> np.ndarray:
+    first = np.random.default_rng(seed).beta(sure, 1, count)
+    first = np.where(np.random.default_rng(seed + 1).random(count) < 0.5, first, 1 - first)
+    return np.column_stack([first, 1 - first])
+
+
+@pytest.fixture(scope="module")
+def profile() -> dict:
+    return profile_of(table(texts(1500, 0)), probabilities(400, 0), DECISION)
+
+
+def verdicts(profile: dict, rows: list[str | None], answers: np.ndarray) -> dict[str, str]:
+    counts = text_counts(profile, table(rows)) | answer_counts(profile, answers, DECISION.abstains(answers))
+    report = drift_report(profile, counts, {})
+    return {"whole": report["verdict"], **{one["measure"]: one["verdict"] for one in report["measures"]}}
+
+
+def test_a_profile_is_the_same_in_any_order_of_the_rows_small_and_plain_json(profile: dict) -> None:
+    rows, answers = table(texts(1500, 0)), probabilities(400, 0)
+    mixed = profile_of(rows.sample(fraction=1, shuffle=True, seed=3), answers[::-1], DECISION)
+    text = json.dumps(profile, allow_nan=False)
+    assert json.dumps(mixed) == text
+    assert len(text) < 100_000
+
+
+def test_a_profile_of_many_different_words_stays_small() -> None:
+    rows = table([f"one{number} two{number} three{number} four{number}" for number in range(20_000)])
+    made = profile_of(rows, probabilities(100, 0), DECISION)
+    assert len(json.dumps(made)) < 100_000
+    new = text_counts(made, table(["one7 two8 three9 four10 never1 never2 never3 never4"] * 3))["new words"]
+    told = text_counts(made, rows)["new words"]
+    assert told[1] == 0 and told[0] == pytest.approx(80_000 / made["measures"]["new words"]["one_in"], rel=0.1)
+    assert sum(new) < 24, "of so many words a sample is looked up"
+
+
+def test_the_counts_of_two_parts_add_up_to_those_of_both(profile: dict) -> None:
+    rows = table([*texts(100, 5), None, "neuland 电影"])
+    parts = [text_counts(profile, rows[:40]), text_counts(profile, rows[40:])]
+    assert added(parts) == text_counts(profile, rows)
+    assert added(parts)["text"] == [101, 1]
+
+
+def test_how_often_a_new_text_brings_a_new_word_is_foretold() -> None:
+    words = [f"word{number}" for number in range(5000)]
+    measure = profile_of(table(texts(800, 0, words)), probabilities(50, 0), DECISION)["measures"]["new words"]
+    foretold = measure["counts"][1] / sum(measure["counts"])
+    made = profile_of(table(texts(800, 0, words)), probabilities(50, 0), DECISION)
+    found = text_counts(made, table(texts(2000, 1, words)))["new words"]
+    assert foretold == pytest.approx(found[1] / sum(found), rel=0.15)
+    assert 0.01 < foretold < 0.2
+
+
+def test_rows_of_one_group_count_for_less_than_independent_ones() -> None:
+    themes = [texts(1, seed, WORDS[seed % 40 :: 40] * 2, 20)[0] for seed in range(600)]
+    alone = profile_of(table(themes), probabilities(50, 0), DECISION)
+    grouped = profile_of(table(themes, groups=[str(seed % 40) for seed in range(600)]), probabilities(50, 0), DECISION)
+    designs = [one["measures"]["words"]["design"] for one in (alone, grouped)]
+    assert designs[1] > 1.5 * designs[0] >= 1.5
+
+
+def test_a_few_groups_of_rows_do_not_cry_wolf_either() -> None:
+    """Each group of ten rows has words of its own more often than others, as reviews of one film do."""
+
+    def grouped(first: int, last: int) -> list[str]:
+        return [
+            text
+            for seed in range(first, last)
+            for text in texts(10, seed, list(np.random.default_rng(seed).permutation(WORDS[:150])))
+        ]
+
+    rows = grouped(0, 100)
+    made = profile_of(table(rows, groups=[str(at // 10) for at in range(len(rows))]), probabilities(50, 0), DECISION)
+    found = [verdicts(made, grouped(seed, seed + 5), probabilities(50, seed)) for seed in range(200, 240, 5)]
+    assert sum(one["commonest words"] != "no sign of drift" for one in found) <= 1
+
+
+@pytest.mark.parametrize("count", [1, 20, 1000])
+def test_rows_like_those_of_training_hardly_ever_cry_wolf(profile: dict, count: int) -> None:
+    alarms = 0
+    for seed in range(10, 20):
+        alarms += verdicts(profile, texts(count, seed), probabilities(count, seed))["whole"] != "no sign of drift"
+    assert alarms <= 1
+
+
+def test_other_texts_other_lengths_and_other_answers_are_each_told_by_their_measure(profile: dict) -> None:
+    rows, answers = texts(200, 7), probabilities(200, 7)
+    other = texts(200, 7, [f"other{number}" for number in range(300)])
+    found = verdicts(profile, other, answers)
+    assert found["commonest words"] == found["words never seen in training"] == "strong drift"
+    assert found["predicted labels"] == "no sign of drift"
+    assert verdicts(profile, [text[:20] for text in rows], answers)["lengths of the texts"] == "strong drift"
+    assert verdicts(profile, [*rows[:150], *[None] * 50], answers)["rows without a text"] == "strong drift"
+    skewed = answers[answers[:, 0] > 0.5].repeat(2, axis=0)
+    assert verdicts(profile, rows, skewed)["predicted labels"] == "strong drift"
+    unsure = np.tile([0.52, 0.48], (200, 1))
+    assert verdicts(profile, rows, unsure)["confidence"] == "strong drift"
+    shy = np.column_stack([np.full(200, 0.4), np.full(200, 0.6)])
+    assert verdicts(profile, rows, shy)["abstentions"] == "strong drift"
+
+
+def test_a_language_without_spaces_is_counted_by_its_characters() -> None:
+    made = profile_of(table(["这部电影很好看", "音乐也不错"] * 50), probabilities(50, 0), DECISION)
+    assert made["unit"] == "characters"
+    assert "电" in made["measures"]["words"]["words"]
+    assert text_counts(made, table(["电影院"]))["new words"] == [2, 1]
+
+
+def test_the_second_texts_of_pairs_count(profile: dict) -> None:
+    made = profile_of(table(["one two"] * 20, pairs=["three four"] * 20), probabilities(50, 0), DECISION)
+    assert made["pairs"] and not profile["pairs"]
+    assert set(made["measures"]["words"]["words"]) == {"one", "two", "three", "four"}
+
+
+def test_what_chance_does_is_what_the_theory_says_of_it() -> None:
+    """Without drift the PSI is (1/n + 1/m) times a chi-square of bins - 1 degrees of freedom (Yurdakul 2018)."""
+    mean, limit = by_chance(np.full(10, 500.0), 1000, 0.01)
+    assert mean == pytest.approx(9 * (1 / 5000 + 1 / 1000), rel=0.05)
+    assert limit == pytest.approx(21.67 * (1 / 5000 + 1 / 1000), rel=0.1)
+    assert DRAWS >= 1000
+
+
+@given(st.lists(st.integers(0, 50), min_size=2, max_size=6), st.data())
+@settings(max_examples=50)
+def test_the_psi_is_at_least_0_and_0_for_equal_counts(old: list[int], data: st.DataObject) -> None:
+    new = data.draw(st.lists(st.integers(0, 50), min_size=len(old), max_size=len(old)))
+    assert psi(np.array(old), np.array(old)) == 0
+    assert psi(np.array(old), np.array(new)) >= 0
+
+
+def test_a_model_that_is_always_as_sure_and_an_input_without_a_row_are_no_trouble() -> None:
+    same = np.tile([0.9, 0.1], (30, 1))
+    made = profile_of(table(texts(50, 0)), same, Decision(LABELS))
+    assert answer_counts(made, same, np.zeros(30, bool))["confidence"] == [0, 30]
+    empty = text_counts(made, table([])) | answer_counts(made, np.zeros((0, 2)), np.zeros(0, bool))
+    report = drift_report(made, empty, {})
+    assert report["verdict"] == "no sign of drift" and not report["measures"]
+    assert set(report["not_compared"].values()) == {"there is nothing to count"}

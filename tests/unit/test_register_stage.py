@@ -1,0 +1,356 @@
+"""The stage that registers: a better, an equal and a worse model beside the champion, with real weights and MLflow."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from mlflow import MlflowClient
+from small_project import ROOT, Project
+from small_training import FILLER, TELLING, make_base
+from transformers import AutoTokenizer
+
+from stages.common.graph import read_graph
+from stages.common.params import load_params
+from stages.common.serving.decision import Decision
+from stages.common.stage import Run, write_json
+from stages.common.tracking import promotion, publish, store
+from stages.common.tracking.champions import CHALLENGER, CHAMPION
+from stages.common.tracking.promotion import roll_back, standing
+from stages.common.tracking.runs import MODEL_TAG, model_digest
+from stages.register.__main__ import _latency, _register
+from stages.register.gates import Verdict
+from stages.tasks.loading import load_classifier
+from stages.tasks.text_classification import build_model, probabilities
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+LABELS = ["bad", "good"]
+ROWS = 200
+NAME = "tests"
+
+
+@dataclass
+class Home:
+    """Models, test rows, and a registry for each of two of the models in which it is the champion."""
+
+    models: dict[str, Path]
+    test: pl.DataFrame
+    stores: dict[str, Path]
+
+
+def build(folder: Path) -> dict[str, Path]:
+    """Three models: one, a twin with other weights and the same answers, and one that answers otherwise."""
+    base = make_base(folder / "base")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.model_max_length = 24
+    texts = [" ".join([word, *FILLER[:at]]) for words in TELLING.values() for word in words for at in range(5)]
+    tokens = tokenizer(texts, return_tensors="pt", padding=True)
+    models = {}
+    for name, seed, scale in (("good", 1, 1.0), ("twin", 1, 1.25), ("poor", 2, 1.0)):
+        network = build_model(base, LABELS, None, seed).eval()
+        with torch.no_grad():
+            network.classifier.weight.mul_(3000)
+            network.classifier.bias.sub_(network(**tokens).logits.mean(0))  # both labels come up
+            network.classifier.weight.mul_(scale)
+            network.classifier.bias.mul_(scale)
+        network.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+        models[name] = folder / name
+    return models
+
+
+def answers(model: Path, rows: pl.DataFrame) -> list[str]:
+    names = load_classifier(model).config.id2label
+    return [names[at] for at in probabilities(model, rows, 64).argmax(axis=1)]
+
+
+def made_up_rows(model: Path) -> pl.DataFrame:
+    """Rows of which the model gets four of five right."""
+    generator = np.random.default_rng(3)
+    words = [word for some in TELLING.values() for word in some]
+    texts = [" ".join(generator.choice([*FILLER, *words], generator.integers(2, 9))) for _ in range(ROWS)]
+    empty = pl.lit(None, dtype=pl.String)
+    rows = pl.DataFrame({"id": [f"row{at}" for at in range(ROWS)], "text": texts}).with_columns(
+        pl.lit(None, dtype=pl.Int16).alias("fold"),
+        *(empty.alias(name) for name in ("text_pair", "group", "timestamp", "extra")),
+        source=pl.lit("s"),
+    )
+    right = answers(model, rows)
+    other = {"bad": "good", "good": "bad"}
+    return rows.with_columns(label=pl.Series([other[one] if at % 5 == 0 else one for at, one in enumerate(right)]))
+
+
+def lay_out(root: Path, model: Path, test: pl.DataFrame) -> None:
+    """Put everything that the stage reads into a project's folder."""
+    for folder in ("data/raw", "data/clean", "data/augmented", "models/exported", "reports/plots"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(root / "models/finetuned", ignore_errors=True)
+    shutil.copytree(model, root / "models/finetuned")
+    Decision(LABELS, 1.5).write(root / "models/serving")
+    test.write_parquet(root / "data/clean/test.parquet")
+    seen = test.head(1).with_columns(id=pl.lit("trained"), parent=pl.col("group"), method=pl.col("group"))
+    seen.write_parquet(root / "data/augmented/train.parquet")
+    seen.write_parquet(root / "data/clean/validation.parquet")
+    predicted = test.select("id", "label", prediction=pl.Series(answers(model, test)))
+    predicted.sample(fraction=1.0, shuffle=True, seed=2).write_parquet(root / "data/predictions.parquet")
+    accuracy = predicted.select((pl.col("label") == pl.col("prediction")).mean()).item()
+    scores = {f"{name}{end}": accuracy for name in ("accuracy", "macro_f1") for end in ("", "_low", "_high")}
+    one = {"precision": 0.8, "recall": 0.8, "f1": 0.8, "support": 10}
+    per_class = dict.fromkeys(LABELS, one)
+    write_json({"rows": ROWS, **scores, "per_class": per_class, "baselines": {}}, root / "reports/metrics.json")
+    write_json({"rows_read": ROWS, "sources": []}, root / "data/raw/manifest.json")
+    split = {"rows": ROWS, "groups": 0, "labels": dict.fromkeys(LABELS, 100)}
+    splits = dict.fromkeys(("train", "validation", "test"), split)
+    write_json({"rows_in": ROWS, "rows_kept": ROWS, "splits": splits}, root / "reports/clean.json")
+    write_json({}, root / "reports/export.json")
+    (root / "reports/plots/slices.csv").write_text("slice,rows,accuracy,macro_f1\n")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    root = tmp_path_factory.mktemp("home")
+    models = build(root)
+    test = made_up_rows(models["good"])
+    stores = {}
+    empty = root / "empty.db"
+    MlflowClient(f"sqlite:///{empty}").search_registered_models()
+    for name in ("good", "poor"):
+        project = Project(root / f"project of {name}")
+        project.file("dvc.yaml", (ROOT / "dvc.yaml").read_bytes())
+        project.file("mlflow.db", empty.read_bytes())
+        project.params()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(project.root)
+            patch.setenv("MLFLOW_TRACKING_URI", "")
+            lay_out(project.root, models[name], test)
+            assert registered() == []
+        stores[name] = project.root / "mlflow.db"
+    return Home(models, test, stores)
+
+
+def registered(own: list[Verdict] | None = None) -> list[str]:
+    """Run the stage's heart in the working folder; return the names of failed gates."""
+    params = load_params()
+    staging = Path("staging")
+    shutil.rmtree(staging, ignore_errors=True)
+    run: Run[Any] = Run(read_graph()["register"], params.register_, params, staging)
+    failed = _register(run, own or [], LABELS, lambda _: run.output("reports/model_card.md").write_text("# card\n"))
+    for path in ("reports/registration.json", "reports/model_card.md"):
+        shutil.copyfile(staging / path, path)
+    return failed
+
+
+@pytest.fixture
+def beside(home: Home, project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[..., MlflowClient]:
+    """Return a function that puts a model into the project, beside a champion of the registry."""
+
+    def put(champion: str, model: str, **gate: Any) -> MlflowClient:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+        gates = {"champion": {"metric": "accuracy", **gate}}
+        bootstrap = {"bootstrap": {"resamples": 200}}
+        project.params(register={"model_name": NAME, "gates": gates}, evaluate=bootstrap)
+        shutil.copyfile(home.stores[champion], project.root / "mlflow.db")
+        lay_out(project.root, home.models[model], home.test)
+        return store.connect()
+
+    return put
+
+
+def aliases(client: MlflowClient) -> dict[str, str]:
+    """The models that have an alias, by the first letters of their digest."""
+    found = client.get_registered_model(NAME).aliases
+    return {alias: client.get_model_version(NAME, str(at)).tags[MODEL_TAG] for alias, at in found.items()}
+
+
+def report(root: Path = Path()) -> dict[str, Any]:
+    return json.loads((root / "reports/registration.json").read_text())
+
+
+def agree(client: MlflowClient) -> None:
+    """Report, verdicts and alias say the same."""
+    said = report()
+    assert said["promoted"] == all(gate["passed"] for gate in said["gates"])
+    assert aliases(client)[said["alias"]] == said["model"]
+
+
+# ── better, equal and worse ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("champion", "model", "significant", "promoted"),
+    [
+        ("poor", "good", False, True),
+        ("poor", "good", True, True),
+        ("good", "twin", False, True),  # an equal one may take over
+        ("good", "twin", True, False),  # unless it has to be better beyond doubt
+        ("good", "poor", False, False),
+        ("good", "poor", True, False),
+    ],
+)
+def test_a_model_becomes_champion_if_it_is_good_enough_beside_the_one_in_use(
+    home: Home, beside: Callable[..., MlflowClient], champion: str, model: str, significant: bool, promoted: bool
+) -> None:
+    client = beside(champion, model, significant=significant)
+    assert registered() == ([] if promoted else ["champion"])
+    agree(client)
+    ours, theirs = (model_digest(home.models[name]) for name in (model, champion))
+    assert aliases(client) == ({CHAMPION: ours} if promoted else {CHAMPION: theirs, CHALLENGER: ours})
+    (gate,) = report()["gates"]
+    assert "McNemar's p" in gate["reason"]
+    assert f"on the {ROWS} test rows" in gate["reason"]
+
+
+def test_registering_again_changes_nothing(beside: Callable[..., MlflowClient]) -> None:
+    client = beside("poor", "good")
+    registered()
+    first, versions = report(), len(client.search_model_versions(f"name = '{NAME}'"))
+    for _ in range(2):
+        assert registered() == []
+        assert report() == first
+        registration = publish.Registration.read(Path("reports/registration.json"))
+        assert publish.ensure_registered(
+            client, registration, "", publish.Package.of_project(), Path("reports/model_card.md")
+        ) == (versions, CHAMPION)
+    assert len(client.search_model_versions(f"name = '{NAME}'")) == versions == 2
+    assert [entry.version for entry in standing(client, NAME).entries] == [1, 2]
+
+
+def test_a_champion_that_fails_a_gate_now_is_said_to_be_in_use_all_the_same(
+    home: Home, beside: Callable[..., MlflowClient], capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = beside("good", "good")
+    assert registered([Verdict("minimum accuracy", 0.8, 0.9, False, "…")]) == ["minimum accuracy"]
+    assert (report()["promoted"], report()["alias"]) == (False, CHAMPION)
+    assert aliases(client) == {CHAMPION: model_digest(home.models["good"])}
+    assert "make rollback" in capsys.readouterr().out
+
+
+def test_a_model_that_was_rolled_back_does_not_come_back_by_itself(
+    home: Home, beside: Callable[..., MlflowClient]
+) -> None:
+    client = beside("poor", "good")
+    assert registered() == []
+    roll_back(client, NAME, reason="it swears")
+    assert registered() == ["not rolled back"]
+    agree(client)
+    reason = report()["gates"][0]["reason"]
+    assert "it swears" in reason
+    assert "python -m flows.champion --forgive 2" in reason
+    assert aliases(client)[CHAMPION] == model_digest(home.models["poor"])
+    promotion.forgive(client, NAME, 2)
+    assert registered() == []
+    agree(client)
+
+
+@pytest.mark.parametrize(("limit", "passed"), [(60_000.0, True), (0.000001, False)])
+def test_the_latency_is_measured_told_and_kept_out_of_the_report(
+    home: Home, project: Project, capsys: pytest.CaptureFixture[str], limit: float, passed: bool
+) -> None:
+    lay_out(project.root, home.models["good"], home.test)
+    params = load_params()
+    verdict = _latency(Run(read_graph()["register"], params.register_, params, Path("staging")), limit)
+    assert (verdict.passed, verdict.value, verdict.limit) == (passed, None, limit)
+    assert "ms (torch, 95th percentile)" in capsys.readouterr().out
+
+
+# ── at once, and away ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_model_that_was_overtaken_is_judged_beside_the_new_champion(
+    beside: Callable[..., MlflowClient], monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Its rival is as good as it is, and each time promoted just before it."""
+    client = beside("poor", "twin", significant=True)
+    publish_live, rivals = publish.publish_live, []
+
+    def late(*arguments: Any) -> Any:
+        if len(rivals) < times:
+            source = client.get_model_version(NAME, "1")
+            tags = {MODEL_TAG: f"rival {len(rivals)}"}
+            rivals.append(client.create_model_version(NAME, source.source, run_id=source.run_id, tags=tags).version)
+            promotion.promote(client, NAME, int(rivals[-1]), standing(client, NAME))
+        return publish_live(*arguments)
+
+    monkeypatch.setattr(publish, "publish_live", late)
+    failed = registered()
+    agree(client)
+    entries = [entry.version for entry in standing(client, NAME).entries]
+    if times == 1:  # the rival has the champion's weights, and so is beaten as well
+        assert failed == []
+        assert entries[:2] == [1, int(rivals[0])] and len(entries) == 3
+    else:
+        assert failed == ["promotion"]
+        assert "make register" in report()["gates"][-1]["reason"]
+        assert entries == [1, *map(int, rivals)]
+        assert len(rivals) == 4
+
+
+def test_while_the_registry_is_away_nothing_is_promoted_and_nothing_lost(
+    home: Home, beside: Callable[..., MlflowClient], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = beside("poor", "good")
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        assert registered() == ["champion"]
+    assert "make publish" in capsys.readouterr().err
+    assert report()["promoted"] is False
+    assert aliases(client) == {CHAMPION: model_digest(home.models["poor"])}
+    store.connect()
+    assert registered() == []
+    agree(client)
+
+
+def test_a_registry_that_breaks_while_it_promotes_leaves_no_promise_behind(
+    home: Home, beside: Callable[..., MlflowClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = beside("poor", "good")
+
+    def broken(*_: object, **__: object) -> None:
+        raise ConnectionError("the line is dead")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_model_version", broken)
+        assert registered() == ["promotion"]
+    assert (report()["promoted"], report()["alias"]) == (False, CHALLENGER)
+    assert aliases(client) == {CHAMPION: model_digest(home.models["poor"])}
+    assert registered() == []
+    agree(client)
+
+
+def test_of_two_checkouts_that_register_at_once_one_becomes_champion_and_both_report_it(
+    home: Home, tmp_path: Path, project: Project
+) -> None:
+    """As good as each other, and better than the champion: the second has to be better beyond doubt, and is not."""
+    shutil.copyfile(home.stores["poor"], tmp_path / "shared.db")
+    uri = f"sqlite:///{tmp_path / 'shared.db'}"
+    running, checkouts = [], {}
+    for name in ("good", "twin"):
+        made = checkouts[name] = Project(tmp_path / name)
+        made.file("dvc.yaml", (ROOT / "dvc.yaml").read_bytes())
+        gates = {"champion": {"metric": "accuracy", "significant": True}}
+        made.params(register={"model_name": NAME, "gates": gates}, evaluate={"bootstrap": {"resamples": 200}})
+        lay_out(made.root, home.models[name], home.test)
+        environment = {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": uri, "OMP_NUM_THREADS": "1", "HOME": "/nowhere"}
+        command = [sys.executable, "-m", "stages.register"]
+        running.append(
+            subprocess.Popen(
+                command, cwd=made.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+        )
+    said = [process.communicate(timeout=120)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    client = MlflowClient(uri)
+    reports = {name: report(made.root) for name, made in checkouts.items()}
+    assert sorted(one["alias"] for one in reports.values()) == [CHALLENGER, CHAMPION], said
+    assert {one["alias"]: one["model"] for one in reports.values()}.items() >= aliases(client).items()
+    assert len(standing(client, NAME).entries) == 2
+    assert len(client.search_model_versions(f"name = '{NAME}'")) == 3
