@@ -4,22 +4,30 @@ Polars' own batches (`collect_batches`) were tried: they read ahead of a slow co
 five times the memory, and short rows of a CSV file are filled up in silence. A model is slower than any reader here.
 """
 
-import csv
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 import polars as pl
 
 from flows.prediction.source import Source, Wanted, check_columns, filled
+from stages.common.delimited import full_rows
 from stages.common.errors import AttuneError
 from stages.common.shown import shown
 
 
 def told(origin: str, chunks: Iterator[Any]) -> Iterator[Any]:
     """Pass on what comes, and damage as something that a person can mend."""
-    try:
+    with damage_told(origin):
         yield from chunks
+
+
+@contextmanager
+def damage_told(origin: str) -> Iterator[None]:
+    """Tell of bytes that cannot be read as an AttuneError."""
+    try:
+        yield
     except UnicodeDecodeError as error:
         raise AttuneError(
             f"{origin}: byte 0x{error.object[error.start]:02x} is not UTF-8", "save the file as UTF-8"
@@ -30,46 +38,17 @@ def told(origin: str, chunks: Iterator[Any]) -> Iterator[Any]:
         raise AttuneError(f"{origin}: cannot be decompressed ({error})", "copy or download the file again") from None
 
 
-def header_of(reader: Any, origin: str, separator: str) -> Iterator[list[str]]:
-    """Yield the names of the columns, which the first line of a file holds."""
-    header = [name.strip() for name in next((row for row in reader if row), [])]
-    if not header:
-        raise AttuneError(f"{origin}: the file is empty", "the first line names the columns")
-    other = next((mark for mark in ";\t|," if mark in header[0]), None) if len(header) == 1 else None
-    if other:
-        raise AttuneError(
-            f"{origin}: the only column is {header[0]!r}", f"if its columns are parted by {other!r}, say --separator"
-        )
-    if twice := [name for name in header if header.count(name) > 1]:
-        raise AttuneError(f"{origin}: the column {twice[0]!r} is there twice", "rename one of them")
-    yield header
-
-
 def separated_rows(reader: Any, source: Source, wanted: Wanted) -> Iterator[pl.DataFrame]:
-    """Read with the csv module in strict mode, which knows the line of every fault."""
-    csv.field_size_limit(1 << 30)
+    """Read what is left of a file with separators, `wanted.size` rows at a time."""
     header = source.columns or []
     names = wanted.names(source)
     places = [header.index(name) for name in names]
     rows: list[list[str | None]] = []
-    try:
-        for row in reader:
-            if not row:
-                continue  # a blank line is no row
-            if len(row) != len(header):
-                raise AttuneError(
-                    f"{source.origin}:{reader.line_num}: {len(row)} fields where the header has {len(header)}",
-                    "quote fields that hold the separator, or say --separator",
-                )
-            rows.append([row[place] or None for place in places])
-            if len(rows) == wanted.size:
-                yield _texts(rows, names)
-                rows.clear()
-    except csv.Error as error:
-        raise AttuneError(
-            f"{source.origin}:{reader.line_num}: {error}",
-            "check the quotes there: each field that opens one must close it",
-        ) from None
+    for row in full_rows(reader, header, source.origin, "say --separator"):
+        rows.append([row[place] or None for place in places])
+        if len(rows) == wanted.size:
+            yield _texts(rows, names)
+            rows.clear()
     yield _texts(rows, names)
 
 

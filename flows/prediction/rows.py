@@ -10,9 +10,10 @@ from typing import Any
 
 import polars as pl
 
-from flows.prediction.formats import header_of, jsonl_rows, parquet_source, separated_rows, told
+from flows.prediction.formats import damage_told, jsonl_rows, parquet_source, separated_rows, told
 from flows.prediction.source import Source, Wanted, filled
 from stages.common.databases import select
+from stages.common.delimited import header_of
 from stages.common.errors import AttuneError
 
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
@@ -58,7 +59,8 @@ def open_source(given: str, wanted: Wanted) -> Iterator[Source]:
             else:
                 separator = "\t" if kind == "tsv" else wanted.separator
                 reader = csv.reader(text, delimiter=separator, strict=True)
-                source.columns = next(told(given, header_of(reader, given, separator)))
+                with damage_told(given):
+                    source.columns = header_of(reader, given, lambda _: "say --separator")
                 source.chunks = told(given, separated_rows(reader, source, wanted))
             yield source
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from stages.common.delimited import full_rows, header_of
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
 from stages.common.shown import shown
@@ -100,40 +101,15 @@ def _decode(data: bytes, source: Reading) -> str:
 
 def _separated(text: str, separator: str, source: Reading) -> pl.DataFrame:
     """Read with the csv module in strict mode, which knows the line of every fault (polars pads short rows)."""
-    csv.field_size_limit(1 << 30)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    header = header_of(reader, source.origin, lambda mark: f"add this under the source: separator: {json.dumps(mark)}")
     rows: list[list[str | None]] = []
     packed: list[pl.DataFrame] = []  # polars holds a text in a third of the memory that Python needs
-    try:
-        header = [name.strip() for name in next(row for row in reader if row)]
-        other = next((mark for mark in ";\t|," if mark in header[0]), None) if len(header) == 1 else None
-        if other:
-            raise AttuneError(
-                f"{source.origin}: the only column is {header[0]!r}",
-                f"if its columns are parted by {other!r}, add this under the source: separator: {json.dumps(other)}",
-            )
-        for name in header:
-            if header.count(name) > 1:
-                raise AttuneError(
-                    f"{source.origin}:{reader.line_num}: the column {name!r} is there twice", "rename one of them"
-                )
-        for row in reader:
-            if not row:
-                continue  # a blank line is no row
-            if len(row) != len(header):
-                raise AttuneError(
-                    f"{source.origin}:{reader.line_num}: {len(row)} fields where the header has {len(header)}",
-                    "quote fields that hold the separator, or set separator to the one the file uses",
-                )
-            rows.append([field or None for field in row])
-            if len(rows) == ROWS_AT_A_TIME:
-                packed.append(pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row"))
-                rows = []
-    except csv.Error as error:
-        raise AttuneError(
-            f"{source.origin}:{reader.line_num}: {error}",
-            "check the quotes there: each field that opens one must close it",
-        ) from None
+    for row in full_rows(reader, header, source.origin, "set separator to the one the file uses"):
+        rows.append([field or None for field in row])
+        if len(rows) == ROWS_AT_A_TIME:
+            packed.append(pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row"))
+            rows = []
     packed.append(pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row"))
     return pl.concat(packed)
 

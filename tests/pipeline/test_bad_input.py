@@ -22,7 +22,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Project:
 
     # the recipe as it is, real MiniLM and all; only the file is another
     project.params(lambda params: params["ingest"]["sources"][0].update(path="data/inbox/rows.csv"))
-    assert len(project.stages_run(project.repro())) == 7
+    assert len(project.stages_run(project.repro())) == 8
     return project
 
 

@@ -30,7 +30,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Projec
 
     project.params(few_rows)
     done = project.repro()
-    assert project.stages_run(done) == ["ingest", "clean", "augment", "tokenize", "finetune", "evaluate", "register"]
+    first = ["ingest", "clean", "augment", "tokenize"]
+    assert project.stages_run(done) == [*first, "finetune", "export", "evaluate", "register"]
     return project
 
 
@@ -92,7 +93,7 @@ def test_changing_tracking_runs_nothing(trained: Project) -> None:
 def test_the_same_inputs_give_the_same_bytes(trained: Project) -> None:
     before = (trained.root / "dvc.lock").read_bytes()
     reports = {path: path.read_bytes() for path in (trained.root / "reports").rglob("*") if path.is_file()}
-    assert len(trained.stages_run(trained.repro("--force"))) == 7
+    assert len(trained.stages_run(trained.repro("--force"))) == 8
     assert (trained.root / "dvc.lock").read_bytes() == before
     assert {path: path.read_bytes() for path in reports} == reports
     # and trained once more, it is still the same model: one run, one version
@@ -113,7 +114,15 @@ def test_dvc_shows_metrics_plots_params_and_graph(trained: Project) -> None:
     assert "finetune.learning_rate" in changed and "5e-05" in changed
     trained.run("dvc", "plots", "show")
     page = (trained.root / "dvc_plots" / "index.html").read_text()
-    for plot in ("training loss", "learning rate", "validation score", "confusion", "ROC", "accuracy by slice"):
+    for plot in (
+        "training loss",
+        "learning rate",
+        "validation score",
+        "confusion",
+        "ROC",
+        "reliability",
+        "accuracy by slice",
+    ):
         assert plot in page
 
 
@@ -137,7 +146,7 @@ def test_another_learning_rate_is_a_second_run_beside_the_first(trained: Project
     shutil.copytree(trained.root, copy.root, symlinks=True)
     copy.params(lambda params: params["finetune"].update(learning_rate=5e-5))
     done = copy.repro(MLFLOW_TRACKING_URI=f"sqlite:///{trained.root / 'mlflow.db'}")
-    assert copy.stages_run(done) == ["finetune", "evaluate", "register"]
+    assert copy.stages_run(done) == ["finetune", "export", "evaluate", "register"]
     store = client(trained)
     runs = store.search_runs([store.get_experiment_by_name("attune").experiment_id])
     assert {run.data.params["finetune.learning_rate"] for run in runs} == {"0.00015", "5e-05"}
@@ -180,7 +189,8 @@ def _when_ready(request: urllib.request.Request) -> dict:
 
 def test_no_out_holds_a_path_or_a_time_of_this_machine(trained: Project) -> None:
     today = time.strftime("%Y-%m-%d")
-    files = [path for folder in ("data", "reports", "models/finetuned") for path in (trained.root / folder).rglob("*")]
+    made = [f"models/{name}" for name in ("finetuned", "exported", "serving")]
+    files = [path for folder in ("data", "reports", *made) for path in (trained.root / folder).rglob("*")]
     for path in filter(Path.is_file, files):
         content = path.read_bytes()
         assert str(trained.root).encode() not in content, path

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from stages.common.serving.decision import Decision
 from tests.conftest import PROJECT
-from tests.unit.small_training import FILLER, LABELS, LONGEST, TELLING, make_base
+from tests.unit.small_training import FILLER, LABELS, TELLING, make_finetuned
 
 BATCH = 64
 
@@ -48,16 +48,8 @@ for kind in ("csv", "parquet"):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model's folder, as the pipeline leaves it, with two labels it is never sure of."""
-    from transformers import AutoTokenizer
-
-    from stages.tasks.text_classification import build_model
-
     root = tmp_path_factory.mktemp("models")
-    base = make_base(root / "base")
-    build_model(base, list(LABELS), None, 0).save_pretrained(root / "models" / "finetuned")
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.model_max_length = LONGEST
-    tokenizer.save_pretrained(root / "models" / "finetuned")
+    make_finetuned(root / "models" / "finetuned")
     Decision(list(LABELS), 1.5, {"good": 0.5}).write(root / "models" / "serving")
     return root / "models"
 

@@ -23,6 +23,7 @@ from stages.export.files import write_int8, write_onnx
 from stages.ingest.scratch import build_scratch_model
 from stages.tasks.loading import load_classifier
 from stages.tasks.text_classification import build_model
+from tests.unit.small_training import outspoken
 
 LABELS = ["bad", "good", "odd"]
 WORDS = [f"{start}{end}" for start in ("ba", "do", "mi", "ru") for end in ("lo", "ka", "ni", "pe")]
@@ -40,18 +41,7 @@ def make_package(folder: Path) -> Package:
     build_scratch_model([" ".join(WORDS)] * 3, scratch, base, seed=0)
     network = build_model(base, LABELS, None, seed=2).eval()
     tokenizer = AutoTokenizer.from_pretrained(base)
-    tokens = dict(tokenizer(WORDS, return_tensors="pt", padding=True))
-    with torch.no_grad():
-        attention = network.bert.encoder.layer[0].attention
-        for layer, factor in (
-            (network.bert.embeddings.word_embeddings, 50),
-            (attention.self.value, 20),  # the first token's state, which the head sees, is made of the others'
-            (attention.output.dense, 20),
-            (network.bert.pooler.dense, 10),
-            (network.classifier, 100),
-        ):
-            layer.weight.mul_(factor)
-        network.classifier.bias.sub_(network(**tokens).logits.mean(0))  # every label comes up
+    outspoken(network, tokenizer, WORDS)
     network.save_pretrained(model)
     tokenizer.save_pretrained(model)
     exported.mkdir()

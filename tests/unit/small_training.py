@@ -45,6 +45,32 @@ def make_base(folder: Path, layers: int = 1) -> Path:
     return folder
 
 
+def outspoken(network: PreTrainedModel, tokenizer: Any, texts: list[str]) -> None:
+    """Make the answers of an untrained model differ much from text to text, with every label coming up."""
+    with torch.no_grad():
+        attention = network.bert.encoder.layer[0].attention
+        for layer, factor in (
+            (network.bert.embeddings.word_embeddings, 50),
+            (attention.self.value, 20),  # the first token's state, which the head sees, is made of the others'
+            (attention.output.dense, 20),
+            (network.bert.pooler.dense, 10),
+            (network.classifier, 100),
+        ):
+            layer.weight.mul_(factor)
+        tokens = tokenizer(texts, padding=True, return_tensors="pt")
+        network.classifier.bias.sub_(network.eval()(**tokens).logits.mean(0))
+
+
+def make_finetuned(folder: Path) -> Path:
+    """Write an untrained model with tokenizer and head for `LABELS`, as `models/finetuned`."""
+    base = make_base(folder.parent / "base")
+    build_model(base, list(LABELS), None, 0).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.model_max_length = LONGEST
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def tokenized(
     base: Path, rows: int, seed: int, shares: tuple[float, ...] = (0.5, 0.5), flip: float = 0.0
 ) -> pl.DataFrame:

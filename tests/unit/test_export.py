@@ -15,7 +15,7 @@ import pytest
 import torch
 from onnx import helper
 from small_project import Project
-from small_training import FILLER, TELLING, make_base, settings
+from small_training import FILLER, TELLING, make_base, outspoken, settings
 from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
 from stages.common.digests import sha256_file
@@ -44,19 +44,7 @@ def make_model(folder: Path, **finetune: Any) -> Path:
     base = make_base(folder / "base")
     network = build_model(base, LABELS, 0.0, seed=1)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    with torch.no_grad():
-        attention = network.bert.encoder.layer[0].attention
-        for layer, factor in (
-            (network.bert.embeddings.word_embeddings, 50),
-            (attention.self.value, 20),  # the first token's state, which the head sees, is made of the others'
-            (attention.output.dense, 20),
-            (network.bert.pooler.dense, 10),
-            (network.classifier, 100),
-        ):
-            layer.weight.mul_(factor)
-        network.eval()
-        tokens = tokenizer(TEXTS, padding=True, return_tensors="pt")
-        network.classifier.bias.sub_(network(**tokens).logits.mean(0))
+    outspoken(network, tokenizer, TEXTS)
     if finetune:
         params = settings(**finetune)
         network = prepare(network, params, LONGEST)

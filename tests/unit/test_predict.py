@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_project import Project
-from small_training import LABELS, LONGEST, make_base
+from small_training import LABELS, make_finetuned
 
 from flows.command import exit_status
 from flows.predict import DRIFTED, main
@@ -40,16 +40,8 @@ def profile_rows(texts: list[str]) -> pl.DataFrame:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """A tiny model's folder, as the pipeline leaves it."""
-    from transformers import AutoTokenizer
-
-    from stages.tasks.text_classification import build_model
-
     root = tmp_path_factory.mktemp("project")
-    base = make_base(root / "base")
-    build_model(base, list(LABELS), None, 0).save_pretrained(root / "models" / "finetuned")
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.model_max_length = LONGEST
-    tokenizer.save_pretrained(root / "models" / "finetuned")
+    make_finetuned(root / "models" / "finetuned")
     serving = root / "models" / "serving"
     Decision(list(LABELS), 1.5).write(serving)
     found = Classifier(Package.of_project(root), threads=1).probabilities(TEXTS)
