@@ -53,6 +53,7 @@ rollback: install ## Put the champion before back into use (ARGS='--to 3 --reaso
 	@$(ACTIVE) python -m flows.champion --rollback $(ARGS)
 
 serve: install check ## Serve the champion on http://127.0.0.1:5001 (PORT=…; VARIANT=int8, onnx or torch: docs/serving.md)
+	@case "$(VARIANT)" in ""|torch|onnx|int8) ;; *) echo "VARIANT is torch, onnx or int8, not $(VARIANT)" >&2; exit 1;; esac
 	@name=$$($(ACTIVE) python -c 'from stages.common.params import load_params; print(load_params().register_.model_name)') && \
 	$(ACTIVE) MLFLOW_TRACKING_URI="$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" \
 		SERVING_MODEL_CONFIG='{$(if $(VARIANT),"variant": "$(VARIANT)")}' \

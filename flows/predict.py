@@ -7,10 +7,12 @@ killed is not predicted again, and the output is the same to the byte.
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from polars.exceptions import PolarsError
 from rich.console import Console
 
 from flows.command import exit_status
@@ -22,7 +24,7 @@ from flows.prediction.work import Request, Work
 from stages.common.errors import AttuneError
 from stages.common.serving.classifier import VARIANTS
 from stages.common.shown import visible
-from stages.common.stage import write_json
+from stages.common.stage import of_the_disk, write_json
 
 DRIFTED = 3  # exit status of --fail-on-drift; 1 is an error, 2 a wrong command line
 LEVELS = {"slight": VERDICTS[1:], "strong": VERDICTS[2:]}
@@ -69,7 +71,8 @@ def make_request(
     if len(columns.get("separator", ",")) != 1:
         raise AttuneError(f"--separator is {columns['separator']!r}", "write one character")
     asked = table_query(table) if table else checked_query(query) if query else ""
-    wanted = Wanted(keep=tuple(keep), query=asked, size=batch_rows, **columns)
+    columns["text_else"] = _text_of_params() if columns.get("text", Wanted.text) == Wanted.text else None
+    wanted = Wanted(keep=tuple(dict.fromkeys(keep)), query=asked, size=batch_rows, **columns)
     return Request(input, Path(output), wanted, model, variant, threshold, Path(report) if report else None)
 
 
@@ -83,7 +86,9 @@ def predict(request: Request) -> dict[str, Any]:
     paths = [os.path.realpath(path) for path in (request.input, output, report_path)]
     if len(set(paths)) < len(paths):
         raise AttuneError("two of input, output and report are the same file", "name another output or report")
-    with parts_of(output) as parts:
+    _check_place(output)
+    _check_place(report_path)
+    with _disk_told(), parts_of(output) as parts:
         work = Work.begin(request, parts)
         with open_source(request.input, request.wanted) as source:
             count, report = work.run(source)
@@ -95,6 +100,40 @@ def predict(request: Request) -> dict[str, Any]:
         os.replace(whole, output)
     _tell(request, work.name, report)
     return report
+
+
+def _check_place(path: Path) -> None:
+    """Raise an AttuneError if no file can be written there."""
+    if path.is_dir():
+        raise AttuneError(f"{path} is a folder", "name a file in it")
+    above = next((parent for parent in path.parents if parent.exists()), None)
+    if above and not above.is_dir():
+        raise AttuneError(f"{path}: {above} is no folder", "name a file in a folder")
+
+
+@contextmanager
+def _disk_told() -> Iterator[None]:
+    """Tell of a full disk, or one that may not be written, without a trace."""
+    try:
+        yield
+    except (OSError, PolarsError) as error:
+        if not (reason := of_the_disk(error)):
+            raise
+        raise AttuneError(
+            f"stopped: {reason}", "what is finished stays; mend that, and the same command goes on with it"
+        ) from None
+
+
+def _text_of_params() -> str | None:
+    """Return which column held the texts that params.yaml trains with, if it has one source with columns."""
+    from stages.common.params import load_params
+
+    try:
+        sources = load_params().ingest.sources
+    except (AttuneError, OSError):
+        return None
+    columns = getattr(sources[0], "columns", None) if len(sources) == 1 else None
+    return columns.text if columns else None
 
 
 def checked_query(query: str) -> str:
@@ -135,11 +174,11 @@ def _parser() -> argparse.ArgumentParser:
     add("output", type=Path, help="a file that ends in .parquet, .csv or .jsonl")
     add("--model", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder (default: the champion of params.yaml)")
     add("--variant", choices=VARIANTS, help="form of the model (default: onnx if it was exported)")
-    add("--text", default=Wanted.text, metavar="COLUMN", help="the texts (default: text)")
+    add("--text", default=Wanted.text, metavar="COLUMN", help="the texts (default: text, or as in params.yaml)")
     add("--text-pair", metavar="COLUMN", help="the second texts of pairs")
     add("--id", metavar="COLUMN", help="ids of the rows (default: their numbers, from 1)")
     add("--keep", action="append", default=[], metavar="COLUMN", help="copy a column to the output; may be repeated")
-    add("--keep-all", action="store_true", help="copy all columns")
+    add("--keep-all", action="store_true", help="copy all columns but that of --id")
     add("--separator", default=Wanted.separator, help="of a CSV file (default: ,)")
     add("--table", help="of the database")
     add("--query", help="one SELECT to the database")

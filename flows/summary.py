@@ -12,6 +12,7 @@ from rich.text import Text
 
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph
+from stages.common.shown import shown
 from stages.common.stage import LOGS
 
 REPORTS = Path("reports")
@@ -73,6 +74,9 @@ def _trust(metrics: dict[str, Any], export: dict[str, Any]) -> Text:
     told = [f"calibration error {calibration['ece']:.3f}"]
     if "coverage" in thresholds:
         told.append(f"sure enough to answer {thresholds['coverage']:.1%}")
+    silent = [label for label, one in thresholds.get("labels", {}).items() if one["threshold"] is None]
+    if silent:
+        told.append(f"never answers {', '.join(shown(label, 40) for label in silent[:5])}: docs/evaluation.md")
     if tests:
         passed, cases = (sum(test[what] for test in tests) for what in ("passed", "cases"))
         told.append(f"{passed} of {cases} behavioural cases passed")

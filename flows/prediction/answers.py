@@ -1,5 +1,6 @@
 """A chunk of rows and what a model says of them."""
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandera.polars as pa
 import polars as pl
 from pandera.api.polars.types import PolarsData
 
-from flows.prediction.source import Wanted
+from flows.prediction.source import Wanted, picked
 from stages.common.errors import AttuneError
 from stages.common.schemas import PredictionInput, Table
 from stages.common.serving.answers import blank
@@ -53,17 +54,21 @@ def to_predict(chunk: pl.DataFrame, wanted: Wanted, before: int, origin: str) ->
     Raises:
         AttuneError: if the texts are not of type text.
     """
-    numbers = pl.int_range(before + 1, before + chunk.height + 1, dtype=pl.Int64)
-    rows = chunk.select(
-        id=(pl.col(wanted.id) if wanted.id else numbers).cast(pl.String),
-        text=pl.col(wanted.text),
-        text_pair=pl.col(wanted.text_pair) if wanted.text_pair else pl.lit(None, pl.String),
+    numbers = pl.int_range(before + 1, before + chunk.height + 1, dtype=pl.Int64, eager=True)
+    none = pl.Series([None] * chunk.height, dtype=pl.String)
+    text = wanted.text_in(chunk.columns)
+    rows = pl.DataFrame(
+        {
+            "id": (chunk.get_column(wanted.id) if wanted.id else numbers).cast(pl.String),
+            "text": chunk.get_column(text),
+            "text_pair": chunk.get_column(wanted.text_pair) if wanted.text_pair else none,
+        }
     )
     try:
         PredictionInput.checked(rows, origin)
     except AttuneError as error:
-        kind = chunk.schema[wanted.text]
-        raise AttuneError(error.what, f"the column {wanted.text!r} is {kind}: name that of the texts: --text") from None
+        kind = rows.schema["text"]
+        raise AttuneError(error.what, f"the column {text!r} is {kind}: name that of the texts: --text") from None
     seen = [text is not None and not blank(text) for text in rows["text"]]
     return rows.with_columns(text=pl.when(pl.Series(seen, dtype=pl.Boolean)).then("text"))
 
@@ -114,8 +119,7 @@ def check_kept(chunk: pl.DataFrame, kept: list[str], origin: str, *, flat: bool)
     Raises:
         AttuneError: if not.
     """
-    for name in kept:
-        kind = chunk.schema[name]
+    for name, kind in picked(chunk, kept).schema.items():
         if "Binary" in str(kind) or (flat and (kind.is_nested() or kind == pl.Duration)):
             raise AttuneError(
                 f"{origin}: the column {name!r} holds {kind}, which cannot be kept{' in a CSV file' * flat}",
@@ -126,6 +130,8 @@ def check_kept(chunk: pl.DataFrame, kept: list[str], origin: str, *, flat: bool)
 def with_kept(answers: pl.DataFrame, chunk: pl.DataFrame, kept: list[str], origin: str) -> pl.DataFrame:
     """Return the answers with columns of the input beside them, checked; a name that is taken becomes `input_NAME`.
 
+    Taken are the names of the answers, and all that begin as those of probabilities do.
+
     Args:
         answers: PredictedRows.
         chunk: the rows of the input.
@@ -135,9 +141,11 @@ def with_kept(answers: pl.DataFrame, chunk: pl.DataFrame, kept: list[str], origi
     Raises:
         AttuneError: if two columns would have one name.
     """
-    names = {name: f"input_{name}" if name in answers.columns else name for name in kept}
-    if taken := [name for name in names.values() if [*answers.columns, *names.values()].count(name) > 1]:
+    own = set(answers.columns)
+    names = {name: f"input_{name}" if name in own or name.startswith(PROBABILITY) else name for name in kept}
+    if taken := [name for name, times in Counter([*own, *names.values()]).items() if times > 1]:
         raise AttuneError(
             f"{origin}: two columns would be called {taken[0]!r}", "rename one of them, or keep one alone"
         )
-    return PredictedRows.checked(answers.hstack(chunk.select(kept).rename(names)), "the predictions")
+    beside = [column.alias(names[column.name]) for column in picked(chunk, kept).get_columns()]
+    return PredictedRows.checked(answers.hstack(beside), "the predictions")

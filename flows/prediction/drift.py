@@ -61,7 +61,7 @@ def drift_report(profile: Mapping[str, Any], counts: Counts, left_out: Mapping[s
         left_out: measures that cannot be compared, with the reason.
 
     Returns:
-        `verdict` (the worst), `measures` and `not_compared`.
+        `verdict` (the worst; `not compared` without any), `measures` and `not_compared`.
     """
     not_compared = {WHAT[name]: reason for name, reason in left_out.items()}
     names = [name for name in WHAT if name in profile["measures"] and name not in left_out]
@@ -72,9 +72,9 @@ def drift_report(profile: Mapping[str, Any], counts: Counts, left_out: Mapping[s
             measures.append(_compared(name, profile, counts[name], ALPHA / len(names)))
         else:
             not_compared[WHAT[name]] = "there is nothing to count"
-    worst = max((VERDICTS.index(measure.verdict) for measure in measures), default=0)
+    worst = max((VERDICTS.index(measure.verdict) for measure in measures), default=None)
     return {
-        "verdict": VERDICTS[worst],
+        "verdict": "not compared" if worst is None else VERDICTS[worst],
         "trained_on_rows": profile["rows"],
         "trained_on_labels": profile["train_labels"],
         "measures": [asdict(measure) for measure in measures],

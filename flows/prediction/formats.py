@@ -5,13 +5,14 @@ five times the memory, and short rows of a CSV file are filled up in silence. A 
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
 import polars as pl
 
-from flows.prediction.source import Source, Wanted, check_columns, filled
+from flows.prediction.source import Source, Wanted, check_columns, filled, picked
 from stages.common.delimited import full_rows
 from stages.common.errors import AttuneError
 from stages.common.shown import shown
@@ -42,7 +43,8 @@ def separated_rows(reader: Any, source: Source, wanted: Wanted) -> Iterator[pl.D
     """Read what is left of a file with separators, `wanted.size` rows at a time."""
     header = source.columns or []
     names = wanted.names(source)
-    places = [header.index(name) for name in names]
+    place_of = {name: place for place, name in enumerate(header)}
+    places = [place_of[name] for name in names]
     rows: list[list[str | None]] = []
     for row in full_rows(reader, header, source.origin, "say --separator"):
         rows.append([row[place] or None for place in places])
@@ -105,14 +107,17 @@ def parquet_source(file: IO[bytes], origin: str, wanted: Wanted) -> Source:
         raise AttuneError(
             f"{origin}: not a readable Parquet file ({_first(error)})", "write or copy it again"
         ) from None
-    source = Source(origin, list(opened.schema_arrow.names), total=opened.metadata.num_rows)
+    columns = list(opened.schema_arrow.names)
+    if twice := [name for name, times in Counter(columns).items() if times > 1]:
+        raise AttuneError(f"{origin}: the column {twice[0]!r} is there twice", "rename one of them")
+    source = Source(origin, columns, total=opened.metadata.num_rows)
     names = wanted.names(source)
 
     def frames() -> Iterator[pl.DataFrame]:
         yield pl.DataFrame(pl.from_arrow(opened.schema_arrow.empty_table().select(names)))
         try:
             for batch in opened.iter_batches(wanted.size, columns=names, use_threads=False):
-                yield pl.DataFrame(pl.from_arrow(batch)).select(names)
+                yield picked(pl.DataFrame(pl.from_arrow(batch)), names)
         except (ArrowException, OSError) as error:
             raise AttuneError(f"{origin}: damaged ({_first(error)})", "write or copy it again") from None
 
@@ -122,10 +127,11 @@ def parquet_source(file: IO[bytes], origin: str, wanted: Wanted) -> Source:
 
 def _plain(frame: pl.DataFrame) -> pl.DataFrame:
     """Return the frame with each column of categories as the texts that they stand for."""
-    return frame.with_columns(
-        pl.col(name).cast(pl.String)
-        for name, kind in frame.schema.items()
-        if isinstance(kind, pl.Categorical | pl.Enum)
+    return pl.DataFrame(
+        [
+            column.cast(pl.String) if isinstance(column.dtype, pl.Categorical | pl.Enum) else column
+            for column in frame.get_columns()
+        ]
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from stages.common.errors import AttuneError
 from stages.common.profile import FILE, VERSION
-from stages.common.serving.classifier import Classifier, Package, Variant
+from stages.common.serving.classifier import FILES, Classifier, Package, Variant
+from stages.common.shown import shown
 from stages.common.tracking.store import Unreachable, connect, without_password
 
 REGISTERED = "models:/"
@@ -81,6 +82,16 @@ def load(package: Package, name: str, variant: Variant) -> Classifier:
         return Classifier(package, variant)
     except (ValueError, OSError) as error:
         raise AttuneError(f"{name}: {error}", "name another --variant or --model") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # onnxruntime, safetensors and tokenizers each have kinds of their own, or plain ones
+        by_runtime = type(error).__module__.startswith("onnxruntime") and package.exported
+        file = package.exported / FILES[variant] if by_runtime and package.exported else package.model
+        reason = shown((str(error).splitlines() or [""])[0], 160)
+        raise AttuneError(
+            f"{name}: {file} cannot be read ({type(error).__name__}: {reason})",
+            "make it again (`make run`) or copy it again, or name another --variant or --model",
+        ) from None
 
 
 def profile_in(package: Package) -> Mapping[str, Any] | None:

@@ -1,8 +1,9 @@
 """What survives a kill: finished chunks beside the output, each known by the rows it was made of.
 
-`OUTPUT.parts/` holds a Parquet file a chunk, written aside and renamed. The digest of its rows and its counts are in
-the file itself, so a part is there whole or not at all. It is taken again if model and options are those of
-`made_with.json` and the rows are the same; a database that gives other rows the second time is noticed, too.
+`OUTPUT.parts/` holds a Parquet file a chunk, written aside and renamed, and beside it a seal: the digests of the file
+and of the rows that it was made of, its counts, and the digest of all that. A part is opened only if its seal fits to
+the byte. It is taken again if model and options are those of `made_with.json` and the rows are the same; a database
+that gives other rows the second time is noticed, too.
 """
 
 import json
@@ -10,7 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,7 +23,7 @@ from stages.common.stage import locked, write_json
 
 MADE_WITH = "made_with.json"
 MODEL = "model"  # copied here out of the registry, and fetched again for the next try
-MADE_OF = "attune"  # the key of a part's own metadata
+SEAL = ".seal"
 
 
 class Parts:
@@ -38,6 +39,7 @@ class Parts:
         if old != made_with:
             for part in (there := sorted(self.folder.glob("*.parquet"))):
                 part.unlink()
+                part.with_suffix(SEAL).unlink(missing_ok=True)
             if there:
                 changed = next((name for name in made_with if (old or {}).get(name) != made_with[name]), "all")
             write_json(made_with, self._aside())
@@ -45,19 +47,24 @@ class Parts:
         return changed
 
     def kept(self, number: int, digest: str) -> Counts | None:
-        """Return the counts of a finished part if it was made of these rows."""
+        """Return the counts of a finished part if it is whole and was made of these rows."""
         told = self._told(number)
         return told["counts"] if told and told["rows"] == digest else None
 
-    def there(self, number: int) -> bool:
-        """Whether there is a part of this number at all."""
-        return self._path(number).exists()
+    def left(self, number: int) -> str | None:
+        """Return what an earlier run left under this number: a `whole` part, a `damaged` one, or none."""
+        if not self._path(number).exists():
+            return None
+        return "whole" if self._told(number) else "damaged"
 
     def write(self, number: int, digest: str, rows: pl.DataFrame, counts: Counts) -> None:
         """Keep a finished part."""
-        told = json.dumps({"rows": digest, "counts": counts})
-        rows.write_parquet(self._aside(), compression="zstd", metadata={MADE_OF: told})
-        os.replace(self._aside(), self._path(number))
+        path, aside = self._path(number), self._aside()
+        rows.write_parquet(aside, compression="zstd")
+        told = json.dumps({"file": _digest_of_file(aside), "rows": digest, "counts": counts})
+        os.replace(aside, path)  # until its seal is there, too, it counts for nothing
+        aside.write_text(f"{sha256(told.encode()).hexdigest()}\n{told}\n", encoding="utf-8")
+        os.replace(aside, path.with_suffix(SEAL))
 
     def assemble(self, count: int, output: Path) -> Path:
         """Write the first `count` parts into one file of the output's format, still aside; return where."""
@@ -73,9 +80,14 @@ class Parts:
         return self.folder / f"aside{suffix}.tmp"
 
     def _told(self, number: int) -> Any:
+        path = self._path(number)
         try:
-            return json.loads(pl.read_parquet_metadata(self._path(number))[MADE_OF])
-        except (OSError, pl.exceptions.PolarsError, KeyError, ValueError):
+            seal, told = path.with_suffix(SEAL).read_text(encoding="utf-8").splitlines()
+            if sha256(told.encode()).hexdigest() != seal:
+                return None
+            found = json.loads(told)
+            return found if _digest_of_file(path) == found["file"] else None
+        except (FileNotFoundError, ValueError):
             return None  # none there, or one that a power cut spoilt
 
     @staticmethod
@@ -117,6 +129,11 @@ def digest_of(chunk: pl.DataFrame) -> str:
     """Return the SHA-256 of a chunk: names and values, in their order."""
     schema = json.dumps({name: str(kind) for name, kind in chunk.schema.items()})
     return sha256(schema.encode() + b"\n" + chunk.write_ndjson().encode()).hexdigest()
+
+
+def _digest_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _as_csv(parts: Iterator[Path], file: IO[bytes]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from flows.prediction.formats import damage_told, jsonl_rows, parquet_source, separated_rows, told
-from flows.prediction.source import Source, Wanted, filled
+from flows.prediction.source import Source, Wanted, filled, picked
 from stages.common.databases import select
 from stages.common.delimited import header_of
 from stages.common.errors import AttuneError
@@ -74,8 +74,8 @@ def _database(given: str, wanted: Wanted) -> Source:
     names = wanted.names(source)
 
     def frames() -> Iterator[pl.DataFrame]:
-        yield first.select(names)
-        yield from (chunk.select(names) for chunk in chunks)
+        yield picked(first, names)
+        yield from (picked(chunk, names) for chunk in chunks)
 
     source.chunks = filled(frames(), wanted.size)
     return source

@@ -42,6 +42,7 @@ class Wanted:
 
     Args:
         text, text_pair, id: column of each; no id: rows are numbered.
+        text_else: column of the texts where there is none called `text`.
         keep: columns that are copied to the output.
         keep_all: all are.
         separator: of a CSV file.
@@ -50,6 +51,7 @@ class Wanted:
     """
 
     text: str = "text"
+    text_else: str | None = None
     text_pair: str | None = None
     id: str | None = None
     keep: tuple[str, ...] = ()
@@ -69,21 +71,39 @@ class Wanted:
                 f"{source.origin}: rows of JSON lines need not have the same keys, so --keep-all cannot tell which",
                 "name them: --keep KEY --keep OTHER",
             )
-        kept = (source.columns or []) if self.keep_all else self.keep
-        named = [self.text, *(name for name in (self.text_pair, self.id) if name), *kept]
+        named = [self.text_in(source.columns), *(name for name in (self.text_pair, self.id) if name)]
+        named += self.kept(source)
         if source.columns is not None:
             check_columns(source.origin, named, source.columns)
         return list(dict.fromkeys(named))
 
+    def kept(self, source: Source) -> list[str]:
+        """Return the columns to copy, each once; of all, that of the ids is left out: the output has it."""
+        if not self.keep_all:
+            return list(dict.fromkeys(self.keep))
+        return [name for name in source.columns or [] if name != self.id or name in self.keep]
+
+    def text_in(self, columns: list[str] | None) -> str:
+        """Return which of these columns holds the texts."""
+        other = self.text_else if columns and self.text not in columns and self.text_else in columns else None
+        return other or self.text
+
 
 def check_columns(origin: str, named: Iterable[str], there: list[str]) -> None:
     """Raise an AttuneError if one of the columns is not there."""
-    if missing := [name for name in named if name not in there]:
+    known = set(there)
+    if missing := [name for name in named if name not in known]:
         listed = ", ".join(shown(repr(name), 40) for name in there[:NAMED]) + ", …" * (len(there) > NAMED)
         raise AttuneError(
             f"{origin} has no column {missing[0]!r}; it has {listed or 'none'}",
             "name the columns with --text, --text-pair, --id and --keep",
         )
+
+
+def picked(frame: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
+    """Return some columns, each by its very name: to `select`, `*` and `^t.*$` are patterns."""
+    columns = dict(zip(frame.columns, frame.get_columns(), strict=True))
+    return pl.DataFrame({name: columns[name] for name in names})
 
 
 def filled(frames: Iterator[pl.DataFrame], size: int) -> Iterator[pl.DataFrame]:

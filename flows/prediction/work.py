@@ -16,6 +16,7 @@ from flows.prediction.source import Source, Wanted
 from stages.common.errors import AttuneError
 from stages.common.profile import Counts, added, answer_counts, text_counts
 from stages.common.serving.classifier import Package, Variant
+from stages.common.shown import shown
 
 if TYPE_CHECKING:
     from stages.common.serving.classifier import Classifier
@@ -83,7 +84,15 @@ class Work:
                 "name the second text's column: --text-pair" if work.profile["pairs"] else "leave --text-pair out",
             )
         wanted = request.wanted
-        columns = [wanted.text, wanted.text_pair, wanted.id, wanted.separator, *wanted.keep, wanted.keep_all]
+        columns = [
+            wanted.text,
+            wanted.text_else,
+            wanted.text_pair,
+            wanted.id,
+            wanted.separator,
+            *wanted.keep,
+            wanted.keep_all,
+        ]
         made_with = {
             "model": work.digest,
             "variant": work.variant,
@@ -107,11 +116,16 @@ class Work:
                 if number and chunk.is_empty():
                     break  # the rows came out even
                 if not number:
+                    if (texts := self.request.wanted.text_in(chunk.columns)) != self.request.wanted.text:
+                        print(f"the texts are in the column {shown(repr(texts), 80)}, as params.yaml says", flush=True)
                     check_kept(chunk, self._kept(source), source.origin, flat=self.request.output.suffix == ".csv")
                 digest = digest_of(chunk)
                 counts = self.parts.kept(number, digest)
                 if counts is None:
-                    if self.parts.there(number) and not anew:
+                    left = None if anew else self.parts.left(number)
+                    if left == "damaged":
+                        print(f"the part from row {done + 1:,} on is damaged and predicted anew", flush=True)
+                    elif left:
                         anew = True
                         print(f"the input is not what it was last time from row {done + 1:,} on", flush=True)
                     elif done and not self.classifier:
@@ -139,7 +153,7 @@ class Work:
         return with_kept(answers, chunk, self._kept(source), source.origin), counts
 
     def _kept(self, source: Source) -> list[str]:
-        return source.columns or [] if self.request.wanted.keep_all else list(self.request.wanted.keep)
+        return self.request.wanted.kept(source)
 
     def _report(self, counts: Counts) -> dict[str, Any]:
         """Return what `OUTPUT.drift.json` says; nothing in it depends on when or where it was made."""

@@ -1,6 +1,7 @@
 """Files with separators, read with the csv module in strict mode, which knows the line of every fault."""
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,9 +32,8 @@ def header_of(reader: Any, origin: str, how: Callable[[str], str]) -> list[str]:
         raise AttuneError(
             f"{origin}: the only column is {header[0]!r}", f"if its columns are parted by {other!r}, {how(other)}"
         )
-    for name in header:
-        if header.count(name) > 1:
-            raise AttuneError(f"{origin}:{reader.line_num}: the column {name!r} is there twice", "rename one of them")
+    if twice := [name for name, times in Counter(header).items() if times > 1]:
+        raise AttuneError(f"{origin}:{reader.line_num}: the column {twice[0]!r} is there twice", "rename one of them")
     return header
 
 

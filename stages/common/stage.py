@@ -157,7 +157,7 @@ def _verdict(name: str, error: BaseException) -> tuple[int, str]:
         return 1, f"\n{name} stopped: {told}"
     if isinstance(error, KeyboardInterrupt):
         return 130, f"\n{name} was interrupted; {str(error) or 'nothing it had made before was touched'}"
-    if reason := _of_the_disk(error):
+    if reason := of_the_disk(error):
         return 1, f"\n{name} stopped: {reason}\n  → nothing made before was touched; mend that, and run again"
     if lost_partner(error):
         return 1, f"\n{name} stopped: another process of this training has ended; what is said of that one is the cause"
@@ -194,7 +194,7 @@ def locked(path: Path) -> Iterator[bool]:
         yield mine
 
 
-def _of_the_disk(error: BaseException) -> str | None:
+def of_the_disk(error: BaseException) -> str | None:
     """Return what is wrong with the disk, if that is what went wrong."""
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (told := re.search(r"\(os error (\d+)\)", str(error))):  # polars' way to say it

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from stages.common.digests import sha256_path
 from stages.common.params import EvaluateParams
 from stages.common.schemas import BehaviourCases, CleanRecords, Predictions
 from stages.common.stage import Run, stage, write_json
@@ -34,7 +35,7 @@ def main(run: Run[EvaluateParams]) -> None:
     train, validation, test = (CleanRecords.read(run.input(f"data/clean/{name}.parquet")) for name in SPLITS)
     folder, task = run.input("models/finetuned"), load_task(run.all_params.task)
     labels = task.labels_of(folder)
-    behaviour.check_labels(run.params.behaviour, labels)
+    run.params.behaviour.check_labels(labels)
     known, actual = (_numbers(rows, labels) for rows in (validation, test))
     raw = task.probabilities(folder, pl.concat([validation, test]), BATCH)
     raw_known, raw = raw[: len(known)], raw[len(known) :]
@@ -66,7 +67,7 @@ def main(run: Run[EvaluateParams]) -> None:
     metrics["behaviour"] = behaviour.summary(run.params.behaviour, cases)
     for name, found in metrics["behaviour"].items():
         _tell(f"{name}: {found['passed']:,} of {found['cases']:,} passed" if found["cases"] else f"{name}: no case")
-    metrics["model"] = size_of(folder)
+    metrics["model"] = {**size_of(folder), "digest": sha256_path(folder), "serving": sha256_path(serving)}
     write_json(metrics, run.output("reports/metrics.json"))
 
     explanations, told = explained(folder, answered, labels, run.params.attributions, run.seed)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from stages.common.errors import AttuneError
 from stages.common.params.evaluate import Behaviour, DirectionTest
 from stages.common.schemas import BehaviourCases
 from stages.common.texts import whole_text
@@ -29,22 +28,6 @@ PLAN = {
     "expected": pl.String,
     "probability_before": pl.Float64,
 }
-
-
-def check_labels(params: Behaviour, labels: list[str]) -> None:
-    """Check that the tests speak of labels that the model knows.
-
-    Raises:
-        AttuneError: naming the test and the label.
-    """
-    wanted = [(test.name, test.label) for test in params.minimum]
-    wanted += [(test.name, test.label) for test in params.direction]
-    for name, label in wanted:
-        if label not in labels:
-            raise AttuneError(
-                f"evaluate.behaviour, test {name!r}: the model has no label {label!r}",
-                f"name one of its labels: {', '.join(labels)}",
-            )
 
 
 def plan(params: Behaviour, rows: pl.DataFrame, seed: int) -> pl.DataFrame:

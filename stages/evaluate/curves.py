@@ -19,8 +19,18 @@ def precision_recall(actual: np.ndarray, probabilities: np.ndarray, labels: list
         probabilities,
         labels,
         ("recall", "precision"),
-        lambda hits, scores: precision_recall_curve(hits, scores)[1::-1],
+        _from_the_surest,
     )
+
+
+def _from_the_surest(hits: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return recall and precision from the surest row on, until every row of the label is found.
+
+    scikit-learn begins at the other end; after the last row that counts, precision only falls.
+    """
+    precision, recall, _ = precision_recall_curve(hits, scores)
+    end = len(recall) - np.flatnonzero(recall == 1.0).max()
+    return recall[::-1][:end], precision[::-1][:end]
 
 
 def _curves(actual, probabilities, labels, names, curve) -> pl.DataFrame:  # type: ignore[no-untyped-def]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from stages.common.digests import sha256_file, sha256_path
 from stages.common.params import ExportParams
 from stages.common.schemas import CleanRecords
 from stages.common.serving.classifier import FILES, Classifier, Package, labels_of
@@ -44,7 +45,11 @@ def main(run: Run[ExportParams]) -> None:
         if not form.offered:
             (folder / FILES[name]).unlink(missing_ok=True)
         print(f"  {name}: {'offered' if form.offered else 'not offered'}: {form.reason}", flush=True)
-    write_json({name: asdict(form) for name, form in report.items()}, run.output("reports/export.json"))
+    told = {
+        name: {**asdict(form), "sha256": sha256_file(folder / FILES[name]) if form.offered else None}
+        for name, form in report.items()
+    }
+    write_json({"model": sha256_path(package.model), **told}, run.output("reports/export.json"))
     publish_live(run, package.model, costs=_told(package.model, costs))
 
 

@@ -11,6 +11,7 @@ from stages.common.shown import visible
 from stages.common.stage import Run, stage, write_json
 from stages.register import champion, gates
 from stages.register.card import model_card
+from stages.register.parts import check_parts
 
 TRIES = 3  # how often it is judged, each time beside a new champion, before it gives way
 CALLS = 50  # that the latency is measured with
@@ -24,7 +25,10 @@ def main(run: Run[RegisterParams]) -> None:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    metrics = json.loads(run.input("reports/metrics.json").read_text(encoding="utf-8"))
+    metrics, export = (
+        json.loads(run.input(f"reports/{name}.json").read_text(encoding="utf-8")) for name in ("metrics", "export")
+    )
+    check_parts(_package(run), metrics, export)
     slices = pl.read_csv(run.input("reports/plots/slices.csv"))
     own = gates.judge_reports(run.params.gates, run.all_params.evaluate, metrics, slices)
     if run.params.gates.max_latency_ms is not None:
@@ -34,7 +38,6 @@ def main(run: Run[RegisterParams]) -> None:
     manifest, cleaned = run.input("data/raw/manifest.json"), run.input("reports/clean.json")
     train = AugmentedRecords.read(run.input("data/augmented/train.parquet"))
     made = dict(train["method"].drop_nulls().value_counts().sort("method").iter_rows())
-    export = json.loads(run.input("reports/export.json").read_text(encoding="utf-8"))
 
     def write_card(verdicts: list[gates.Verdict]) -> None:
         card = model_card(run.all_params, metrics, verdicts, manifest, cleaned, made, export, slices)

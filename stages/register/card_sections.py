@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from stages.common.shown import shown
+from stages.common.shown import shown, visible
 
 WORST = 3  # slices that are listed
 FORMS = {"onnx": "ONNX", "int8": "ONNX, 8 bits"}
@@ -94,12 +94,12 @@ def exported(export: Mapping[str, Any]) -> str:
 
 def cell(text: str) -> str:
     """Return text on one line that can neither end a table cell nor start markup."""
-    return re.sub(r"([\\`*_\[\]<>&|~$])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]<>&|~$])", r"\\\1", " ".join(visible(text).split()))
 
 
 def code(text: str) -> str:
     """Return text as a code span, in which only a backtick means anything."""
-    return f"`{' '.join(text.split()).replace('`', chr(39))}`"
+    return f"`{' '.join(visible(text).split()).replace('`', chr(39))}`"
 
 
 def _gain(found: Mapping[str, Any], metric: str) -> str:

@@ -27,6 +27,9 @@ def main(run: Run[TokenizeParams]) -> None:
     }
     labels = tables["train"]["label"].unique().sort().to_list()
     label_ids = {label: number for number, label in enumerate(labels)}
+    run.all_params.evaluate.behaviour.check_labels(
+        labels
+    )  # of evaluate's tests: told before the training, not after it
     base = run.input("models/base")
     tokenizer = AutoTokenizer.from_pretrained(base)
     positions = getattr(AutoConfig.from_pretrained(base), "max_position_embeddings", None)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from stages.common.errors import AttuneError
 from stages.common.params.evaluate import Behaviour, DirectionTest, MinimumTest
 from stages.common.schemas import BehaviourCases
-from stages.evaluate.behaviour import check_labels, judge, plan, summary
+from stages.evaluate.behaviour import judge, plan, summary
 from stages.evaluate.draw import drawn
 from stages.evaluate.perturbations import CHANGES, MEN, WOMEN, casing, names, punctuation, typos
 
@@ -121,8 +121,8 @@ def test_a_label_that_the_model_lacks_is_an_error_that_names_the_test(kind: str)
     texts = {"minimum": {"texts": ["fine"]}, "direction": {"text": "fine", "changed": "not fine"}}
     params = Behaviour.model_validate({kind: [{"name": "praise", "label": "great", **texts[kind]}]})
     with pytest.raises(AttuneError, match=r"'praise'.*'great'\n.*bad, good"):
-        check_labels(params, LABELS)
-    check_labels(params, ["great"])
+        params.check_labels(LABELS)
+    params.check_labels(["great"])
 
 
 # ── changes ─────────────────────────────────────────────────────────────────────────────────────────────────────────

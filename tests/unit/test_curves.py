@@ -52,6 +52,20 @@ def test_roc_runs_from_corner_to_corner_and_never_back(seed: int, rows: int) -> 
     assert len(curve) <= POINTS
 
 
+def test_the_precision_of_a_perfect_model_never_falls() -> None:
+    actual = np.random.default_rng(0).integers(0, 2, 55)
+    curve = precision_recall(actual, certain(actual, np.random.default_rng(1).uniform(0.6, 1.0, 55)), TWO)
+    assert set(curve["precision"]) == {1.0}
+    assert (curve["recall"][0], curve["recall"][-1]) == (0.0, 1.0)
+
+
+def test_of_equal_recall_the_better_precision_comes_first() -> None:
+    actual, of_yes = np.array([1, 0, 0, 1, 0]), np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+    curve = precision_recall(actual, np.stack([1 - of_yes, of_yes], axis=1), TWO)
+    assert curve["recall"].to_list() == [0.0, 0.5, 0.5, 0.5, 1.0]
+    assert curve["precision"].to_list() == pytest.approx([1.0, 1.0, 0.5, 1 / 3, 0.5], abs=1e-6)
+
+
 @settings(max_examples=50)
 @given(st.integers(0, 10_000), st.integers(2, 400))
 def test_recall_never_runs_back_and_precision_is_a_share(seed: int, rows: int) -> None:

@@ -62,7 +62,10 @@ def page_of(hostile: str = "harmless", rows: int = 40, labels: int = 2, **evalua
             **{"log_loss": 0.39, "log_loss_before": 0.41, "bins": 15},
         },
         "thresholds": {
-            "labels": {names[0]: {"threshold": 0.8, "precision": 0.9, "recall": None}, names[1]: unreached()},
+            "labels": {
+                names[0]: {"threshold": 0.8, "precision": 0.9, "recall": None, "problem": None},
+                names[1]: unreached(),
+            },
             "coverage": 0.75,
             "accuracy": None,
         },
@@ -112,8 +115,8 @@ def page_of(hostile: str = "harmless", rows: int = 40, labels: int = 2, **evalua
     )
 
 
-def unreached() -> dict[str, None]:
-    return {"threshold": None, "precision": None, "recall": None}
+def unreached() -> dict[str, str | None]:
+    return {"threshold": None, "precision": None, "recall": None, "problem": "only 3 rows"}
 
 
 KNOWN = Seen(render(page_of()))
@@ -127,6 +130,7 @@ def test_the_page_tells_scores_intervals_gains_and_verdicts() -> None:
         "majority 0.7000 0.8000 +0.1234 [+0.100, +0.150] < 0.0001",
         "divided by 1.250",
         "75.0 % are answered",
+        "Never answered: only 3 rows.",
         "typos Letters swapped, dropped or doubled must not change the prediction. 7 of 10, 70.0 %",
         "names One given name for another must not change the prediction. no row to try it on",
         "harmless film harmless flim harmless 0 harmless 1 90.0 % → 40.0 %",

@@ -18,7 +18,7 @@ from small_project import Project
 from small_training import FILLER, TELLING, make_base, outspoken, settings
 from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
-from stages.common.digests import sha256_file
+from stages.common.digests import sha256_file, sha256_path
 from stages.common.params import ExportParams
 from stages.common.schemas import CleanRecords
 from stages.common.serving.classifier import Classifier, Package
@@ -299,7 +299,9 @@ def run(project: Project) -> tuple[str, dict[str, Any], list[str]]:
 def test_the_stage_keeps_what_is_as_good_and_reports_no_times(project: Project, home: Home) -> None:
     prepared(project, home.model, pairs=True)
     said, report, files = run(project)
-    assert list(report) == ["onnx", "int8"]
+    assert list(report) == ["model", "onnx", "int8"]
+    assert report["model"] == sha256_path(project.root / "models/finetuned")
+    assert report["onnx"]["sha256"] == sha256_file(project.root / "models/exported/model.onnx")
     onnx_form, int8 = report["onnx"], report["int8"]
     assert onnx_form["offered"]
     assert onnx_form["agreement"] == 1.0

@@ -1,11 +1,15 @@
 """Batch prediction: what is read, what is written, and what a broken row or a changed input leads to."""
 
 import bz2
+import errno
 import gzip
 import json
+import re
+import shutil
 import signal
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,12 +19,13 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_project import Project
+from small_project import SCRATCH, Project
 from small_training import LABELS, make_finetuned
 
 from flows.command import exit_status
 from flows.predict import DRIFTED, main
-from flows.prediction.parts import digest_of, parts_of
+from flows.prediction.answers import check_kept, with_kept
+from flows.prediction.parts import Parts, digest_of, parts_of
 from flows.prediction.rows import open_source
 from flows.prediction.source import Wanted
 from stages.common.errors import AttuneError
@@ -250,6 +255,9 @@ def test_a_damaged_input_is_told_with_its_place_and_no_output_is_made(
         (["in.parquet", "out.csv", "--threshold", "2"], "from 0 to 1"),
         (["in.parquet", "out.csv", "--batch-rows", "0"], "from 1 to"),
         (["in.parquet", "out.csv", "--keep", "label", "--keep", "input_label"], "two columns would be called"),
+        (["in.parquet", "out.csv", "--report", "."], "is a folder"),
+        (["in.parquet", "out.csv", "--report", "in.parquet/drift.json"], "in.parquet is no folder"),
+        (["in.parquet", "in.parquet/out.csv"], "in.parquet is no folder"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_what_to_do(
@@ -259,6 +267,104 @@ def test_what_cannot_be_done_is_refused_with_what_to_do(
     pl.DataFrame(columns).write_parquet("in.parquet")
     assert run(models, *arguments) == 1
     assert told in capsys.readouterr().err and [path.name for path in here.iterdir()] == ["in.parquet"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_names_of_columns_are_no_patterns(models: Path, here: Path, kind: str, suffix: str) -> None:
+    frame = pl.DataFrame({"text": TEXTS, "^t.*$": ["other"] * len(TEXTS), "*": [str(n) for n in range(len(TEXTS))]})
+    {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[kind](f"in.{kind}")
+    command = [f"in.{kind}", f"out.{suffix}", "--id", "*", "--batch-rows", "7"]
+    assert run(models, *command, "--keep", "^t.*$") == 0
+    read = {"csv": pl.read_csv, "jsonl": pl.read_ndjson, "parquet": pl.read_parquet}[suffix]
+    out = read(f"out.{suffix}")
+    assert out.columns == [*OWN, "^t.*$"] and out.get_column("^t.*$").to_list() == ["other"] * len(TEXTS)
+    assert [str(one) for one in out["id"]] == frame.get_column("*").to_list()
+    if kind != "jsonl":
+        assert run(models, *command[:2], "--keep-all") == 0
+        assert read(f"out.{suffix}").columns == [*OWN, "text", "^t.*$", "*"]
+        assert run(models, *command[:2], "--text", "^t.*$") == 0
+        assert read(f"out.{suffix}")["score"].n_unique() == 1
+
+
+def test_names_of_columns_of_a_database_are_no_patterns(
+    models: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sqlite3.connect("reviews.db") as store:
+        store.execute('CREATE TABLE reviews (text TEXT, "^t.*$" TEXT)')
+        store.executemany("INSERT INTO reviews VALUES (?, 'other')", [[text] for text in TEXTS])
+    monkeypatch.setenv("REVIEWS_DB", f"sqlite:///{here / 'reviews.db'}")
+    assert run(models, "sql:REVIEWS_DB", "out.parquet", "--table", "reviews", "--keep", "^t.*$") == 0
+    assert pl.read_parquet("out.parquet").get_column("^t.*$").to_list() == ["other"] * len(TEXTS)
+
+
+def test_a_column_is_kept_once_and_none_passes_for_a_probability(models: Path, here: Path) -> None:
+    columns = {"text": ["x", "y"], "label": ["a", "b"], "ticket_id": ["7", "8"], "probability_x": ["no", "number"]}
+    pl.DataFrame(columns).write_csv("in.csv")
+    assert run(models, "in.csv", "out.csv", "--keep", "label", "--keep", "label") == 0
+    assert pl.read_csv("out.csv").columns == [*OWN, "input_label"]
+    assert run(models, "in.csv", "out.csv", "--keep-all", "--id", "ticket_id") == 0
+    out = pl.read_csv("out.csv")
+    assert out.columns == [*OWN, "text", "input_label", "input_probability_x"] and out["id"].to_list() == [7, 8]
+    assert out["input_probability_x"].to_list() == ["no", "number"]
+    assert run(models, "in.csv", "out.csv", "--keep-all", "--id", "ticket_id", "--keep", "ticket_id") == 0
+    assert "ticket_id" in pl.read_csv("out.csv").columns
+
+
+def test_a_header_of_very_many_names_is_read_at_once(models: Path, here: Path) -> None:
+    names = ["text", *(f"column_{number}" for number in range(20_000))]
+    Path("in.csv").write_text(",".join(names) + "\n" + ",".join(["x"] * len(names)) + "\n")
+    begun = time.process_time()
+    assert rows_of("in.csv") == [("x",)]
+    with open_source("in.csv", Wanted(keep_all=True)) as source:
+        assert [chunk.shape for chunk in source.chunks] == [(1, len(names))]
+    frame = pl.DataFrame([pl.Series(name, ["x"]) for name in names])
+    answers = pl.DataFrame({"id": ["1"], "label": ["bad"], "score": [0.5], "abstained": [False], "probability_x": 0.5})
+    check_kept(frame, names, "in.csv", flat=True)
+    assert with_kept(answers, frame, names, "in.csv").width == len(names) + 5
+    assert time.process_time() - begun < 6, "it was far more when each name was looked for among all the others"
+
+
+def test_two_columns_of_one_name_in_parquet_are_told(here: Path) -> None:
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    write_table(pyarrow.table([["x"], ["y"]], names=["text", "text"]), "in.parquet")
+    with pytest.raises(AttuneError, match="'text' is there twice"):
+        rows_of("in.parquet")
+
+
+def test_without_a_column_text_that_of_params_holds_the_texts(
+    models: Path, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "^b.*$"
+    source = {"path": "data/inbox/rows.csv", "columns": {"text": name, "label": "label"}}
+    project.params(ingest={"sources": [source], "base_model": {"scratch": SCRATCH}})
+    project.file("in.csv", f"{name},n\n" + "".join(f"{text},1\n" for text in TEXTS))
+    assert run(models, "in.csv", "out.csv", "--keep-all") == 0
+    assert f"the texts are in the column '{name}', as params.yaml says" in capsys.readouterr().out
+    assert pl.read_csv("out.csv").columns == [*OWN, name, "n"]
+    project.file("both.csv", f"{name},text\n" + "".join(f"none,{text}\n" for text in TEXTS))
+    assert run(models, "both.csv", "both.out.csv") == 0
+    assert pl.read_csv("out.csv").select(OWN).equals(pl.read_csv("both.out.csv"))
+    assert "params.yaml" not in capsys.readouterr().out
+    project.file("other.csv", "body\nx\n")
+    assert run(models, "other.csv", "other.out.csv") == 1
+
+
+@pytest.mark.parametrize(("variant", "file"), [("onnx", "exported/model.onnx"), ("torch", "model")])
+def test_a_model_of_which_a_file_is_cut_off_is_told_with_the_file(
+    models: Path, here: Path, capsys: pytest.CaptureFixture[str], variant: str, file: str
+) -> None:
+    shutil.copytree(models / "finetuned", here / "cut" / "model")
+    weights = here / "cut" / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    (here / "cut" / "exported").mkdir()
+    (here / "cut" / "exported" / "model.onnx").write_bytes(b"\x08\x0a\x12 cut off")
+    Path("in.csv").write_text("text\nx\n")
+    assert main(["in.csv", "out.csv", "--model", "cut", "--variant", variant]) == 1
+    told = capsys.readouterr().err
+    assert f"cut/{file} cannot be read" in told and "name another --variant or --model" in told
 
 
 def test_a_model_that_is_not_there_is_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -374,6 +480,75 @@ def test_finished_parts_are_taken_again_and_others_are_not(
     interrupted()
     Path("out.csv.parts/00000001.parquet").write_bytes(b"PAR1 spoilt by a power cut")
     assert run(models, *command) == 0 and asked == [10, 4]
+
+
+def flipped(part: Path) -> None:
+    found = bytearray(part.read_bytes())
+    found[20:60] = bytes(byte ^ 0xFF for byte in found[20:60])
+    part.write_bytes(found)
+
+
+def shortened(part: Path) -> None:
+    pl.read_parquet(part).drop("score").head(2).write_parquet(part)
+
+
+def miscounted(part: Path) -> None:
+    seal = part.with_suffix(".seal")
+    seal.write_text(re.sub(r'"rows": \[\d+\]', '"rows": "many"', seal.read_text()))
+
+
+def unsealed(part: Path) -> None:
+    part.with_suffix(".seal").unlink()
+
+
+@pytest.mark.parametrize("damage", [flipped, shortened, miscounted, unsealed])
+def test_a_damaged_part_is_predicted_anew(
+    models: Path,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    damage: Callable[[Path], None],
+) -> None:
+    Path("in.csv").write_text("text\n" + "\n".join(TEXTS))
+    command = ["in.csv", "out.csv", "--batch-rows", "10"]
+    assert run(models, *command) == 0
+    whole = [Path(name).read_bytes() for name in ("out.csv", "out.csv.drift.json")]
+
+    def stopped(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Parts, "assemble", stopped)
+        assert run(models, *command) == 130
+    part = Path("out.csv.parts/00000001.parquet")
+    before = [part.read_bytes(), part.with_suffix(".seal").read_bytes()]
+    damage(part)
+    assert before != [path.exists() and path.read_bytes() for path in (part, part.with_suffix(".seal"))]
+    assert run(models, *command) == 0
+    assert [Path(name).read_bytes() for name in ("out.csv", "out.csv.drift.json")] == whole
+    told = capfd.readouterr()
+    assert "from row 11 on is damaged" in told.out and "the input is not" not in told.out
+    assert "Traceback" not in told.err and "panicked" not in told.err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [pl.exceptions.ComputeError("No space left on device (os error 28)"), OSError(errno.ENOSPC, "No space")],
+)
+def test_a_full_disk_is_told_and_finished_parts_stay(
+    models: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    Path("in.csv").write_text("text\n" + "\n".join(TEXTS))
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pl.DataFrame, "write_csv", full)
+        assert run(models, "in.csv", "out.csv") == 1
+    told = capsys.readouterr().err
+    assert "No space left on device" in told and "the same command goes on" in told
+    assert run(models, "in.csv", "out.csv") == 0
 
 
 def test_only_one_at_a_time_writes_an_output(models: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,8 +18,11 @@ from small_project import ROOT, Project
 from small_training import FILLER, TELLING, make_base
 from transformers import AutoTokenizer
 
+from stages.common.digests import sha256_path
+from stages.common.errors import AttuneError
 from stages.common.graph import read_graph
 from stages.common.params import load_params
+from stages.common.serving.classifier import Package
 from stages.common.serving.decision import Decision
 from stages.common.stage import Run, write_json
 from stages.common.tracking import promotion, publish, store
@@ -28,6 +31,7 @@ from stages.common.tracking.promotion import roll_back, standing
 from stages.common.tracking.runs import MODEL_TAG, model_digest
 from stages.register.__main__ import _latency, _register
 from stages.register.gates import Verdict
+from stages.register.parts import check_parts
 from stages.tasks.loading import load_classifier
 from stages.tasks.text_classification import build_model, probabilities
 
@@ -105,12 +109,15 @@ def lay_out(root: Path, model: Path, test: pl.DataFrame) -> None:
     scores = {f"{name}{end}": accuracy for name in ("accuracy", "macro_f1") for end in ("", "_low", "_high")}
     one = {"precision": 0.8, "recall": 0.8, "f1": 0.8, "support": 10}
     per_class = dict.fromkeys(LABELS, one)
-    write_json({"rows": ROWS, **scores, "per_class": per_class, "baselines": {}}, root / "reports/metrics.json")
+    digest = model_digest(root / "models/finetuned")
+    size = {"digest": digest, "serving": sha256_path(root / "models/serving")}
+    metrics = {"rows": ROWS, **scores, "per_class": per_class, "baselines": {}, "model": size}
+    write_json(metrics, root / "reports/metrics.json")
     write_json({"rows_read": ROWS, "sources": []}, root / "data/raw/manifest.json")
     split = {"rows": ROWS, "groups": 0, "labels": dict.fromkeys(LABELS, 100)}
     splits = dict.fromkeys(("train", "validation", "test"), split)
     write_json({"rows_in": ROWS, "rows_kept": ROWS, "splits": splits}, root / "reports/clean.json")
-    write_json({}, root / "reports/export.json")
+    write_json({"model": digest}, root / "reports/export.json")
     (root / "reports/plots/slices.csv").write_text("slice,rows,accuracy,macro_f1\n")
 
 
@@ -354,3 +361,28 @@ def test_of_two_checkouts_that_register_at_once_one_becomes_champion_and_both_re
     assert {one["alias"]: one["model"] for one in reports.values()}.items() >= aliases(client).items()
     assert len(standing(client, NAME).entries) == 2
     assert len(client.search_model_versions(f"name = '{NAME}'")) == 3
+
+
+@pytest.mark.parametrize("part", ["model", "decision", "form", "missing form"])
+def test_parts_that_were_not_scored_together_are_not_registered(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lay_out(tmp_path, home.models["good"], home.test)
+    package = Package.of_project(tmp_path)
+    assert package.exported
+    form = package.exported / "model.onnx"
+    form.write_bytes(b"a graph")
+    metrics, export = (json.loads((tmp_path / f"reports/{name}.json").read_text()) for name in ("metrics", "export"))
+    export["onnx"] = {"offered": True, "sha256": sha256_path(form)}
+    check_parts(package, metrics, export)
+    if part == "model":
+        shutil.copytree(home.models["poor"], package.model, dirs_exist_ok=True)
+    elif part == "decision":
+        Decision(LABELS, 0.5).write(tmp_path / "models/serving")
+    elif part == "form":
+        form.write_bytes(b"half a")
+    else:
+        form.unlink()
+    with pytest.raises(AttuneError, match=r"does not speak of models/.* as it is now"):
+        check_parts(package, metrics, export)

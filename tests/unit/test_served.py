@@ -5,9 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from small_served import LABELS, LONGEST, THRESHOLD, WORDS, make_package, probab
 
 from stages.common.serving import answers as answering
 from stages.common.serving.answers import MAX_TEXTS, Question, Refused, answers, blank, read_question, read_request
-from stages.common.serving.classifier import Classifier, Package, Variant
+from stages.common.serving.classifier import VARIANTS, Classifier, Package, Variant
 from stages.common.serving.decision import Decision
 from stages.common.serving.tokens import QuickTokens, TransformersTokens
 from stages.common.tracking import packaging
@@ -202,7 +204,9 @@ def test_marks_and_control_characters_beside_words_do_no_harm(classifier: Classi
     assert plain == marked
 
 
-def test_a_text_is_answered_as_if_it_were_alone(classifier: Classifier) -> None:
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_text_is_answered_as_if_it_were_alone(home: Home, variant: Variant) -> None:
+    classifier = Classifier(home.package, variant, threads=1)
     together = answers(classifier, Question(TEXTS))
     for text, answer in zip(TEXTS, together, strict=True):
         (alone,) = answers(classifier, Question([text]))
@@ -427,3 +431,58 @@ def test_other_models_are_served_as_ever(loaded: PyFuncModel) -> None:
     )
     found = scoring_server.invocations(b'{"inputs": [1, 2]}', "application/json", other, None)
     assert json.loads(found.response) == {"predictions": [1, 2]}
+
+
+def test_a_long_question_lets_others_in_between_and_ends_in_time(home: Home, loaded: PyFuncModel) -> None:
+    model = loaded.unwrap_python_model()
+    done: list[str] = []
+
+    def ask(name: str, texts: list[str]) -> None:
+        assert len(model.answers(Question(texts))) == len(texts)
+        done.append(name)
+
+    long = threading.Thread(target=ask, args=("long", ["balo doka"] * MAX_TEXTS))
+    long.start()
+    ask("short", ["mini"])
+    long.join()
+    assert done == ["short", "long"]
+    with pytest.raises(TimeoutError):
+        model.answers(Question(["balo"]), until=time.monotonic() - 1)
+    together = model.answers(Question(TEXTS * 9))
+    assert [one["label"] for one in together] == [one["label"] for one in model.answers(Question(TEXTS))] * 9
+
+
+def test_a_server_with_too_much_to_do_says_so(loaded: PyFuncModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "-1")
+    status, content = loaded.unwrap_python_model().respond(b'{"inputs": ["balo"]}', "application/json")
+    assert (status, content["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"labels": ["a", "b"], "temperature": -1},
+        {"labels": ["a", "b"], "temperature": 0},
+        {"labels": ["a", "b"], "temperature": float("nan")},
+        {"labels": ["a", "b"], "temperature": "1"},
+        {"labels": ["a"]},
+        {"labels": "ab"},
+        {"labels": ["a", "a"]},
+        {"labels": ["a", "b"], "thresholds": {"c": 0.5}},
+        {"labels": ["a", "b"], "thresholds": {"a": None}},
+        {"labels": ["a", "b"], "thresholds": {"a": float("nan")}},
+        {"labels": ["a", "b"], "thresholds": []},
+        {"labels": ["a", "b"], "other": 1},
+        {},
+    ],
+)
+def test_a_decision_that_would_turn_answers_round_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    (tmp_path / "decision.json").write_text(json.dumps(wrong))
+    with pytest.raises(ValueError, match="is not what it should be"):
+        Decision.read(tmp_path)
+
+
+def test_a_decision_of_another_model_is_refused(home: Home, tmp_path: Path) -> None:
+    Decision(list(reversed(LABELS))).write(tmp_path)
+    with pytest.raises(ValueError, match="other labels"):
+        Classifier(replace(home.package, serving=tmp_path), "onnx")

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from stages.common.errors import AttuneError
 from stages.common.params.augment import Share
 from stages.common.params.base import Section
 from stages.common.params.templates import MOST, check_all_used, filled, of_test
@@ -103,6 +104,21 @@ class Behaviour(Section):
     def names(self) -> list[str]:
         """The names of all tests, in the order of the reports."""
         return [*self.invariance, *(test.name for test in self.minimum), *(test.name for test in self.direction)]
+
+    def check_labels(self, labels: list[str]) -> None:
+        """Check that the tests speak of labels that there are.
+
+        Raises:
+            AttuneError: naming the test and the label.
+        """
+        wanted = [(test.name, test.label) for test in self.minimum]
+        wanted += [(test.name, test.label) for test in self.direction]
+        for name, label in wanted:
+            if label not in labels:
+                raise AttuneError(
+                    f"evaluate.behaviour, test {name!r}: there is no label {label!r}",
+                    f"name one of the labels: {', '.join(labels)}",
+                )
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

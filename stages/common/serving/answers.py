@@ -4,8 +4,8 @@ Whatever a stranger sends is either answered or `Refused` with a short message; 
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stages.common.serving.classifier import Classifier
@@ -35,6 +35,12 @@ class Question:
     pairs: list[str] | None = None
     top_k: int | None = None
     threshold: float | None = None
+
+    def parts(self, size: int) -> Iterator["Question"]:
+        """Yield the same question about `size` texts at a time."""
+        for start in range(0, len(self.texts), size):
+            pairs = self.pairs[start : start + size] if self.pairs else None
+            yield replace(self, texts=self.texts[start : start + size], pairs=pairs)
 
 
 def read_request(body: bytes) -> Question:

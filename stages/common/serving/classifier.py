@@ -79,7 +79,10 @@ class Classifier:
         else:
             assert package.exported
             self.forward = _of_onnx(package.exported / FILES[self.variant], threads)
-        self.decision = Decision.read(package.serving) if package.serving else Decision(labels_of(package.model))
+        labels = labels_of(package.model)
+        self.decision = Decision.read(package.serving) if package.serving else Decision(labels)
+        if self.decision.labels != labels:
+            raise ValueError(f"{package.serving} belongs to a model with other labels than {package.model}")
 
     @property
     def labels(self) -> list[str]:
@@ -92,7 +95,10 @@ class Classifier:
         """Return the calibrated probability of each label for each text (or pair of texts), [n x k] float64.
 
         Texts are cut to the model's length; batches hold texts of similar length, so that little of them is padding.
+        In 8 bits each text goes alone: the scale of its activations would hang on its neighbours, and so would the
+        answer. It is no slower, since quick kernels need no batch.
         """
+        batch_size = 1 if self.variant == "int8" else batch_size
         result = np.zeros((len(texts), len(self.labels)))
         if not len(texts):
             return result

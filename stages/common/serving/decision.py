@@ -4,6 +4,7 @@ Nothing of Attune is imported here: the file goes into the registry together wit
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,22 @@ class Decision:
     temperature: float = 1.0
     thresholds: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse what would turn answers round without a word.
+
+        Raises:
+            ValueError: if labels, temperature or thresholds are not what they have to be.
+        """
+        labels = self.labels if isinstance(self.labels, list) else []
+        if len(labels) < 2 or not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
+            raise ValueError("labels must be a list of two or more different names")
+        if not _is_number(self.temperature) or self.temperature <= 0:
+            raise ValueError(f"temperature must be a number over 0, not {self.temperature!r:.80}")
+        if not isinstance(self.thresholds, dict) or not set(self.thresholds) <= set(labels):
+            raise ValueError("thresholds must be an object with a number for labels that there are")
+        if not all(_is_number(value) and value >= 0 for value in self.thresholds.values()):
+            raise ValueError("thresholds must be numbers from 0 on")
+
     @classmethod
     def read(cls, folder: Path) -> "Decision":
         """Read `decision.json` out of a folder.
@@ -35,8 +52,8 @@ class Decision:
         """
         try:
             return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
-        except TypeError as error:
-            raise ValueError(f"{folder / FILE} is not one of this version: {error}") from None
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{folder / FILE} is not what it should be: {error}") from None
 
     def write(self, folder: Path) -> None:
         """Write `decision.json` into a folder."""
@@ -63,3 +80,7 @@ class Decision:
         chosen = probabilities.argmax(axis=1)
         needed = least[chosen] if threshold is None else threshold
         return np.asarray(probabilities[np.arange(len(chosen)), chosen] < needed)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

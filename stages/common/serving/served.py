@@ -6,6 +6,7 @@ mlflow.pyfunc.load_model("models:/NAME@champion", model_config={"variant": "int8
 
 import json
 import sys
+import time
 import warnings
 from pathlib import Path
 from threading import Lock
@@ -13,12 +14,16 @@ from typing import Any
 
 import mlflow
 import pandas as pd  # type: ignore[import-untyped]
+from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from stages.common.serving import answers, classifier
 
 SERVER = "mlflow.pyfunc.scoring_server"
+AT_A_TIME = 16  # texts
+LET_IN = 0.001  # seconds
+PATIENCE = 0.9  # of the time after which MLflow gives up on an answer, while its thread would work on
 
 
 class ServedClassifier(PythonModel):
@@ -60,15 +65,32 @@ class ServedClassifier(PythonModel):
             return 415, _refusal("the Content-Type must be application/json")
         if len(body) > answers.MAX_BYTES:
             return 413, _refusal(f"the body has more than {answers.MAX_BYTES:,} bytes: send fewer texts at a time")
+        until = time.monotonic() + PATIENCE * MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()
         try:
-            return 200, {"predictions": self.answers(answers.read_request(body))}
+            return 200, {"predictions": self.answers(answers.read_request(body), until)}
         except answers.Refused as error:
             return 400, _refusal(str(error))
+        except TimeoutError:
+            message = "too much to do at the moment: ask again later, or with fewer texts"
+            return 503, {"error_code": "TEMPORARILY_UNAVAILABLE", "message": message}
 
-    def answers(self, question: answers.Question) -> list[dict[str, Any]]:
-        """Return an answer per text, as plain values."""
-        with self._lock:
-            return answers.answers(self._classifier, question)
+    def answers(self, question: answers.Question, until: float = float("inf")) -> list[dict[str, Any]]:
+        """Return an answer per text, as plain values.
+
+        A few texts at a time, with others let in between: who asks for much, or has hung up, must not stop the server.
+
+        Raises:
+            TimeoutError: if there is more to do at the time `until` (of `time.monotonic`).
+        """
+        found: list[dict[str, Any]] = []
+        for some in question.parts(AT_A_TIME):
+            with self._lock:
+                if time.monotonic() > until:
+                    raise TimeoutError
+                found += answers.answers(self._classifier, some)
+            if len(question.texts) > AT_A_TIME:
+                time.sleep(LET_IN)  # or this thread would have the lock again before any other has woken
+        return found
 
 
 def _plain(values: Any) -> Any:

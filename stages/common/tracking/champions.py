@@ -2,8 +2,8 @@
 
 MLflow sets an alias for whoever comes last, and cannot be asked to do so only if nobody else did meanwhile. A param of
 a run can: once written, it never takes another value (run and name are a primary key of the store, behind a server as
-well). So each change of champion is a param `champion.NAME.0001`, `champion.NAME.0002` … of one run, and whoever writes
-number n+1 has moved the champion from where it stood at n. What follows (alias, tags, `champion.NAME.0001.done`) is
+well). So each change of champion is a param `champion.NAME.CREATED.0001`, `….0002` … of one run, and whoever writes
+number n+1 has moved the champion from where it stood at n. What follows (alias, tags, `….0001.done`) is
 done by the writer or, where that one was killed, by whoever looks next.
 """
 
@@ -56,12 +56,12 @@ class Entry:
 
 def read_entries(client: "MlflowClient", name: str, run_id: str) -> list[Entry]:
     """Return the ledger of a registered model that a run keeps, in order."""
-    params = client.get_run(run_id).data.params
+    params, life = client.get_run(run_id).data.params, _life(client, name)
     entries: list[Entry] = []
-    while (kept := params.get(_key(name, number := len(entries) + 1))) is not None:
+    while (kept := params.get(_key(life, number := len(entries) + 1))) is not None:
         fields = json.loads(kept)
         fields.pop("token")
-        entries.append(Entry(number, **fields, done=_key(name, number, DONE) in params))
+        entries.append(Entry(number, **fields, done=_key(life, number, DONE) in params))
     return entries
 
 
@@ -75,7 +75,7 @@ def write_entry(client: "MlflowClient", name: str, run_id: str, entry: Entry) ->
 
     fields = {key: value for key, value in asdict(entry).items() if key not in ("number", "done")}
     # The token makes two promotions of one version differ: of equal values, MLflow takes both.
-    key, value = _key(name, entry.number), json.dumps({**fields, "token": secrets.token_hex(8)})
+    key, value = _key(_life(client, name), entry.number), json.dumps({**fields, "token": secrets.token_hex(8)})
     refused = None
     try:
         client.log_param(run_id, key, value)
@@ -107,7 +107,7 @@ def finish_entry(client: "MlflowClient", name: str, run_id: str, entry: Entry) -
         entries = read_entries(client, name, run_id)
         if entries[-1].number == last.number:
             break
-    insist(client.log_param, run_id, _key(name, last.number, DONE), "yes")
+    insist(client.log_param, run_id, _key(_life(client, name), last.number, DONE), "yes")
 
 
 def ledger_run(client: "MlflowClient", name: str) -> str | None:
@@ -169,8 +169,18 @@ def insist(call: Callable[..., Any], *arguments: str) -> None:
             time.sleep(pause)
 
 
-def _key(name: str, number: int, end: str = "") -> str:
-    return f"champion.{name}.{number:04d}{end}"  # one run can be a version of several registered models
+def _life(client: "MlflowClient", name: str) -> str:
+    """Return name and creation (ms) of a registered model.
+
+    One run can be a version of several; and of one that was deleted and made again, whose versions count from 1 anew.
+    """
+    with unless_gone():
+        return f"{name}.{client.get_registered_model(name).creation_timestamp}"
+    return name
+
+
+def _key(life: str, number: int, end: str = "") -> str:
+    return f"champion.{life}.{number:04d}{end}"
 
 
 def _by_number(versions: Any) -> list[Any]:
