@@ -165,7 +165,8 @@ def test_the_champion_answers_over_http(trained: Project) -> None:
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     server = subprocess.Popen(command, env=environment, cwd=trained.root, start_new_session=True)
     try:
-        body = json.dumps({"inputs": ["A film that stays with you.", "Two hours of boredom."]}).encode()
+        texts = ["A film that stays with you.", "Two hours of boredom."]
+        body = json.dumps({"inputs": texts, "params": {"threshold": 0}}).encode()  # it is sure of nothing yet
         request = urllib.request.Request(
             f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
         )

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import Project, make_project, tiny
 
-STAGES = ["ingest", "clean", "augment", "tokenize", "finetune", "evaluate", "register"]
+STAGES = ["ingest", "clean", "augment", "tokenize", "finetune", "export", "evaluate", "register"]
 
 
 @pytest.fixture(scope="module")
