@@ -11,12 +11,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
 import polars as pl
 
+from stages.common.digests import sha256_file
 from stages.common.errors import AttuneError
 from stages.common.profile import Counts
 from stages.common.stage import locked, write_json
@@ -61,7 +62,7 @@ class Parts:
         """Keep a finished part."""
         path, aside = self._path(number), self._aside()
         rows.write_parquet(aside, compression="zstd")
-        told = json.dumps({"file": _digest_of_file(aside), "rows": digest, "counts": counts})
+        told = json.dumps({"file": sha256_file(aside), "rows": digest, "counts": counts})
         os.replace(aside, path)  # until its seal is there, too, it counts for nothing
         aside.write_text(f"{sha256(told.encode()).hexdigest()}\n{told}\n", encoding="utf-8")
         os.replace(aside, path.with_suffix(SEAL))
@@ -86,7 +87,7 @@ class Parts:
             if sha256(told.encode()).hexdigest() != seal:
                 return None
             found = json.loads(told)
-            return found if _digest_of_file(path) == found["file"] else None
+            return found if sha256_file(path) == found["file"] else None
         except (FileNotFoundError, ValueError):
             return None  # none there, or one that a power cut spoilt
 
@@ -129,11 +130,6 @@ def digest_of(chunk: pl.DataFrame) -> str:
     """Return the SHA-256 of a chunk: names and values, in their order."""
     schema = json.dumps({name: str(kind) for name, kind in chunk.schema.items()})
     return sha256(schema.encode() + b"\n" + chunk.write_ndjson().encode()).hexdigest()
-
-
-def _digest_of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def _as_csv(parts: Iterator[Path], file: IO[bytes]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from stages.clean import plots
-from stages.common.pages.environment import environment
+from stages.common.pages.environment import environment, fitted
 from stages.common.schemas import SPLITS
 from stages.common.shown import Mask
 
@@ -94,18 +94,17 @@ def render(page: PageData, mask: Mask | None = None) -> str:
         "contract": page.raw_validation,
         "suspected": page.suspects.height,
     }
-    examples = page.examples
-    while True:
-        html = template.render(
+
+    def with_examples(examples: int) -> str:
+        return template.render(
             **fixed,
             rules=_rules(page, examples),
             suspects=page.suspects.head(examples).to_dicts(),
             examples=examples,
             asked=page.examples,
         )
-        if len(html.encode()) <= LIMIT or examples == 0:
-            return html
-        examples //= 2
+
+    return fitted(with_examples, page.examples, LIMIT)
 
 
 def _rules(page: PageData, examples: int) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ def main(run: Run[EvaluateParams]) -> None:
     from stages.evaluate.explained import explained
     from stages.evaluate.page import PageData, render
     from stages.evaluate.predicted import predicted_rows
-    from stages.tasks.scores import confusion
+    from stages.tasks.scores import class_numbers, confusion
     from stages.tasks.size import size_of
 
     _quiet()
@@ -36,7 +36,7 @@ def main(run: Run[EvaluateParams]) -> None:
     folder, task = run.input("models/finetuned"), load_task(run.all_params.task)
     labels = task.labels_of(folder)
     run.params.behaviour.check_labels(labels)
-    known, actual = (_numbers(rows, labels) for rows in (validation, test))
+    known, actual = (class_numbers(rows["label"], labels) for rows in (validation, test))
     raw = task.probabilities(folder, pl.concat([validation, test]), BATCH)
     raw_known, raw = raw[: len(known)], raw[len(known) :]
 
@@ -115,8 +115,9 @@ def _baselines(
     """Return each baseline's scores, and what the model gains over it."""
     from stages.evaluate import baselines
     from stages.evaluate.scores import beside
+    from stages.tasks.scores import class_numbers
 
-    given = _numbers(train, labels)
+    given = class_numbers(train["label"], labels)
     found: dict[str, dict[str, float]] = {}
     for name in run.params.baselines:
         if name == "majority":
@@ -155,12 +156,6 @@ def _plots(
     for name, table in {**tables, "confusion": pairs}.items():
         table.write_csv(run.output(f"reports/plots/{name}.csv"))
     return tables
-
-
-def _numbers(rows: pl.DataFrame, labels: list[str]) -> np.ndarray:
-    """Return the class number of each row's label, [n]."""
-    number = {label: at for at, label in enumerate(labels)}
-    return np.array([number[label] for label in rows["label"]])
 
 
 def _max_length(run: Run[EvaluateParams]) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from stages.common.pages.charts import Axis, Line, line, wilson
-from stages.common.pages.environment import environment
+from stages.common.pages.environment import environment, fitted
 from stages.common.params import Params
 from stages.common.pii import mask_text
 from stages.common.shown import Mask, shown
@@ -89,9 +89,9 @@ def render(page: PageData) -> str:
         "SCORES": SCORES,
         "LISTED": LISTED,
     }
-    examples = evaluate.examples
-    while True:
-        html = template.render(
+
+    def with_examples(examples: int) -> str:
+        return template.render(
             **fixed,
             behaviour=_behaviour(page, examples),
             explained=_explained(page.attributions if examples else [], mask),
@@ -99,9 +99,8 @@ def render(page: PageData) -> str:
             examples=examples,
             asked=evaluate.examples,
         )
-        if len(html.encode()) <= LIMIT or examples == 0:
-            return html
-        examples //= 2
+
+    return fitted(with_examples, evaluate.examples, LIMIT)
 
 
 def _models(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from sklearn.metrics import log_loss, precision_recall_fscore_support
 
 from stages.common.params.evaluate import Bootstrap
 from stages.tasks.comparison import compare
-from stages.tasks.scores import confusion, resampled, scores_of
+from stages.tasks.scores import confusion, resampled, scores_of, with_bounds
 
 DIGITS = 6
 COMPARED = ("accuracy", "macro_f1")  # what baselines are shown with
@@ -21,18 +21,8 @@ def with_intervals(
     The rows are drawn with replacement (Efron & Tibshirani 1993, ch. 13); models scored with the same seed are scored
     on the same draws.
     """
-    samples = list(resampled(actual, predicted, classes, bootstrap.resamples, seed))
-    point = scores_of(confusion(actual, predicted, classes))
-    tail = 50 * (1 - bootstrap.confidence)
-    result: dict[str, float] = {}
-    for name, value in point.items():
-        low, high = np.percentile(np.concatenate([sample[name] for sample in samples]), [tail, 100 - tail])
-        result |= {
-            name: round(float(value), DIGITS),
-            f"{name}_low": round(float(low), DIGITS),
-            f"{name}_high": round(float(high), DIGITS),
-        }
-    return result
+    drawn = list(resampled(actual, predicted, classes, bootstrap.resamples, seed))
+    return with_bounds(scores_of(confusion(actual, predicted, classes)), drawn, bootstrap.confidence)
 
 
 def beside(

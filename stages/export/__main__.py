@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from stages.common.digests import sha256_file, sha256_path
 from stages.common.params import ExportParams
@@ -15,6 +14,8 @@ from stages.common.stage import LOGS, Run, stage, write_json
 from stages.export import verdict
 from stages.export.costs import Cost, measure, table
 from stages.export.verdict import Form
+from stages.tasks.encoding import texts_and_pairs
+from stages.tasks.scores import class_numbers
 
 NOT_ASKED = Form(False, "switched off in params.yaml")
 
@@ -34,13 +35,11 @@ def main(run: Run[ExportParams]) -> None:
 
     refused = _write(run.params, package.model, folder)
     forms: dict[str, Classifier] = {variant: Classifier(package, variant) for variant in package.variants}
-    texts, pairs = _texts(test)
+    texts, pairs = texts_and_pairs(test)
+    actual = class_numbers(test["label"], labels_of(package.model))
     answers = {name: form.probabilities(texts, pairs) for name, form in forms.items()}
     costs = measure(package, texts, pairs)
-    report = {
-        name: refused.get(name) or _judged(name, run.params, folder, answers, costs, _actual(test, package.model))
-        for name in FILES
-    }
+    report = {name: refused.get(name) or _judged(name, run.params, folder, answers, costs, actual) for name in FILES}
     for name, form in report.items():
         if not form.offered:
             (folder / FILES[name]).unlink(missing_ok=True)
@@ -88,16 +87,6 @@ def _judged(
     if name == "onnx":
         return verdict.of_onnx(size, found, faster)
     return verdict.of_int8(size, found, faster, params.allowed_drop)
-
-
-def _texts(rows: pl.DataFrame) -> tuple[list[str], list[str] | None]:
-    pairs = rows["text_pair"]
-    return rows["text"].to_list(), pairs.fill_null("").to_list() if pairs.count() else None
-
-
-def _actual(rows: pl.DataFrame, model: Path) -> np.ndarray:
-    number = {label: at for at, label in enumerate(labels_of(model))}
-    return np.array([number[label] for label in rows["label"]])
 
 
 def _told(model: Path, costs: dict[str, Cost]) -> dict[str, float]:

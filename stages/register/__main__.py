@@ -12,6 +12,7 @@ from stages.common.stage import Run, stage, write_json
 from stages.register import champion, gates
 from stages.register.card import model_card
 from stages.register.parts import check_parts
+from stages.tasks.encoding import texts_and_pairs
 
 TRIES = 3  # how often it is judged, each time beside a new champion, before it gives way
 CALLS = 50  # that the latency is measured with
@@ -113,9 +114,9 @@ def _latency(run: Run[RegisterParams], limit: float) -> gates.Verdict:
     from stages.common.serving.latency import latencies
 
     test = CleanRecords.read(run.input("data/clean/test.parquet"))
-    pairs = None if test["text_pair"].null_count() else test["text_pair"].to_list()
+    texts, pairs = texts_and_pairs(test)
     classifier = Classifier(_package(run))
-    found = latencies({"model": classifier}, test["text"].to_list(), 1, CALLS, pairs)["model"]
+    found = latencies({"model": classifier}, texts, 1, CALLS, pairs)["model"]
     print(f"  one text takes {found.p95_ms:.1f} ms ({classifier.variant}, 95th percentile)", flush=True)
     return gates.within_latency(limit, found.p95_ms)
 

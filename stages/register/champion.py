@@ -103,17 +103,13 @@ def against_champion(
     theirs: Sequence[str],
 ) -> Verdict:
     """Judge a model beside the champion by what both predict for the same rows, which neither was trained on."""
-    import numpy as np
-
     from stages.tasks.comparison import compare
+    from stages.tasks.scores import class_numbers
 
-    def numbers(column: Sequence[str]) -> np.ndarray:
-        return np.array([labels.index(label) for label in column])
-
-    rows = numbers(actual)
+    rows, mine, their = (class_numbers(column, labels) for column in (actual, ours, theirs))
     task, bootstrap = load_task(run.all_params.task), run.all_params.evaluate.bootstrap
-    value, champion = (task.scores(rows, numbers(column), len(labels))[gate.metric] for column in (ours, theirs))
-    compared = compare(rows, numbers(ours), numbers(theirs), len(labels), bootstrap, run.seed)
+    value, champion = (task.scores(rows, chosen, len(labels))[gate.metric] for chosen in (mine, their))
+    compared = compare(rows, mine, their, len(labels), bootstrap, run.seed)
     gain = gain_of(compared, gate.metric, bootstrap.confidence)
     told = f"(champion {champion:.4f} on the {len(actual)} test rows that it was not trained on): {gain}"
     if gate.significant:

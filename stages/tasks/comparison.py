@@ -4,9 +4,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from stages.common.params.evaluate import Bootstrap
-from stages.tasks.scores import confusion, resampled, scores_of
-
-DIGITS = 6
+from stages.tasks.scores import confusion, resampled, scores_of, with_bounds
 
 
 def compare(
@@ -22,23 +20,15 @@ def compare(
         scores; `fixed` and `broken`, the rows that only ours or only theirs gets right; `mcnemar_p`.
     """
     drawn = [
-        {name: ours_drawn[name] - theirs_drawn[name] for name in ours_drawn}
-        for ours_drawn, theirs_drawn in zip(
+        {f"{name}_gain": mine[name] - their[name] for name in mine}
+        for mine, their in zip(
             resampled(actual, ours, classes, bootstrap.resamples, seed),
             resampled(actual, theirs, classes, bootstrap.resamples, seed),
             strict=True,
         )
     ]
-    point = [scores_of(confusion(actual, predicted, classes)) for predicted in (ours, theirs)]
-    tail = 50 * (1 - bootstrap.confidence)
-    result: dict[str, float] = {}
-    for name in point[0]:
-        low, high = np.percentile(np.concatenate([sample[name] for sample in drawn]), [tail, 100 - tail])
-        result |= {
-            f"{name}_gain": round(float(point[0][name] - point[1][name]), DIGITS),
-            f"{name}_gain_low": round(float(low), DIGITS),
-            f"{name}_gain_high": round(float(high), DIGITS),
-        }
+    mine, their = (scores_of(confusion(actual, predicted, classes)) for predicted in (ours, theirs))
+    result = with_bounds({f"{name}_gain": mine[name] - their[name] for name in mine}, drawn, bootstrap.confidence)
     fixed, broken = (
         int(((ours == actual) & (theirs != actual)).sum()),
         int(((ours != actual) & (theirs == actual)).sum()),

@@ -11,10 +11,14 @@ if TYPE_CHECKING:
 
 def encode(tokenizer: "PreTrainedTokenizerBase", rows: pl.DataFrame, **options: Any) -> dict[str, list[list[int]]]:
     """Tokenize the texts (or pairs of texts) of some records."""
-    texts = rows["text"].to_list()
-    if rows["text_pair"].count():
-        return dict(tokenizer(texts, rows["text_pair"].fill_null("").to_list(), **options))
-    return dict(tokenizer(texts, **options))
+    texts, pairs = texts_and_pairs(rows)
+    return dict(tokenizer(texts, **options) if pairs is None else tokenizer(texts, pairs, **options))
+
+
+def texts_and_pairs(rows: pl.DataFrame) -> tuple[list[str], list[str] | None]:
+    """Return the texts of some records and their second texts: none at all, or "" for a row that lacks its own."""
+    pairs = rows["text_pair"]
+    return rows["text"].to_list(), pairs.fill_null("").to_list() if pairs.count() else None
 
 
 def batches_by_length(

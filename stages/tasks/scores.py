@@ -1,9 +1,11 @@
 """Scores of predicted labels, from one confusion matrix or from thousands at once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
+DIGITS = 6
 CHUNK = 1_000_000  # numbers held in memory at once: rows drawn, or cells of their confusion matrices
 
 
@@ -53,6 +55,29 @@ def resampled(
         offset = np.arange(number)[:, None] * classes * classes
         counts = np.bincount((drawn + offset).ravel(), minlength=number * classes * classes)
         yield scores_of(counts.reshape(number, classes, classes))
+
+
+def with_bounds(point: Mapping[str, Any], drawn: list[dict[str, np.ndarray]], confidence: float) -> dict[str, float]:
+    """Return each value with the bounds of its percentile-bootstrap interval, as `accuracy`, `accuracy_low`, ….
+
+    Args:
+        point: the values on the rows themselves, by name.
+        drawn: the same for rows drawn again, some draws [m] at a time.
+        confidence: share of the draws inside of the interval.
+    """
+    tail = 50 * (1 - confidence)
+    result: dict[str, float] = {}
+    for name, value in point.items():
+        low, high = np.percentile(np.concatenate([sample[name] for sample in drawn]), [tail, 100 - tail])
+        for key, number in ((name, value), (f"{name}_low", low), (f"{name}_high", high)):
+            result[key] = round(float(number), DIGITS)
+    return result
+
+
+def class_numbers(names: Iterable[str], labels: list[str]) -> np.ndarray:
+    """Return the class number of each label by its name, [n] int64."""
+    number = {label: at for at, label in enumerate(labels)}
+    return np.array([number[name] for name in names], dtype=np.int64)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

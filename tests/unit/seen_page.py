@@ -45,3 +45,13 @@ class Seen(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open[-1:] != ["style"]:
             self.words.append(data)
+
+
+def assert_shown_and_idle(page: str, hostile: str, known: Seen, times: int) -> None:
+    """Check that a text stands in a page more than so many times and adds no element to those of `known`."""
+    seen = Seen(page)
+    assert seen.tags == known.tags
+    assert seen.attributes == known.attributes
+    if hostile.isprintable():
+        assert seen.text.count(" ".join(hostile.split())) > times
+    assert not any(hidden in page for hidden in "\u202e\u2066\x00\x07\x1b\ufffe")

@@ -1,5 +1,6 @@
 """Templates in which whatever stems from the data is cut, masked and escaped."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
@@ -32,6 +33,21 @@ def environment(templates: Path, mask: Mask | None = None) -> Environment:
     found.filters["name"] = lambda text: shown(text, NAME, mask)
     found.filters["plain"] = lambda name: name.replace("_", " ")
     return found
+
+
+def fitted(make: Callable[[int], str], examples: int, most: int) -> str:
+    """Return a page of at most `most` bytes: with fewer examples, down to none, until it fits.
+
+    Args:
+        make: renders it with so many examples of each kind.
+        examples: to begin with.
+        most: bytes.
+    """
+    while True:
+        html = make(examples)
+        if len(html.encode()) <= most or examples == 0:
+            return html
+        examples //= 2
 
 
 def percent(part: float, whole: float = 1.0) -> str:
