@@ -4,9 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DVC    := $(BIN)/dvc
 ACTIVE := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$(CURDIR)"   # stages are started by DVC as `python -m stages.NAME`
+# One run at a time in a checkout; `make flow` holds the same lock.
+IN_TURN = mkdir -p .attune && { flock --nonblock .attune/pipeline.lock true || \
+	echo "another run is at work in this checkout: waiting for it to end"; } && $(ACTIVE) flock .attune/pipeline.lock
+
+-include .services/env.mk   # PREFECT_API_URL and MLFLOW_TRACKING_URI while `make services` is on, unless they are set
 
 .DEFAULT_GOAL := help
-.PHONY: help install run check repro summary compare-data ui register champion rollback serve publish flow tune crossvalidate predict lint test format lock schema clean
+.PHONY: help install run check repro summary compare-data ui register champion rollback serve publish plan flow tune crossvalidate predict deploy services stop lint test format lock schema clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -14,7 +19,7 @@ help: ## Say what each target does
 install: $(VENV)/.installed ## Make .venv with the pinned dependencies (done by the other targets when needed)
 
 run: install check ## Run what has to run of the eight stages, then show the results
-	@started=$$(date +%s); $(ACTIVE) dvc --wait-for-lock repro && ATTUNE_STARTED=$$started $(ACTIVE) python -m flows.summary
+	@started=$$(date +%s); $(IN_TURN) dvc --wait-for-lock repro && ATTUNE_STARTED=$$started $(ACTIVE) python -m flows.summary
 
 check: install ## Check params.yaml without running anything
 	@$(ACTIVE) python -m stages.common.params && echo "params.yaml is in order"
@@ -25,18 +30,30 @@ summary: install ## Show the results of the last run
 compare-data: install ## Show what changed in the data since the last commit (BASE=HEAD~1, HEAD=… for others; ARGS=--texts)
 	@$(ACTIVE) python -m flows.compare_data $(ARGS) -- $(or $(BASE),HEAD) $(or $(HEAD),workspace)
 
-flow: install check ## The same pipeline as a Prefect flow, with retries and timeouts
-	@$(ACTIVE) python -m flows.pipeline
+plan: install ## Say what a run would do and why (ARGS='--set finetune.learning_rate=1e-4', --force, --refresh, stages)
+	@$(ACTIVE) python -m flows.plan $(ARGS)
+
+flow: install ## The same pipeline as a Prefect flow, with retries and timeouts (ARGS as for plan, and --dry-run)
+	@$(ACTIVE) python -m flows.pipeline $(ARGS)
 
 tune: install check ## Search for better params of finetune (tune in params.yaml; ARGS=--apply writes the best there)
-	@$(ACTIVE) dvc --wait-for-lock repro tokenize && $(ACTIVE) python -m flows.tune $(ARGS)
+	@$(IN_TURN) dvc --wait-for-lock repro tokenize && $(ACTIVE) python -m flows.tune $(ARGS)
 
 crossvalidate: install check ## Train once per fold (clean.split.folds); ARGS=--final: then a model from all these rows
-	@$(ACTIVE) dvc --wait-for-lock repro tokenize && $(ACTIVE) python -m flows.crossvalidate $(ARGS)
+	@$(IN_TURN) dvc --wait-for-lock repro tokenize && $(ACTIVE) python -m flows.crossvalidate $(ARGS)
 
 predict: install ## Predict the rows of a file: IN=rows.csv OUT=predicted.parquet (ARGS=--keep-all and more: docs/prediction.md)
 	@test -n "$(IN)" -a -n "$(OUT)" || { echo "say what and where to: make predict IN=rows.csv OUT=predicted.parquet"; exit 2; }
 	@$(ACTIVE) python -m flows.predict $(ARGS) -- "$(IN)" "$(OUT)"
+
+deploy: install ## Make the Prefect server have the deployments of prefect.yaml (ARGS=--check only compares)
+	@$(ACTIVE) python -m flows.deploy $(ARGS)
+
+services: install ## Start Prefect, a worker and MLflow on this machine (PREFECT_PORT=…, MLFLOW_PORT=…; ARGS=status lists them)
+	@$(ACTIVE) python -m flows.services $(or $(ARGS),start)
+
+stop: install ## End what `make services` started
+	@$(ACTIVE) python -m flows.services stop
 
 ui: install ## Open the MLflow UI on http://127.0.0.1:5000 (PORT=… for another port)
 	@case "$$MLFLOW_TRACKING_URI" in http*) echo "MLFLOW_TRACKING_URI names a server already: open it in a browser";; \
@@ -44,7 +61,7 @@ ui: install ## Open the MLflow UI on http://127.0.0.1:5000 (PORT=… for another
 		--host 127.0.0.1 --port $(or $(PORT),5000);; esac
 
 register: install ## Put the trained model through its gates once more (after the tracking server was away, say)
-	@$(ACTIVE) dvc --wait-for-lock repro --force --single-item register
+	@$(IN_TURN) dvc --wait-for-lock repro --force --single-item register
 
 champion: install ## Show who is champion in MLflow's registry, and who was
 	@$(ACTIVE) python -m flows.champion $(ARGS)
@@ -66,7 +83,7 @@ lint: $(VENV)/.installed-dev ## Check style, types and import rules
 	@$(ACTIVE) ruff check . && $(ACTIVE) ruff format --check . && $(ACTIVE) mypy stages flows && $(ACTIVE) lint-imports
 
 test: $(VENV)/.installed-dev ## Run the whole test suite
-	@$(ACTIVE) OMP_NUM_THREADS=1 python -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
+	@$(ACTIVE) OMP_NUM_THREADS=1 env -u MLFLOW_TRACKING_URI -u PREFECT_API_URL python -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
 format: $(VENV)/.installed-dev ## Put the code into the project's format
 	@$(ACTIVE) ruff check --fix . ; $(ACTIVE) ruff format .

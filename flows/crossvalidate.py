@@ -19,11 +19,11 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.command import exit_status
-from flows.epochs import Epoch, best_epoch
-from flows.fold_rows import TOKENIZED, checked_folds, read_rows, split_fold
-from flows.fold_scores import Interval, summarize
-from flows.params_patch import difference, patched, read_text, write_params
-from flows.trials import Trial, prepare_trial, run_trial, trials_alone
+from flows.search.epochs import Epoch, best_epoch
+from flows.search.fold_rows import TOKENIZED, checked_folds, read_rows, split_fold
+from flows.search.fold_scores import Interval, summarize
+from flows.search.params_patch import difference, patched, read_text, write_params
+from flows.search.trials import Trial, prepare_trial, run_trial, trials_alone
 from stages.common.digests import sha256_value
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params

@@ -4,66 +4,159 @@ Retries, delays and timeouts stand in the `meta` of each stage in dvc.yaml; the 
 """
 
 import os
-import sys
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # before Prefect reads its settings
 
-from prefect import flow, get_run_logger, task
+import argparse
+import fcntl
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-from flows.stage_process import Outcome, reproduce, seconds_of
+from prefect import flow, get_run_logger
+
+from flows.command import exit_status
+from flows.notify import tell_failure, tell_promotion
+from flows.plan import add_options, chosen, forced_stages, make_plan, parse_setting
+from flows.running.outcome import Outcome
+from flows.running.stage_tasks import StageTasks
+from flows.search.params_patch import difference, patched, read_text, write_params
+from flows.told.artifact import before, publish
+from flows.told.redact import redacted
 from stages.common.errors import AttuneError
-from stages.common.graph import Node, read_graph
 from stages.common.params import load_params
+from stages.common.stage import WORK
 
-DEFAULT_TIMEOUT = "1h"
+LOCK = WORK / "pipeline.lock"  # held by `make run` as well
 
 
-@task
-def run_stage(node: Node) -> str:
-    """Bring one stage up to date; return `success` or `cached`.
+@flow(name="attune", log_prints=True, persist_result=False, on_failure=[tell_failure], on_crashed=[tell_failure])
+def pipeline(
+    targets: list[str] | None = None,
+    force: bool = False,
+    set: dict[str, Any] | None = None,
+    refresh: bool = False,
+    dry_run: bool = False,
+) -> dict[str, str]:
+    """Run what has to run of the pipeline in the current folder; return the state of each stage.
+
+    Args:
+        targets: stages to bring up to date, with those that they need; none: all.
+        force: run them even if nothing changed.
+        set: other values for params.yaml, by dotted key; they stay there.
+        refresh: look at sources again whose content may have changed without a pin that knows.
+        dry_run: only say what would run, and why.
 
     Raises:
-        RuntimeError: naming the stage and its last lines, if it failed or took longer than its timeout.
+        AttuneError: if a parameter or params.yaml is wrong, before anything runs.
+        StageFailed: if a stage failed.
     """
-    outcome = reproduce(node.name, seconds_of(node.meta.get("timeout", DEFAULT_TIMEOUT)), get_run_logger().info)
-    if outcome.state in ("failed", "timeout"):
-        raise RuntimeError(_explain(node, outcome))
-    return outcome.state
+    outcomes = bring_up_to_date(targets or (), force=force, set=set, refresh=refresh, dry_run=dry_run)
+    return {name: outcome.state for name, outcome in outcomes.items()}
 
 
-@flow(name="attune", log_prints=True)
-def pipeline() -> dict[str, str]:
-    """Run what has to run of the pipeline; return the state of each stage.
+def bring_up_to_date(
+    targets: Sequence[str] = (),
+    *,
+    force: bool = False,
+    set: Mapping[str, Any] | None = None,
+    refresh: bool = False,
+    dry_run: bool = False,
+) -> dict[str, Outcome]:
+    """Do the work of `pipeline` inside of whatever flow calls it; the parameters are the same.
 
     Raises:
-        AttuneError: if params.yaml is wrong, before anything runs.
+        AttuneError: if a parameter or params.yaml is wrong, before anything runs.
+        StageFailed: if a stage failed; the later ones are skipped.
     """
-    load_params(complete=True)
-    states: dict[str, str] = {}
-    for node in read_graph().values():
-        delay = seconds_of(node.meta.get("retry_delay", 0))
-        named = run_stage.with_options(
-            name=node.name,
-            task_run_name=node.name,
-            description=node.desc,
-            retries=int(node.meta.get("retries", 0)),
-            retry_delay_seconds=delay,
+    _tell_errors_in_a_line()
+    log = get_run_logger().info
+    text = read_text()
+    new = patched(text, set) if set else text
+    if dry_run:
+        return _planned(targets, force, set, refresh, log)
+    with _alone(log):
+        if new != text:
+            write_params(new)
+            log("params.yaml has other values now:\n" + "\n".join(difference(text, new)))
+        graph = chosen(targets)
+        forced = forced_stages(graph, load_params(complete=True), force=force, refresh=refresh)
+        earlier, stages = before(), StageTasks(graph, forced)
+        try:
+            for node in graph.values():
+                stages.bring_up_to_date(node)
+        finally:
+            stages.end()
+            log("  ".join(f"{name}: {outcome.state}" for name, outcome in stages.outcomes.items()))
+            publish(stages.outcomes, earlier)
+        stages.raise_for_failure()
+        tell_promotion(earlier)
+        return stages.outcomes
+
+
+def _planned(
+    targets: Sequence[str],
+    force: bool,
+    set: Mapping[str, Any] | None,
+    refresh: bool,
+    log: Callable[[str], None],
+) -> dict[str, Outcome]:
+    found: dict[str, Outcome] = {}
+    for step in make_plan(targets, force=force, set=set, refresh=refresh):
+        why = redacted("; ".join(step.reasons))
+        log(f"{step.node.name}: {step.verdict}" + (f" ({why})" if why else ""))
+        up_to_date = step.verdict == "up to date"
+        found[step.node.name] = Outcome("cached" if up_to_date else "skipped", reason=why or step.verdict)
+    return found
+
+
+@contextmanager
+def _alone(log: Callable[[str], None]) -> Iterator[None]:
+    """Wait until no other run is at work in this checkout."""
+    WORK.mkdir(exist_ok=True)
+    with LOCK.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log("another run is at work in this checkout: waiting for it to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _tell_errors_in_a_line() -> None:
+    """Have Prefect log errors for people without a traceback."""
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logger = logging.getLogger(name)
+        if _without_traceback not in logger.filters:
+            logger.addFilter(_without_traceback)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    if record.exc_info and isinstance(record.exc_info[1], AttuneError):
+        record.exc_info = None
+    return True
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the flow from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description="The pipeline as a Prefect flow.")
+    add_options(parser)
+    parser.add_argument("--dry-run", action="store_true", help="only say what would run, and why")
+    asked = parser.parse_args(arguments)
+
+    def work() -> None:
+        pipeline(
+            asked.targets,
+            force=asked.force,
+            set=dict(map(parse_setting, asked.set)),
+            refresh=asked.refresh,
+            dry_run=asked.dry_run,
         )
-        states[node.name] = named(node)
-    print("  ".join(f"{name}: {state}" for name, state in states.items()))
-    return states
 
-
-def _explain(node: Node, outcome: Outcome) -> str:
-    what = f"took longer than {node.meta.get('timeout', DEFAULT_TIMEOUT)}" if outcome.state == "timeout" else "failed"
-    return f"the stage {node.name} {what}; its last lines:\n  " + "\n  ".join(outcome.last_lines)
+    return exit_status(work, "interrupted; what was finished is kept, and the same command goes on")
 
 
 if __name__ == "__main__":
-    try:
-        pipeline()
-    except AttuneError as error:
-        print(error, file=sys.stderr)
-        sys.exit(1)
-    except RuntimeError:
-        sys.exit(1)  # Prefect has logged it
+    sys.exit(main())

@@ -1,6 +1,5 @@
 """`python -m flows.summary`: the last run on one screen."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -10,12 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.told.reports import REPORTS, SCORES, failed_gates, gates_passed, read_report, with_interval
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph
 from stages.common.shown import shown
 from stages.common.stage import LOGS
-
-REPORTS = Path("reports")
 
 
 def main() -> int:
@@ -26,7 +24,9 @@ def main() -> int:
     except AttuneError as error:
         print(error, file=sys.stderr)
         return 1
-    metrics, clean, registration = (_read(REPORTS / f"{name}.json") for name in ("metrics", "clean", "registration"))
+    metrics, clean, registration = (
+        read_report(REPORTS / f"{name}.json") for name in ("metrics", "clean", "registration")
+    )
     if not metrics:
         console.print("There are no results yet: make run")
         return 1
@@ -34,7 +34,7 @@ def main() -> int:
     if clean:
         console.print(_rows(clean), soft_wrap=True)
     console.print(_scores(metrics))
-    console.print(_trust(metrics, _read(REPORTS / "export.json")), soft_wrap=True)
+    console.print(_trust(metrics, read_report(REPORTS / "export.json")), soft_wrap=True)
     console.print(_stages(list(graph)))
     if registration:
         console.print(_registration(registration), soft_wrap=True)
@@ -44,11 +44,11 @@ def main() -> int:
 
 
 def _rows(clean: dict[str, Any]) -> Text:
-    manifest = _read(Path("data/raw/manifest.json"))
+    manifest = read_report(Path("data/raw/manifest.json"))
     read = manifest.get("rows_read", clean["rows_in"])
     rejected = read - clean["rows_kept"]
     splits = ", ".join(f"{name} {split['rows']:,}" for name, split in clean["splits"].items())
-    added = _read(Path("reports/augment.json")).get("rows_added", 0)
+    added = read_report(Path("reports/augment.json")).get("rows_added", 0)
     more = f"; augmentation added {added:,} to train" if added else ""
     return Text(f"rows  {read:,} read, {clean['rows_kept']:,} kept ({splits}), {rejected:,} rejected{more}\n")
 
@@ -56,13 +56,10 @@ def _rows(clean: dict[str, Any]) -> Text:
 def _scores(metrics: dict[str, Any]) -> Table:
     table = Table(title=f"Test scores on {metrics['rows']:,} rows", title_justify="left")
     table.add_column("model")
-    for name in ("accuracy", "macro-F1"):
+    for name in SCORES:
         table.add_column(f"{name} [interval]", justify="right")
     for name, scores in {"this model": metrics, **metrics["baselines"]}.items():
-        cells = [
-            f"{scores[key]:.4f} [{scores[f'{key}_low']:.4f}, {scores[f'{key}_high']:.4f}]"
-            for key in ("accuracy", "macro_f1")
-        ]
+        cells = [with_interval(scores, key) for key in SCORES.values()]
         table.add_row(Text(name.replace("_", " ")), *map(Text, cells), style="bold" if name == "this model" else "")
     return table
 
@@ -92,7 +89,7 @@ def _stages(names: list[str]) -> Table:
     for name in ("stage", "seconds", "peak MiB", "note"):
         table.add_column(name, justify="left" if name in ("stage", "note") else "right")
     for name in names:
-        log = _read(LOGS / f"{name}.json")
+        log = read_report(LOGS / f"{name}.json")
         if log:
             fresh = log["finished"] >= started
             table.add_row(
@@ -114,11 +111,10 @@ def _registration(registration: dict[str, Any]) -> Text:
     version = _version(name, registration["model"])
     where = f"version {version}" if version else "not in the registry (make publish)"
     text.append(f"model  {name} {where}, alias {registration['alias']}", style="bold")
-    failed = [gate for gate in registration["gates"] if not gate["passed"]]
-    text.append(f"; {len(registration['gates']) - len(failed)} of {len(registration['gates'])} gates passed\n")
+    text.append(f"; {gates_passed(registration)} gates passed\n")
     if version:
         text.append(f"use it  models:/{name}@{registration['alias']} (README.md, Using the model)\n")
-    for gate in failed:
+    for gate in failed_gates(registration):
         text.append(f"  failed  {gate['gate']}: {gate['reason']}\n", style="red")
     return text
 
@@ -131,10 +127,6 @@ def _version(name: str, digest: str) -> int | None:
         return version_of(connect(), name, digest)
     except Exception:  # a summary is no place to fail over a registry
         return None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 if __name__ == "__main__":

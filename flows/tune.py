@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.command import exit_status
-from flows.params_patch import difference, patched, read_text, write_params
-from flows.study import Search, open_search, run_search
-from flows.trials import trials_alone
+from flows.search.params_patch import difference, patched, read_text, write_params
+from flows.search.study import Search, open_search, run_search
+from flows.search.trials import trials_alone
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
 from stages.common.params.loading import PARAMS_FILE, read_yaml

@@ -18,6 +18,7 @@ FILES = (
     "flows",
     "recipes",
     ".dvc/config",
+    ".dvc/.gitignore",
     ".dvc/plots",
     ".dvcignore",
     ".gitignore",

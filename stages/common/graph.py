@@ -1,5 +1,6 @@
 """`dvc.yaml`, the one place where stages are listed, read for those who need to know."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,18 @@ def read_lock(root: Path = Path()) -> dict[str, Any]:
     lock = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")) or {}
     stages: dict[str, Any] = lock.get("stages", {})
     return stages
+
+
+def upstream_of(node: Node, graph: Mapping[str, Node]) -> list[str]:
+    """Return the names of all stages that a stage needs, directly or through others, in the order of the graph."""
+    needed: set[str] = set()
+    waiting = [node]
+    while waiting:
+        last = waiting.pop()
+        found = [other for other in graph.values() if other.name not in needed and _reads(last, other)]
+        needed.update(other.name for other in found)
+        waiting += found
+    return [name for name in graph if name in needed and name != node.name]
 
 
 def _node(name: str, entry: dict[str, Any]) -> Node:

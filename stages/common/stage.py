@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 
 from stages.common.digests import sha256_path, sha256_value
 from stages.common.errors import AttuneError
+from stages.common.finished import is_finished, note_finished
 from stages.common.graph import Node, read_graph
 from stages.common.offline import shut_network
 from stages.common.params import Params, load_params
@@ -82,8 +83,7 @@ class Run(Generic[P]):
 
     def inputs_digest(self) -> str:
         """Return the SHA-256 of all this stage depends on: code, data, params and seed."""
-        params = {name: _plain(self.all_params, name) for name in self.node.params}
-        return sha256_value([params, {dep: sha256_path(Path(dep)) for dep in self.node.deps}])
+        return sha256_value([_params_of(self), {dep: sha256_path(Path(dep)) for dep in self.node.deps}])
 
 
 def stage(name: str) -> Callable[[Callable[[Run[P]], None]], Callable[[], None]]:
@@ -131,7 +131,12 @@ def _execute(name: str, body: Callable[[Run[P]], None]) -> int:
 def _lead(run: Run[P], body: Callable[[Run[P]], None]) -> None:
     """Run a stage alone in this checkout, and put its outs in place."""
     started, name, staging = time.perf_counter(), run.node.name, run.staging
-    with alone(name):
+    params, note = _params_of(run), WORK / f"{name}.finished"
+    with alone(name), _downloads_alone(name):
+        if is_finished(run.node, params, note):
+            print(f"{name}: finished before, but DVC had not recorded it; what it made then is taken over", flush=True)
+            return
+        note.unlink(missing_ok=True)
         shutil.rmtree(staging, ignore_errors=True)  # left by a run that was killed
         staging.mkdir(parents=True)
         print(f"{name}: {run.node.desc}", flush=True)
@@ -143,6 +148,7 @@ def _lead(run: Run[P], body: Callable[[Run[P]], None]) -> None:
             raise
         else:
             _put_in_place(run.node, staging)
+            note_finished(run.node, params, note)
             for folder in run.leftovers:
                 shutil.rmtree(folder, ignore_errors=True)
             _keep_time(name, time.perf_counter() - started)
@@ -192,6 +198,23 @@ def locked(path: Path) -> Iterator[bool]:
         except (BlockingIOError, FileNotFoundError):
             mine = False
         yield mine
+
+
+@contextmanager
+def _downloads_alone(name: str) -> Iterator[None]:
+    """Wait until nobody else downloads into the same folder: worktrees of scheduled runs share that of a checkout."""
+    if name not in ONLINE_STAGES:
+        yield
+        return
+    folder = WORK / "downloads"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{name}: waits for another run that downloads into the same folder", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def of_the_disk(error: BaseException) -> str | None:
@@ -263,6 +286,7 @@ def _keep_time(name: str, seconds: float) -> None:
         print(f"  warning: the time was not kept: {error}", file=sys.stderr)
 
 
-def _plain(params: Params, name: str) -> object:
-    dumped = params.model_dump(mode="json", by_alias=True)
-    return dumped[name]
+def _params_of(run: Run[P]) -> dict[str, object]:
+    """Return the params that a stage depends on, as JSON has them."""
+    dumped = run.all_params.model_dump(mode="json", by_alias=True)
+    return {name: dumped[name] for name in run.node.params}

@@ -12,7 +12,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from ruamel.yaml import YAML
 
 from stages.common.serving.decision import Decision
 from tests.conftest import PROJECT
@@ -154,35 +153,17 @@ def test_it_is_a_stage_in_a_persons_own_dvc_pipeline(models: Path, tmp_path: Pat
     assert "parts" not in status and "predicted.parquet\n" not in status
 
 
-def test_the_deployment_is_made_on_a_server_without_a_folder_of_this_machine(
+def test_the_flow_takes_what_the_program_takes_and_tells_what_it_found(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a real server: work pool and folder come from variables, no schedule is on, and the flow runs."""
-    from prefect.client.orchestration import get_client
-    from prefect.settings import get_current_settings
     from prefect.testing.utilities import prefect_test_harness
 
+    from flows.predict_flow import predict
+
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     (tmp_path / "in.csv").write_text("text\n" + "\n".join(texts(20)))
     with prefect_test_harness(server_startup_timeout=60):
-        server = {"PREFECT_API_URL": str(get_current_settings().api.url), "PREFECT_HOME": str(tmp_path / "prefect")}
-        for asked in (
-            ["work-pool", "create", "forest", "--type", "process"],
-            ["variable", "set", "attune_work_pool", "forest"],
-        ):
-            assert run(PROJECT, "prefect", *asked, **server).returncode == 0
-        done = run(PROJECT, "prefect", "--no-prompt", "deploy", "--name", "predict", **server)
-        # Its status is 1: Prefect 3.8 then asks for the pool's workers in a way that its own server refuses.
-        assert "'attune-predict/predict' successfully created" in " ".join(done.stdout.split()), done.stderr
-        with get_client(sync_client=True) as client:
-            made = client.read_deployment_by_name("attune-predict/predict")
-        assert made.work_pool_name == "forest" and made.entrypoint == "flows/predict_flow.py:predict"
-        assert [(schedule.slug, schedule.active) for schedule in made.schedules] == [("daily", False)]
-        assert str(PROJECT) not in made.model_dump_json()
-
-        from flows.predict_flow import predict
-
-        monkeypatch.chdir(tmp_path)
         assert predict("in.csv", "out.csv", model=str(models))["rows"] == 20
         with pytest.raises(Exception, match="has no column 'body'"):
             predict("in.csv", "out.csv", model=str(models), text="body")
@@ -196,7 +177,10 @@ def test_a_worker_goes_to_the_folder_that_its_own_environment_names(
 
     from prefect.deployments.steps.core import run_steps
 
+    from flows.deployment.prefect_file import read_prefect_file
+
     monkeypatch.chdir(PROJECT)
     monkeypatch.setenv("ATTUNE_HOME", str(tmp_path))
-    asyncio.run(run_steps(YAML(typ="safe").load(PROJECT / "prefect.yaml")["pull"]))
+    (deployment,) = [one for one in read_prefect_file(PROJECT / "prefect.yaml").deployments if one.name == "predict"]
+    asyncio.run(run_steps(deployment.pull or []))
     assert Path.cwd() == tmp_path

@@ -1,92 +1,362 @@
-"""The pipeline as a Prefect flow, on Prefect's own temporary server."""
+"""The pipeline as a Prefect flow on a real server: the same result as DVC's, and what happens when things go wrong."""
 
 import json
-import sqlite3
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
-from tests.conftest import Project, make_project, tiny
+from tests.conftest import PROJECT, Project, tiny
+from tests.pipeline.prefect_server import PrefectServer, prefect_server
 
-STAGES = ["ingest", "clean", "augment", "tokenize", "finetune", "export", "evaluate", "register"]
+FLOW = (sys.executable, "-m", "flows.pipeline")
+SECRET = "s3cr3t-t0ken-of-nobody"
+
+# Stages that do what the test asks for: they append a line to ran.txt, and read what to do from do.json.
+WORK = """
+import json, os, subprocess, sys, time
+from pathlib import Path
+name = sys.argv[1]
+with open("ran.txt", "a") as file:
+    print(name, file=file)
+do = json.loads(Path("do.json").read_text()).get(name, {}) if Path("do.json").exists() else {}
+count = Path("ran.txt").read_text().split().count(name)
+print(f"{name} says hello", flush=True)
+if do.get("say"):
+    print(do["say"], flush=True)
+if count <= do.get("fail", 0):
+    sys.exit(f"{name} fails on try {count}")
+if do.get("sleep"):
+    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(3000)"
+    child = subprocess.Popen([sys.executable, "-c", stubborn])
+    Path("child").write_text(str(child.pid))
+    time.sleep(do["sleep"])
+    child.kill()
+Path(f"{name}.out").write_text(name)
+"""
+GRAPH = """
+stages:
+  first:
+    desc: The first of three
+    cmd: python work.py first
+    deps: [work.py]
+    params: [seed]
+    outs: [first.out: {persist: true}]
+    meta: {retries: 2, retry_delay: 1s, timeout: 60s}
+  second:
+    cmd: python work.py second
+    deps: [first.out]
+    outs: [second.out: {persist: true}]
+    meta: {timeout: 60s}
+  third:
+    cmd: python work.py third
+    deps: [second.out]
+    outs: [third.out: {persist: true}]
+"""
 
 
 @pytest.fixture(scope="module")
-def flowed(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Project:
-    project = make_project(tmp_path_factory.mktemp("flow") / "project", downloads)
-    rows = "\n".join(f"{'fine' if n % 2 else 'dull'} thing number {n} {n * 7919},{'ab'[n % 2]}" for n in range(80))
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as running:
+        yield running
+
+
+@pytest.fixture
+def small(tmp_path: Path, server: PrefectServer) -> "Small":
+    root = tmp_path / "small"
+    root.mkdir()
+    (root / "work.py").write_text(WORK)
+    (root / "dvc.yaml").write_text(GRAPH)
+    (root / "params.yaml").write_bytes((PROJECT / "recipes" / "rotten-tomatoes.yaml").read_bytes())
+    made = Small(root, server)
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
+        server.run(*command, cwd=root)
+    return made
+
+
+class Small:
+    """A project of three stages that take no time, run by the real flow."""
+
+    def __init__(self, root: Path, server: PrefectServer) -> None:
+        self.root, self.server = root, server
+        self.settings = {"PYTHONPATH": str(PROJECT)}
+
+    def do(self, **what: dict[str, Any]) -> None:
+        (self.root / "do.json").write_text(json.dumps(what))
+
+    def flow(self, *arguments: str, check: bool = True, **more: str) -> "subprocess.CompletedProcess[str]":
+        return self.server.run(*FLOW, *arguments, cwd=self.root, check=check, **self.settings, **more)
+
+    def start(self, *command: str, **more: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            command,
+            cwd=self.root,
+            env=self.server.environment | self.settings | more,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def ran(self) -> list[str]:
+        path = self.root / "ran.txt"
+        return path.read_text().split() if path.exists() else []
+
+    def child(self) -> int:
+        return int((self.root / "child").read_text())
+
+    def last_run(self) -> dict[str, Any]:
+        found: list[dict[str, Any]] = self.ask("flow_runs/filter", sort="EXPECTED_START_TIME_DESC", limit=1)
+        return found[0]
+
+    def tasks(self) -> dict[str, str]:
+        """The state of each task of the last run."""
+        only = {"flow_runs": {"id": {"any_": [self.last_run()["id"]]}}}
+        return {task["name"]: task["state"]["name"] for task in self.ask("task_runs/filter", **only)}
+
+    def ask(self, path: str, **body: Any) -> Any:
+        url = f"{self.server.environment['PREFECT_API_URL']}/{path}"
+        return httpx.post(url, json=body, timeout=20).raise_for_status().json()
+
+
+def until(true: Callable[[], Any], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.1)
+
+
+def is_alive(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def states_in(done: "subprocess.CompletedProcess[str]") -> str:
+    return next(line for line in (done.stdout + done.stderr).splitlines() if "third: " in line).partition(" - ")[2]
+
+
+def test_the_flow_leaves_the_bytes_in_dvc_lock_that_dvc_repro_leaves(small: "Small") -> None:
+    """In a graph where more than one order is possible."""
+    graph = small.root / "dvc.yaml"
+    more = "".join(
+        f"  {name}:\n    cmd: python work.py {name}\n    deps: [{', '.join(deps)}]\n"
+        f"    outs: [{name}.out: {{persist: true}}]\n"
+        for name, deps in {"last": ["beside.out", "third.out"], "beside": ["first.out"], "alone": ["work.py"]}.items()
+    )
+    graph.write_text(graph.read_text() + more)
+    small.flow()
+    by_flow = (small.root / "dvc.lock").read_bytes()
+    assert "third: cached" in states_in(small.flow())
+    assert "didn't change, skipping" in small.server.run("dvc", "repro", cwd=small.root).stdout
+    assert len(small.ran()) == 6 and (small.root / "dvc.lock").read_bytes() == by_flow
+    (small.root / "dvc.lock").unlink()
+    small.server.run("dvc", "repro", cwd=small.root)
+    assert (small.root / "dvc.lock").read_bytes() == by_flow
+    assert len(small.ran()) == 12
+
+
+def own_rows(params: Any) -> None:
+    params["ingest"]["sources"] = [{"path": "data/inbox/rows.csv", "columns": {"text": "text", "label": "label"}}]
+    tiny(params)
+
+
+def test_a_stage_that_fails_twice_succeeds_on_its_third_try(small: Small) -> None:
+    small.do(first={"fail": 2})
+    done = small.flow()
+    assert small.ran() == ["first", "first", "first", "second", "third"]
+    assert "first: success  second: success  third: success" in states_in(done)
+    assert small.tasks() == {"first": "Completed", "second": "Completed", "third": "Completed"}
+    assert "first says hello" in (small.root / "logs" / "first.log").read_text()
+
+
+def test_a_stage_that_fails_for_good_is_named_with_its_last_lines_and_the_rest_is_skipped(small: Small) -> None:
+    small.flow()
+    before = (small.root / "dvc.lock").read_bytes()
+    (small.root / "ran.txt").unlink()
+    small.do(second={"fail": 9})
+    done = small.flow("--force", check=False)
+    told = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "first: success  second: failed  third: skipped" in states_in(done)
+    assert small.tasks() == {"first": "Completed", "second": "Failed", "third": "Skipped"}
+    assert "the stage second failed; its last lines" in told and "second fails on try 1" in told
+    assert "run again: what is done is not done again (all it said: logs/second.log)" in told
+    assert "Traceback" not in told
+    assert small.last_run()["state"]["type"] == "FAILED" and "second" in small.last_run()["state"]["message"]
+    assert (small.root / "dvc.lock").read_bytes() == before and (small.root / "third.out").exists()
+    assert "first: cached  second: cached  third: cached" in states_in(small.flow())
+
+
+def test_a_stage_past_its_time_is_ended_with_its_children(small: Small) -> None:
+    graph = small.root / "dvc.yaml"
+    graph.write_text(graph.read_text().replace("retries: 2, retry_delay: 1s, timeout: 60s", "timeout: 4s"))
+    small.do(first={"sleep": 1000})
+    started = time.monotonic()
+    done = small.flow(check=False)
+    assert done.returncode == 1 and "the stage first took longer than 4s" in done.stdout + done.stderr
+    assert time.monotonic() - started < 60
+    assert not is_alive(small.child()), "not even one that ignores SIGTERM"
+    small.do()
+    small.flow()
+    assert small.ran().count("first") == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_flow_that_is_ended_leaves_nothing_running_and_can_be_run_again(small: Small, number: signal.Signals) -> None:
+    small.do(second={"sleep": 1000})
+    flow = small.start(*FLOW)
+    until((small.root / "child").exists)
+    flow.send_signal(number)
+    flow.wait(60)
+    until(lambda: not is_alive(small.child()))
+    assert flow.returncode != 0
+    if number != signal.SIGKILL:
+        told = flow.stdout.read() if flow.stdout else ""
+        assert "second: cancelled  third: skipped" in told, told
+    small.do()
+    assert "first: cached  second: success  third: success" in states_in(small.flow())
+
+
+def test_a_run_cancelled_on_the_server_ends_with_all_its_processes(small: Small) -> None:
+    """By a worker, as in a deployment."""
+    (small.root / "flow.py").write_text("from flows.pipeline import pipeline\n")
+    small.do(first={"sleep": 1000})
+    with small.server.worker("here", small.root, **small.settings):
+        until(lambda: [pool for pool in small.ask("work_pools/filter") if pool["name"] == "here"])
+        made = small.ask(
+            "deployments/",
+            name="small",
+            flow_id=small.ask("flows/", name="attune")["id"],
+            entrypoint="flow.py:pipeline",
+            work_pool_name="here",
+            pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(small.root)}}],
+        )
+        small.ask(f"deployments/{made['id']}/create_flow_run")
+        until((small.root / "child").exists, 90)
+        small.server.run("prefect", "flow-run", "cancel", small.last_run()["id"], cwd=small.root)
+        until(lambda: small.last_run()["state"]["type"] == "CANCELLED", 90)
+        until(lambda: not is_alive(small.child()))
+    small.do()
+    assert "first: success  second: success  third: success" in states_in(small.flow())
+
+
+def test_a_server_that_goes_away_during_a_run_and_comes_back_changes_nothing(small: Small) -> None:
+    small.do(first={"sleep": 12})
+    flow = small.start(*FLOW)
+    until((small.root / "child").exists)
+    small.server.stop(signal.SIGKILL)
+    try:
+        time.sleep(4)
+    finally:
+        small.server.start()
+    told, _ = flow.communicate(timeout=120)
+    assert flow.returncode == 0, told
+    assert small.ran() == ["first", "second", "third"]
+    until(lambda: small.last_run()["state"]["type"] == "COMPLETED", 30)
+
+
+def test_no_secret_reaches_a_log_an_artifact_or_the_server(small: Small) -> None:
+    url = "https://user:" + SECRET + "@example.org/rows.csv?sig=" + SECRET
+    small.do(first={"say": f"reading {url} with {SECRET}"}, second={"say": f"token {SECRET}", "fail": 9})
+    done = small.flow(check=False, MY_API_TOKEN=SECRET)
+    assert done.returncode == 1
+    time.sleep(3)  # logs are sent in batches
+    for path in (small.root / "logs").iterdir():
+        assert SECRET not in path.read_text()
+    assert "reading https://" in (small.root / "logs" / "first.log").read_text()
+    for what in ("logs/filter", "artifacts/filter", "flow_runs/filter", "task_runs/filter"):
+        found = json.dumps(small.ask(what, sort="TIMESTAMP_DESC") if what == "logs/filter" else small.ask(what))
+        assert SECRET not in found and len(found) > 100, what
+    assert SECRET not in done.stdout + done.stderr
+
+
+def test_the_second_of_two_runs_in_one_checkout_waits_and_finds_all_done(small: Small) -> None:
+    small.do(first={"sleep": 5})
+    flows = [small.start(*FLOW), small.start(*FLOW)]
+    told = [flow.communicate(timeout=120)[0] for flow in flows]
+    assert [flow.returncode for flow in flows] == [0, 0], told
+    assert sum("another run is at work in this checkout: waiting" in text for text in told) == 1
+    assert small.ran() == ["first", "second", "third"]
+
+
+def test_parameters_reach_the_run(small: Small) -> None:
+    plan = small.flow("--dry-run", "--set", "seed=14")
+    assert small.ran() == [] and "first: runs" in plan.stdout + plan.stderr
+    assert "seed: 13" in (small.root / "params.yaml").read_text()
+    done = small.flow("first", "--set", "seed=14")
+    assert small.ran() == ["first"]
+    assert "seed: 14" in (small.root / "params.yaml").read_text() and "-seed: 13" in done.stdout + done.stderr
+    wrong = small.flow("--set", "finetune.learning_rat=1", check=False)
+    assert wrong.returncode == 1 and "did you mean 'learning_rate'" in wrong.stdout + wrong.stderr
+    assert "no stage of dvc.yaml" in (small.flow("fourth", check=False).stderr)
+
+
+def test_a_cached_flow_starts_no_process_for_a_stage(small: Small) -> None:
+    small.flow()
+    marker = "open({!r}, 'a').write(str(a) + str(k))".format(str(small.root / "started"))
+    code = "import subprocess\nreal = subprocess.Popen.__init__\n"
+    code += f"def spy(self, *a, **k):\n {marker}\n real(self, *a, **k)\n"
+    code += "subprocess.Popen.__init__ = spy\nfrom flows.pipeline import main; raise SystemExit(main([]))"
+    done = small.server.run(sys.executable, "-c", code, cwd=small.root, **small.settings)
+    assert "first: cached  second: cached  third: cached" in states_in(done)
+    started = small.root / "started"
+    assert "stage_runner" not in (started.read_text() if started.exists() else "")
+    small.do(first={})
+    (small.root / "first.out").unlink()
+    small.server.run(sys.executable, "-c", code, cwd=small.root, **small.settings)
+    assert "stage_runner" in started.read_text(), "it would have been seen"
+
+
+def test_work_whose_end_dvc_could_not_record_is_taken_over(project: Project) -> None:
+    """DVC's lock trap: another dvc process holds the lock for longer than three seconds when the stage ends."""
+    rows = "\n".join(f"thing number {n} {n * 7919},{'ab'[n % 2]}" for n in range(80))
     project.inbox("rows.csv", "text,label\n" + rows)
     project.use("own-csv")
-
-    def own_rows(params):
-        params["ingest"]["sources"] = [{"path": "data/inbox/rows.csv", "columns": {"text": "text", "label": "label"}}]
-        tiny(params)
-
     project.params(own_rows)
-    return project
-
-
-def run_flow(project: Project, check: bool = True):
-    home = str(project.root.parent / "prefect")
-    return project.run("python", "-m", "flows.pipeline", check=check, PREFECT_HOME=home, PREFECT_LOGGING_LEVEL="INFO")
-
-
-def test_the_flow_runs_each_stage_once_as_a_task_of_its_name_and_then_finds_all_cached(flowed: Project) -> None:
-    first = run_flow(flowed)
-    assert "  ".join(f"{name}: success" for name in STAGES) in first.stdout + first.stderr
-    lock = (flowed.root / "dvc.lock").read_bytes()
-    second = run_flow(flowed)
-    assert "  ".join(f"{name}: cached" for name in STAGES) in second.stdout + second.stderr
-    assert (flowed.root / "dvc.lock").read_bytes() == lock
-    with sqlite3.connect(flowed.root.parent / "prefect" / "prefect.db") as store:
-        names = [name for (name,) in store.execute("select name from task_run order by start_time")]
-        states = {state for (state,) in store.execute("select state_type from task_run")}
-    assert names == STAGES * 2
-    assert states == {"COMPLETED"}
-    assert flowed.stages_run(flowed.repro()) == [], "dvc and the flow agree on what is up to date"
-
-
-def test_a_failed_stage_fails_the_flow_with_its_last_lines(flowed: Project) -> None:
-    params = (flowed.root / "params.yaml").read_text()
-    flowed.params(lambda params: params["clean"].update(length={"min": 9000, "max": 9001}))
-    try:
-        done = run_flow(flowed, check=False)
-    finally:
-        (flowed.root / "params.yaml").write_text(params)
-    assert done.returncode == 1
-    assert "the stage clean failed; its last lines" in done.stdout + done.stderr
-    assert "not one labelled row" in done.stdout + done.stderr
-    assert json.loads((flowed.root / "reports" / "metrics.json").read_text())["rows"] > 0
-
-
-def test_a_stage_past_its_time_is_ended_with_its_children(tmp_path: Path) -> None:
-    from flows.stage_process import reproduce
-
-    slow = Project(tmp_path / "slow")
-    slow.root.mkdir()
-    slow.run("git", "init", "-q")
-    slow.run("dvc", "init", "-q")
-    (slow.root / "dvc.yaml").write_text(
-        "stages:\n  slow:\n    cmd: sleep 301 & sleep 302; echo done > out\n    outs: [out]\n"
+    project.repro("ingest")
+    holder = (
+        "import sys, time\nfrom dvc.repo import Repo\nfrom pathlib import Path\n"
+        "while not Path('.attune/clean.lock').exists(): time.sleep(0.01)\n"
+        "repo = Repo()\n"
+        "while True:\n"
+        "    try:\n        repo.lock.lock(); break\n"
+        "    except Exception: pass\n"
+        "time.sleep(15)"
     )
-    lines: list[str] = []
-    started = time.perf_counter()
-    outcome = reproduce("slow", timeout=4, log=lines.append, root=slow.root)
-    assert outcome.state == "timeout"
-    assert time.perf_counter() - started < 30
-    assert slow.run("pgrep", "-f", "sleep 30[12]", check=False).stdout == ""
+    other = subprocess.Popen([sys.executable, "-c", holder], cwd=project.root)
+    try:
+        lost = project.repro("clean", check=False)
+    finally:
+        end_of(other)
+    assert lost.returncode != 0 and "lock" in lost.stderr, lost.stdout + lost.stderr
+    again = project.repro("clean")
+    assert "what it made then is taken over" in again.stdout and "clean: done in" not in again.stdout
+    assert project.stages_run(project.repro("clean")) == []
+    assert "taken over" not in project.repro("--force", "--single-item", "clean").stdout, "what is recorded runs again"
+
+
+def end_of(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("15m", 900), ("2h", 7200), (90, 90), ("1.5h", 5400)])
 def test_durations_are_read(text: str | int, seconds: float) -> None:
-    from flows.stage_process import seconds_of
+    from flows.running.stage_process import seconds_of
 
     assert seconds_of(text) == seconds
 
 
 def test_a_wrong_duration_says_how_to_write_one() -> None:
-    from flows.stage_process import seconds_of
+    from flows.running.stage_process import seconds_of
 
     with pytest.raises(ValueError, match="write 30s, 15m or 2h"):
         seconds_of("soon")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from small_project import ROOT
 
-from flows.params_patch import change, difference, patched, write_params
+from flows.search.params_patch import change, difference, patched, write_params
 from stages.common.errors import AttuneError
 from stages.common.params import check_params
 

@@ -5,8 +5,8 @@ from typing import Any
 import optuna
 import pytest
 
-from flows.search_space import draw, inside, present, stated
-from flows.study import ask, counted
+from flows.search.search_space import draw, inside, present, stated
+from flows.search.study import ask, counted
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams, Params, check_params
 from stages.common.params.tune import Dimension

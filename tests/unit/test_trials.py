@@ -9,11 +9,11 @@ import pytest
 from ruamel.yaml import YAML
 from small_project import ROOT, Project
 
-from flows import trials
-from flows.epochs import Epoch, best_epoch
-from flows.fold_rows import split_fold
-from flows.fold_scores import summarize
-from flows.trials import Trial, TrialFailed, prepare_trial, run_trial
+from flows.search import trials
+from flows.search.epochs import Epoch, best_epoch
+from flows.search.fold_rows import split_fold
+from flows.search.fold_scores import summarize
+from flows.search.trials import Trial, TrialFailed, prepare_trial, run_trial
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
 from stages.common.stage import Run

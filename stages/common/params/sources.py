@@ -257,6 +257,12 @@ class IngestParams(Section):
         return self
 
     @property
+    def unpinned(self) -> list[str]:
+        """Origins of what may hold something else tomorrow: databases, and addresses without a pin."""
+        read: list[TextSource] = [*self.sources, *self.decontaminate_against]
+        return [one.origin for one in read if one.sql or (one.url and not (one.sha256 or one.etag))]
+
+    @property
     def label_map(self) -> dict[str, str] | None:
         """`labels` with every key as the text it has in a file."""
         if self.labels is None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LIVE = LOGS / "finetune.jsonl"  # a line per point of both curves, while the stage runs
-TRIAL_RUN = "ATTUNE_TRIAL_RUN"  # set by flows.trials: the run that a training reports to; empty: to none
+TRIAL_RUN = "ATTUNE_TRIAL_RUN"  # set by flows.search.trials: the run that a training reports to; empty: to none
 
 
 class LiveRun:

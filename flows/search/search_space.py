@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from flows.params_patch import STRATEGY
+from flows.search.params_patch import STRATEGY
 from stages.common.params import Params
 from stages.common.params.strategies import OPTIONS
 from stages.common.params.tune import Dimension, number_type

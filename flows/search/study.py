@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.epochs import Epoch, best_epoch
-from flows.params_patch import change, set_keys
-from flows.search_space import draw, inside, present, stated, suggest
-from flows.stage_process import seconds_of
-from flows.trials import Trial, TrialFailed, digests, forget_checkpoints, prepare_trial, run_trial
+from flows.running.stage_process import seconds_of
+from flows.search.epochs import Epoch, best_epoch
+from flows.search.params_patch import change, set_keys
+from flows.search.search_space import draw, inside, present, stated, suggest
+from flows.search.trials import Trial, TrialFailed, digests, forget_checkpoints, prepare_trial, run_trial
 from stages.common.digests import sha256_value
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph

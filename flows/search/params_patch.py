@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from difflib import SequenceMatcher, unified_diff
 from io import StringIO
 from pathlib import Path
@@ -12,9 +12,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.representer import RoundTripRepresenter
 
+from stages.common.errors import AttuneError
 from stages.common.params import check_params
 from stages.common.params.loading import PARAMS_FILE, read_yaml
 from stages.common.params.strategies import OPTIONS
+from stages.common.shown import shown
 
 STRATEGY = "finetune.strategy"
 
@@ -48,14 +50,21 @@ def change(data: Any, settings: Mapping[str, Any]) -> Any:
 
 
 def set_keys(data: Any, settings: Mapping[str, Any]) -> None:
-    """Set dotted keys in nested mappings, and whatever sections they need."""
+    """Set dotted keys in nested mappings, and whatever sections they need.
+
+    Raises:
+        AttuneError: if a key goes on below a setting that holds no keys.
+    """
     for key, value in settings.items():
         *sections, last = key.split(".")
         inner = data
-        for section in sections:
+        for depth, section in enumerate(sections, start=1):
             if inner.get(section) is None:
                 _put(inner, section, {})
             inner = inner[section]
+            if not isinstance(inner, MutableMapping):
+                holder = ".".join(sections[:depth])
+                raise AttuneError(f"{shown(key, 80)}: {shown(holder, 80)} holds no keys", "see docs/params.md")
         _put(inner, last, value)
 
 

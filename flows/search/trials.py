@@ -21,8 +21,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows.epochs import Epoch
-from flows.stage_process import LAST_LINES, end_group
+from flows.running.stage_process import LAST_LINES, end_group
+from flows.search.epochs import Epoch
 from stages.common.digests import sha256_path, sha256_value
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph

@@ -1,0 +1,1 @@
+"""prefect.yaml, and what a server has of it."""

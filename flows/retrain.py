@@ -1,0 +1,120 @@
+"""The flow of scheduled runs: the pipeline in a worktree of the run's own, and its results kept beside all branches.
+
+prefect.yaml has its deployments, flows/worktree.py makes the worktrees; docs/retraining.md says where the results are.
+"""
+
+import os
+
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # before Prefect reads its settings
+
+import json
+from collections.abc import Mapping
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from flows.notify import tell_failure
+from flows.pipeline import bring_up_to_date
+from flows.running.outcome import Outcome
+from flows.scheduled.place import Place, held, here, leave
+from flows.scheduled.repository import asked
+from flows.scheduled.results import check_branch, keep, push_commit, push_data, reference
+from stages.common.errors import AttuneError
+from stages.common.tracking.nested import absolute_uri
+
+METRICS = Path("reports/metrics.json")
+SCORES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+
+
+@flow(
+    name="attune-retrain", log_prints=True, persist_result=False, on_failure=[tell_failure], on_crashed=[tell_failure]
+)
+def retrain(
+    commit: str = "HEAD",
+    targets: list[str] | None = None,
+    force: bool = False,
+    set: dict[str, Any] | None = None,
+    refresh: bool = False,
+    branch: str | None = None,
+    push: bool = False,
+) -> dict[str, str]:
+    """Run what has to run of the pipeline at a commit; return the state of each stage.
+
+    Args:
+        commit: what to run: a commit, tag or branch; of a remote's branch (`origin/main`) the newest.
+        targets: stages to bring up to date, with those that they need; none: all.
+        force: run them even if nothing changed.
+        set: other values for params.yaml, by dotted key; the results are kept apart, under NAME-set.
+        refresh: look at sources again whose content may have changed without a pin that knows.
+        branch: offer the results as this local branch, too: a new one, or one that Attune made.
+        push: send the results to origin, and the data to DVC's remote or fail.
+
+    Raises:
+        AttuneError: if a parameter is wrong, before anything runs; or the current folder was not made for this run.
+        StageFailed: if a stage failed. The worktree is left for a look, and for a retry of this run.
+    """
+    place = here(flow_run.id)  # `commit` is what it was made at
+    with held(place):
+        check_wishes(place, branch, push)
+        share_tracking(place)
+        outcomes = bring_up_to_date(targets or (), force=force, set=set, refresh=refresh)
+        said = keep_results(place, f"{place.name}-set" if set else place.name, outcomes, branch, push)
+        leave(place)
+    return Completed(message=said, data={name: outcome.state for name, outcome in outcomes.items()})
+
+
+def check_wishes(place: Place, branch: str | None, push: bool) -> None:
+    """Refuse what could not be done with the results, hours before there are any.
+
+    Raises:
+        AttuneError: if the branch is somebody's own, or there is nowhere to push to.
+    """
+    if branch is not None:
+        check_branch(place.folder, branch)
+    if push and "origin" not in asked(place.folder, "remote").split("\n"):
+        raise AttuneError(f"push: {place.home} has no remote origin", "git remote add origin …, or leave push out")
+
+
+def share_tracking(place: Place) -> None:
+    """Have this process and its stages track in the store of the home, not in one that goes with the run."""
+    with chdir(place.home):
+        os.environ["MLFLOW_TRACKING_URI"] = absolute_uri()
+
+
+def keep_results(
+    place: Place, name: str, outcomes: Mapping[str, Outcome], branch: str | None = None, push: bool = False
+) -> str:
+    """Keep, offer and push the results; return where they are, in a line.
+
+    Raises:
+        AttuneError: if the branch has become somebody's own, or a `push` that was asked for did not work.
+    """
+    log = get_run_logger()
+    made = keep(place.folder, name, _message(place, outcomes), branch)
+    said = [f"results are in {reference(name)}" if made else "the results are those of the commit"]
+    if made and branch:
+        said.append(f"and in the branch {branch}")
+    problem = push_data(place.folder)
+    if problem and push:  # whoever fetched the lock would ask in vain for what it names
+        raise AttuneError(problem, "see to the remote, and retry this run: nothing is trained again")
+    if problem:
+        log.warning("%s; `dvc push` in a worktree of %s catches up", problem, reference(name))
+        said.append(f"but {problem}")
+    if made and push:
+        push_commit(place.folder, name, made, branch)
+        said.append("and on origin")
+    log.info(", ".join(said))
+    return ", ".join(said)
+
+
+def _message(place: Place, outcomes: Mapping[str, Outcome]) -> str:
+    ran = [stage for stage, outcome in outcomes.items() if outcome.state == "success"]
+    known = json.loads(METRICS.read_text(encoding="utf-8")) if METRICS.exists() else {}
+    scores = [f"{told} {known[key]:.4f}" for key, told in SCORES.items() if isinstance(known.get(key), float)]
+    subject = ", ".join([f"{place.name}: {' '.join(ran) or 'nothing new'}", *scores])
+    lines = [f"{stage}: {outcome.state}" for stage, outcome in outcomes.items()]
+    return "\n".join([subject, "", *lines, "", f"Attune-Run: {place.run}", ""])

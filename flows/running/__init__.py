@@ -1,0 +1,1 @@
+"""A run of the pipeline: its stages as tasks, and the process of each."""

@@ -1,0 +1,1 @@
+"""Where a scheduled run works, and where its results are."""

@@ -1,0 +1,88 @@
+"""Git for flows: no hooks, no questions, nothing of a caller's repository, and errors for people."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from flows.told.redact import redacted
+from stages.common.errors import AttuneError
+from stages.common.shown import shown
+
+# A hook such as that of `dvc install` is a person's own: it would check out or push what nobody asked for here.
+SETTINGS = ("core.hooksPath=/dev/null", "gc.auto=0", "maintenance.auto=false", "core.quotePath=false")
+OF_A_CALLER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
+NETWORK_SECONDS = 900
+LONGEST_NAME = 200
+
+
+class GitFailed(AttuneError):
+    """Git ended with an error."""
+
+
+def git(
+    root: Path, *arguments: str, seconds: float = 120, environment: dict[str, str] | None = None, text: str = ""
+) -> str:
+    """Return what a git command prints, without the last line end.
+
+    Args:
+        root: the folder it runs in.
+        arguments: of git.
+        seconds: after which it is ended.
+        environment: more variables.
+        text: its standard input.
+
+    Raises:
+        GitFailed: with its last lines, without secrets.
+    """
+    options = [part for setting in SETTINGS for part in ("-c", setting)]
+    inherited = {name: value for name, value in os.environ.items() if name not in OF_A_CALLER}
+    try:
+        done = subprocess.run(
+            ["git", *options, *arguments],
+            cwd=root,
+            env={**inherited, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **(environment or {})},
+            input=text,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=seconds,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise GitFailed(f"git cannot be run in {root}", "install git, and see that the folder is there") from None
+    except subprocess.TimeoutExpired:
+        raise GitFailed(f"git {arguments[0]} took longer than {seconds:.0f} s", "does its remote answer?") from None
+    if done.returncode:
+        told = shown(redacted(" ".join(done.stderr.split("\n")[-6:])).strip(), 400) or f"status {done.returncode}"
+        raise GitFailed(f"git {arguments[0]} failed: {told}")
+    return done.stdout.removesuffix("\n")
+
+
+def asked(root: Path, *arguments: str) -> str:
+    """Return what a git command prints, or nothing if it fails: for questions whose answer may be no."""
+    try:
+        return git(root, *arguments)
+    except GitFailed:
+        return ""
+
+
+def object_at(root: Path, name: str) -> str:
+    """Return the full name of the object that a revision (`HEAD^{tree}`, `HEAD:dvc.lock`) stands for, or nothing."""
+    return asked(root, "rev-parse", "--verify", "--quiet", "--end-of-options", name)
+
+
+def find_commit(root: Path, name: str) -> str:
+    """Return the commit that a name stands for; of a remote's branch (`origin/main`) as the remote has it now.
+
+    Raises:
+        AttuneError: if it is no name of a commit, or its remote cannot be asked.
+    """
+    if not name or len(name) > LONGEST_NAME or name.startswith("-") or not name.isprintable() or " " in name:
+        raise AttuneError(f"{shown(name, 60)!r} is no name of a commit", "name a commit, tag or branch: origin/main")
+    remote = next((one for one in asked(root, "remote").split("\n") if one and name.startswith(f"{one}/")), None)
+    if remote:
+        git(root, "fetch", "--quiet", "--no-write-fetch-head", "--", remote, seconds=NETWORK_SECONDS)
+    found = object_at(root, f"{name}^{{commit}}")
+    if not found:
+        raise AttuneError(f"{shown(name, 60)!r} is no commit of {root}", "`git log --all --oneline` there lists them")
+    return found

@@ -1,0 +1,185 @@
+"""What a run's worktree needs besides the files of its commit: DVC's cache, downloads, people's own data."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flows.scheduled.repository import git
+from flows.told.redact import redacted
+from stages.common.errors import AttuneError
+from stages.common.shown import shown
+from stages.common.stage import WORK
+
+INBOX = Path("data/inbox")
+PINNED = "constraints.txt"
+SHARED = ("downloads", "translations")  # what stages fetch or make once, for all runs
+DVC_SECONDS = 6 * 3600
+TRIES = 5  # to copy a file while nobody writes it
+
+Log = Callable[[str], None]
+
+
+def furnish(home: Path, folder: Path, log: Log) -> None:
+    """Give a new worktree the DVC cache and remotes of its home, the downloads, and the data that Git does not have.
+
+    Args:
+        home: a checkout.
+        folder: a worktree of it.
+        log: gets what a person should know.
+
+    Raises:
+        AttuneError: if the commit is of no DVC project, or a file of `data/inbox/` is being written all the time.
+    """
+    if not (folder / ".dvc").is_dir():
+        raise AttuneError("the commit holds no DVC project", "take a later one")
+    _share_cache(home, folder)
+    (folder / WORK).mkdir(exist_ok=True)
+    for name in SHARED:
+        (home / WORK / name).mkdir(parents=True, exist_ok=True)
+        (folder / WORK / name).symlink_to(home / WORK / name)
+    _copy_inbox(home, folder, log)
+    if _read(home / PINNED) != _read(folder / PINNED):
+        log(f"warning: {PINNED} of the commit asks for other versions than the checkout has, which are in use")
+
+
+def check_out(folder: Path, log: Log) -> None:
+    """Bring the files that `dvc.lock` and the commit's `*.dvc` name, as far as the cache has them."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(folder)) as repo:
+            for targets in _targets(folder):
+                repo.checkout([str(folder / name) for name in targets] or None, force=True, allow_missing=True)
+    except DvcException as error:
+        log(f"warning: not all is checked out, so more has to run: {shown(redacted(str(error)), 300)}")
+    missing = [one for one in pointers(folder) if not all(path.exists() for path in _outs(folder, one))]
+    if missing and default_remote(folder) and (problem := run_dvc(folder, "pull", *missing)):
+        log(f"warning: DVC's remote did not give {', '.join(missing)}: {problem}")
+
+
+def fetch_all(folder: Path, log: Log) -> None:
+    """Bring what the commit names from the remote into the cache of a new clone, if there is a remote."""
+    if default_remote(folder) and (problem := run_dvc(folder, "fetch")):
+        log(f"warning: DVC's remote did not give everything, so more has to run: {problem}")
+
+
+def push_all(folder: Path) -> str:
+    """Send what `dvc.lock` and the commit's `*.dvc` name to the default remote; return what went wrong, or nothing."""
+    return "; ".join(filter(None, (run_dvc(folder, "push", *targets) for targets in _targets(folder))))
+
+
+def pointers(folder: Path) -> list[str]:
+    """Return the `*.dvc` files of a worktree's commit."""
+    return [name for name in git(folder, "ls-files", "-z", "--", "*.dvc").split("\0") if name]
+
+
+def _targets(folder: Path) -> list[list[str]]:
+    """Return what to ask DVC for: everything, and then pointers by name, since it overlooks those in ignored folders.
+
+    DVC takes `data/` for ignored where .gitignore says `/data/*`, and does not look for `data/inbox/*.dvc` there.
+    """
+    return [[], *([found] if (found := pointers(folder)) else [])]
+
+
+def default_remote(folder: Path) -> str:
+    """Return the name of DVC's default remote, or nothing."""
+    from dvc.config import Config
+
+    return str(Config(str(folder / ".dvc"), validate=False).get("core", {}).get("remote") or "")
+
+
+def run_dvc(folder: Path, *arguments: str) -> str:
+    """Run a `dvc` command; return what went wrong, in a line without secrets, or nothing."""
+    command = [sys.executable, "-m", "dvc", *arguments[:1], "--quiet", *arguments[1:]]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=DVC_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"dvc {arguments[0]} took longer than {DVC_SECONDS // 3600} hours"
+    if not done.returncode:
+        return ""
+    told = [line for line in done.stderr.split("\n") if line.strip()] or [f"status {done.returncode}"]
+    errors = [line for line in told if line.startswith("ERROR")] or told[-1:]
+    return shown(redacted(" ".join(errors[:3])), 400)
+
+
+def _share_cache(home: Path, folder: Path) -> None:
+    """Write `.dvc/config.local`: that of the home, its cache, and relative paths of remotes as they hold there."""
+    from dvc.config import Config, ConfigError, merge
+    from dvc.config_schema import RelPath
+
+    try:
+        at_home, config = Config(str(home / ".dvc")), Config(str(folder / ".dvc"), validate=False)
+    except ConfigError as error:
+        raise AttuneError(f"DVC cannot read {home}: {shown(redacted(str(error)), 300)}", "dvc status, there") from None
+    cache = str(at_home.get("cache", {}).get("dir") or home / ".dvc" / "cache")
+    moved: dict[str, dict[str, str]] = {}
+    for name, settings in config.load_one("repo")["remote"].items():
+        relative = {key: value for key, value in settings.items() if isinstance(value, RelPath)}
+        moved[name] = {
+            key: os.path.normpath(home / ".dvc" / os.path.relpath(value, folder / ".dvc"))
+            for key, value in relative.items()
+        }
+    own: dict[str, Any] = {"remote": {name: paths for name, paths in moved.items() if paths}}
+    merge(own, at_home.load_one("local"))
+    merge(own, {"cache": {"dir": cache}})
+    with config.edit("local", validate=False) as local:
+        merge(local, own)
+    (folder / ".dvc" / "config.local").chmod(0o600)  # it may hold the login of a remote
+
+
+def _copy_inbox(home: Path, folder: Path, log: Log) -> None:
+    """Copy people's own data as they are now; a file that the commit leaves to DVC comes from there instead."""
+    if not (home / INBOX).is_dir():
+        return
+    kept_by_dvc = [path for name in pointers(folder) for path in _outs(folder, name)]
+    for name in filter(None, git(home, "ls-files", "--others", "-z", "--", str(INBOX)).split("\0")):
+        source, target = home / name, folder / name
+        if any(target == path or path in target.parents for path in kept_by_dvc):
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_symlink() and not (source.is_file() and (home / INBOX).resolve() in source.resolve().parents):
+            # What it leads to is not copied: that may be large, or nothing that belongs into a run's folder.
+            target.symlink_to(source.parent.resolve() / source.readlink())
+            log(f"{name} is a link: its file is read where it is")
+        elif source.is_file():
+            _copy(source, target)
+        else:
+            log(f"warning: {name} is no file, and not taken along")
+
+
+def _copy(source: Path, target: Path) -> None:
+    from dvc_objects.fs.system import reflink
+
+    for _ in range(TRIES):
+        before = source.stat()
+        try:
+            # at once, and for nothing, where the file system can
+            reflink(str(source), str(target))  # type: ignore[no-untyped-call]
+        except OSError:
+            shutil.copyfile(source, target)
+        after = source.stat()
+        if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
+            return
+        time.sleep(1)
+    raise AttuneError(f"{source} is being written", "write it elsewhere, and move it there when it is complete")
+
+
+def _outs(folder: Path, pointer: str) -> list[Path]:
+    """Return what a `.dvc` file stands for."""
+    from ruamel.yaml import YAML
+
+    file = folder / pointer
+    known = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8")) or {}
+    return [file.parent / known.get("wdir", ".") / out["path"] for out in known.get("outs", [])]
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""

@@ -1,0 +1,1 @@
+"""Searches and cross-validations: trials, their params and their scores."""

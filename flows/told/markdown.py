@@ -1,0 +1,42 @@
+"""Markdown out of foreign texts: in code spans and fences, where neither HTML nor a link or an image is one."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from flows.told.redact import redacted
+from stages.common.shown import shown
+
+MOST, LINE = 160, 300  # characters shown
+TERMINAL = re.compile(r"\x1b\[[0-9;?]{0,32}[A-Za-z]")
+
+
+def plain(text: str, most: int = MOST) -> str:
+    """Return foreign text on one line, without secrets and codes for terminals."""
+    return shown(TERMINAL.sub("", redacted(text)), most).strip()
+
+
+def code(text: str, most: int = MOST) -> str:
+    """Return foreign text as a code span of one line, safe in a table as well."""
+    one = plain(text, most).replace("|", "¦")
+    if not one:
+        return "–"
+    ticks = "`" * (_longest_ticks(one) + 1)
+    space = " " if one[0] == "`" or one[-1] == "`" else ""
+    return f"{ticks}{space}{one}{space}{ticks}"
+
+
+def fenced(lines: Sequence[str]) -> str:
+    """Return foreign lines as a block of code."""
+    clean = [shown(TERMINAL.sub("", line), LINE).rstrip() for line in redacted("\n".join(lines)).split("\n")]
+    fence = "`" * max(3, 1 + max(map(_longest_ticks, clean), default=0))
+    return "\n".join((f"{fence}text", *clean, fence))
+
+
+def _longest_ticks(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
+
+
+def table(head: Sequence[str], align: str, rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; `align` has an `l` or an `r` for each column."""
+    marks = ("---" if side == "l" else "--:" for side in align)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, tuple(marks), *rows))

@@ -1,0 +1,430 @@
+"""The deployments of prefect.yaml on a real server, with real workers; images and clusters are not needed."""
+
+import asyncio
+import io
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.blocks.system import Secret
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import VariableUpdate
+from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from ruamel.yaml import YAML
+
+from flows.deploy import main
+from tests.conftest import PROJECT
+from tests.pipeline.prefect_server import PrefectServer, prefect_server
+from tests.unit.small_checkout import FILES, Checkout, make_checkout
+
+# Two quick stages; the first waits for as long as the file that GATE names is there.
+GRAPH = FILES["dvc.yaml"].replace("python make.py", "python gate.py && python make.py")
+GATE = """import os, pathlib, time
+end = time.time() + 90
+while pathlib.Path(os.environ["GATE"]).exists() and time.time() < end:
+    time.sleep(0.1)
+"""
+NAMES = ["attune-retrain/nightly", "attune-retrain/new-data", "attune-review/review", "attune-predict/predict"]
+SECRET = "hf_aSecretThatStandsInABlock"
+yaml = YAML()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    settings = {"PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "2"}
+    with prefect_server(tmp_path_factory.mktemp("prefect"), **settings) as started:
+        yield started
+
+
+@pytest.fixture
+def client(server: PrefectServer) -> Iterator[SyncPrefectClient]:
+    with SyncPrefectClient(api=server.environment["PREFECT_API_URL"]) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def deployer(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """The project as somebody has it who deploys it: real flows and stages' code, a pipeline of two quick stages."""
+    checkout = make_checkout(tmp_path_factory.mktemp("deployer") / "project")
+    for name in ("flows", "stages"):
+        shutil.copytree(PROJECT / name, checkout.root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    params = (PROJECT / "recipes" / "rotten-tomatoes.yaml").read_text()
+    file = (PROJECT / "prefect.yaml").read_text()
+    checkout.commit(**{"prefect.yaml": file, "params.yaml": params, "dvc.yaml": GRAPH, "gate.py": GATE})
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def home(deployer: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """The clone on the worker's machine, in which a person is at work, too."""
+    folder = tmp_path_factory.mktemp("worker") / "clone"
+    subprocess.run(["git", "clone", "-q", str(deployer.root), str(folder)], check=True)
+    checkout = Checkout(folder)
+    checkout.write("data/inbox/rows.csv", "row\n")
+    checkout.write("params.yaml", "half: edited\n")
+    checkout.write("note.txt", "a person's")
+    (folder / ".attune").mkdir()
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def worker(server: PrefectServer, deployer: Checkout, home: Checkout) -> Iterator[Path]:
+    """A worker for the module's tests; returns the gate's file."""
+    gate = server.home / "gate"
+    deploy(server, deployer)
+    with server.worker("attune", cwd=server.home, ATTUNE_HOME=str(home.root), GATE=str(gate)):
+        yield gate
+
+
+def deploy(server: PrefectServer, project: Checkout, *arguments: str, status: int = 0, **more: str) -> str:
+    """Do `make deploy` in the project; return what it said. In this process, which saves seconds each time."""
+    said = io.StringIO()
+    url = more.pop("PREFECT_API_URL", server.environment["PREFECT_API_URL"])
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        chdir(project.root),
+        temporary_settings({PREFECT_API_URL: url or None}),
+        redirect_stdout(said),
+        redirect_stderr(said),
+    ):
+        for name, value in {"COLUMNS": "250", **more}.items():
+            patch.setenv(name, value)
+        found = main(list(arguments))
+    assert found == status, said.getvalue()
+    return said.getvalue()
+
+
+def edit(project: Checkout, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change prefect.yaml: `change` gets the deployments by name."""
+    path = project.root / "prefect.yaml"
+    data = yaml.load(path)
+    change({one["name"]: one for one in data["deployments"]})
+    with path.open("w") as file:
+        yaml.dump(data, file)
+
+
+@pytest.fixture
+def edited(deployer: Checkout) -> Iterator[Checkout]:
+    """The deployer's project, whose prefect.yaml a test may change."""
+    before = (deployer.root / "prefect.yaml").read_bytes()
+    yield deployer
+    (deployer.root / "prefect.yaml").write_bytes(before)
+
+
+def state_of(client: SyncPrefectClient) -> list[dict[str, Any]]:
+    """Return all the server has of the deployments, with numbers and times of change."""
+    found = []
+    for name in NAMES:
+        made = client.read_deployment_by_name(name)
+        rules = client.read_resource_related_automations(f"prefect.deployment.{made.id}")
+        alive = {"last_polled", "status"}
+        found.append({**made.model_dump(mode="json", exclude=alive), "rules": [rule.model_dump() for rule in rules]})
+    return found
+
+
+def start(client: SyncPrefectClient, name: str, **parameters: Any) -> UUID:
+    made = client.read_deployment_by_name(name)
+    return client.create_flow_run_from_deployment(made.id, parameters=parameters).id
+
+
+def until(client: SyncPrefectClient, run: UUID, *states: str, seconds: float = 60) -> FlowRun:
+    """Wait until a run is in a state of one of these names."""
+    end = time.monotonic() + seconds
+    while (found := client.read_flow_run(run)).state_name not in states:
+        assert time.monotonic() < end, f"{found.state_name}: {found.state.message if found.state else ''}"
+        time.sleep(0.3)
+    return found
+
+
+def test_deploying_twice_leaves_all_as_it_is_and_the_check_passes(
+    server: PrefectServer, client: SyncPrefectClient, deployer: Checkout
+) -> None:
+    told = deploy(server, deployer, "--check", status=1)
+    assert "variable attune_work_pool" in told
+    assert told.count("missing") == len(NAMES)
+    more = {"ATTUNE_HOME": str(deployer.root), "HF_TOKEN": SECRET}
+    server.run("python", "-m", "flows.deploy", cwd=deployer.root, **more)  # as make deploy does
+    before = state_of(client)
+    assert "4 deployments stand on the server as prefect.yaml says" in deploy(server, deployer)
+    assert state_of(client) == before
+    deploy(server, deployer, "--check")
+    assert state_of(client) == before
+    pool = client.read_work_pool("attune")
+    assert (pool.type, pool.concurrency_limit) == ("process", 1)
+    for secret in (str(deployer.root), str(PROJECT), SECRET):
+        assert secret not in json.dumps(before, default=str)
+    when = {one["name"]: [(s["slug"], s["active"]) for s in one["schedules"]] for one in before}
+    assert when == {
+        "nightly": [("nightly", True)],
+        "new-data": [("hourly", False)],
+        "review": [],
+        "predict": [("daily", False)],
+    }
+    assert [one["concurrency_options"]["collision_strategy"] for one in before] == ["CANCEL_NEW", *["ENQUEUE"] * 3]
+
+
+def test_what_was_changed_on_the_server_is_told_and_mended(
+    server: PrefectServer, client: SyncPrefectClient, deployer: Checkout
+) -> None:
+    deploy(server, deployer)
+    nightly, fresh, review, predict = (client.read_deployment_by_name(name) for name in NAMES)
+    noon = CronSchedule(cron="0 12 * * *", timezone="UTC")
+    client.update_deployment_schedule(nightly.id, nightly.schedules[0].id, schedule=noon, active=False)
+    client.create_deployment_schedules(review.id, [(CronSchedule(cron="* * * * *"), True)])
+    client.pause_deployment(predict.id)
+    client.delete_resource_owned_automations(f"prefect.deployment.{fresh.id}")
+    told = deploy(server, deployer, "--check", status=1)
+    assert told == deploy(server, deployer, "--check", status=1), "a check changes nothing"
+    for what in ("0 12 * * *", "* * * * *", "paused", "data-arrived"):
+        assert what in told
+    deploy(server, deployer)
+    deploy(server, deployer, "--check")
+    (schedule,) = client.read_deployment_by_name(NAMES[0]).schedules
+    assert (schedule.schedule.cron, schedule.active) == ("0 2 * * *", True)
+    assert client.read_deployment_by_name(NAMES[2]).schedules == []
+
+
+def test_a_deployment_that_the_file_has_lost_is_told_and_left(
+    server: PrefectServer, client: SyncPrefectClient, edited: Checkout
+) -> None:
+    deploy(server, edited)
+    path = edited.root / "prefect.yaml"
+    data = yaml.load(path)
+    data["deployments"] = [one for one in data["deployments"] if one["name"] != "review"]
+    with path.open("w") as file:
+        yaml.dump(data, file)
+    for arguments in ((), ("--check",)):
+        assert "attune-review/review" in deploy(server, edited, *arguments, status=1)
+    assert client.read_deployment_by_name("attune-review/review")
+
+
+def test_prefects_own_command_makes_the_same_but_for_the_deployers_folder(
+    server: PrefectServer, deployer: Checkout
+) -> None:
+    deploy(server, deployer)
+    command = ("prefect", "--no-prompt", "deploy", "--name", "review")
+    done = server.run(*command, cwd=deployer.root, check=False, ATTUNE_HOME="/mine")
+    assert "successfully created" in " ".join(done.stdout.split())
+    told = deploy(server, deployer, "--check", status=1)
+    assert "/mine" in told
+    assert [line.count("│ ") for line in told.splitlines() if "attune-review" in line] == [4], "the pull steps alone"
+    deploy(server, deployer)
+
+
+def test_without_a_server_it_says_what_to_do(server: PrefectServer, deployer: Checkout) -> None:
+    assert "PREFECT_API_URL names no Prefect server" in deploy(server, deployer, status=1, PREFECT_API_URL="")
+    told = deploy(server, deployer, "--check", status=1, PREFECT_API_URL="http://me:hunter22@127.0.0.1:9/api")
+    assert "no Prefect server answers at http://" in told and "127.0.0.1:9" in told and "make services" in told
+    assert "hunter22" not in told
+
+
+def test_a_schedule_fires_and_the_run_completes_in_a_clean_worktree(
+    server: PrefectServer, client: SyncPrefectClient, worker: Path, edited: Checkout, home: Checkout
+) -> None:
+    before, commit = home.seen(), home.git("rev-parse", "HEAD")
+    edit(edited, lambda named: named["nightly"]["schedules"][0].update(cron="* * * * *"))
+    deploy(server, edited)
+    end = time.monotonic() + 100
+    while not (done := [run for run in runs_of(client, "attune-retrain/nightly") if run.state_name == "Completed"]):
+        states = [(run.state_name, run.state.message) for run in runs_of(client, "attune-retrain/nightly")[:5]]
+        assert time.monotonic() < end, (states, (server.home / "worker.log").read_text()[-3000:])
+        time.sleep(0.5)
+    assert done[0].auto_scheduled
+    tasks = client.read_task_runs(
+        task_run_filter=TaskRunFilter.model_validate({"flow_run_id": {"any_": [done[0].id]}}),
+        sort=TaskRunSort.EXPECTED_START_TIME_ASC,
+        limit=9,
+    )
+    assert [(task.name, task.state_name) for task in tasks] == [("make", "Completed"), ("judge", "Completed")]
+    assert home.seen() == before
+    assert home.git("rev-parse", "refs/attune/nightly^") == commit
+    assert "accuracy" in home.git("show", "refs/attune/nightly:reports/metrics.json")
+    assert home.git("worktree", "list").count("\n") == 0
+
+
+def test_of_two_runs_at_once_the_second_waits_or_is_left_out_as_the_file_says(
+    server: PrefectServer, client: SyncPrefectClient, worker: Path, deployer: Checkout
+) -> None:
+    deploy(server, deployer)
+    worker.touch()
+    try:
+        first = start(client, "attune-retrain/nightly", force=True)
+        until(client, first, "Running")
+        second = start(client, "attune-retrain/nightly")
+        fresh = start(client, "attune-retrain/new-data")
+        time.sleep(6)  # the worker looks for work every other second
+        waiting = {client.read_flow_run(run).state_name for run in (second, fresh)}
+        assert waiting <= {"Scheduled", "Late"}, "the pool takes one run at a time, whatever its deployment"
+        server.run("prefect", "work-pool", "update", "attune", "--concurrency-limit", "4", cwd=server.home)
+        deploy(server, deployer)
+        assert client.read_work_pool("attune").concurrency_limit == 4, "a pool that is there stays as it is"
+        until(client, second, "Cancelled")  # CANCEL_NEW
+        until(client, fresh, "Running")
+        later = start(client, "attune-retrain/new-data")
+        until(client, later, "AwaitingConcurrencySlot")  # ENQUEUE
+    finally:
+        worker.unlink()
+    for run in (first, fresh, later):
+        until(client, run, "Completed")
+
+
+def test_an_event_starts_the_run_for_new_data(
+    server: PrefectServer, client: SyncPrefectClient, worker: Path, deployer: Checkout
+) -> None:
+    deploy(server, deployer)
+    before = {run.id for run in runs_of(client, "attune-retrain/new-data")}
+    server.run("prefect", "event", "emit", "attune.data.arrived", "--resource-id", "attune.data", cwd=server.home)
+    end = time.monotonic() + 30
+    while not (new := [run for run in runs_of(client, "attune-retrain/new-data") if run.id not in before]):
+        assert time.monotonic() < end
+        time.sleep(0.3)
+    assert until(client, new[0].id, "Completed").parameters["refresh"] is True
+
+
+def test_a_container_of_the_docker_pool_has_what_a_run_needs_and_its_command_completes_it(
+    server: PrefectServer, client: SyncPrefectClient, worker: Path, edited: Checkout, home: Checkout
+) -> None:
+    from prefect_docker.worker import DockerWorker, DockerWorkerJobConfiguration
+
+    reference = "{{ prefect.blocks.secret.hf-token }}"
+    variables = {"mlflow_tracking_uri": "http://mlflow:5000", "env": {"HF_TOKEN": reference}}
+    with in_pool(server, client, edited, "docker", variables), temporary_settings(here(server)):
+        made = client.read_deployment_by_name("attune-retrain/nightly")
+        assert made.job_variables["env"] == {"HF_TOKEN": reference}, "the value stays in its block"
+        run = start(client, "attune-retrain/nightly")
+        job = asyncio.run(job_of(DockerWorkerJobConfiguration, client.read_flow_run(run), "docker"))
+    told = DockerWorker(work_pool_name="docker")._build_container_settings(Daemon(), job)
+    assert told["image"] == "attune" and told["volumes"] == ["attune:/srv/attune"]
+    assert (told["mem_limit"], told["nano_cpus"], told["shm_size"], told["init"]) == ("8g", 2_000_000_000, "1g", True)
+    assert (told["privileged"], told["cap_drop"], told["security_opt"]) == (False, ["ALL"], ["no-new-privileges:true"])
+    environment = told["environment"]
+    assert environment["ATTUNE_HOME"] == "/srv/attune" and environment["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
+    assert environment["HF_TOKEN"] == SECRET and environment["PREFECT__FLOW_RUN_ID"] == str(run)
+    assert str(server.home) not in json.dumps(environment), "no folder of the worker's machine"
+
+    # The container's own command, here: the volume is the clone, and the server has another address.
+    own = {"ATTUNE_HOME": str(home.root), "PREFECT_API_URL": server.environment["PREFECT_API_URL"], "GATE": "none"}
+    del environment["MLFLOW_TRACKING_URI"]
+    server.run(*told["command"].split(), cwd=server.home, **environment | own)
+    assert client.read_flow_run(run).state_name == "Completed"
+
+
+def test_a_job_of_the_kubernetes_pool_is_one_that_kubernetes_knows_and_names_its_secrets_only(
+    server: PrefectServer, client: SyncPrefectClient, worker: Path, edited: Checkout
+) -> None:
+    from kubernetes_asyncio.client import ApiClient
+    from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
+
+    variables = {"repository": "https://example.org/attune.git", "memory_limit": "16Gi"}
+    with in_pool(server, client, edited, "kubernetes", variables), temporary_settings(here(server)):
+        run = start(client, "attune-retrain/nightly")
+        job = asyncio.run(job_of(KubernetesWorkerJobConfiguration, client.read_flow_run(run), "kubernetes"))
+        client.delete_flow_run(run)
+    manifest = job.job_manifest
+    api = ApiClient.__new__(ApiClient)  # without a configuration of a cluster
+    read = api._ApiClient__deserialize(json.loads(json.dumps(manifest)), "V1Job")
+    pod_only = {"parallelism", "completions"}  # Prefect asks for these two where Kubernetes passes over them
+    spec = manifest["spec"]["template"]["spec"]
+    again = api.sanitize_for_serialization(read)["spec"]["template"]["spec"]
+    assert again == {key: value for key, value in spec.items() if key not in pod_only}, "no field is misspelt"
+    (container,) = spec["containers"]
+    environment = {one["name"]: one["value"] for one in container["env"]}
+    assert environment["ATTUNE_HOME"] == "/srv/attune" and environment["PREFECT__FLOW_RUN_ID"] == str(run)
+    assert environment["PREFECT_API_URL"].startswith("http://127.0.0.1:"), "the worker's own server"
+    assert str(server.home) not in json.dumps(manifest), "no folder of the worker's machine"
+    assert container["args"] == ["prefect", "flow-run", "execute"]
+    assert container["resources"]["limits"] == {"memory": "16Gi"}
+    assert container["resources"]["requests"] == {"cpu": "2", "memory": "4Gi"}
+    assert container["envFrom"] == [{"secretRef": {"name": "attune", "optional": True}}]
+    assert spec["volumes"][0]["persistentVolumeClaim"] == {"claimName": "attune"}
+    assert manifest["spec"]["backoffLimit"] == 0 and manifest["metadata"]["namespace"] == "attune"
+    assert spec["securityContext"]["runAsNonRoot"] and not spec["automountServiceAccountToken"]
+
+
+def test_the_first_pods_clone_the_project_once(deployer: Checkout, tmp_path: Path) -> None:
+    template = json.loads((PROJECT / "work_pools" / "kubernetes.json").read_text())
+    (clone,) = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]["initContainers"]
+    folder = tmp_path / "attune"
+
+    def pod(name: str, **more: str) -> "subprocess.Popen[str]":
+        own = {"ATTUNE_HOME": str(folder), "HOSTNAME": name, **more}
+        return subprocess.Popen(clone["command"], env=os.environ | own, stderr=subprocess.PIPE, text=True)
+
+    nowhere = pod("a")
+    assert "give the job variable repository" in nowhere.communicate()[1] and nowhere.returncode
+    pods = [pod(name, ATTUNE_REPOSITORY=str(deployer.root)) for name in "bcd"]
+    assert [one.wait(60) for one in pods] == [0, 0, 0]
+    assert pod("e").wait(60) == 0, "later ones need no repository"
+    assert [path.name for path in tmp_path.iterdir()] == ["attune"]
+    assert Checkout(folder).git("status", "--porcelain") == ""
+
+
+def test_the_image_holds_pinned_packages_and_nothing_of_the_machine_that_builds_it() -> None:
+    lines = [line for line in (PROJECT / "Dockerfile").read_text().splitlines() if line and not line.startswith("#")]
+    assert lines[0].startswith("FROM python:3.11.") and "-slim-" in lines[0]
+    copied = {name for line in lines if line.startswith(("COPY", "ADD")) for name in line.split()[1:-1]}
+    assert copied == {"requirements.txt", "constraints.txt"}
+    assert any("PIP_CONSTRAINT=/tmp/constraints.txt" in line for line in lines)
+    assert [line for line in lines if line.startswith("USER")] == ["USER 1000:1000"]
+    ignored = [line for line in (PROJECT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert ignored == ["*", *(f"!{name}" for name in sorted(copied, reverse=True))]
+
+
+class Daemon:
+    """What the Docker worker asks a daemon before it makes a container."""
+
+    def version(self) -> dict[str, str]:
+        return {"Version": "28.0.0"}
+
+
+def runs_of(client: SyncPrefectClient, name: str) -> list[FlowRun]:
+    made = client.read_deployment_by_name(name)
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter.model_validate({"deployment_id": {"any_": [made.id]}}),
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+        limit=200,
+    )
+
+
+def here(server: PrefectServer) -> dict[Any, str]:
+    """Return settings that have this process talk to the server."""
+    return {PREFECT_API_URL: server.environment["PREFECT_API_URL"]}
+
+
+@contextmanager
+def in_pool(
+    server: PrefectServer, client: SyncPrefectClient, edited: Checkout, kind: str, variables: dict[str, Any]
+) -> Iterator[None]:
+    """Deploy to a pool of another kind, made from its template as docs/deployments.md says."""
+    template = str(PROJECT / "work_pools" / f"{kind}.json")
+    command = ("work-pool", "create", kind, "--type", kind, "--base-job-template", template)
+    server.run("prefect", *command, cwd=server.home)
+    client.update_variable(VariableUpdate(name="attune_work_pool", value=kind))
+    with temporary_settings(here(server)):
+        Secret(value=SECRET).save("hf-token", overwrite=True)
+    edit(edited, lambda named: named["nightly"]["work_pool"].update(job_variables=variables))
+    edit(edited, lambda named: named["nightly"]["schedules"][0].update(active=False))
+    try:
+        deploy(server, edited)
+        yield
+    finally:
+        client.update_variable(VariableUpdate(name="attune_work_pool", value="attune"))
+
+
+async def job_of(kind: Any, run: FlowRun, pool: str) -> Any:
+    """Return the job that a worker of the pool would make of a run."""
+    async with get_client() as client:
+        work_pool = await client.read_work_pool(pool)
+        return await kind.resolve_for_flow_run(run, client=client, work_pool=work_pool, worker_name="worker")

@@ -1,0 +1,320 @@
+"""The summary of a run: what ran, what came of it and where to look, harmless and without secrets."""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from mlflow import MlflowClient
+
+from flows.running.outcome import Outcome
+from flows.told import artifact, rival
+from flows.told.markdown import code, fenced, table
+from flows.told.rival import Known, look_up
+from flows.told.run_summary import Before, Where, new_champion, summary
+from stages.common.tracking import store
+from stages.common.tracking.promotion import promote, standing
+from stages.common.tracking.runs import MODEL_TAG
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+STAGES = ["ingest", "clean", "finetune", "evaluate", "register"]
+
+
+def metrics(value: float) -> dict[str, Any]:
+    scores = {
+        f"{name}{bound}": value + shift
+        for name in ("accuracy", "macro_f1")
+        for bound, shift in (("", 0.0), ("_low", -0.1), ("_high", 0.1))
+    }
+    return {"rows": 1234, **scores, "calibration": {"ece": 0.03}}
+
+
+GAIN = "macro_f1 0.8: gain +0.01, 95% interval [-0.1, +0.2]"
+
+
+def registration(
+    model: str = "new", *, promoted: bool = True, alias: str = "champion", why: str = GAIN
+) -> dict[str, Any]:
+    gates = [
+        {"gate": "minimum accuracy", "passed": True, "reason": "fine"},
+        {
+            "gate": "champion",
+            "passed": promoted,
+            "value": 0.8,
+            "reason": why,
+        },
+    ]
+    return {"model_name": "reviews", "model": model, "promoted": promoted, "alias": alias, "gates": gates}
+
+
+OLD, NEW = Before(metrics(0.78), registration("old")), Before(metrics(0.8), registration("new"))
+RAN = {name: Outcome("success", 2.5, "stages changed") for name in STAGES}
+CACHED = {name: Outcome("cached", 0.0, "nothing changed") for name in STAGES}
+KNOWN = Known(4, "run4", "1", 3, {"accuracy": 0.79, "macro_f1": 0.81})
+
+
+def failed(*lines: str) -> dict[str, Outcome]:
+    skipped = {name: Outcome("skipped", reason="clean failed") for name in STAGES[2:]}
+    return {"ingest": RAN["ingest"], "clean": Outcome("failed", 1.0, "failed", lines), **skipped}
+
+
+# ── what it says ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_promotion_is_told_first_with_scores_beside_the_last_run_and_the_champion_before() -> None:
+    text = summary(RAN, OLD, NEW, KNOWN, Where("13699a9"))
+    assert text.startswith("**Promoted: `reviews` version 4 is the champion now.** 5 stages: 5 ran; 12.5 s.")
+    assert "|  | now [interval] | last run | difference | champion before (version 3) | difference |" in text
+    assert "| accuracy | 0.8000 [0.7000, 0.9000] | 0.7800 | +0.0200 | 0.7900 | +0.0100 |" in text
+    assert "| macro-F1 | 0.8000 [0.7000, 0.9000] | 0.7800 | +0.0200 | 0.8100 | -0.0100 |" in text
+    assert "| calibration error (lower is better) | 0.0300 | 0.0300 | same | – | – |" in text
+    assert "| gates passed | 2 of 2 | 2 of 2 |" in text
+    assert "Beside the champion: `macro_f1 0.8: gain +0.01, 95% interval [-0.1, +0.2]`" in text
+    assert "commit: `13699a9`" in text and "`reports/evaluation.html`" in text
+
+
+def test_a_model_that_is_not_promoted_names_the_gates_and_their_reasons() -> None:
+    now = Before(metrics(0.7), registration(promoted=False, alias="challenger", why="macro_f1 0.7 is under 0.8"))
+    text = summary(RAN, OLD, now, KNOWN)
+    assert text.startswith("**`reviews` version 4: not promoted.** These gates failed: `champion`.")
+    assert "## 1 of 2 gates passed\n\nThese failed:\n\n- `champion`: `macro_f1 0.7 is under 0.8`" in text
+    assert "champion (version 3)" in text and "champion before" not in text
+
+
+def test_a_failure_names_stage_last_lines_and_what_to_do() -> None:
+    lines = (
+        "Running stage 'clean':",
+        "clean stopped: no labelled row",
+        "  → name the column of labels",
+        "ERROR: failed",
+    )
+    text = summary(failed(*lines), OLD, OLD)
+    assert text.startswith("**Failed at `clean`.** 5 stages: 1 ran, 1 failed, 3 skipped; 3.5 s.")
+    assert "```text\nRunning stage 'clean':\nclean stopped: no labelled row\n" in text
+    assert "What to do now: `name the column of labels`; then run it again." in text
+    assert "| `finetune` | skipped | – | `clean failed` |" in text
+    assert "## Scores on 1,234 test rows, as before" in text
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "now", "first"),
+    [
+        (CACHED, OLD, "**Nothing had to run.** 5 stages: 5 up to date"),
+        (CACHED, Before(), "**Nothing had to run.**"),
+        ({**CACHED, "clean": RAN["clean"]}, OLD, "**Done; no model was judged.**"),
+        (RAN, OLD, "**`reviews` stays champion.**"),
+        (RAN, Before(metrics(0.8), registration("old", promoted=False)), "**`reviews`: stays champion, but would not"),
+        ({**CACHED, "finetune": Outcome("cancelled", 3.0)}, OLD, "**Cancelled during `finetune`.**"),
+        ({}, Before(), "**Nothing had to run.** 0 stages"),
+    ],
+)
+def test_the_first_line_says_what_came_of_it(outcomes: dict[str, Outcome], now: Before, first: str) -> None:
+    assert summary(outcomes, OLD, now).startswith(first)
+
+
+def test_a_champion_is_new_only_if_it_was_not_one_before() -> None:
+    assert new_champion(OLD, NEW) and new_champion(Before(), NEW)
+    assert not new_champion(NEW, NEW)
+    stays = Before(NEW.metrics, registration(promoted=False))
+    assert not new_champion(OLD, stays)
+    challenger = Before(NEW.metrics, registration(promoted=False, alias="challenger"))
+    assert not new_champion(OLD, challenger) and new_champion(challenger, NEW)
+
+
+def test_links_lead_to_the_run_without_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hunter22@mlflow.example/base/?x=1")
+    assert "- MLflow: <https://mlflow.example/base/#/experiments/1/runs/run4>" in summary(RAN, OLD, NEW, KNOWN)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert "run `run4`; `make ui`, then <http://127.0.0.1:5000/#/exper" in summary(RAN, OLD, NEW, KNOWN)
+
+
+def test_a_scheduled_run_says_where_its_results_are_kept() -> None:
+    where = Where("13699a9", ".attune/worktrees/01234567", "refs/attune/nightly")
+    assert "`reports/evaluation.html` of `refs/attune/nightly`" in summary(RAN, OLD, NEW, None, where)
+    assert "`reports/evaluation.html` in `.attune/worktrees/01234567`" in summary(failed("x"), OLD, OLD, None, where)
+
+
+# ── foreign text ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+EVIL = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "![i](https://evil.example/i.png)",
+    "[click](javascript:alert(1)) <https://evil.example> https://evil.example www.evil.example",
+    "`` ` ``` ```` <b>",
+    "| a | b |\n|---|---|",
+    "\\`<b>\\`|<b>|\\",
+    "# title\n\n* item\n\n---\n\n<b>",
+    "```\n<b>\n```",
+    "~~~\n</code></pre><b>",
+    "\x1b[31mred\x1b[0m \x1b]8;;https://evil.example\x07\u202e\x00",
+)
+
+
+def foreign(text: str) -> list[str]:
+    """Return what a renderer makes of Markdown that is no text, no code and none of the summary's own parts."""
+    found, own = [], False  # whether it is the text of a link to MLflow
+    for block in MarkdownIt("commonmark", {"linkify": False}).enable("table").parse(text):
+        for token in [block, *(block.children or [])]:
+            kind = token.type.removesuffix("_open").removesuffix("_close")
+            if kind in ("html_block", "html_inline", "image", "code_block", "hr", "lheading", "blockquote", "em"):
+                found.append(f"{kind}: {token.content}")
+            if kind == "link":
+                own = str(token.attrs.get("href")).startswith("http://127.0.0.1:5000/#/experiments/1/runs/")
+                found += [] if own or token.type == "link_close" else [f"link: {token.attrs}"]
+            if token.type == "text" and not own and ("evil" in token.content or "<" in token.content):
+                found.append(f"text: {token.content}")
+    return found
+
+
+def everywhere(text: str) -> str:
+    """A summary with a foreign text in each place that takes one."""
+    odd = registration(promoted=False, alias=text, why=text) | {"model_name": text}
+    odd["gates"].append({"gate": text, "passed": False, "reason": text})
+    ends = {text: Outcome("failed", 1.0, text, tuple(text.split("\n"))), "register": Outcome("success", 1.0, text)}
+    return summary(ends, OLD, Before(metrics(0.8), odd), replace(KNOWN, run=text[:5]), Where(text, text, text))
+
+
+@pytest.mark.parametrize("text", EVIL)
+def test_foreign_text_is_neither_html_nor_link_nor_image(text: str) -> None:
+    assert foreign(everywhere(text)) == []
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
+@given(st.text("`\\|<>b[](!)*_~#-=\n \t&;:/w.\x1b[m\u202e", max_size=40))
+def test_no_mixture_of_marks_gets_out_of_its_code(text: str) -> None:
+    whole = everywhere(text)
+    assert foreign(whole) == []
+    assert not any(character in whole for character in "\x1b\u202e\x00")
+
+
+@given(st.text("`\\|<> a", max_size=20))
+def test_a_row_has_as_many_cells_as_its_table(text: str) -> None:
+    rows = MarkdownIt("commonmark").enable("table").parse(table(["a", "b"], "lr", [[code(text), code("end")]]))
+    cells = [token for token in rows if token.type == "inline"]
+    assert len(cells) == 4
+    assert cells[3].content == "`end`"
+
+
+@given(st.lists(st.text("`~ \\<a", max_size=8), min_size=1, max_size=5))
+def test_a_fence_holds_all_its_lines(lines: list[str]) -> None:
+    tokens = MarkdownIt("commonmark").parse(fenced(lines) + "\n\nafter")
+    assert [token.type for token in tokens] == ["fence", "paragraph_open", "inline", "paragraph_close"]
+    assert tokens[0].content.splitlines() == [line.rstrip() for line in lines]
+
+
+def test_colours_of_a_terminal_are_gone() -> None:
+    assert code("\x1b[1;31mred\x1b[0m") == "`red`"
+    assert fenced(["\x1b[31mred\x1b[0m"]) == "```text\nred\n```"
+
+
+def test_no_secret_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REVIEWS_TOKEN", "op3n-sesame")
+    said = "GET https://me:hunter22@host/x?token=zz9plural failed: op3n-sesame"
+    text = everywhere(said)
+    assert "hunter22" not in text and "zz9plural" not in text and "op3n-sesame" not in text
+
+
+# ── MLflow and the server ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store with three versions of a model, of which 1, then 3 became champion."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('registry') / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("tests", artifact_location="nowhere")
+    client.create_registered_model("reviews")
+    for number, digest in enumerate(("one", "two", "three"), start=1):
+        run_id = client.create_run(experiment, tags={MODEL_TAG: digest}).info.run_id
+        for key in rival.METRICS.values():
+            client.log_metric(run_id, key, number / 10)
+        client.create_model_version("reviews", f"runs:/{run_id}/model", run_id=run_id, tags={MODEL_TAG: digest})
+    for version in (1, 3):
+        promote(client, "reviews", version, standing(client, "reviews"))
+    return uri
+
+
+@pytest.mark.parametrize(
+    ("digest", "version", "beside", "score"),
+    [("three", 3, 1, 0.1), ("two", 2, 3, 0.3), ("unknown", None, 3, 0.3), (None, None, 3, 0.3)],
+)
+def test_a_model_stands_beside_the_champion_and_the_champion_beside_the_one_before(
+    registry: str, monkeypatch: pytest.MonkeyPatch, digest: str | None, version: int | None, beside: int, score: float
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry)
+    known = look_up(digest, "reviews", "tests")
+    assert (known.version, known.rival) == (version, beside)
+    assert known.rival_scores == {"accuracy": score, "macro_f1": score, "ece": score}
+    assert bool(known.run) == bool(version)
+
+
+def test_a_registry_without_the_model_or_the_experiment_has_no_place_for_it(
+    registry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry)
+    assert look_up("three", "another", "nothing of the name") == Known()
+    assert store.connect().get_experiment_by_name("nothing of the name") is None, "looking makes nothing"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with reports and params."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "params.yaml").write_bytes((RECIPES / "rotten-tomatoes.yaml").read_bytes())
+    (tmp_path / "reports" / "metrics.json").write_text(json.dumps(NEW.metrics))
+    (tmp_path / "reports" / "registration.json").write_text(json.dumps(NEW.registration))
+    return tmp_path
+
+
+def test_mlflow_away_costs_a_warning_and_seconds(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter22@127.0.0.1:9")
+    started = time.monotonic()
+    artifact.publish(RAN, OLD)
+    assert time.monotonic() - started < 8
+    assert (project / "logs" / "summary.md").read_text().startswith("**Promoted: `reviews` is the champion now.**")
+    assert "hunter22" not in caplog.text
+
+
+def test_a_store_that_hangs_costs_no_more_than_its_time(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rival, "SECONDS", 0.3)
+    monkeypatch.setattr(rival, "_look_up", lambda *_: time.sleep(30))
+    started = time.monotonic()
+    artifact.publish(RAN, OLD)
+    assert time.monotonic() - started < 3
+    assert (project / "logs" / "summary.md").exists()
+
+
+def test_a_run_that_did_nothing_asks_nobody(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(artifact, "look_up", lambda *about: asked.append(about) or Known())
+    artifact.publish(CACHED, NEW)
+    assert asked == []
+    artifact.publish(RAN, NEW)
+    assert asked == [("new", "rotten-tomatoes", "attune")]
+
+
+def test_reports_that_cannot_be_read_count_as_none(project: Path) -> None:
+    (project / "reports" / "metrics.json").write_text('{"rows": 12')
+    assert artifact.before() == Before({}, NEW.registration)
+
+
+def test_reports_of_another_kind_cost_the_scores_and_not_the_failure(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (project / "reports" / "metrics.json").write_text('{"rows": "many"}')
+    artifact.publish(failed("clean stopped: no rows"), Before())
+    assert "clean stopped: no rows" in (project / "logs" / "summary.md").read_text()
+
+
+def test_nothing_it_meets_raises(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (project / "logs").write_text("a file where the folder should be")
+    artifact.publish(CACHED, OLD)

@@ -1,0 +1,121 @@
+"""compose.yaml and the conf of `make services`, as far as they can be held to their word without Docker."""
+
+import configparser
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.conftest import PROJECT
+
+COMPOSE = YAML(typ="safe").load(PROJECT / "compose.yaml")
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = ["prefect", "mlflow", "worker"]
+CONF = configparser.RawConfigParser(inline_comment_prefixes=(" ;",))
+CONF.read(PROJECT / "flows" / "local" / "services.conf")
+
+
+def commands() -> dict[str, list[str]]:
+    """Return each command of ours, from its program's name on."""
+    local = {f"conf {name}": shlex.split(CONF[f"program:{name}"]["command"])[2:] for name in OURS}
+    return {f"compose {name}": list(map(str, SERVICES[name]["command"])) for name in OURS} | local
+
+
+@cache
+def help_of(*program: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", *program, "--help"], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_every_option_of_a_command_exists(name: str) -> None:
+    command = commands()[name]
+    program = command[: 2 if command[0] == "mlflow" else 3]
+    options = [argument.partition("=")[0] for argument in command if argument.startswith("--")]
+    told = help_of(*program)
+    assert options
+    assert [option for option in options if not re.search(rf"{option}\b(?!-)", told)] == []
+
+
+def test_no_password_is_written_down_and_a_missing_one_stops_everything() -> None:
+    texts = [(PROJECT / name).read_text() for name in ("compose.yaml", "flows/local/services.conf")]
+    assert not re.search(r"://[^/\s@:]+:[^/\s@]+@", "".join(texts)), "an address with a password"
+    secrets = [
+        value
+        for service in SERVICES.values()
+        for key, value in service.get("environment", {}).items()
+        if re.search("PASSWORD|SECRET|TOKEN|KEY", key)
+    ]
+    assert len(secrets) == 3
+    assert all(re.fullmatch(r"\$\{POSTGRES_PASSWORD:\?[^}]+\}", value) for value in secrets)
+
+
+def test_nothing_is_published_beyond_this_machine() -> None:
+    published = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert len(published) == 2
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    assert "ports" not in SERVICES["postgres"]
+    assert "inet_http_server" not in CONF
+    assert all("--host 127.0.0.1" in CONF[f"program:{name}"]["command"] for name in ("prefect", "mlflow"))
+
+
+def test_images_are_pinned() -> None:
+    assert re.fullmatch(r"postgres:\d+\.\d+-\w+", SERVICES["postgres"]["image"])
+    assert {SERVICES[name]["image"] for name in OURS} == {"attune"}
+    assert all(SERVICES[name]["build"]["context"] == "." for name in OURS)
+    base = re.search(r"^FROM (\S+)", (PROJECT / "Dockerfile").read_text(), re.MULTILINE)
+    assert base and re.fullmatch(r"python:3\.\d+\.\d+-\S+", base[1])
+    extra = SERVICES["mlflow"]["build"]["args"]["EXTRA"].partition("[")[0]
+    assert f"\n{extra}==" in (PROJECT / "constraints.txt").read_text()
+
+
+def test_each_waits_until_what_it_needs_is_healthy_and_keeps_its_data_in_a_named_volume() -> None:
+    for service in SERVICES.values():
+        for other, how in service.get("depends_on", {}).items():
+            assert how == {"condition": "service_healthy"}
+            assert SERVICES[other]["healthcheck"]["test"][0] == "CMD"
+        assert {volume.partition(":")[0] for volume in service.get("volumes", [])} <= set(COMPOSE["volumes"])
+    assert set(SERVICES["worker"]["depends_on"]) == {"prefect", "mlflow"}
+    used = {volume.partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
+    assert used == set(COMPOSE["volumes"])
+
+
+def test_both_databases_are_made_before_the_servers_ask_for_them() -> None:
+    urls = [SERVICES["prefect"]["environment"]["PREFECT_SERVER_DATABASE_CONNECTION_URL"]]
+    urls += [option.partition("=")[2] for option in SERVICES["mlflow"]["command"] if "backend-store" in option]
+    assert [url.rpartition("/")[2] for url in urls] == ["prefect", "mlflow"]
+    made = COMPOSE["configs"]["databases"]["content"]
+    assert [SERVICES["postgres"]["environment"]["POSTGRES_DB"], *re.findall(r"CREATE DATABASE (\w+);", made)] == [
+        "prefect",
+        "mlflow",
+    ]
+
+
+def test_mlflow_answers_to_the_name_that_the_worker_calls_it_by() -> None:
+    address = SERVICES["worker"]["environment"]["MLFLOW_TRACKING_URI"].removeprefix("http://")
+    allowed = next(option for option in SERVICES["mlflow"]["command"] if option.startswith("--allowed-hosts="))
+    assert address in allowed.partition("=")[2].split(",")
+
+
+def test_programs_are_ended_with_all_they_started_and_their_logs_do_not_grow_for_ever() -> None:
+    for name in OURS:
+        program = CONF[f"program:{name}"]
+        assert all(program.getboolean(key) for key in ("stopasgroup", "killasgroup", "autorestart", "redirect_stderr"))
+        assert program["stdout_logfile"] == f".services/logs/{name}.log"
+        assert program["stdout_logfile_maxbytes"].endswith("MB")
+    assert CONF["unix_http_server"]["chmod"] == "0700"
+    assert int(CONF["program:worker"]["priority"]) > int(CONF["program:prefect"]["priority"])
+
+
+def test_git_does_not_see_the_password_nor_the_data_of_the_services() -> None:
+    for path in (".env", ".services/prefect/prefect.db", ".services/logs/worker.log"):
+        assert (
+            subprocess.run(["git", "check-ignore", "-q", "--no-index", path], cwd=PROJECT, check=False).returncode == 0
+        )

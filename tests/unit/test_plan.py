@@ -1,0 +1,174 @@
+"""What a run would do and why, in real Git and DVC repositories."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.plan import Step, main, make_plan, parse_setting
+from stages.common.errors import AttuneError
+from tests.conftest import PROJECT
+
+GRAPH = """
+stages:
+  clean:
+    cmd: cp stages/clean/code.py cleaned
+    deps: [data/rows.csv, stages/clean]
+    params: [seed, clean]
+    outs: [cleaned: {persist: true}]
+  train:
+    cmd: cp cleaned trained
+    deps: [cleaned]
+    params: [finetune]
+    outs: [trained: {persist: true}]
+  beside:
+    cmd: cp data/rows.csv beside
+    deps: [data/rows.csv]
+    outs: [beside: {persist: true}]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    for name, text in {
+        "dvc.yaml": GRAPH,
+        "data/rows.csv": "a",
+        "stages/clean/code.py": "1",
+        ".gitignore": "/*.txt",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "params.yaml").write_bytes((PROJECT / "recipes" / "rotten-tomatoes.yaml").read_bytes())
+    for command in ("git init -q", "dvc init -q"):
+        run(command)
+    return tmp_path
+
+
+def run(command: str, *more: str) -> str:
+    own = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run([*command.split(), *more], env=own, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def finish() -> None:
+    run("dvc repro -q")
+    run("git add -A")
+    run("git -c user.name=t -c user.email=t@localhost commit -qm all")
+
+
+def told(steps: list[Step]) -> dict[str, tuple[str, str]]:
+    return {step.node.name: (step.verdict, "; ".join(step.reasons)) for step in steps}
+
+
+def test_before_the_first_run_every_stage_runs(folder: Path) -> None:
+    assert {name: verdict for name, (verdict, _) in told(make_plan()).items()} == dict.fromkeys(
+        ("clean", "train", "beside"), "runs"
+    )
+    assert told(make_plan())["clean"][1] == "never run"
+
+
+def test_after_a_run_nothing_runs(folder: Path) -> None:
+    finish()
+    assert all(step.verdict == "up to date" for step in make_plan())
+
+
+def test_a_param_is_told_from_what_to_what_and_later_stages_may_run(folder: Path) -> None:
+    finish()
+    text = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(text.replace("min: 3", "min: 5", 1))
+    found = told(make_plan())
+    assert found["clean"] == ("runs", "params: clean.length.min 3 → 5")
+    assert found["train"] == ("may run", "if clean changes what it reads")
+    assert found["beside"] == ("up to date", "")
+    assert set(told(make_plan(["beside"]))) == {"beside"}
+    assert set(told(make_plan(["train"]))) == {"clean", "train"}
+
+
+def test_a_setting_that_is_not_written_yet_is_planned_with(folder: Path) -> None:
+    finish()
+    before = (folder / "params.yaml").read_bytes()
+    found = told(make_plan(set={"finetune.learning_rate": 0.5e-3, "finetune.weight_decay": 0.25}))
+    assert found["train"][0] == "runs" and "finetune.weight_decay" in found["train"][1]
+    assert found["clean"][0] == "up to date"
+    assert (folder / "params.yaml").read_bytes() == before
+
+
+def test_code_is_told_by_file_data_and_lost_outs_by_path(folder: Path) -> None:
+    finish()
+    (folder / "stages/clean/code.py").write_text("2")
+    (folder / "stages/clean/new.py").write_text("3")
+    (folder / "trained").unlink()
+    (folder / "data/rows.csv").write_text("b")
+    found = told(make_plan())
+    assert found["clean"] == ("runs", "data: data/rows.csv changed; code: stages/clean changed (code.py, new.py)")
+    assert found["train"] == ("runs", "outs: trained deleted")
+
+
+def test_a_command_that_changed_is_told(folder: Path) -> None:
+    finish()
+    (folder / "dvc.yaml").write_text(GRAPH.replace("cp cleaned trained", "cp -f cleaned trained"))
+    assert told(make_plan())["train"] == ("runs", "command: cp -f cleaned trained")
+
+
+def test_force_runs_all_and_refresh_what_has_no_pin(folder: Path) -> None:
+    finish()
+    assert {verdict for verdict, _ in told(make_plan(force=True)).values()} == {"runs"}
+    graph = GRAPH.replace("  clean:", "  ingest:\n    cmd: touch raw\n    outs: [raw: {persist: true}]\n  clean:", 1)
+    (folder / "dvc.yaml").write_text(graph)
+    finish()
+    assert told(make_plan(refresh=True))["ingest"][0] == "up to date", "every source is pinned"
+    moving = {"ingest.decontaminate_against": [{"url": "https://example.org/a.csv?key=pass", "columns": {"text": "t"}}]}
+    assert told(make_plan(set=moving))["ingest"][0] == "up to date"
+    verdict, why = told(make_plan(set=moving, refresh=True))["ingest"]
+    assert verdict == "runs" and "refresh" in why and "example.org/a.csv" in why and "pass" not in why
+
+
+def test_the_plan_is_printed_and_touches_nothing(folder: Path) -> None:
+    finish()
+    before = run("git status --short --ignored")
+    assert "seed 13 → 14" in (told := run(f"{sys.executable} -m flows.plan --set seed=14"))
+    assert "1 of 3 stages run, 1 may" in told
+    assert run("git status --short --ignored") == before
+
+
+def test_it_needs_no_prefect(folder: Path) -> None:
+    code = "import sys; from flows.plan import main; main([]); print('prefect' in sys.modules, 'torch' in sys.modules)"
+    assert run(f"{sys.executable} -c", code).splitlines()[-1] == "False False"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fourth"], "'fourth' is no stage of dvc.yaml"),
+        (["--set", "seed"], "no value"),
+        (["--set", "seed=["], "not a value of YAML"),
+        (["--set", "seed=many"], "seed"),
+        (["--set", "seed.x=1"], "seed holds no keys"),
+        (["--set", "finetune.learning_rat=1"], "did you mean 'learning_rate'"),
+    ],
+)
+def test_what_is_wrong_is_told(
+    folder: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_lock_file_with_conflict_marks_says_how_to_go_on(folder: Path) -> None:
+    finish()
+    (folder / "dvc.lock").write_text("<<<<<<< HEAD\n" + (folder / "dvc.lock").read_text())
+    with pytest.raises(AttuneError, match=r"git checkout --ours dvc\.lock"):
+        make_plan()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("a.b=1e-4", 1e-4), ("a.b=no", "no"), ("a.b=null", None), ("a.b=[1, x]", [1, "x"]), ("a.b=", None)],
+)
+def test_values_are_read_as_in_params_yaml(text: str, value: object) -> None:
+    assert parse_setting(text) == ("a.b", value)
