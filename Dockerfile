@@ -1,5 +1,5 @@
 # What a run needs besides the project: Python, git and the pinned packages. The project itself is a clone on a volume at
-# ATTUNE_HOME, so that runs share its DVC cache and each works at its own commit (docs/deployments.md).
+# ATTUNE_HOME, so that runs share its DVC cache and each works at its own commit (docs/containers.md).
 #   docker build -t attune .
 # For torch without CUDA: --build-arg PIP_EXTRA_INDEX_URL=… (PyTorch's index of CPU builds)
 FROM python:3.11.14-slim-trixie

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 DVC    := $(BIN)/dvc
-ACTIVE := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$(CURDIR)"   # stages are started by DVC as `python -m stages.NAME`
+ACTIVE := PATH="$$PWD/$(BIN):$$PATH" PYTHONPATH="$$PWD"   # stages are started by DVC as `python -m stages.NAME`
 # One run at a time in a checkout; `make flow` holds the same lock.
 IN_TURN = mkdir -p .attune && { flock --nonblock .attune/pipeline.lock true || \
 	echo "another run is at work in this checkout: waiting for it to end"; } && $(ACTIVE) flock .attune/pipeline.lock
@@ -34,7 +34,8 @@ plan: install ## Say what a run would do and why (ARGS='--set finetune.learning_
 	@$(ACTIVE) python -m flows.plan $(ARGS)
 
 flow: install ## The same pipeline as a Prefect flow, with retries and timeouts (ARGS as for plan, and --dry-run)
-	@$(ACTIVE) python -m flows.pipeline $(ARGS)
+	@started=$$(date +%s); $(ACTIVE) python -m flows.pipeline $(ARGS) && case "$(ARGS)" in *--dry-run*) ;; \
+	*) ATTUNE_STARTED=$$started $(ACTIVE) python -m flows.summary;; esac
 
 tune: install check ## Search for better params of finetune (tune in params.yaml; ARGS=--apply writes the best there)
 	@$(IN_TURN) dvc --wait-for-lock repro tokenize && $(ACTIVE) python -m flows.tune $(ARGS)
@@ -57,7 +58,7 @@ stop: install ## End what `make services` started
 
 ui: install ## Open the MLflow UI on http://127.0.0.1:5000 (PORT=… for another port)
 	@case "$$MLFLOW_TRACKING_URI" in http*) echo "MLFLOW_TRACKING_URI names a server already: open it in a browser";; \
-	*) $(ACTIVE) mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" \
+	*) $(ACTIVE) mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$$PWD/mlflow.db}" \
 		--host 127.0.0.1 --port $(or $(PORT),5000);; esac
 
 register: install ## Put the trained model through its gates once more (after the tracking server was away, say)
@@ -72,7 +73,7 @@ rollback: install ## Put the champion before back into use (ARGS='--to 3 --reaso
 serve: install check ## Serve the champion on http://127.0.0.1:5001 (PORT=…; VARIANT=int8, onnx or torch: docs/serving.md)
 	@case "$(VARIANT)" in ""|torch|onnx|int8) ;; *) echo "VARIANT is torch, onnx or int8, not $(VARIANT)" >&2; exit 1;; esac
 	@name=$$($(ACTIVE) python -c 'from stages.common.params import load_params; print(load_params().register_.model_name)') && \
-	$(ACTIVE) MLFLOW_TRACKING_URI="$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" \
+	$(ACTIVE) MLFLOW_TRACKING_URI="$${MLFLOW_TRACKING_URI:-sqlite:///$$PWD/mlflow.db}" \
 		SERVING_MODEL_CONFIG='{$(if $(VARIANT),"variant": "$(VARIANT)")}' \
 		mlflow models serve -m "models:/$$name@champion" --env-manager local --host 127.0.0.1 --port $(or $(PORT),5001)
 
@@ -98,6 +99,8 @@ lock: ## Resolve requirements*.txt again and write constraints.txt
 	mv .attune/constraints.txt constraints.txt
 
 clean: ## Remove .venv, logs and work folders (data, models, cache and MLflow's records stay)
+	@for lock in .attune/pipeline.lock .attune/worktrees/*.lock; do test ! -e "$$lock" || flock --nonblock "$$lock" true || \
+		{ echo "a run is at work here ($$lock): wait for it, or end it" >&2; exit 1; }; done
 	rm -rf $(VENV) .attune logs
 
 $(VENV)/.installed: requirements.txt constraints.txt

@@ -7,6 +7,7 @@ has where it runs into the pull steps, keeps schedules that the file has lost, a
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # before Prefect reads its settings
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flows.command import exit_status
-from flows.deployment.deployed import Difference, Wanted, differences, undeclared, wanted_of
+from flows.deployment.deployed import Difference, Wanted, differences, owned, undeclared, wanted_of
 from flows.deployment.prefect_file import read_prefect_file
 from flows.told.redact import redacted
 from stages.common.errors import AttuneError
@@ -78,7 +80,7 @@ def connect() -> Iterator["SyncPrefectClient"]:
     """Give a client of the Prefect server that PREFECT_API_URL names.
 
     Raises:
-        AttuneError: if none is named, if it does not answer, or refuses what it is asked for.
+        AttuneError: if none is named, if it does not answer, is something else, or refuses what it is asked for.
     """
     import httpx
     from prefect.client.orchestration import get_client
@@ -88,12 +90,17 @@ def connect() -> Iterator["SyncPrefectClient"]:
     url = str(get_current_settings().api.url or "")
     fix = "`make services` starts one here; for another: export PREFECT_API_URL=http://HOST:4200/api"
     if not url:  # Prefect would start a server for this program alone
-        raise AttuneError("PREFECT_API_URL names no Prefect server", fix)
+        raise AttuneError("PREFECT_API_URL is not set", fix)
     with get_client(sync_client=True) as client:
         if wrong := client.api_healthcheck():
             raise AttuneError(f"no Prefect server answers at {redacted(url)} ({type(wrong).__name__})", fix)
+        stranger = AttuneError(f"what answers at {redacted(url)} is no Prefect server", fix)
         try:
+            if not re.match(r"\d+\.\d+", str(client.api_version())):
+                raise stranger
             yield client
+        except (ValidationError, json.JSONDecodeError) as error:  # prefect.yaml is no cause of these
+            raise stranger from error
         except ObjectAlreadyExists as error:  # what Prefect's client makes of status 409, whatever the reason
             raise AttuneError(f"the Prefect server refuses: {_detail(error.http_exc)}") from error
         except PrefectHTTPStatusError as error:
@@ -120,7 +127,7 @@ def make_pool(client: "SyncPrefectClient") -> str:
         if name != POOL:
             raise AttuneError(
                 f"the variable {POOL_VARIABLE} names the work pool {name}, which is not there",
-                f"make it (docs/deployments.md), or take the usual one: prefect variable unset {POOL_VARIABLE}",
+                f"make it (docs/containers.md), or take the usual one: prefect variable unset {POOL_VARIABLE}",
             ) from None
         template = ProcessWorker.get_default_base_job_template()
         made = WorkPoolCreate(name=POOL, type="process", base_job_template=template, concurrency_limit=POOL_LIMIT)
@@ -158,6 +165,8 @@ def create(client: "SyncPrefectClient", one: Wanted) -> None:
         paused=told.paused,
     )
     client.delete_resource_owned_automations(f"prefect.deployment.{number}")
+    for copy in owned(client, number):  # made in the UI of one of ours
+        client.delete_automation(copy.id)
     for rule in one.automations(number):
         client.create_automation(rule)
 
@@ -166,7 +175,8 @@ def _detail(error: Any) -> str:
     try:
         said = error.response.json()
     except ValueError:
-        said = {}
+        said = None
+    said = said if isinstance(said, dict) else {}
     return redacted(str(said.get("detail") or said.get("exception_detail") or error))
 
 
@@ -181,7 +191,7 @@ def _print(wanted: list[Wanted], found: list[Difference], title: str) -> None:
         return
     table = Table(title=Text(title), title_justify="left")
     for column in ("deployment", "what", "prefect.yaml", "server"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "deployment")  # a name is one to copy
     for at in found:
         cells = (at.deployment, at.what, _shown(at.file, at.server), _shown(at.server, at.file))
         table.add_row(*map(Text, cells))
@@ -198,7 +208,7 @@ def _starts(one: Wanted) -> Iterator[tuple[str, bool]]:
 
 def _shown(value: Any, other: Any) -> str:
     value = _apart(value, other)
-    told = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    told = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return "–" if value is None else shown(redacted(told), LONGEST)
 
 

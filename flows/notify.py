@@ -217,6 +217,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _test() -> None:
+    from prefect.settings import get_current_settings
+
+    if not get_current_settings().api.url:  # Prefect would start a server for this program alone
+        raise AttuneError("PREFECT_API_URL is not set", "make services, and export what it prints")
     what = "a message to try the webhook; nothing happened"
     payload = {"text": f"attune: {what}", "event": "attune.test", "reason": what}
 

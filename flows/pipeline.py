@@ -18,6 +18,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 
 from flows.command import exit_status
+from flows.local.temporary_server import api_server
 from flows.notify import tell_failure, tell_promotion
 from flows.plan import add_options, chosen, forced_stages, make_plan, parse_setting
 from flows.running.outcome import Outcome
@@ -64,8 +65,11 @@ def bring_up_to_date(
     set: Mapping[str, Any] | None = None,
     refresh: bool = False,
     dry_run: bool = False,
+    tell: bool = True,
 ) -> dict[str, Outcome]:
     """Do the work of `pipeline` inside of whatever flow calls it; the parameters are the same.
+
+    With `tell` false it writes no summary and tells nobody of a new champion: a review has other things to say.
 
     Raises:
         AttuneError: if a parameter or params.yaml is wrong, before anything runs.
@@ -90,9 +94,11 @@ def bring_up_to_date(
         finally:
             stages.end()
             log("  ".join(f"{name}: {outcome.state}" for name, outcome in stages.outcomes.items()))
-            publish(stages.outcomes, earlier)
+            if tell:
+                publish(stages.outcomes, earlier)
         stages.raise_for_failure()
-        tell_promotion(earlier)
+        if tell:
+            tell_promotion(earlier)
         return stages.outcomes
 
 
@@ -147,13 +153,11 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
 
     def work() -> None:
-        pipeline(
-            asked.targets,
-            force=asked.force,
-            set=dict(map(parse_setting, asked.set)),
-            refresh=asked.refresh,
-            dry_run=asked.dry_run,
-        )
+        settings = dict(map(parse_setting, asked.set))
+        patched(read_text(), settings)  # what is wrong is told before a server is started
+        chosen(asked.targets)
+        with api_server():
+            pipeline(asked.targets, asked.force, settings, asked.refresh, asked.dry_run)
 
     return exit_status(work, "interrupted; what was finished is kept, and the same command goes on")
 

@@ -27,6 +27,7 @@ Verdict = Literal["up to date", "runs", "may run"]
 
 FORCED = "forced"
 WIDTH = 160  # characters of a reason
+MOST_REASONS = 6  # listed of a stage
 MOST_FILES = 4  # of code that changed, by name
 
 
@@ -171,7 +172,8 @@ def table(steps: Sequence[Step]) -> Table:
         made.add_column(column, justify="right" if column == "last took" else "left")
     for step in steps:
         style = {"up to date": "dim", "runs": "bold", "may run": ""}[step.verdict]
-        why = "\n".join(shown(reason, WIDTH) for reason in step.reasons)
+        more = [f"and {len(step.reasons) - MOST_REASONS} more"] if len(step.reasons) > MOST_REASONS else []
+        why = "\n".join([*(shown(reason, WIDTH) for reason in step.reasons[:MOST_REASONS]), *more])
         made.add_row(*map(Text, (step.node.name, step.verdict, why, _last_took(step.node.name))), style=style)
     return made
 

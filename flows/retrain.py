@@ -20,9 +20,10 @@ from prefect.states import Completed
 from flows.notify import tell_failure
 from flows.pipeline import bring_up_to_date
 from flows.running.outcome import Outcome
+from flows.scheduled.branches import check_branch, check_origin
 from flows.scheduled.place import Place, held, here, leave
 from flows.scheduled.repository import asked
-from flows.scheduled.results import check_branch, keep, push_commit, push_data, reference
+from flows.scheduled.results import keep, push_commit, push_data, reference
 from stages.common.errors import AttuneError
 from stages.common.tracking.nested import absolute_uri
 
@@ -71,12 +72,14 @@ def check_wishes(place: Place, branch: str | None, push: bool) -> None:
     """Refuse what could not be done with the results, hours before there are any.
 
     Raises:
-        AttuneError: if the branch is somebody's own, or there is nowhere to push to.
+        AttuneError: if the branch is somebody's own, here or on origin, or there is nowhere to push to.
     """
     if branch is not None:
         check_branch(place.folder, branch)
     if push and "origin" not in asked(place.folder, "remote").split("\n"):
         raise AttuneError(f"push: {place.home} has no remote origin", "git remote add origin …, or leave push out")
+    if push and branch is not None:
+        check_origin(place.folder, branch)
 
 
 def share_tracking(place: Place) -> None:

@@ -4,11 +4,12 @@ supervisor runs them, as services.conf says; supervised.py finds and ends them. 
 """
 
 import argparse
+import json
 import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from stages.common.tracking.store import without_password
 
 FOLDER = Path(".services")  # git-ignored, and for this user alone: Prefect's database, logs
 ADDRESSES = "env.mk"  # what the Makefile includes
+KEPT = "ports.json"
 PORTS = {"prefect": 4200, "mlflow": 5000}
 START_SECONDS = 150
 NOT_RUNNING = ("STOPPED", "EXITED", "FATAL")
@@ -53,7 +55,7 @@ def start(folder: Path, console: Console) -> None:
         now = find(folder)
         if now is not None:
             for name, variable in PORT_VARIABLES.items():
-                if os.environ.get(variable) and _port(name) != now.ports[name]:
+                if os.environ.get(variable) and _port(name, {}) != now.ports[name]:
                     raise AttuneError(f"the services run already, with {variable}={now.ports[name]}", "make stop first")
             for name, told in _states(now).items():
                 if told["statename"] in NOT_RUNNING and name != "worker":  # supervisor gave it up
@@ -62,7 +64,7 @@ def start(folder: Path, console: Console) -> None:
             console.print("the services run already")
         else:
             end_all(folder)  # what a killed supervisor has left
-            ports = {name: _port(name) for name in PORTS}
+            ports = {name: _port(name, _kept_ports(folder)) for name in PORTS}
             _check_free(ports)
             try:
                 now = launch(folder, ports)
@@ -127,8 +129,17 @@ def _states(services: Services) -> dict[str, dict[str, Any]]:
         raise AttuneError(f"supervisor runs, but does not answer ({error})", "make stop, then make services") from None
 
 
-def _port(name: str) -> int:
-    variable, usual = PORT_VARIABLES[name], PORTS[name]
+def _kept_ports(folder: Path) -> dict[str, int]:
+    """Return the ports of last time, so that links in messages and browsers still lead somewhere."""
+    try:
+        kept = json.loads((folder / KEPT).read_text(encoding="utf-8"))
+        return {name: int(kept[name]) for name in PORTS}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _port(name: str, kept: Mapping[str, int]) -> int:
+    variable, usual = PORT_VARIABLES[name], kept.get(name, PORTS[name])
     given = os.environ.get(variable) or str(usual)
     if not given.isascii() or not given.isdigit() or not 0 < int(given) < 65536:
         raise AttuneError(f"{variable}={given} is no port", f"make services {variable}={usual}")
@@ -191,6 +202,7 @@ def _await_all(services: Services, console: Console, *, fresh: bool) -> None:
 
 def _write_addresses(services: Services) -> None:
     """Write what the Makefile includes. It counts for as long as that very supervisor runs, and not after a crash."""
+    (services.folder / KEPT).write_text(json.dumps(services.ports), encoding="utf-8")
     pid, name = services.supervisor.pid, identity(services.folder)
     command_line = f"ps -ww -o args= -p {pid} 2>/dev/null || tr '\\0' ' ' 2>/dev/null </proc/{pid}/cmdline"
     (services.folder / ADDRESSES).write_text(

@@ -19,6 +19,7 @@ from flows.scheduled.results import recall, reference
 from flows.scheduled.worktree_files import check_out, fetch_all, furnish
 from flows.told.redact import redacted
 from stages.common.errors import AttuneError
+from stages.common.shown import visible
 
 CODE = ("flows", "stages")
 
@@ -116,12 +117,12 @@ def _in_flow_run(prepare: Callable[[Path, str, str, str, Log], Path]) -> dict[st
         flow_run = client.read_flow_run(run)  # type: ignore[arg-type]
         deployment = client.read_deployment(flow_run.deployment_id) if flow_run.deployment_id else None
     logger, commit = flow_run_logger(flow_run), str(flow_run.parameters.get("commit") or "HEAD")
+    name = deployment.name if deployment else "retrain"
     try:
-        folder = prepare(
-            Path.cwd(), str(flow_run.id), deployment.name if deployment else "retrain", commit, logger.info
-        )
+        folder = prepare(Path.cwd(), str(flow_run.id), name, commit, lambda line: logger.info(visible(line)))
     except Exception as error:  # of which Prefect tells the worker alone
-        logger.error(redacted(str(error) if isinstance(error, AttuneError) else repr(error)))
+        lines = redacted(str(error) if isinstance(error, AttuneError) else repr(error)).split("\n")
+        logger.error("\n".join(map(visible, lines)))
         raise
     # Where the flow is loaded by this very process, it must not get the modules of the folder that it came from.
     for module in [module for module in sys.modules if module.partition(".")[0] in CODE]:

@@ -1,6 +1,6 @@
 """What a deployment of prefect.yaml should be on the server, what it is there, and where the two differ."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.objects import DeploymentSchedule
     from prefect.client.schemas.responses import DeploymentResponse
-    from prefect.events.schemas.automations import AutomationCore
+    from prefect.events.schemas.automations import Automation, AutomationCore
 
 OURS = "prefect.yaml"  # tag of an automation made from the file: the server does not tell which ones a deployment owns
 MOST = 200  # deployments that a server lists at once
@@ -78,8 +78,8 @@ def differences(client: "SyncPrefectClient", one: Wanted) -> list[Difference]:
         made = client.read_deployment_by_name(one.name)
     except ObjectNotFound:
         return [Difference(one.name, "deployment", "declared", "missing")]
-    file = _declared(one) | {f"trigger {rule.name}": _rule(rule) for rule in one.automations(made.id)}
-    server = _made(made) | {f"trigger {rule.name}": _rule(rule) for rule in _owned(client, made.id)}
+    file = _declared(one) | _rules(one.automations(made.id))
+    server = _made(made) | _rules(owned(client, made.id))
     return [
         Difference(one.name, what, file.get(what), server.get(what))
         for what in dict.fromkeys([*file, *server])
@@ -113,8 +113,9 @@ def _wanted(one: Deployment, pull: list[dict[str, Any]], variables: Mapping[str,
     where = f"prefect.yaml: {one.name}"
     try:
         flow = load_flow_from_entrypoint(one.entrypoint)
-    except Exception as error:  # whatever that module raises
-        raise AttuneError(f"{where}: {one.entrypoint} cannot be loaded: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever that module raises
+        why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise AttuneError(f"{where}: {one.entrypoint} cannot be loaded: {why}") from error
     schema = parameter_schema(flow).model_dump(mode="json", exclude_unset=True)
     for parameters in (one.parameters, *(schedule.parameters for schedule in one.schedules)):
         if unknown := sorted(set(parameters) - set(schema["properties"])):
@@ -185,11 +186,19 @@ def _when(schedule: "DeploymentScheduleCreate | DeploymentSchedule") -> dict[str
     return {**rule, "active": schedule.active, "parameters": schedule.parameters}
 
 
-def _owned(client: "SyncPrefectClient", number: UUID) -> list[Any]:
+def owned(client: "SyncPrefectClient", number: UUID) -> list["Automation"]:
     """Return the automations that come from triggers of the file; those that people made are left to them."""
     return [
         rule for rule in client.read_resource_related_automations(f"prefect.deployment.{number}") if OURS in rule.tags
     ]
+
+
+def _rules(rules: Iterable["AutomationCore"]) -> dict[str, Any]:
+    """Return what automations are by their names: each one alone, or else a list of those of one name."""
+    found: dict[str, list[Any]] = {}
+    for rule in rules:
+        found.setdefault(f"trigger {rule.name}", []).append(_rule(rule))
+    return {what: same[0] if len(same) == 1 else same for what, same in found.items()}
 
 
 def _rule(rule: "AutomationCore") -> dict[str, Any]:

@@ -77,7 +77,7 @@ class ConcurrencyLimit(Strict):
 class Deployment(Strict):
     """One deployment."""
 
-    name: str
+    name: str = Field(pattern="^[^/%&<>]+$")  # others part the names of a flow and a deployment, or stand in URLs
     description: str
     entrypoint: str
     tags: list[str] = Field(min_length=1)
@@ -123,7 +123,11 @@ def read_prefect_file(path: Path = PREFECT_FILE) -> PrefectFile:
         file = PrefectFile.model_validate(data)
     except FileNotFoundError:
         raise AttuneError(f"{path} is missing", "run this from the project's folder") from None
-    except YAMLError as error:
+    except OSError as error:
+        raise AttuneError(f"{path} cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise AttuneError(f"{path} is no YAML that can be read: its brackets are too deep") from None
+    except (YAMLError, UnicodeDecodeError) as error:
         raise AttuneError(f"{path} is no YAML: {error}") from None
     except ValidationError as error:
         lines = [f"  {_place(data, wrong['loc'])}: {wrong['msg']}" for wrong in error.errors()]
@@ -137,7 +141,10 @@ def _place(data: Any, keys: tuple[int | str, ...]) -> str:
     """Return where in the file something is, with the names of deployments and schedules instead of their numbers."""
     told = []
     for key in keys:
-        data = data[key] if isinstance(data, list | dict) and not isinstance(key, str) else (data or {}).get(key)
+        if isinstance(data, list) and isinstance(key, int) and key < len(data):
+            data = data[key]
+        else:
+            data = data.get(key) if isinstance(data, dict) else None
         name = (data.get("name") or data.get("slug")) if isinstance(data, dict) else None
         told.append(str(name if isinstance(key, int) and name else key))
     return ".".join(told) or "the file"

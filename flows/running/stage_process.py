@@ -1,24 +1,27 @@
 """Run one stage of the graph through DVC in a process group of its own, line by line, within its time."""
 
+import codecs
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+import psutil
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 GRACE_SECONDS = 10.0
+LINGER_SECONDS = 2.0  # that children of a stage may go on speaking once it has ended
 LOOK_SECONDS = 0.05
-LAST_LINES = 15
-LINE = 8_000  # characters kept of one
+LONGEST = 1_000_000  # characters of a line; after so many without an end, it is taken for one
 ADVICE = (  # of DVC after each stage
     "To track the changes with git, run:",
     "git add ",
@@ -35,22 +38,21 @@ class Ended:
     Args:
         code: its exit status.
         late: it was ended because its time was up.
-        last_lines: what it said last.
     """
 
     code: int
     late: bool
-    last_lines: tuple[str, ...]
 
 
 class StageRunner:
-    """A process with DVC imported, ready to run one stage; use as a context, or it stays.
+    """A process with DVC imported, ready to run one stage; whoever makes one ends it.
 
     Args:
         root: the project's folder.
     """
 
     def __init__(self, root: Path = Path()) -> None:
+        self._root = root
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         # -P: the folder of that file is no place to import from; an environment variable would reach the stage as well
         self._process = subprocess.Popen(
@@ -60,8 +62,6 @@ class StageRunner:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
             start_new_session=True,
         )
 
@@ -74,33 +74,22 @@ class StageRunner:
             log: gets each line of output as it comes.
             force: run it even if nothing changed.
         """
-        process, late = self._process, threading.Event()
-
-        def end_late() -> None:
-            late.set()
-            end_group(process)
-
+        process, end = self._process, time.monotonic() + timeout
         # --wait-for-lock: else a stage's end is lost if another dvc process holds the lock when it comes back for it
         command = ["--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
-        timer = threading.Timer(timeout, end_late)
-        timer.start()
-        lines: list[str] = []
+        mend_rwlock(self._root)
         try:
             if process.stdin:
                 with suppress(BrokenPipeError):  # it could not start, and says why
-                    process.stdin.write(json.dumps(command) + "\n")
+                    process.stdin.write(json.dumps(command).encode() + b"\n")
                     process.stdin.flush()  # and left open: that it closes is the sign to end
-            for line in process.stdout or ():
-                if line.strip().startswith(ADVICE) or not line.strip():
-                    continue
-                lines.append(line.rstrip()[:LINE])
-                del lines[:-LAST_LINES]
-                log(lines[-1])
-            code = process.wait()
+            for line in _lines(process, end):
+                if line.strip() and not line.strip().startswith(ADVICE):
+                    log(line)
+            late = process.poll() is None
         finally:
-            timer.cancel()
             self.end()  # a caller that was cancelled leaves nothing running
-        return Ended(code, late.is_set(), tuple(lines))
+        return Ended(process.wait(), late)
 
     def end(self) -> None:
         """End the process and what it started."""
@@ -109,6 +98,59 @@ class StageRunner:
             if pipe:
                 with suppress(OSError):
                     pipe.close()
+
+
+def _lines(process: "subprocess.Popen[bytes]", end: float) -> Iterator[str]:
+    """Yield what a process says, line by line, until it has ended or its time is up.
+
+    A child that it leaves behind with its output open is waited for a moment, not for ever. What a progress bar has
+    drawn over is left out.
+    """
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    rest, ended = "", 0.0
+    for chunk in _chunks(process.stdout):
+        now = time.monotonic()
+        *whole, rest = (rest + decode(chunk)).split("\n")
+        if len(rest) > LONGEST:
+            whole, rest = [*whole, rest], ""
+        for line in whole:
+            yield line.rstrip().rpartition("\r")[2]
+        ended = ended or (now if process.poll() is not None else 0.0)
+        if now > end or (not chunk and ended and now > ended + LINGER_SECONDS):
+            break
+    if rest:
+        yield rest.rstrip().rpartition("\r")[2]
+    while process.poll() is None and time.monotonic() < end:  # it has closed its output, and works on
+        time.sleep(LOOK_SECONDS)
+
+
+def _chunks(pipe: IO[bytes] | None) -> Iterator[bytes]:
+    """Yield what comes through a pipe as it comes, and nothing every now and then, until its end."""
+    number = pipe.fileno() if pipe else -1
+    while pipe:
+        if not select.select([number], [], [], 0.25)[0]:
+            yield b""
+        elif chunk := os.read(number, 1 << 16):
+            yield chunk
+        else:
+            return
+
+
+def mend_rwlock(root: Path) -> None:
+    """Remove DVC's list of who reads and writes which paths if it is none: a process ended as it wrote it, say.
+
+    DVC would refuse to do anything until somebody deletes it.
+    """
+    path = root / ".dvc" / "tmp" / "rwlock"
+    for pause in (0.5, 0.0):  # another dvc process may be writing it
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+            return
+        except FileNotFoundError:
+            return
+        except ValueError:
+            time.sleep(pause)
+    path.unlink(missing_ok=True)
 
 
 def seconds_of(duration: str | int | float) -> float:
@@ -124,7 +166,14 @@ def seconds_of(duration: str | int | float) -> float:
 
 
 def end_group(process: "subprocess.Popen[Any]") -> None:
-    """Ask all of a process' group to stop, and stop what is left of it after a while, even if its leader is gone."""
+    """Ask all of a process' group to stop, and stop what is left of it after a while, even if its leader is gone.
+
+    What has left the group (`setsid`) ends as well, if it still descends from the process.
+    """
+    try:
+        others = psutil.Process(process.pid).children(recursive=True)
+    except psutil.Error:
+        others = []
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
@@ -134,6 +183,9 @@ def end_group(process: "subprocess.Popen[Any]") -> None:
         while _alive(process) and time.monotonic() < end:
             time.sleep(LOOK_SECONDS)
     process.poll()
+    for other in others:
+        with suppress(psutil.Error):  # which says so where the number is another process' by now
+            other.kill()
 
 
 def _alive(process: "subprocess.Popen[Any]") -> bool:

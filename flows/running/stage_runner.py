@@ -25,6 +25,7 @@ def main() -> int:
     asked = control.readline()
     if not asked:
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that DVC leaves its files as it found them
     threading.Thread(target=_end_with_starter, args=(control,), daemon=True).start()
     return int(dvc_main(json.loads(asked)))
 

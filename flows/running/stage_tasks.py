@@ -1,6 +1,7 @@
 """The stages of a run as Prefect tasks, one after the other, and what became of each."""
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,9 +14,14 @@ from flows.told.redact import redacted
 from stages.common.errors import AttuneError
 from stages.common.graph import Node, upstream_of
 from stages.common.recorded import changes, changes_of
-from stages.common.stage import LOGS
+from stages.common.shown import visible
+from stages.common.stage import LOGS, STOPPED
 
 DEFAULT_TIMEOUT = "1h"
+WELL = ("success", "cached")
+LAST_LINES = 15
+LINE = 8_000  # characters kept of a line
+MOST_REASONS = 3  # told in a line
 NOTHING = "nothing it depends on has changed"
 
 
@@ -37,9 +43,14 @@ class StageTasks:
     Args:
         graph: the stages to bring up to date, in order.
         forced: those that run whatever DVC thinks, each with the reasons.
+
+    Raises:
+        AttuneError: if the `meta` of a stage cannot be understood, or DVC cannot read the project.
     """
 
     def __init__(self, graph: Mapping[str, Node], forced: Mapping[str, list[str]]) -> None:
+        for node in graph.values():
+            _check_meta(node)
         self._graph, self._forced = graph, forced
         self._known = changes(list(graph))  # holds for a stage until one before it has run
         self._done: dict[str, Outcome] = {}
@@ -59,9 +70,12 @@ class StageTasks:
             description=node.desc,
             retries=int(node.meta.get("retries", 0)),
             retry_delay_seconds=seconds_of(node.meta.get("retry_delay", 0)),
+            retry_condition_fn=lambda *_: not self._for_good(node.name),
             persist_result=False,
         )
-        named(return_state=True)
+        state = named(return_state=True)
+        if node.name not in self._done:  # Prefect itself could not
+            self._done[node.name] = Outcome("failed", reason=redacted(f"could not be run: {state.message}"))
 
     def end(self) -> None:
         """End the process that waits for a stage which will not come."""
@@ -69,30 +83,42 @@ class StageTasks:
             self._spare.end()
 
     def raise_for_failure(self) -> None:
-        """Tell of the stage that failed.
+        """Tell of the stage that did not end well.
 
         Raises:
-            StageFailed: if one did.
+            StageFailed: if there is one.
         """
-        for name, outcome in self._done.items():
-            if outcome.state == "failed":
-                told = "\n  ".join((f"the stage {name} {outcome.reason}; its last lines:", *outcome.last_lines))
+        for name, outcome in self.outcomes.items():
+            if outcome.state not in WELL:
+                lines = [f"the stage {name} {outcome.reason}", *outcome.last_lines]
+                told = "\n  ".join([f"{lines[0]}; its last lines:", *lines[1:]] if lines[1:] else lines)
                 fix = f"mend it, and run again: what is done is not done again (all it said: {LOGS / name}.log)"
                 raise StageFailed(told, fix, self.outcomes)
 
     def _work(self, node: Node) -> State[Any]:
-        failed = [name for name, outcome in self._done.items() if outcome.state == "failed" and name != node.name]
-        if failed:
-            self._done[node.name] = Outcome("skipped", reason=f"{failed[0]} failed")
-            return Cancelled(name="Skipped", message=f"{failed[0]} failed")
-        reasons = [*self._forced.get(node.name, ()), *self._reasons(node)]
-        if not reasons:
-            self._done[node.name] = Outcome("cached", reason=NOTHING)
-            return Completed(name="Cached", message=NOTHING)
-        self._done[node.name] = outcome = self._run(node, redacted("; ".join(reasons)))
-        if outcome.state == "failed":
-            raise StageFailed(f"the stage {node.name} {outcome.reason}", "its last lines are above")
-        return Completed(message=outcome.reason)
+        bad = next((name for name, one in self._done.items() if one.state not in WELL and name != node.name), None)
+        if bad:
+            self._done[node.name] = Outcome("skipped", reason=f"{bad} failed")
+            return Cancelled(name="Skipped", message=f"{bad} failed")
+        try:
+            reasons = [*self._forced.get(node.name, ()), *self._reasons(node)]
+            if not reasons:
+                self._done[node.name] = Outcome("cached", reason=NOTHING)
+                return Completed(name="Cached", message=NOTHING)
+            more = f"; and {len(reasons) - MOST_REASONS} more" if len(reasons) > MOST_REASONS else ""
+            self._done[node.name] = self._run(node, redacted("; ".join(reasons[:MOST_REASONS]) + more))
+        except Exception as error:  # dvc.yaml was broken meanwhile, the disk is full: whatever it is, it did not run
+            what = redacted(f"could not be run: {str(error) or type(error).__name__}")
+            self._done[node.name] = Outcome("failed", reason=what)
+            raise
+        if self._done[node.name].state == "failed":
+            raise StageFailed(f"the stage {node.name} {self._done[node.name].reason}", "its last lines are above")
+        return Completed()
+
+    def _for_good(self, name: str) -> bool:
+        """Whether a stage has said that somebody has to put something right."""
+        last_lines = self._done[name].last_lines if name in self._done else ()
+        return any(line.startswith(f"{name} {STOPPED}: ") for line in last_lines)
 
     def _reasons(self, node: Node) -> list[str]:
         ran = any(
@@ -105,15 +131,17 @@ class StageTasks:
         log, started = get_run_logger().info, time.monotonic()
         log(f"runs ({why})")
         timeout = node.meta.get("timeout", DEFAULT_TIMEOUT)
-        self._done[node.name] = Outcome("cancelled", reason="ended from outside")  # unless it gets to its end
+        self._done[node.name] = Outcome("cancelled", reason="was ended from outside")  # unless it gets to its end
         runner, self._spare = self._spare or StageRunner(), None
+        last: deque[str] = deque(maxlen=LAST_LINES)
         LOGS.mkdir(exist_ok=True)
         with (LOGS / f"{node.name}.log").open("w", encoding="utf-8") as file:
 
             def keep(line: str) -> None:
                 if self._spare is None and node.name != list(self._graph)[-1]:
                     self._spare = StageRunner()  # ready when this stage is
-                line = redacted(line)
+                line = visible(redacted(line))[:LINE]  # cut last: half a secret is not known for one
+                last.append(line)
                 print(line, file=file, flush=True)
                 log(line)
 
@@ -121,5 +149,16 @@ class StageTasks:
         seconds = time.monotonic() - started
         if ended.late or ended.code:
             what = f"took longer than {timeout}" if ended.late else "failed"
-            return Outcome("failed", seconds, what, tuple(map(redacted, ended.last_lines)))
+            return Outcome("failed", seconds, what, tuple(last))
         return Outcome("success", seconds, why)
+
+
+def _check_meta(node: Node) -> None:
+    try:
+        for key in ("timeout", "retry_delay"):
+            seconds_of(node.meta.get(key, 0))
+        if int(node.meta.get("retries", 0)) < 0:
+            raise ValueError("retries are fewer than none")
+    except (TypeError, ValueError) as error:
+        fix = "write it like meta: {retries: 2, retry_delay: 30s, timeout: 2h}"
+        raise AttuneError(f"dvc.yaml: meta of {node.name}: {error}", fix) from None

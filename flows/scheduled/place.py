@@ -84,19 +84,31 @@ def leave(place: Place) -> None:
 
 
 def noted(folder: Path) -> Place | None:
-    """Return the place that a folder was noted to be, if it is one."""
+    """Return the place that a folder was noted to be, if it is one.
+
+    Raises:
+        AttuneError: if the note cannot be read.
+    """
     path = _note_path(folder)
     if path is None or not path.exists():
         return None
-    known = json.loads(path.read_text(encoding="utf-8"))
-    return Place(Path(known["folder"]), Path(known["home"]), known["run"], known["name"])
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return Place(Path(known["folder"]), Path(known["home"]), known["run"], known["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        told = f"the note of the run that {folder} was made for cannot be read: {path}"
+        raise AttuneError(
+            told, "save what you need of the folder, remove the note, and retry: it is made anew"
+        ) from None
 
 
 def note(place: Place) -> None:
     """Note that a worktree or clone is ready for its run, and was entered or left just now."""
     path = _note_path(place.folder)
     if path is not None:
-        path.write_text(json.dumps({name: str(value) for name, value in asdict(place).items()}), encoding="utf-8")
+        part = path.with_name(f"{NOTE}.part")  # whoever is killed while writing leaves the old note as it was
+        part.write_text(json.dumps({name: str(value) for name, value in asdict(place).items()}), encoding="utf-8")
+        part.replace(path)
 
 
 def sweep(home: Path, log: Callable[[str], None]) -> None:

@@ -66,6 +66,15 @@ def asked(root: Path, *arguments: str) -> str:
         return ""
 
 
+def succeeds(root: Path, *arguments: str) -> bool:
+    """Return whether a git command succeeds."""
+    try:
+        git(root, *arguments)
+    except GitFailed:
+        return False
+    return True
+
+
 def object_at(root: Path, name: str) -> str:
     """Return the full name of the object that a revision (`HEAD^{tree}`, `HEAD:dvc.lock`) stands for, or nothing."""
     return asked(root, "rev-parse", "--verify", "--quiet", "--end-of-options", name)
@@ -77,7 +86,8 @@ def find_commit(root: Path, name: str) -> str:
     Raises:
         AttuneError: if it is no name of a commit, or its remote cannot be asked.
     """
-    if not name or len(name) > LONGEST_NAME or name.startswith("-") or not name.isprintable() or " " in name:
+    plain = name.isprintable() and " " not in name and len(name) <= LONGEST_NAME
+    if not name or not plain or name.startswith(("-", "^")):  # `^HEAD`: all that is not in HEAD
         raise AttuneError(f"{shown(name, 60)!r} is no name of a commit", "name a commit, tag or branch: origin/main")
     remote = next((one for one in asked(root, "remote").split("\n") if one and name.startswith(f"{one}/")), None)
     if remote:

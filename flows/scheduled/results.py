@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flows.scheduled.repository import NETWORK_SECONDS, GitFailed, asked, git, object_at
+from flows.scheduled.branches import HEADS, check_origin, offered, point
+from flows.scheduled.repository import NETWORK_SECONDS, asked, git, object_at, succeeds
 from flows.scheduled.worktree_files import default_remote, push_all
-from stages.common.errors import AttuneError
 from stages.common.shown import shown
 
 KEPT = ("dvc.lock", "reports", "params.yaml")
@@ -69,7 +69,7 @@ def keep(folder: Path, name: str, message: str, branch: str | None = None) -> st
     if tree == object_at(folder, "HEAD^{tree}"):
         return ""
     # With the branch's tip as second parent, a branch that others have fetched only ever moves forward.
-    tip = object_at(folder, _offered(branch)) if branch else ""
+    tip = object_at(folder, offered(branch)) if branch else ""
     after = [tip] if tip and not _is_ancestor(folder, tip, base) else []
     commit = object_at(folder, where)
     as_before = commit and object_at(folder, f"{commit}^{{tree}}") == tree and object_at(folder, f"{commit}^") == base
@@ -78,50 +78,8 @@ def keep(folder: Path, name: str, message: str, branch: str | None = None) -> st
         commit = git(folder, "commit-tree", tree, *parents, environment=_identity(folder), text=message)
         git(folder, "update-ref", "--create-reflog", where, commit)
     if branch:
-        _point(folder, branch, commit)
+        point(folder, branch, commit)
     return commit
-
-
-def _point(folder: Path, branch: str, commit: str) -> None:
-    tip = check_branch(folder, branch)
-    lines = [
-        "start",
-        f"update refs/heads/{branch} {commit} {tip or '0' * len(commit)}",
-        f"update {_offered(branch)} {commit}",
-        "prepare",
-        "commit",
-        "",
-    ]
-    try:
-        git(folder, "update-ref", "-m", "attune: results", "--stdin", text="\n".join(lines))
-    except GitFailed as error:
-        raise AttuneError(f"there is no branch {branch} of the results: {error.what}", "name another") from None
-
-
-def check_branch(root: Path, branch: str) -> str:
-    """Return the commit of a branch that Attune made and may move, or nothing if there is none of the name yet.
-
-    Raises:
-        AttuneError: if it is somebody's own or no name of a branch.
-    """
-    said = shown(branch, 60)
-    if branch.startswith("-") or branch == "HEAD" or not asked_ok(root, "check-ref-format", f"refs/heads/{branch}"):
-        raise AttuneError(f"{said!r} is no name of a branch", "take letters, digits and -")
-    tip = object_at(root, f"refs/heads/{branch}")
-    if tip and tip != object_at(root, _offered(branch)):
-        raise AttuneError(f"the branch {said} is not as Attune left it: it is somebody's own", "name another branch")
-    if f"branch refs/heads/{branch}" in git(root, "worktree", "list", "--porcelain").split("\n"):
-        raise AttuneError(f"the branch {said} is checked out somewhere", "name another branch")
-    return tip
-
-
-def asked_ok(root: Path, *arguments: str) -> bool:
-    """Return whether a git command succeeds."""
-    try:
-        git(root, *arguments)
-    except GitFailed:
-        return False
-    return True
 
 
 def push_data(folder: Path) -> str:
@@ -132,13 +90,19 @@ def push_data(folder: Path) -> str:
 
 
 def push_commit(folder: Path, name: str, commit: str, branch: str | None) -> None:
-    """Send the results to origin: the branch if there is one, never by force, and Attune's own reference.
+    """Send the results to origin: Attune's own reference, and the branch if there is one and nobody has touched it.
 
     Raises:
-        AttuneError: if origin does not take them.
+        AttuneError: if the branch is somebody's own by now, or origin does not take what it gets.
     """
-    where = [f"+{commit}:{reference(name)}", *([f"{commit}:refs/heads/{branch}"] if branch else [])]
-    git(folder, "push", "--quiet", "--", "origin", *where, seconds=NETWORK_SECONDS)
+    lease, where = [], [f"+{commit}:{reference(name)}"]
+    if branch:
+        # Moved only from where it was found: between the question and the push it may become somebody's own.
+        lease = [f"--force-with-lease={HEADS}{branch}:{check_origin(folder, branch)}"]
+        where.append(f"{commit}:{HEADS}{branch}")
+    git(folder, "push", "--quiet", *lease, "--", "origin", *where, seconds=NETWORK_SECONDS)
+    if branch:
+        git(folder, "push", "--quiet", "--", "origin", f"+{commit}:{offered(branch)}", seconds=NETWORK_SECONDS)
 
 
 def first_difference(committed: Mapping[str, Any], made: Mapping[str, Any], stages: list[str]) -> tuple[str, list[str]]:
@@ -159,12 +123,8 @@ def first_difference(committed: Mapping[str, Any], made: Mapping[str, Any], stag
     return "", []
 
 
-def _offered(branch: str) -> str:
-    return f"refs/attune-offered/{branch}"
-
-
 def _is_ancestor(root: Path, commit: str, of: str) -> bool:
-    return asked_ok(root, "merge-base", "--is-ancestor", commit, of)
+    return succeeds(root, "merge-base", "--is-ancestor", commit, of)
 
 
 def _identity(root: Path) -> dict[str, str]:

@@ -5,20 +5,22 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from flows.scheduled.repository import git
 from flows.told.redact import redacted
 from stages.common.errors import AttuneError
-from stages.common.shown import shown
+from stages.common.shown import shown, visible
 from stages.common.stage import WORK
 
 INBOX = Path("data/inbox")
 PINNED = "constraints.txt"
 SHARED = ("downloads", "translations")  # what stages fetch or make once, for all runs
 DVC_SECONDS = 6 * 3600
+LONGEST_SHOWN = 300  # characters of a name in the log
 TRIES = 5  # to copy a file while nobody writes it
 
 Log = Callable[[str], None]
@@ -60,7 +62,7 @@ def check_out(folder: Path, log: Log) -> None:
         log(f"warning: not all is checked out, so more has to run: {shown(redacted(str(error)), 300)}")
     missing = [one for one in pointers(folder) if not all(path.exists() for path in _outs(folder, one))]
     if missing and default_remote(folder) and (problem := run_dvc(folder, "pull", *missing)):
-        log(f"warning: DVC's remote did not give {', '.join(missing)}: {problem}")
+        log(f"warning: DVC's remote did not give {visible(', '.join(missing))}: {problem}")
 
 
 def fetch_all(folder: Path, log: Log) -> None:
@@ -140,36 +142,68 @@ def _copy_inbox(home: Path, folder: Path, log: Log) -> None:
     if not (home / INBOX).is_dir():
         return
     kept_by_dvc = [path for name in pointers(folder) for path in _outs(folder, name)]
-    for name in filter(None, git(home, "ls-files", "--others", "-z", "--", str(INBOX)).split("\0")):
-        source, target = home / name, folder / name
+    for name in _own_files(home, log):
+        source, target, said = home / name, folder / name, shown(name, LONGEST_SHOWN)
         if any(target == path or path in target.parents for path in kept_by_dvc):
+            continue
+        if (why := _taken(folder, target)) or not (source.is_symlink() or source.is_file()):
+            log(f"warning: {said} is {why or 'no file, and'} not taken along")
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_symlink() and not (source.is_file() and (home / INBOX).resolve() in source.resolve().parents):
             # What it leads to is not copied: that may be large, or nothing that belongs into a run's folder.
             target.symlink_to(source.parent.resolve() / source.readlink())
-            log(f"{name} is a link: its file is read where it is")
-        elif source.is_file():
-            _copy(source, target)
+            log(f"{said} is a link: its file is read where it is")
         else:
-            log(f"warning: {name} is no file, and not taken along")
+            _copy(source, target)
+
+
+def _own_files(home: Path, log: Log) -> Iterator[str]:
+    """Yield the files of the inbox that Git does not have; of a repository in it, which Git names alone, its files."""
+    for name in filter(None, git(home, "ls-files", "--others", "-z", "--", str(INBOX)).split("\0")):
+        if not name.endswith("/"):
+            yield name
+            continue
+        for path, folders, files in os.walk(home / name, onerror=lambda error: log(f"warning: {visible(str(error))}")):
+            folders[:] = sorted(one for one in folders if one != ".git")
+            for one in sorted({*files, *folders} - {".git"}):
+                found = Path(path) / one
+                if found.is_symlink() or not found.is_dir():
+                    yield str(found.relative_to(home))
+
+
+def _taken(folder: Path, target: Path) -> str:
+    """Return why a file of a person's cannot stand at a place of a worktree, or nothing if it can.
+
+    A link of the commit would lead out of the worktree: what is written there would be somebody else's file.
+    """
+    above, inbox = Path(os.path.realpath(target.parent)), Path(os.path.realpath(folder)) / INBOX
+    if inbox not in (above, *above.parents):
+        return "below a link of the commit, and"
+    if os.path.lexists(target) or any(os.path.lexists(one) and not one.is_dir() for one in target.parents):
+        return "in the commit as well, and"
+    return ""
 
 
 def _copy(source: Path, target: Path) -> None:
     from dvc_objects.fs.system import reflink
 
-    for _ in range(TRIES):
-        before = source.stat()
-        try:
-            # at once, and for nothing, where the file system can
-            reflink(str(source), str(target))  # type: ignore[no-untyped-call]
-        except OSError:
-            shutil.copyfile(source, target)
-        after = source.stat()
-        if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
-            return
-        time.sleep(1)
-    raise AttuneError(f"{source} is being written", "write it elsewhere, and move it there when it is complete")
+    with TemporaryDirectory(dir=target.parent) as beside:
+        part = Path(beside) / "part"
+        for _ in range(TRIES):
+            before = source.stat()
+            try:
+                # at once, and for nothing, where the file system can
+                reflink(str(source), str(part))  # type: ignore[no-untyped-call]
+            except OSError:
+                shutil.copyfile(source, part)
+            after = source.stat()
+            if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
+                part.replace(target)
+                return
+            time.sleep(1)
+    told = f"{shown(str(source), LONGEST_SHOWN)} is being written"
+    raise AttuneError(told, "write it elsewhere, and move it there when it is complete")
 
 
 def _outs(folder: Path, pointer: str) -> list[Path]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows.running.stage_process import LAST_LINES, end_group
+from flows.running.stage_process import end_group
 from flows.search.epochs import Epoch
 from stages.common.digests import sha256_path, sha256_value
 from stages.common.errors import AttuneError
@@ -34,6 +34,7 @@ from stages.common.tracking.nested import absolute_uri
 TRIALS = WORK / "trials"
 CURVE = Path("reports/plots/validation.csv")  # the stage's last out: with it, all are in place
 MODEL = Path("models/finetuned")
+LAST_LINES = 15
 OUTPUT, PROCESS = Path("logs/output.txt"), Path("process")
 LOOK_SECONDS = 0.2
 

@@ -3,11 +3,12 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from flows.running.outcome import Outcome
 from flows.scheduled.place import noted
 from flows.scheduled.repository import GitFailed, git
-from flows.scheduled.results import reference
+from flows.scheduled.results import KEPT, reference
 from flows.told.deadline import within
 from flows.told.markdown import plain
 from flows.told.reports import REPORTS, read_report
@@ -84,12 +85,15 @@ def _digest(outcomes: Mapping[str, Outcome], now: Before) -> str | None:
 def _where() -> Where:
     from prefect.context import FlowRunContext
 
-    asked = ("describe", "--always", "--abbrev=12", "--exclude=*", "--dirty= with changes")
+    place, context = noted(Path.cwd()), FlowRunContext.get()
+    own = [f":(exclude){path}" for path in KEPT] if place else []  # what a scheduled run itself is there to change
+    quick: dict[str, Any] = {"seconds": SECONDS, "environment": {"GIT_OPTIONAL_LOCKS": "0"}}
     try:
-        found = git(Path.cwd(), *asked, seconds=SECONDS, environment={"GIT_OPTIONAL_LOCKS": "0"})
+        found = git(Path.cwd(), "describe", "--always", "--abbrev=12", "--exclude=*", **quick)
+        if git(Path.cwd(), "status", "--porcelain", "--untracked-files=no", "--", ".", *own, **quick):
+            found += " with changes"
     except GitFailed:
         found = ""  # a copy of the files alone
-    place, context = noted(Path.cwd()), FlowRunContext.get()
     if place is None:
         return Where(found)
     name = f"{place.name}-set" if context and context.parameters and context.parameters.get("set") else place.name

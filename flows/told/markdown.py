@@ -7,12 +7,11 @@ from flows.told.redact import redacted
 from stages.common.shown import shown
 
 MOST, LINE = 160, 300  # characters shown
-TERMINAL = re.compile(r"\x1b\[[0-9;?]{0,32}[A-Za-z]")
 
 
 def plain(text: str, most: int = MOST) -> str:
     """Return foreign text on one line, without secrets and codes for terminals."""
-    return shown(TERMINAL.sub("", redacted(text)), most).strip()
+    return shown(redacted(text), most).strip()
 
 
 def code(text: str, most: int = MOST) -> str:
@@ -27,7 +26,7 @@ def code(text: str, most: int = MOST) -> str:
 
 def fenced(lines: Sequence[str]) -> str:
     """Return foreign lines as a block of code."""
-    clean = [shown(TERMINAL.sub("", line), LINE).rstrip() for line in redacted("\n".join(lines)).split("\n")]
+    clean = [shown(line, LINE).rstrip() for line in redacted("\n".join(lines)).split("\n")]
     fence = "`" * max(3, 1 + max(map(_longest_ticks, clean), default=0))
     return "\n".join((f"{fence}text", *clean, fence))
 

@@ -14,6 +14,9 @@ from urllib.parse import quote, quote_plus, unquote
 GONE = "***"
 SHORTEST = 6  # characters of a value worth replacing
 LONG_LINE = 16  # of a value with several lines, lines from here on are secrets of their own: a key comes line by line
+TERMINAL = re.compile(  # codes that command a terminal, and escapes by themselves
+    r"\x1b++(?:\[[0-?]*+[ -/]*+[@-~]?|\][^\x07\x1b\x9c\n]*+(?:\x07|\x1b\\|\x9c)|[ -/]*+[0-~])?|\x9b[0-?]*+[ -/]*+[@-~]?"
+)
 COMMON = frozenset(
     {  # values that are words of every log
         "admin",
@@ -49,17 +52,23 @@ PLAIN_USER = re.compile(r"[A-Za-z][A-Za-z._-]{0,15}")  # of a URL without passwo
 QUERY = re.compile(r"(?i)([?&#;]|%(?:25)?(?:3F|26|23))([\w.~-]{1,64}?)(=|%(?:25)?3D)([^&#;\s\"'<>`]++)")
 QUERY_NAMES = re.compile(
     r"(?i)token(?!iz|s$)|secret|passw|passphrase|pwd$|credential|sig$|signature|api[._-]?key|access[._-]?key|private"
-    r"|^(?:sas|jwt|authorization)$|(?:^|[._-])(?:key|auth)$"
+    r"|^(?:sas|jwt|authorization)$|(?:^|(?<!metric)[._-])(?:key|auth)$"
 )
 HEADER = re.compile(
     r"(?i)\b((?:proxy-)?authorization|x-api-key|x-auth-token|private-token|x-goog-api-key)"
     r"([\"']?\s{0,3}[:=]\s{0,3}[\"']?(?:(?:bearer|basic|token|digest|apikey)\s{1,3})?)[^\s\"',;]{3,}+"
 )
 SCHEME = re.compile(r"(?i)\b(bearer|basic)(\s{1,3})(?=[\w.~+/-]{0,200}[\d=])[\w.~+/-]{12,}+=*")
-SETTING = re.compile(  # `password=…` of a connection string, `"api_key": "…"` of a configuration
-    r"(?i)((?<![a-z])(?:password|passwd|passphrase|secret|api_?key|access_?key|secret_?key|private_?key|account_?key"
-    r"|(?:access|auth|refresh|id|session)_?token)(?:=[\"']?|[\"']\s{0,3}[:=]\s{0,3}[\"']))([^\s\"'&;,<>`]{3,}+)"
+NAME = re.compile(r"(?i:passw(?:or)?d|passphrase|(?<=_)pwd|secret|(?:api|access|secret|private|account)[_-]?key|token)")
+VALUE = r"""(?:\\{1,3}["'][^"'\\\n]++|"(?:\\.|[^"\\\n])++"?|'(?:\\.|[^'\\\n])++'?|[^\s"'&;,<>`]{3,}+)"""
+SETTING = re.compile(  # `PGPASSWORD=…`, `password = '…'`, `"api_key": "…"`, `password: …`
+    rf"({NAME.pattern})(\\{{0,3}}[\"'][ \t]{{0,3}}[:=][ \t]{{0,3}}|[ \t]{{0,3}}(?:=[ \t]{{0,3}}|:[ \t]{{1,3}}))"
+    rf"({VALUE})(?=([ \t]{{0,3}}(?:[,}}\r\n]|\Z))?)"
 )
+OPTION = re.compile(rf"(?<![\w-])(--[\w-]{{1,64}}+)([\"']?,?[ \t]{{1,3}}|=)(?!-)({VALUE})")  # `--password …`
+NO_SECRET = re.compile(r"(?i)none|null|true|false")
+NO_TOKEN = re.compile(r"[\[<].*|[\d.,]{1,9}|.{0,5}")  # `pad_token: [PAD]`, `token: 862`
+
 SHAPES = re.compile(
     r"(?<![A-Za-z0-9])(?:"
     r"(?:hf|gh[pousr]|npm|pn[ub])_[A-Za-z0-9]{16,}+"
@@ -78,17 +87,18 @@ SHAPES = re.compile(
 
 
 def redacted(text: str) -> str:
-    """Return a text with each secret in it replaced by `***`, and nothing else changed.
+    """Return a text without codes for terminals, each secret in it replaced by `***`, and nothing else changed.
 
     Secrets are: logins and tokens in URLs, values of headers and settings that are named after a secret, tokens whose
     shape is well known, private keys, and the values of this process' environment variables whose names say so (or
-    that are URLs with a password), also as they stand in URLs, JSON, HTML and base64.
+    that are URLs with a password), also as they stand in URLs, JSON, HTML, base64 and hex.
 
     A secret that is cut in two, one half in this text and one in the next, is not found; of the environment's, each
     long line is a secret by itself. It takes linear time.
     """
-    for secret in _secrets(tuple(os.environ.items())):
-        text = text.replace(secret, GONE)
+    text = _without_known(text)
+    if "\x1b" in text or "\x9b" in text:  # a code may part a secret
+        text = _without_known(TERMINAL.sub("", text))
     if "://" in text:
         text = _LOGIN.sub(_without_login, text)
     if "%" in text:
@@ -96,8 +106,16 @@ def redacted(text: str) -> str:
     if "=" in text or "%" in text:
         text = QUERY.sub(_without_value, text)
     if "=" in text or ":" in text:
-        text = SETTING.sub(rf"\1{GONE}", HEADER.sub(rf"\1\2{GONE}", text))
+        text = SETTING.sub(_without_setting, HEADER.sub(rf"\1\2{GONE}", text))
+    if "--" in text:
+        text = OPTION.sub(_without_option, text)
     return SHAPES.sub(GONE, SCHEME.sub(rf"\1\2{GONE}", text))
+
+
+def _without_known(text: str) -> str:
+    for secret in _secrets(tuple(os.environ.items())):
+        text = text.replace(secret, GONE)
+    return text
 
 
 _END, _QUOTED_END = re.compile("[/?#]"), re.compile(r"(?i)%(?:25)?(?:2F|3F|23)|[/?#]")
@@ -140,6 +158,32 @@ def _without_value(found: re.Match[str]) -> str:
     return f"{found[1]}{found[2]}{found[3]}{GONE}" if QUERY_NAMES.search(found[2]) else found[0]
 
 
+def _without_setting(found: re.Match[str]) -> str:
+    name, mark, value, last = found.groups()
+    quoted = mark[0] in "\\\"'" or value[0] in "\\\"'"
+    # `password: what a word` is a sentence; a setting is the last of its line, or looks like no word.
+    sentence = ":" in mark and not quoted and last is None and value.strip(".!?:()[]").isalpha()
+    return found[0] if sentence else f"{name}{mark}{_value_gone(name, value)}"
+
+
+def _without_option(found: re.Match[str]) -> str:
+    name, mark, value = found.groups()
+    secret = any(one.end() == len(name) for one in NAME.finditer(name))
+    return f"{name}{mark}{_value_gone(name, value)}" if secret else found[0]
+
+
+def _value_gone(name: str, value: str) -> str:
+    """Return `***` in the quotes of a value, or a value that is no secret."""
+    quoted = re.match(r"\\{0,3}[\"']", value)
+    start = quoted[0] if quoted else ""
+    end = start if len(start) == 1 and len(value) > 1 and value.endswith(start) else ""
+    inner = value[len(start) : len(value) - len(end)]
+    word = inner if start else inner.rstrip("})]")
+    if NO_SECRET.fullmatch(word) or (name.lower().endswith("token") and NO_TOKEN.fullmatch(word)):
+        return value
+    return f"{start}{GONE}{end}"
+
+
 @lru_cache(maxsize=4)
 def _secrets(environment: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     """Return each form of each secret value, the longest first."""
@@ -170,7 +214,7 @@ def _is_secret(value: str) -> bool:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """Yield a value as it is, and as URLs, HTML, JSON, Python and base64 write it."""
+    """Yield a value as it is, and as URLs, HTML, JSON, Python, base64 and hex write it."""
     plain = {value, unquote(value)}
     quoters: list[Callable[[str], str]] = [
         lambda one: quote(one, safe=""),
@@ -178,6 +222,7 @@ def _forms(value: str) -> Iterator[str]:
         quote_plus,
         html.escape,
         lambda one: json.dumps(one)[1:-1],
+        lambda one: json.dumps(one).replace("/", r"\/")[1:-1],
         lambda one: json.dumps(one, ensure_ascii=False)[1:-1],
         lambda one: repr(one)[1:-1],
     ]
@@ -189,6 +234,8 @@ def _forms(value: str) -> Iterator[str]:
             continue
         yield from written
         yield from (re.sub("%..", lambda code: code[0].lower(), form) for form in written if "%" in form)
+        yield from (TERMINAL.sub("", form) for form in written if _is_secret(TERMINAL.sub("", form)))
+        yield from (one.encode().hex(), one.encode().hex().upper())
         yield from _base64_forms(one.encode())
 
 

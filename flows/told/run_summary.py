@@ -67,11 +67,12 @@ def summary(
         known: what MLflow knows, if it was asked and answered.
         where: where the run worked.
     """
+    well = all(one.state in ("success", "cached") for one in outcomes.values())
     parts = [
         _verdict(outcomes, earlier, now, known),
         *(_failure(name, one) for name, one in outcomes.items() if one.state == "failed"),
         "## Stages\n\n" + _stages(outcomes),
-        _scores(outcomes, earlier, now, known),
+        _scores(outcomes, earlier, now, known) if well else "",  # else they are those of an earlier run
         _gates(outcomes, earlier, now),
         _links(outcomes, now, known, where or Where()),
     ]
@@ -168,7 +169,7 @@ def _scores(outcomes: Mapping[str, Outcome], earlier: Before, now: Before, known
         if rival:
             cells += _beside(value, rival.get(key))
         rows.append(cells)
-    if now.registration.get("gates"):
+    if now.registration.get("gates") and outcomes.get("register", Outcome("skipped")).state in ("success", "cached"):
         passed = gates_passed(earlier.registration) if earlier.registration.get("gates") else "–"
         cells = ["gates passed", gates_passed(now.registration)]
         rows.append([*cells, *([passed, ""] if fresh and earlier.metrics else []), *(["", ""] if rival else [])])
@@ -208,7 +209,10 @@ def _links(outcomes: Mapping[str, Outcome], now: Before, known: Known | None, wh
     if now.metrics:
         page = code("reports/evaluation.html")
         well = all(one.state in ("success", "cached") for one in outcomes.values())
-        if where.kept and well:
+        new = any(one.state == "success" for one in outcomes.values())
+        if where.kept and well and not new:
+            lines.append(f"report: {page} of the commit, or of {code(where.kept)} if there is one")
+        elif where.kept and well:
             lines.append(f"report: {page} of {code(where.kept)}, once this run is complete (docs/retraining.md)")
         else:
             lines.append(f"report: {page}" + (f" in {code(where.folder)}" if where.folder else ""))

@@ -182,7 +182,7 @@ def _open_sqlite(database: str) -> sqlite3.Connection:
 @contextmanager
 def _told(origin: str, variable: str, url: "URL") -> Iterator[None]:
     """Tell a database's complaint in its own words, without the password."""
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
     try:
         yield
@@ -194,6 +194,7 @@ def _told(origin: str, variable: str, url: "URL") -> Iterator[None]:
         raise AttuneError(
             f"{origin}: the database says: {line}",
             f"check the query, and the address in {variable}; the database is opened for reading alone",
+            passing=isinstance(error, OperationalError) and url.get_backend_name() != "sqlite",
         ) from None
     except (ValueError, TypeError, OSError) as error:
         # A driver that an odd address or row trips up; its words could hold the address.

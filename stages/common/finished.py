@@ -37,6 +37,19 @@ def note_finished(node: Node, params: object, note: Path) -> None:
     note.write_text(_signature(node, params), encoding="utf-8")
 
 
+def forget_recorded(notes: Iterable[Path], lock: Path = Path("dvc.lock")) -> None:
+    """Remove notes of stages that DVC has recorded: who deletes dvc.lock wants all of it made again.
+
+    Args:
+        notes: files named after their stage.
+        lock: DVC's record.
+    """
+    recorded = lock.read_text(encoding="utf-8") if lock.exists() else ""
+    for note in notes:
+        if f"\n  {note.stem}:\n" in recorded:
+            note.unlink(missing_ok=True)
+
+
 def _signature(node: Node, params: object) -> str:
     """Return a digest of params and of size and time of every file: whatever was touched since is another file."""
     files = [

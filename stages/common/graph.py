@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from stages.common.errors import AttuneError
+from stages.common.shown import shown
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,18 @@ def read_graph(root: Path = Path()) -> dict[str, Node]:
     """Return the stages by name, each after the stages whose outs it reads.
 
     Raises:
-        AttuneError: if there is no `dvc.yaml` here, or its stages wait for each other.
+        AttuneError: if there is no `dvc.yaml` here, it is none, or its stages wait for each other.
     """
     path = root / "dvc.yaml"
     if not path.exists():
         raise AttuneError("there is no dvc.yaml here", "run stages from the project's folder")
-    stages = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))["stages"]
-    return _in_order([_node(name, entry) for name, entry in stages.items()])
+    try:
+        stages = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))["stages"]
+        nodes = [_node(name, entry) for name, entry in stages.items()]
+    except (YAMLError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        what = f"{path} is not understood: {type(error).__name__} {shown(str(error), 120)}"
+        raise AttuneError(what, "each stage has a cmd, and lists of deps, params and outs; no foreach") from None
+    return _in_order(nodes)
 
 
 def read_lock(root: Path = Path()) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from stages.common.errors import AttuneError
 if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
-Kind = Literal["never run", "command", "params", "code", "data", "outs"]
+Kind = Literal["runs always", "never run", "not made here yet", "command", "params", "code", "data", "outs"]
 
 CODE = "stages"  # the folder of what is code among the dependencies
 MOST = 60  # characters shown of a value
@@ -73,8 +73,13 @@ def _of(stage: "PipelineStage", data: Any) -> list[Change]:
 
     if not any(one.hash_info for one in (*stage.deps, *stage.outs)):
         return [Change("never run")]
+    cached = [out for out in stage.outs if out.use_cache]
+    if cached and not any(out.exists for out in cached):
+        return [Change("not made here yet")]  # a fresh clone; what else differs is no news
     found = [Change("command", stage.cmd)] if stage.changed_stage() else []
-    for dep in stage.deps:
+    if stage.always_changed or stage.is_callback:
+        found.append(Change("runs always"))
+    for dep in () if stage.frozen else stage.deps:
         if isinstance(dep, ParamsDependency):
             found += _params(dep, data)
         else:
@@ -97,7 +102,7 @@ def _differing(old: Mapping[str, Any], new: Mapping[str, Any], key: str, prefix:
     """Return what differs of a key, down to single settings: (`clean.length.min`, `3 → 5`)."""
     dotted = f"{prefix}{key}"
     if key not in new:
-        return [(dotted, "left out")] if key in old else []
+        return [(dotted, f"{_short(old[key])} → left out")] if key in old else []
     if key not in old:
         return [(dotted, f"new: {_short(new[key])}")]
     was, now = old[key], new[key]

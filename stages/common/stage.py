@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 
 from stages.common.digests import sha256_path, sha256_value
 from stages.common.errors import AttuneError
-from stages.common.finished import is_finished, note_finished
+from stages.common.finished import forget_recorded, is_finished, note_finished
 from stages.common.graph import Node, read_graph
 from stages.common.offline import shut_network
 from stages.common.params import Params, load_params
@@ -30,6 +30,7 @@ from stages.common.shown import shown, visible
 WORK = Path(".attune")  # git-ignored: staging, downloads, checkpoints
 LOGS = Path("logs")  # git-ignored: seconds and memory of each stage's last run
 ONLINE_STAGES = ("ingest",)
+STOPPED, STOPPED_FOR_NOW = "stopped", "stopped for now"  # what a stage says; after the first, nobody need try again
 
 P = TypeVar("P", bound=Section)
 
@@ -136,6 +137,7 @@ def _lead(run: Run[P], body: Callable[[Run[P]], None]) -> None:
         if is_finished(run.node, params, note):
             print(f"{name}: finished before, but DVC had not recorded it; what it made then is taken over", flush=True)
             return
+        forget_recorded([other for other in WORK.glob("*.finished") if other != note])
         note.unlink(missing_ok=True)
         shutil.rmtree(staging, ignore_errors=True)  # left by a run that was killed
         staging.mkdir(parents=True)
@@ -160,7 +162,7 @@ def _verdict(name: str, error: BaseException) -> tuple[int, str]:
     """Return the exit status and what to say of an error."""
     if isinstance(error, AttuneError):
         told = "\n".join(map(visible, str(error).split("\n")))  # names in it may be a stranger's
-        return 1, f"\n{name} stopped: {told}"
+        return 1, f"\n{name} {STOPPED_FOR_NOW if error.passing else STOPPED}: {told}"
     if isinstance(error, KeyboardInterrupt):
         return 130, f"\n{name} was interrupted; {str(error) or 'nothing it had made before was touched'}"
     if reason := of_the_disk(error):

@@ -99,4 +99,5 @@ def _told(origin: str) -> Iterator[None]:
         raise AttuneError(
             f"{origin}: the hub could not be read ({type(error).__name__}: {line})",
             "check the network, and HF_ENDPOINT and HF_HUB_OFFLINE if they are set",
+            passing=True,
         ) from None

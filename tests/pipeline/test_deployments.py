@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,6 +23,7 @@ from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
+from prefect.events.schemas.automations import AutomationCore
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from ruamel.yaml import YAML
 
@@ -224,10 +227,46 @@ def test_prefects_own_command_makes_the_same_but_for_the_deployers_folder(
 
 
 def test_without_a_server_it_says_what_to_do(server: PrefectServer, deployer: Checkout) -> None:
-    assert "PREFECT_API_URL names no Prefect server" in deploy(server, deployer, status=1, PREFECT_API_URL="")
+    assert "PREFECT_API_URL is not set" in deploy(server, deployer, status=1, PREFECT_API_URL="")
     told = deploy(server, deployer, "--check", status=1, PREFECT_API_URL="http://me:hunter22@127.0.0.1:9/api")
     assert "no Prefect server answers at http://" in told and "127.0.0.1:9" in told and "make services" in told
     assert "hunter22" not in told
+
+
+@pytest.mark.parametrize("answer", [b'"ok"', b"ok", b"<html>", b"{}", b"[]"])
+def test_something_else_than_a_prefect_server_is_told(deployer: Checkout, server: PrefectServer, answer: bytes) -> None:
+    with stranger(answer) as url:
+        for arguments in ((), ("--check",)):
+            told = deploy(server, deployer, *arguments, status=1, PREFECT_API_URL=url)
+            assert f"what answers at {url} is no Prefect server" in told and "Traceback" not in told
+
+
+@pytest.mark.parametrize("answer", [b'"no"', b"no", b'{"detail": "no"}'])
+def test_a_server_that_refuses_is_told(deployer: Checkout, server: PrefectServer, answer: bytes) -> None:
+    with stranger(answer, status=403) as url:
+        told = deploy(server, deployer, "--check", status=1, PREFECT_API_URL=url)
+        assert "the Prefect server refuses: " in told and "Traceback" not in told
+
+
+def test_a_trigger_that_is_there_twice_is_told_and_mended(
+    server: PrefectServer, client: SyncPrefectClient, deployer: Checkout
+) -> None:
+    """As after two deployments at the same time, or a copy made in the UI."""
+    deploy(server, deployer)
+    fresh = client.read_deployment_by_name("attune-retrain/new-data")
+    resource = f"prefect.deployment.{fresh.id}"
+    (rule,) = client.read_resource_related_automations(resource)
+    for owner in (resource, None):
+        client.create_automation(
+            AutomationCore.model_validate({**rule.model_dump(exclude={"id"}), "owner_resource": owner})
+        )
+    assert len(client.read_resource_related_automations(resource)) == 3
+    told = deploy(server, deployer, "--check", status=1, COLUMNS="70")
+    assert "attune-retrain/new-data" in told, "a name stands on one line, so that it can be copied"
+    assert "trigger" in told
+    deploy(server, deployer)
+    deploy(server, deployer, "--check")
+    assert len(client.read_resource_related_automations(resource)) == 1
 
 
 def test_a_schedule_fires_and_the_run_completes_in_a_clean_worktree(
@@ -380,6 +419,28 @@ def test_the_image_holds_pinned_packages_and_nothing_of_the_machine_that_builds_
     assert [line for line in lines if line.startswith("USER")] == ["USER 1000:1000"]
     ignored = [line for line in (PROJECT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
     assert ignored == ["*", *(f"!{name}" for name in sorted(copied, reverse=True))]
+
+
+@contextmanager
+def stranger(answer: bytes, status: int = 200) -> Iterator[str]:
+    """A web server that says it is well, and answers the same to everything."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"] or 0))
+            self.send_response(200 if self.path.endswith("/health") else status)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_POST = do_DELETE = do_PATCH = do_GET  # noqa: N815
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}/api"
+        running.shutdown()
 
 
 class Daemon:

@@ -1,6 +1,7 @@
 """The pipeline as a Prefect flow on a real server: the same result as DVC's, and what happens when things go wrong."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -32,9 +33,13 @@ if do.get("say"):
     print(do["say"], flush=True)
 if count <= do.get("fail", 0):
     sys.exit(f"{name} fails on try {count}")
+if do.get("leave"):
+    subprocess.Popen(["sleep", "3000"])
+if do.get("break"):
+    Path("dvc.yaml").write_text(Path("dvc.yaml").read_text() + "  bad: [")
 if do.get("sleep"):
-    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(3000)"
-    child = subprocess.Popen([sys.executable, "-c", stubborn])
+    stubborn = "signal.signal(15, signal.SIG_IGN)" if do.get("stubborn") else "pass"
+    child = subprocess.Popen([sys.executable, "-c", f"import signal, time; {stubborn}; time.sleep(3000)"])
     Path("child").write_text(str(child.pid))
     time.sleep(do["sleep"])
     child.kill()
@@ -198,7 +203,7 @@ def test_a_stage_that_fails_for_good_is_named_with_its_last_lines_and_the_rest_i
 def test_a_stage_past_its_time_is_ended_with_its_children(small: Small) -> None:
     graph = small.root / "dvc.yaml"
     graph.write_text(graph.read_text().replace("retries: 2, retry_delay: 1s, timeout: 60s", "timeout: 4s"))
-    small.do(first={"sleep": 1000})
+    small.do(first={"sleep": 1000, "stubborn": True})
     started = time.monotonic()
     done = small.flow(check=False)
     assert done.returncode == 1 and "the stage first took longer than 4s" in done.stdout + done.stderr
@@ -261,6 +266,56 @@ def test_a_server_that_goes_away_during_a_run_and_comes_back_changes_nothing(sma
     assert flow.returncode == 0, told
     assert small.ran() == ["first", "second", "third"]
     until(lambda: small.last_run()["state"]["type"] == "COMPLETED", 30)
+
+
+def test_what_keeps_a_stage_from_running_fails_the_run(small: Small) -> None:
+    small.do(first={"break": True})
+    done = small.flow(check=False)
+    assert done.returncode == 1 and small.last_run()["state"]["type"] == "FAILED"
+    assert "second: failed  third: skipped" in states_in(done), done.stdout + done.stderr
+    (small.root / "dvc.yaml").write_text(GRAPH.replace("timeout: 60s", "timeout: soon"))
+    small.do()
+    wrong = small.flow(check=False)
+    assert wrong.returncode == 1 and "dvc.yaml: meta of first: 'soon' is no duration" in wrong.stdout + wrong.stderr
+
+
+def test_what_dvc_left_half_written_and_children_that_a_stage_left_do_not_hold_up_a_run(small: Small) -> None:
+    (small.root / ".dvc" / "tmp").mkdir(exist_ok=True)
+    (small.root / ".dvc" / "tmp" / "rwlock").write_text("")
+    small.do(first={"leave": True})
+    started = time.monotonic()
+    assert "first: success  second: success  third: success" in states_in(small.flow())
+    assert time.monotonic() - started < 45
+
+
+def test_what_a_stage_says_is_kept_without_codes_and_a_message_for_people_is_not_tried_again(small: Small) -> None:
+    small.do(first={"say": "\x1b[31mred\x1b[0m\n1 %\r2 %\r3 %\nfirst stopped: rows.csv has no rows", "fail": 9})
+    assert small.flow(check=False).returncode == 1
+    assert small.ran() == ["first"]
+    lines = (small.root / "logs" / "first.log").read_text().splitlines()
+    assert "red" in lines and "3 %" in lines
+
+
+def test_ctrl_c_at_a_terminal_ends_a_run_with_a_server_of_its_own(small: Small) -> None:
+    small.do(second={"sleep": 1000})
+    environment = {key: value for key, value in small.server.environment.items() if key != "PREFECT_API_URL"}
+    flow = subprocess.Popen(
+        FLOW,
+        cwd=small.root,
+        env=environment | small.settings | {"PREFECT_HOME": str(small.root / "prefect")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    until((small.root / "child").exists)
+    os.killpg(flow.pid, signal.SIGINT)  # as a terminal does: all of its group
+    told, _ = flow.communicate(timeout=30)
+    assert flow.returncode == 130, told
+    assert "interrupted; what was finished is kept" in told and "Traceback" not in told
+    until(lambda: not is_alive(small.child()))
+    away = small.flow(check=False, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert away.returncode == 1 and "no Prefect server answers at http://127.0.0.1:9/api" in away.stderr
 
 
 def test_no_secret_reaches_a_log_an_artifact_or_the_server(small: Small) -> None:
@@ -341,6 +396,8 @@ def test_work_whose_end_dvc_could_not_record_is_taken_over(project: Project) -> 
     assert "what it made then is taken over" in again.stdout and "clean: done in" not in again.stdout
     assert project.stages_run(project.repro("clean")) == []
     assert "taken over" not in project.repro("--force", "--single-item", "clean").stdout, "what is recorded runs again"
+    (project.root / "dvc.lock").unlink()
+    assert "taken over" not in project.repro("clean").stdout, "who deletes dvc.lock wants all made again"
 
 
 def end_of(process: "subprocess.Popen[bytes]") -> None:

@@ -161,9 +161,9 @@ def run(server: PrefectServer, project: Path, *hows: str) -> tuple[str, list[flo
     return said, [float(found) for found in re.findall(r"^seconds \w+ ([\d.]+)", said, re.MULTILINE)]
 
 
-def program(server: PrefectServer, check: bool = True) -> tuple[int, str]:
+def program(server: PrefectServer, check: bool = True, **more: str) -> tuple[int, str]:
     """Send a message to try the block; return the exit status, and what was said."""
-    done = server.run(sys.executable, "-m", "flows.notify", "--test", cwd=PROJECT, check=check)
+    done = server.run(sys.executable, "-m", "flows.notify", "--test", cwd=PROJECT, check=check, **more)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -252,6 +252,8 @@ def test_a_receiver_or_a_server_that_is_away_is_told_without_its_address(
     assert code == 1 and "not taken: ConnectError" in said and SECRET not in said
     code, said = program(PrefectServer(tmp_path, 9), check=False)
     assert code == 1 and "could not be asked" in said
+    code, said = program(PrefectServer(tmp_path, 9), check=False, PREFECT_API_URL="")
+    assert code == 1 and "PREFECT_API_URL is not set" in said and "block" not in said
 
 
 def test_the_automations_of_the_docs_tell_of_late_crashed_and_silent_runs(

@@ -102,11 +102,37 @@ def test_code_is_told_by_file_data_and_lost_outs_by_path(folder: Path) -> None:
     finish()
     (folder / "stages/clean/code.py").write_text("2")
     (folder / "stages/clean/new.py").write_text("3")
-    (folder / "trained").unlink()
+    (folder / "trained").write_text("x")
     (folder / "data/rows.csv").write_text("b")
     found = told(make_plan())
     assert found["clean"] == ("runs", "data: data/rows.csv changed; code: stages/clean changed (code.py, new.py)")
-    assert found["train"] == ("runs", "outs: trained deleted")
+    assert found["train"] == ("runs", "outs: trained changed")
+
+
+def test_frozen_stages_and_those_that_run_always_are_what_dvc_says(folder: Path) -> None:
+    finish()
+    more = GRAPH.replace("    cmd: cp cleaned", "    frozen: true\n    cmd: cp cleaned")
+    more = more.replace("    cmd: cp data", "    always_changed: true\n    cmd: cp data")
+    (folder / "dvc.yaml").write_text(more)
+    (folder / "params.yaml").write_text(
+        (folder / "params.yaml").read_text().replace("weight_decay: 0.01", "weight_decay: 0.02")
+    )
+    found = told(make_plan(force=False))
+    assert found["train"][0] == "up to date" and found["beside"] == ("runs", "runs always")
+
+
+def test_a_dvc_yaml_that_is_none_is_told(folder: Path) -> None:
+    for text in ("[]", "stages:\n  a: {foreach: [1], do: {cmd: x}}\n", "stages:\n  a: [", ""):
+        (folder / "dvc.yaml").write_text(text)
+        with pytest.raises(AttuneError, match=r"dvc\.yaml is not understood"):
+            make_plan()
+
+
+def test_a_fresh_clone_has_one_reason_a_stage(folder: Path) -> None:
+    finish()
+    for name in ("cleaned", "trained", "beside"):
+        (folder / name).unlink()
+    assert set(told(make_plan()).values()) == {("runs", "not made here yet")}
 
 
 def test_a_command_that_changed_is_told(folder: Path) -> None:

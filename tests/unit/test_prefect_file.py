@@ -52,6 +52,8 @@ def test_the_projects_own_is_in_order_and_each_deployment_says_what_it_is_to_do(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        (nightly(name="a/b"), r"deployments\.a/b\.name: String should match"),
+        (nightly(parameters={1: "x"}), r"nightly\.parameters\.1"),
         (nightly(shedules=[]), r"deployments\.nightly\.shedules: Extra inputs"),
         (nightly(concurrency_limit=1), r"nightly\.concurrency_limit"),
         (nightly(concurrency_limit={"limit": 1, "collision_strategy": "WAIT"}), "collision_strategy"),
@@ -94,14 +96,35 @@ def test_what_does_not_go_with_the_flow_or_the_server_is_told_before_anything_is
         wanted_of(read_prefect_file(file(change)), {"attune_work_pool": "attune"})
 
 
+@pytest.mark.parametrize("statement", ["raise SystemExit(0)", "import sys; sys.exit()", "raise RuntimeError('odd')"])
+def test_a_flow_that_cannot_be_loaded_is_told_however_it_ends(
+    file: Callable[[Change], Path], tmp_path: Path, statement: str
+) -> None:
+    (tmp_path / "odd.py").write_text(statement)
+    read = read_prefect_file(file(nightly(entrypoint=f"{tmp_path / 'odd.py'}:odd")))
+    with pytest.raises(AttuneError, match=r"nightly: .*odd\.py:odd cannot be loaded: \w+"):
+        wanted_of(read, {"attune_work_pool": "attune"})
+
+
 @pytest.mark.parametrize(
-    ("content", "told"), [("a: [", "is no YAML"), ("- 1", "is not in order"), ("", "not in order")]
+    ("content", "told"),
+    [
+        (b"a: [", "is no YAML"),
+        (b"- 1", "is not in order"),
+        (b"", "not in order"),
+        (b"[" * 20_000, "is no YAML that can be read"),
+        (b"a: \xff\xfe", "is no YAML"),
+        (b"a: \x00", "is no YAML"),
+    ],
 )
-def test_a_broken_file_is_told(tmp_path: Path, content: str, told: str) -> None:
+def test_a_broken_file_is_told(tmp_path: Path, content: bytes, told: str) -> None:
     path = tmp_path / "prefect.yaml"
-    path.write_text(content)
+    path.write_bytes(content)
     with pytest.raises(AttuneError, match=told):
         read_prefect_file(path)
     path.unlink()
     with pytest.raises(AttuneError, match="is missing"):
+        read_prefect_file(path)
+    path.mkdir()
+    with pytest.raises(AttuneError, match="cannot be read: Is a directory"):
         read_prefect_file(path)

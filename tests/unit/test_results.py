@@ -6,8 +6,10 @@ from uuid import uuid4
 import pytest
 
 from flows.running.outcome import Outcome
+from flows.scheduled import results
+from flows.scheduled.branches import check_branch, check_origin
 from flows.scheduled.place import Place, noted
-from flows.scheduled.results import check_branch, first_difference, keep, push_commit, push_data, recall, reference
+from flows.scheduled.results import first_difference, keep, push_commit, push_data, recall, reference
 from flows.worktree import open_worktree, take_clone
 from stages.common.errors import AttuneError
 from stages.common.graph import read_lock
@@ -130,10 +132,113 @@ def test_a_persons_branch_is_never_moved(checkout: Checkout) -> None:
     assert checkout.git("rev-parse", NIGHTLY) != commit, "the results are kept all the same"
 
 
-@pytest.mark.parametrize("name", ["-d", "HEAD", "", "a..b", "a b", "x\ndelete refs/heads/main", "@{-1}", "a.lock"])
+ODD = ["-d", "HEAD", "@", "", "a..b", "a b", "x\ndelete refs/heads/main", "@{-1}", "a.lock", "refs/../x"]
+NOT_EVEN_SENT = ["a\0b", "\ud800", "main\u200b", "a" * 300, "ä" * 150, "x" * 10_000_000]
+
+
+@pytest.mark.parametrize("name", [*ODD, *NOT_EVEN_SENT], ids=range(len(ODD) + len(NOT_EVEN_SENT)))
 def test_what_is_no_name_of_a_branch_is_refused(checkout: Checkout, name: str) -> None:
     with pytest.raises(AttuneError, match="no name of a branch"):
         check_branch(checkout.root, name)
+
+
+def test_a_branch_that_cannot_stand_beside_another_is_refused_at_once(checkout: Checkout) -> None:
+    checkout.git("branch", "person/work")
+    checkout.git("update-ref", "refs/attune-offered/gone", "HEAD")
+    for name in ("person", "person/work/more", "main/x", "gone/x"):
+        with pytest.raises(AttuneError, match="cannot stand beside"):
+            check_branch(checkout.root, name)
+    for name in ("person/other", "perso", "person/work2", "gone"):
+        assert check_branch(checkout.root, name) == ""
+
+
+def with_origin(mine: Checkout, tmp_path: Path) -> Checkout:
+    mine.git("clone", "-q", "--bare", str(mine.root), str(tmp_path / "origin"))
+    mine.git("remote", "add", "origin", str(tmp_path / "origin"))
+    return Checkout(tmp_path / "origin")
+
+
+def test_a_persons_branch_on_origin_stops_a_run_before_it_starts(checkout: Checkout, tmp_path: Path) -> None:
+    from flows.retrain import check_wishes
+
+    origin = with_origin(checkout, tmp_path)
+    origin.git("branch", "theirs")
+    origin.git("branch", "person/work")
+    place = noted(opened(checkout))
+    assert place
+    for name, why in {"theirs": "on origin is not as Attune left it", "person": "beside .* on origin"}.items():
+        check_wishes(place, name, push=False)
+        with pytest.raises(AttuneError, match=why):
+            check_wishes(place, name, push=True)
+    check_wishes(place, "free", push=True)
+    checkout.git("remote", "set-url", "origin", str(tmp_path / "away"))
+    with pytest.raises(AttuneError, match="ls-remote failed"):
+        check_wishes(place, "free", push=True)
+
+
+def test_a_branch_on_origin_moves_only_from_where_attune_left_it(
+    checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = with_origin(checkout, tmp_path)
+    _, first = ran(checkout, "results")
+    push_commit(checkout.root, "nightly", first, "results")
+    checkout.write("data/inbox/rows.csv", "b\n")
+    ran(checkout, "results")  # not pushed
+    assert check_origin(checkout.root, "results") == first, "an earlier offer of Attune's is Attune's, too"
+    checkout.write("data/inbox/rows.csv", "c\n")
+    _, third = ran(checkout, "results")
+    push_commit(checkout.root, "nightly", third, "results")
+    assert origin.git("rev-parse", "results") == third
+    assert origin.git("merge-base", first, third) == first
+    theirs = origin.git("rev-parse", "main")  # what the new commit stands on: a push without force would move it
+    origin.git("update-ref", "refs/heads/results", theirs)
+    checkout.write("data/inbox/rows.csv", "d\n")
+    _, fourth = ran(checkout, "results")
+    with pytest.raises(AttuneError, match="somebody's own"):
+        push_commit(checkout.root, "nightly", fourth, "results")
+    monkeypatch.setattr(results, "check_origin", lambda *_: third)  # it was moved after the question
+    with pytest.raises(AttuneError, match="git push failed"):
+        push_commit(checkout.root, "nightly", fourth, "results")
+    assert origin.git("rev-parse", "results") == theirs
+
+
+def test_each_clone_moves_the_branch_on_from_where_the_last_one_left_it(checkout: Checkout, tmp_path: Path) -> None:
+    origin, tips = with_origin(checkout, tmp_path), []
+    for number in (1, 2):
+        origin.git("clone", "-q", str(origin.root), str(tmp_path / f"clone{number}"))
+        folder = take_clone(tmp_path / f"clone{number}", str(uuid4()), "nightly", "HEAD", lambda _: None)
+        (folder / "data" / "inbox" / "rows.csv").write_text(str(number))
+        check_origin(folder, "results")
+        repro(folder)
+        tips.append(keep(folder, "nightly", "results\n", "results"))
+        push_commit(folder, "nightly", tips[-1], "results")
+        assert origin.git("rev-parse", "results") == tips[-1]
+    assert origin.git("merge-base", *tips) == tips[0]
+    first = tmp_path / "clone1"
+    (first / "data" / "inbox" / "rows.csv").write_text("3")
+    with pytest.raises(AttuneError, match="another clone has moved"):
+        check_origin(first, "results")
+
+
+def test_changes_are_told_of_a_scheduled_run_only_where_it_did_not_make_them(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.told.artifact import _where
+
+    repro(checkout.root)
+    commit = checkout.commit()[:12]
+    checkout.write("data/inbox/rows.csv", "other\n")
+    folder = opened(checkout)
+    (folder / "params.yaml").write_text("seed: 5\n")
+    assert repro(folder) == ["make", "judge"]
+    monkeypatch.chdir(folder)
+    assert _where().commit == commit
+    (folder / "make.py").write_text("")
+    assert _where().commit == f"{commit} with changes"
+    monkeypatch.chdir(checkout.root)
+    assert _where().commit == commit
+    checkout.write("params.yaml", "seed: 5\n")
+    assert _where().commit == f"{commit} with changes", "a person's own run says so of every file"
 
 
 def test_names_of_deployments_make_names_of_references() -> None:

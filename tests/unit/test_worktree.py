@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from flows.scheduled.place import OLD_SECONDS, Place, held, here, leave, lock_of, noted
+from flows.scheduled.place import OLD_SECONDS, Place, held, here, leave, lock_of, note, noted
 from flows.scheduled.results import keep
 from flows.worktree import open_worktree, take_clone
 from stages.common.errors import AttuneError
@@ -93,13 +93,55 @@ def test_a_worktree_that_was_only_half_made_is_made_anew(checkout: Checkout) -> 
     assert note.exists()
 
 
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"folder": 1, "home": 2, "run": 3, "name": 4}', "\udcff"])
+def test_a_note_that_cannot_be_read_is_told_with_what_to_do(checkout: Checkout, content: str) -> None:
+    run = str(uuid4())
+    folder = opened(checkout, run=run)
+    path = Path(checkout.git("-C", str(folder), "rev-parse", "--absolute-git-dir")) / "attune.json"
+    path.write_text(content, errors="surrogateescape")
+    with pytest.raises(AttuneError, match="cannot be read") as caught:
+        opened(checkout, run=run)
+    assert str(folder) in caught.value.what
+    assert str(path) in caught.value.what
+    path.unlink()  # as it says
+    assert opened(checkout, run=run) == folder
+
+
+def test_a_note_is_whole_even_if_its_writer_is_killed(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = noted(opened(checkout))
+    assert place
+    replace = Path.replace
+
+    def killed(path: Path, target: Path) -> Path:
+        if path.name.startswith("attune.json"):
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        note(Place(place.folder, place.home, "another", place.name))
+    assert noted(place.folder) == place
+
+
 def test_runs_of_the_same_minute_do_not_share_a_worktree(checkout: Checkout) -> None:
     one, two = "019a9e5c-1111-7000-8000-00000000000a", "019a9e5c-1111-7000-8000-00000000000b"
     assert opened(checkout, run=one) != opened(checkout, run=two)
 
 
 @pytest.mark.parametrize(
-    "name", ["--upload-pack=touch x", "-f", "HEAD\nmain", "", "HEAD; ls", "none", "HEAD:dvc.yaml", "a" * 300, "\x1b[2J"]
+    "name",
+    [
+        "--upload-pack=touch x",
+        "-f",
+        "HEAD\nmain",
+        "",
+        "HEAD; ls",
+        "none",
+        "HEAD:dvc.yaml",
+        "a" * 300,
+        "\x1b[2J",
+        "^HEAD",
+    ],
 )
 def test_what_is_no_commit_is_refused_and_leaves_nothing(checkout: Checkout, name: str) -> None:
     with pytest.raises(AttuneError, match="is no"):
@@ -139,6 +181,56 @@ def test_own_data_are_taken_along_and_links_out_of_the_inbox_are_not_copied(chec
     assert (copied / "out.csv").resolve() == secret
     assert not (copied / "in.csv").is_symlink()
     assert any("out.csv is a link" in line for line in said)
+
+
+def test_what_lies_behind_links_of_the_commit_is_not_written_to(checkout: Checkout, tmp_path: Path) -> None:
+    elsewhere, inbox = tmp_path / "elsewhere", checkout.root / "data" / "inbox"
+    (elsewhere / "sub").mkdir(parents=True)
+    (elsewhere / "data.csv").write_text("precious")
+    (inbox / "linked.csv").symlink_to(elsewhere / "data.csv")
+    (inbox / "sub").symlink_to(elsewhere / "sub")
+    (inbox / "loop").symlink_to("loop")
+    (inbox / "file").write_text("of the commit")
+    checkout.git("add", "--force", "data/inbox/linked.csv", "data/inbox/sub", "data/inbox/loop", "data/inbox/file")
+    commit = checkout.commit()
+    checkout.git("reset", "-q", "HEAD~1")
+    for name in ("linked.csv", "sub", "loop", "file"):
+        (inbox / name).unlink()
+    for name in ("linked.csv", "sub/x.csv", "sub/deep/x.csv", "loop/x.csv", "file/x.csv", "fine/x.csv"):
+        checkout.write(f"data/inbox/{name}", "mine")
+    said: list[str] = []
+    copied = opened(checkout, commit, log=said) / "data" / "inbox"
+    assert (elsewhere / "data.csv").read_text() == "precious"
+    assert not any((elsewhere / "sub").iterdir())
+    assert (copied / "linked.csv").is_symlink()
+    assert (copied / "file").read_text() == "of the commit"
+    assert (copied / "fine" / "x.csv").read_text() == "mine"
+    assert sum("not taken along" in line for line in said) == 5
+    assert {path.name for path in (copied / "fine").iterdir()} == {"x.csv"}, "nothing half copied is left"
+
+
+def test_a_repository_among_the_own_data_is_taken_along_without_its_history(checkout: Checkout) -> None:
+    inbox = checkout.root / "data" / "inbox"
+    checkout.git("clone", "-q", str(checkout.root), str(inbox / "my-model"))
+    (inbox / "my-model" / "weights").mkdir()
+    (inbox / "my-model" / "weights" / "one.bin").write_bytes(b"\0\1")
+    (inbox / "my-model" / "to").symlink_to("weights")
+    copied = opened(checkout) / "data" / "inbox" / "my-model"
+    assert (copied / "weights" / "one.bin").read_bytes() == b"\0\1"
+    assert (copied / "make.py").read_bytes() == (inbox / "my-model" / "make.py").read_bytes()
+    assert (copied / "to").is_symlink()
+    assert not (copied / ".git").exists()
+
+
+def test_the_log_can_be_sent_whatever_files_are_called(checkout: Checkout, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"l\xff\x1b[2J")
+    (checkout.root / "data" / "inbox" / odd).symlink_to(tmp_path)
+    os.mkfifo(checkout.root / "data" / "inbox" / f"{odd}2")
+    said: list[str] = []
+    folder = opened(checkout, log=said)
+    assert (folder / "data" / "inbox" / odd).is_symlink()
+    assert any("l⟨U+DCFF⟩⟨U+001B⟩[2J is a link" in line for line in said)
+    assert all(line.isprintable() and line.encode() for line in said)
 
 
 def test_data_that_the_commit_leaves_to_dvc_are_those_of_the_commit(checkout: Checkout) -> None:

@@ -1,7 +1,7 @@
 """Where bytes come from: how paths, wheels, addresses, repositories and queries are spelled, checked as text."""
 
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -38,6 +38,9 @@ def _inside_inbox(path: str) -> str:
     parts = PurePosixPath(path).parts
     if parts[:2] != ("data", "inbox") or len(parts) < 3 or ".." in parts:
         raise ValueError("must be a file or folder below data/inbox/, where DVC sees it change: copy it there")
+    for depth in range(3, len(parts)):
+        if Path(*parts[:depth]).is_symlink():
+            raise ValueError(f"{'/'.join(parts[:depth])} is a link, and DVC looks into no linked folder: copy it there")
     return path
 
 
