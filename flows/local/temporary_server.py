@@ -20,7 +20,7 @@ from flows.running.stage_process import end_group
 from flows.told.redact import redacted
 from stages.common.errors import AttuneError
 
-START_SECONDS, REACH_SECONDS = 120, 5.0
+START_SECONDS, REACH_SECONDS, DRAIN_SECONDS = 120, 5.0, 10.0
 
 
 @contextmanager
@@ -30,6 +30,8 @@ def api_server() -> Iterator[None]:
     Raises:
         AttuneError: if the one that is named does not answer, or the other does not start.
     """
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
     from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
     if url := get_current_settings().api.url:
@@ -62,8 +64,13 @@ def api_server() -> Iterator[None]:
     try:
         _await(process, port)
         with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
-            yield
+            try:
+                yield
+            finally:  # what is on its way gets there; sent at exit, it would be tried for a minute and more
+                for worker in (APILogWorker, EventsWorker):
+                    worker.drain_all(timeout=DRAIN_SECONDS)
     finally:
+        process.kill()  # it has told all it knows; asked kindly, it waits for connections to be closed
         end_group(process)
 
 
