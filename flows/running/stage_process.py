@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psutil
 
@@ -33,10 +33,10 @@ ADVICE = (  # of DVC after each stage
 
 @dataclass(frozen=True)
 class Ended:
-    """How the process of a stage ended.
+    """How a stage ended.
 
     Args:
-        code: its exit status.
+        code: exit status of `dvc repro`.
         late: it was ended because its time was up.
     """
 
@@ -45,7 +45,7 @@ class Ended:
 
 
 class StageRunner:
-    """A process with DVC imported, ready to run one stage; whoever makes one ends it.
+    """A process with DVC imported, that runs one stage after the other; whoever makes one ends it.
 
     Args:
         root: the project's folder.
@@ -54,19 +54,27 @@ class StageRunner:
     def __init__(self, root: Path = Path()) -> None:
         self._root = root
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        self._status, status = os.pipe()
         # -P: the folder of that file is no place to import from; an environment variable would reach the stage as well
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("stage_runner.py"))],
+            [sys.executable, "-P", str(Path(__file__).with_name("stage_runner.py")), str(status)],
             cwd=root,
             env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            pass_fds=[status],
             start_new_session=True,
         )
+        os.close(status)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can run a stage (another one)."""
+        return self._process.poll() is None
 
     def run(self, stage: str, timeout: float, log: Callable[[str], None], *, force: bool = False) -> Ended:
-        """Run `dvc repro` for one stage alone, and end its process group when its time is up or the caller stops.
+        """Run `dvc repro` for one stage alone; end it, and this runner, when its time is up or the caller stops.
 
         Args:
             stage: name in dvc.yaml.
@@ -74,22 +82,27 @@ class StageRunner:
             log: gets each line of output as it comes.
             force: run it even if nothing changed.
         """
-        process, end = self._process, time.monotonic() + timeout
         # --wait-for-lock: else a stage's end is lost if another dvc process holds the lock when it comes back for it
         command = ["--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
         mend_rwlock(self._root)
+        code: list[int] = []
         try:
-            if process.stdin:
+            if self._process.stdin:
                 with suppress(BrokenPipeError):  # it could not start, and says why
-                    process.stdin.write(json.dumps(command).encode() + b"\n")
-                    process.stdin.flush()  # and left open: that it closes is the sign to end
-            for line in _lines(process, end):
+                    self._process.stdin.write(json.dumps(command).encode() + b"\n")
+                    self._process.stdin.flush()  # and left open: that it closes is the sign to end
+            for line in _lines(self._chunks(time.monotonic() + timeout, code)):
                 if line.strip() and not line.strip().startswith(ADVICE):
                     log(line)
-            late = process.poll() is None
-        finally:
+        except BaseException:
             self.end()  # a caller that was cancelled leaves nothing running
-        return Ended(process.wait(), late)
+            raise
+        late = not code and self.ready
+        if code:
+            _end_children(self._process.pid)
+        else:
+            self.end()
+        return Ended(code[0] if code else self._process.wait(), late)
 
     def end(self) -> None:
         """End the process and what it started."""
@@ -98,42 +111,45 @@ class StageRunner:
             if pipe:
                 with suppress(OSError):
                     pipe.close()
+        if self._status >= 0:
+            os.close(self._status)
+            self._status = -1
+
+    def _chunks(self, end: float, code: list[int]) -> Iterator[bytes]:
+        """Yield what the stage says as it comes, until it has ended, the process has, or its time is up.
+
+        Args:
+            end: on the monotonic clock.
+            code: gets the exit status.
+        """
+        said = self._process.stdout.fileno() if self._process.stdout else -1
+        while (now := time.monotonic()) < end:
+            ready = select.select([said, self._status], [], [], 0 if code else 0.25)[0]
+            if said in ready:
+                if not (chunk := os.read(said, 1 << 16)):
+                    return
+                yield chunk
+            elif code:
+                return  # and all it said has been read; a child that it left may have its output open still
+            elif self._status in ready:
+                if not (told := os.read(self._status, 16)):
+                    return
+                code.append(int(told))
+                end = min(end, now + LINGER_SECONDS)
 
 
-def _lines(process: "subprocess.Popen[bytes]", end: float) -> Iterator[str]:
-    """Yield what a process says, line by line, until it has ended or its time is up.
-
-    A child that it leaves behind with its output open is waited for a moment, not for ever. What a progress bar has
-    drawn over is left out.
-    """
+def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
+    """Yield lines out of bytes; of what a progress bar has drawn over itself, the last."""
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-    rest, ended = "", 0.0
-    for chunk in _chunks(process.stdout):
-        now = time.monotonic()
+    rest = ""
+    for chunk in chunks:
         *whole, rest = (rest + decode(chunk)).split("\n")
         if len(rest) > LONGEST:
             whole, rest = [*whole, rest], ""
         for line in whole:
             yield line.rstrip().rpartition("\r")[2]
-        ended = ended or (now if process.poll() is not None else 0.0)
-        if now > end or (not chunk and ended and now > ended + LINGER_SECONDS):
-            break
     if rest:
         yield rest.rstrip().rpartition("\r")[2]
-    while process.poll() is None and time.monotonic() < end:  # it has closed its output, and works on
-        time.sleep(LOOK_SECONDS)
-
-
-def _chunks(pipe: IO[bytes] | None) -> Iterator[bytes]:
-    """Yield what comes through a pipe as it comes, and nothing every now and then, until its end."""
-    number = pipe.fileno() if pipe else -1
-    while pipe:
-        if not select.select([number], [], [], 0.25)[0]:
-            yield b""
-        elif chunk := os.read(number, 1 << 16):
-            yield chunk
-        else:
-            return
 
 
 def mend_rwlock(root: Path) -> None:
@@ -170,10 +186,7 @@ def end_group(process: "subprocess.Popen[Any]") -> None:
 
     What has left the group (`setsid`) ends as well, if it still descends from the process.
     """
-    try:
-        others = psutil.Process(process.pid).children(recursive=True)
-    except psutil.Error:
-        others = []
+    others = _children(process.pid)
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
@@ -186,6 +199,20 @@ def end_group(process: "subprocess.Popen[Any]") -> None:
     for other in others:
         with suppress(psutil.Error):  # which says so where the number is another process' by now
             other.kill()
+
+
+def _children(number: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(number).children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def _end_children(number: int) -> None:
+    """End what a stage has left behind."""
+    for child in _children(number):
+        with suppress(psutil.Error):
+            child.kill()
 
 
 def _alive(process: "subprocess.Popen[Any]") -> bool:

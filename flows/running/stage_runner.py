@@ -1,39 +1,50 @@
-"""A process that waits for one `dvc` command on its standard input, and ends with all it started when that is closed.
+"""A process that runs one `dvc` command after the other, as they come through its standard input.
 
-It is started ahead of time, since DVC takes half a second to import; and as the other end of the pipe closes however
-the flow ends, nothing goes on running after a flow that was killed. Run as a file, by flows/running/stage_process.py.
+DVC takes half a second to import and to read the project, so one process does it for all stages of a run. It ends, with
+all that it started, when its input is closed: however the flow ends, nothing goes on running after it. Run as a file,
+by flows/running/stage_process.py; its argument is the number of a pipe that gets the exit status of each command.
 """
 
+import ctypes
 import importlib
 import json
 import os
+import queue
 import signal
 import sys
 import threading
+from contextlib import suppress
 from typing import TextIO
 
+SET_CHILD_SUBREAPER = 36  # of prctl(2)
 
-def main() -> int:
-    """Run the command; return its exit status, 0 if none came."""
+
+def main(status: int) -> None:
+    """Run the commands."""
+    os.set_inheritable(status, False)
     control = os.fdopen(os.dup(0), encoding="utf-8")  # not inherited by what DVC starts
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
+    with suppress(OSError, AttributeError):  # on Linux, what a stage leaves behind becomes a child of this process
+        ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    commands: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(control, commands), daemon=True).start()
     for module in ("dvc.commands.repro", "dvc.repo.reproduce"):
         importlib.import_module(module)
     from dvc.cli import main as dvc_main
 
-    asked = control.readline()
-    if not asked:
-        return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that DVC leaves its files as it found them
-    threading.Thread(target=_end_with_starter, args=(control,), daemon=True).start()
-    return int(dvc_main(json.loads(asked)))
+    while True:
+        code = int(dvc_main(commands.get()))
+        sys.stdout.flush()
+        os.write(status, f"{code}\n".encode())
 
 
-def _end_with_starter(control: TextIO) -> None:
-    control.read()  # until it is closed
-    os.killpg(0, signal.SIGKILL)
+def _receive(control: TextIO, commands: "queue.SimpleQueue[list[str]]") -> None:
+    for line in control:
+        commands.put(json.loads(line))
+    os.killpg(0, signal.SIGKILL)  # whoever sent them is gone
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(int(sys.argv[1]))

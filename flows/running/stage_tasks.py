@@ -54,7 +54,8 @@ class StageTasks:
         self._graph, self._forced = graph, forced
         self._known = changes(list(graph))  # holds for a stage until one before it has run
         self._done: dict[str, Outcome] = {}
-        self._spare: StageRunner | None = None
+        # started now, so that it has imported DVC by the time the first stage comes
+        self._runner = StageRunner() if forced or any(self._known.values()) else None
 
     @property
     def outcomes(self) -> dict[str, Outcome]:
@@ -78,9 +79,9 @@ class StageTasks:
             self._done[node.name] = Outcome("failed", reason=redacted(f"could not be run: {state.message}"))
 
     def end(self) -> None:
-        """End the process that waits for a stage which will not come."""
-        if self._spare:
-            self._spare.end()
+        """End the process that runs the stages."""
+        if self._runner:
+            self._runner.end()
 
     def raise_for_failure(self) -> None:
         """Tell of the stage that did not end well.
@@ -132,20 +133,20 @@ class StageTasks:
         log(f"runs ({why})")
         timeout = node.meta.get("timeout", DEFAULT_TIMEOUT)
         self._done[node.name] = Outcome("cancelled", reason="was ended from outside")  # unless it gets to its end
-        runner, self._spare = self._spare or StageRunner(), None
+        if self._runner is None or not self._runner.ready:
+            self.end()
+            self._runner = StageRunner()
         last: deque[str] = deque(maxlen=LAST_LINES)
         LOGS.mkdir(exist_ok=True)
         with (LOGS / f"{node.name}.log").open("w", encoding="utf-8") as file:
 
             def keep(line: str) -> None:
-                if self._spare is None and node.name != list(self._graph)[-1]:
-                    self._spare = StageRunner()  # ready when this stage is
                 line = visible(redacted(line))[:LINE]  # cut last: half a secret is not known for one
                 last.append(line)
                 print(line, file=file, flush=True)
                 log(line)
 
-            ended = runner.run(node.name, seconds_of(timeout), keep, force=node.name in self._forced)
+            ended = self._runner.run(node.name, seconds_of(timeout), keep, force=node.name in self._forced)
         seconds = time.monotonic() - started
         if ended.late or ended.code:
             what = f"took longer than {timeout}" if ended.late else "failed"

@@ -34,7 +34,8 @@ if do.get("say"):
 if count <= do.get("fail", 0):
     sys.exit(f"{name} fails on try {count}")
 if do.get("leave"):
-    subprocess.Popen(["sleep", "3000"])
+    left = subprocess.Popen(["setsid", "sleep", "3000"])
+    Path("child").write_text(str(left.pid))
 if do.get("break"):
     Path("dvc.yaml").write_text(Path("dvc.yaml").read_text() + "  bad: [")
 if do.get("sleep"):
@@ -286,6 +287,7 @@ def test_what_dvc_left_half_written_and_children_that_a_stage_left_do_not_hold_u
     started = time.monotonic()
     assert "first: success  second: success  third: success" in states_in(small.flow())
     assert time.monotonic() - started < 45
+    assert not is_alive(small.child())
 
 
 def test_what_a_stage_says_is_kept_without_codes_and_a_message_for_people_is_not_tried_again(small: Small) -> None:
