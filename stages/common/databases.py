@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 import polars as pl
 
@@ -62,6 +62,8 @@ def _opened(variable: str, origin: str) -> "tuple[URL, Engine]":
         )
     try:
         url = make_url(given)
+        if url.drivername == "postgresql":  # SQLAlchemy before 2.1 would take psycopg2
+            url = url.set(drivername="postgresql+psycopg")
         if url.get_dialect().is_async:
             raise AttuneError(
                 f"{origin}: {variable} names an asynchronous driver ({url.drivername})",
@@ -150,7 +152,7 @@ def _engine(url: "URL") -> "Engine":
 
     dialect = url.get_backend_name()
     if dialect == "sqlite":
-        return create_engine("sqlite://", creator=lambda: _open_sqlite(url.database or ""), poolclass=NullPool)
+        return create_engine("sqlite://", creator=lambda: _open_sqlite(unquote(url.database or "")), poolclass=NullPool)
     timeout = {"connect_timeout": CONNECT_TIMEOUT} if dialect in ("postgresql", "mysql", "mariadb") else {}
     engine = create_engine(url, connect_args=timeout, poolclass=NullPool, hide_parameters=True)
     if dialect in READ_ONLY:

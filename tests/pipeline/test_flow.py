@@ -17,6 +17,7 @@ from tests.conftest import PROJECT, Project, tiny
 from tests.pipeline.prefect_server import PrefectServer, prefect_server
 
 FLOW = (sys.executable, "-m", "flows.pipeline")
+HEEDING = ("env", "--default-signal=INT")  # what is started in the background ignores Ctrl-C, and so would its children
 SECRET = "s3cr3t-t0ken-of-nobody"
 
 # Stages that do what the test asks for: they append a line to ran.txt, and read what to do from do.json.
@@ -101,7 +102,7 @@ class Small:
 
     def start(self, *command: str, **more: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            command,
+            [*HEEDING, *command],
             cwd=self.root,
             env=self.server.environment | self.settings | more,
             stdout=subprocess.PIPE,
@@ -302,7 +303,7 @@ def test_ctrl_c_at_a_terminal_ends_a_run_with_a_server_of_its_own(small: Small) 
     small.do(second={"sleep": 1000})
     environment = {key: value for key, value in small.server.environment.items() if key != "PREFECT_API_URL"}
     flow = subprocess.Popen(
-        FLOW,
+        [*HEEDING, *FLOW],
         cwd=small.root,
         env=environment | small.settings | {"PREFECT_HOME": str(small.root / "prefect")},
         stdout=subprocess.PIPE,

@@ -97,7 +97,7 @@ class Place:
     def made(self) -> str:
         """Return what the project's Makefile makes of PREFECT_API_URL and MLFLOW_TRACKING_URI."""
         show = "show: ; @echo $$PREFECT_API_URL $$MLFLOW_TRACKING_URI"
-        command = ["make", "-f", str(PROJECT / "Makefile"), f"--eval={show}", "show"]
+        command = ["make", "--no-print-directory", "-f", str(PROJECT / "Makefile"), f"--eval={show}", "show"]
         return subprocess.run(
             command, cwd=self.root, env=self.environment(), capture_output=True, text=True, check=True
         ).stdout.strip()

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import sqlalchemy
@@ -21,10 +22,16 @@ from stages.ingest.sql import read_query
 VARIABLE = "ATTUNE_TEST_DB"
 
 
+def engine_of(address: str) -> sqlalchemy.Engine:
+    url = sqlalchemy.make_url(address.replace("postgresql://", "postgresql+psycopg://"))
+    file = unquote(url.database or "") if url.drivername == "sqlite" else url.database
+    return sqlalchemy.create_engine(url.set(database=file))
+
+
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
     with running_postgres() as address:
-        with sqlalchemy.create_engine(address).begin() as connection:
+        with engine_of(address).begin() as connection:
             connection.exec_driver_sql("CREATE TABLE reviews (id serial, body text, stars int)")
             connection.exec_driver_sql(
                 "INSERT INTO reviews (body, stars) SELECT 'text ' || n, mod(n, 5) FROM generate_series(1, 25000) n"
@@ -76,7 +83,7 @@ def content(address: str) -> list[Any]:
         if address.startswith("postgres")
         else "SELECT name FROM sqlite_master"
     )
-    with sqlalchemy.create_engine(address).connect() as connection:
+    with engine_of(address).connect() as connection:
         run = connection.exec_driver_sql
         return [run(tables).fetchall(), run("SELECT count(*), sum(stars), max(body) FROM reviews").fetchall()]
 
@@ -312,7 +319,7 @@ def test_a_server_that_cannot_be_reached_is_told(monkeypatch: pytest.MonkeyPatch
 
 def test_a_query_without_end_ends_at_the_limit(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, sqlite)
-    with sqlalchemy.create_engine(sqlite).begin() as connection:
+    with engine_of(sqlite).begin() as connection:
         connection.exec_driver_sql(
             "CREATE VIEW endless AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"
         )
