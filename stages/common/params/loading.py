@@ -17,6 +17,7 @@ from stages.common.errors import AttuneError
 from stages.common.params.model import Params
 
 PARAMS_FILE = Path("params.yaml")
+OF_NO_STAGE = ("tune", "review")  # DVC does not ask for these
 OTHER_KINDS = {"bool_type": "true, false", "list_type": "a list", "dict_type": "keys with values"}
 SHORT = Repr()
 SHORT.maxlevel, SHORT.maxdict, SHORT.maxlist, SHORT.maxstring = 2, 3, 3, 50
@@ -31,7 +32,7 @@ def load_params(path: Path = PARAMS_FILE, *, complete: bool = False) -> Params:
     data = read_yaml(path)
     if complete and isinstance(data, Mapping):
         wanted = [field.alias or name for name, field in Params.model_fields.items()]
-        left_out = [name for name in wanted if name not in (*data, "tune")]  # no stage reads tune, so DVC does not ask
+        left_out = [name for name in wanted if name not in (*data, *OF_NO_STAGE)]
         if left_out and not any(name not in wanted for name in data):  # else a misspelt name is the better story
             raise AttuneError(
                 f"{path}: {', '.join(left_out)} left out",

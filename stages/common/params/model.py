@@ -11,6 +11,7 @@ from stages.common.params.evaluate import EvaluateParams
 from stages.common.params.export import ExportParams
 from stages.common.params.finetune import FinetuneParams
 from stages.common.params.register import RegisterParams
+from stages.common.params.review import ReviewParams
 from stages.common.params.sources import IngestParams
 from stages.common.params.tune import TuneParams
 
@@ -44,6 +45,7 @@ class Params(Section):
     evaluate: EvaluateParams = Field(EvaluateParams(), description="Scores and baselines.")
     register_: RegisterParams = Field(alias="register", description="Gates and registry.")
     tune: TuneParams = Field(TuneParams(), description="Search over parameters of finetune.")
+    review: ReviewParams = Field(ReviewParams(), description="What a review shows and how it judges.")
     tracking: TrackingParams = Field(TrackingParams(), description="MLflow experiment.")
 
     @model_validator(mode="after")

@@ -64,7 +64,7 @@ def record_params(client: "MlflowClient", run_id: str, params: Params) -> None:
     from mlflow.entities import Param
 
     known = client.get_run(run_id).data.params
-    flat = dict(flatten(params.model_dump(mode="json", by_alias=True, exclude={"tracking", "tune"})))
+    flat = dict(flatten(params.model_dump(mode="json", by_alias=True, exclude={"tracking", "tune", "review"})))
     new = [Param(key, str(value)[:6000]) for key, value in flat.items() if key not in known]
     for start in range(0, len(new), 100):  # MLflow takes a hundred at a time
         client.log_batch(run_id, params=new[start : start + 100])
