@@ -6,14 +6,11 @@ has where it runs into the pull steps, keeps schedules that the file has lost, a
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
-
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # before Prefect reads its settings
 
 from pydantic import ValidationError
 from rich.console import Console

@@ -3,10 +3,6 @@
 `python -m flows.notify --test` sends a message to try it; docs/notifications.md says how to make the block.
 """
 
-import os
-
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # before Prefect reads its settings
-
 import argparse
 import asyncio
 import sys

@@ -1,9 +1,5 @@
 """`flows.predict` as a Prefect flow with the same parameters; prefect.yaml has a deployment of it."""
 
-import os
-
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # before Prefect reads its settings
-
 from typing import Any, Literal
 
 from prefect import flow

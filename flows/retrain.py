@@ -4,13 +4,8 @@ prefect.yaml has its deployments, flows/worktree.py makes the worktrees; docs/re
 """
 
 import os
-
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # before Prefect reads its settings
-
-import json
 from collections.abc import Mapping
 from contextlib import chdir
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -24,11 +19,9 @@ from flows.scheduled.branches import check_branch, check_origin
 from flows.scheduled.place import Place, held, here, leave
 from flows.scheduled.repository import asked
 from flows.scheduled.results import keep, push_commit, push_data, reference
+from flows.told.reports import REPORTS, SCORES, read_report
 from stages.common.errors import AttuneError
 from stages.common.tracking.nested import absolute_uri
-
-METRICS = Path("reports/metrics.json")
-SCORES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 
 @flow(
@@ -116,8 +109,8 @@ def keep_results(
 
 def _message(place: Place, outcomes: Mapping[str, Outcome]) -> str:
     ran = [stage for stage, outcome in outcomes.items() if outcome.state == "success"]
-    known = json.loads(METRICS.read_text(encoding="utf-8")) if METRICS.exists() else {}
-    scores = [f"{told} {known[key]:.4f}" for key, told in SCORES.items() if isinstance(known.get(key), float)]
+    known = read_report(REPORTS / "metrics.json")
+    scores = [f"{told} {known[key]:.4f}" for told, key in SCORES.items() if isinstance(known.get(key), float)]
     subject = ", ".join([f"{place.name}: {' '.join(ran) or 'nothing new'}", *scores])
     lines = [f"{stage}: {outcome.state}" for stage, outcome in outcomes.items()]
     return "\n".join([subject, "", *lines, "", f"Attune-Run: {place.run}", ""])

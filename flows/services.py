@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.request import ProxyHandler, build_opener
 
 from rich.console import Console
 from rich.text import Text
@@ -22,6 +21,7 @@ from rich.text import Text
 from flows.command import exit_status
 from flows.local.local_worker import POOL, polls, prepare_pool
 from flows.local.supervised import PORT_VARIABLES, Services, end_all, failed, find, identity, launch, processes
+from flows.local.temporary_server import answers
 from stages.common.errors import AttuneError
 from stages.common.stage import locked
 from stages.common.tracking.store import without_password
@@ -161,12 +161,7 @@ def _check_free(ports: dict[str, int]) -> None:
 
 
 def _answers(services: Services, name: str) -> bool:
-    url = {"prefect": f"{services.api_url}/health", "mlflow": f"{services.mlflow_url}/health"}[name]
-    try:
-        build_opener(ProxyHandler({})).open(url, timeout=2).close()  # no proxy stands between a machine and itself
-    except OSError:
-        return False
-    return True
+    return answers({"prefect": services.api_url, "mlflow": services.mlflow_url}[name])
 
 
 def _await_all(services: Services, console: Console, *, fresh: bool) -> None:

@@ -1,4 +1,4 @@
-"""Whole projects in temporary folders: real git, real DVC, real stages."""
+"""Whole projects in temporary folders: real git, real DVC, real stages; and how hard hypothesis searches."""
 
 import os
 import shutil
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from ruamel.yaml import YAML
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -25,6 +26,13 @@ FILES = (
     "dvc.yaml",
 )
 yaml = YAML()
+
+# The suite says the same each time; `HYPOTHESIS_PROFILE=search` looks for new counterexamples.
+settings.register_profile("unit", derandomize=True, database=None, deadline=None, max_examples=60)
+settings.register_profile(
+    "search", database=None, deadline=None, max_examples=1500, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unit"))
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def api_server() -> Iterator[None]:
     from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
     if url := get_current_settings().api.url:
-        if not _answers(str(url)):
+        if not answers(str(url)):
             fix = "start it (make services), or unset PREFECT_API_URL: then a server is started for this run"
             raise AttuneError(f"no Prefect server answers at {redacted(str(url))}, which PREFECT_API_URL names", fix)
         yield
@@ -74,7 +74,8 @@ def api_server() -> Iterator[None]:
         end_group(process)
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Return whether a server answers at `url`/health; no proxy stands between a machine and itself."""
     local = urlsplit(url).hostname in ("127.0.0.1", "localhost")
     opener = build_opener(ProxyHandler({})) if local else build_opener()
     try:
@@ -89,7 +90,7 @@ def _answers(url: str) -> bool:
 def _await(process: "subprocess.Popen[bytes]", port: int) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and process.poll() is None:
-        if _answers(f"http://127.0.0.1:{port}/api"):
+        if answers(f"http://127.0.0.1:{port}/api"):
             return
         time.sleep(0.2)
     raise AttuneError("the Prefect server for this run does not start", "see why: prefect server start")

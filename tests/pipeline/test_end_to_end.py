@@ -27,6 +27,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Projec
         params["finetune"]["num_train_epochs"] = 1
         params["finetune"]["logging_steps"] = 5
         params["evaluate"]["bootstrap"]["resamples"] = 200
+        params["evaluate"]["behaviour"]["rows"] = 40
+        params["evaluate"]["attributions"] = {"errors": 2, "sample": 2, "steps": 8}
         params["register"]["gates"] = {"minimum": {"accuracy": 0.2}, "beat_baselines": []}
 
     project.params(few_rows)
@@ -148,6 +150,7 @@ def test_another_learning_rate_is_a_second_run_beside_the_first(trained: Project
     copy = Project(tmp_path / "copy")
     shutil.copytree(trained.root, copy.root, symlinks=True)
     copy.params(lambda params: params["finetune"].update(learning_rate=5e-5))
+    copy.params(lambda params: params["export"].update(onnx=False, int8=False))  # the time is for the training
     done = copy.repro(MLFLOW_TRACKING_URI=f"sqlite:///{trained.root / 'mlflow.db'}")
     assert copy.stages_run(done) == ["finetune", "export", "evaluate", "register"]
     store = client(trained)

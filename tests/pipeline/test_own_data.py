@@ -40,7 +40,7 @@ def own_file(project: Project, name: str, columns: dict, **source: object) -> No
 def test_chinese_three_classes_quoted_newlines_and_a_bom(project: Project) -> None:
     project.inbox("意见.csv", "\ufeff" + chinese_csv(240))
     own_file(project, "意见.csv", {"text": "意见", "label": "类别"})
-    project.repro()
+    project.repro("evaluate")
     raw = pl.read_parquet(project.root / "data/raw/records.parquet")
     assert raw.height == 240
     assert set(raw["label"]) == set(WORDS)

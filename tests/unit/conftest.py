@@ -1,21 +1,12 @@
-"""Fixtures of the unit tests, and how hard hypothesis searches."""
+"""Fixtures of the unit tests."""
 
-import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from small_project import ROOT, Project, make_records
-
-# The suite says the same each time; `HYPOTHESIS_PROFILE=search` looks for new counterexamples.
-settings.register_profile("unit", derandomize=True, database=None, deadline=None, max_examples=60)
-settings.register_profile(
-    "search", database=None, deadline=None, max_examples=1500, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unit"))
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_a_hostile_text_is_shown_and_does_nothing(hostile: str) -> None:
     assert_shown_and_idle(render(page_of(hostile)), hostile, KNOWN, times=20)
 
 
-@settings(max_examples=12)
+@settings(max_examples=12, deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_at_all_is_harmless(text: str) -> None:
     seen = Seen(render(page_of(text, rows=12, examples=2)))
