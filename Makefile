@@ -11,7 +11,7 @@ IN_TURN = mkdir -p .attune && { flock --nonblock .attune/pipeline.lock true || \
 -include .services/env.mk   # PREFECT_API_URL and MLFLOW_TRACKING_URI while `make services` is on, unless they are set
 
 .DEFAULT_GOAL := help
-.PHONY: help install run check repro summary compare-data ui register champion rollback serve publish plan flow tune crossvalidate predict deploy services stop lint test format lock schema clean
+.PHONY: help install run check repro summary compare-data ui register champion rollback lineage serve publish plan flow review tune crossvalidate predict deploy services stop lint test format lock schema clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ plan: install ## Say what a run would do and why (ARGS='--set finetune.learning_
 flow: install ## The same pipeline as a Prefect flow, with retries and timeouts (ARGS as for plan, and --dry-run)
 	@started=$$(date +%s); $(ACTIVE) python -m flows.pipeline $(ARGS) && case "$(ARGS)" in *--dry-run*) ;; \
 	*) ATTUNE_STARTED=$$started $(ACTIVE) python -m flows.summary;; esac
+
+review: install ## Say what a commit changes, what that did, and whether it can be rebuilt (BASE=…, HEAD=…: docs/reviewing.md)
+	@$(ACTIVE) python -m flows.review $(if $(BASE),--base "$$BASE") $(if $(HEAD),--head "$$HEAD") $(ARGS)
 
 tune: install check ## Search for better params of finetune (tune in params.yaml; ARGS=--apply writes the best there)
 	@$(IN_TURN) dvc --wait-for-lock repro tokenize && $(ACTIVE) python -m flows.tune $(ARGS)
@@ -69,6 +72,9 @@ champion: install ## Show who is champion in MLflow's registry, and who was
 
 rollback: install ## Put the champion before back into use (ARGS='--to 3 --reason "why"')
 	@$(ACTIVE) python -m flows.champion --rollback $(ARGS)
+
+lineage: install ## Say what made a registered model (MODEL=NAME/3 or @champion; ARGS='--restore FOLDER' brings it all back)
+	@$(ACTIVE) python -m flows.lineage $(ARGS) -- $(if $(MODEL),"$(MODEL)")
 
 serve: install check ## Serve the champion on http://127.0.0.1:5001 (PORT=…; VARIANT=int8, onnx or torch: docs/serving.md)
 	@case "$(VARIANT)" in ""|torch|onnx|int8) ;; *) echo "VARIANT is torch, onnx or int8, not $(VARIANT)" >&2; exit 1;; esac

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from stages.common.schemas import SPLITS
-from stages.common.shown import shown
+from stages.common.shown import Mask, shown
 
 LABELS = 20  # listed, those that changed most
 WIDTH = 100  # characters shown of a text
@@ -37,7 +37,9 @@ class Listing:
     rows: list[list[str]]
 
 
-def data_changes(base: Version, head: Version, examples: int, *, texts: bool = False) -> list[Listing]:
+def data_changes(
+    base: Version, head: Version, examples: int, *, texts: bool = False, mask: Mask | None = None
+) -> list[Listing]:
     """Return what differs, the same in any order of the rows; nothing, if no row, label, split, fold or rule does.
 
     An id is a hash of the row's texts, so a row whose text changed was removed, and another one added.
@@ -47,6 +49,7 @@ def data_changes(base: Version, head: Version, examples: int, *, texts: bool = F
         head: the newer one.
         examples: rows listed of each kind of change.
         texts: show the beginning of their texts too, which may hold personal data.
+        mask: what hides these; None: nothing does.
     """
     added = _with_rule(head.rows.join(base.rows, on="id", how="anti"), base)
     removed = _with_rule(base.rows.join(head.rows, on="id", how="anti"), head)
@@ -65,7 +68,7 @@ def data_changes(base: Version, head: Version, examples: int, *, texts: bool = F
         chosen = first.select("id", **columns, **({"text": pl.col("text")} if texts else {}))
         shown_rows = [
             [
-                shown(None if cell is None else str(cell), WIDTH if name == "text" else NAME)
+                shown(cell, WIDTH, mask) if name == "text" else shown(None if cell is None else str(cell), NAME)
                 for name, cell in row.items()
             ]
             for row in chosen.to_dicts()

@@ -3,10 +3,6 @@
 Retries, delays and timeouts stand in the `meta` of each stage in dvc.yaml; the stages themselves know nothing of it.
 """
 
-import os
-
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # before Prefect reads its settings
-
 import argparse
 import fcntl
 import logging
@@ -65,11 +61,8 @@ def bring_up_to_date(
     set: Mapping[str, Any] | None = None,
     refresh: bool = False,
     dry_run: bool = False,
-    tell: bool = True,
 ) -> dict[str, Outcome]:
     """Do the work of `pipeline` inside of whatever flow calls it; the parameters are the same.
-
-    With `tell` false it writes no summary and tells nobody of a new champion: a review has other things to say.
 
     Raises:
         AttuneError: if a parameter or params.yaml is wrong, before anything runs.
@@ -94,11 +87,9 @@ def bring_up_to_date(
         finally:
             stages.end()
             log("  ".join(f"{name}: {outcome.state}" for name, outcome in stages.outcomes.items()))
-            if tell:
-                publish(stages.outcomes, earlier)
+            publish(stages.outcomes, earlier)
         stages.raise_for_failure()
-        if tell:
-            tell_promotion(earlier)
+        tell_promotion(earlier)
         return stages.outcomes
 
 
@@ -154,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> None:
         settings = dict(map(parse_setting, asked.set))
-        patched(read_text(), settings)  # what is wrong is told before a server is started
+        patched(read_text(), settings) if settings else load_params()  # what is wrong is told before a server starts
         chosen(asked.targets)
         with api_server():
             pipeline(asked.targets, asked.force, settings, asked.refresh, asked.dry_run)

@@ -20,7 +20,7 @@ from stages.common.graph import Node, read_graph, upstream_of
 from stages.common.params import Params, check_params
 from stages.common.params.loading import PARAMS_FILE, read_yaml
 from stages.common.recorded import Change, changes
-from stages.common.shown import shown
+from stages.common.shown import listed, shown
 from stages.common.stage import LOGS
 
 Verdict = Literal["up to date", "runs", "may run"]
@@ -114,8 +114,7 @@ def _files(folder: str) -> str:
         return ""
     named = [*_git("diff", "--name-only", *commit, "--", folder), *_git("ls-files", "-o", "--exclude-standard", folder)]
     named = [str(Path(name).relative_to(folder)) for name in named if Path(folder) in Path(name).parents]
-    more = f" and {len(named) - MOST_FILES} more" if len(named) > MOST_FILES else ""
-    return f" ({', '.join(named[:MOST_FILES])}{more})" if named else ""
+    return f" ({listed(named, MOST_FILES)})" if named else ""
 
 
 def _git(*arguments: str) -> list[str]:

@@ -5,16 +5,15 @@ the run comes a second time. Prefect then loads the flow from there, so flow and
 for a clone that was made for the run alone (a container without ATTUNE_HOME).
 """
 
-import fcntl
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from flows.scheduled.place import WORKTREES, Place, held, note, noted, remove, sweep
-from flows.scheduled.repository import NETWORK_SECONDS, GitFailed, asked, find_commit, git
+from flows.scheduled.place import WORKTREES, Place, checked, held, note, noted, one_at_a_time, remove, sweep
+from flows.scheduled.repository import NETWORK_SECONDS, GitFailed, find_commit, git
 from flows.scheduled.results import recall, reference
 from flows.scheduled.worktree_files import check_out, fetch_all, furnish
 from flows.told.redact import redacted
@@ -22,6 +21,7 @@ from stages.common.errors import AttuneError
 from stages.common.shown import visible
 
 CODE = ("flows", "stages")
+NO_HOME = "point ATTUNE_HOME at one: git clone …"
 
 Log = Callable[[str], None]
 
@@ -61,11 +61,10 @@ def open_worktree(home: Path, run: str, name: str, commit: str, log: Log) -> Pat
     Raises:
         AttuneError: if there is no such commit or no project, or another process is at work in it.
     """
-    home = _checked(home)
+    home = checked(home, NO_HOME)
     folder = home / WORKTREES / _short(run)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     place = Place(folder, home, run, name)
-    with _one_at_a_time(folder.parent / "lock"):
+    with one_at_a_time(home):
         sweep(home, log)
         if noted(folder) == place:
             with held(place):
@@ -88,7 +87,7 @@ def take_clone(folder: Path, run: str, name: str, commit: str, log: Log) -> Path
     Raises:
         AttuneError: if it holds anything that is not in Git, or is no project.
     """
-    folder = _checked(folder)
+    folder = checked(folder, NO_HOME)
     place = Place(folder, folder, run, name)
     if noted(folder) == place:
         return folder
@@ -131,13 +130,6 @@ def _in_flow_run(prepare: Callable[[Path, str, str, str, Log], Path]) -> dict[st
     return {"directory": str(folder)}
 
 
-def _checked(folder: Path) -> Path:
-    folder = folder.resolve()
-    if asked(folder, "rev-parse", "--show-toplevel") != str(folder) or not (folder / ".dvc").is_dir():
-        raise AttuneError(f"{folder} is no checkout of an Attune project", "point ATTUNE_HOME at one: git clone …")
-    return folder
-
-
 def _start_from_last(folder: Path, name: str, log: Log, *, fetch: bool = False) -> None:
     if last := recall(folder, name):
         log(f"goes on from the results of an earlier run ({last[:10]} in {reference(name)})")
@@ -152,11 +144,3 @@ def _short(run: str) -> str:
     if len(digits) < 12:
         raise AttuneError(f"{run!r} is no id of a flow run")
     return digits[-12:]
-
-
-@contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Wait until no other run makes or sweeps worktrees: that takes seconds, or minutes where it fetches."""
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

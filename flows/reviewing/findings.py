@@ -99,13 +99,16 @@ class ValidationChange:
 
 @dataclass(frozen=True)
 class Changes:
-    """Section 2. `data` is empty where the same rows are in the same splits with the same labels."""
+    """Section 2.
+
+    `data` is empty where the same rows are in the same splits with the same labels, None where that could not be seen.
+    """
 
     params: tuple[ParamChange, ...] = ()
     stages: tuple[StageChange, ...] = ()
     code: tuple[CodeChange, ...] = ()
     versions: tuple[VersionChange, ...] = ()
-    data: tuple[Listing, ...] = ()
+    data: tuple[Listing, ...] | None = ()
     validation: tuple[ValidationChange, ...] = ()
     missing: tuple[str, ...] = ()  # what could not be compared, and why, a line each
 
@@ -123,7 +126,8 @@ class Gain:
         gain: head - base.
         low: lower bound of the gain's interval.
         high: upper bound.
-        trend: `better`: the whole interval is above 0; `worse`: below; `same`: no prediction of these rows differs.
+        trend: `better`: the whole interval is above 0, and enough predictions differ to say so; `worse`: below; `same`:
+            no prediction of these rows differs.
     """
 
     name: str

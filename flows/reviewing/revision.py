@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from flows.reviewing.compared.tables import read_parquet
 from flows.told.reports import read_report
 from stages.common.graph import Node
 
@@ -56,7 +57,7 @@ class Revision:
         if not file.exists():
             return None
         try:
-            return pl.read_csv(file) if file.suffix == ".csv" else pl.read_parquet(file)
+            return pl.read_csv(file) if file.suffix == ".csv" else read_parquet(file)
         except (OSError, pl.exceptions.PolarsError):
             return None
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ from typing import Any
 import psutil
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
+DEFAULT_TIMEOUT = "1h"  # of a stage whose meta in dvc.yaml says nothing
+LONGEST_KEPT = 8_000  # characters of a line in a log
 GRACE_SECONDS = 10.0
 LINGER_SECONDS = 2.0  # that children of a stage may go on speaking once it has ended
 LOOK_SECONDS = 0.05
@@ -49,17 +51,22 @@ class StageRunner:
 
     Args:
         root: the project's folder.
+        python: what runs DVC and the stages, with all that they need; none: what runs this.
+        environment: all variables of the process; none: those of this one.
     """
 
-    def __init__(self, root: Path = Path()) -> None:
+    def __init__(
+        self, root: Path = Path(), python: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._root = root
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        python, inherited = python or Path(sys.executable), os.environ if environment is None else environment
+        path = f"{python.parent}{os.pathsep}{inherited.get('PATH', '')}"
         self._status, status = os.pipe()
         # -P: the folder of that file is no place to import from; an environment variable would reach the stage as well
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("stage_runner.py")), str(status)],
+            [str(python), "-P", str(Path(__file__).with_name("stage_runner.py")), str(status)],
             cwd=root,
-            env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
+            env={**inherited, "PATH": path, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

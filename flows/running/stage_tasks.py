@@ -9,7 +9,7 @@ from prefect import State, get_run_logger, task
 from prefect.states import Cancelled, Completed
 
 from flows.running.outcome import Outcome
-from flows.running.stage_process import StageRunner, seconds_of
+from flows.running.stage_process import DEFAULT_TIMEOUT, LONGEST_KEPT, StageRunner, seconds_of
 from flows.told.redact import redacted
 from stages.common.errors import AttuneError
 from stages.common.graph import Node, upstream_of
@@ -17,10 +17,8 @@ from stages.common.recorded import changes, changes_of
 from stages.common.shown import visible
 from stages.common.stage import LOGS, STOPPED
 
-DEFAULT_TIMEOUT = "1h"
 WELL = ("success", "cached")
 LAST_LINES = 15
-LINE = 8_000  # characters kept of a line
 MOST_REASONS = 3  # told in a line
 NOTHING = "nothing it depends on has changed"
 
@@ -141,7 +139,7 @@ class StageTasks:
         with (LOGS / f"{node.name}.log").open("w", encoding="utf-8") as file:
 
             def keep(line: str) -> None:
-                line = visible(redacted(line))[:LINE]  # cut last: half a secret is not known for one
+                line = visible(redacted(line))[:LONGEST_KEPT]  # cut last: half a secret is not known for one
                 last.append(line)
                 print(line, file=file, flush=True)
                 log(line)

@@ -1,5 +1,6 @@
 """The place of a scheduled run: a worktree of its own, known by a note in Git's own folder, held by a lock."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -111,18 +112,41 @@ def note(place: Place) -> None:
         part.replace(path)
 
 
-def sweep(home: Path, log: Callable[[str], None]) -> None:
-    """Remove worktrees of runs that nobody holds, and nobody has entered or left for days.
+@contextmanager
+def one_at_a_time(home: Path) -> Iterator[None]:
+    """Wait until no other run makes or sweeps worktrees here: that takes seconds, or minutes where it fetches."""
+    (home / WORKTREES).mkdir(parents=True, exist_ok=True)
+    with (home / WORKTREES / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
-    `git worktree prune` would also forget a person's worktrees on a disk that is not there just now.
+
+def checked(folder: Path, fix: str) -> Path:
+    """Return the full path of a checkout of a project.
+
+    Raises:
+        AttuneError: if it is none, with what to do about it.
+    """
+    folder = folder.resolve()
+    if asked(folder, "rev-parse", "--show-toplevel") != str(folder) or not (folder / ".dvc").is_dir():
+        raise AttuneError(f"{folder} is no checkout of an Attune project", fix)
+    return folder
+
+
+def sweep(home: Path, log: Callable[[str], None], named: str = "", seconds: float = OLD_SECONDS) -> None:
+    """Remove worktrees of runs that nobody holds, and nobody has entered or left for so many seconds.
+
+    Only those whose names begin with `named`. `git worktree prune` would also forget a person's worktrees on a disk
+    that is not there just now.
     """
     ours = home / WORKTREES
     listed = [Path(line.removeprefix("worktree ")) for line in git(home, "worktree", "list", "--porcelain").split("\n")]
-    for folder in sorted({*filter(Path.is_dir, ours.iterdir()), *(path for path in listed if path.parent == ours)}):
+    found = {*filter(Path.is_dir, ours.iterdir()), *(path for path in listed if path.parent == ours)}
+    for folder in sorted(path for path in found if path.name.startswith(named)):
         path = _note_path(folder)
         seen = path if path and path.exists() else folder
         with locked(lock_of(folder)) as free:
-            if free and (not folder.exists() or time.time() - seen.stat().st_mtime > OLD_SECONDS):
+            if free and (not folder.exists() or time.time() - seen.stat().st_mtime > seconds):
                 remove(home, folder)
                 log(f"removed the old worktree {folder}")
 

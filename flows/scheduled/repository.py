@@ -20,7 +20,12 @@ class GitFailed(AttuneError):
 
 
 def git(
-    root: Path, *arguments: str, seconds: float = 120, environment: dict[str, str] | None = None, text: str = ""
+    root: Path,
+    *arguments: str,
+    seconds: float = 120,
+    environment: dict[str, str] | None = None,
+    text: str = "",
+    answers: tuple[int, ...] = (0,),
 ) -> str:
     """Return what a git command prints, without the last line end.
 
@@ -30,6 +35,7 @@ def git(
         seconds: after which it is ended.
         environment: more variables.
         text: its standard input.
+        answers: exit statuses that are none of a failure.
 
     Raises:
         GitFailed: with its last lines, without secrets.
@@ -52,7 +58,7 @@ def git(
         raise GitFailed(f"git cannot be run in {root}", "install git, and see that the folder is there") from None
     except subprocess.TimeoutExpired:
         raise GitFailed(f"git {arguments[0]} took longer than {seconds:.0f} s", "does its remote answer?") from None
-    if done.returncode:
+    if done.returncode not in answers:
         told = shown(redacted(" ".join(done.stderr.split("\n")[-6:])).strip(), 400) or f"status {done.returncode}"
         raise GitFailed(f"git {arguments[0]} failed: {told}")
     return done.stdout.removesuffix("\n")

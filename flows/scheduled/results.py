@@ -5,9 +5,7 @@ so it is sound whoever starts from it. As a branch, and on the remote, it is off
 """
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from flows.scheduled.branches import HEADS, check_origin, offered, point
 from flows.scheduled.repository import NETWORK_SECONDS, asked, git, object_at, succeeds
@@ -103,24 +101,6 @@ def push_commit(folder: Path, name: str, commit: str, branch: str | None) -> Non
     git(folder, "push", "--quiet", *lease, "--", "origin", *where, seconds=NETWORK_SECONDS)
     if branch:
         git(folder, "push", "--quiet", "--", "origin", f"+{commit}:{offered(branch)}", seconds=NETWORK_SECONDS)
-
-
-def first_difference(committed: Mapping[str, Any], made: Mapping[str, Any], stages: list[str]) -> tuple[str, list[str]]:
-    """Return the first stage whose outs have other bytes, and those outs; ("", []) if all are the same.
-
-    Args:
-        committed: stages of a `dvc.lock`.
-        made: those of another.
-        stages: names to compare, in graph order.
-    """
-    for stage in stages:
-        before, after = (
-            {out["path"]: out.get("md5") or out.get("hash") for out in lock.get(stage, {}).get("outs", [])}
-            for lock in (committed, made)
-        )
-        if changed := sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path)):
-            return stage, changed
-    return "", []
 
 
 def _is_ancestor(root: Path, commit: str, of: str) -> bool:

@@ -49,14 +49,17 @@ def furnish(home: Path, folder: Path, log: Log) -> None:
         log(f"warning: {PINNED} of the commit asks for other versions than the checkout has, which are in use")
 
 
-def check_out(folder: Path, log: Log) -> None:
-    """Bring the files that `dvc.lock` and the commit's `*.dvc` name, as far as the cache has them."""
+def check_out(folder: Path, log: Log, *, made: bool = True) -> None:
+    """Bring the files that `dvc.lock` and the commit's `*.dvc` name, as far as the cache has them.
+
+    With `made` false only the latter, which are people's own data.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
         with Repo(str(folder)) as repo:
-            for targets in _targets(folder):
+            for targets in _targets(folder)[0 if made else 1 :]:
                 repo.checkout([str(folder / name) for name in targets] or None, force=True, allow_missing=True)
     except DvcException as error:
         log(f"warning: not all is checked out, so more has to run: {shown(redacted(str(error)), 300)}")

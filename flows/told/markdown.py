@@ -6,7 +6,12 @@ from collections.abc import Iterable, Sequence
 from flows.told.redact import redacted
 from stages.common.shown import shown
 
-MOST, LINE = 160, 300  # characters shown
+MOST, LINE, SENTENCE = 160, 300, 1200  # characters shown
+# Words that are nothing but words wherever they stand: no mark-up, link, mention, emoji or reference to an issue.
+WORD = re.compile(
+    r"(?!(?i:www\.|gh-\d))[(\"'“]*[^\W_](?:[^\W_]|[.,:/'’%=+-](?=[^\W_]))*[%\"'”?)\].,;:]*"
+    r"|\[?[+-]?\d[\d.,]*[\]),;:]*|[→–=×·%]|[(),.;:]+"
+)
 
 
 def plain(text: str, most: int = MOST) -> str:
@@ -22,6 +27,21 @@ def code(text: str, most: int = MOST) -> str:
     ticks = "`" * (_longest_ticks(one) + 1)
     space = " " if one[0] == "`" or one[-1] == "`" else ""
     return f"{ticks}{space}{one}{space}{ticks}"
+
+
+def said(sentence: str) -> str:
+    """Return a sentence: plain words as they are; what stands between backticks, and any other word, as code."""
+    told = ""
+    for at, piece in enumerate(plain(sentence, SENTENCE).split("`")):
+        for word in [piece] if at % 2 else re.split(r"(\s+)", piece):
+            safe = not word or (not at % 2 and (word.isspace() or WORD.fullmatch(word)))
+            told += word if safe else f"{' ' if told.endswith('`') else ''}{code(word, SENTENCE)}"
+    return re.sub(r"^(\d+)([.)])", r"\1\\\2", told)  # no list
+
+
+def folded(title: str, body: str) -> str:
+    """Return a part that is opened with a click; the title is ours, as nothing in it is escaped."""
+    return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
 
 
 def fenced(lines: Sequence[str]) -> str:

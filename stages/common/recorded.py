@@ -4,8 +4,9 @@ Nothing is locked and nothing is written but DVC's memory of hashes, so it may b
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ Kind = Literal["runs always", "never run", "not made here yet", "command", "para
 
 CODE = "stages"  # the folder of what is code among the dependencies
 MOST = 60  # characters shown of a value
+ABSENT = object()  # where a value of YAML would be: null is one, too
 
 
 @dataclass(frozen=True)
@@ -54,27 +56,30 @@ def changes_of(name: str, data: Any = None, root: Path = Path()) -> list[Change]
     return changes([name], data, root)[name]
 
 
-def changes(names: list[str], data: Any = None, root: Path = Path()) -> dict[str, list[Change]]:
-    """Return the same of several stages, which is quicker than one by one."""
+def changes(names: list[str], data: Any = None, root: Path = Path(), *, outs: bool = True) -> dict[str, list[Change]]:
+    """Return the same of several stages, which is quicker than one by one.
+
+    With `outs` false, what the stages depend on is all that counts, not whether their outs are there.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
         with Repo(str(root)) as repo:
             known = {stage.name: stage for stage in repo.index.stages if getattr(stage, "name", None)}
-            return {name: list(_of(known[name], data)) for name in names}
+            return {name: list(_of(known[name], data, outs=outs)) for name in names}
     except DvcException as error:
         fix = "after a merge, take one side whole: git checkout --ours dvc.lock (or --theirs), then make run"
         raise AttuneError(f"DVC cannot read this project: {error}", fix) from None
 
 
-def _of(stage: "PipelineStage", data: Any) -> list[Change]:
+def _of(stage: "PipelineStage", data: Any, *, outs: bool) -> list[Change]:
     from dvc.dependency.param import ParamsDependency
 
     if not any(one.hash_info for one in (*stage.deps, *stage.outs)):
         return [Change("never run")]
     cached = [out for out in stage.outs if out.use_cache]
-    if cached and not any(out.exists for out in cached):
+    if outs and cached and not any(out.exists for out in cached):
         return [Change("not made here yet")]  # a fresh clone; what else differs is no news
     found = [Change("command", stage.cmd)] if stage.changed_stage() else []
     if stage.always_changed or stage.is_callback:
@@ -85,7 +90,8 @@ def _of(stage: "PipelineStage", data: Any) -> list[Change]:
         else:
             kind: Kind = "code" if Path(dep.def_path).parts[0] == CODE else "data"
             found += [Change(kind, dep.def_path, _said(how)) for how in dep.status().values()]
-    return found + [Change("outs", out.def_path, _said(how)) for out in stage.outs for how in out.status().values()]
+    asked = stage.outs if outs else ()
+    return found + [Change("outs", out.def_path, _said(how)) for out in asked for how in out.status().values()]
 
 
 def _said(how: object) -> str:
@@ -95,23 +101,57 @@ def _said(how: object) -> str:
 def _params(dep: Any, data: Any) -> list[Change]:
     old = dep.hash_info.value or {}
     new = dep.read_params() if data is None else {key: data[key] for key in dep.params if key in data}
-    return [Change("params", key, how) for name in dep.params for key, how in _differing(old, new, name)]
+    return params_between(old, new, dep.params)
 
 
-def _differing(old: Mapping[str, Any], new: Mapping[str, Any], key: str, prefix: str = "") -> list[tuple[str, str]]:
-    """Return what differs of a key, down to single settings: (`clean.length.min`, `3 → 5`)."""
-    dotted = f"{prefix}{key}"
-    if key not in new:
-        return [(dotted, f"{_short(old[key])} → left out")] if key in old else []
-    if key not in old:
-        return [(dotted, f"new: {_short(new[key])}")]
-    was, now = old[key], new[key]
-    if isinstance(was, Mapping) and isinstance(now, Mapping):
-        keys = dict.fromkeys([*was, *now])
-        return [found for inner in keys for found in _differing(was, now, inner, f"{dotted}.")]
-    return [] if was == now else [(dotted, f"{_short(was)} → {_short(now)}")]
+def params_between(
+    old: Mapping[str, Any], new: Mapping[str, Any], sections: Iterable[str] | None = None
+) -> list[Change]:
+    """Return which settings differ between two records of params, in these sections of theirs (None: all)."""
+    named = dict.fromkeys([*old, *new]) if sections is None else sections
+    was, now = ({name: params[name] for name in named if name in params} for params in (old, new))
+    return [Change("params", key, _told(before, after)) for key, before, after in differing(was, now)]
 
 
-def _short(value: Any) -> str:
-    said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return said if len(said) <= MOST else f"{said[: MOST - 1]}…"
+def differing(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, str | None, str | None]]:
+    """Yield what differs between two values of YAML, down to single settings.
+
+    Yields:
+        Its dotted key, and both values as text: (`clean.length.min`, `3`, `5`); None: there is none.
+    """
+    dot = f"{key}." if key else ""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for inner in dict.fromkeys([*old, *new]):
+            yield from differing(old.get(inner, ABSENT), new.get(inner, ABSENT), f"{dot}{inner}")
+    elif _of_mappings(old) and _of_mappings(new):
+        for number, (was, now) in enumerate(zip_longest(old, new, fillvalue=ABSENT)):
+            yield from differing(was, now, f"{dot}{number}")
+    elif old != new:
+        yield key, _text(old), _text(new)
+
+
+def _of_mappings(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) for one in value)
+
+
+def _told(was: str | None, now: str | None) -> str:
+    if was is None:
+        return f"new: {_short(now or '')}"
+    return f"{_short(was)} → {'left out' if now is None else _short(now)}"
+
+
+def _text(value: Any) -> str | None:
+    if value is ABSENT:
+        return None
+    return value if isinstance(value, str) else json.dumps(_without_nulls(value), ensure_ascii=False, default=str)
+
+
+def _without_nulls(value: Any) -> Any:
+    """Return a section without keys that say nothing; a setting that is null stays one."""
+    if isinstance(value, Mapping):
+        return {str(key): _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return value
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MOST else f"{text[: MOST - 1]}…"

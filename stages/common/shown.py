@@ -1,7 +1,7 @@
 """Texts of the data as people get to see them: short, on one line, nothing hidden in them, nothing private."""
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 Mask = Callable[[str], str]
 
@@ -20,6 +20,12 @@ def shown(text: str | None, most: int, mask: Mask | None = None) -> str:
     start = text[: most * READ]
     seen = visible(mask(start) if mask else start)
     return seen if len(seen) <= most and len(start) == len(text) else seen[: most - 1] + "…"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return the first of some names: `a, b and 3 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def visible(text: str) -> str:

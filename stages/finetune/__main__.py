@@ -3,11 +3,15 @@
 import json
 import os
 import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+from stages.common.environment import RECORD, tags, training_environment, with_earlier
 from stages.common.params import FinetuneParams
 from stages.common.ranks import world_size
 from stages.common.schemas import TokenizedRecords
-from stages.common.stage import Run, stage
+from stages.common.stage import Run, stage, write_json
 from stages.common.tracking.live import LIVE, LiveRun
 from stages.common.tracking.runs import model_digest
 from stages.finetune.processes import join, launch, part, wanted
@@ -16,7 +20,7 @@ from stages.tasks import load_task
 
 @stage("finetune")
 def main(run: Run[FinetuneParams]) -> None:
-    """Train, watched live in MLflow, and write model, tokenizer and curves."""
+    """Train, watched live in MLflow, and write model, tokenizer, curves and what it was all made on."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the data loader pads; it has nothing to tokenize
     if world_size() > 1:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns that it looks for unused weights in vain
@@ -27,9 +31,8 @@ def main(run: Run[FinetuneParams]) -> None:
     from stages.finetune.allocator import keep_memory
     from stages.finetune.arguments import training_arguments
     from stages.finetune.checkpoints import discard_others, last_checkpoint
-    from stages.finetune.curves import write_curves
     from stages.finetune.progress import watchers
-    from stages.finetune.strategies import prepare, save, trainable
+    from stages.finetune.strategies import prepare, trainable
     from stages.finetune.training import train
 
     transformers.logging.set_verbosity_error()
@@ -40,7 +43,8 @@ def main(run: Run[FinetuneParams]) -> None:
     inputs = run.inputs_digest()
     processes = f"-{world_size()}" if world_size() > 1 else ""  # which torchrun may have set, and not the params
     checkpoints = run.work_folder(f"checkpoints/{inputs[:16]}{processes}")
-    if run.leads and not last_checkpoint(checkpoints):
+    resumed = last_checkpoint(checkpoints) is not None
+    if run.leads and not resumed:
         discard_others(checkpoints)
 
     splits = {
@@ -54,34 +58,46 @@ def main(run: Run[FinetuneParams]) -> None:
     model = task.build_model(base, sorted(labels, key=labels.__getitem__), run.params.dropout, run.seed)
     model = prepare(model, run.params, encoding["max_length"])
     arguments = training_arguments(run.params, checkpoints, run.seed, splits["train"].height)
-    print(
-        f"  {trainable(model):,} weights on {splits['train'].height:,} rows, {_how(torch, arguments.bf16)}", flush=True
-    )
+    environment = training_environment("bfloat16" if arguments.bf16 else "float32")
+    rows = f"{splits['train'].height:,} rows"
+    print(f"  {trainable(model):,} weights on {rows}, {_how(environment)}", flush=True)
 
-    environment = {"attune.threads": str(torch.get_num_threads()), "attune.torch": torch.__version__}
-    if processes:
-        environment["attune.processes"] = str(world_size())
-    live = LiveRun(run.all_params, inputs, environment) if run.leads else None
+    live: LiveRun | None = None
+    if run.leads:
+        environment = with_earlier(environment, checkpoints / Path(RECORD).name, resumed)
+        live = LiveRun(run.all_params, inputs, tags(environment))
     callbacks = watchers(live, LIVE) if live else []
     history = train(model, tokenizer, splits, labels, run.params, arguments, task.validation_metrics, callbacks)
     part()
     if live is None:
         return
 
-    folder = run.output("models/finetuned")
-    save(model, run.params, folder)
     tokenizer.model_max_length = encoding["max_length"]  # whoever uses the model cuts texts as the training did
-    tokenizer.save_pretrained(folder)
-    curves = [run.output("reports/plots/training.csv"), run.output("reports/plots/validation.csv")]
-    write_curves(history, *curves)
+    folder, curves = _write(run, model, tokenizer, history, environment)
     live.finish(model_digest(folder), curves)
     run.leftovers.append(checkpoints)
 
 
-def _how(torch: object, bf16: bool) -> str:
-    device = "GPU" if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"  # type: ignore[attr-defined]
-    each = f" for each of {world_size()} processes" if world_size() > 1 else ""
-    return f"{device}{each}, {'bfloat16' if bf16 else 'float32'}"
+def _write(
+    run: Run[FinetuneParams], model: Any, tokenizer: Any, history: list[dict[str, Any]], environment: Mapping[str, Any]
+) -> tuple[Path, list[Path]]:
+    """Write all outs; return the model's folder and the files of its curves."""
+    from stages.finetune.curves import write_curves
+    from stages.finetune.strategies import save
+
+    folder = run.output("models/finetuned")
+    save(model, run.params, folder)
+    tokenizer.save_pretrained(folder)
+    curves = [run.output("reports/plots/training.csv"), run.output("reports/plots/validation.csv")]
+    write_curves(history, *curves)
+    write_json(environment, run.output(RECORD))
+    return folder, curves
+
+
+def _how(environment: Mapping[str, Any]) -> str:
+    device = f"{environment['threads']} CPU threads" if environment["device"] == "cpu" else "GPU"
+    each = f" for each of {environment['processes']} processes" if environment["processes"] > 1 else ""
+    return f"{device}{each}, {environment['precision']}"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from stages.common.params.evaluate import Bootstrap
-from stages.tasks.scores import confusion, resampled, scores_of, with_bounds
+from stages.tasks.scores import confusion, f1_of, resampled, resampled_counts, scores_of, with_bounds
 
 
 def compare(
@@ -35,3 +35,35 @@ def compare(
     )
     p_value = binomtest(fixed, fixed + broken).pvalue if fixed + broken else 1.0
     return {**result, "fixed": fixed, "broken": broken, "mcnemar_p": float(f"{p_value:.3g}")}
+
+
+def class_gains(
+    actual: np.ndarray, ours: np.ndarray, theirs: np.ndarray, classes: int, bootstrap: Bootstrap, seed: int
+) -> list[dict[str, float]]:
+    """Return what our predictions gain over theirs in the F1 of each class, on the draws that `compare` makes.
+
+    Returns:
+        For each class `f1_gain`, `f1_gain_low` and `f1_gain_high`.
+    """
+    drawn = [
+        f1_of(mine) - f1_of(their)
+        for mine, their in zip(
+            resampled_counts(actual, ours, classes, bootstrap.resamples, seed),
+            resampled_counts(actual, theirs, classes, bootstrap.resamples, seed),
+            strict=True,
+        )
+    ]
+    gains = f1_of(confusion(actual, ours, classes)) - f1_of(confusion(actual, theirs, classes))
+    return [
+        with_bounds({"f1_gain": gain}, [{"f1_gain": some[:, at]} for some in drawn], bootstrap.confidence)
+        for at, gain in enumerate(gains)
+    ]
+
+
+def accuracy_gain(
+    actual: np.ndarray, ours: np.ndarray, theirs: np.ndarray, bootstrap: Bootstrap, seed: int
+) -> dict[str, float]:
+    """Return the `accuracy_gain` of `compare` with its bounds; quick however many classes [n] there are."""
+    rows = np.ones(len(actual), dtype=np.int64)
+    found = compare(rows, (ours == actual).astype(np.int64), (theirs == actual).astype(np.int64), 2, bootstrap, seed)
+    return {name: value for name, value in found.items() if name.startswith("accuracy_gain")}

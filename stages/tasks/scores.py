@@ -23,7 +23,7 @@ def scores_of(counts: np.ndarray) -> dict[str, np.ndarray]:
     hits, actual, predicted = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)
     rows = actual.sum(-1)
     precision, recall = _ratio(hits, predicted), _ratio(hits, actual)
-    f1 = _ratio(2 * hits, actual + predicted)
+    f1 = f1_of(counts)
     seen = (actual + predicted) > 0  # scikit-learn averages over the labels that occur
 
     def macro(values: np.ndarray) -> np.ndarray:
@@ -38,10 +38,23 @@ def scores_of(counts: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def f1_of(counts: np.ndarray) -> np.ndarray:
+    """Return the F1 of each class from one or many confusion matrices [... x k x k], as an array [... x k]."""
+    counts = counts.astype(np.float64)
+    return _ratio(2 * np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1) + counts.sum(-2))
+
+
 def resampled(
     actual: np.ndarray, predicted: np.ndarray, classes: int, resamples: int, seed: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the scores of rows drawn with replacement, by name, some draws [m] at a time.
+    """Yield the scores of rows drawn with replacement, by name, some draws [m] at a time."""
+    return map(scores_of, resampled_counts(actual, predicted, classes, resamples, seed))
+
+
+def resampled_counts(
+    actual: np.ndarray, predicted: np.ndarray, classes: int, resamples: int, seed: int
+) -> Iterator[np.ndarray]:
+    """Yield the confusion matrices [m x k x k] of rows drawn with replacement, some draws at a time.
 
     The same seed, number of rows and of classes give the same draws: two models can be held against each other.
     """
@@ -54,7 +67,7 @@ def resampled(
         drawn = pair[generator.integers(0, rows, size=(number, rows))]
         offset = np.arange(number)[:, None] * classes * classes
         counts = np.bincount((drawn + offset).ravel(), minlength=number * classes * classes)
-        yield scores_of(counts.reshape(number, classes, classes))
+        yield counts.reshape(number, classes, classes)
 
 
 def with_bounds(point: Mapping[str, Any], drawn: list[dict[str, np.ndarray]], confidence: float) -> dict[str, float]:

@@ -12,7 +12,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 import test_data_page
 import test_evaluation_page
+from small_review import foreign_review
 
+from flows.reviewing.pages.page import page as render_review
+from flows.reviewing.pages.verdict import verdict_of
 from stages.clean.page import render as render_data
 from stages.evaluate.page import render as render_evaluation
 
@@ -30,6 +33,7 @@ HOSTILE = (
 PAGES: dict[str, Callable[[str], str]] = {
     "data": lambda text: render_data(test_data_page.page_of(text)),
     "evaluation": lambda text: render_evaluation(test_evaluation_page.page_of(text)),
+    "review": lambda text: render_review(foreign_review(text, labels=25), verdict_of(foreign_review(text))),
 }
 
 

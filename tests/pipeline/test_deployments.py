@@ -19,7 +19,7 @@ import pytest
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import VariableUpdate
-from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
+from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
@@ -290,6 +290,25 @@ def test_a_schedule_fires_and_the_run_completes_in_a_clean_worktree(
     assert home.seen() == before
     assert home.git("rev-parse", "refs/attune/nightly^") == commit
     assert "accuracy" in home.git("show", "refs/attune/nightly:reports/metrics.json")
+    assert home.git("worktree", "list").count("\n") == 0
+
+
+def test_a_review_works_beside_the_clone_and_fails_where_nothing_is_recorded(
+    server: PrefectServer, client: SyncPrefectClient, worker: Path, deployer: Checkout, home: Checkout
+) -> None:
+    deploy(server, deployer)
+    until(client, start(client, "attune-retrain/nightly"), "Completed")
+    before = home.seen()
+    run = start(client, "attune-review/review", base="HEAD", head="refs/attune/nightly")
+    ended = until(client, run, "Completed", "Failed", seconds=90)
+    assert ended.state_name == "Completed", ended.state
+    by_key = ArtifactFilter.model_validate({"key": {"any_": ["attune-review"]}, "flow_run_id": {"any_": [run]}})
+    (artifact,) = client.read_artifacts(artifact_filter=by_key)
+    assert artifact.data == (home.root / "logs" / "review.md").read_text()
+    found = until(client, start(client, "attune-review/review", rebuild=False), "Failed", seconds=90)
+    assert found.state and "is not reproduced (unrecorded" in (found.state.message or "")
+    after = {name: digest for name, digest in home.seen().items() if not name.startswith("logs/")}
+    assert after == {name: digest for name, digest in before.items() if not name.startswith("logs/")}
     assert home.git("worktree", "list").count("\n") == 0
 
 

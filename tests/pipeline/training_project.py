@@ -17,7 +17,12 @@ from stages.common.tracking.live import TRIAL_RUN
 from tests.conftest import PROJECT, TINY
 from tests.unit.small_training import LABELS, make_base, tokenized
 
-OUTS = ("models/finetuned/model.safetensors", "reports/plots/training.csv", "reports/plots/validation.csv")
+OUTS = (
+    "models/finetuned/model.safetensors",
+    "reports/plots/training.csv",
+    "reports/plots/validation.csv",
+    "reports/environment.json",
+)
 QUICK = {
     "per_device_train_batch_size": 16,
     "num_train_epochs": 3,

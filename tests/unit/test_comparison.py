@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
+from sklearn.metrics import f1_score
 
 from stages.common.params.evaluate import Bootstrap
 from stages.evaluate.scores import beside, with_intervals
-from stages.tasks.comparison import compare
+from stages.tasks.comparison import accuracy_gain, class_gains, compare
 from stages.tasks.scores import confusion, scores_of
 
 QUICK = Bootstrap(resamples=100)
@@ -121,3 +122,33 @@ def test_a_baseline_is_reported_with_its_scores_and_with_what_is_gained_over_it(
     assert sorted(found) == sorted([*scores, *gains, "fixed", "broken", "mcnemar_p"])
     assert found["accuracy"] == pytest.approx(float((theirs == actual).mean()), abs=1e-6)
     assert found["accuracy_gain"] == pytest.approx(float((ours == actual).mean() - (theirs == actual).mean()), abs=1e-6)
+
+
+@given(answers())
+def test_the_gain_of_each_class_is_that_of_its_f1(given_answers: Answers) -> None:
+    actual, ours, theirs, classes = given_answers
+    found = class_gains(actual, ours, theirs, classes, QUICK, seed=1)
+    first, second = (
+        f1_score(actual, said, labels=range(classes), average=None, zero_division=0) for said in (ours, theirs)
+    )
+    assert [one["f1_gain"] for one in found] == pytest.approx(list(first - second), abs=1e-6)
+    assert all(one["f1_gain_low"] <= one["f1_gain_high"] for one in found)
+
+
+def test_the_interval_of_a_class_is_that_of_its_f1_on_rows_drawn_again() -> None:
+    actual, ours, theirs = two_models(60, 0.85, 0.75, seed=4)
+    gains = []
+    for rows in np.random.default_rng(7).integers(0, 60, size=(100, 60)):
+        mine, other = (f1_score(actual[rows], said[rows], labels=[0, 1], average=None) for said in (ours, theirs))
+        gains.append(mine - other)
+    for at, found in enumerate(class_gains(actual, ours, theirs, 2, QUICK, seed=7)):
+        bounds = np.percentile(np.array(gains)[:, at], [2.5, 97.5])
+        assert [found["f1_gain_low"], found["f1_gain_high"]] == pytest.approx(list(bounds), abs=1e-6)
+
+
+@given(answers(), st.integers(0, 1000))
+def test_the_gain_in_accuracy_alone_is_the_one_among_all_scores(given_answers: Answers, seed: int) -> None:
+    actual, ours, theirs, classes = given_answers
+    whole = compare(actual, ours, theirs, classes, QUICK, seed)
+    alone = accuracy_gain(actual, ours, theirs, QUICK, seed)
+    assert alone == {name: whole[name] for name in ("accuracy_gain", "accuracy_gain_low", "accuracy_gain_high")}

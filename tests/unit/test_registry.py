@@ -1,5 +1,6 @@
 """The registry: a version per model, an alias for the one in use, and a model that answers as it did at home."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import polars as pl
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput
 from transformers import AutoTokenizer
 
 from stages.common.graph import read_graph
@@ -160,6 +162,29 @@ def again(client: MlflowClient, home: Home, digest: str, promoted: bool, judged:
 
 
 # ── versions ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_models_page_shows_params_scores_with_their_rows_and_its_version(home: Home, client: MlflowClient) -> None:
+    run_id = create_run(client, params(), {MODEL_TAG: model_digest(home.two)})
+    rows = Dataset("test", "d" * 32, source_type="dvc", source="{}")
+    client.log_inputs(run_id, [DatasetInput(rows, [])])
+    for key, value, step in (("loss", 0.5, 3), ("test_accuracy", 0.7, 0), ("test_accuracy", 0.8, 0), ("cost_ms", 2, 0)):
+        client.log_metric(run_id, key, value, timestamp=int(value * 10), step=step)
+    client.log_param(run_id, "champion.x.1.0001", "the ledger's, no setting")
+    client.set_terminated(run_id)
+    ended = client.get_run(run_id).info.end_time
+    Path("card.md").write_text(CARD)
+    registration = Registration("shown", model_digest(home.two), True, None, [])
+    ensure_registered(client, registration, run_id, Package(home.two), Path("card.md"))
+    model = client.get_logged_model(str(client.get_model_version("shown", "1").source).rpartition("/")[2])
+    assert {(one.key, one.value, one.dataset_name, one.dataset_digest) for one in model.metrics} == {
+        ("test_accuracy", 0.8, "test", "d" * 32),
+        ("cost_ms", 2, None, None),
+    }
+    assert model.params["finetune.learning_rate"] == "0.0001"
+    assert not any(key.startswith("champion.") for key in model.params)
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "shown", "version": 1}]
+    assert client.get_run(run_id).info.end_time == ended, "a training does not end again when it is registered"
 
 
 def test_a_version_is_found_by_its_models_digest(client: MlflowClient, home: Home) -> None:

@@ -9,10 +9,9 @@ from flows.running.outcome import Outcome
 from flows.scheduled import results
 from flows.scheduled.branches import check_branch, check_origin
 from flows.scheduled.place import Place, noted
-from flows.scheduled.results import first_difference, keep, push_commit, push_data, recall, reference
+from flows.scheduled.results import keep, push_commit, push_data, recall, reference
 from flows.worktree import open_worktree, take_clone
 from stages.common.errors import AttuneError
-from stages.common.graph import read_lock
 from tests.unit.small_checkout import Checkout, dvc, make_checkout, repro
 
 NIGHTLY = "refs/attune/nightly"
@@ -294,16 +293,6 @@ def test_a_clone_goes_on_from_what_another_has_pushed(checkout: Checkout, tmp_pa
     origin = Checkout(tmp_path / "origin")
     assert origin.git("rev-parse", "results") == origin.git("rev-parse", NIGHTLY)
     assert origin.git("rev-parse", "main") == checkout.git("rev-parse", "main")
-
-
-def test_two_locks_differ_first_where_the_bytes_of_an_out_do(checkout: Checkout) -> None:
-    repro(checkout.root)
-    committed, stages = read_lock(checkout.root), ["make", "judge"]
-    assert first_difference(committed, committed, stages) == ("", [])
-    checkout.write("params.yaml", "seed: 22\n")
-    repro(checkout.root)
-    assert first_difference(committed, read_lock(checkout.root), stages) == ("make", ["data/made.txt"])
-    assert first_difference({}, committed, stages[1:]) == ("judge", ["reports/metrics.json"])
 
 
 def test_what_is_kept_is_told_in_a_line_and_in_the_commit(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,14 +22,16 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from stages.common.errors import AttuneError
-from stages.common.graph import read_graph
+from stages.common.graph import Node, read_graph
 from stages.common.params import Params, check_params
 from stages.common.params.loading import read_yaml
 from stages.common.stage import Run
 from stages.common.tracking import publish, store
+from stages.common.tracking.flat import flatten
 from stages.common.tracking.live import LiveRun
+from stages.common.tracking.origin import recipe_of, stage_tags
 from stages.common.tracking.publish import publish_live, publish_run, reports_up_to, trained_params
-from stages.common.tracking.runs import INPUTS_TAG, MODEL_TAG, flatten, model_digest, run_name
+from stages.common.tracking.runs import INPUTS_TAG, MODEL_TAG, finish, model_digest, run_name
 
 PROJECT = Path(__file__).resolve().parents[2]
 MD5 = {"train": "1" * 32, "validation": "2" * 32, "test": "3" * 32}
@@ -205,7 +207,63 @@ def test_the_run_holds_every_param_under_its_dotted_name(params: Params) -> None
     assert found.params["ingest.labels.c__"] == "code"
     assert found.params["register.model_name"] == "reviews"
     assert not any(key.startswith("tracking") for key in found.params)
-    assert len(found.params) == len(dict(flatten(params.model_dump(by_alias=True, exclude={"tracking", "tune"}))))
+    assert found.params["finetune.dropout"] == "None"  # which says: the base model's own
+    assert "ingest.sources.0.url" not in found.params  # of the kinds of sources, each is only one
+    sections = dict(flatten(params.model_dump(by_alias=True, exclude={"tracking", "tune", "review", "ingest"})))
+    assert [key for key in found.params if not key.startswith("ingest.")] == list(sections)
+
+
+def test_a_run_is_called_after_the_recipe_that_it_is_nearest_to(params: Params) -> None:
+    assert recipe_of(params) == "none"
+    Path("recipes").mkdir()
+    shutil.copyfile(PROJECT / "recipes" / "rotten-tomatoes.yaml", Path("recipes/rotten-tomatoes.yaml"))
+    Path("recipes/broken.yaml").write_text("seed: [\n")
+    Path("recipes/trials.yaml").write_text(PARAMS.replace("trials", "another experiment"))
+    assert recipe_of(params) == "trials"
+    changed = params.model_copy(update={"seed": 14, "task": "text-classification"})
+    assert recipe_of(changed) == "trials, but seed"
+    Path("recipes/trials.yaml").unlink()
+    assert recipe_of(params) == "none", "more than a few settings differ"
+
+
+def test_a_stage_is_known_by_what_it_read_and_not_by_a_record_of_another_run() -> None:
+    graph = {
+        "first": Node("first", "", "run first", ("in.csv",), ("a",), ("seed",)),
+        "second": Node("second", "", "run second", ("a",), ("b",)),
+        "third": Node("third", "", "run third", ("b",), ("c",)),
+    }
+
+    def lock(seed: int, made: str, read: str) -> dict[str, Any]:
+        return {
+            "first": {
+                "cmd": "run first",
+                "deps": [{"path": "in.csv", "md5": "1", "size": 3}],
+                "params": {"params.yaml": {"seed": seed}},
+                "outs": [{"path": "a", "md5": made}],
+            },
+            "second": {"deps": [{"path": "a", "md5": read}], "outs": [{"path": "b", "md5": "x"}]},
+            "third": {"deps": [{"path": "b", "md5": "x"}], "outs": []},
+        }
+
+    names = list(graph)
+    before, after = (stage_tags(names, graph, lock(seed, made="A", read="A")) for seed in (1, 2))
+    assert [f"attune.stage.{name}" for name in names] == list(before)
+    assert [key for key in before if before[key] != after[key]] == ["attune.stage.first"]
+    half_way = stage_tags(names, graph, lock(1, made="A", read="what first wrote in an earlier run"))
+    assert list(half_way) == ["attune.stage.first"]
+
+
+def test_a_runs_beginning_stays_as_it_was_first_told(params: Params) -> None:
+    train_watched(params)
+    client = MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("trials").experiment_id])
+    client.set_tag(run.info.run_id, "mlflow.source.git.commit", "first")
+    client.set_tag(run.info.run_id, "attune.stage.clean", "first")
+    later = {"mlflow.source.git.commit": "later", "attune.stage.clean": "later", "attune.threads": "4"}
+    finish(client, run.info.run_id, later, {"attune.stage.evaluate": "later"})
+    tags = client.get_run(run.info.run_id).data.tags
+    assert (tags["mlflow.source.git.commit"], tags["attune.stage.clean"]) == ("first", "first")
+    assert (tags["attune.threads"], tags["attune.stage.evaluate"]) == ("4", "later")
 
 
 def test_the_data_sets_carry_the_hashes_of_dvc_lock(params: Params) -> None:

@@ -13,29 +13,57 @@ This page is written from the code by `make schema`; `params.schema.json` has th
 | key | type | default | range | meaning |
 |---|---|---|---|---|
 """
+HOLDS = {"array": ("list of sections", "[]"), "object": ("mapping to sections", ".NAME")}
 
 
 def manual() -> str:
     """Return the page as Markdown."""
+    return HEAD + "".join(_row(key, name, model, nested) for key, name, model, nested in _keys())
+
+
+def doc_lines() -> dict[str, str]:
+    """Return the meaning of each key, as the page names them: `ingest.sources[].path`, `….NAME.path`."""
+    return {key: str(model["properties"][name].get("description", "")) for key, name, model, _ in _keys()}
+
+
+def doc_line(key: str, lines: dict[str, str]) -> str:
+    """Return the meaning of a key as it stands in params.yaml, such as `ingest.sources.0.path`.
+
+    Args:
+        key: dotted. Of a key within a mapping that has no sections, it is the mapping's.
+        lines: of `doc_lines`.
+    """
+    places, found = [""], ""
+    for part in key.split("."):
+        within = [f"{place}.{part}" if place else part for place in places]
+        within += [f"{place}.NAME" for place in places] + [f"{place}[]" for place in places if part.isdigit()]
+        places = [place for place in within if any(known == place or known.startswith(f"{place}.") for known in lines)]
+        found = next((lines[place] for place in places if place in lines), found)
+    return found
+
+
+def _keys() -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any] | None]]:
+    """Yield each key, its last part, the model that it belongs to and the section that it holds, if it holds one."""
     schema = Params.model_json_schema(by_alias=True)
-    return HEAD + "".join(_rows(schema, schema["$defs"], ""))
+
+    def within(model: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any] | None]]:
+        for name, field in model["properties"].items():
+            nested = _nested(field, schema["$defs"])
+            yield f"{prefix}{name}", name, model, nested
+            if nested is not None:
+                yield from within(nested, f"{prefix}{name}{HOLDS.get(field.get('type', ''), ('', ''))[1]}.")
+
+    return within(schema, "")
 
 
-def _rows(model: dict[str, Any], models: dict[str, Any], prefix: str) -> Iterator[str]:
-    for name, field in model["properties"].items():
-        key = f"{prefix}{name}"
-        nested = _nested(field, models)
-        holds = {"array": ("list of sections", "[]"), "object": ("mapping to sections", ".NAME")}.get(
-            field.get("type", "")
-        )
-        default = "required" if name in model.get("required", []) else _code(field.get("default"))
-        kind = _kind(field)
-        if nested is not None:
-            kind = holds[0] if holds else "section"
-            default = "required" if default == "required" else "–"
-        yield f"| `{key}` | {kind} | {default} | {_limits(field)} | {_cell(field.get('description', ''))} |\n"
-        if nested is not None:
-            yield from _rows(nested, models, f"{key}{holds[1] if holds else ''}.")
+def _row(key: str, name: str, model: dict[str, Any], nested: dict[str, Any] | None) -> str:
+    field = model["properties"][name]
+    default = "required" if name in model.get("required", []) else _code(field.get("default"))
+    kind = _kind(field)
+    if nested is not None:
+        kind = HOLDS.get(field.get("type", ""), ("section", ""))[0]
+        default = "required" if default == "required" else "–"
+    return f"| `{key}` | {kind} | {default} | {_limits(field)} | {_cell(field.get('description', ''))} |\n"
 
 
 def _nested(field: dict[str, Any], models: dict[str, Any]) -> dict[str, Any] | None:

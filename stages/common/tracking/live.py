@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from stages.common.params import Params
 from stages.common.stage import LOGS
+from stages.common.tracking.origin import origin_tags
 from stages.common.tracking.runs import (
     INPUTS_TAG,
     MODEL_TAG,
@@ -44,6 +45,8 @@ class LiveRun:
         if self._given == "":
             return
         try:
+            if not self._given:  # before MLflow is asked: it may be away, and this is the time to look
+                self._tags = {**origin_tags(params), **self._tags}
             self._client = connect()
             if self._given:
                 self._run_id = self._given
@@ -85,7 +88,7 @@ class LiveRun:
                     return
                 self._run_id = self._run_of(self._client, model)
                 record_curves(self._client, self._run_id, curves)
-                finish(self._client, self._run_id, {**self._tags, MODEL_TAG: model})
+                finish(self._client, self._run_id, {**self._tags, MODEL_TAG: model}, {})
         except Exception as error:
             self._break_off(error)
 

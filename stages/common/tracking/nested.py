@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from stages.common.params import Params
+from stages.common.tracking.origin import origin_tags
 from stages.common.tracking.runs import create_run, find_run, record_curves, record_metrics
 from stages.common.tracking.store import connect, quiet, tracking_uri, warn
 
@@ -87,7 +88,7 @@ class NestedRuns:
                 self._client.update_run(found, status="RUNNING")
             return found
         named = params.model_copy(update={"tracking": params.tracking.model_copy(update={"run_name": name})})
-        return create_run(self._client, named, {**tags, KEY_TAG: key})
+        return create_run(self._client, named, {**origin_tags(params), **tags, KEY_TAG: key})
 
     def _break_off(self, error: Exception) -> None:
         self._client = None

@@ -1,5 +1,6 @@
 """A trained model as MLflow keeps it: its parts, and the code that serves them."""
 
+import json
 import shutil
 import tempfile
 from importlib.metadata import version as installed
@@ -27,6 +28,8 @@ CODE = (  # what it imports
     *("__init__.py", "common/__init__.py", "tasks/__init__.py", "tasks/loading.py"),
     *(f"common/serving/{name}.py" for name in ("__init__", "answers", "classifier", "decision", "tokens")),
 )
+LEDGER = "champion."  # params of a run that are none: see champions.py
+MEASURED = ("test_", "cost_")  # metrics of the model as a whole
 CONFIG = {"variant": None, "threads": None}  # what SERVING_MODEL_CONFIG may set
 EXAMPLE = ["A film that stays with you.", "Two hours I will not get back."]
 
@@ -82,7 +85,6 @@ def log_and_register(
     client: "MlflowClient", registration: "Registration", run_id: str, package: Package, card: Path
 ) -> int:
     """Log a model with all its parts in MLflow, and make it a version of the registered model."""
-    import mlflow
     import polars as pl
     from mlflow.exceptions import MlflowException
 
@@ -93,8 +95,10 @@ def log_and_register(
         file = Path(folder) / Path(SEEN_IDS).name
         pl.concat([pl.read_parquet(seen, columns=["id"]) for seen in SEEN]).write_parquet(file, compression="zstd")
         client.log_artifact(run_id, str(file), str(Path(SEEN_IDS).parent))
-    with quiet(), mlflow.start_run(run_id=run_id):
-        logged = _log(package, card)
+    with quiet():
+        run = client.get_run(run_id)
+        logged = _log(client, run, package, card)
+        _link_scores(client, run, logged)
         try:
             client.create_registered_model(registration.model_name)
         except MlflowException as error:
@@ -102,27 +106,37 @@ def log_and_register(
                 raise
         version = client.create_model_version(
             registration.model_name,
-            source=logged.model_uri,
+            source=f"models:/{logged}",
             run_id=run_id,
-            model_id=logged.model_id,
+            model_id=logged,
             tags={MODEL_TAG: digest, PACKAGE_TAG: package_digest(package)},
             description=card.read_text(encoding="utf-8")[:5000],
         )
+        # What a server does by itself: the model's page names its version.
+        named = json.dumps([{"name": registration.model_name, "version": int(version.version)}])
+        client.set_logged_model_tags(logged, {"mlflow.modelVersions": named})
     return int(version.version)
 
 
-def _log(package: Package, card: Path) -> Any:
-    """Log the model as Python that MLflow runs when it is served: its source, no pickle of it."""
+def _log(client: "MlflowClient", run: Any, package: Package, card: Path) -> str:
+    """Log the model as Python that MLflow runs when it is served (its source, no pickle of it); return its id."""
     import mlflow
+    from mlflow.entities import LoggedModelOutput
 
+    who = {key: value for key, value in run.data.tags.items() if key.startswith(("mlflow.source.", "mlflow.user"))}
+    run_id = run.info.run_id
+    params = {key: value for key, value in run.data.params.items() if not key.startswith(LEDGER)}
+    # Made here, and not by `log_model` within the run: that would link all scores, with no word on which rows.
+    model = client.create_logged_model(run.info.experiment_id, "model", run_id, who, params)
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for path in CODE:
             (folder / "stages" / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(STAGES / path, folder / "stages" / path)
         parts = {name: str(part) for name, part in _parts(package).items() if part}
-        return mlflow.pyfunc.log_model(
-            name="model",
+        mlflow.pyfunc.log_model(
+            model_id=model.model_id,
             python_model=str(STAGES / SERVED),
             artifacts={**parts, "card": str(card)},
             code_paths=[str(folder / "stages")],
@@ -131,6 +145,22 @@ def _log(package: Package, card: Path) -> Any:
             model_config=CONFIG,
             pip_requirements=_pinned(package),
         )
+    return str(model.model_id)
+
+
+def _link_scores(client: "MlflowClient", run: Any, model: str) -> None:
+    """Have MLflow show what a run measured (no points of its curves) beside the model; scores with their rows."""
+    from mlflow.entities import Metric
+
+    given = {one.dataset.name: one.dataset for one in run.inputs.dataset_inputs}
+    test, found = given.get("test"), []
+    for key in run.data.metrics:
+        if key.startswith(MEASURED):
+            last = max(client.get_metric_history(run.info.run_id, key), key=lambda point: point.timestamp)
+            rows = (test.name, test.digest) if test and key.startswith("test_") else (None, None)
+            found.append(Metric(key, last.value, last.timestamp, last.step, model, *rows, run.info.run_id))
+    for start in range(0, len(found), 500):
+        client.log_batch(run.info.run_id, metrics=found[start : start + 500])
 
 
 def _parts(package: Package) -> dict[str, Path | None]:

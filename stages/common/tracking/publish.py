@@ -5,16 +5,19 @@ The files alone are read; doing it twice changes nothing.
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.errors import AttuneError
-from stages.common.graph import read_graph, read_lock
+from stages.common.graph import read_graph, read_lock, upstream_of
 from stages.common.params import Params, check_params
 from stages.common.params.loading import PARAMS_FILE, read_yaml
 from stages.common.serving.classifier import Package
 from stages.common.stage import Run
 from stages.common.tracking.champions import Overtaken
+from stages.common.tracking.flat import flatten
+from stages.common.tracking.origin import TRAINS, origin_tags, stage_tags
 from stages.common.tracking.promotion import Standing
 from stages.common.tracking.registry import Registered, Registration, ensure_registered
 from stages.common.tracking.runs import (
@@ -23,7 +26,6 @@ from stages.common.tracking.runs import (
     create_run,
     find_run,
     finish,
-    flatten,
     model_digest,
     record_curves,
     record_metrics,
@@ -37,11 +39,18 @@ if TYPE_CHECKING:
 MODEL = Path("models/finetuned")
 CURVES = ("reports/plots/training.csv", "reports/plots/validation.csv")
 METRICS = "reports/metrics.json"
+REGISTERS = "register"
 REGISTRATION = "reports/registration.json"
 CARD = "reports/model_card.md"
 
 
-def publish_run(client: "MlflowClient", params: Params, model: Path, reports: dict[str, Path]) -> str:
+def publish_run(
+    client: "MlflowClient",
+    params: Params,
+    model: Path,
+    reports: dict[str, Path],
+    stages: Sequence[str] = (),
+) -> str:
     """Record a trained model's curves, scores and reports in its run; return the run's id.
 
     Args:
@@ -49,13 +58,14 @@ def publish_run(client: "MlflowClient", params: Params, model: Path, reports: di
         params: those the model was trained with.
         model: the trained model's folder.
         reports: the files to keep with the run, by their path in the project.
+        stages: that made it all, as far as `dvc.lock` tells of them by now.
     """
     digest = model_digest(model)
     tags = {**training_tags(digest), MODEL_TAG: digest}
     run_id = (
         find_run(client, params, MODEL_TAG, digest)
         or _run_broken_off(client, params, tags.get(INPUTS_TAG))
-        or create_run(client, params, tags)
+        or create_run(client, params, {**origin_tags(params), **tags})
     )
     with quiet():
         record_curves(client, run_id, [reports[curve] for curve in CURVES if curve in reports])
@@ -67,8 +77,19 @@ def publish_run(client: "MlflowClient", params: Params, model: Path, reports: di
             )  # a kind or a reason is no number, nor is what could not be measured
         for path, file in reports.items():
             client.log_artifact(run_id, str(file), Path(path).parent.as_posix())
-        finish(client, run_id, tags)
+        beginning, results = _stage_tags(stages)
+        finish(client, run_id, {**beginning, **tags}, results)
     return run_id
+
+
+def _stage_tags(stages: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the tags of stages up to the training, which stay, and of later ones, which go with the scores."""
+    if not stages:
+        return {}, {}
+    graph = read_graph()
+    training = {TRAINS, *upstream_of(graph[TRAINS], graph)}
+    before, after = ([name for name in stages if (name in training) is early] for early in (True, False))
+    return stage_tags(before, graph), stage_tags(after, graph)
 
 
 def _run_broken_off(client: "MlflowClient", params: Params, inputs: str | None) -> str | None:
@@ -112,11 +133,11 @@ def publish_live(
     reports = reports_up_to(run.node.name, run.staging)
     try:
         client = connect()
-        run_id = publish_run(client, run.all_params, model, reports)
+        run_id = publish_run(client, run.all_params, model, reports, upstream_of(run.node, read_graph()))
         with quiet():
             record_metrics(client, run_id, {f"cost_{name}": value for name, value in (costs or {}).items()})
         if registration:
-            return ensure_registered(client, registration, run_id, Package.of_project(), reports[CARD], seen)
+            return ensure_registered(client, registration, run_id, Package.of_project(), reports[CARD], seen, reports)
     except Overtaken:
         raise
     except Exception as error:  # MLflow's troubles must not cost a result
@@ -140,6 +161,14 @@ def trained_params() -> Params:
     return check_params({**now, **sections}, "dvc.lock")
 
 
+def _stages_of(model: Path, reports: dict[str, Path]) -> list[str]:
+    """Return the stages that made a model and its scores, if these are of this model: else `dvc.lock` is not, too."""
+    scores = json.loads(reports[METRICS].read_text(encoding="utf-8")) if METRICS in reports else {}
+    graph = read_graph()
+    of_model = scores.get("model", {}).get("digest") == model_digest(model)
+    return upstream_of(graph[REGISTERS], graph) if of_model and REGISTERS in graph else []
+
+
 def main() -> int:
     """Publish the model that lies in models/finetuned with all its reports."""
     try:
@@ -148,11 +177,12 @@ def main() -> int:
             raise AttuneError(f"{MODEL} is missing", "run the pipeline first, or fetch it: dvc pull, dvc checkout")
         client = connect()
         reports = reports_up_to()
-        run_id = publish_run(client, params, MODEL, reports)
+        run_id = publish_run(client, params, MODEL, reports, _stages_of(MODEL, reports))
         print(f"run {run_id} is up to date in {without_password(tracking_uri())}")
         if REGISTRATION in reports:
             registration = Registration.read(reports[REGISTRATION])
-            found = ensure_registered(client, registration, run_id, Package.of_project(), reports[CARD])
+            package = Package.of_project()
+            found = ensure_registered(client, registration, run_id, package, reports[CARD], reports=reports)
             name = f"model {registration.model_name} version {found.version}"
             print(f"{name} is registered{f' as {found.alias}' if found.alias else ''}")
             if found.alias != registration.alias:

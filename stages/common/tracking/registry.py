@@ -1,12 +1,14 @@
 """The MLflow model registry: one version per trained model, `champion` for the one in use."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stages.common.serving.classifier import Package
 from stages.common.tracking.champions import CHALLENGER, CHAMPION, Overtaken, insist
+from stages.common.tracking.making import keep_making
 from stages.common.tracking.packaging import PACKAGE_TAG, log_and_register, package_digest
 from stages.common.tracking.promotion import Standing, champion, promote, standing
 from stages.common.tracking.runs import MODEL_TAG
@@ -80,6 +82,7 @@ def ensure_registered(
     package: Package,
     card: Path,
     seen: Standing | None = None,
+    reports: Mapping[str, Path] | None = None,
 ) -> Registered:
     """Register the model unless it is there, and give it the alias it has earned.
 
@@ -91,6 +94,7 @@ def ensure_registered(
         card: its model card.
         seen: the champion it was judged against. None: it was judged some time ago, so that it takes the place of no
             champion, and becomes one only in a registry that never had any.
+        reports: of the run, by path; None: the version keeps nothing of its making.
 
     Raises:
         Overtaken: if another model became champion since it was judged.
@@ -99,6 +103,8 @@ def ensure_registered(
     version = version_of(client, name, registration.model, parts)
     if version is None:
         version = log_and_register(client, registration, run_id, package, card)
+    if reports is not None:
+        keep_making(client, name, version, run_id, parts, reports)
     now = standing(client, name)
     current = champion(client, name)
     if current is not None and is_same(current, registration.model, parts):

@@ -4,17 +4,19 @@ Everything here may be called twice: what is recorded already is left as it is.
 """
 
 import csv
+import getpass
 import json
 import re
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stages.common.digests import sha256_path
 from stages.common.graph import read_lock
 from stages.common.params import Params
 from stages.common.stage import WORK, write_json
+from stages.common.tracking.flat import flatten
+from stages.common.tracking.origin import is_origin
 from stages.common.tracking.store import experiment_id, quiet
 
 if TYPE_CHECKING:
@@ -41,10 +43,10 @@ def find_run(client: "MlflowClient", params: Params, tag: str, value: str) -> st
 
 
 def create_run(client: "MlflowClient", params: Params, tags: dict[str, str]) -> str:
-    """Start a run with its params, data sets and tags; return its id."""
+    """Start a run with its params, data sets and tags (`origin_tags` among them); return its id."""
     with quiet():
         experiment = experiment_id(client, params.tracking.experiment_name)
-        run = client.create_run(experiment, run_name=run_name(params), tags={**tags, **_commit_tags()})
+        run = client.create_run(experiment, run_name=run_name(params), tags={**_who(), **tags})
         record_params(client, run.info.run_id, params)
         record_data_sets(client, run.info.run_id)
     return str(run.info.run_id)
@@ -64,24 +66,19 @@ def record_params(client: "MlflowClient", run_id: str, params: Params) -> None:
     from mlflow.entities import Param
 
     known = client.get_run(run_id).data.params
-    flat = dict(flatten(params.model_dump(mode="json", by_alias=True, exclude={"tracking", "tune", "review"})))
-    new = [Param(key, str(value)[:6000]) for key, value in flat.items() if key not in known]
+    new = [Param(key, value) for key, value in as_recorded(params).items() if key not in known]
     for start in range(0, len(new), 100):  # MLflow takes a hundred at a time
         client.log_batch(run_id, params=new[start : start + 100])
 
 
-def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, plain value) of nested mappings and lists, in order."""
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            # MLflow takes 250 letters, digits and _ - . space : in a name (and /, but not at every place)
-            safe = "".join(mark if mark.isalnum() or mark in "_-. :" else "_" for mark in str(key)[:100])
-            yield from flatten(inner, f"{prefix}.{safe}" if prefix else safe)
-    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
-        for number, inner in enumerate(value):
-            yield from flatten(inner, f"{prefix}.{number}")
-    else:
-        yield prefix, value
+def as_recorded(params: Params) -> dict[str, str]:
+    """Return what MLflow gets of params, by dotted name.
+
+    Of sources and base model, what is not said is left out: of the kinds that there are, each is only one.
+    """
+    dumped = params.model_dump(mode="json", by_alias=True, exclude={"tracking", "tune", "review"})
+    dumped["ingest"] = params.ingest.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {key: str(value)[:6000] for key, value in flatten(dumped)}
 
 
 def record_data_sets(client: "MlflowClient", run_id: str) -> None:
@@ -137,11 +134,20 @@ def record_metrics(client: "MlflowClient", run_id: str, metrics: dict[str, float
             client.log_metric(run_id, key, value)
 
 
-def finish(client: "MlflowClient", run_id: str, tags: dict[str, str]) -> None:
-    """Tag a run (with its model's digest, say) and end it, unless that was done before."""
+def finish(client: "MlflowClient", run_id: str, tags: Mapping[str, str], results: Mapping[str, str]) -> None:
+    """Tag a run and end it, unless that was done before.
+
+    Args:
+        client: of a store that answers.
+        run_id: of the run.
+        tags: of the training; what tells of its beginning stays as it was first set.
+        results: tags that follow what the run shows, such as its scores.
+    """
     run = client.get_run(run_id)
-    for key, value in tags.items():
-        if run.data.tags.get(key) != value:
+    for key, value in {**tags, **results}.items():
+        known = run.data.tags.get(key)
+        first = key not in results and is_origin(key) and known is not None
+        if known != value and not first:
             client.set_tag(run_id, key, value)
     if run.info.status != "FINISHED":
         client.set_terminated(run_id)
@@ -159,13 +165,10 @@ def training_tags(model: str) -> dict[str, str]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _commit_tags() -> dict[str, str]:
-    def git(*arguments: str) -> str | None:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else None
-
+def _who() -> dict[str, str]:
+    """Return the tags by which MLflow's UI says who made a run, and with what."""
+    tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "attune"}
     try:
-        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
-    except FileNotFoundError:
-        return {}
-    return {"mlflow.source.git.commit": commit, "attune.dirty": str(bool(changes)).lower()} if commit else {}
+        return {"mlflow.user": getpass.getuser(), **tags}
+    except (ImportError, KeyError, OSError):  # a container without a name for its user
+        return tags

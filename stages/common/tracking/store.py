@@ -36,12 +36,24 @@ def without_password(uri: str) -> str:
 
 
 def connect() -> "MlflowClient":
-    """Return a client of the tracking store.
+    """Return a client of the tracking store, and make that the store of this process and of those it starts.
 
     Raises:
         Unreachable: if a server is asked for and does not answer within seconds.
     """
-    uri = tracking_uri()
+    client = client_of(tracking_uri())
+    import mlflow
+
+    mlflow.set_tracking_uri(client.tracking_uri)
+    return client
+
+
+def client_of(uri: str) -> "MlflowClient":
+    """Return a client of a store, which need not be the one that the rest of this process works with.
+
+    Raises:
+        Unreachable: if it is a server and does not answer within seconds.
+    """
     _check_reachable(uri)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -53,9 +65,7 @@ def connect() -> "MlflowClient":
     with quiet():
         import mlflow
 
-        uri = _move_login(uri)
-        mlflow.set_tracking_uri(uri)
-        return mlflow.MlflowClient(tracking_uri=uri)
+        return mlflow.MlflowClient(tracking_uri=_move_login(uri))
 
 
 def _check_reachable(uri: str) -> None:

@@ -1,0 +1,1 @@
+"""Outs of a rebuild held against the recorded ones, and how two files differ."""

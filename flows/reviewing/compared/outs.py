@@ -1,0 +1,196 @@
+"""Every out held against `dvc.lock`: the files that a commit and DVC's cache keep, and those of a rebuild."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from flows.reviewing.compared.file_differences import difference
+from flows.reviewing.compared.judged_apart import compare_cards, compare_registrations
+from flows.reviewing.compared.tolerance import Environments, Tolerance, environments_of, tolerance_of, trained_stages
+from flows.reviewing.findings import OutCheck, Rebuild
+from flows.reviewing.revision import Revision
+from stages.common.environment import RECORD
+from stages.common.shown import shown
+from stages.common.tracking.publish import CARD, REGISTRATION
+
+NAME = 80  # characters shown of a file's name
+DIGITS = 10  # shown of a hash
+NOT_HERE = "is not here: neither the commit nor DVC's cache or remote has it"
+UNKNOWN = f"the record does not say on what kind of machine it was trained: there is no {RECORD}"
+JUDGED = {REGISTRATION: compare_registrations, CARD: compare_cards}
+
+
+def check_recorded(revision: Revision) -> tuple[OutCheck, ...]:
+    """Return the outs of a revision that are not what its `dvc.lock` says, or not here.
+
+    DVC takes a file of its cache that may not be written to for what its name says, and a report of Git's for what
+    the commit says; here every byte is read.
+    """
+    found = []
+    for stage in _stages(revision):
+        for entry in revision.lock.get(stage, {}).get("outs", []):
+            path = revision.folder / entry["path"]
+            if not path.exists():
+                found.append(OutCheck(stage, entry["path"], "missing", NOT_HERE))
+            elif path.is_dir() or _named(entry).endswith(".dir"):
+                found += _check_folder(revision, stage, entry)
+            elif (md5 := _md5(path, entry)) != _named(entry):
+                found.append(OutCheck(stage, entry["path"], "different", _other_hash(md5, _named(entry))))
+    return tuple(found)
+
+
+def compare_outs(recorded: Revision, rebuilt: Revision, min_agreement: float) -> Rebuild:
+    """Hold every out of a rebuild against the recorded ones.
+
+    Args:
+        recorded: the revision as its commit has it; `check_recorded` has nothing to say of it.
+        rebuilt: the same, made again from nothing.
+        min_agreement: least share of test rows with the same prediction for other bytes of a model to count as equal.
+    """
+    if not recorded.lock:
+        return Rebuild("unrecorded", how="there is no dvc.lock to hold it against")
+    environments = environments_of(recorded, rebuilt)
+    trained = trained_stages(rebuilt.graph)
+    checks, tolerance = [], None
+    for stage in _stages(rebuilt):
+        names = recorded.hashes(stage, "outs"), rebuilt.hashes(stage, "outs")
+        for path in dict.fromkeys([*_in_order(rebuilt, stage, names[1]), *names[0]]):
+            if path == RECORD or names[0].get(path) == names[1].get(path):
+                checks.append(_check_same(stage, path, *(name.get(path) for name in names)))
+                continue
+            if stage in trained and path not in JUDGED and tolerance is None:
+                first = next(name for name in rebuilt.graph if name in trained)
+                tolerance = tolerance_of(recorded, rebuilt, environments, min_agreement, first)
+            passes = tolerance if stage in trained else None
+            checks.append(_check(recorded, rebuilt, stage, path, passes))
+    return _told(checks, environments, tolerance, trained)
+
+
+def _told(
+    checks: list[OutCheck], environments: Environments, tolerance: Tolerance | None, trained: frozenset[str]
+) -> Rebuild:
+    """Sum up what became of the outs."""
+    bad = [check for check in checks if check.verdict in ("different", "missing")]
+    apart = any(check.verdict == "equal" for check in checks)
+    found = Rebuild(
+        "different" if bad else "equal" if apart else "identical",
+        outs=tuple(checks),
+        agreement=tolerance.agreement if tolerance else None,
+        tolerance=tolerance.sentence if tolerance else "",
+        environment=environments.changes,
+        environment_known=environments.known,
+    )
+    if not bad:
+        return found
+    of_first = [check for check in bad if check.stage == bad[0].stage]
+    worst = next((check for check in of_first if check.verdict == "different"), of_first[0])
+    how = f"{worst.path}: {worst.how}"
+    weighed = worst.stage in trained and worst.path not in JUDGED and worst.verdict == "different"
+    if tolerance and tolerance.against and weighed:
+        how += f"; {tolerance.against}"
+    return replace(found, first=worst.stage, how=how)
+
+
+def _check_same(stage: str, path: str, old: str | None, new: str | None) -> OutCheck:
+    """Return the check of an out of the same bytes, or of the record of the environment, which may have others."""
+    if old == new:
+        return OutCheck(stage, path, "identical")
+    missing = UNKNOWN if new else "the rebuild does not say on what kind of machine it ran"
+    return OutCheck(stage, path, "apart", "trained on another kind of machine" if old and new else missing)
+
+
+def _check(recorded: Revision, rebuilt: Revision, stage: str, path: str, tolerance: Tolerance | None) -> OutCheck:
+    """Compare an out of other bytes."""
+    for revision, where in ((recorded, "the record"), (rebuilt, "the rebuild")):
+        if path not in revision.hashes(stage, "outs"):
+            return OutCheck(stage, path, "missing", f"{where} has no such out")
+    old, new = recorded.folder / path, rebuilt.folder / path
+    tolerated = tolerance is not None and not tolerance.against
+    if not old.exists():
+        return OutCheck(
+            stage, path, "equal" if tolerated else "different", "the recorded bytes are not here to compare"
+        )
+    if path in JUDGED:
+        return OutCheck(stage, path, *JUDGED[path](old, new, tolerated))
+    how = difference(old, new) or "the bytes are the same, but dvc.lock names others"
+    return OutCheck(stage, path, "equal" if tolerated else "different", how)
+
+
+def _stages(revision: Revision) -> list[str]:
+    """Return the stages of graph and lock, in the order of the graph."""
+    return list(dict.fromkeys([*revision.graph, *revision.lock]))
+
+
+def _in_order(revision: Revision, stage: str, found: Mapping[str, str]) -> list[str]:
+    """Return paths of outs as dvc.yaml lists them: what tells most of a stage stands first."""
+    listed = revision.graph[stage].outs if stage in revision.graph else ()
+    return list(dict.fromkeys([*(path for path in listed if path in found), *found]))
+
+
+def _named(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("md5") or entry.get("hash") or "")
+
+
+def _md5(path: Path, entry: Mapping[str, Any]) -> str:
+    """Return a file's MD5 as DVC counts it: before DVC 3, without the carriage returns of a text."""
+    from dvc_data.hashfile.hash import file_md5
+
+    return file_md5(str(path), name=str(entry.get("hash") or "md5-dos2unix"))
+
+
+def _other_hash(found: str, named: str) -> str:
+    return f"is not what dvc.lock says: its MD5 is {found[:DIGITS]}…, not {named[:DIGITS]}…"
+
+
+def _check_folder(revision: Revision, stage: str, entry: Mapping[str, Any]) -> Iterator[OutCheck]:
+    """Yield what is wrong with a folder: DVC's hash of it is that of a list of its files with theirs."""
+    from dvc_data.hashfile.hash_info import HashInfo
+    from dvc_data.hashfile.tree import Tree
+
+    folder = revision.folder / entry["path"]
+    if not folder.is_dir() or not _named(entry).endswith(".dir"):
+        which = "folder, not a file" if folder.is_dir() else "file, not a folder"
+        yield OutCheck(stage, entry["path"], "different", f"is not what dvc.lock says: a {which}")
+        return
+    files = {
+        path.relative_to(folder).as_posix(): _md5(path, entry) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    tree = Tree()  # type: ignore[no-untyped-call]
+    for name, md5 in files.items():
+        tree.add(tuple(name.split("/")), None, HashInfo("md5", md5))
+    tree.digest()
+    if tree.oid == _named(entry):
+        return
+    listed = _listed(revision.folder, _named(entry))
+    if listed is None:
+        yield OutCheck(stage, entry["path"], "different", f"{_other_hash(str(tree.oid), _named(entry))} (of its list)")
+        return
+    other = [name for name in files if files[name] != listed.get(name)]
+    gone = [name for name in listed if name not in files]
+    if not other and gone:
+        yield OutCheck(stage, entry["path"], "missing", f"{shown(gone[0], NAME)} in it {NOT_HERE}")
+    if not other:
+        return
+    name, more = shown(other[0], NAME), f" (and {len(other) - 1} more files)" if len(other) > 1 else ""
+    told = _other_hash(files[other[0]], listed[other[0]]) if other[0] in listed else "is no file that dvc.lock knows of"
+    yield OutCheck(stage, entry["path"], "different", f"{name} in it {told}{more}")
+
+
+def _listed(root: Path, named: str) -> dict[str, str] | None:
+    """Return the MD5 of each file of a folder as DVC's cache lists them; None: it has no list, or another one."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc_data.hashfile.hash import file_md5
+
+    try:
+        with Repo(str(root)) as repo:
+            caches = [cache for cache in (repo.cache.local, repo.cache.legacy) if cache]
+            lists = [Path(cache.oid_to_path(named)) for cache in caches]
+        path = next(path for path in lists if path.exists())
+        if f"{file_md5(str(path))}.dir" != named:
+            return None
+        return {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_text(encoding="utf-8"))}
+    except (StopIteration, DvcException, OSError, ValueError, KeyError, TypeError):
+        return None

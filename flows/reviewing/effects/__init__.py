@@ -1,0 +1,1 @@
+"""What a change did: two models on the same rows, and what each costs."""

@@ -1,0 +1,1 @@
+"""A review in words: the verdict, a comment for a pull request, and a page."""

@@ -1,0 +1,138 @@
+"""The worktrees of a review, beside the checkout whose DVC cache they share, and what their commits recorded."""
+
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml.error import YAMLError
+
+from flows.reviewing.conflicts import LOCK, has_marks
+from flows.reviewing.pipeline_run import Log
+from flows.reviewing.revision import Revision
+from flows.scheduled.place import WORKTREES, lock_of, one_at_a_time, remove, sweep
+from flows.scheduled.repository import asked, git
+from flows.scheduled.worktree_files import INBOX, check_out, default_remote, fetch_all, furnish
+from stages.common.errors import AttuneError
+from stages.common.graph import Node, read_graph, read_lock
+from stages.common.params.loading import PARAMS_FILE, read_yaml
+from stages.common.recorded import Change, changes
+from stages.common.stage import locked
+
+NAMED = "review-"  # what the next review removes if nobody holds it
+KEPT = "look-"  # what stays for a person to look at, for days
+
+
+@contextmanager
+def opened(home: Path, commits: Mapping[str, str], log: Log, *, keep: bool = False) -> Iterator[dict[str, Path]]:
+    """Make a worktree of each commit, and remove them at the end, however that comes.
+
+    Args:
+        home: a checkout.
+        commits: full hashes by what they are: `base`, `head`, `rebuild`.
+        log: gets what a person should know.
+        keep: leave them.
+    """
+    with ExitStack() as stack:
+        with one_at_a_time(home):
+            sweep(home, log, NAMED, 0)  # of a review that was killed
+            sweep(home, log, KEPT)
+            name = f"{KEPT if keep else NAMED}{secrets.token_hex(3)}"
+            folders = {role: home / WORKTREES / f"{name}-{role}" for role in commits}
+            for role, folder in folders.items():
+                stack.enter_context(_held(home, folder, keep=keep))
+                git(home, "worktree", "add", "--quiet", "--detach", str(folder), commits[role])
+        yield folders
+
+
+@contextmanager
+def _held(home: Path, folder: Path, *, keep: bool) -> Iterator[None]:
+    """Hold the lock of a worktree that is to be made, so that nobody sweeps it away; remove both in the end."""
+    with locked(lock_of(folder)) as mine:
+        if not mine:
+            raise AttuneError(f"another process is at work in {folder}", "start the review again")
+        try:
+            yield
+        finally:
+            if keep:
+                lock_of(folder).unlink(missing_ok=True)
+            else:
+                remove(home, folder)
+
+
+def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
+    """Furnish a worktree with the outs of its commit, as far as DVC's cache or remote has them; return what it holds.
+
+    Args:
+        home: the checkout that it belongs to.
+        folder: the worktree.
+        name: as the commit was asked for.
+        log: gets what a person should know.
+
+    Raises:
+        AttuneError: if the commit holds no project that can be read.
+    """
+    furnish(home, folder, log)
+    if (folder / LOCK).exists() and has_marks((folder / LOCK).read_text(encoding="utf-8", errors="replace")):
+        (folder / LOCK).unlink()  # neither side of an unfinished merge
+    check_out(folder, log, made=(folder / LOCK).exists())
+    graph, lock = read_graph(folder), lock_at(folder)
+    if missing_outs(folder, lock) and default_remote(folder):
+        fetch_all(folder, log)
+        check_out(folder, log)
+    stale = stale_stages(folder, graph, lock) if lock else {}
+    if stale.get(first := next(iter(graph), "")) and asked(home, "ls-files", "--others", "--", str(INBOX)):
+        stale[first] += f" (of {INBOX}/, files that Git does not have are as they are in the checkout now)"
+    return Revision(
+        name=name,
+        commit=git(folder, "rev-parse", "HEAD"),
+        subject=git(folder, "log", "-1", "--format=%s"),
+        folder=folder,
+        graph=graph,
+        lock=lock,
+        data=_params(folder),
+        results="recorded" if lock else "none",
+        stale=stale,
+    )
+
+
+def lock_at(folder: Path) -> dict[str, Any]:
+    """Return the stages of a worktree's `dvc.lock`.
+
+    Raises:
+        AttuneError: if it is none.
+    """
+    try:
+        found = read_lock(folder)
+    except (YAMLError, AttributeError, UnicodeDecodeError, RecursionError):
+        raise AttuneError(f"{LOCK} is not understood", "take it from another commit, then make run") from None
+    return found if isinstance(found, dict) else {}
+
+
+def missing_outs(folder: Path, lock: Mapping[str, Any]) -> list[str]:
+    """Return the outs that `dvc.lock` names and a worktree does not have."""
+    named = [out["path"] for stage in lock.values() for out in stage.get("outs", [])]
+    return [path for path in named if not (folder / path).exists()]
+
+
+def stale_stages(folder: Path, graph: Mapping[str, Node], lock: Mapping[str, Any]) -> dict[str, str]:
+    """Return the stages whose record is not of the code, params and data in a worktree, each with the reasons.
+
+    An input that another stage makes and that is not there counts as it was recorded, where both records agree on it.
+    """
+    made = {out["path"]: out.get("md5") for stage in lock.values() for out in stage.get("outs", [])}
+
+    def counts(name: str, one: Change) -> bool:
+        read = {dep["path"]: dep.get("md5") for dep in lock.get(name, {}).get("deps", [])}
+        as_recorded = one.how == "deleted" and read.get(one.what) and read[one.what] == made.get(one.what)
+        return one.kind != "runs always" and not as_recorded
+
+    found = changes(list(graph), root=folder, outs=False)
+    told = {name: [str(one) for one in reasons if counts(name, one)] for name, reasons in found.items()}
+    return {name: "; ".join(reasons) for name, reasons in told.items() if reasons}
+
+
+def _params(folder: Path) -> dict[str, Any]:
+    found = read_yaml(folder / PARAMS_FILE)
+    return found if isinstance(found, dict) else {}

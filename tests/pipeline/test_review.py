@@ -1,0 +1,181 @@
+"""Reviews by the real program, on a small project with four changes: params, data, code, and versions."""
+
+import random
+from collections.abc import Iterator
+from contextlib import chdir
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import review as program
+from flows.review import NOT_REPRODUCED
+from flows.reviewing.findings import Review
+from flows.reviewing.pages.verdict import verdict_of
+from tests.conftest import Project, make_project, tiny
+from tests.pipeline.quick_stages import client, serving
+
+WORDS = {"good": ["warm", "bright", "moving"], "bad": ["dull", "flat", "noisy"]}
+FILLER = ["the", "film", "was", "a", "story", "about", "time", "music", "place", "road", "night", "river"]
+ROWS = 150
+ME = ("-c", "user.name=me", "-c", "user.email=me@localhost")
+PINS = "polars==0.0.1\nfancy-lib==1.0\n"
+
+
+def rows() -> list[str]:
+    draw = random.Random(1)
+    lines = []
+    for number in range(ROWS):
+        label = list(WORDS)[number % 2]
+        words = [*draw.choices(FILLER, k=5), *draw.choices(WORDS[label], k=3)]
+        draw.shuffle(words)
+        lines.append(f"{' '.join(words)},{label}")
+    return lines
+
+
+def small(params: Any) -> None:
+    params["ingest"]["sources"] = [{"path": "data/inbox/rows.csv", "columns": {"text": "text", "label": "label"}}]
+    tiny(params)
+    params["clean"] = {"near_duplicates": {"enabled": False}, "label_issues": {"action": "off"}}
+    params["finetune"] |= {"learning_rate": 1.0e-2, "torch_num_threads": 1}
+    params["export"] = {"onnx": False, "int8": False}
+    params["evaluate"] |= {"baselines": ["majority"], "attributions": {"errors": 0, "sample": 0}}
+    params["register"]["gates"] = {"beat_baselines": []}
+
+
+def git(project: Project, *arguments: str) -> str:
+    return project.run("git", *ME, *arguments).stdout.strip()
+
+
+def commit(project: Project, branch: str, message: str, *, run: bool) -> str:
+    """Commit all there is to a new branch, with the results of its pipeline if it is to be run."""
+    git(project, "checkout", "-q", "-b", branch)
+    if run:
+        project.repro(OMP_NUM_THREADS="1")
+    git(project, "add", "-A")
+    git(project, "commit", "-q", "-m", message)
+    return git(project, "rev-parse", "HEAD")
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    address = tmp_path_factory.mktemp("quick") / "socket"
+    with serving(address):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, downloads: Path, quick: Path) -> Project:
+    """A project whose pipeline has run, with people's own rows in Git."""
+    made = make_project(tmp_path_factory.mktemp("review") / "project", downloads)
+    git(made, "branch", "-m", "main")
+    (made.root / "quick.py").write_text(client(quick))
+    graph = (made.root / "dvc.yaml").read_text()
+    (made.root / "dvc.yaml").write_text(graph.replace("python -m stages.", "python quick.py "))
+    made.inbox("rows.csv", "\n".join(["text,label", *rows()]) + "\n")
+    made.use("own-csv")
+    made.params(small)
+    (made.root / "constraints.txt").write_text(PINS)
+    made.repro(OMP_NUM_THREADS="1")
+    git(made, "add", "-A")
+    git(made, "add", "-f", "data/inbox/rows.csv")
+    git(made, "commit", "-q", "-m", "results")
+    return made
+
+
+@pytest.fixture
+def branch(project: Project) -> Iterator[Project]:
+    """The project, for a branch from its first results; main is what is checked out in the end."""
+    git(project, "checkout", "-q", "main")
+    project.run("dvc", "checkout", "-q")
+    yield project
+    git(project, "checkout", "-q", "main")
+
+
+def reviewed(project: Project, status: int, *arguments: str) -> Review:
+    """Run the command; it has to end with this status, and to leave the project as it was."""
+    before = seen(project)
+    with pytest.MonkeyPatch.context() as patch, chdir(project.root):
+        for name, value in {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}.items():
+            patch.setenv(name, value)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        found: list[Review] = []
+        patch.setattr(program, "verdict_of", lambda review: found.append(review) or verdict_of(review))
+        assert program.main(["--base", "main", *arguments]) == status
+    assert seen(project) == before
+    assert (project.root / "logs" / "review.html").stat().st_size > 10_000
+    return found[0]
+
+
+def seen(project: Project) -> dict[str, str]:
+    """Return every file of the project and of its Git folder but for what is a review's."""
+    own = (".attune/worktrees", ".dvc/cache", ".dvc/tmp", ".git/worktrees", ".git/objects", "logs/review")
+    found = {}
+    for path in sorted(project.root.rglob("*")):
+        name = path.relative_to(project.root).as_posix()
+        if path.is_file() and not name.startswith(own) and "__pycache__" not in name:
+            found[name] = sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def ran_again(found: Review) -> list[str]:
+    assert found.changes
+    return [stage.stage for stage in found.changes.stages if stage.kind == "ran again"]
+
+
+def test_another_learning_rate_is_reproduced_to_the_byte_and_its_effect_is_told(branch: Project) -> None:
+    branch.params(lambda params: params["finetune"].update(learning_rate=1.0e-6))
+    commit(branch, "rate", "a smaller learning rate", run=True)
+    found = reviewed(branch, 0)
+    assert found.rebuild.verdict == "identical"
+    assert {check.verdict for check in found.rebuild.outs} <= {"identical", "apart"}
+    assert {"models/finetuned", "data/predictions.parquet"} <= {check.path for check in found.rebuild.outs}
+    assert list(found.rebuild.seconds) == list(found.head.graph)
+    assert found.changes and [(one.key, one.old, one.new) for one in found.changes.params] == [
+        ("finetune.learning_rate", "0.01", "1e-06")
+    ]
+    assert ran_again(found) == ["finetune", "export", "evaluate", "register"]
+    assert found.effect and found.effect.rows > 10
+    assert (found.base.results, found.head.results) == ("recorded", "recorded")  # type: ignore[union-attr]
+
+
+def test_a_label_fix_in_the_data_is_shown_row_by_row(branch: Project) -> None:
+    path = branch.root / "data" / "inbox" / "rows.csv"
+    lines = path.read_text().splitlines()
+    lines[1:13] = [f"{line.rpartition(',')[0]},{'bad' if line.endswith('good') else 'good'}" for line in lines[1:13]]
+    path.write_text("\n".join(lines) + "\n")
+    commit(branch, "labels", "twelve labels mended", run=True)
+    found = reviewed(branch, 0, "--no-rebuild")
+    assert found.rebuild.verdict == "left out" and found.rebuild.holds
+    assert ran_again(found)[0] == "ingest"
+    assert found.changes and not found.changes.params
+    (splits,) = (listing for listing in found.changes.data if listing.title == "Splits")
+    assert sum(int(row[splits.columns.index("relabelled")]) for row in splits.rows) == 12
+    assert found.effect and found.effect.relabelled > 0
+
+
+def test_a_code_change_in_clean_that_nobody_ran_is_unrecorded_and_its_effect_that_of_the_rebuild(
+    branch: Project,
+) -> None:
+    path = branch.root / "stages" / "clean" / "steps" / "whitespace.py"
+    code = path.read_text().replace('UNEVEN = r"', 'UNEVEN = r".|')
+    path.write_text(code.replace('strip_chars(" ")', 'strip_chars(" ").str.replace_all("film", "movie")'))
+    commit(branch, "code", "another clean", run=False)
+    found = reviewed(branch, NOT_REPRODUCED)
+    assert (found.rebuild.verdict, found.rebuild.first, found.head.results) == ("unrecorded", "clean", "rebuilt")
+    assert "stages/clean" in found.head.stale["clean"]
+    assert ran_again(found)[0] == "clean"
+    assert found.effect and found.effect.rows > 10
+
+
+def test_a_dependency_bump_runs_nothing_again_and_is_listed(branch: Project) -> None:
+    (branch.root / "constraints.txt").write_text(PINS.replace("fancy-lib==1.0", "fancy-lib==2.0"))
+    commit(branch, "bump", "fancy-lib 2", run=True)
+    found = reviewed(branch, 0, "--no-rebuild")
+    assert found.changes and [(one.package, one.old, one.new) for one in found.changes.versions] == [
+        ("fancy-lib", "1.0", "2.0")
+    ]
+    assert ran_again(found) == []
+    assert any("polars 0.0.1" in note for note in found.notes), "what runs here is not what is pinned"
+    assert found.effect and found.effect.fixed.count == found.effect.broken.count == 0

@@ -1,0 +1,330 @@
+"""What a change did: both models on the rows that both revisions have."""
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flows.reviewing.effects.effect import effect_of
+from flows.reviewing.findings import Effect, Gain
+from flows.reviewing.revision import Revision
+from tests.unit.small_revisions import PARAMS, Row, put_rows, put_table, put_text, revision
+
+LABELS = ["bad", "good", "odd"]
+METRICS = {
+    "log_loss": 0.4,
+    "calibration": {"ece": 0.03, "brier": 0.2},
+    "thresholds": {"coverage": 0.813427, "accuracy": 0.9},
+}
+TRAINING = "step,epoch,loss,learning_rate\n20,0.1,0.7,0.001\n40,0.2,0.5,0.0005\n"
+VALIDATION = "step,epoch,validation_loss,validation_accuracy,validation_macro_f1\n160,1.0,0.4,0.8,0.79\n"
+RELIABILITY = (
+    "label,bin,confidence,accuracy,rows\nas trained,1,0.9,0.5,9\ncalibrated,2,0.9,0.8,9\ncalibrated,1,0.6,0.5,9\n"
+)
+
+Rows = dict[str, Row]
+
+
+def two(folder: Path, base: Rows, head: Rows, data: Any = PARAMS) -> tuple[Revision, Revision]:
+    """Return two revisions with these rows."""
+    for name, rows in (("base", base), ("head", head)):
+        put_rows(folder / name, rows)
+        put_reports(folder / name)
+    return revision(folder / "base", "main", data=data), revision(folder / "head", "HEAD", data=data)
+
+
+def put_reports(folder: Path) -> None:
+    put_text(folder, "reports/metrics.json", METRICS)
+    put_text(folder, "reports/plots/training.csv", TRAINING)
+    put_text(folder, "reports/plots/validation.csv", VALIDATION)
+    put_text(folder, "reports/plots/reliability.csv", RELIABILITY)
+
+
+def effect(folder: Path, base: Rows, head: Rows, examples: int = 10, data: Any = PARAMS) -> Effect:
+    found = effect_of(*two(folder, base, head, data), examples)
+    assert found is not None
+    return found
+
+
+def by_name(gains: tuple[Gain, ...]) -> dict[str, Gain]:
+    return {gain.name: gain for gain in gains}
+
+
+def plain(found: Effect) -> Any:
+    """Return all of it in a form that can be compared."""
+    lists = {"confusion_base": found.confusion_base.tolist(), "confusion_head": found.confusion_head.tolist()}
+    return replace(found, **lists)  # type: ignore[arg-type]
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> tuple[Rows, Rows]:
+    """Rows of two revisions, some of them in both, with the same label there."""
+    label, sure = st.sampled_from(LABELS), st.sampled_from([0.5, 0.6, 0.7])
+    ids = [f"r{at:02}" for at in range(draw(st.integers(1, 20)))]
+    labels = {row: draw(label) for row in ids}
+    sides = [
+        {
+            row: Row(
+                labels[row], draw(label), draw(sure), "x" * (1 + int(row[1:])), draw(st.sampled_from(["1", "5", None]))
+            )
+            for row in ids
+            if draw(st.integers(0, 4))
+        }
+        for _ in range(2)
+    ]
+    return sides[0], sides[1]
+
+
+@given(answers())
+@settings(max_examples=25)
+def test_the_two_changed_round_give_the_opposite(rows: tuple[Rows, Rows]) -> None:
+    with TemporaryDirectory() as folder:
+        base, head = two(Path(folder), *rows)
+        forth, back = effect_of(base, head, 99), effect_of(head, base, 99)
+    assert forth and back
+    assert (forth.rows, forth.only_base, forth.only_head) == (back.rows, back.only_head, back.only_base)
+    assert (forth.fixed.count, forth.broken.count) == (back.broken.count, back.fixed.count)
+    assert {flip.id for flip in forth.fixed.examples} == {flip.id for flip in back.broken.examples}
+    assert forth.moved == back.moved
+    assert (forth.confusion_base == back.confusion_head).all()
+    opposite = {"better": "worse", "worse": "better", "same": "same", "unclear": "unclear"}
+    for one, other in zip((*forth.scores, *forth.classes), (*back.scores, *back.classes), strict=True):
+        assert (one.base, one.head, opposite[one.trend]) == (other.head, other.base, other.trend)
+        assert (one.gain, one.low, one.high) == pytest.approx((-other.gain, -other.high, -other.low), abs=2e-6)
+
+
+@given(answers())
+@settings(max_examples=25)
+def test_only_rows_of_both_are_counted_and_gains_add_up(rows: tuple[Rows, Rows]) -> None:
+    base, head = rows
+    with TemporaryDirectory() as folder:
+        found = effect(Path(folder), base, head)
+    shared = base.keys() & head.keys()
+    assert found.rows == len(shared) == found.confusion_base.sum() == found.confusion_head.sum()
+    assert (found.only_base, found.only_head) == (len(base.keys() - shared), len(head.keys() - shared))
+    if not shared:
+        return
+    accuracy = by_name(found.scores)["accuracy"]
+    assert found.fixed.count - found.broken.count == pytest.approx(accuracy.gain * found.rows, abs=1e-4)
+    assert accuracy.head - accuracy.base == pytest.approx(accuracy.gain, abs=2e-6)
+    moved = sum(base[row].said != head[row].said for row in shared)
+    assert found.fixed.count + found.broken.count + found.moved == moved
+    for gain in (*found.scores, *found.classes, *found.slices):
+        assert gain.low <= gain.high
+        assert gain.head - gain.base == pytest.approx(gain.gain, abs=2e-6)
+
+
+@given(answers(), st.randoms(use_true_random=False))
+@settings(max_examples=15)
+def test_the_order_of_the_rows_does_not_matter(rows: tuple[Rows, Rows], random: Any) -> None:
+    with TemporaryDirectory() as folder:
+        base, head = two(Path(folder), *rows)
+        before = effect_of(base, head, 3)
+        for side, of_side in zip((base, head), rows, strict=True):
+            put_rows(side.folder, of_side, random.sample(list(of_side), len(of_side)))
+        after = effect_of(base, head, 3)
+    assert before and after
+    assert plain(before) == plain(after)
+
+
+@given(answers())
+@settings(max_examples=15)
+def test_a_model_held_against_itself_is_the_same_everywhere(rows: tuple[Rows, Rows]) -> None:
+    with TemporaryDirectory() as folder:
+        found = effect(Path(folder), rows[0], rows[0])
+    for gain in (*found.scores, *found.classes, *found.slices):
+        assert (gain.trend, gain.gain, gain.low, gain.high) == ("same", 0.0, 0.0, 0.0)
+    assert (found.fixed.count, found.broken.count, found.moved, found.mcnemar_p) == (0, 0, 0, 1.0)
+
+
+def many(said: list[str]) -> Rows:
+    """Sixty rows of three labels in turn, of which a model says what is given, each twenty times."""
+    return {f"r{at:02}": Row(LABELS[at % 3], said[at % 3]) for at in range(60)}
+
+
+def test_a_label_that_no_model_changed_its_mind_on_is_the_same_and_others_are_better(tmp_path: Path) -> None:
+    found = effect(tmp_path, many(["bad", "odd", "odd"]), many(["bad", "good", "odd"]))
+    assert {gain.name: gain.trend for gain in found.classes} == {"bad": "same", "good": "better", "odd": "better"}
+    assert [gain.rows for gain in found.classes] == [20, 20, 20]
+    assert by_name(found.scores)["accuracy"].trend == "better"
+    assert by_name(found.scores)["accuracy"].gain == pytest.approx(1 / 3, abs=1e-6)
+    assert found.mcnemar_p < 0.001
+    assert found.confusion_base.tolist() == [[20, 0, 0], [0, 0, 20], [0, 0, 20]]
+    assert found.labels == ("bad", "good", "odd")
+
+
+def test_a_row_or_two_prove_nothing(tmp_path: Path) -> None:
+    head = many(["bad", "good", "odd"])
+    base = {**head, "r00": Row("bad", "odd")}
+    assert {gain.trend for gain in effect(tmp_path, base, head).scores} == {"unclear"}
+
+
+def test_a_loss_is_worse(tmp_path: Path) -> None:
+    found = effect(tmp_path, many(["bad", "good", "odd"]), many(["bad", "odd", "odd"]))
+    assert {gain.trend for gain in found.scores} == {"worse"}
+
+
+def test_flips_are_listed_with_all_that_a_reviewer_asks_the_surest_first(tmp_path: Path) -> None:
+    base = {f"r{at}": Row("good", "bad", 0.6, f"text {at}") for at in range(4)} | {"s": Row("bad", "bad", 0.7, "sad")}
+    head = {
+        "r0": Row("good", "good", 0.6, "text 0"),
+        "r1": Row("good", "good", 0.9, "text 1"),
+        "r2": Row("good", "good", 0.9, "text 2"),
+        "r3": Row("good", "odd", 0.8, "text 3"),
+        "s": Row("bad", "good", 0.8, "sad"),
+    }
+    found = effect(tmp_path, base, head, examples=2)
+    assert found.fixed.count == 3
+    assert [flip.id for flip in found.fixed.examples] == ["r1", "r2"]
+    assert found.moved == 1
+    assert found.broken.count == 1
+    (broken,) = found.broken.examples
+    assert (broken.text, broken.text_pair, broken.label) == ("sad", None, "bad")
+    assert (broken.was, broken.was_confidence, broken.now, broken.now_confidence) == ("bad", 0.7, "good", 0.8)
+
+
+def test_both_models_are_held_against_the_labels_of_the_head(tmp_path: Path) -> None:
+    base = {"a": Row("bad", "good"), "b": Row("bad", "bad")}
+    head = {"a": Row("good", "good"), "b": Row("bad", "bad")}
+    found = effect(tmp_path, base, head)
+    assert found.relabelled == 1
+    assert by_name(found.scores)["accuracy"].base == 1.0
+    assert any("own test rows" in line for line in found.missing)
+
+
+def test_a_label_that_only_the_head_knows_is_scored_too(tmp_path: Path) -> None:
+    base = {"a": Row("bad", "bad"), "b": Row("bad", "bad")}
+    head = {"a": Row("bad", "bad"), "b": Row("new", "new"), "c": Row("new", "new")}
+    found = effect(tmp_path, base, head)
+    assert found.labels == ("bad", "new")
+    assert (by_name(found.classes)["new"].base, by_name(found.classes)["new"].head) == (0.0, 1.0)
+
+
+def test_slices_are_those_of_the_head_as_far_as_their_rows_are_shared(tmp_path: Path) -> None:
+    head = {f"r{at:02}": Row("bad", "bad", text="x" * (at + 1), stars=str(at % 3)) for at in range(12)}
+    base = {row: replace(one, said="good" if one.stars == "1" else "bad") for row, one in head.items() if row != "r00"}
+    bins = {"length_bins": 2, "columns": ["stars"], "min_rows": 4}
+    data = {**PARAMS, "evaluate": {"bootstrap": {"resamples": 100}, "slices": bins}}
+    found = effect(tmp_path, base, head, data=data)
+    assert [(gain.name, gain.rows, gain.trend) for gain in found.slices] == [
+        ("length 1: 1 to 6 characters", 5, "unclear"),  # as reports/plots/slices.csv of the head names it
+        ("length 2: over 6 characters", 6, "unclear"),
+        ("stars: 1", 4, "unclear"),
+        ("stars: 2", 4, "same"),
+    ]
+    assert (found.slices[2].base, found.slices[2].head) == (0.0, 1.0)
+
+
+def test_without_a_row_in_common_there_are_no_scores_but_all_the_rest(tmp_path: Path) -> None:
+    found = effect(tmp_path, {"a": Row("bad", "bad")}, {"b": Row("bad", "bad")})
+    assert (found.rows, found.only_base, found.only_head) == (0, 1, 1)
+    assert found.scores == found.classes == found.slices == found.labels == ()
+    assert found.confusion_base.shape == (0, 0)
+    assert found.curves and found.calibration
+    assert "no test row is in both revisions: the scores cannot be compared" in found.missing
+
+
+def test_without_predictions_on_one_side_there_is_no_effect(tmp_path: Path) -> None:
+    base, head = two(tmp_path, {"a": Row("bad", "bad")}, {"a": Row("bad", "bad")})
+    (head.folder / "data/predictions.parquet").unlink()
+    assert effect_of(base, head, 3) is None
+    assert effect_of(head, base, 3) is None
+
+
+def test_curves_and_figures_of_both_stand_side_by_side(tmp_path: Path) -> None:
+    base, head = two(tmp_path, many(LABELS), many(LABELS))
+    put_text(head.folder, "reports/plots/training.csv", TRAINING.replace("0.5,", "0.4,"))
+    put_text(head.folder, "reports/metrics.json", {**METRICS, "thresholds": None})
+    found = effect_of(base, head, 3)
+    assert found
+    curves = {curve.name: curve for curve in found.curves}
+    assert list(curves) == ["training_loss", "validation_loss", "validation_accuracy", "validation_macro_f1"]
+    assert (curves["training_loss"].x, curves["training_loss"].head) == ("step", ((20.0, 0.7), (40.0, 0.4)))
+    assert (curves["validation_loss"].x, curves["validation_loss"].base) == ("epoch", ((1.0, 0.4),))
+    (diagram,) = found.reliability
+    assert (diagram.x, diagram.base) == ("confidence", ((0.6, 0.5), (0.9, 0.8)))
+    figures = {figure.name: (figure.base, figure.head, figure.unit, figure.better) for figure in found.calibration}
+    assert figures["calibration error"] == (0.03, 0.03, "", "lower")
+    assert figures["answered at the thresholds"] == (81.3427, None, "%", "higher")
+    assert found.missing == ()
+
+
+def test_the_learning_rate_is_drawn_where_it_differs(tmp_path: Path) -> None:
+    base, head = two(tmp_path, many(LABELS), many(LABELS))
+    put_text(head.folder, "reports/plots/training.csv", TRAINING.replace("0.0005", "0.0001"))
+    found = effect_of(base, head, 3)
+    assert found and "learning_rate" in {curve.name for curve in found.curves}
+
+
+def test_whatever_is_missing_or_broken_is_a_line_and_no_error(tmp_path: Path) -> None:
+    base, head = two(tmp_path, many(LABELS), many(LABELS))
+    put_text(base.folder, "reports/plots/training.csv", "step,loss\n1,nan\n2,high\n3,0.5\n")
+    put_text(base.folder, "reports/plots/validation.csv", "\x00\xff nothing")
+    put_text(head.folder, "reports/metrics.json", "{")
+    put_table(head.folder, "data/clean/test.parquet", pl.DataFrame({"id": ["r00"], "text": ["a text"]}))
+    (head.folder / "reports/plots/reliability.csv").unlink()
+    found = effect_of(base, replace(head, data={"nonsense": 1}), 3)
+    assert found
+    assert found.scores
+    lines = "\n".join(found.missing)
+    for told in (
+        "params.yaml of HEAD",
+        "training.csv of main: 2 points of loss are no numbers",
+        "validation.csv of main has no validation loss",
+        "metrics.json of HEAD",
+        "reliability.csv of HEAD",
+        "slices cannot be compared",
+    ):
+        assert told in lines
+    assert found.calibration[0].base == 0.03
+    assert found.calibration[0].head is None
+
+
+@pytest.mark.parametrize("broken", ["no table", "twice", "column", "null"])
+def test_predictions_that_are_none_are_told_of(tmp_path: Path, broken: str) -> None:
+    base, head = two(tmp_path, many(LABELS), many(LABELS))
+    path = "data/predictions.parquet"
+    table = pl.read_parquet(head.folder / path)
+    if broken == "no table":
+        put_text(head.folder, path, "PAR1")
+    else:
+        changed = {
+            "twice": pl.concat([table, table]),
+            "column": table.drop("confidence"),
+            "null": table.with_columns(label=pl.lit(None, pl.String)),
+        }
+        put_table(head.folder, path, changed[broken])
+    found = effect_of(base, head, 3)
+    assert found
+    assert found.rows == 0
+    assert f"{path} of HEAD is no table of predictions: no rows can be compared" in found.missing
+
+
+def test_flips_are_told_without_texts_where_the_test_split_is_gone(tmp_path: Path) -> None:
+    base, head = two(tmp_path, {"a": Row("bad", "good")}, {"a": Row("bad", "bad")})
+    (head.folder / "data/clean/test.parquet").unlink()
+    found = effect_of(base, head, 3)
+    assert found
+    assert [(flip.id, flip.text) for flip in found.fixed.examples] == [("a", "")]
+    assert found.slices == ()
+    assert sum("data/clean/test.parquet of HEAD" in line for line in found.missing) == 2
+
+
+def test_twenty_labels_and_many_slices_are_done_in_the_time_of_a_breath(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    names = [f"label {at}" for at in range(20)]
+    said = generator.integers(0, 20, size=(3, 1300))
+    rows = [
+        {f"r{at:04}": Row(names[label], names[one], text="x" * (at % 90 + 1)) for at, (label, one) in enumerate(pairs)}
+        for pairs in (zip(said[0], said[1], strict=True), zip(said[0], said[2], strict=True))
+    ]
+    slices = {"length_bins": 10, "columns": [], "min_rows": 1}
+    data = {**PARAMS, "evaluate": {"bootstrap": {"resamples": 1000}, "slices": slices}}
+    found = effect(tmp_path, rows[0], rows[1], data=data)
+    assert (len(found.classes), len(found.slices)) == (20, 10)

@@ -1,0 +1,96 @@
+"""The record of what a training ran on."""
+
+import json
+import platform
+from pathlib import Path
+
+import pytest
+import torch
+from small_project import ROOT
+
+from stages.common import environment
+from stages.common.environment import RECORD, flat, tags, training_environment, with_earlier
+from stages.common.graph import read_graph
+
+EPYC = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC 9B14\nflags\t: sse"
+
+
+def test_it_names_what_decides_bytes_and_nothing_that_is_this_machines_own(one_thread: None) -> None:
+    found = training_environment("bfloat16")
+    own = {"processor", "architecture", "instructions", "device", "threads", "processes", "precision", "python"}
+    assert set(found) == {*own, "packages"}
+    assert found["threads"] == 1
+    assert found["precision"] == "bfloat16"
+    assert found["packages"]["torch"] == torch.__version__
+    assert {"transformers", "numpy", "polars", "onnxruntime"} <= set(found["packages"])
+    text = json.dumps(found)
+    assert platform.node() not in text
+    assert str(Path.cwd()) not in text and str(Path.home()) not in text
+
+
+def test_on_one_machine_it_is_the_same_file() -> None:
+    assert json.dumps(training_environment("float32")) == json.dumps(training_environment("float32"))
+
+
+def test_other_threads_are_another_environment(one_thread: None) -> None:
+    one = training_environment("float32")
+    torch.set_num_threads(2)
+    assert training_environment("float32") == {**one, "threads": 2}
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        (f"{EPYC}\n\n{EPYC.replace('9B14', 'other')}\n", "AMD EPYC 9B14 (family 25, model 17)"),
+        ("processor\t: 0\nmodel name\t: ARMv8 Processor rev 1\n", "ARMv8 Processor rev 1"),
+        ("processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: asimd\n", platform.processor() or platform.machine()),
+    ],
+    ids=["x86", "a name alone", "without a name"],
+)
+def test_a_processor_has_a_name(cpuinfo: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(environment, "CPUINFO", tmp_path / "cpuinfo")
+    assert environment.processor() == name
+
+
+def test_a_training_that_went_on_elsewhere_tells_of_both(tmp_path: Path) -> None:
+    note = tmp_path / "environment.json"
+    here = {"threads": 2, "processor": "A", "packages": {"torch": "2.13.0", "numpy": "2"}}
+    there = {**here, "threads": 4, "packages": {"torch": "2.14.0", "numpy": "2"}}
+    both = {**here, "threads": "2, then 4", "packages": {"torch": "2.13.0, then 2.14.0", "numpy": "2"}}
+    assert with_earlier(here, note, resumed=False) == here
+    assert with_earlier(here, note, resumed=True) == here  # cut short and gone on with, all on one machine
+    assert with_earlier(there, note, resumed=True) == both
+    assert with_earlier(there, note, resumed=True) == both  # and once more
+    assert with_earlier(here, note, resumed=True)["threads"] == "2, then 4, then 2"
+
+
+def test_a_training_that_begins_anew_knows_of_no_earlier_one(tmp_path: Path) -> None:
+    note = tmp_path / "environment.json"
+    with_earlier({"threads": 2}, note, resumed=False)
+    assert with_earlier({"threads": 4}, note, resumed=False) == {"threads": 4}
+
+
+@pytest.mark.parametrize("left", [None, "", '{"thre'])
+def test_a_note_that_was_never_finished_says_nothing(left: str | None, tmp_path: Path) -> None:
+    note = tmp_path / "environment.json"
+    if left is not None:
+        note.write_text(left)
+    assert with_earlier({"threads": 4}, note, resumed=True) == {"threads": 4}
+    assert json.loads(note.read_text()) == {"threads": 4}
+
+
+def test_its_tags_in_mlflow_are_what_the_record_says() -> None:
+    found = {"threads": 2, "processes": 1, "packages": {"torch": "2.13.0+cpu"}}
+    assert tags(found) == {"attune.threads": "2", "attune.torch": "2.13.0+cpu"}
+    assert tags({**found, "processes": 4})["attune.processes"] == "4"
+
+
+def test_for_people_packages_stand_beside_the_rest() -> None:
+    assert flat({"threads": 2, "packages": {"torch": "2.13.0"}}) == {"threads": "2", "torch": "2.13.0"}
+
+
+def test_the_training_writes_it_and_no_stage_reads_it() -> None:
+    graph = read_graph(ROOT)
+    assert [name for name, node in graph.items() if RECORD in node.outs] == ["finetune"]
+    assert not [name for name, node in graph.items() for dep in node.deps if RECORD.startswith(dep)]

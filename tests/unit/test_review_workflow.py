@@ -1,0 +1,87 @@
+"""The workflow that reviews pull requests: what a stranger chose is no part of a script, and it may not do much."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.conftest import PROJECT
+
+WORKFLOW = PROJECT / ".github" / "workflows" / "review.yml"
+
+
+@pytest.fixture(scope="module")
+def workflow() -> dict[str, Any]:
+    return YAML(typ="safe", pure=True).load(WORKFLOW.read_text())  # YAML 1.2: `on` is no yes
+
+
+@pytest.fixture(scope="module")
+def steps(workflow: dict[str, Any]) -> list[dict[str, Any]]:
+    (job,) = workflow["jobs"].values()
+    return job["steps"]
+
+
+def test_no_script_holds_what_github_fills_in(steps: list[dict[str, Any]]) -> None:
+    scripts = [step["run"] for step in steps if "run" in step]
+    assert len(scripts) == 4
+    assert not any("${{" in script for script in scripts), "the name of a branch would be run"
+
+
+def test_it_may_read_the_code_and_write_comments_and_nothing_else(workflow: dict[str, Any]) -> None:
+    assert workflow["on"] == "pull_request", "with pull_request_target, a stranger's code would get the secrets"
+    assert workflow["permissions"] == {"contents": "read", "pull-requests": "write"}
+    assert all("permissions" not in job for job in workflow["jobs"].values())
+    concurrency = workflow["concurrency"]
+    assert concurrency["cancel-in-progress"] and "pull_request.number" in concurrency["group"]
+
+
+def test_the_history_is_there_and_no_credential_is_left_for_the_stages(steps: list[dict[str, Any]]) -> None:
+    (checkout,) = (step["with"] for step in steps if step.get("uses", "").startswith("actions/checkout@"))
+    assert (checkout["fetch-depth"], checkout["persist-credentials"]) == (0, False)
+    (python,) = (step["with"] for step in steps if step.get("uses", "").startswith("actions/setup-python@"))
+    assert python["cache"] == "pip" and (PROJECT / python["cache-dependency-path"]).exists()
+    assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) for step in steps if "uses" in step)
+    told = [name for step in steps for name in step.get("env", {}) if "TOKEN" in name]
+    assert told == ["GH_TOKEN"] and "gh pr comment" in steps[-1]["run"], "the token is there for the comment alone"
+
+
+def test_what_was_found_is_shown_even_if_it_is_bad(steps: list[dict[str, Any]], tmp_path: Path) -> None:
+    assert [step["name"] for step in steps if "always()" in step.get("if", "")] == [
+        "Show it here",
+        "Keep the page",
+        "Comment",
+    ]
+    assert "head.repo.full_name == github.repository" in steps[-1]["if"], "a fork's token cannot write"
+    (show,) = (step["run"] for step in steps if step.get("name") == "Show it here")
+    for _ in range(2):  # without a page, and with one
+        bash(show, tmp_path, GITHUB_STEP_SUMMARY=str(tmp_path / "summary"))
+        (tmp_path / "logs").mkdir(exist_ok=True)
+        (tmp_path / "logs" / "review.md").write_text("found\n")
+    assert (tmp_path / "summary").read_text() == "found\n"
+
+
+def test_the_name_of_a_branch_reaches_the_review_as_it_is(steps: list[dict[str, Any]], tmp_path: Path) -> None:
+    (step,) = (step for step in steps if step.get("name") == "Review")
+    assert step["env"]["BASE_REF"] == "${{ github.base_ref }}"
+    makefile = (PROJECT / "Makefile").read_text()
+    recipe = makefile[makefile.index("\nreview: install") :].split("\n\n")[0].replace("review: install", "review:")
+    (tmp_path / "Makefile").write_text("ACTIVE := PATH=bin:$$PATH\n" + recipe + "\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "bin" / "python").chmod(0o755)
+    hostile = "a\";true>gone;`true>gone`'"
+    said = bash(step["run"], tmp_path, BASE_REF=hostile)
+    assert said.split("\n") == ["-m", "flows.review", "--base", f"origin/{hostile}", ""]
+    assert not (tmp_path / "gone").exists()
+
+
+def bash(script: str, folder: Path, **variables: str) -> str:
+    """Run a step as GitHub does."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "BASE", "HEAD", "ARGS")}
+    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
+    done = subprocess.run(command, cwd=folder, env=environment | variables, capture_output=True, text=True, check=True)
+    return done.stdout
