@@ -4,11 +4,9 @@ Retries, delays and timeouts stand in the `meta` of each stage in dvc.yaml; the 
 """
 
 import argparse
-import fcntl
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -23,6 +21,7 @@ from flows.search.params_patch import difference, patched, read_text, write_para
 from flows.told.artifact import before, publish
 from flows.told.redact import redacted
 from stages.common.errors import AttuneError
+from stages.common.locks import in_turn
 from stages.common.params import load_params
 from stages.common.stage import WORK
 
@@ -74,7 +73,7 @@ def bring_up_to_date(
     new = patched(text, set) if set else text
     if dry_run:
         return _planned(targets, force, set, refresh, log)
-    with _alone(log):
+    with in_turn(LOCK, lambda: log("another run is at work in this checkout: waiting for it to end")):
         if new != text:
             write_params(new)
             log("params.yaml has other values now:\n" + "\n".join(difference(text, new)))
@@ -107,19 +106,6 @@ def _planned(
         up_to_date = step.verdict == "up to date"
         found[step.node.name] = Outcome("cached" if up_to_date else "skipped", reason=why or step.verdict)
     return found
-
-
-@contextmanager
-def _alone(log: Callable[[str], None]) -> Iterator[None]:
-    """Wait until no other run is at work in this checkout."""
-    WORK.mkdir(exist_ok=True)
-    with LOCK.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log("another run is at work in this checkout: waiting for it to end")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _tell_errors_in_a_line() -> None:

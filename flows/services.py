@@ -9,8 +9,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from flows.local.local_worker import POOL, polls, prepare_pool
 from flows.local.supervised import PORT_VARIABLES, Services, end_all, failed, find, identity, launch, processes
 from flows.local.temporary_server import answers
 from stages.common.errors import AttuneError
-from stages.common.stage import locked
+from stages.common.locks import in_turn
 from stages.common.tracking.store import without_password
 
 FOLDER = Path(".services")  # git-ignored, and for this user alone: Prefect's database, logs
@@ -31,6 +30,7 @@ ADDRESSES = "env.mk"  # what the Makefile includes
 KEPT = "ports.json"
 PORTS = {"prefect": 4200, "mlflow": 5000}
 START_SECONDS = 150
+WAITING = "another `make services` or `make stop` is at work; waiting for it …"
 NOT_RUNNING = ("STOPPED", "EXITED", "FATAL")
 
 
@@ -51,7 +51,7 @@ def start(folder: Path, console: Console) -> None:
         AttuneError: if a port is taken, or a program cannot be started; then nothing is left running.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
-    with _alone(folder, console):
+    with in_turn(folder / "lock", lambda: console.print(WAITING)):
         now = find(folder)
         if now is not None:
             for name, variable in PORT_VARIABLES.items():
@@ -82,7 +82,7 @@ def stop(folder: Path, console: Console) -> None:
         console.print("no services are running here")
         return
     folder.mkdir(mode=0o700, exist_ok=True)
-    with _alone(folder, console), console.status("ending the services …"):
+    with in_turn(folder / "lock", lambda: console.print(WAITING)), console.status("ending the services …"):
         ended = end_all(folder)
         (folder / ADDRESSES).unlink(missing_ok=True)
     console.print(f"the services have ended ({ended} processes)" if ended else "no services are running here")
@@ -105,21 +105,6 @@ def status(folder: Path, console: Console) -> int:
         how = f"process {states[name]['pid']}" if ok else f"does not answer: {states[name]['statename'].lower()}"
         console.print(Text(f"{name:8} {where[name]:30} {how}"))
     return 0 if all(up.values()) else 1
-
-
-@contextmanager
-def _alone(folder: Path, console: Console) -> Iterator[None]:
-    """Let only one start or stop be at work in a project; a second one waits."""
-    told = False
-    while True:
-        with locked(folder / "lock") as mine:
-            if mine:
-                yield
-                return
-        if not told:
-            console.print("another `make services` or `make stop` is at work; waiting for it …")
-        told = True
-        time.sleep(0.5)
 
 
 def _states(services: Services) -> dict[str, dict[str, Any]]:

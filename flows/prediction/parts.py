@@ -19,8 +19,9 @@ import polars as pl
 
 from stages.common.digests import sha256_file
 from stages.common.errors import AttuneError
+from stages.common.locks import locked
 from stages.common.profile import Counts
-from stages.common.stage import locked, write_json
+from stages.common.stage import write_json
 
 MADE_WITH = "made_with.json"
 MODEL = "model"  # copied here out of the registry, and fetched again for the next try

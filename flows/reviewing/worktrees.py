@@ -16,9 +16,9 @@ from flows.scheduled.repository import asked, git
 from flows.scheduled.worktree_files import INBOX, check_out, default_remote, fetch_all, furnish
 from stages.common.errors import AttuneError
 from stages.common.graph import Node, read_graph, read_lock
+from stages.common.locks import locked
 from stages.common.params.loading import PARAMS_FILE, read_yaml
 from stages.common.recorded import Change, changes
-from stages.common.stage import locked
 
 NAMED = "review-"  # what the next review removes if nobody holds it
 KEPT = "look-"  # what stays for a person to look at, for days

@@ -1,18 +1,18 @@
 """The place of a scheduled run: a worktree of its own, known by a note in Git's own folder, held by a lock."""
 
-import fcntl
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flows.scheduled.repository import GitFailed, asked, git
 from stages.common.errors import AttuneError
-from stages.common.stage import WORK, locked
+from stages.common.locks import in_turn, locked
+from stages.common.stage import WORK
 
 WORKTREES = WORK / "worktrees"
 NOTE = "attune.json"  # in Git's own folder of the worktree, where nobody takes it for a file of the project
@@ -112,13 +112,9 @@ def note(place: Place) -> None:
         part.replace(path)
 
 
-@contextmanager
-def one_at_a_time(home: Path) -> Iterator[None]:
+def one_at_a_time(home: Path) -> AbstractContextManager[None]:
     """Wait until no other run makes or sweeps worktrees here: that takes seconds, or minutes where it fetches."""
-    (home / WORKTREES).mkdir(parents=True, exist_ok=True)
-    with (home / WORKTREES / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return in_turn(home / WORKTREES / "lock")
 
 
 def checked(folder: Path, fix: str) -> Path:

@@ -1,7 +1,6 @@
 """The frame every stage runs in: params checked, network shut, outs written whole or not at all, time kept."""
 
 import errno
-import fcntl
 import json
 import os
 import random
@@ -21,6 +20,7 @@ from stages.common.digests import sha256_path, sha256_value
 from stages.common.errors import AttuneError
 from stages.common.finished import forget_recorded, is_finished, note_finished
 from stages.common.graph import Node, read_graph
+from stages.common.locks import in_turn, locked
 from stages.common.offline import shut_network
 from stages.common.params import Params, load_params
 from stages.common.params.base import Section
@@ -188,34 +188,13 @@ def alone(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Hold the lock of a file, which is made for it; yield whether it was free.
-
-    Who holds it may remove the file: a lock that somebody took on one that is gone does not count.
-    """
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat())
-        except (BlockingIOError, FileNotFoundError):
-            mine = False
-        yield mine
-
-
-@contextmanager
 def _downloads_alone(name: str) -> Iterator[None]:
     """Wait until nobody else downloads into the same folder: worktrees of scheduled runs share that of a checkout."""
     if name not in ONLINE_STAGES:
         yield
         return
-    folder = WORK / "downloads"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{name}: waits for another run that downloads into the same folder", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    told = f"{name}: waits for another run that downloads into the same folder"
+    with in_turn(WORK / "downloads" / ".lock", lambda: print(told, flush=True)):
         yield
 
 

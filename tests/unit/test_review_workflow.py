@@ -75,7 +75,7 @@ def test_the_name_of_a_branch_reaches_the_review_as_it_is(steps: list[dict[str, 
     (tmp_path / "bin" / "python").chmod(0o755)
     hostile = "a\";true>gone;`true>gone`'"
     said = bash(step["run"], tmp_path, BASE_REF=hostile)
-    assert said.split("\n") == ["-m", "flows.review", "--base", f"origin/{hostile}", ""]
+    assert said.split("\n") == ["-m", "flows.review", "--base", f"refs/remotes/origin/{hostile}", ""]
     assert not (tmp_path / "gone").exists()
 
 

@@ -33,8 +33,10 @@ def measured(base: Revision, head: Revision) -> tuple[tuple[Figure, ...], tuple[
     for form, name in TIMES.items():
         if not all(form in package.variants and _file(package, form).exists() for package in packages):
             continue
-        if problem := _no_use(packages, form):
-            missing.append(f"{name}: {problem}")
+        if _same(packages, form):
+            continue
+        if _too_large(packages):
+            missing.append(f"{name} is not measured: the weights are over {LARGEST // MIB:,} MiB")
             continue
         try:
             figures.append(Figure(name, *_milliseconds(packages, form, head), "ms", "lower"))
@@ -68,13 +70,14 @@ def _file(package: Package, form: str) -> Path:
     return package.model if form == "torch" or package.exported is None else package.exported / FILES[form]
 
 
-def _no_use(packages: list[Package], form: Variant) -> str:
-    """Return why two models are not timed, if so."""
-    files = [file for package in packages for file in package.model.glob("*.safetensors")]
-    if max((file.stat().st_size for file in files), default=0) > LARGEST:
-        return f"not measured, as the weights are over {LARGEST // MIB:,} MiB"
+def _same(packages: list[Package], form: Variant) -> bool:
     before, after = (sha256_path(_file(package, form)) for package in packages)
-    return "not measured, as both are the same bytes" if before == after else ""
+    return before == after
+
+
+def _too_large(packages: list[Package]) -> bool:
+    files = [file for package in packages for file in package.model.glob("*.safetensors")]
+    return max((file.stat().st_size for file in files), default=0) > LARGEST
 
 
 def _milliseconds(packages: list[Package], form: Variant, head: Revision) -> tuple[float, float]:

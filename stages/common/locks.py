@@ -1,0 +1,54 @@
+"""Locks of files: held by one process at a time, and let go however that process ends."""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Hold the lock of a file, which is made for it; yield whether it was free.
+
+    Who holds it may remove the file: a lock that somebody took on one that is gone does not count.
+    """
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = _stands(path, lock)
+        except BlockingIOError:
+            mine = False
+        yield mine
+
+
+@contextmanager
+def in_turn(path: Path, tell: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock of a file, which is made for it with its folder; wait for it if need be.
+
+    Args:
+        path: the file.
+        tell: called once if there is somebody to wait for.
+    """
+    told = False
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not told:
+                    tell()
+                    told = True
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if _stands(path, lock):  # else whoever held it has removed it
+                yield
+                return
+
+
+def _stands(path: Path, lock: TextIO) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
