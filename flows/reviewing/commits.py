@@ -14,11 +14,11 @@ class Commits:
     """The commits of a review, as full hashes.
 
     Args:
-        base_name: as it was asked for.
+        base_name: as it was asked for, in short.
         asked: what that name stands for.
         base: the last commit that both histories share; `asked` if they share none.
         behind: commits of `asked` that the head does not have.
-        head_name: as it was asked for.
+        head_name: as it was asked for, in short.
         head: what is reviewed.
         notes: what a reader should know, a line each.
     """
@@ -60,7 +60,18 @@ def find_commits(home: Path, base: str | None, head: str) -> Commits:
     if not shared:
         notes.append(f"{name} and {head} share no history (or the clone is a shallow one): held against {name} itself")
     behind = int(git(home, "rev-list", "--count", f"{found}..{there}")) if shared else 0
-    return Commits(name, there, shared or there, behind, head, found, tuple(dict.fromkeys(notes)))
+    if shared == found:
+        notes.append(f"the head is in {name} already: there is nothing in it that could differ")
+    return Commits(
+        _short(home, name), there, shared or there, behind, _short(home, head), found, tuple(dict.fromkeys(notes))
+    )
+
+
+def _short(home: Path, name: str) -> str:
+    """Return a name as people say it: of HEAD the branch that is checked out, of a full reference the end."""
+    if name == "HEAD":
+        return asked(home, "symbolic-ref", "--quiet", "--short", "HEAD") or name
+    return name.removeprefix("refs/remotes/").removeprefix("refs/heads/")
 
 
 def _find(home: Path, name: str, notes: list[str]) -> str:

@@ -30,6 +30,8 @@ class Revision:
             `run`: made by the review, as they were missing or not of this code, params and data; `rebuilt`: those of
             the rebuild from nothing, for the same reason; `none`: the commit is from before the first run.
         stale: stages whose record is not of this commit's code, params and data, each with a reason in a line.
+        own_data: whether files of data/inbox/ that Git does not have are here as the commit's results were made of
+            them; the commit cannot be run again without.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Revision:
     data: Mapping[str, Any]
     results: Results = "recorded"
     stale: Mapping[str, str] = field(default_factory=dict)
+    own_data: bool = True
 
     @property
     def short(self) -> str:

@@ -29,6 +29,7 @@ from stages.common.tracking.store import tracking_uri
 
 NO_CHECKOUT = "run this in the project's folder, a clone made with git"
 FEW = 5  # named in a note
+OTHER_DATA = "files of data/inbox/ that Git does not keep are not here as dvc.lock was made of them (docs/reviewing.md)"
 
 
 @dataclass(frozen=True)
@@ -85,17 +86,21 @@ def _review(home: Path, folders: Mapping[str, Path], commits: Commits, request: 
     settings, notes = _settings(committed)
     base, failure = _base(home, folders["base"], commits, request, log) if "base" in folders else (None, "")
     rebuilt, ran = None, Ran()
-    if request.rebuild:
+    usable = bool(committed.lock) and not committed.stale
+    if request.rebuild and usable and not missing and not committed.own_data:
+        log(f"no rebuild: {OTHER_DATA}")
+        head = committed
+    elif request.rebuild:
         rebuilt = rebuild(home, folders["rebuild"], committed, request.logs / "rebuild", log, venv=request.venv)
         head, notes = _after(committed, missing, rebuilt), [*notes, *rebuilt.notes]
-    elif missing or committed.stale or not committed.lock:
+    elif missing or not usable:
         log("the head's results are missing or not of its code, params and data: what has to run is run")
         ran = run_pipeline(committed.folder, committed.graph, request.logs / "head", "head", log)
         head = _made(committed, committed.folder, "run")
     else:
         head = committed
     log("comparing")
-    judged = _judged(committed, tampering, rebuilt, ran, settings.min_agreement)
+    judged = _judged(committed, tampering, rebuilt, ran, settings.min_agreement, request.rebuild)
     conflict, unknown = conflict_with(home, commits.asked, commits.head)
     return Review(
         head=head,
@@ -154,7 +159,12 @@ def _effect(base: Revision, head: Revision, examples: int) -> Effect | None:
 
 
 def _judged(
-    committed: Revision, tampering: Sequence[OutCheck], rebuilt: Rebuilt | None, ran: Ran, min_agreement: float
+    committed: Revision,
+    tampering: Sequence[OutCheck],
+    rebuilt: Rebuilt | None,
+    ran: Ran,
+    min_agreement: float,
+    rebuild_asked: bool,
 ) -> Rebuild:
     """Return whether the commit's results can be believed; what is wrong in itself comes before what differs."""
     ran = rebuilt.ran if rebuilt else ran
@@ -164,6 +174,8 @@ def _judged(
         found = Rebuild("unrecorded")
     elif committed.stale:
         found = Rebuild("unrecorded", next(iter(committed.stale)))
+    elif rebuild_asked and not committed.own_data:
+        found = Rebuild("unrecorded", how=OTHER_DATA)
     elif rebuilt:
         found = compare_outs(committed, rebuilt.revision, min_agreement)
     else:
@@ -206,11 +218,18 @@ def _uncommitted(home: Path, head: str) -> tuple[str, ...]:
 def _notes(home: Path, head: Revision, missing: Sequence[str], request: Request) -> Iterator[str]:
     if missing:
         yield f"neither in the commit nor in DVC's cache or remote: {_few(missing)}"
+    if not head.own_data:
+        made = (
+            "what ran here ran with what is here"
+            if head.results in ("run", "rebuilt")
+            else "the results are as recorded"
+        )
+        yield f"{OTHER_DATA}: {made}"
     if head.results in ("run", "rebuilt"):
         yield "the model was judged for this review alone: its gates know of no champion"
     others = [] if request.venv else list(_other_versions(head.folder / PINNED))
     if others:
-        yield f"{PINNED} of the head pins other versions than are installed, and used, here: {_few(others)}"
+        yield f"{PINNED} of the head pins other versions than are installed, and used, here (--venv): {_few(others)}"
 
 
 def _other_versions(pinned: Path) -> Iterator[str]:

@@ -12,7 +12,7 @@ from flows.reviewing.conflicts import LOCK, has_marks
 from flows.reviewing.pipeline_run import Log
 from flows.reviewing.revision import Revision
 from flows.scheduled.place import WORKTREES, lock_of, one_at_a_time, remove, sweep
-from flows.scheduled.repository import asked, git
+from flows.scheduled.repository import asked, git, succeeds
 from flows.scheduled.worktree_files import INBOX, check_out, default_remote, fetch_all, furnish
 from stages.common.errors import AttuneError
 from stages.common.graph import Node, read_graph, read_lock
@@ -82,8 +82,9 @@ def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
         fetch_all(folder, log)
         check_out(folder, log)
     stale = stale_stages(folder, graph, lock) if lock else {}
-    if stale.get(first := next(iter(graph), "")) and asked(home, "ls-files", "--others", "--", str(INBOX)):
-        stale[first] += f" (of {INBOX}/, files that Git does not have are as they are in the checkout now)"
+    # What Git does not keep is as it is in the checkout now: that says nothing of the commit.
+    elsewhere = [name for name, reasons in stale.items() if any(map(_of_inbox, reasons)) and not _in_git(folder)]
+    stale |= {name: [one for one in stale[name] if not _of_inbox(one)] for name in elsewhere}
     return Revision(
         name=name,
         commit=git(folder, "rev-parse", "HEAD"),
@@ -93,7 +94,8 @@ def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
         lock=lock,
         data=_params(folder),
         results="recorded" if lock else "none",
-        stale=stale,
+        stale={name: "; ".join(map(str, reasons)) for name, reasons in stale.items() if reasons},
+        own_data=not elsewhere,
     )
 
 
@@ -116,7 +118,17 @@ def missing_outs(folder: Path, lock: Mapping[str, Any]) -> list[str]:
     return [path for path in named if not (folder / path).exists()]
 
 
-def stale_stages(folder: Path, graph: Mapping[str, Node], lock: Mapping[str, Any]) -> dict[str, str]:
+def _of_inbox(change: Change) -> bool:
+    return change.kind == "data" and Path(change.what) == INBOX
+
+
+def _in_git(folder: Path) -> bool:
+    """Say whether Git has other data of people's own than when the results were recorded, itself or as pointers."""
+    recorded = asked(folder, "log", "-1", "--format=%H", "--", LOCK)
+    return bool(recorded) and not succeeds(folder, "diff", "--quiet", recorded, "HEAD", "--", str(INBOX))
+
+
+def stale_stages(folder: Path, graph: Mapping[str, Node], lock: Mapping[str, Any]) -> dict[str, list[Change]]:
     """Return the stages whose record is not of the code, params and data in a worktree, each with the reasons.
 
     An input that another stage makes and that is not there counts as it was recorded, where both records agree on it.
@@ -129,8 +141,8 @@ def stale_stages(folder: Path, graph: Mapping[str, Node], lock: Mapping[str, Any
         return one.kind != "runs always" and not as_recorded
 
     found = changes(list(graph), root=folder, outs=False)
-    told = {name: [str(one) for one in reasons if counts(name, one)] for name, reasons in found.items()}
-    return {name: "; ".join(reasons) for name, reasons in told.items() if reasons}
+    told = {name: [one for one in reasons if counts(name, one)] for name, reasons in found.items()}
+    return {name: reasons for name, reasons in told.items() if reasons}
 
 
 def _params(folder: Path) -> dict[str, Any]:

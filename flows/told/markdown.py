@@ -36,6 +36,7 @@ def said(sentence: str) -> str:
         for word in [piece] if at % 2 else re.split(r"(\s+)", piece):
             safe = not word or (not at % 2 and (word.isspace() or WORD.fullmatch(word)))
             told += word if safe else f"{' ' if told.endswith('`') else ''}{code(word, SENTENCE)}"
+    told = re.sub(r"(?<=[^`\s])` `(?=[^`\s])", " ", told)  # words of one value
     return re.sub(r"^(\d+)([.)])", r"\1\\\2", told)  # no list
 
 

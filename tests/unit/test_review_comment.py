@@ -83,7 +83,7 @@ def test_the_verdict_comes_first_and_each_section_follows() -> None:
         "| `macro_f1` | 0.8200 | 0.8323 | +0.0123 [+0.0031, +0.0215] | better | 1,281 |",
         "**Rows** – 31 fixed, 18 broken",
         "| `a moving film 0` | `a moving film 1` | 10 | 3 | -7 |",
-        "`python -m flows.lineage films@champion`",
+        "`python -m flows.lineage films/4`",
         "`dvc plots diff 1234567812 ab12cd34ab`",
     ):
         assert line in text, line
@@ -118,7 +118,7 @@ def test_a_sentence_keeps_its_plain_words_and_shows_all_others_as_code() -> None
         "gain +0.0123, 95 % interval [+0.0031, +0.0215]: `a b` is (better)."
     )
     assert said("ask @all of a_b*c*, http://evil.example or GH-12") == (
-        "ask `@all` of `a_b*c*,` `http://evil.example` or `GH-12`"
+        "ask `@all` of `a_b*c*, http://evil.example` or `GH-12`"
     )
 
 

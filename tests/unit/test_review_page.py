@@ -44,7 +44,7 @@ def test_the_page_tells_the_verdict_and_all_five_sections() -> None:
         "calibration error 0.0306 0.0281 -0.0025",
         "finetune 1 identical 12.5 s",
         "model " + "80" * 32,
-        "python -m flows.lineage films@champion",
+        "python -m flows.lineage films/4",
     ):
         assert told in text, told
 

@@ -145,11 +145,11 @@ def json_lock(mine: Checkout) -> dict[str, Any]:
 # ── which results count ───────────────────────────────────────────────────────────────────────────────────────────────
 def test_data_that_moved_on_in_the_checkout_are_said_to_have(checkout: Checkout) -> None:
     checkout.write("data/inbox/rows.csv", "a\nb\n")
-    found = reviewed(checkout, rebuild=False)
-    assert "as they are in the checkout now" in found.head.stale["make"]
-    assert found.base and found.base.stale and found.base.results == "recorded", (
-        "its results stand, and are said to be old"
-    )
+    for rebuild, verdict in ((False, "left out"), (True, "unrecorded")):
+        found = reviewed(checkout, rebuild=rebuild)
+        assert (found.rebuild.verdict, found.rebuild.seconds) == (verdict, {}), "nothing runs on other data"
+        assert found.base and (found.base.results, found.head.results) == ("recorded", "recorded")
+        assert any("data/inbox/" in note for note in found.notes)
 
 
 def test_data_that_dvc_keeps_come_from_its_cache(checkout: Checkout) -> None:

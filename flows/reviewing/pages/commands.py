@@ -25,9 +25,9 @@ def commands_of(review: Review) -> tuple[tuple[str, str], ...]:
 
 
 def names_of(review: Review) -> tuple[str, ...]:
-    """Return the names that the head's model has in the registry: `rotten-tomatoes@champion`, `rotten-tomatoes/3`."""
+    """Return the versions of the head's model in the registry, `rotten-tomatoes/3`: an alias would move on."""
     versions = review.lineage.versions
-    return tuple(f"{name}@{alias}" if alias else f"{name}/{number}" for name, number, alias in versions[:3])
+    return tuple(f"{name}/{number}" for name, number, _ in versions[:3])
 
 
 def lineage_lines(lineage: Lineage) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from flows.reviewing.pages.wording import counted
 from flows.told.markdown import folded
 
 LISTINGS = 12  # of the data
+OUTS = 4  # of a stage, by name
 SHORT = 8  # rows of a table that stands open
 
 
@@ -53,11 +54,15 @@ def _params(changes: Changes, parts: Parts) -> Iterator[str]:
     if changes.params:
         body = parts.table(("setting", "old", "new", "what it is"), "llll", changes.params, row, "setting")
         yield _maybe_folded(f"Params: {counted(len(changes.params), 'setting')}", body, len(changes.params))
+    else:
+        yield "**Params** – no setting changed."
 
 
 def _stages(changes: Changes, parts: Parts) -> Iterator[str]:
     def row(one: StageChange) -> tuple[str, ...]:
-        outs = f"{len(one.outs):,}" if one.outs else "none" if one.kind == "ran again" else "–"
+        names = ", ".join(map(parts.exact, one.outs[:OUTS]))
+        more = f" and {len(one.outs) - OUTS:,} more" if len(one.outs) > OUTS else ""
+        outs = f"{names}{more}" if one.outs else "none" if one.kind == "ran again" else "–"
         return parts.exact(one.stage), one.kind, parts.cell(one.reasons), outs
 
     told = []
@@ -69,7 +74,7 @@ def _stages(changes: Changes, parts: Parts) -> Iterator[str]:
         yield f"**Stages** – {'; '.join(told)}."
     other = [one for one in changes.stages if one.kind != "same"]
     if other:
-        table = parts.table(("stage", "", "why", "outs with other bytes"), "lllr", other, row, "stage")
+        table = parts.table(("stage", "", "why", "outs with other bytes"), "llll", other, row, "stage")
         yield folded("Why, and what came out otherwise", table)
 
 

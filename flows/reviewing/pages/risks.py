@@ -9,6 +9,7 @@ from flows.reviewing.pages.wording import HOW, Line, counted, few, grown, interv
 
 SURE = 0.9  # confidence from which a broken row is one that the model is sure of
 ECE = (0.01, 1.25)  # calibration is clearly worse by more than this, and to more than this many times
+LEAST_ROWS = 200  # of which a calibration error means something
 SIZE, SPEED = 1.1, 1.2  # times as large, as slow
 SIZES, TIMES = ("B", "KiB", "MiB", "GiB", "bytes"), ("ms", "s")
 NOTES = 12  # lines that other parts of the review wrote
@@ -61,7 +62,8 @@ def _record(review: Review) -> Iterator[Line]:
     if review.base is not None and review.base.stale:
         yield Line("warn", f"The base's dvc.lock is not of its own code, params and data: {_stages(review.base.stale)}")
     if review.base is not None and review.base.results == "run":
-        yield Line("warn", "The base's results were made by this review, as the base has none that hold")
+        data = "" if review.base.own_data else ", of the data that data/inbox/ holds here"
+        yield Line("warn", f"The base's results were made by this review, as the base has none that hold{data}")
 
 
 def _stages(stale: object) -> str:
@@ -162,10 +164,14 @@ def _figures(review: Review) -> Iterator[Line]:
     effect = review.effect
     if effect is None:
         return
-    for figure in effect.calibration:
+    same_rows = not (effect.only_base or effect.only_head or effect.relabelled)
+    for figure in effect.calibration if same_rows and effect.rows >= LEAST_ROWS else ():
         if figure.better == "lower" and _times(figure, ECE[1]) and (figure.head or 0) - (figure.base or 0) > ECE[0]:
             yield Line("warn", f"Calibration is clearly worse: {_figure(figure)}")
-    for figure in effect.costs:
+            break  # the others say the same of the same rows
+    sizes = [figure for figure in effect.costs if figure.unit not in TIMES]
+    alike = all(figure.base == figure.head for figure in sizes)  # then a difference in time is another busy moment
+    for figure in sizes if alike else effect.costs:
         if figure.better != "lower":
             continue
         if figure.unit in SIZES and _times(figure, SIZE):
@@ -189,18 +195,18 @@ def _shared(review: Review) -> Iterator[Line]:
         return
     files = [path for part in review.changes.code if part.part == "stages/common" for path, _, _ in part.files]
     if files:
-        again = "where it changes what a stage does, `dvc repro --force`"
+        again = "where it changes what a stage does, run `dvc repro --force`"
         yield Line(
             "warn", f"stages/common changed ({counted(len(files), 'file')}), which re-runs nothing by itself; {again}"
         )
-    told = any("constraints.txt" in note for note in review.notes)  # by the review itself, of all packages
     other = [
         f"{quoted(one.package)} {quoted(one.new, 30)}, here {quoted(one.here or 'not installed', 30)}"
         for one in review.changes.versions
         if one.new is not None and one.here != one.new
     ]
-    if other and not told and not review.rebuild.venv:
-        yield Line("warn", f"constraints.txt changed, and the review ran with other versions: {few(other, 3)}")
+    if other and not review.rebuild.venv:
+        ran = "nothing ran with what it pins now (`make review ARGS=--venv` does)"
+        yield Line("bad", f"constraints.txt changed, and {ran}: {few(other, 3)}")
 
 
 def _machine(review: Review) -> Iterator[Line]:
@@ -212,9 +218,6 @@ def _machine(review: Review) -> Iterator[Line]:
         yield Line("warn", f"Rebuilt in another environment than it was recorded in: {few(other, 3)}")
     elif not rebuild.environment_known and rebuild.verdict != "identical":
         yield Line("warn", "The record does not say on what kind of machine it was made")
-    for out in rebuild.outs:
-        if out.verdict == "apart" and out.stage == "register":
-            yield Line("warn", f"register was judged otherwise than when it was recorded: {unquoted(out.how)}")
 
 
 def _loose(review: Review) -> Iterator[Line]:

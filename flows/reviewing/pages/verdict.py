@@ -54,7 +54,11 @@ def _reproduced(review: Review) -> Line:
     if rebuild.verdict == "identical":
         apart = outs["apart"]
         which = f"{total - apart:,} of {total:,}" if apart else f"all {total:,}" if total else "all"
-        cannot = f"; {apart:,} cannot be compared ({few(_paths(review, 'apart'), 2)})" if apart else ""
+        cannot = (
+            f"; not held against it: {few(_paths(review, 'apart'), 3)}, which depend on where they are made"
+            if apart
+            else ""
+        )
         return Line("good", f"Rebuilt from nothing{own}: {which} outs have the bytes that dvc.lock says{cannot}")
     if rebuild.verdict == "equal":
         told = (
