@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryDirectory
 
 from flows.command import exit_status
 from flows.reviewing.changed.table_changes import mask_of
@@ -19,10 +19,12 @@ from flows.reviewing.pages.page import page
 from flows.reviewing.pages.verdict import Verdict, verdict_of
 from flows.reviewing.rounds import Request, review
 from flows.told.redact import redacted
+from stages.common.errors import AttuneError
 from stages.common.shown import visible
 from stages.common.stage import LOGS
 
 NOT_REPRODUCED = 3
+MARKDOWN, HTML = "review.md", "review.html"
 STATUS = f"""exit status:
   0  reproduced: the same bytes, or equal within the tolerance; with --no-rebuild: nothing speaks against it
   {NOT_REPRODUCED}  not reproduced: an out differs, a stage failed, or dvc.lock is missing, of other code, params
@@ -53,25 +55,41 @@ def carry_out(home: Path, request: Request, output: Path, log: Callable[[str], N
     Raises:
         AttuneError: if a commit is none, or the head is no project that can be read.
     """
+    _prepare(output, request.logs)
     found = review(home, request, lambda line: log(visible(redacted(line))))  # names in it may be a stranger's
     told = verdict_of(found)
     mask = mask_of(found.head)
-    output.mkdir(parents=True, exist_ok=True)
     return Written(
         found,
         told,
-        _write(output / "review.md", comment(found, told, mask)),
-        _write(output / "review.html", page(found, told, mask)),
+        _write(output / MARKDOWN, comment(found, told, mask)),
+        _write(output / HTML, page(found, told, mask)),
     )
+
+
+def _prepare(output: Path, logs: Path) -> None:
+    """Make the folder, before a rebuild that takes hours.
+
+    Raises:
+        AttuneError: if nothing can be written there.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=output):
+            pass
+    except OSError as error:
+        raise AttuneError(f"nothing can be written to {output}: {error.strerror}", "name another --output") from None
+    for path, is_folder in ((output / MARKDOWN, False), (output / HTML, False), (logs, True)):
+        if path.exists() and path.is_dir() != is_folder:
+            raise AttuneError(f"{path} is in the way", "move it, or name another --output")
 
 
 def _write(path: Path, text: str) -> Path:
     """Write a file whole or not at all."""
-    with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as part:
-        part.write(text)
-    written = Path(part.name)
-    written.chmod(0o644)
-    return written.replace(path)
+    with TemporaryDirectory(dir=path.parent, prefix=".review-") as beside:
+        part = Path(beside) / path.name
+        part.write_text(text, encoding="utf-8")
+        return part.replace(path)
 
 
 def main(arguments: list[str] | None = None) -> int:

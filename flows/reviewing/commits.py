@@ -48,7 +48,8 @@ def find_commits(home: Path, base: str | None, head: str) -> Commits:
     notes: list[str] = []
     with one_at_a_time(home):  # two that fetch at once would get into each other's way
         found = _find(home, head, notes)
-        name = base or next((name for name, ref in DEFAULT.items() if object_at(home, ref)), f"{head}~1")
+        default = next((name for name, ref in DEFAULT.items() if object_at(home, ref)), f"{head}~1")
+        name = default if base is None else base
         before = object_at(home, f"{found}~1^{{commit}}")
         if base is None and name in DEFAULT and before and _find(home, name, notes) == found:
             notes.append(f"{name} is the head itself, so the head is held against the commit before it")

@@ -100,7 +100,7 @@ def _review(home: Path, folders: Mapping[str, Path], commits: Commits, request: 
     else:
         head = committed
     log("comparing")
-    judged = _judged(committed, tampering, rebuilt, ran, settings.min_agreement, request.rebuild)
+    judged = _judged(committed, tampering, rebuilt, ran, _agreement(settings, base), request.rebuild)
     conflict, unknown = conflict_with(home, commits.asked, commits.head)
     return Review(
         head=head,
@@ -127,7 +127,7 @@ def _base(home: Path, folder: Path, commits: Commits, request: Request, log: Log
             return None, f"its {LOCK} names no stage, or holds the marks of a merge"
         if not missing_outs(folder, base.lock):
             return base, ""
-        log("the base's results are neither in DVC's cache nor in a remote: what has to run is run")
+        log("the base's results are in neither DVC's cache nor a remote (dvc pull?): what has to run is run")
         ran = run_pipeline(folder, base.graph, request.logs / "base", "base", log)
     except AttuneError as error:
         return None, error.what
@@ -185,6 +185,11 @@ def _judged(
         outs = (*tampering, *(check for check in found.outs if check.path not in paths))
         found = replace(found, verdict="tampered", first=worst.stage, how=f"{worst.path}: {worst.how}", outs=outs)
     return replace(found, seconds=rebuilt.ran.seconds) if rebuilt else found
+
+
+def _agreement(settings: ReviewParams, base: Revision | None) -> float:
+    """Return what both sides ask for: a commit does not lower what it is measured by."""
+    return max(settings.min_agreement, _settings(base)[0].min_agreement if base else 0.0)
 
 
 def _settings(head: Revision) -> tuple[ReviewParams, list[str]]:

@@ -76,8 +76,8 @@ def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
     furnish(home, folder, log)
     if (folder / LOCK).exists() and has_marks((folder / LOCK).read_text(encoding="utf-8", errors="replace")):
         (folder / LOCK).unlink()  # neither side of an unfinished merge
-    check_out(folder, log, made=(folder / LOCK).exists())
-    graph, lock = read_graph(folder), lock_at(folder)
+    graph, lock, data = read_graph(folder), lock_at(folder), _params(folder)
+    check_out(folder, log, made=bool(lock))
     if missing_outs(folder, lock) and default_remote(folder):
         fetch_all(folder, log)
         check_out(folder, log)
@@ -92,7 +92,7 @@ def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
         folder=folder,
         graph=graph,
         lock=lock,
-        data=_params(folder),
+        data=data,
         results="recorded" if lock else "none",
         stale={name: "; ".join(map(str, reasons)) for name, reasons in stale.items() if reasons},
         own_data=not elsewhere,
@@ -109,7 +109,20 @@ def lock_at(folder: Path) -> dict[str, Any]:
         found = read_lock(folder)
     except (YAMLError, AttributeError, UnicodeDecodeError, RecursionError):
         raise AttuneError(f"{LOCK} is not understood", "take it from another commit, then make run") from None
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict) or not all(map(_is_record, found.values())):
+        raise AttuneError(f"{LOCK} is not understood", "take it from another commit, then make run")
+    return found
+
+
+def _is_record(stage: Any) -> bool:
+    if not isinstance(stage, dict) or not isinstance(stage.get("params", {}), dict):
+        return False
+    entries = [stage.get(kind, []) for kind in ("deps", "outs")]
+    return all(isinstance(kind, list) and all(map(_is_entry, kind)) for kind in entries)
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("path"), str)
 
 
 def missing_outs(folder: Path, lock: Mapping[str, Any]) -> list[str]:
@@ -147,4 +160,6 @@ def stale_stages(folder: Path, graph: Mapping[str, Node], lock: Mapping[str, Any
 
 def _params(folder: Path) -> dict[str, Any]:
     found = read_yaml(folder / PARAMS_FILE)
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        raise AttuneError(f"{PARAMS_FILE} holds no sections", "docs/params.md lists them")
+    return found

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,12 +14,14 @@ from typing import Any
 from flows.scheduled.repository import git
 from flows.told.redact import redacted
 from stages.common.errors import AttuneError
+from stages.common.graph import read_graph
 from stages.common.shown import shown, visible
 from stages.common.stage import WORK
 
 INBOX = Path("data/inbox")
 PINNED = "constraints.txt"
 SHARED = ("downloads", "translations")  # what stages fetch or make once, for all runs
+WRITTEN = (".dvc/config.local", ".dvc/cache", ".dvc/tmp", f"{WORK}/downloads", str(INBOX), "dvc.lock", "params.yaml")
 DVC_SECONDS = 6 * 3600
 LONGEST_SHOWN = 300  # characters of a name in the log
 TRIES = 5  # to copy a file while nobody writes it
@@ -35,10 +38,12 @@ def furnish(home: Path, folder: Path, log: Log) -> None:
         log: gets what a person should know.
 
     Raises:
-        AttuneError: if the commit is of no DVC project, or a file of `data/inbox/` is being written all the time.
+        AttuneError: if the commit is of no DVC project or has a link where something is to be written, or a file of
+            `data/inbox/` is being written all the time.
     """
     if not (folder / ".dvc").is_dir():
         raise AttuneError("the commit holds no DVC project", "take a later one")
+    _check_links(folder)
     _share_cache(home, folder)
     (folder / WORK).mkdir(exist_ok=True)
     for name in SHARED:
@@ -113,6 +118,19 @@ def run_dvc(folder: Path, *arguments: str) -> str:
     told = [line for line in done.stderr.split("\n") if line.strip()] or [f"status {done.returncode}"]
     errors = [line for line in told if line.startswith("ERROR")] or told[-1:]
     return shown(redacted(" ".join(errors[:3])), 400)
+
+
+def _check_links(folder: Path) -> None:
+    """Refuse a commit that has a link where a run writes: it would write into somebody else's file or folder."""
+    tracked = (line.partition("\t") for line in git(folder, "ls-files", "--stage", "-z").split("\0"))
+    links = [Path(name) for mode, _, name in tracked if mode.startswith("120000")]
+    written = {Path(name) for name in WRITTEN}
+    with suppress(AttuneError):  # of a graph that is none, the run itself will say so
+        written |= {Path(out) for node in read_graph(folder).values() for out in node.outs} if links else set()
+    for link in links:
+        if any(link == path or link in path.parents for path in written):
+            told = f"the commit has {shown(str(link), LONGEST_SHOWN)} as a link, and what it leads to would be written"
+            raise AttuneError(told, "commit the file or folder itself")
 
 
 def _share_cache(home: Path, folder: Path) -> None:

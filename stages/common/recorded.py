@@ -59,17 +59,24 @@ def changes_of(name: str, data: Any = None, root: Path = Path()) -> list[Change]
 def changes(names: list[str], data: Any = None, root: Path = Path(), *, outs: bool = True) -> dict[str, list[Change]]:
     """Return the same of several stages, which is quicker than one by one.
 
-    With `outs` false, what the stages depend on is all that counts, not whether their outs are there.
+    With `outs` false, what the stages depend on is all that counts: not whether their outs are there, nor whether
+    somebody has frozen them.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
         with Repo(str(root)) as repo:
-            known = {stage.name: stage for stage in repo.index.stages if getattr(stage, "name", None)}
+            mine = (stage for stage in repo.index.stages if Path(stage.path_in_repo) == Path("dvc.yaml"))
+            known = {stage.name: stage for stage in mine}
+            if unknown := [name for name in names if name not in known]:
+                raise AttuneError(f"dvc.yaml: {unknown[0]} is no stage of its own for DVC", "no foreach, no matrix")
             return {name: list(_of(known[name], data, outs=outs)) for name in names}
     except DvcException as error:
-        fix = "after a merge, take one side whole: git checkout --ours dvc.lock (or --theirs), then make run"
+        lock = root / "dvc.lock"
+        merging = lock.exists() and "<<<<<<<" in lock.read_text(encoding="utf-8", errors="replace")
+        sides = "after a merge, take one side whole: git checkout --ours dvc.lock (or --theirs), then make run"
+        fix = sides if merging else "`dvc status` there says the same"
         raise AttuneError(f"DVC cannot read this project: {error}", fix) from None
 
 
@@ -84,7 +91,7 @@ def _of(stage: "PipelineStage", data: Any, *, outs: bool) -> list[Change]:
     found = [Change("command", stage.cmd)] if stage.changed_stage() else []
     if stage.always_changed or stage.is_callback:
         found.append(Change("runs always"))
-    for dep in () if stage.frozen else stage.deps:
+    for dep in () if stage.frozen and outs else stage.deps:
         if isinstance(dep, ParamsDependency):
             found += _params(dep, data)
         else:

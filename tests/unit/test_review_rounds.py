@@ -17,10 +17,12 @@ from flows.reviewing.commits import find_commits
 from flows.reviewing.findings import Review
 from flows.reviewing.rebuild import _threads
 from flows.reviewing.revision import Revision
-from flows.reviewing.rounds import Request, review
-from flows.reviewing.worktrees import KEPT, NAMED
+from flows.reviewing.rounds import Request, _agreement, review
+from flows.reviewing.worktrees import KEPT, NAMED, lock_at, stale_stages
 from flows.scheduled.place import WORKTREES
 from stages.common.errors import AttuneError
+from stages.common.graph import read_graph
+from stages.common.params.review import ReviewParams
 from tests.conftest import PROJECT
 from tests.unit.small_checkout import FILES, Checkout, dvc, make_checkout, repro
 
@@ -386,3 +388,61 @@ def test_an_out_beyond_the_project_is_refused_before_anything_is_removed(checkou
     with pytest.raises(AttuneError):
         reviewed(checkout)
     assert precious.read_text() == "kept"
+
+
+# ── commits that would like to be believed ────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize("name", [".dvc/config.local", ".attune", "data/inbox", "reports"])
+def test_a_link_where_a_review_writes_is_refused_and_what_it_leads_to_stays(
+    checkout: Checkout, tmp_path: Path, name: str
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "file").write_text("theirs")
+    blob = checkout.git("hash-object", "-w", str(checkout.write("link", str(theirs))))
+    checkout.git("rm", "-r", "-q", "--cached", "--ignore-unmatch", name)
+    checkout.git("update-index", "--add", "--cacheinfo", f"120000,{blob},{name}")
+    checkout.git("commit", "-q", "-m", "a link")
+    with pytest.raises(AttuneError, match="as a link"):
+        reviewed(checkout, rebuild=False)
+    assert [path.name for path in theirs.iterdir()] == ["file"] and (theirs / "file").read_text() == "theirs"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"sub/dvc.yaml": "stages:\n  judge: {cmd: 'true', outs: [x]}\n  make: {cmd: 'true', outs: [y]}\n"},
+        {"dvc.yaml": FILES["dvc.yaml"].replace("  judge:\n", "  judge:\n    frozen: true\n")},
+    ],
+    ids=["names of another graph", "a frozen stage"],
+)
+def test_what_nobody_ran_is_unrecorded_whatever_hides_it(checkout: Checkout, files: dict[str, str]) -> None:
+    checkout.commit(**{"judge.py": FILES["judge.py"] + "print('other code')\n", **files})
+    assert "judge" in stale_stages(checkout.root, read_graph(checkout.root), lock_at(checkout.root))
+
+
+@pytest.mark.parametrize("stage", ["null", "{outs: null}", "{outs: [{md5: a}]}", "{outs: [{path: [1]}]}", "[]"])
+def test_a_lock_with_parts_of_the_wrong_kind_is_not_understood(tmp_path: Path, stage: str) -> None:
+    (tmp_path / "dvc.lock").write_text(f"schema: '2.0'\nstages: {{finetune: {stage}}}\n")
+    with pytest.raises(AttuneError, match=r"dvc\.lock is not understood"):
+        lock_at(tmp_path)
+
+
+@pytest.mark.parametrize("output", ["/proc/x", "file", "taken"])
+def test_where_nothing_can_be_written_nothing_is_begun(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    checkout.write("file", "")
+    checkout.write("taken/review.md/x", "")
+    monkeypatch.chdir(checkout.root)
+    assert main(["--output", output]) == 1
+    told = capsys.readouterr()
+    assert "name another --output" in told.err and told.out == ""
+
+
+def test_a_commit_does_not_lower_what_it_is_measured_by(tmp_path: Path) -> None:
+    def side(agreement: float) -> Revision:
+        return Revision("x", "c", "s", tmp_path, {}, {}, {"review": {"min_agreement": agreement}})
+
+    assert _agreement(ReviewParams(min_agreement=0.91), side(0.995)) == 0.995
+    assert _agreement(ReviewParams(min_agreement=0.999), side(0.995)) == 0.999
+    assert _agreement(ReviewParams(min_agreement=0.91), None) == 0.91

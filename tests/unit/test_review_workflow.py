@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from flows.reviewing.pages.comment import MARK
 from tests.conftest import PROJECT
 
 WORKFLOW = PROJECT / ".github" / "workflows" / "review.yml"
@@ -32,7 +33,7 @@ def test_no_script_holds_what_github_fills_in(steps: list[dict[str, Any]]) -> No
 
 
 def test_it_may_read_the_code_and_write_comments_and_nothing_else(workflow: dict[str, Any]) -> None:
-    assert workflow["on"] == "pull_request", "with pull_request_target, a stranger's code would get the secrets"
+    assert list(workflow["on"]) == ["pull_request"], "with pull_request_target, a stranger's code would get the secrets"
     assert workflow["permissions"] == {"contents": "read", "pull-requests": "write"}
     assert all("permissions" not in job for job in workflow["jobs"].values())
     concurrency = workflow["concurrency"]
@@ -50,18 +51,35 @@ def test_the_history_is_there_and_no_credential_is_left_for_the_stages(steps: li
 
 
 def test_what_was_found_is_shown_even_if_it_is_bad(steps: list[dict[str, Any]], tmp_path: Path) -> None:
-    assert [step["name"] for step in steps if "always()" in step.get("if", "")] == [
+    assert [step["name"] for step in steps if "!cancelled()" in step.get("if", "")] == [
         "Show it here",
         "Keep the page",
         "Comment",
     ]
     assert "head.repo.full_name == github.repository" in steps[-1]["if"], "a fork's token cannot write"
     (show,) = (step["run"] for step in steps if step.get("name") == "Show it here")
-    for _ in range(2):  # without a page, and with one
-        bash(show, tmp_path, GITHUB_STEP_SUMMARY=str(tmp_path / "summary"))
-        (tmp_path / "logs").mkdir(exist_ok=True)
-        (tmp_path / "logs" / "review.md").write_text("found\n")
-    assert (tmp_path / "summary").read_text() == "found\n"
+    summary = tmp_path / "summary"
+    bash(show, tmp_path, GITHUB_STEP_SUMMARY=str(summary), RUN="https://example.org/1")
+    assert summary.read_text().startswith(MARK) and "could not be made: https://example.org/1" in summary.read_text()
+    (tmp_path / "logs" / "review.md").write_text("found\n")
+    bash(show, tmp_path, GITHUB_STEP_SUMMARY=str(summary), RUN="")
+    assert summary.read_text().endswith("found\n")
+
+
+def test_the_comment_of_an_earlier_push_is_brought_up_to_date_and_no_other(
+    steps: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    assert MARK in steps[-1]["run"]
+    (tmp_path / "bin").mkdir()
+    said = 'case "$1" in api) test "$2" = --paginate && cat ids || echo "$@" >> did;; *) echo "$@" >> did;; esac'
+    (tmp_path / "bin" / "gh").write_text(f"#!/bin/sh\n{said}\n")
+    (tmp_path / "bin" / "gh").chmod(0o755)
+    variables = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "GH_REPO": "a/b", "NUMBER": "7"}
+    for ids, told in (("", "pr comment 7 --body-file logs/review.md"), ("11\n12\n", "repos/a/b/issues/comments/12")):
+        (tmp_path / "ids").write_text(ids)
+        (tmp_path / "did").unlink(missing_ok=True)
+        bash(steps[-1]["run"], tmp_path, **variables)
+        assert told in (tmp_path / "did").read_text()
 
 
 def test_the_name_of_a_branch_reaches_the_review_as_it_is(steps: list[dict[str, Any]], tmp_path: Path) -> None:

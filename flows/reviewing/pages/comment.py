@@ -35,7 +35,7 @@ def _comment(review: Review, verdict: Verdict, parts: Parts) -> str:
     blocks = [
         MARK,
         f"## Review of {code(review.head.name, 80)}: {parts.name(review.head.subject, 100)}",
-        _between(review),
+        _between(review, parts),
         "\n".join(f"- {SIGNS[line.tone]} {_told(line.text, parts)}" for line in verdict.headline),
         *_risks(verdict, parts),
         "### What changed",
@@ -50,12 +50,12 @@ def _comment(review: Review, verdict: Verdict, parts: Parts) -> str:
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
-def _between(review: Review) -> str:
+def _between(review: Review, parts: Parts) -> str:
     head = f"Commit {code(review.head.short)}"
     if review.base is None:
         return f"{head}, by itself: {code(review.asked_base, 80)} has no results to hold it against."
     asked = code(review.asked_base, 80)
-    return f"{head} against {code(review.base.short)} ({code(review.base.subject, 100)}), where it parted from {asked}."
+    return f"{head} against {code(review.base.short)} ({parts.name(review.base.subject, 100)}), where it parted from {asked}."
 
 
 def _told(sentence: str, parts: Parts) -> str:

@@ -83,6 +83,9 @@ def _gates(review: Review) -> Iterator[Line]:
     measured = [_change(change) for change in params if change.key.startswith(MEASURED)]
     if measured:
         yield Line("warn", f"How the model is measured changed: {few(measured, 3)}")
+    judged = [_change(change) for change in params if change.key == "review.min_agreement"]
+    if judged:
+        yield Line("warn", f"What counts as reproduced changed (the stricter one was used): {few(judged)}")
 
 
 def _change(change: ParamChange, prefix: str = "") -> str:
