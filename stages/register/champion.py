@@ -148,9 +148,13 @@ def other_labels() -> Verdict:
 
 
 def too_few_fresh_rows(fresh: int, rows: int, needed: int) -> Verdict:
-    """Judge a model where the champion was trained on nearly all the test rows."""
-    reason = f"the champion has seen all but {fresh} of the {rows} test rows, and a comparison needs {needed}"
-    reason += "; keep the seed and the split, or set gates.champion: null once"
+    """Judge a model where there are too few test rows, or the champion was trained on nearly all of them."""
+    if fresh == rows:
+        reason = f"there are {rows} test rows, and a comparison with the champion needs {needed}"
+        reason += "; raise clean.split.test, or set gates.champion: null"
+    else:
+        reason = f"the champion has seen all but {fresh} of the {rows} test rows, and a comparison needs {needed}"
+        reason += "; keep the seed and the split, or set gates.champion: null once"
     return Verdict("champion", None, None, False, reason)
 
 
