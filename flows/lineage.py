@@ -4,7 +4,8 @@ import argparse
 import json
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -14,11 +15,14 @@ from rich.text import Text
 
 from flows.command import exit_status
 from flows.provenance.commits import commits_that_record, subject_of
+from flows.provenance.lineage import NoStore, check_there
 from flows.provenance.params import closest_recipe, params_in
+from flows.provenance.place import checked, command_path
 from flows.provenance.restore import Restored, restore
 from flows.provenance.told import Story, as_json, show
 from flows.provenance.versions import MODEL_OUT, Making, Version, fetch_making, find_version
 from flows.scheduled.repository import object_at
+from flows.told.redact import redacted
 from stages.common.errors import AttuneError
 from stages.common.params import load_params
 from stages.common.shown import shown, visible
@@ -50,18 +54,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _act(asked: argparse.Namespace) -> None:
-    from stages.common.tracking.store import Unreachable, connect
+    from stages.common.tracking.store import Unreachable, connect, tracking_uri
 
     console, home = Console(highlight=False, soft_wrap=True), Path.cwd()
     name = "" if "/" in asked.model or asked.model.find("@") > 0 else load_params().register_.model_name
-    try:
-        client = connect()
-    except Unreachable as error:
-        fix = "start the server, or unset MLFLOW_TRACKING_URI"
-        raise AttuneError(f"MLflow cannot be reached: {error}", fix) from None
-    version = find_version(client, asked.model, name)
+    if asked.restore:
+        checked(home, asked.restore)  # before anything is fetched
+    with _store_errors():
+        try:
+            check_there(tracking_uri())
+            client = connect()
+        except Unreachable as error:
+            fix = "start the server, or unset MLFLOW_TRACKING_URI"
+            raise AttuneError(f"MLflow cannot be reached: {error}", fix) from None
+        version = find_version(client, asked.model, name)
     with TemporaryDirectory() as folder:
-        making = fetch_making(client, version, Path(folder))
+        with _store_errors():
+            making = fetch_making(client, version, Path(folder))
         story = _story(client, version, making, home)
         if asked.json:
             print(json.dumps(as_json(story), indent=2))
@@ -69,6 +78,23 @@ def _act(asked: argparse.Namespace) -> None:
             _restore(story, asked.restore, home, console)
         else:
             show(story, console, every_param=asked.params)
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    """Have whatever is wrong with the store told in a line, without its password."""
+    from stages.common.tracking.store import tracking_uri, without_password
+
+    try:
+        yield
+    except AttuneError:
+        raise
+    except NoStore as error:
+        where = shown(without_password(redacted(tracking_uri())), 200)
+        raise AttuneError(f"MLflow cannot be asked: {where}: {error}", "make run, or set MLFLOW_TRACKING_URI") from None
+    except Exception as error:  # of whatever kind: a driver that is not there, an address of no kind that MLflow knows
+        told = without_password(redacted(str(error).partition("\n")[0])) or type(error).__name__
+        raise AttuneError(f"MLflow cannot be asked: {shown(told.strip(), 200)}", "see MLFLOW_TRACKING_URI") from None
 
 
 def _story(client: "MlflowClient", version: Version, making: Making | None, home: Path) -> Story:
@@ -105,7 +131,11 @@ def _restore(story: Story, folder: Path, home: Path, console: Console) -> None:
     from stages.common.tracking.packaging import fetch_package
 
     version = story.version
-    commit = version.commit if story.making else next((one.hash for one in story.recorded), version.commit)
+    recorded = next((one.hash for one in story.recorded), "")
+    if story.making and story.making.patch:
+        commit = version.commit  # which the patch is of
+    else:
+        commit = (version.commit if story.making else "") or recorded or version.commit
     if not commit:
         raise AttuneError(f"nobody knows the commit of {_said(version)}", "`make lineage` says what is known of it")
     try:
@@ -124,29 +154,35 @@ def _restore(story: Story, folder: Path, home: Path, console: Console) -> None:
             also = f"; these have the same model in their {LOCK}: {', '.join(others)}"
             raise AttuneError(error.what, f"{error.fix}{also}") from None
         raise
-    _tell(found, version, console)
+    _tell(found, version, home, console)
 
 
-def _tell(found: Restored, version: Version, console: Console) -> None:
-    where = shown(str(found.folder), 300)
+def _tell(found: Restored, version: Version, home: Path, console: Console) -> None:
+    where, folder = shown(str(found.folder), 300), command_path(found.folder)
     patched = ", with the changes that were not committed" if found.patched else ""
     lines = [
         f"{_said(version)} is in {where}",
         f"  commit {found.commit[:10]}{patched}; {MODEL_OUT} is the version's, byte for byte",
     ]
     if found.from_registry:
-        lines.append(f"  from the registry, since DVC has it no more: {', '.join(found.from_registry)}")
+        lines.append(f"  from the registry, since DVC does not have it as recorded: {', '.join(found.from_registry)}")
     if found.missing:
         lines.append("  not there: neither DVC's cache, nor a remote, nor the registry has")
         lines += [f"    {shown(path, 160)}" for path in found.missing]
     if found.differs:
         lines.append("  not as it was:")
         lines += [f"    {shown(line, 160)}" for line in found.differs]
+    if found.spoiled:
+        lines.append("  DVC's cache holds other bytes than its names say, for all who share it. To mend it,")
+        lines.append("  remove these files, and then fetch them again (dvc fetch) or make them (make run):")
+        lines += [f"    rm -f {command_path(path)}" for path in found.spoiled]
     if found.missing or found.differs:
-        lines.append(f"  to make what is missing: cd {where} && make run")
-    else:
+        lines.append(f"  to make what is missing: cd {folder} && make run")
+        if (home / ".venv").is_dir():
+            lines.append(f"  with this checkout's packages: ln -s {command_path(home / '.venv')} {folder}, before that")
+    elif not found.spoiled:
         lines.append("  everything is as dvc.lock says: `dvc status` there finds nothing to do")
-    lines.append(f"when you need it no more: git worktree remove --force {where}")
+    lines.append(f"when you need it no more: git worktree remove --force {folder}")
     for line in lines:
         console.print(Text(line))
 

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from flows.reviewing.findings import Lineage
 from flows.reviewing.revision import Revision
@@ -23,7 +23,12 @@ SECONDS = 8.0  # MLflow takes up to three of them to import
 SPLITS = tuple(f"data/clean/{name}.parquet" for name in ("train", "validation", "test"))
 WEIGHTS = (".safetensors",)
 DIGEST = re.compile("[0-9a-f]{64}")
+NOTHING = "there is no store yet: nothing was trained or published here"
 Places = tuple[str | None, tuple[tuple[str, int, str], ...]]
+
+
+class NoStore(OSError):
+    """There is no store where one is to be asked."""
 
 
 def lineage_of(head: Revision, tracking: str | None) -> Lineage:
@@ -70,7 +75,7 @@ def base_model_of(manifest: Mapping[str, Any]) -> tuple[str, str]:
 
 def _places(tracking: str, model: str) -> Places:
     """Return the run of a model, and the registered versions that are it."""
-    _check_there(tracking)
+    check_there(tracking)
     with quiet():
         client = client_of(tracking)
         found = client.search_model_versions(f"tags.`{MODEL_TAG}` = '{model}'")
@@ -89,21 +94,29 @@ def _alias(aliases: Mapping[str, Any], version: Any) -> str:
     return ", ".join(sorted(alias for alias, number in aliases.items() if str(number) == str(version)))
 
 
-def _check_there(tracking: str) -> None:
-    """Make sure that asking creates nothing: MLflow makes a SQLite file, and its tables, where there are none.
+def check_there(tracking: str) -> None:
+    """Make sure that asking creates nothing: MLflow makes a SQLite file, its tables, or folders, where there are none.
 
     Raises:
-        OSError: if there is no such store.
+        NoStore: if there is no such store.
     """
-    if not tracking.startswith("sqlite:///"):
+    scheme, parted, rest = tracking.partition("://")
+    if not parted or scheme == "file":
+        folder = Path(unquote(urlsplit(tracking).path) if scheme.startswith("file") else tracking)
+        if not parted and ":" in tracking and not tracking.startswith("file:"):
+            return  # `databricks:profile`: no path
+        if not folder.is_dir() and tracking not in ("databricks", "uc"):
+            raise NoStore(NOTHING)
         return
-    file = Path(tracking.removeprefix("sqlite:///").partition("?")[0])
+    if scheme.partition("+")[0] != "sqlite":
+        return
+    file = Path(rest.removeprefix("/").partition("?")[0])
     if not file.is_file():
-        raise FileNotFoundError("there is no store yet: nothing was trained or published here")
+        raise NoStore(NOTHING)
     store = sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=2)
     try:
         store.execute("SELECT version_num FROM alembic_version").fetchone()
     except sqlite3.Error:
-        raise OSError(f"{file.name} is no store of MLflow") from None
+        raise NoStore(f"{shown(file.name, 120)} is no store of MLflow") from None
     finally:
         store.close()

@@ -3,31 +3,30 @@
 It is a Git worktree of the checkout, whose DVC cache and remotes it shares. The checkout itself is never touched.
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from flows.provenance.bytes_here import objects_with_other_bytes, other_bytes
 from flows.provenance.commits import bring
+from flows.provenance.kept import REGISTERS, check_outs, write_kept
+from flows.provenance.place import begin, checked, command_path, complete, dvc_errors, remove, within
 from flows.provenance.versions import MODEL_OUT, Making, Version
-from flows.scheduled.repository import GitFailed, asked, git
 from flows.scheduled.worktree_files import check_out, default_remote, fetch_all, furnish, run_dvc
+from flows.told.redact import redacted
 from stages.common.errors import AttuneError
-from stages.common.graph import read_graph
-from stages.common.params.loading import PARAMS_FILE
+from stages.common.graph import Node, read_graph
 from stages.common.recorded import Change, changes
 from stages.common.serving.classifier import Package
 from stages.common.shown import shown
 from stages.common.stage import WORK
-from stages.common.tracking.checkout import SOURCES
 from stages.common.tracking.making import LOCK
 from stages.common.tracking.runs import model_digest
 
-REGISTERS = "register"
+EMPTY = "d751713988987e9331980363e24189ce.dir"  # DVC's hash of a folder without files
 REGISTERED = "reports/registration.json"
 PARTS = {"models/finetuned": "model", "models/exported": "exported", "models/serving": "serving"}  # in a Package
 
@@ -45,7 +44,8 @@ class Restored:
         patched: whether uncommitted changes were applied.
         missing: outs that neither DVC's cache, nor a remote, nor the registry has.
         differs: what else is not as it was, a line each; neither: `dvc status` has nothing to say.
-        from_registry: parts that neither DVC's cache nor its remote had.
+        from_registry: parts that neither DVC's cache nor its remote had, or not as recorded.
+        spoiled: files of DVC's cache whose bytes are others than their names say.
     """
 
     folder: Path
@@ -54,6 +54,7 @@ class Restored:
     missing: tuple[str, ...]
     differs: tuple[str, ...]
     from_registry: tuple[str, ...]
+    spoiled: tuple[Path, ...] = ()
 
 
 def restore(
@@ -74,103 +75,94 @@ def restore(
         AttuneError: if the folder holds something, the commit cannot be had, the patch does not apply, or the model
             that came back is not the version's.
     """
-    folder = _checked(home, folder)
+    folder = checked(home, folder)
     bring(home, commit)
-    git(home, "worktree", "add", "--quiet", "--detach", "--force", "--force", "--", str(folder), commit)
+    begin(home, folder, commit)
     try:
-        patched = making is not None and _write(folder, making)
-        furnish(home, folder, log)
-        _keep_in_cache(folder, _missing(folder))
-        check_out(folder, log)
-        graph = read_graph(folder)
+        with dvc_errors(folder):
+            check_outs(folder)
+            patched = making is not None and write_kept(folder, making)
+            furnish(home, folder, log)
+            _make_empty_folders(folder)
+            _keep_in_cache(folder, _missing(folder))
+            check_out(folder, log)
+            graph = read_graph(folder)
     except BaseException:
-        _remove(home, folder)
+        remove(home, folder)
         raise
+    with dvc_errors(folder):
+        found = _completed(folder, version, making, graph, fetch, log)
+    complete(folder)
+    return replace(found, commit=commit, patched=patched)
+
+
+def _completed(
+    folder: Path, version: Version, making: Making | None, graph: Mapping[str, Node], fetch: Fetch, log: Log
+) -> Restored:
+    """Bring what is missing or has other bytes than recorded, as far as it can be had, and look at what there is."""
     missing = _missing(folder)
     if missing and default_remote(folder):
         fetch_all(folder, log)
         check_out(folder, log)
         missing = _missing(folder)
-    wanted = [part for part in PARTS if part in missing]
-    taken = _take_parts(folder, wanted, fetch, log) if wanted else []
+    wrong = other_bytes(folder, graph)
+    spoiled = objects_with_other_bytes(folder, wrong)
+    wanted = [part for part in PARTS if part in missing or part in wrong]
+    taken = _take_parts(folder, wanted, set(wrong), fetch, log) if wanted else []
+    if taken:
+        wrong = other_bytes(folder, graph)
+        taken = [part for part in taken if part not in wrong]
     _check_model(folder, version)
     missing = [path for path in missing if path not in taken]
     stages = [name for name in graph if name != REGISTERS]
     registered = REGISTERS in graph and making is not None and (making.folder / REGISTERED).exists()
-    if registered and not any(changes(stages, root=folder).values()):
+    if registered and not wrong and not any(changes(stages, root=folder).values()):
         # DVC writes a stage's record when it has ended; this one was still at work when its version was made.
         problem = run_dvc(folder, "commit", "--force", REGISTERS)
         if problem:
             log(f"warning: {REGISTERS} is not recorded: {problem}")
-    differs = _differing(changes(list(graph), root=folder), missing)
-    return Restored(folder, commit, patched, tuple(missing), differs, tuple(taken))
+    found = {
+        stage: [one for one in reasons if one.what not in wrong]
+        for stage, reasons in changes(list(graph), root=folder).items()
+    }
+    differs = (*(f"{path} {how}" for path, how in wrong.items()), *_differing(found, missing))
+    return Restored(folder, "", False, tuple(missing), differs, tuple(taken), spoiled)
 
 
-def _checked(home: Path, folder: Path) -> Path:
-    """Return the folder's full path, if a worktree may be made there.
+def _take_parts(folder: Path, wanted: Sequence[str], wrong: set[str], fetch: Fetch, log: Log) -> list[str]:
+    """Copy parts of the model that DVC does not have out of the registry; return those that came, bytes as recorded.
 
-    Raises:
-        AttuneError: if not.
+    Of parts whose bytes in the cache are `wrong`, the cache gets no copy: DVC would put its own back.
     """
-    folder, home = Path(os.path.normpath(folder.absolute())), home.resolve()
-    if asked(home, "rev-parse", "--show-toplevel") != str(home):
-        raise AttuneError(f"{home} is no checkout of the project", "go to its top folder")
-    said = shown(str(folder), 200)
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise AttuneError(f"{said} is no folder", "name one that does not exist yet")
-    if folder.exists() and any(folder.iterdir()):
-        raise AttuneError(
-            f"{said} holds something already, perhaps of an attempt that was cut short",
-            f"name another folder; or if it is nothing you need: git worktree remove --force --force {said}",
-        )
-    place = folder.resolve()
-    if home in (place, *place.parents) and home / WORK not in place.parents:
-        raise AttuneError(f"{said} lies in the checkout, which is to stay as it is", "name a folder beside it")
-    return place
-
-
-def _write(folder: Path, making: Making) -> bool:
-    """Bring a worktree from its commit to where the version was made; return whether a patch was applied."""
-    if making.patch:
-        named = git(folder, "apply", "--numstat", "-z", "--", str(making.patch)).split("\0")
-        paths = [line.split("\t", 2)[-1] for line in named if line]
-        if strange := [path for path in paths if not {*Path(path).parts[:1]} & {*SOURCES}]:
-            raise AttuneError(
-                f"the patch would change {shown(strange[0], 120)}, which is no code of a stage and no configuration",
-                "look at it among the run's artifacts: somebody else may have put it there",
-            )
-        git(folder, "apply", "--whitespace=nowarn", "--", str(making.patch))
-    (folder / PARAMS_FILE).write_text(making.params, encoding="utf-8")
-    shutil.copyfile(making.folder / LOCK, folder / LOCK)
-    locked = {out["path"]: out.get("md5") for stage in making.lock.values() for out in stage.get("outs", [])}
-    own = {out for name, node in read_graph(folder).items() if name == REGISTERS for out in node.outs}
-    for file in sorted(making.folder.rglob("*")):
-        path = file.relative_to(making.folder).as_posix()
-        if file.is_file() and (path in own or _md5(file) == locked.get(path)):
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, folder / path)
-    return making.patch is not None
-
-
-def _take_parts(folder: Path, wanted: Sequence[str], fetch: Fetch, log: Log) -> list[str]:
-    """Copy parts of the model out of the registry that DVC does not have; return those that came, bytes as recorded."""
+    places = {path: within(folder, path) for path in wanted}
     with TemporaryDirectory(dir=folder / WORK) as beside:
         try:
             package = fetch(Path(beside))
         except Exception as error:  # of whatever kind: what is there is there
-            why = shown(str(error).partition("\n")[0], 200) or type(error).__name__
+            why = shown(redacted(str(error)).partition("\n")[0], 200) or type(error).__name__
             log(f"warning: the registry does not give {', '.join(wanted)}: {why}")
             return []
-        for path in wanted:
-            source: Path | None = getattr(package, PARTS[path])
-            if source is not None and source.is_dir():
-                shutil.rmtree(folder / path, ignore_errors=True)
-                shutil.copytree(source, folder / path)
-    taken = _keep_in_cache(folder, wanted)
+        given = [path for path in wanted if (part := getattr(package, PARTS[path])) is not None and part.is_dir()]
+        for path in given:
+            shutil.rmtree(places[path], ignore_errors=True)
+            shutil.copytree(getattr(package, PARTS[path]), places[path])
+    taken = _keep_in_cache(folder, [path for path in wanted if path not in wrong])
+    taken += [path for path in given if path in wrong]  # whose bytes are looked at afterwards
     for path in wanted:
-        if path not in taken and (folder / path).exists():
+        if path not in taken and places[path].exists():
             log(f"warning: the registry's copy of {path} is not what {LOCK} says")
     return taken
+
+
+def _make_empty_folders(folder: Path) -> None:
+    """Make the outs that are folders without files, such as models/exported where nothing is exported."""
+    from dvc.repo import Repo
+
+    with Repo(str(folder)) as repo:
+        for out in repo.index.outs:
+            if out.hash_info and out.hash_info.value == EMPTY:
+                path = os.path.relpath(out.fs_path, os.path.realpath(folder))
+                within(folder, path).mkdir(parents=True, exist_ok=True)
 
 
 def _keep_in_cache(folder: Path, paths: Sequence[str]) -> list[str]:
@@ -195,7 +187,7 @@ def _check_model(folder: Path, version: Version) -> None:
     if not model.is_dir():
         raise AttuneError(
             f"{MODEL_OUT} came back from nowhere: neither DVC's cache, nor a remote, nor the registry has it",
-            f"make it again: cd {shown(str(folder), 200)} && make run",
+            f"make it again: cd {command_path(folder)} && make run",
         )
     if not version.model:
         raise AttuneError("the version has no digest of its model, so nothing can be checked", "see its tags in MLflow")
@@ -224,14 +216,3 @@ def _missing(folder: Path) -> list[str]:
     with Repo(str(folder)) as repo:
         stages = [stage for stage in repo.index.stages if getattr(stage, "name", "") not in ("", REGISTERS)]
         return [str(out.def_path) for stage in stages for out in stage.outs if out.status()]
-
-
-def _remove(home: Path, folder: Path) -> None:
-    with suppress(GitFailed):
-        git(home, "worktree", "remove", "--force", "--force", str(folder))
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _md5(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

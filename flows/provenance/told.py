@@ -55,7 +55,9 @@ class Story:
         if not self.version.run:
             told.append("its MLflow run was deleted, and with it commit, params and scores")
         elif not self.version.commit:
-            told.append("its run names no commit: it was trained outside of Git")
+            told.append("its run names no commit: it was trained outside of Git, or published from its files alone")
+            if self.recorded:
+                told.append("the commits above recorded this very model; the code that made it may have been another")
         elif not self.here:
             told.append("this clone does not have its commit; --restore asks origin for it")
         return told

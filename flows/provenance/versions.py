@@ -5,16 +5,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from flows.told.redact import redacted
 from flows.told.reports import read_report
 from stages.common.errors import AttuneError
 from stages.common.params.loading import PARAMS_FILE
-from stages.common.shown import shown
+from stages.common.shown import listed, shown
 from stages.common.tracking.champions import CHAMPION, DEMOTED_TAG
 from stages.common.tracking.checkout import BRANCH_TAG, COMMIT_TAG, DIRTY_TAG, SHOWN_COMMIT_TAG
 from stages.common.tracking.making import LOCK, MAKING_TAG, MANIFEST, PATCH, PATCH_TAG
@@ -78,13 +80,13 @@ class Version:
     def state(self) -> str:
         """Whether code and configuration differed from the commit, and what became of the difference."""
         dirty, patch = self.tags.get(DIRTY_TAG), self.tags.get(PATCH_TAG, "")
-        if patch == "kept":
-            return "with uncommitted changes, which are kept"
+        if patch.startswith("kept"):
+            return f"with uncommitted changes, which are {patch}"
         if patch.startswith("not kept"):
             return f"with uncommitted changes, {patch}"
-        if patch == "none" or dirty == "false":
-            return "clean"
-        return "with uncommitted changes, which nobody kept" if dirty == "true" else ""
+        if dirty == "true":
+            return "with uncommitted changes, not kept"
+        return "clean" if patch == "none" or dirty == "false" else ""
 
     @property
     def demoted(self) -> str:
@@ -150,8 +152,8 @@ def find_version(client: "MlflowClient", asked: str, name: str) -> Version:
             found = client.get_model_version(model, which) if which.isdigit() else by_alias(model, which)
             aliases = client.get_registered_model(model).aliases
     except MlflowException as error:
-        why = shown(str(error).partition("\n")[0], 160)
-        raise AttuneError(f"MLflow has no {said}: {why}", "`make champion` lists the versions") from None
+        why = shown(redacted(str(error)).partition("\n")[0], 160)
+        raise AttuneError(f"MLflow has no {said}: {why}", _advice(client, model)) from None
     named = tuple(sorted(alias for alias, number in aliases.items() if str(number) == str(found.version)))
     registered = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).strftime("%Y-%m-%d %H:%M")
     own = Version(
@@ -191,9 +193,24 @@ def fetch_making(client: "MlflowClient", version: Version, folder: Path) -> Maki
         manifest = json.loads((kept / MANIFEST).read_text(encoding="utf-8")) if (kept / MANIFEST).exists() else {}
         return Making(kept, lock, manifest)
     except (OSError, ValueError, KeyError, TypeError, YAMLError) as error:
-        raise AttuneError(f"what made the version cannot be read: {shown(str(error), 160)}", "see its run") from None
+        raise AttuneError(
+            f"what made the version cannot be read: {shown(redacted(str(error)), 160)}", "see its run"
+        ) from None
     except Exception as error:
-        raise AttuneError(f"MLflow does not give what made the version: {shown(str(error), 160)}") from None
+        raise AttuneError(f"MLflow does not give what made the version: {shown(redacted(str(error)), 160)}") from None
+
+
+def _advice(client: "MlflowClient", model: str) -> str:
+    """Return what to ask for instead of a version that is not there."""
+    from stages.common.tracking.store import quiet
+
+    with quiet():
+        names = [str(one.name) for one in client.search_registered_models()]
+    if model in names:
+        return "`make champion` lists the versions"
+    near = get_close_matches(model, names, n=1)
+    told = f"did you mean {shown(near[0], 60)}? " if near else ""
+    return f"{told}registered are: {listed([shown(name, 60) for name in sorted(names)], 5)}" if names else "make run"
 
 
 def _parsed(asked: str, name: str) -> tuple[str, str]:
@@ -207,5 +224,5 @@ def _parsed(asked: str, name: str) -> tuple[str, str]:
     model, at, alias = asked.rpartition("@")
     if not at or not alias:
         what = f"{shown(asked, 60)!r} names no version"
-        raise AttuneError(what, f"write {name}@champion, {name}/3, @champion or 3")
+        raise AttuneError(what, f"write {name or 'NAME'}@champion, {name or 'NAME'}/3, @champion or 3")
     return model or name, alias

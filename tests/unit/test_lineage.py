@@ -8,9 +8,11 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import chdir
 from dataclasses import replace
+from hashlib import md5
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from small_lineage import Lab, apart, make_lab
 
 from flows.provenance.lineage import lineage_of
@@ -20,9 +22,10 @@ from stages.common.errors import AttuneError
 from stages.common.graph import read_graph, read_lock
 from stages.common.params.loading import read_yaml
 from stages.common.tracking import making
-from stages.common.tracking.checkout import COMMIT_TAG, DIRTY_TAG, SOURCES, commit_tags, patch_since
+from stages.common.tracking.checkout import COMMIT_TAG, DIRTY_TAG, SOURCES, commit_tags, difference_from
+from stages.common.tracking.live import LiveRun
 from stages.common.tracking.making import MAKING_TAG, PATCH_TAG
-from stages.common.tracking.runs import MODEL_TAG
+from stages.common.tracking.runs import MODEL_TAG, model_digest
 from tests.unit.small_checkout import dvc
 
 UP_TO_DATE = "Data and pipelines are up to date."
@@ -109,7 +112,7 @@ def test_what_dvc_has_no_more_comes_from_the_registry(
     assert lab.lineage("1", "--restore", "../old") == 0
     said = capsys.readouterr().out
     assert contents(tmp_path / "old/models/finetuned") == words(7, "2.0e-3")
-    assert "from the registry, since DVC has it no more: models/finetuned, models/serving" in said
+    assert "from the registry, since DVC does not have it as recorded: models/finetuned, models/serving" in said
     assert "data/clean/train.parquet" in said and "make run" in said
     assert "models" not in "".join(line for line in dvc(tmp_path / "old", "status").split("\n") if "not in" in line)
 
@@ -178,6 +181,128 @@ def test_a_patch_that_reaches_beyond_code_and_configuration_is_refused(
     assert "sitecustomize.py, which is no code of a stage" in capsys.readouterr().err
     assert not (tmp_path / "old").exists()
     assert lab.git("worktree", "list").count("\n") == 0
+
+
+def test_a_patch_that_leads_out_of_the_folder_by_a_link_is_refused(
+    lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the registry hands out next would be written where the link leads."""
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim/rc").write_text("precious")
+    (kept,) = lab.root.glob("mlruns/*/artifacts/lineage/*/uncommitted.patch")
+    mine = lab.git("show", f"{lab.client.get_model_version('films', '1').tags['attune.commit']}:params.yaml")
+    for link, target in (("params.yaml", "../victim/rc"), ("stages/x", str(tmp_path / "victim"))):
+        kept.write_text(link_patch(link, target, f"{mine}\n" if link == "params.yaml" else ""))
+        assert lab.lineage("1", "--restore", "../old") == 1
+        assert f"the patch makes {link} a link that leads elsewhere" in capsys.readouterr().err
+        assert not (tmp_path / "old").exists()
+    assert contents(tmp_path / "victim") == {"rc": b"precious"}
+
+
+def link_patch(path: str, target: str, before: str) -> str:
+    """A patch that makes a link, in the place of a file if there is one."""
+    gone = ""
+    if before:
+        lines = before.removesuffix("\n").split("\n")
+        removed = "".join(f"-{line}\n" for line in lines)
+        gone = f"diff --git a/{path} b/{path}\ndeleted file mode 100644\n--- a/{path}\n+++ /dev/null\n"
+        gone += f"@@ -1,{len(lines)} +0,0 @@\n{removed}"
+    made = f"diff --git a/{path} b/{path}\nnew file mode 120000\n--- /dev/null\n+++ b/{path}\n"
+    return f"{gone}{made}@@ -0,0 +1 @@\n+{target}\n\\ No newline at end of file\n"
+
+
+def test_nothing_but_outs_of_the_stages_is_written_and_those_in_the_folder_alone(
+    lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A kept dvc.lock may call anything an out."""
+    version = lab.client.get_model_version("films", "2")
+    kept = lab.root / "mlruns" / (version.run_id or "") / "artifacts" / version.tags[MAKING_TAG]
+    (kept / "stages").mkdir()
+    (kept / "stages/sitecustomize.py").write_text("evil")
+    text = (kept / "dvc.lock").read_text()
+    claim = f"- path: stages/sitecustomize.py\n      md5: {md5(b'evil').hexdigest()}\n    "
+    assert "    outs:\n    - path: data/raw/manifest.json" in text
+    (kept / "dvc.lock").write_text(text.replace("    outs:\n    ", f"    outs:\n    {claim}", 1))
+    assert lab.lineage("2", "--restore", "../old") == 0
+    assert not (tmp_path / "old/stages/sitecustomize.py").exists()
+    commit = lab.git("rev-parse", "HEAD")
+    graph = (lab.root / "dvc.yaml").read_text()
+    capsys.readouterr()
+    for evil in (
+        graph.replace("- data/clean/train.parquet:", "- ../victim/train.parquet:"),
+        graph.replace("  clean:\n", "  clean:\n    wdir: ..\n"),
+        graph.replace("- data/clean/train.parquet:", "- .git/hooks/train.parquet:"),
+    ):
+        lab.write("dvc.yaml", evil)
+        found = changed(lab, commit)
+        (kept / "uncommitted.patch").write_bytes(found)
+        assert lab.lineage("2", "--restore", "../evil") == 1
+        error = capsys.readouterr().err
+        assert "→" in error and "Traceback" not in error
+        assert not (tmp_path / "evil").exists()
+        assert not (tmp_path / "victim").exists()
+
+
+def changed(lab: Lab, commit: str) -> bytes:
+    with chdir(lab.root):
+        found = difference_from(commit)
+    assert found is not None
+    return found.patch
+
+
+def test_data_that_was_changed_in_dvcs_cache_is_found(
+    lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = read_md5(lab, "clean", "data/clean/train.parquet")  # of all three splits
+    spoil(lab, named)
+    assert lab.lineage("2", "--restore", "../old") == 0
+    said = capsys.readouterr().out
+    assert "finds nothing to do" not in said
+    assert "data/clean/train.parquet is not what dvc.lock says" in said
+    assert f"rm -f {lab.root}/.dvc/cache/files/md5/{named[:2]}/{named[2:]}" in said
+
+
+def test_weights_that_were_changed_in_dvcs_cache_come_from_the_registry(
+    lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = md5(words(7, "2.0e-3")["model.safetensors"]).hexdigest()
+    wrong = spoil(lab, named)
+    before = wrong.read_bytes()
+    assert lab.lineage("1", "--restore", "../old") == 0
+    said = capsys.readouterr().out
+    assert contents(tmp_path / "old/models/finetuned") == words(7, "2.0e-3")
+    assert "from the registry, since DVC does not have it as recorded: models/finetuned" in said
+    assert f"rm -f {wrong}" in said
+    assert wrong.read_bytes() == before, "what all checkouts share is mended by people"
+
+
+def spoil(lab: Lab, name: str) -> Path:
+    """Change a byte of a file of the cache, which stays write-protected: DVC believes its name."""
+    file = lab.root / ".dvc/cache/files/md5" / name[:2] / name[2:]
+    mode, content = file.stat().st_mode, bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(content)
+    file.chmod(0o444)
+    assert mode & 0o222 == 0
+    return file
+
+
+def test_no_advice_removes_what_no_restore_left(lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.git("worktree", "add", "--detach", str(tmp_path / "mine"), "HEAD")
+    linked = replace(lab, root=tmp_path / "mine")
+    for place in (".", str(lab.root), "..", str(Path.home())):
+        assert linked.lineage("2", "--restore", place) == 1
+        error = capsys.readouterr().err
+        assert "name a folder" in error and "worktree remove" not in error
+    lab.client.set_model_version_tag("films", "1", MODEL_TAG, "f" * 64)
+    assert lab.lineage("1", "--restore", "../broken off") == 1
+    assert lab.lineage("1", "--restore", "../broken off") == 1
+    command = f"git worktree remove --force --force '{tmp_path}/broken off'"
+    assert command in capsys.readouterr().err
+    assert lab.lineage("2", "--restore", "../whole") == 0
+    assert lab.lineage("2", "--restore", "../whole") == 1
+    assert "worktree remove" not in capsys.readouterr().err
 
 
 # ── what is said ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -286,23 +411,34 @@ def test_a_patch_has_new_files_and_neither_data_nor_secrets_and_leaves_no_trace(
     lab = make_lab(tmp_path / "home")
     commit = lab.git("rev-parse", "HEAD")
     lab.write("stages/clean/new.py", "new\n")
-    (lab.root / "stages/clean/bytes.bin").write_bytes(bytes(range(256)))
+    (lab.root / "recipes/films.yaml").write_bytes(bytes(range(256)))
+    for name in (
+        "clean/.env",
+        ".env.local",
+        "credentials.json",
+        "clean/id_rsa",
+        "clean/my_secret.py",
+        "clean/rows.csv",
+    ):
+        lab.write(f"stages/{name}", "geheim\n")
     (lab.root / "stages/register/run.py").unlink()
     lab.rate("9.0e-9")
     lab.git("config", "diff.noprefix", "true")
     objects = len(list((lab.root / ".git/objects").rglob("*")))
     with chdir(lab.root):
-        patch = patch_since(commit)
-        assert patch is not None and patch == patch_since(commit)
-        assert patch_since("0" * 40) is None
+        found = difference_from(commit)
+        assert found is not None and found == difference_from(commit)
+        assert difference_from("0" * 40) is None
+    patch = found.patch
     named = set(re.findall(rb"^diff --git a/(\S+)", patch, re.MULTILINE))
-    assert named == {b"stages/clean/new.py", b"stages/clean/bytes.bin", b"stages/register/run.py", b"params.yaml"}
+    assert named == {b"stages/clean/new.py", b"recipes/films.yaml", b"stages/register/run.py", b"params.yaml"}
+    assert len(found.left_out) == 6
     assert b"geheim" not in patch and b"secret" not in patch
     assert len(list((lab.root / ".git/objects").rglob("*"))) == objects
     assert lab.git("diff", "--cached", "--name-only") == ""
-    subprocess.run(["git", "stash", "-qu", "--", *SOURCES[:3]], cwd=lab.root, check=True, env=who())
+    subprocess.run(["git", "stash", "-qu", "--", *SOURCES[:4]], cwd=lab.root, check=True, env=who())
     subprocess.run(["git", "apply", "-"], cwd=lab.root, input=patch, check=True)
-    assert (lab.root / "stages/clean/bytes.bin").read_bytes() == bytes(range(256))
+    assert (lab.root / "recipes/films.yaml").read_bytes() == bytes(range(256))
     assert not (lab.root / "stages/register/run.py").exists()
 
 
@@ -319,6 +455,86 @@ def test_code_that_changed_since_the_training_is_not_taken_for_what_trained(lab:
     number = lab.register(promoted=False).version
     said = lab.client.get_model_version("films", str(number)).tags[PATCH_TAG]
     assert said == "not kept: changed since the training: stages/finetune"
+
+
+def test_code_that_was_put_back_makes_no_version_clean(lab: Lab) -> None:
+    shade(lab, 4)
+    lab.write("stages/common/used.py", "# by all stages, and named as a dependency by none\n")
+    lab.train()
+    lab.git("checkout", "-q", "--", "stages")
+    (lab.root / "stages/common/used.py").unlink()
+    number = lab.register(promoted=False).version
+    version = find_version(lab.client, str(number), "films")
+    assert version.state.startswith("with uncommitted changes, not kept")
+
+
+@pytest.mark.parametrize("path", ["stages/common/used.py", "constraints.txt", "recipes/films.yaml"])
+def test_a_patch_is_kept_only_if_the_training_had_it(lab: Lab, path: str) -> None:
+    """DVC knows of no stage that depends on these."""
+    lab.rate("5.0e-3")
+    lab.write(path, (lab.root / "recipes/films.yaml").read_text() + "\n# trained with this\n")
+    lab.train()
+    lab.write(path, (lab.root / path).read_text().replace("with", "without"))
+    number = lab.register(promoted=False).version
+    assert lab.client.get_model_version("films", str(number)).tags[PATCH_TAG].startswith("not kept: code or config")
+
+
+def test_other_params_alone_are_kept_without_a_patch(lab: Lab) -> None:
+    lab.rate("6.0e-3")
+    lab.train()
+    lab.git("checkout", "-q", "--", "params.yaml")
+    number = lab.register(promoted=False).version
+    version = find_version(lab.client, str(number), "films")
+    assert version.state == "with uncommitted changes, which are kept: params.yaml alone was another"
+
+
+def test_code_of_later_stages_may_change_until_they_run(lab: Lab) -> None:
+    shade(lab, 5)
+    with chdir(lab.root):
+        live = LiveRun(lab.params, "later", {})
+        dvc(lab.root, "repro", "--quiet", "finetune")
+        lab.write("stages/evaluate/new.py", "# for evaluate\n")
+        dvc(lab.root, "repro", "--quiet", "evaluate")
+        live.finish(model_digest(Path("models/finetuned")), [])
+    number = lab.register(promoted=False).version
+    assert lab.client.get_model_version("films", str(number)).tags[PATCH_TAG] == "kept"
+
+
+def test_a_patch_with_a_secret_or_beside_a_repository_is_not_kept(lab: Lab) -> None:
+    shade(lab, 6)
+    lab.write("stages/common/call.py", 'password = "hunter2hunter2"\n')
+    lab.train()
+    number = lab.register(promoted=False).version
+    said = lab.client.get_model_version("films", str(number)).tags[PATCH_TAG]
+    assert said == "not kept: a line of it looks like a password or a key"
+    lab.git("init", "-q", "stages/nested")
+    lab.write("stages/nested/code.py", "x")
+    shade(lab, 9)
+    lab.train()
+    number = lab.register(promoted=False).version
+    said = lab.client.get_model_version("films", str(number)).tags[PATCH_TAG]
+    assert said == "not kept: stages/nested is a Git repository of its own"
+
+
+def test_a_model_of_unknown_beginning_names_no_commit_but_those_that_recorded_it(
+    lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fresh clone, whose models came with dvc pull."""
+    lab.git("add", "-f", "dvc.lock", "reports")
+    recording = lab.commit()
+    lab.commit(**{"later.txt": "later"})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    shutil.rmtree(lab.root / ".attune/trainings")
+    number = lab.register().version
+    client = MlflowClient(f"sqlite:///{tmp_path}/other.db")
+    tags = client.get_run(client.get_model_version("films", str(number)).run_id or "").data.tags
+    assert not {COMMIT_TAG, "attune.commit", DIRTY_TAG} & tags.keys()
+    assert lab.lineage(str(number)) == 0
+    said = capsys.readouterr().out
+    assert f"recorded by  {recording[:10]} of" in said
+    assert "its run names no commit" in said and "clean" not in said.split("data  ")[0]
+    assert lab.lineage(str(number), "--restore", "../old") == 0
+    assert contents(tmp_path / "old/models/finetuned") == words(8, "3.0e-3")
 
 
 def test_a_large_patch_is_not_kept_and_said_to_be_large(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,8 +616,30 @@ def test_a_review_makes_no_store_and_waits_for_none(lab: Lab, tmp_path: Path) ->
     assert lineage_of(revision(lab), None).problem == ""
 
 
+def test_asking_makes_no_store_and_tells_no_password(
+    lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for address, why in {
+        f"sqlite:///{tmp_path}/none.db": "no store yet",
+        f"{tmp_path}/none": "no store yet",
+        f"file://{tmp_path}/none": "no store yet",
+        "bogus://u:pa55word@h": "MLflow cannot be asked",
+        "postgresql+nodriver://u:pa55word@h/db": "MLflow cannot be asked",
+    }.items():
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        assert lab.lineage("1") == 1
+        error = capsys.readouterr().err
+        assert why in error and "→" in error and "pa55word" not in error
+    assert {path.name for path in tmp_path.iterdir()} == {"home"}
+
+
 def test_what_names_no_version_is_told(lab: Lab) -> None:
     with pytest.raises(AttuneError, match="names no version"):
         find_version(lab.client, "films", "films")
+    with pytest.raises(AttuneError) as told:
+        find_version(lab.client, "flims/1", "")
+    assert told.value.fix == "did you mean films? registered are: films"
+    with pytest.raises(AttuneError, match="NAME@champion"):
+        find_version(lab.client, "../../x", "")
     assert find_version(lab.client, "models:/films/1", "other").number == 1
     assert find_version(lab.client, "", "films").number == 1

@@ -6,6 +6,7 @@ other thresholds, the same weights are another version of the same run.
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from io import StringIO
@@ -14,10 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
-from stages.common.graph import read_graph, read_lock, upstream_of
+from stages.common.graph import Node, read_graph, read_lock, upstream_of
 from stages.common.params.loading import PARAMS_FILE
-from stages.common.tracking.checkout import COMMIT_TAG, DIRTY_TAG, SHOWN_COMMIT_TAG, patch_since
-from stages.common.tracking.origin import of_one_run
+from stages.common.shown import listed, shown
+from stages.common.tracking.checkout import (
+    COMMIT_TAG,
+    DIRTY_TAG,
+    SHOWN_COMMIT_TAG,
+    SOURCES_TAG,
+    Difference,
+    difference_from,
+    is_secret,
+)
+from stages.common.tracking.origin import CODE, of_one_run, sources_of_training
 from stages.common.tracking.runs import MODEL_TAG
 from stages.common.tracking.store import quiet, warn
 
@@ -29,7 +39,16 @@ PATCH_TAG = "attune.patch"  # of a version: none, kept, or why there is none
 FOLDER, LOCK, PATCH = "lineage", "dvc.lock", "uncommitted.patch"
 MANIFEST, SCORES = "data/raw/manifest.json", "reports/metrics.json"
 MOST = 1_000_000  # bytes of a patch
-CODE = "stages"
+# Shapes of keys and tokens that nobody writes by chance: a patch that adds one is not handed to a registry.
+KEYS = re.compile(
+    rb"^\+.*(?:-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----"
+    rb"|(?<![A-Za-z0-9])(?:gh[pousr]_|hf_|github_pat_|glpat-)[\w-]{20}"
+    rb"|(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}|(?<![A-Za-z0-9])xox[a-z]-[\w-]{8}"
+    rb"|(?i:password|passwd|secret|api_?key|access_?key|auth_?token)[\"']?[ \t]{0,3}[:=]"
+    rb"[ \t]{0,3}[\"'][^\"'\s]{8,}[\"']"
+    rb"|://[^\s/:@\"']{0,80}:[^\s/:@\"'{}$]{3,80}@)",
+    re.MULTILINE,
+)
 
 
 def keep_making(
@@ -85,7 +104,7 @@ def _made(model: str, run: Mapping[str, str], reports: Mapping[str, Path]) -> tu
     whole = {path: content for path, content in files.items() if path not in outs or _md5(content) == locked.get(path)}
     if SCORES not in whole or json.loads(whole[SCORES]).get("model", {}).get("digest") != model:
         return None
-    patch, said = _patch(run.get(COMMIT_TAG), run.get(DIRTY_TAG), lock)
+    patch, said = _patch(run, lock, graph)
     texts = {LOCK: _yaml({"schema": "2.0", "stages": lock}), str(PARAMS_FILE): params_of(lock)}
     return {**whole, **{path: text.encode() for path, text in texts.items()}, **patch}, said
 
@@ -105,21 +124,55 @@ def params_of(lock: Mapping[str, Any], now: str | None = None) -> str:
     return text if all(said.get(key) == value for key, value in recorded.items()) else _yaml({**said, **recorded})
 
 
-def _patch(commit: str | None, dirty: str | None, lock: Mapping[str, Any]) -> tuple[dict[str, bytes], str]:
-    """Return what the commit lacked of the code and configuration that made the model, and what to say of it."""
+def _patch(run: Mapping[str, str], lock: Mapping[str, Any], graph: Mapping[str, Node]) -> tuple[dict[str, bytes], str]:
+    """Return what the commit lacked of the code and configuration that made the model, and what to say of it.
+
+    What is kept is as the training had it: the files are still those that it began with, and `dvc.lock` has them.
+    """
+    commit, dirty = run.get(COMMIT_TAG), run.get(DIRTY_TAG)
     if not commit:
         return {}, ""
     code = sorted({dep["path"] for one in lock.values() for dep in one.get("deps", []) if _is_code(dep["path"])})
-    patch = patch_since(commit)
-    if patch is None:
+    found = difference_from(commit)
+    if found is None:
         return {}, "not kept: Git has the commit no more"
-    if not patch or (dirty == "false" and not patch_since(commit, code)):
+    if dirty == "false" and (not found.patch or _same(commit, code) or _moved(list(lock))):
         return {}, "none"
+    why = _against(found, run, lock, graph)
+    if why:
+        return {}, f"not kept: {why}"[:500]
+    others = [path for path in found.left_out if not is_secret(path)]
+    if not found.patch and others:
+        return {}, f"not kept: {_named(others)}: new, and of no kind that code has"[:500]
+    if not found.patch:  # the files are those that the training began with, and its params are kept by themselves
+        return {}, "kept: params.yaml alone was another"
+    but = f", but for {_named(found.left_out)}" if found.left_out else ""
+    return {PATCH: found.patch}, f"kept{but}"[:500]
+
+
+def _against(found: Difference, run: Mapping[str, str], lock: Mapping[str, Any], graph: Mapping[str, Node]) -> str:
+    """Return why a difference is not kept, or nothing."""
     if moved := _moved(list(lock)):
-        return {}, "none" if dirty == "false" else f"not kept: changed since the training: {', '.join(moved)}"[:500]
-    if len(patch) > MOST:
-        return {}, f"not kept: {len(patch):,} bytes are more than {MOST:,}"
-    return {PATCH: patch}, "kept"
+        return f"changed since the training: {', '.join(moved)}"
+    if SOURCES_TAG not in run:
+        return "nobody noted what the code was when the training began"
+    if run[SOURCES_TAG] != sources_of_training(run[COMMIT_TAG], graph):
+        return "code or configuration changed since the training began, or was put back"
+    if found.repositories:
+        return f"{_named(found.repositories)} is a Git repository of its own"
+    if KEYS.search(found.patch):
+        return "a line of it looks like a password or a key"
+    return f"{len(found.patch):,} bytes are more than {MOST:,}" if len(found.patch) > MOST else ""
+
+
+def _same(commit: str, code: Sequence[str]) -> bool:
+    """Say whether code is as in a commit."""
+    found = difference_from(commit, code)
+    return found is not None and found == Difference(b"")
+
+
+def _named(paths: Sequence[str]) -> str:
+    return listed([shown(path, 100) for path in paths], 3)
 
 
 def _moved(stages: Sequence[str]) -> list[str]:

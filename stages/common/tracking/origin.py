@@ -9,7 +9,15 @@ from stages.common.digests import sha256_value
 from stages.common.errors import AttuneError
 from stages.common.graph import Node, read_graph, read_lock, upstream_of
 from stages.common.params import Params, load_params
-from stages.common.tracking.checkout import DIRTY_TAG, SHOWN_COMMIT_TAG, commit_tags
+from stages.common.params.loading import PARAMS_FILE
+from stages.common.tracking.checkout import (
+    COMMIT_TAG,
+    DIRTY_TAG,
+    SHOWN_COMMIT_TAG,
+    SOURCES_TAG,
+    commit_tags,
+    sources_digest,
+)
 from stages.common.tracking.flat import flatten
 
 RECIPE_TAG = "attune.recipe"
@@ -17,7 +25,7 @@ STAGE_TAG = "attune.stage."
 RECIPES = Path("recipes")
 NO_PART = {"tracking", "tune", "review"}  # sections of params.yaml that no stage reads
 CLOSE = 5  # settings in which params may differ from a recipe to be called after it
-TRAINS = "finetune"
+TRAINS, CODE = "finetune", "stages"
 SHORT = 10  # digits of a digest: enough to tell runs apart, few enough to compare by eye
 
 
@@ -25,12 +33,35 @@ def origin_tags(params: Params) -> dict[str, str]:
     """Return the tags of a training that begins now, in the current folder."""
     graph = read_graph() if Path("dvc.yaml").exists() else {}
     upstream = upstream_of(graph[TRAINS], graph) if TRAINS in graph else []
-    return {**commit_tags(), RECIPE_TAG: recipe_of(params), **stage_tags(upstream, graph)}
+    commit = commit_tags()
+    sources = sources_of_training(commit[COMMIT_TAG], graph) if commit else ""
+    began = {**commit, SOURCES_TAG: sources} if sources else commit
+    return {**began, RECIPE_TAG: recipe_of(params), **stage_tags(upstream, graph)}
+
+
+def sources_of_training(commit: str, graph: Mapping[str, Node]) -> str:
+    """Return a digest of the code and configuration that a training depends on, as they are now.
+
+    The code of later stages may still change until they run, and `dvc.lock` keeps the params.
+
+    Args:
+        commit: full hash of the one that was checked out when the training began.
+        graph: of `dvc.yaml`.
+    """
+    early = {TRAINS, *(upstream_of(graph[TRAINS], graph) if TRAINS in graph else [])}
+    read = {dep for name in early & graph.keys() for dep in graph[name].deps}
+    later = sorted({dep for node in graph.values() for dep in node.deps} - read)
+    code = [dep for dep in later if Path(dep).parts[0] == CODE and not any(_overlap(dep, one) for one in read)]
+    return sources_digest(commit, [str(PARAMS_FILE), *code])
+
+
+def _overlap(one: str, other: str) -> bool:
+    return Path(one).is_relative_to(other) or Path(other).is_relative_to(one)
 
 
 def is_origin(tag: str) -> bool:
     """Return whether a tag tells of a training's beginning: it stays as it was first set."""
-    return tag.startswith(("mlflow.", STAGE_TAG)) or tag in (SHOWN_COMMIT_TAG, DIRTY_TAG, RECIPE_TAG)
+    return tag.startswith(("mlflow.", STAGE_TAG)) or tag in (SHOWN_COMMIT_TAG, DIRTY_TAG, SOURCES_TAG, RECIPE_TAG)
 
 
 def recipe_of(params: Params, folder: Path = RECIPES) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.digests import sha256_path, sha256_value
 from stages.common.serving.classifier import Package
+from stages.common.shown import shown
 from stages.common.tracking.runs import MODEL_TAG, model_digest
 from stages.common.tracking.store import quiet
 from stages.tasks.loading import adapter_of
@@ -63,12 +64,20 @@ def fetch_package(name: str, which: str, folder: Path) -> Package:
         downloaded = Path(download_artifacts(uri, dst_path=str(folder / "artifacts")))
     logged = Model.load(str(downloaded)).flavors["python_function"].get("artifacts", {})
     if logged:
-        parts = {name: downloaded / part["path"] for name, part in logged.items()}
+        parts = {name: _part(downloaded, str(part["path"])) for name, part in logged.items()}
         return Package(parts["model"], parts.get("exported"), parts.get("serving"))
     model = folder / "model"  # an earlier version: in MLflow's flavour for transformers
     shutil.copytree(downloaded / "model", model)
     shutil.copytree(downloaded / "components" / "tokenizer", model, dirs_exist_ok=True)
     return Package(model)
+
+
+def _part(downloaded: Path, path: str) -> Path:
+    """Return a part of what was downloaded; a registry may name any path."""
+    part = downloaded / path
+    if not part.resolve().is_relative_to(downloaded.resolve()):
+        raise ValueError(f"the version names a part outside of it: {shown(path, 120)}")
+    return part
 
 
 def fetch_model(name: str, which: str, folder: Path) -> Path:

@@ -17,7 +17,7 @@ from stages.common.serving.classifier import Package
 from stages.common.stage import Run
 from stages.common.tracking.champions import Overtaken
 from stages.common.tracking.flat import flatten
-from stages.common.tracking.origin import TRAINS, origin_tags, stage_tags
+from stages.common.tracking.origin import RECIPE_TAG, TRAINS, recipe_of, stage_tags
 from stages.common.tracking.promotion import Standing
 from stages.common.tracking.registry import Registered, Registration, ensure_registered
 from stages.common.tracking.runs import (
@@ -65,7 +65,8 @@ def publish_run(
     run_id = (
         find_run(client, params, MODEL_TAG, digest)
         or _run_broken_off(client, params, tags.get(INPUTS_TAG))
-        or create_run(client, params, {**origin_tags(params), **tags})
+        # Which commit is checked out now says nothing of a training that nobody here has notes of.
+        or create_run(client, params, {RECIPE_TAG: recipe_of(params), **tags})
     )
     with quiet():
         record_curves(client, run_id, [reports[curve] for curve in CURVES if curve in reports])

@@ -154,8 +154,14 @@ def finish(client: "MlflowClient", run_id: str, tags: Mapping[str, str], results
 
 
 def keep_training_tags(model: str, tags: dict[str, str]) -> None:
-    """Note on this machine what a training's run is tagged with, for a publishing that has to catch up."""
+    """Note on this machine what a training's run is tagged with, for a publishing that has to catch up.
+
+    What tells of its beginning is noted once, as in MLflow: training the same model again changes none of it.
+    """
     TRAININGS.mkdir(parents=True, exist_ok=True)
+    began = {key: value for key, value in training_tags(model).items() if is_origin(key)}
+    if began:
+        tags = {**{key: value for key, value in tags.items() if not is_origin(key)}, **began}
     write_json(tags, TRAININGS / f"{model}.json")
 
 

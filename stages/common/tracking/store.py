@@ -131,6 +131,6 @@ def quiet() -> Iterator[None]:
 
 def warn(error: Exception, catch_up: str = CATCH_UP) -> None:
     """Say on the terminal that MLflow could not be told, and what to do about it."""
-    reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    reason = without_password(str(error).splitlines()[0])[:200] if str(error) else type(error).__name__
     what = "cannot be reached" if isinstance(error, Unreachable) else "failed"
     print(f"  warning: MLflow {what}: {reason}; {catch_up}", file=sys.stderr, flush=True)
