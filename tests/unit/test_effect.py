@@ -1,5 +1,6 @@
 """What a change did: both models on the rows that both revisions have."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,11 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.reviewing.compared.orphans import orphans
 from flows.reviewing.effects.effect import effect_of
 from flows.reviewing.findings import Effect, Gain
 from flows.reviewing.revision import Revision
-from tests.unit.small_revisions import PARAMS, Row, put_rows, put_table, put_text, revision
+from stages.common.graph import read_graph
+from tests.unit.small_project import ROOT
+from tests.unit.small_revisions import PARAMS, Row, locked, put_rows, put_table, put_text, revision
 
+GRAPH = read_graph(ROOT)
+SIDES = (("base", "main"), ("head", "HEAD"))
 LABELS = ["bad", "good", "odd"]
 METRICS = {
     "log_loss": 0.4,
@@ -36,7 +42,7 @@ def two(folder: Path, base: Rows, head: Rows, data: Any = PARAMS) -> tuple[Revis
     for name, rows in (("base", base), ("head", head)):
         put_rows(folder / name, rows)
         put_reports(folder / name)
-    return revision(folder / "base", "main", data=data), revision(folder / "head", "HEAD", data=data)
+    return tuple(revision(folder / side, name, data=data, graph=GRAPH) for side, name in SIDES)  # type: ignore[return-value]
 
 
 def put_reports(folder: Path) -> None:
@@ -286,24 +292,88 @@ def test_whatever_is_missing_or_broken_is_a_line_and_no_error(tmp_path: Path) ->
     assert found.calibration[0].head is None
 
 
-@pytest.mark.parametrize("broken", ["no table", "twice", "column", "null"])
-def test_predictions_that_are_none_are_told_of(tmp_path: Path, broken: str) -> None:
-    base, head = two(tmp_path, many(LABELS), many(LABELS))
+def no_table(table: pl.DataFrame) -> str:
+    return "PAR1"
+
+
+def twice(table: pl.DataFrame) -> pl.DataFrame:
+    return pl.concat([table, table])
+
+
+def no_confidence(table: pl.DataFrame) -> pl.DataFrame:
+    return table.drop("confidence")
+
+
+def no_label(table: pl.DataFrame) -> pl.DataFrame:
+    return table.with_columns(label=pl.lit(None, pl.String))
+
+
+def other_ids(table: pl.DataFrame) -> pl.DataFrame:
+    return table.with_columns(pl.col("id").hash())
+
+
+def no_number(table: pl.DataFrame) -> pl.DataFrame:
+    return table.with_columns(confidence=pl.lit(float("nan")))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (no_table, "is no table that can be read"),
+        (twice, "has rows twice: 60 more than ids"),
+        (no_confidence, "has no column confidence"),
+        (no_label, "has rows without label"),
+        (other_ids, "has UInt64 in its column id, not String"),
+        (no_number, "has confidences that are no numbers"),
+    ],
+)
+@pytest.mark.parametrize("side", [0, 1])
+def test_of_predictions_that_are_none_the_reason_comes_first_and_nothing_is_counted(
+    tmp_path: Path, spoil: Callable[[pl.DataFrame], Any], told: str, side: int
+) -> None:
+    sides = two(tmp_path, many(LABELS), many(LABELS))
     path = "data/predictions.parquet"
-    table = pl.read_parquet(head.folder / path)
-    if broken == "no table":
-        put_text(head.folder, path, "PAR1")
-    else:
-        changed = {
-            "twice": pl.concat([table, table]),
-            "column": table.drop("confidence"),
-            "null": table.with_columns(label=pl.lit(None, pl.String)),
-        }
-        put_table(head.folder, path, changed[broken])
+    spoilt = spoil(pl.read_parquet(sides[side].folder / path))
+    (put_text if isinstance(spoilt, str) else put_table)(sides[side].folder, path, spoilt)
+    found = effect_of(*sides, 3)
+    assert found
+    assert found.missing[0] == f"no rows can be compared: {path} of {sides[side].name} {told}"
+    assert (found.rows, found.only_base, found.only_head, found.relabelled) == (0, 0, 0, 0)
+    assert not any("no test row is in both" in line for line in found.missing)
+
+
+def test_a_test_split_whose_ids_are_of_another_type_is_told_of_and_ends_nothing(tmp_path: Path) -> None:
+    base, head = two(tmp_path, many(LABELS), many(LABELS))
+    for path in ("data/predictions.parquet", "data/clean/test.parquet"):
+        put_table(base.folder, path, other_ids(pl.read_parquet(base.folder / path)))
+    assert effect_of(base, head, 3) and effect_of(head, base, 3)
+    base, head = two(tmp_path, many(LABELS), many(LABELS))
+    put_table(head.folder, "data/clean/test.parquet", other_ids(pl.read_parquet(head.folder / path)))
+    found = effect_of(base, head, 3)
+    assert found and found.rows == 60
+    assert any(
+        line.startswith("data/clean/test.parquet of HEAD is not there or not readable") for line in found.missing
+    )
+
+
+def test_what_no_stage_makes_is_not_believed(tmp_path: Path) -> None:
+    base, head = two(tmp_path, many(LABELS), many(LABELS))
+    graph = {name: node for name, node in GRAPH.items() if name not in ("evaluate", "register")}
+    put_text(head.folder, "reports/registration.json", {})
+    head = replace(head, graph=graph, lock={"evaluate": locked({}, {"reports/evaluation.html": "0"})})
     found = effect_of(base, head, 3)
     assert found
-    assert found.rows == 0
-    assert f"{path} of HEAD is no table of predictions: no rows can be compared" in found.missing
+    told = "no rows can be compared: data/predictions.parquet of HEAD is made by no stage of dvc.yaml"
+    assert (found.rows, found.missing[0]) == (0, told)
+    assert {figure.head for figure in found.calibration} == {None}
+    assert orphans(base) == ()
+    assert orphans(head) == (
+        "data/predictions.parquet",
+        "reports/evaluation.html",
+        "reports/metrics.json",
+        "reports/plots/reliability.csv",
+        "reports/registration.json",
+    )
 
 
 def test_flips_are_told_without_texts_where_the_test_split_is_gone(tmp_path: Path) -> None:

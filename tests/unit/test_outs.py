@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import md5
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from safetensors.numpy import save
+from pydantic import ValidationError
+from safetensors.numpy import load_file, save, save_file
 from small_checkout import dvc, make_checkout, repro
 from small_project import ROOT
 
@@ -20,12 +21,21 @@ from flows.reviewing.compared.outs import check_recorded, compare_outs
 from flows.reviewing.compared.tolerance import trained_stages
 from flows.reviewing.findings import OutCheck, Rebuild
 from flows.reviewing.revision import Revision
+from stages.common.digests import sha256_path
 from stages.common.environment import RECORD
 from stages.common.graph import read_graph, read_lock
+from stages.common.params.evaluate import Bootstrap
 from stages.common.params.register import ChampionGate
+from stages.common.params.review import ReviewParams
+from stages.common.serving.classifier import FILES, Classifier, Package
+from stages.evaluate.scores import with_intervals
+from stages.export.files import write_int8, write_onnx
 from stages.register import champion, gates
+from stages.tasks.scores import class_numbers
+from tests.unit.small_served import LABELS, WORDS, make_package
 
 GRAPH = read_graph(ROOT)
+OUTS = [out for node in GRAPH.values() for out in node.outs]
 MACHINE = {"processor": "A", "threads": 2, "packages": {"torch": "2.13.0"}}
 OTHER_MACHINE = {"processor": "B", "threads": 2, "packages": {"torch": "2.13.0"}}
 SETTINGS = ChampionGate()
@@ -168,9 +178,8 @@ def weights(last: float = 1.0) -> bytes:
     return save({"bert.weight": np.array([0.25, 0.5, last], np.float32)})
 
 
-def predictions(broken: int = 0, rows: int = 200) -> bytes:
-    labels = ["bad" if at < broken else "good" for at in range(rows)]
-    return as_parquet(pl.DataFrame({"id": [f"{at:03}" for at in range(rows)], "prediction": labels}))
+def predictions(rows: int = 200) -> bytes:
+    return as_parquet(pl.DataFrame({"id": [f"{at:03}" for at in range(rows)], "prediction": ["good"] * rows}))
 
 
 def clean(label: str = "good") -> bytes:
@@ -182,14 +191,6 @@ def as_parquet(table: pl.DataFrame) -> bytes:
 
     table.write_parquet(buffer := BytesIO())
     return buffer.getvalue()
-
-
-def metrics(accuracy: float = 0.84) -> dict[str, float]:
-    low_and_high = {f"{name}_{end}": value for name in ("accuracy", "macro_f1") for end, value in BOUNDS.items()}
-    return {"accuracy": accuracy, "macro_f1": 0.83, **low_and_high}
-
-
-BOUNDS = {"low": 0.82, "high": 0.86}
 
 
 def registration(*verdicts: gates.Verdict, own: Mapping[str, Any] = OWN_GATE, model: str = "x") -> dict[str, Any]:
@@ -228,12 +229,18 @@ def make(tmp_path: Path) -> Make:
             "data/predictions.parquet": predictions(),
             "data/clean/train.parquet": clean(),
             RECORD: MACHINE,
-            "reports/metrics.json": metrics(),
+            "reports/metrics.json": {},
             "reports/registration.json": registration(FIRST),
             "reports/model_card.md": card(FIRST),
             **{f"{out}/file": "1" for out in ("models/base", "models/resources", "models/exported", "models/serving")},
         }
-        contents = usual | files
+        outs = {
+            out for node in GRAPH.values() for out in node.outs if any(Path(at).is_relative_to(out) for at in files)
+        }
+        others = {
+            path: value for path, value in usual.items() if not any(Path(path).is_relative_to(out) for out in outs)
+        }
+        contents = others | files
         lock: dict[str, Any] = {}
         for stage, node in GRAPH.items():
             outs = []
@@ -311,51 +318,242 @@ def test_one_weight_on_the_same_machine_is_another_model_and_named(make: Make) -
     assert found.agreement == 1.0
 
 
-def test_on_another_processor_a_model_with_the_same_answers_is_equal(make: Make) -> None:
-    there = files(
-        model=weights(1.001),
-        machine=OTHER_MACHINE,
-        predictions=predictions(2),
-        metrics=metrics(0.85),
-        page="other",
-        registration=registration(FIRST, own={**OWN_GATE, "value": 0.031}, model="y"),
-        card=card(FIRST, rows=201),
+# ── a rebuild on another kind of machine ──────────────────────────────────────────────────────────────────────────────
+Contents = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Outs of a tiny model by path, recorded, rebuilt, and of a model whose weights are all zero."""
+
+    recorded: Contents
+    rebuilt: Contents
+    zeroed: Contents
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Trained:
+    """Two trainings of one model whose weights differ a little, and a model whose weights are all zero."""
+    folder = tmp_path_factory.mktemp("trained")
+    here = make_package(folder / "here")
+    texts = [f"{one} {other}" for one in WORDS for other in WORDS][:200]
+    said = Classifier(here, "torch").probabilities(texts).argmax(axis=1)
+    labels = [LABELS[number if at % 5 else (number + 1) % 3] for at, number in enumerate(said)]
+    test = pl.DataFrame({"id": [f"{at:03}" for at in range(200)], "text": texts, "text_pair": None, "label": labels})
+    test = test.cast(pl.String)
+    there, nothing = (with_weights(here, folder / str(factor), factor) for factor in (1.00001, 0.0))
+    return Trained(*(made_with(package, test) for package in (there, here, nothing)))
+
+
+def with_weights(package: Package, folder: Path, factor: float) -> Package:
+    """Return a package whose weights are those of another times a factor."""
+    shutil.copytree(package.model.parent, folder)
+    file = folder / "model" / "model.safetensors"
+    save_file(
+        {name: (value * factor).astype(value.dtype) for name, value in load_file(file).items()}, file, {"format": "pt"}
     )
-    found = compared(make, {}, there)
-    assert found.verdict == "equal"
-    assert (found.agreement, found.first) == (0.99, "")
-    assert {check.verdict for path, check in other(found).items() if path != RECORD} == {"equal"}
-    assert other(found)[RECORD].verdict == "apart"
+    write_onnx(folder / "model", folder / "exported" / FILES["onnx"])
+    write_int8(folder / "exported" / FILES["onnx"], folder / "exported" / FILES["int8"])
+    return Package.within(folder)
+
+
+def made_with(package: Package, test: pl.DataFrame) -> Contents:
+    """Return what export and evaluate make of a model."""
+    asked = {form: Classifier(package, form) for form in package.variants}
+    found = {form: classifier.probabilities(test["text"].to_list()) for form, classifier in asked.items()}
+    sure, said = found["torch"], found["torch"].argmax(axis=1)
+    rows = test.select("id", "label").with_columns(
+        prediction=pl.Series([LABELS[number] for number in said]),
+        confidence=pl.Series(sure.max(axis=1)),
+        abstained=pl.Series(asked["torch"].decision.abstains(sure)),
+        probabilities=pl.Series(sure.tolist()),
+    )
+    actual = class_numbers(test["label"], LABELS)
+    scores = with_intervals(actual, said, len(LABELS), Bootstrap(), 13)
+    named = (("finetuned", package.model), ("exported", package.exported), ("serving", package.serving))
+    models = {f"models/{name}/{file.name}": file.read_bytes() for name, of in named if of for file in of.iterdir()}
+    agreement = {form: {"agreement": float((found[form].argmax(axis=1) == said).mean())} for form in ("onnx", "int8")}
+    digest = sha256_path(package.model)
+    return models | {
+        "data/clean/test.parquet": as_parquet(test),
+        "data/predictions.parquet": as_parquet(rows),
+        "reports/export.json": {"model": digest, **agreement},
+        "reports/metrics.json": {"rows": 200, **scores, "model": {"digest": digest}},
+        "reports/plots/slices.csv": f"slice,rows,accuracy\nall,200,{scores['accuracy']}\nnone,50,0.5\n",
+        "reports/registration.json": registration(FIRST, model=digest),
+    }
+
+
+def elsewhere(make: Make, trained: Trained, **changes: Any) -> Rebuild:
+    """Return what is said of a record that was changed, when it is rebuilt on another kind of machine."""
+    return compared(make, trained.recorded | changes, trained.rebuilt | files(machine=OTHER_MACHINE))
+
+
+def test_on_another_processor_a_model_with_the_same_answers_is_equal(make: Make, trained: Trained) -> None:
+    own = registration(
+        FIRST, own={**OWN_GATE, "value": 0.031}, model=trained.recorded["reports/metrics.json"]["model"]["digest"]
+    )
+    found = elsewhere(make, trained, **files(page="other", registration=own, card=card(FIRST, rows=201)))
+    assert (found.verdict, found.first) == ("equal", "")
+    assert found.agreement and found.agreement >= 0.99
+    apart = {RECORD: "apart", "reports/evaluation.html": "apart"}
+    assert {path: check.verdict for path, check in other(found).items() if check.verdict != "equal"} == apart
+    assert {"models/finetuned", "models/exported", "reports/metrics.json", "reports/registration.json"} <= {
+        *other(found)
+    }
     assert [(change.name, change.recorded, change.here) for change in found.environment] == [("processor", "A", "B")]
     assert "at least 99% of the test rows" in found.tolerance
-    assert "198 of 200 test rows (99.00%)" in found.tolerance
-    assert "accuracy 0.8500 is in [0.8200, 0.8600]" in found.tolerance
+    assert "200 of 200 test rows (100.00%)" in found.tolerance
+    assert "accuracy 0.8000 is in [0." in found.tolerance
 
 
-def test_with_other_packages_too(make: Make) -> None:
+def test_with_other_packages_too(make: Make, trained: Trained) -> None:
     bumped = {**MACHINE, "packages": {"torch": "2.14.0"}}
-    found = compared(make, {}, files(model=weights(1.001), machine=bumped))
+    found = compare_outs(
+        make("recorded", **trained.recorded), make("rebuilt", **trained.rebuilt | files(machine=bumped)), 0.99
+    )
     assert found.verdict == "equal"
     assert [(change.name, change.recorded, change.here) for change in found.environment] == [
         ("torch", "2.13.0", "2.14.0")
     ]
 
 
-def test_other_answers_are_another_model_whatever_the_machine(make: Make) -> None:
-    found = compared(make, {}, files(model=weights(1.001), machine=OTHER_MACHINE, predictions=predictions(3)))
+def test_a_recorded_model_without_weights_is_another_one_whatever_its_predictions_say(
+    make: Make, trained: Trained
+) -> None:
+    model = "models/finetuned/model.safetensors"
+    found = elsewhere(make, trained, **{model: trained.zeroed[model]})
     assert (found.verdict, found.first) == ("different", "finetune")
-    assert "only 197 of 200 test rows (98.50%) get the same prediction" in found.how
+    assert found.how.startswith("models/finetuned: asked here, its answer is the recorded one for only ")
 
 
-def test_a_score_outside_of_the_recorded_interval_is_another_model(make: Make) -> None:
-    found = compared(make, {}, files(model=weights(1.001), machine=OTHER_MACHINE, metrics=metrics(0.87)))
+@pytest.mark.parametrize("form", ["onnx", "int8"])
+def test_an_exported_form_of_another_model_is_named(form: str, make: Make, trained: Trained) -> None:
+    path = f"models/exported/{FILES[form]}"
+    found = elsewhere(make, trained, **{path: trained.zeroed[path]})
+    assert (found.verdict, found.first) == ("different", "export")
+    told = f"models/exported: {FILES[form]}: asked here, its answer is that of the recorded model for only "
+    assert found.how.startswith(told)
+
+
+def hotter(decision: bytes) -> bytes:
+    return decision.replace(b'"temperature": 1.5', b'"temperature": 1.7')
+
+
+def never_sure(decision: bytes) -> bytes:
+    return decision.replace(b"0.5\n", b"0.99\n")
+
+
+def other_words(content: bytes) -> bytes:
+    return content.replace(b'"hidden_size"', b'"_hidden_size"')
+
+
+def junk(content: Any) -> bytes:
+    return b"junk"
+
+
+def forged(report: Any) -> Any:
+    return {**report, **{f"{name}{end}": value for name in ("accuracy", "macro_f1") for end, value in WIDE.items()}}
+
+
+WIDE = {"": 0.9999, "_low": 0.0, "_high": 1.0}
+
+
+def a_bit_better(report: Any) -> Any:
+    return {**report, "accuracy": report["accuracy"] + 0.005}
+
+
+def wider(report: Any) -> Any:
+    return {**report, "macro_f1_low": report["macro_f1_low"] - 0.02}
+
+
+def of_another_model(report: Any) -> Any:
+    return {**report, "model": {"digest": "f" * 64}}
+
+
+def relabelled(table: bytes) -> bytes:
+    return as_parquet(pl.read_parquet(table).with_columns(label=pl.col("prediction")))
+
+
+def surer(table: bytes) -> bytes:
+    return as_parquet(pl.read_parquet(table).with_columns(confidence=pl.lit(1.0)))
+
+
+def all_right(table: bytes) -> bytes:
+    return as_parquet(pl.read_parquet(table).with_columns(prediction=pl.col("label")))
+
+
+def one_right(table: bytes) -> bytes:
+    first = pl.int_range(pl.len()) == 0
+    return as_parquet(
+        pl.read_parquet(table).with_columns(
+            prediction=pl.when(first).then(pl.col("label")).otherwise(pl.col("prediction"))
+        )
+    )
+
+
+def better_slice(table: str) -> str:
+    return table.replace("none,50,0.5", "none,50,0.9")
+
+
+@pytest.mark.parametrize(
+    ("path", "spoil", "out", "how"),
+    [
+        ("models/finetuned/config.json", other_words, "models/finetuned", "config.json: "),
+        ("models/finetuned/model.safetensors", junk, "models/finetuned", "cannot be used: "),
+        ("models/exported/int8.onnx", junk, "models/exported", "int8.onnx: cannot be used: "),
+        ("models/serving/decision.json", hotter, "models/serving", "decision.json: temperature 1.7 → 1.5"),
+        ("models/serving/decision.json", never_sure, "models/serving", "decision.json: thresholds."),
+        ("models/serving/decision.json", junk, "models/serving", "cannot be used: "),
+        ("data/predictions.parquet", relabelled, "data/predictions.parquet", "its rows and labels are not those of"),
+        ("data/predictions.parquet", surer, "models/finetuned", "asked here, its answer is the recorded probabilities"),
+        ("data/predictions.parquet", all_right, "models/finetuned", "only 160 of 200 test rows (80.00%) get the same"),
+        ("reports/metrics.json", forged, "reports/metrics.json", "accuracy is 0.9999, but that of the recorded pred"),
+        ("reports/metrics.json", a_bit_better, "reports/metrics.json", "accuracy is 0.8050, but that of the recorded"),
+        ("reports/metrics.json", wider, "reports/metrics.json", "macro_f1_low is 0."),
+        ("reports/metrics.json", of_another_model, "reports/metrics.json", "model.digest "),
+        ("reports/plots/slices.csv", better_slice, "reports/plots/slices.csv", "column accuracy is apart by 0.4"),
+    ],
+)
+def test_whatever_else_of_the_record_is_not_of_its_model_is_named(
+    path: str, spoil: Callable[[Any], Any], out: str, how: str, make: Make, trained: Trained
+) -> None:
+    found = elsewhere(make, trained, **{path: spoil(trained.recorded[path])})
     assert found.verdict == "different"
-    assert "accuracy 0.8700 is outside of [0.8200, 0.8600]" in found.how
+    assert found.how.startswith(f"{out}: ")
+    assert how in found.how
+
+
+def test_a_page_of_the_same_numbers_has_the_same_bytes_on_every_machine(make: Make, trained: Trained) -> None:
+    found = elsewhere(make, replace(trained, recorded=trained.rebuilt), **files(page="forged"))
+    assert (found.verdict, found.first) == ("different", "evaluate")
+    assert found.how.startswith("reports/evaluation.html: ")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "how"),
+    [
+        (surer, "models/finetuned: asked here, its answer is the recorded probabilities"),
+        (one_right, "reports/metrics.json: "),
+    ],
+)
+def test_predictions_that_are_not_of_the_very_model_that_is_rebuilt_are_named(
+    spoil: Callable[[Any], Any], how: str, make: Make, trained: Trained
+) -> None:
+    path = "data/predictions.parquet"
+    found = elsewhere(make, replace(trained, recorded=trained.rebuilt), **{path: spoil(trained.rebuilt[path])})
+    assert (found.verdict, found.first) == ("different", "evaluate")
+    assert found.how.startswith(f"{path}: {how}")
+
+
+def test_a_card_with_another_score_is_named(make: Make, trained: Trained) -> None:
+    found = elsewhere(make, trained, **files(card=card(FIRST) + "accuracy 0.99\n"))
+    assert (found.verdict, found.first) == ("different", "register")
 
 
 @pytest.mark.parametrize("rows", [predictions(rows=199), b"broken", None], ids=["other rows", "broken", "none"])
-def test_predictions_that_cannot_be_compared_agree_on_nothing(rows: bytes | None, make: Make) -> None:
-    found = compared(make, {}, files(model=weights(1.001), machine=OTHER_MACHINE, predictions=rows))
+def test_predictions_that_cannot_be_compared_agree_on_nothing(rows: bytes | None, make: Make, trained: Trained) -> None:
+    found = elsewhere(make, trained, **files(predictions=rows))
     assert (found.verdict, found.agreement) == ("different", None)
 
 
@@ -366,10 +564,25 @@ def test_where_the_record_is_silent_other_bytes_are_different_and_it_says_why(ma
     assert compared(make, files(machine=None), {}).verdict == "identical"
 
 
-def test_another_machine_excuses_nothing_before_the_training(make: Make) -> None:
-    found = compared(make, {}, files(clean=clean("bad"), machine=OTHER_MACHINE, model=weights(1.001)))
+def test_an_out_of_a_stage_that_was_taken_out_of_the_graph_is_missing(make: Make) -> None:
+    recorded, whole = make("recorded"), make("rebuilt")
+    graph, lock = ({name: one for name, one in of.items() if name != "register"} for of in (GRAPH, whole.lock))
+    found = compare_outs(replace(recorded, graph=graph), replace(whole, graph=graph, lock=lock), 0.99)
+    assert (found.verdict, found.first) == ("different", "register")
+    assert found.how == "reports/model_card.md: dvc.lock has it, dvc.yaml has no such stage"
+    assert {check.path for check in found.outs if check.verdict == "missing"} == {*GRAPH["register"].outs}
+
+
+def test_nobody_can_ask_for_less_than_nine_rows_in_ten() -> None:
+    assert ReviewParams(min_agreement=0.9).min_agreement == 0.9
+    with pytest.raises(ValidationError):
+        ReviewParams(min_agreement=0.0)
+
+
+def test_another_machine_excuses_nothing_before_the_training(make: Make, trained: Trained) -> None:
+    found = elsewhere(make, trained, **files(clean=clean("bad")))
     assert (found.verdict, found.first) == ("different", "clean")
-    assert found.how == "data/clean/train.parquet: 1 of 2 rows differs, first id b, label: 'good' → 'bad'"
+    assert found.how == "data/clean/train.parquet: 1 of 2 rows differs, first id b, label: 'bad' → 'good'"
     assert other(found)["models/finetuned"].verdict == "equal"
 
 
@@ -436,12 +649,11 @@ def test_anything_else_in_the_registration_counts(recorded: Any, how: str, make:
     assert how in found.how
 
 
-def test_a_gate_that_another_machine_turns_is_a_difference(make: Make) -> None:
+def test_a_gate_that_another_machine_turns_is_a_difference(make: Make, trained: Trained) -> None:
     failed = {**OWN_GATE, "value": 0.06, "passed": False}
-    there = files(model=weights(1.001), machine=OTHER_MACHINE, registration=registration(FIRST, own=failed))
-    found = compared(make, {}, there)
+    found = elsewhere(make, trained, **files(registration=registration(FIRST, own=failed)))
     assert (found.verdict, found.first) == ("different", "register")
-    assert found.how == "reports/registration.json: gate max_ece passed in the record and fails here"
+    assert found.how == "reports/registration.json: gate max_ece failed in the record and passes here"
 
 
 @pytest.mark.parametrize("written", [card(FIRST, rows=201), card(FIRST) + "- passed champion: by far\n"])

@@ -59,7 +59,7 @@ def difference(old: Path, new: Path) -> str:
 
 def json_difference(old: Any, new: Any) -> str:
     """Return the first keys of two JSON values with other values; nothing if there are none."""
-    before, after = dict(_flat(old)), dict(_flat(new))
+    before, after = dict(flat(old)), dict(flat(new))
     told = []
     for key in dict.fromkeys([*before, *after]):
         name = shown(".".join(map(str, key)), NAME) or "the whole"
@@ -118,14 +118,14 @@ def _what(path: Path) -> str:
     return "folder" if path.is_dir() else "file"
 
 
-def _flat(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def flat(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Yield (keys that lead to it, plain value as JSON) of a JSON value: 1, 1.0 and true are three values there."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
-            yield from _flat(inner, (*place, key))
+            yield from flat(inner, (*place, key))
     elif isinstance(value, list) and value:
         for number, inner in enumerate(value):
-            yield from _flat(inner, (*place, number))
+            yield from flat(inner, (*place, number))
     else:
         yield place, json.dumps(value)
 
@@ -151,7 +151,8 @@ def _bytes(old: Path, new: Path) -> str:
     return f"{told}, the first other one is byte {place + 1:,}"
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -167,7 +168,7 @@ TEXT = Kind("text", _read_text, _lines)
 KINDS: dict[str, Kind] = {
     ".parquet": Kind("Parquet", read_parquet, table_difference),
     ".csv": Kind("CSV", _read_csv, table_difference),
-    ".json": Kind("JSON", _read_json, json_difference),
+    ".json": Kind("JSON", read_json, json_difference),
     ".safetensors": Kind("safetensors", open_tensors, tensor_difference),
     **dict.fromkeys((".html", ".md", ".txt", ".yaml", ".yml"), TEXT),
 }

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from flows.reviewing.compared.closeness import Slack, json_apart, lines_apart
 from flows.reviewing.compared.file_differences import difference, json_difference
 from stages.common.shown import shown
 from stages.common.tracking.champions import CHAMPION
@@ -25,13 +26,14 @@ class Judged(NamedTuple):
     how: str
 
 
-def compare_registrations(old: Path, new: Path, tolerated: bool) -> Judged:
+def compare_registrations(old: Path, new: Path, slack: Slack | None) -> Judged:
     """Compare two `reports/registration.json` of other bytes.
 
     Args:
         old: the recorded one.
         new: the rebuilt one.
-        tolerated: whether the models count as equal though their bytes differ; the same gates have to pass then.
+        slack: what numbers may differ in, where the models count as equal though their bytes differ; the same gates
+            have to pass then. None: in nothing.
     """
     before, after = _report(old), _report(new)
     if before is None or after is None:
@@ -41,7 +43,7 @@ def compare_registrations(old: Path, new: Path, tolerated: bool) -> Judged:
             return Judged("different", f"{whose} {told}")
     if not (how := json_difference(_own(before), _own(after))):
         return Judged("apart", _why_apart(before, after))
-    if not tolerated:
+    if slack is None:
         return Judged("different", how)
     passed, passes = _passed(before), _passed(after)
     if passed.keys() != passes.keys():
@@ -50,18 +52,23 @@ def compare_registrations(old: Path, new: Path, tolerated: bool) -> Judged:
         name = shown(turned[0], NAME)
         said = "passed in the record and fails here" if passed[turned[0]] else "failed in the record and passes here"
         return Judged("different", f"gate {name} {said}")
+    if told := json_apart(_own(before), _own(after), slack):
+        return Judged("different", told)
     return Judged("equal", how)
 
 
-def compare_cards(old: Path, new: Path, tolerated: bool) -> Judged:
-    """Compare two `reports/model_card.md` of other bytes."""
+def compare_cards(old: Path, new: Path, slack: Slack | None) -> Judged:
+    """Compare two `reports/model_card.md` of other bytes, by more than their bytes only with some slack."""
     try:
-        same = _own_lines(old) == _own_lines(new)
+        before, after = _own_lines(old), _own_lines(new)
     except (OSError, UnicodeDecodeError):
-        same = False
-    if same:
+        return Judged("different", difference(old, new))
+    if before == after:
         return Judged("apart", "judged against another champion; the rest is the same")
-    return Judged("equal" if tolerated else "different", difference(old, new))
+    if slack is None:
+        return Judged("different", difference(old, new))
+    told = lines_apart(_lasting(before), _lasting(after), slack)
+    return Judged("different", told) if told else Judged("equal", difference(old, new))
 
 
 def _report(path: Path) -> dict[str, Any] | None:
@@ -106,6 +113,16 @@ def _why_apart(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     if of(before, MEASURED) != of(after, MEASURED):
         reasons.append("the latency measured here decides otherwise")
     return f"{' and '.join(reasons) or 'written otherwise'}; the other gates agree"
+
+
+def _lasting(lines: list[str]) -> list[str]:
+    """Return a card's lines but for those of which slices are weakest and which exports were quick enough."""
+    kept, among_slices = [], False
+    for line in lines:
+        among_slices = line.startswith("| weakest of ") or (among_slices and line.startswith("|"))
+        if not among_slices and not line.startswith("| ONNX"):
+            kept.append(line)
+    return kept
 
 
 def _own_lines(card: Path) -> list[str]:

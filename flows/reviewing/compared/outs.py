@@ -8,7 +8,14 @@ from typing import Any
 
 from flows.reviewing.compared.file_differences import difference
 from flows.reviewing.compared.judged_apart import compare_cards, compare_registrations
-from flows.reviewing.compared.tolerance import Environments, Tolerance, environments_of, tolerance_of, trained_stages
+from flows.reviewing.compared.tolerance import (
+    Environments,
+    Tolerance,
+    content_apart,
+    environments_of,
+    tolerance_of,
+    trained_stages,
+)
 from flows.reviewing.findings import OutCheck, Rebuild
 from flows.reviewing.revision import Revision
 from stages.common.environment import RECORD
@@ -18,7 +25,10 @@ from stages.common.tracking.publish import CARD, REGISTRATION
 NAME = 80  # characters shown of a file's name
 DIGITS = 10  # shown of a hash
 NOT_HERE = "is not here: neither the commit nor DVC's cache or remote has it"
+NO_STAGE = "dvc.lock has it, dvc.yaml has no such stage"
 UNKNOWN = f"the record does not say on what kind of machine it was trained: there is no {RECORD}"
+PAGE = ".html"
+OF_OTHERS = "it draws other numbers, and no rule can hold a page against another: read the rebuilt one"
 JUDGED = {REGISTRATION: compare_registrations, CARD: compare_cards}
 
 
@@ -54,9 +64,12 @@ def compare_outs(recorded: Revision, rebuilt: Revision, min_agreement: float) ->
     environments = environments_of(recorded, rebuilt)
     trained = trained_stages(rebuilt.graph)
     checks, tolerance = [], None
-    for stage in _stages(rebuilt):
+    for stage in dict.fromkeys([*_stages(rebuilt), *recorded.lock]):
         names = recorded.hashes(stage, "outs"), rebuilt.hashes(stage, "outs")
         for path in dict.fromkeys([*_in_order(rebuilt, stage, names[1]), *names[0]]):
+            if stage not in rebuilt.graph:
+                checks.append(OutCheck(stage, path, "missing", NO_STAGE))
+                continue
             if path == RECORD or names[0].get(path) == names[1].get(path):
                 checks.append(_check_same(stage, path, *(name.get(path) for name in names)))
                 continue
@@ -107,15 +120,21 @@ def _check(recorded: Revision, rebuilt: Revision, stage: str, path: str, toleran
         if path not in revision.hashes(stage, "outs"):
             return OutCheck(stage, path, "missing", f"{where} has no such out")
     old, new = recorded.folder / path, rebuilt.folder / path
-    tolerated = tolerance is not None and not tolerance.against
+    passes = tolerance if tolerance and not tolerance.against else None
     if not old.exists():
-        return OutCheck(
-            stage, path, "equal" if tolerated else "different", "the recorded bytes are not here to compare"
-        )
+        return OutCheck(stage, path, "different", "the recorded bytes are not here to compare")
     if path in JUDGED:
-        return OutCheck(stage, path, *JUDGED[path](old, new, tolerated))
+        return OutCheck(stage, path, *JUDGED[path](old, new, passes.slack if passes else None))
     how = difference(old, new) or "the bytes are the same, but dvc.lock names others"
-    return OutCheck(stage, path, "equal" if tolerated else "different", how)
+    if not passes:
+        return OutCheck(stage, path, "different", how)
+    if path.endswith(PAGE):
+        others = (name for name, md5 in recorded.hashes(stage, "outs").items() if not name.endswith(PAGE))
+        moved = any(recorded.hashes(stage, "outs")[name] != rebuilt.hashes(stage, "outs").get(name) for name in others)
+        return OutCheck(stage, path, "apart" if moved else "different", f"{OF_OTHERS}; {how}" if moved else how)
+    if told := passes.files.get(path) or content_apart(path, old, new, passes.slack):
+        return OutCheck(stage, path, "different", f"{told}; {how}")
+    return OutCheck(stage, path, "equal", how)
 
 
 def _stages(revision: Revision) -> list[str]:

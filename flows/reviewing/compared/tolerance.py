@@ -1,17 +1,27 @@
 """When a model with other bytes is the same model: on another kind of machine, with the same answers and scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
 
+import polars as pl
+
+from flows.reviewing.compared.closeness import SENTENCE as CLOSENESS
+from flows.reviewing.compared.closeness import Slack, json_apart, table_apart
+from flows.reviewing.compared.file_differences import difference, read_json
+from flows.reviewing.compared.recorded_metrics import SCORES, metrics_against
+from flows.reviewing.compared.recorded_model import EXPORT, EXPORTED, MODEL, PREDICTIONS, SERVING, model_against
+from flows.reviewing.compared.tables import read_parquet
 from flows.reviewing.findings import EnvironmentChange
 from flows.reviewing.revision import Revision
+from stages.common.digests import sha256_path
 from stages.common.environment import RECORD, flat
 from stages.common.graph import Node, upstream_of
+from stages.common.serving.classifier import FILES
 
-MODEL = "models/finetuned"
-METRICS = "reports/metrics.json"
-PREDICTIONS = "data/predictions.parquet"
-SCORES = ("accuracy", "macro_f1")  # each with its interval in the report
+BY_CLOCK = ("offered", "faster", "reason", "bytes", "sha256", "largest_difference")  # of an export: none where slow
+LEAST_ROWS = 2  # that may get another prediction as far as counts in reports go
 
 
 @dataclass(frozen=True)
@@ -32,14 +42,18 @@ class Tolerance:
     """Whether other bytes of a trained model, and of all that is made with it, may pass.
 
     Args:
-        against: why they may not, in a few words; nothing: they may.
+        against: why none may, in a few words; nothing: they may.
+        files: why one out may not, by its path: what is recorded there is not what the model here makes of it.
         sentence: what is asked for, and what was found.
         agreement: share of test rows with the same prediction; None: they cannot be compared.
+        slack: what numbers in reports may differ in.
     """
 
     against: str
+    files: Mapping[str, str]
     sentence: str
     agreement: float | None
+    slack: Slack
 
 
 def trained_stages(graph: Mapping[str, Node]) -> frozenset[str]:
@@ -86,41 +100,63 @@ def tolerance_of(
         against.append("the predictions cannot be compared")
     elif not agreement >= min_agreement:
         against.append(f"only {share} get the same prediction")
-    scores, outside = _scores(recorded, rebuilt)
-    against += outside
+    slack = Slack(max(LEAST_ROWS, ceil((1 - min_agreement) * rows)), min_agreement, _digests(recorded.folder))
+    scores, files = metrics_against(recorded, rebuilt)
+    if not against:
+        files = {**model_against(recorded, rebuilt, slack), **files}
+    for path, told in list(files.items()):
+        if (
+            difference(recorded.folder / path, rebuilt.folder / path) == ""
+        ):  # so it is the predictions that are not right
+            files.setdefault(PREDICTIONS, f"{path}: {told}")
     found = [f"here {share} do"] if share else []
     return Tolerance(
         "; ".join(against),
+        files,
         f"Other bytes from {first} on count as equal where the model was trained on another kind of machine, at least "
-        f"{100 * min_agreement:g}% of the test rows get the same prediction, and {' and '.join(SCORES)} lie within the "
-        f"recorded intervals: {', '.join([*found, *scores]) or 'neither can be held against the record here'}.",
+        f"{100 * min_agreement:g}% of the test rows get the same prediction, the recorded model, asked here, gives the "
+        f"recorded predictions in each of its forms, {' and '.join(SCORES)} are those of the recorded predictions and "
+        f"lie within both intervals, and {CLOSENESS}: "
+        f"{', '.join([*found, *scores]) or 'nothing can be held against it'}.",
         agreement,
+        slack,
     )
+
+
+def content_apart(path: str, old: Path, new: Path, slack: Slack) -> str:
+    """Return what of an out that a trained model made is not close to the rebuilt one; nothing if all is.
+
+    The model itself, in all its forms, and its predictions are no matter of closeness: `Tolerance.files` has them.
+    """
+    if path in (MODEL, EXPORTED, SERVING, PREDICTIONS):
+        return ""
+    try:
+        if old.suffix == ".json":
+            return json_apart(read_json(old), read_json(new), slack, BY_CLOCK if path == EXPORT else ())
+        if old.suffix == ".csv":
+            return table_apart(pl.read_csv(old), pl.read_csv(new), slack)
+        if old.suffix == ".parquet":
+            return table_apart(read_parquet(old), read_parquet(new), slack)
+    except (Exception, pl.exceptions.PanicException):  # of a file that was tampered with, anything
+        return "it cannot be read"
+    return "there is no rule by which other bytes of it may pass"
 
 
 def _agreement(recorded: Revision, rebuilt: Revision) -> tuple[int, int]:
     """Return how many test rows get the same prediction, and of how many; of none if they are not the same rows."""
     old, new = recorded.table(PREDICTIONS), rebuilt.table(PREDICTIONS)
-    if old is None or new is None or not {"id", "prediction"} <= {*old.columns} & {*new.columns}:
+    if old is None or new is None:
         return 0, 0
-    if old["id"].dtype != new["id"].dtype or old["id"].sort().to_list() != new["id"].sort().to_list():
+    if any(name not in new.columns or old.schema.get(name) != new.schema[name] for name in ("id", "prediction")):
+        return 0, 0
+    if old["id"].sort().to_list() != new["id"].sort().to_list():
         return 0, 0
     both = old.sort("id")["prediction"].eq_missing(new.sort("id")["prediction"])
     return int(both.sum()), old.height
 
 
-def _scores(recorded: Revision, rebuilt: Revision) -> tuple[Sequence[str], Sequence[str]]:
-    """Return where each score lies, and what speaks against it."""
-    before, now = recorded.report(METRICS), rebuilt.report(METRICS)
-    told, against = [], []
-    for name in SCORES:
-        low, high, value = before.get(f"{name}_low"), before.get(f"{name}_high"), now.get(name)
-        if not all(isinstance(number, int | float) for number in (low, high, value)):
-            against.append(f"there is no {name} with an interval to compare")
-            continue
-        inside = low <= value <= high  # type: ignore[operator]
-        line = f"{name} {value:.4f} is {'in' if inside else 'outside of'} [{low:.4f}, {high:.4f}]"
-        told.append(line)
-        if not inside:
-            against.append(line)
-    return told, against
+def _digests(folder: Path) -> frozenset[str]:
+    """Return the SHA-256 of the recorded model's parts, as reports name them."""
+    parts = [folder / part for part in (MODEL, SERVING)]
+    exported = [file for name in FILES.values() if (file := folder / EXPORTED / name).is_file()]
+    return frozenset(sha256_path(path) for path in (*parts, *exported) if path.exists())

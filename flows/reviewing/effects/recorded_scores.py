@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
+from flows.reviewing.compared.orphans import orphans
 from flows.reviewing.findings import Curve, Figure
 from flows.reviewing.revision import Revision
 
@@ -69,14 +70,18 @@ def reliability(base: Revision, head: Revision) -> tuple[tuple[Curve, ...], list
 
 def calibration(base: Revision, head: Revision) -> tuple[tuple[Figure, ...], list[str]]:
     """Return the figures that say whether probabilities mean what they say, each on the revision's own test rows."""
-    was, now = base.report(METRICS), head.report(METRICS)
+    was, now = (_believed(revision) for revision in (base, head))
     missing = [
-        f"{METRICS} of {revision.name} is not there or not readable: its calibration is not known"
+        f"{METRICS} of {revision.name} is not there, not readable or made by no stage: its calibration is not known"
         for revision, report in ((base, was), (head, now))
         if not report
     ]
     figures = [Figure(one.name, _figure(was, one), _figure(now, one), one.unit, one.better) for one in FIGURES]
     return tuple(figure for figure in figures if (figure.base, figure.head) != (None, None)), missing
+
+
+def _believed(revision: Revision) -> dict[str, Any]:
+    return {} if METRICS in orphans(revision) else revision.report(METRICS)
 
 
 def _figure(report: Any, noted: Noted) -> float | None:
@@ -93,7 +98,7 @@ def _curves(base: Revision, head: Revision, asked: tuple[Drawn, ...]) -> tuple[t
     for curve in asked:
         sides: list[Points] = []
         for revision in (base, head):
-            table = revision.table(curve.file)
+            table = None if curve.file in orphans(revision) else revision.table(curve.file)
             points = tuple(_points(table, curve)) if table is not None else ()
             sides.append(points)
             if not points:

@@ -4,12 +4,14 @@ from dataclasses import dataclass, fields
 
 import polars as pl
 
+from flows.reviewing.compared.orphans import orphans
 from flows.reviewing.findings import Flip, Flips
 from flows.reviewing.revision import Revision
 
 PREDICTIONS = "data/predictions.parquet"
 TEST = "data/clean/test.parquet"
 COLUMNS = {"id": pl.String, "label": pl.String, "prediction": pl.String, "confidence": pl.Float64}
+NONE = pl.DataFrame(schema=COLUMNS)
 TEXTS = {"id": pl.String, "text": pl.String, "text_pair": pl.String}
 
 
@@ -53,41 +55,60 @@ def shared_rows(base: Revision, head: Revision) -> SharedRows | None:
     for revision in (base, head):
         if not (revision.folder / PREDICTIONS).exists():
             return None
-        table = _predictions(revision)
-        if table is None:
-            missing.append(f"{PREDICTIONS} of {revision.name} is no table of predictions: no rows can be compared")
-            table = pl.DataFrame(schema=COLUMNS)
-        tables.append(table)
+        found = _predictions(revision)
+        if isinstance(found, str):
+            missing.append(f"no rows can be compared: {PREDICTIONS} of {revision.name} {found}")
+        else:
+            tables.append(found)
+    if missing:
+        return SharedRows(_side_by_side(NONE, NONE, None), 0, 0, tuple(missing))
     was, now = tables
-    before = was.select("id", was_label="label", was="prediction", was_confidence="confidence")
-    after = now.select("id", "label", now="prediction", now_confidence="confidence")
-    both = after.join(before, on="id").sort("id")
-    if both.is_empty() and not missing:
-        missing.append("no test row is in both revisions: the scores cannot be compared")
     texts = _texts(head)
+    both = _side_by_side(was, now, texts)
+    if both.is_empty():
+        missing.append("no test row is in both revisions: the scores cannot be compared")
     if texts is None:
         missing.append(f"{TEST} of {head.name} is not there or not readable: rows are shown without their texts")
-        texts = pl.DataFrame(schema=TEXTS)
-    rows = both.join(texts, on="id", how="left").sort("id")
-    return SharedRows(rows, was.height - both.height, now.height - both.height, tuple(missing))
+    return SharedRows(both, was.height - both.height, now.height - both.height, tuple(missing))
 
 
-def _predictions(revision: Revision) -> pl.DataFrame | None:
-    """Return what a revision's model says of its test rows; None if the table is not what it should be."""
+def _side_by_side(was: pl.DataFrame, now: pl.DataFrame, texts: pl.DataFrame | None) -> pl.DataFrame:
+    before = was.select("id", was_label="label", was="prediction", was_confidence="confidence")
+    after = now.select("id", "label", now="prediction", now_confidence="confidence")
+    known = pl.DataFrame(schema=TEXTS) if texts is None else texts
+    return after.join(before, on="id").join(known, on="id", how="left").sort("id")
+
+
+def _predictions(revision: Revision) -> pl.DataFrame | str:
+    """Return what a revision's model says of its test rows; or what the table is that it should not be."""
+    if PREDICTIONS in orphans(revision):
+        return "is made by no stage of dvc.yaml"
     table = revision.table(PREDICTIONS)
-    if table is None or any(table.schema.get(name) != kind for name, kind in COLUMNS.items()):
-        return None
+    if table is None:
+        return "is no table that can be read"
+    if gone := [name for name in COLUMNS if name not in table.columns]:
+        return f"has no column {', '.join(gone)}"
+    for name, kind in COLUMNS.items():
+        if table.schema[name] != kind:
+            return f"has {table.schema[name]} in its column {name}, not {kind}"
     table = table.select(*COLUMNS)
-    broken = table["id"].is_duplicated().any() or any(column.null_count() for column in table)
-    return None if broken else table
+    if more := table.height - table["id"].n_unique():
+        return f"has rows twice: {more:,} more than ids"
+    if empty := [name for name in COLUMNS if table[name].null_count()]:
+        return f"has rows without {', '.join(empty)}"
+    if not table["confidence"].is_finite().all():
+        return "has confidences that are no numbers"
+    return table
 
 
 def _texts(head: Revision) -> pl.DataFrame | None:
     table = head.table(TEST)
-    if table is None or not {"id", "text"} <= set(table.columns):
+    if table is None or any(table.schema.get(name) != pl.String for name in ("id", "text")):
         return None
     pair = pl.col("text_pair") if "text_pair" in table.columns else pl.lit(None, pl.String).alias("text_pair")
-    return table.select("id", "text", pair.cast(pl.String)).unique("id", keep="first", maintain_order=True)
+    return table.select("id", "text", pair.cast(pl.String, strict=False)).unique(
+        "id", keep="first", maintain_order=True
+    )
 
 
 def _flips(rows: pl.DataFrame, examples: int) -> Flips:

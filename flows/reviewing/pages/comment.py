@@ -54,8 +54,8 @@ def _between(review: Review, parts: Parts) -> str:
     head = f"Commit {code(review.head.short)}"
     if review.base is None:
         return f"{head}, by itself: {code(review.asked_base, 80)} has no results to hold it against."
-    asked = code(review.asked_base, 80)
-    return f"{head} against {code(review.base.short)} ({parts.name(review.base.subject, 100)}), where it parted from {asked}."
+    base = f"{code(review.base.short)} ({parts.name(review.base.subject, 100)})"
+    return f"{head} against {base}, where it parted from {code(review.asked_base, 80)}."
 
 
 def _told(sentence: str, parts: Parts) -> str:
