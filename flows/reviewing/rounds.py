@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from flows.provenance.lineage import lineage_of
 from flows.reviewing.changed.changes import changes_between
 from flows.reviewing.commits import Commits, find_commits
+from flows.reviewing.compared.orphans import orphans
 from flows.reviewing.compared.outs import check_recorded, compare_outs
 from flows.reviewing.conflicts import LOCK, conflict_with
 from flows.reviewing.effects.costs import measured
@@ -25,6 +26,7 @@ from flows.scheduled.repository import git, object_at
 from flows.scheduled.worktree_files import PINNED
 from stages.common.errors import AttuneError
 from stages.common.params.review import ReviewParams
+from stages.common.tracking.publish import REGISTRATION
 from stages.common.tracking.store import tracking_uri
 
 NO_CHECKOUT = "run this in the project's folder, a clone made with git"
@@ -200,7 +202,9 @@ def _settings(head: Revision) -> tuple[ReviewParams, list[str]]:
 
 
 def _gates(head: Revision) -> tuple[Mapping[str, Any], ...]:
-    gates = head.report("reports/registration.json").get("gates")
+    if REGISTRATION in orphans(head):  # it was judged by nobody
+        return ()
+    gates = head.report(REGISTRATION).get("gates")
     return tuple(gate for gate in gates if isinstance(gate, Mapping)) if isinstance(gates, list) else ()
 
 
@@ -223,6 +227,8 @@ def _uncommitted(home: Path, head: str) -> tuple[str, ...]:
 def _notes(home: Path, head: Revision, missing: Sequence[str], request: Request) -> Iterator[str]:
     if missing:
         yield f"neither in the commit nor in DVC's cache or remote: {_few(missing)}"
+    if alone := orphans(head):
+        yield f"made by no stage of dvc.yaml, and believed by nobody: {_few(alone)}"
     if not head.own_data:
         made = (
             "what ran here ran with what is here"

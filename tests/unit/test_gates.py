@@ -287,7 +287,10 @@ def test_without_another_champion_there_is_nothing_to_fail() -> None:
         (champion.not_recorded(), "make register"),
         (champion.other_labels(), "register.model_name"),
         (champion.too_few_fresh_rows(12, 400, 30), "gates.champion: null"),
-        (champion.too_few_fresh_rows(26, 26, 30), "there are 26 test rows, and a comparison with the champion needs 30"),
+        (
+            champion.too_few_fresh_rows(26, 26, 30),
+            "there are 26 test rows, and a comparison with the champion needs 30",
+        ),
         (champion.not_rolled_back(4, "it swears"), "python -m flows.champion --forgive 4"),
     ],
 )

@@ -105,9 +105,8 @@ def tolerance_of(
     if not against:
         files = {**model_against(recorded, rebuilt, slack), **files}
     for path, told in list(files.items()):
-        if (
-            difference(recorded.folder / path, rebuilt.folder / path) == ""
-        ):  # so it is the predictions that are not right
+        # of a file that is right, it is the predictions that are not
+        if not difference(recorded.folder / path, rebuilt.folder / path):
             files.setdefault(PREDICTIONS, f"{path}: {told}")
     found = [f"here {share} do"] if share else []
     return Tolerance(

@@ -18,6 +18,9 @@ def effect_section(review: Review, parts: Parts) -> Iterator[str]:
         yield "Nothing to compare: predictions of both sides are needed."
         return
     others = f"{effect.only_base:,} only in the base, {effect.only_head:,} only in the head"
+    if not effect.rows:
+        yield "No row could be compared:\n\n" + parts.lines(effect.missing or ("no test row is in both",))
+        return
     yield (
         f"On the {counted(effect.rows, 'test row')} that both share ({others}, {effect.relabelled:,} relabelled). "
         f"Gains with {percent_of(review)} intervals of the paired bootstrap; McNemar's p {effect.mcnemar_p:.3g}."

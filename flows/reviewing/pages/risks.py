@@ -145,7 +145,7 @@ def _rows(review: Review) -> Iterator[Line]:
     if split:
         yield Line("warn", f"What decides on the splits changed: {few(split, 3)}")
     effect = review.effect
-    if effect and (effect.only_base or effect.only_head or effect.relabelled):
+    if effect and effect.rows and (effect.only_base or effect.only_head or effect.relabelled):
         rows = f"{effect.only_base:,} only in the base, {effect.only_head:,} only in the head"
         rows += f", {effect.relabelled:,} relabelled" if effect.relabelled else ""
         yield Line("warn", f"The test rows differ: {rows}; scores are on the {effect.rows:,} that both share")
@@ -219,6 +219,9 @@ def _machine(review: Review) -> Iterator[Line]:
     other = [f"{quoted(one.name)} {quoted(one.recorded, 40)} → {quoted(one.here, 40)}" for one in rebuild.environment]
     if other:
         yield Line("warn", f"Rebuilt in another environment than it was recorded in: {few(other, 3)}")
+    pages = [quoted(out.path) for out in rebuild.outs if out.verdict == "apart" and out.path.endswith(".html")]
+    if pages:
+        yield Line("warn", f"Pages that the commit keeps and nothing here can be held against: {few(pages)}")
     elif not rebuild.environment_known and rebuild.verdict != "identical":
         yield Line("warn", "The record does not say on what kind of machine it was made")
 

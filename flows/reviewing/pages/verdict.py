@@ -138,7 +138,8 @@ def _effect(review: Review) -> Line:
     if effect is None:
         return Line("warn", "Not compared: one of the two sides has no predictions")
     if not effect.rows:
-        return Line("warn", "Not compared: no test row is in both")
+        why = unquoted(effect.missing[0]) if effect.missing else "no test row is in both"
+        return Line("warn", f"Not compared: {why}")
     rows = f"on the {counted(effect.rows, 'test row')} that both share"
     gain = score_of(review, effect)
     flips = f"{counted(effect.fixed.count, 'row')} fixed, {effect.broken.count:,} broken"
