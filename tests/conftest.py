@@ -28,7 +28,7 @@ FILES = (
 yaml = YAML()
 
 # The suite says the same each time; `HYPOTHESIS_PROFILE=search` looks for new counterexamples.
-settings.register_profile("unit", derandomize=True, database=None, deadline=None, max_examples=60)
+settings.register_profile("unit", derandomize=True, database=None, deadline=None, max_examples=30)
 settings.register_profile(
     "search", database=None, deadline=None, max_examples=1500, suppress_health_check=[HealthCheck.too_slow]
 )

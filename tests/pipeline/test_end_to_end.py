@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -144,19 +143,6 @@ def test_the_run_in_mlflow_tells_the_whole_story(trained: Project) -> None:
     assert {data.dataset.name for data in run.inputs.dataset_inputs} == {"train", "validation", "test"}
     artifacts = {item.path for item in store.list_artifacts(run.info.run_id, "reports")}
     assert {"reports/metrics.json", "reports/model_card.md", "reports/clean.json"} <= artifacts
-
-
-def test_another_learning_rate_is_a_second_run_beside_the_first(trained: Project, tmp_path: Path) -> None:
-    copy = Project(tmp_path / "copy")
-    shutil.copytree(trained.root, copy.root, symlinks=True)
-    copy.params(lambda params: params["finetune"].update(learning_rate=5e-5))
-    copy.params(lambda params: params["export"].update(onnx=False, int8=False))  # the time is for the training
-    done = copy.repro(MLFLOW_TRACKING_URI=f"sqlite:///{trained.root / 'mlflow.db'}")
-    assert copy.stages_run(done) == ["finetune", "export", "evaluate", "register"]
-    store = client(trained)
-    runs = store.search_runs([store.get_experiment_by_name("attune").experiment_id])
-    assert {run.data.params["finetune.learning_rate"] for run in runs} == {"0.00015", "5e-05"}
-    assert all("test_accuracy" in run.data.metrics for run in runs)
 
 
 def test_the_champion_answers_over_http(trained: Project) -> None:

@@ -33,6 +33,7 @@ def own_file(project: Project, name: str, columns: dict, **source: object) -> No
         params["ingest"]["sources"] = [{"path": f"data/inbox/{name}", "columns": columns, **source}]
         params["clean"] = {"near_duplicates": {"shingle_size": 2}}
         tiny(params)
+        params["export"] = {"onnx": False, "int8": False}
 
     project.params(change)
 

@@ -19,6 +19,7 @@ from small_training import FILLER, TELLING, make_base, outspoken, settings
 from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
 from stages.common.digests import sha256_file, sha256_path
+from stages.common.graph import read_graph
 from stages.common.params import ExportParams
 from stages.common.schemas import CleanRecords
 from stages.common.serving.classifier import Classifier, Package
@@ -259,7 +260,7 @@ def test_costs_are_metrics_of_the_models_run(project: Project, monkeypatch: pyte
         recorded.update(metrics)
 
     class Run:
-        node, staging, all_params = type("Node", (), {"name": "export"}), project.root, None
+        node, staging, all_params = read_graph()["export"], project.root, None
 
     monkeypatch.setattr(publish, "connect", lambda: None)
     monkeypatch.setattr(publish, "publish_run", lambda *_: "a run")

@@ -99,7 +99,8 @@ def test_the_name_of_a_branch_reaches_the_review_as_it_is(steps: list[dict[str, 
 
 def bash(script: str, folder: Path, **variables: str) -> str:
     """Run a step as GitHub does."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "BASE", "HEAD", "ARGS")}
+    ours = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "BASE", "HEAD", "ARGS")
+    environment = {key: value for key, value in os.environ.items() if key not in ours}
     command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
     done = subprocess.run(command, cwd=folder, env=environment | variables, capture_output=True, text=True, check=True)
     return done.stdout
