@@ -73,6 +73,14 @@ def to_predict(chunk: pl.DataFrame, wanted: Wanted, before: int, origin: str) ->
     return rows.with_columns(text=pl.when(pl.Series(seen, dtype=pl.Boolean)).then("text"))
 
 
+def cleaned(rows: pl.DataFrame, classifier: "Classifier") -> pl.DataFrame:
+    """Return PredictionInput with its texts as the model's training data were cleaned; a text of nothing is null."""
+    if classifier.cleaning is None:
+        return rows
+    texts = (classifier.cleaning.column(rows[name])[0].alias(name) for name in ("text", "text_pair"))
+    return rows.with_columns(*texts)
+
+
 def answer(
     classifier: "Classifier", rows: pl.DataFrame, threshold: float | None
 ) -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:

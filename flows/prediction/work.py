@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from flows.prediction.answers import answer, check_kept, to_predict, with_kept
+from flows.prediction.answers import answer, check_kept, cleaned, to_predict, with_kept
 from flows.prediction.drift import drift_report
 from flows.prediction.model import find_package, load, profile_in
 from flows.prediction.parts import MODEL, Parts, digest_of
@@ -142,6 +142,7 @@ class Work:
         rows = to_predict(chunk, wanted, before, source.origin)
         if self.classifier is None:
             self.classifier = load(self.package, self.name, self.variant)
+        rows = cleaned(rows, self.classifier)
         answers, probabilities, abstained = answer(self.classifier, rows, request.threshold)
         counts: Counts = {
             "rows": [rows.height],

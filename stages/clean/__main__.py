@@ -1,5 +1,6 @@
 """clean: from raw records to three splits that share nothing; no row is dropped without a reason."""
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -11,14 +12,13 @@ from stages.clean.page import PageData, render
 from stages.clean.reject import CONTRARY
 from stages.clean.rules import rules
 from stages.clean.split import split_records
-from stages.clean.steps import steps
 from stages.clean.suspects import act, find_suspects
-from stages.clean.texts import cleaned, cleaned_texts
 from stages.common.ledger import Ledger
 from stages.common.params import CleanParams
 from stages.common.pii import mask_text
 from stages.common.schemas import CleanRecords, Decontamination, RawRecords, Rejected, Suspects, TrainableRecords
 from stages.common.stage import Run, stage, write_json
+from stages.common.text_cleaning import TextCleaning
 from stages.common.validation import enforce, validation_report
 
 
@@ -32,12 +32,13 @@ def main(run: Run[CleanParams]) -> None:
     write_json(contract, run.output("reports/validation/raw.json"))
     ledger = Ledger("clean", raw)
 
-    chosen = steps(params)
-    records, changed = cleaned(raw, chosen)
+    cleaning = params.text_cleaning
+    run.output("data/clean/text_cleaning.json").write_text(cleaning.as_text(), encoding="utf-8")
+    records, changed = cleaned(raw, cleaning)
     del raw  # here and below: two million rows are to fit into 2 GiB
     _tell(f"{ledger.rows_in:,} rows in, texts changed by", changed)
     against = Decontamination.read(run.input("data/raw/decontamination.parquet"))
-    against = against.with_columns(cleaned_texts(against["text"], chosen)).drop_nulls("text")
+    against = against.with_columns(cleaning.column(against["text"])[0]).drop_nulls("text")
     for rule in rules(params, against):
         records = ledger.apply(rule, records)
 
@@ -86,6 +87,17 @@ def main(run: Run[CleanParams]) -> None:
         print(f"  warning: {warning}")
     _tell("rows:", {name: rows.height for name, rows in splits.items()})
     print(f"  {suspects.height:,} labels look wrong; all of it on reports/data.html", flush=True)
+
+
+def cleaned(records: pl.DataFrame, cleaning: TextCleaning) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Return the records with clean texts (null where nothing is left), and how many texts each step changed."""
+    changed = Counter({step.name: 0 for step in cleaning.steps()})
+    texts = {}
+    for column in ("text", "text_pair"):
+        if records[column].null_count() < records.height:
+            texts[column], counts = cleaning.column(records[column])
+            changed.update(counts)
+    return records.with_columns(**texts), dict(changed)
 
 
 def _with_texts(rejected: pl.DataFrame, raw: Path) -> pl.DataFrame:

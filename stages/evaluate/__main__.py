@@ -1,6 +1,7 @@
 """evaluate: what the model is worth on the test split, how sure it must be, and how it behaves."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from stages.common.digests import sha256_path
 from stages.common.params import EvaluateParams
 from stages.common.schemas import BehaviourCases, CleanRecords, Predictions
 from stages.common.stage import Run, stage, write_json
+from stages.common.text_cleaning import FILE as TEXT_CLEANING
 from stages.tasks import load_task
 
 BATCH = 64
@@ -43,6 +45,7 @@ def main(run: Run[EvaluateParams]) -> None:
     decision, chosen = decide(run.params, known, raw_known, labels)
     serving = run.output("models/serving")
     decision.write(serving)
+    shutil.copyfile(run.input(f"data/clean/{TEXT_CLEANING}"), serving / TEXT_CLEANING)
     write_json(profile_of(train, decision.calibrated(raw_known), decision), serving / "profile.json")
 
     probabilities = decision.calibrated(raw)

@@ -21,7 +21,18 @@ import psutil
 import pytest
 
 from stages.common.serving.classifier import Classifier, Package
-from tests.unit.small_served import LABELS, NAMES, THRESHOLD, WORDS, make_package, probabilities, register, working_in
+from tests.unit.small_served import (
+    CLEANED,
+    DIRTY,
+    LABELS,
+    NAMES,
+    THRESHOLD,
+    WORDS,
+    make_package,
+    probabilities,
+    register,
+    working_in,
+)
 
 REQUESTS = 10_000
 CLIENTS = 4
@@ -281,9 +292,9 @@ def test_ten_thousand_good_and_bad_requests_leave_the_server_as_it_was(
 def test_a_flag_says_which_form_of_the_same_version_is_served(
     package: Package, store: Path, tmp_path: Path, variant: Any
 ) -> None:
-    expected = Classifier(package, variant, threads=1).probabilities(WORDS)
+    expected = Classifier(package, variant, threads=1).probabilities([*WORDS, CLEANED])
     with serving(store, tmp_path, SERVING_MODEL_CONFIG=json.dumps({"variant": variant})) as server:
-        found = server.ask({"inputs": WORDS})
+        found = server.ask({"inputs": [*WORDS, DIRTY]})
         given = [[answer["probabilities"][label] for label in LABELS] for answer in found]
         np.testing.assert_allclose(given, expected, atol=1e-5)
         libraries = {Path(mapped.path).name for mapped in server.process.memory_maps()}

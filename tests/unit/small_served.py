@@ -16,6 +16,8 @@ from stages.common.params import check_params
 from stages.common.params.sources import Scratch
 from stages.common.serving.classifier import FILES, Package
 from stages.common.serving.decision import Decision
+from stages.common.text_cleaning import FILE as TEXT_CLEANING
+from stages.common.text_cleaning import TextCleaning
 from stages.common.tracking import packaging, store
 from stages.common.tracking.registry import Registration, ensure_registered
 from stages.common.tracking.runs import MODEL_TAG, create_run, model_digest
@@ -29,6 +31,7 @@ LABELS = ["bad", "good", "odd"]
 WORDS = [f"{start}{end}" for start in ("ba", "do", "mi", "ru") for end in ("lo", "ka", "ni", "pe")]
 LONGEST = 16  # tokens
 THRESHOLD = 0.5
+DIRTY, CLEANED = "<br />ba&#108;o\u200bka \u201cdo&amp;ni\u201d  rupe", 'baloka "do&ni" rupe'
 NAMES = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
@@ -48,6 +51,7 @@ def make_package(folder: Path) -> Package:
     write_onnx(model, exported / FILES["onnx"])
     write_int8(exported / FILES["onnx"], exported / FILES["int8"])
     Decision(LABELS, 1.5, dict.fromkeys(LABELS, THRESHOLD)).write(serving)
+    (serving / TEXT_CLEANING).write_text(TextCleaning().as_text())
     return Package(model, exported, serving)
 
 
@@ -87,4 +91,5 @@ def register(client: MlflowClient, package: Package, name: str = "tiny") -> int:
     card = Path("model_card.md")
     card.write_text("# tiny\n")
     run_id = create_run(client, params, {MODEL_TAG: digest})
-    return ensure_registered(client, Registration(name, digest, True, None, []), run_id, package, card).version
+    registration = Registration(name, digest, packaging.package_digest(package), True, [])
+    return ensure_registered(client, registration, run_id, package, card).version

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_project import FILM_WORDS, make_records
 
+from stages.clean.__main__ import cleaned
 from stages.clean.reject import (
     conflicting_labels,
     empty_text,
@@ -19,8 +20,6 @@ from stages.clean.reject import (
     unlabelled,
 )
 from stages.clean.rules import rules
-from stages.clean.steps import steps
-from stages.clean.texts import cleaned
 from stages.common.ledger import Ledger
 from stages.common.near_duplicates import jaccard, shingles
 from stages.common.params import CleanParams
@@ -39,7 +38,7 @@ def clean(
     """What the stage does before it splits: (kept, rejected), with the account checked."""
     params = params or CleanParams()
     ledger = Ledger("clean", records)
-    kept, _ = cleaned(records, steps(params))
+    kept, _ = cleaned(records, params.text_cleaning)
     for rule in rules(params, Decontamination.empty() if against is None else against):
         kept = ledger.apply(rule, kept)
     account = ledger.close(kept.height)

@@ -1,7 +1,10 @@
 """Cleaning makes texts readable, touches nothing that is readable already, and is done when it is done once."""
 
 import string
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import ftfy
@@ -9,9 +12,11 @@ import polars as pl
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from small_project import ROOT
 
-from stages.clean.steps import Step, chinese, encoding, markdown, settle, steps
+from stages.common import markdown_text, text_steps
 from stages.common.params.clean import CleanParams, Pii
+from stages.common.text_cleaning import FILE, Step, TextCleaning, settle
 
 EVERYTHING = CleanParams(
     normalization="NFKC",
@@ -26,7 +31,7 @@ def series(*texts: str | None) -> pl.Series:
 
 
 def cleaned(*texts: str | None, **settings: Any) -> list[str | None]:
-    return settle(series(*texts), steps(CleanParams(**settings)))[0].to_list()
+    return settle(series(*texts), CleanParams(**settings).text_cleaning.steps())[0].to_list()
 
 
 # ── what becomes of texts ───────────────────────────────────────────────────────────────────────────────────────────
@@ -167,8 +172,8 @@ def test_japanese_and_korean_keep_their_characters(text: str) -> None:
 
 def test_every_han_character_settles() -> None:
     characters = series(*map(chr, [*range(0x3400, 0x4DC0), *range(0x4E00, 0xA000), *range(0x20000, 0x2A6E0)]))
-    once = chinese.simplify(characters)
-    assert chinese.simplify(chinese.simplify(once)).equals(chinese.simplify(once))
+    once = text_steps.simplify(characters)
+    assert text_steps.simplify(text_steps.simplify(once)).equals(text_steps.simplify(once))
 
 
 # ── for any text at all ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -305,15 +310,15 @@ PARAMS = st.builds(
 
 @given(st.lists(st.none() | TEXT, max_size=5), PARAMS)
 def test_cleaning_twice_is_cleaning_once(texts: list[str | None], params: CleanParams) -> None:
-    once, _ = settle(series(*texts), steps(params))
-    again, changed = settle(once, steps(params))
+    once, _ = settle(series(*texts), params.text_cleaning.steps())
+    again, changed = settle(once, params.text_cleaning.steps())
     assert again.equals(once, null_equal=True)
     assert not any(changed.values())
 
 
 @given(st.lists(st.none() | TEXT, max_size=6), PARAMS)
 def test_a_text_is_cleaned_the_same_whatever_stands_beside_it(texts: list[str | None], params: CleanParams) -> None:
-    asked = steps(params)
+    asked = params.text_cleaning.steps()
     together, changed = settle(series(*texts), asked)
     alone = [settle(series(text), asked) for text in texts]
     assert together.to_list() == [one[0] for one, _ in alone]
@@ -333,7 +338,7 @@ def test_clean_text_has_no_control_characters_and_no_blanks_at_its_ends(text: st
 @given(TEXT | st.text(st.characters(min_codepoint=0x80, max_codepoint=0x2122), max_size=12))
 def test_the_fast_path_of_encodings_gives_what_ftfy_gives(text: str) -> None:
     slowly = ftfy.fix_text(text, FTFY)
-    assert encoding.repair(series(text)).to_list() == [slowly]
+    assert text_steps.repair(series(text)).to_list() == [slowly]
 
 
 MOJIBAKE_PIECES = st.text(st.sampled_from("aéößñ漢“’…—€™ÃÂâ Ð²вЂГœ°½ "), min_size=1, max_size=8)
@@ -344,24 +349,53 @@ def test_the_fast_path_misses_no_text_in_the_wrong_encoding(text: str, code: str
     broken = text.encode().decode(code, errors="replace")
     for candidate in (broken, f"it was {broken}, really", text):
         slowly = ftfy.fix_text(candidate, FTFY)
-        assert encoding.repair(series(candidate)).to_list() == [slowly]
+        assert text_steps.repair(series(candidate)).to_list() == [slowly]
 
 
 @given(TEXT)
 def test_the_fast_path_of_markdown_leaves_alone_only_what_has_no_marks(text: str) -> None:
     assume("\x00" not in text)  # control characters are gone by then
-    fast = markdown.strip(series(text))[0]
-    assert fast.split() == markdown.plain(text).split()
+    fast = markdown_text.strip(series(text))[0]
+    assert fast.split() == markdown_text.plain(text).split()
+
+
+@given(st.lists(TEXT | MOJIBAKE_PIECES | st.text("ab1 <&@’“é\u00a0\u0301漢,.-*", max_size=12), max_size=4), PARAMS)
+def test_a_few_texts_are_cleaned_as_a_column_of_them_is(texts: list[str], params: CleanParams) -> None:
+    """Serving takes a short cut past texts that need nothing; the data never do."""
+    cleaning = params.text_cleaning
+    assert cleaning.texts(texts) == cleaning.column(series(*texts))[0].fill_null("").to_list()
+
+
+def test_the_record_of_the_steps_is_read_as_it_was_written(tmp_path: Path) -> None:
+    assert TextCleaning.read(tmp_path) is None
+    (tmp_path / FILE).write_text(EVERYTHING.text_cleaning.as_text())
+    assert TextCleaning.read(tmp_path) == EVERYTHING.text_cleaning
+    (tmp_path / FILE).write_text('{"strip_htlm": true, "pii": []}')
+    with pytest.raises(ValueError, match=FILE):
+        TextCleaning.read(tmp_path)
+
+
+ALONE = """
+import sys
+from stages.common.text_cleaning import TextCleaning
+assert TextCleaning().texts(["<br />caf\u00c3\u00a9 &amp; more"]) == ["caf\u00e9 & more"]
+print(*sorted({"opencc", "markdown_it", "phonenumbers", "pydantic", "stages.common.pii"} & set(sys.modules)))
+"""
+
+
+def test_only_steps_that_are_on_are_imported() -> None:
+    done = subprocess.run([sys.executable, "-c", ALONE], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
 
 
 def test_texts_without_a_mark_never_reach_the_slow_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("slow path")
 
-    for module, name in ((ftfy, "fix_text"), (markdown, "plain"), (chinese, "_convert")):
+    for module, name in ((ftfy, "fix_text"), (markdown_text, "plain"), (text_steps, "_opencc")):
         monkeypatch.setattr(module, name, refuse)
     texts = [string.ascii_letters, "It’s “fine”, 2001: a café – naïve…", "Привет, мир", "It's 5 to 12, isn't it?"]
-    assert settle(series(*texts), steps(EVERYTHING))[1]["encoding"] == 1  # the quotes
+    assert settle(series(*texts), EVERYTHING.text_cleaning.steps())[1]["encoding"] == 1  # the quotes
 
 
 # ── counts, limits, speed ───────────────────────────────────────────────────────────────────────────────────────────
@@ -369,15 +403,15 @@ def test_texts_without_a_mark_never_reach_the_slow_functions(monkeypatch: pytest
 
 def test_each_step_counts_the_texts_that_it_changed_once_each() -> None:
     texts = series("plain", "a &amp;amp; b", "<<b>b>&lt;i>x", None, "it’s  so", "&#32;")
-    _, changed = settle(texts, steps(CleanParams()))
+    _, changed = settle(texts, CleanParams().text_cleaning.steps())
     assert changed == {"entities": 3, "encoding": 1, "invisible": 0, "html": 1, "normalise": 0, "whitespace": 2}
 
 
 def test_only_the_steps_that_are_asked_for_are_there() -> None:
-    assert [step.name for step in steps(CleanParams(strip_html=False))] == [
+    assert [step.name for step in CleanParams(strip_html=False).text_cleaning.steps()] == [
         *("entities", "encoding", "invisible", "normalise", "whitespace")
     ]
-    assert [step.name for step in steps(EVERYTHING)] == [
+    assert [step.name for step in EVERYTHING.text_cleaning.steps()] == [
         *("entities", "encoding", "invisible", "markdown", "html", "chinese", "normalise", "whitespace", "pii")
     ]
 
@@ -415,9 +449,9 @@ PATTERNS = [
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_no_step_takes_long_over_a_hostile_text(pattern: str) -> None:
     texts = series((pattern * 100_000)[:100_000])
-    settle(texts[:0], steps(EVERYTHING))
+    settle(texts[:0], EVERYTHING.text_cleaning.steps())
     started = time.process_time()
-    settle(texts, steps(EVERYTHING))
+    settle(texts, EVERYTHING.text_cleaning.steps())
     assert time.process_time() - started < 5  # what is quadratic takes minutes
 
 

@@ -32,6 +32,7 @@ from stages.common.errors import AttuneError
 from stages.common.profile import profile_of
 from stages.common.serving.classifier import Classifier, Package
 from stages.common.serving.decision import Decision
+from stages.common.text_cleaning import TextCleaning
 
 TEXTS = [f"the film was {word} and {other}" for word in ("dull", "warm", "flat") for other in ("bright", "noisy")] * 4
 OWN = ["id", "label", "score", "abstained", "probability_bad", "probability_good"]
@@ -55,6 +56,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     decision.write(serving)
     profile = profile_of(profile_rows(TEXTS), found, decision)
     (serving / "profile.json").write_text(json.dumps(profile))
+    (serving / "text_cleaning.json").write_text(TextCleaning().as_text())
     return root / "models"
 
 
@@ -95,6 +97,16 @@ def test_each_row_in_is_a_row_out_in_the_same_order_with_the_answer_of_the_model
     assert (
         silent["abstained"].all() and silent.select("label", "score", "probability_bad").null_count().row(0) == (2,) * 3
     )
+
+
+def test_a_text_is_read_as_the_texts_of_training_were(models: Path, here: Path) -> None:
+    clean = f"{TEXTS[0]} caf\u00e9 & more"
+    raw = f"<br />{TEXTS[0].replace('l', '&#108;')} caf\u00c3\u00a9 &amp; more"
+    pl.DataFrame({"text": [raw, clean, "<br/>&nbsp;"]}).write_parquet("in.parquet")
+    assert run(models, "in.parquet", "out.parquet") == 0
+    first, second, nothing = pl.read_parquet("out.parquet").drop("id").rows(named=True)
+    assert first == second
+    assert nothing["abstained"] and nothing["score"] is None, "markup alone is no text"
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
@@ -222,7 +234,7 @@ def test_a_database_gives_its_rows_and_its_password_to_nobody(
         ("a.csv", b"body;n\nx;1\n", "say --separator"),
         ("a.csv", b"body,n\nx,1\n", "has no column 'text'; it has 'body', 'n'"),
         ("a.csv", b"text,text\nx,1\n", "is there twice"),
-        ("a.csv.gz", gzip.compress(b"text\n" + b"one\n" * 999)[:-12], "cannot be decompressed"),
+        ("a.csv.gz", gzip.compress(b"text\n" + b"one\n" * 999, mtime=0)[:-12], "cannot be decompressed"),
         ("a.jsonl", b'{"text": "x"}\n{"text": 5}\n', "a.jsonl:2: 'text' is no text"),
         ("a.jsonl", b'{"body": "x"}\n', "has no column 'text'; it has 'body'"),
         ("a.jsonl", b'{"text": "x"}\n[1]\n', "a.jsonl:2: a JSON list"),
@@ -380,6 +392,7 @@ def test_without_a_name_the_champion_of_params_predicts_and_a_version_by_its_num
     import mlflow
 
     from stages.common.params import load_params
+    from stages.common.tracking.packaging import package_digest
     from stages.common.tracking.registry import Registration, ensure_registered
     from stages.common.tracking.runs import create_run, model_digest
     from stages.common.tracking.store import connect
@@ -394,10 +407,8 @@ def test_without_a_name_the_champion_of_params_predicts_and_a_version_by_its_num
     assert main(["in.csv", "out.csv"]) == 1
     assert "models:/tests@champion cannot be fetched" in capsys.readouterr().err
     client, digest = connect(), model_digest(models / "finetuned")
-    run_id = create_run(client, load_params(), {})
-    ensure_registered(
-        client, Registration("tests", digest, True, None, []), run_id, Package.of_project(models.parent), card
-    )
+    run_id, package = create_run(client, load_params(), {}), Package.of_project(models.parent)
+    ensure_registered(client, Registration("tests", digest, package_digest(package), True, []), run_id, package, card)
     assert main(["in.csv", "out.csv"]) == main(["in.csv", "one.csv", "--model", "models:/tests/1"]) == 0
     assert run(models, "in.csv", "here.csv") == 0
     names = ("out.csv", "one.csv", "here.csv")

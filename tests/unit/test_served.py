@@ -22,7 +22,18 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel, scoring_server
-from small_served import LABELS, LONGEST, THRESHOLD, WORDS, make_package, probabilities, register, working_in
+from small_served import (
+    CLEANED,
+    DIRTY,
+    LABELS,
+    LONGEST,
+    THRESHOLD,
+    WORDS,
+    make_package,
+    probabilities,
+    register,
+    working_in,
+)
 
 from stages.common.serving import answers as answering
 from stages.common.serving.answers import MAX_TEXTS, Question, Refused, answers, blank, read_question, read_request
@@ -205,6 +216,17 @@ def test_marks_and_control_characters_beside_words_do_no_harm(classifier: Classi
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_a_text_is_read_as_the_texts_of_training_were(home: Home, variant: Variant) -> None:
+    classifier = Classifier(home.package, variant, threads=1)
+    for raw, clean in ((DIRTY, CLEANED), ("<br />caf\u00c3\u00a9 &amp; more", "caf\u00e9 & more")):
+        for question in (Question([raw, clean]), Question([raw, clean], [clean, raw])):
+            first, second = answers(classifier, question)
+            assert first == second
+    uncleaned, cleaned = classifier.probabilities([DIRTY]), classifier.probabilities([CLEANED])
+    assert not np.allclose(uncleaned, cleaned, atol=1e-4), "the model would tell them apart"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_text_is_answered_as_if_it_were_alone(home: Home, variant: Variant) -> None:
     classifier = Classifier(home.package, variant, threads=1)
     together = answers(classifier, Question(TEXTS))
@@ -309,7 +331,14 @@ def test_a_version_carries_its_card_its_digest_and_what_it_needs(home: Home) -> 
     logged = Path(mlflow.artifacts.download_artifacts("models:/tiny@champion"))
     assert (logged / "artifacts" / "model_card.md").read_text() == "# tiny\n"
     needed = (logged / "requirements.txt").read_text().split()
-    assert [line.split("==")[0] for line in needed] == ["mlflow", "torch", "transformers", "onnxruntime"]
+    assert [line.split("==")[0] for line in needed] == [
+        "mlflow",
+        "torch",
+        "transformers",
+        "onnxruntime",
+        "polars",
+        "ftfy",
+    ]
     assert not any("+" in line for line in needed)
     code = sorted(path.relative_to(logged / "code").as_posix() for path in (logged / "code").rglob("*.py"))
     assert code == sorted(f"stages/{path}" for path in packaging.CODE)

@@ -2,11 +2,14 @@
 
 import re
 from difflib import get_close_matches
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from stages.common.params.base import Section
+
+if TYPE_CHECKING:
+    from stages.common.text_cleaning import TextCleaning
 
 RuleName = Literal[
     "empty_text",
@@ -151,3 +154,17 @@ class CleanParams(Section):
         description="Stop when a rule rejects more than this share of the rows; `any`: all rules together.",
     )
     report: DataReport = Field(DataReport(), description="What reports/data.html shows.")
+
+    @property
+    def text_cleaning(self) -> "TextCleaning":
+        """What of this is done to texts, and has to be done wherever the model is asked."""
+        from stages.common.text_cleaning import TextCleaning
+
+        return TextCleaning(
+            normalization=self.normalization,
+            strip_html=self.strip_html,
+            strip_markdown=self.strip_markdown,
+            simplify_chinese=self.simplify_chinese,
+            pii=tuple(self.pii.kinds),
+            phone_region=self.pii.phone_region,
+        )

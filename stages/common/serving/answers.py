@@ -93,10 +93,13 @@ def answers(classifier: Classifier, question: Question) -> list[dict[str, Any]]:
 
     The label is null where the model abstains: below its threshold, or if there is nothing to read in the text.
     """
-    found = classifier.probabilities(question.texts, question.pairs)
+    texts, pairs = question.texts, question.pairs
+    if classifier.cleaning:  # as the model's training data were
+        texts, pairs = classifier.cleaning.texts(texts), classifier.cleaning.texts(pairs) if pairs else None
+    found = classifier.probabilities(texts, pairs)
     abstained = classifier.decision.abstains(found, question.threshold)
     labels, result = classifier.labels, []
-    for at, text in enumerate(question.texts):
+    for at, text in enumerate(texts):
         ranked = sorted(zip(found[at].tolist(), labels, strict=True), key=lambda pair: -pair[0])
         silent = bool(abstained[at]) or blank(text)
         result.append(

@@ -1,6 +1,7 @@
 """A packaged model that answers: out of safetensors with torch, or out of ONNX without it.
 
-Of Attune only `stages.tasks.loading` and this folder are imported: they go into the registry together with the model.
+Of Attune only `stages.tasks.loading`, `stages.common.text_cleaning` and this folder are imported: they go into the
+registry together with the model.
 """
 
 import json
@@ -13,6 +14,7 @@ import numpy as np
 
 from stages.common.serving.decision import Decision
 from stages.common.serving.tokens import read_tokens
+from stages.common.text_cleaning import TextCleaning
 
 Variant = Literal["torch", "onnx", "int8"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -30,7 +32,8 @@ class Package:
     Args:
         model: config, weights and tokenizer, as `models/finetuned`.
         exported: ONNX files, as `models/exported`; None where there are none.
-        serving: `decision.json` and `profile.json`, as `models/serving`; None: uncalibrated, never abstaining.
+        serving: `decision.json`, `text_cleaning.json` and `profile.json`, as `models/serving`; None: uncalibrated,
+            never abstaining, texts taken as they come.
     """
 
     model: Path
@@ -58,7 +61,7 @@ class Package:
 
 
 class Classifier:
-    """Texts in, calibrated probabilities out.
+    """Texts in, calibrated probabilities out; texts of requests go through `cleaning` first, those of data have been.
 
     Args:
         package: the parts of the model.
@@ -83,6 +86,7 @@ class Classifier:
         self.decision = Decision.read(package.serving) if package.serving else Decision(labels)
         if self.decision.labels != labels:
             raise ValueError(f"{package.serving} belongs to a model with other labels than {package.model}")
+        self.cleaning = TextCleaning.read(package.serving) if package.serving else None
 
     @property
     def labels(self) -> list[str]:
