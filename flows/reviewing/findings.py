@@ -258,21 +258,20 @@ class OutCheck:
     Args:
         stage: that made it.
         path: in the project.
-        verdict: `identical`: the same bytes; `equal`: other bytes, but within the tolerance, on another kind of
-            machine; `different`; `apart`: not comparable, for the reason in `how` (register's, judged against another
-            champion; the list of the environment); `missing`: made in one of the two alone.
+        verdict: `identical`: the same bytes; `equal`: other bytes, but within the tolerance; `different`; `missing`:
+            made in one of the two alone.
         how: what differs, in a line: `1 of 101 tensors differs, by up to 0.0039 (classifier.weight)`.
     """
 
     stage: str
     path: str
-    verdict: Literal["identical", "equal", "different", "apart", "missing"]
+    verdict: Literal["identical", "equal", "different", "missing"]
     how: str = ""
 
 
 @dataclass(frozen=True)
 class EnvironmentChange:
-    """Something about the machine that trained, as `reports/environment.json` keeps it.
+    """Something about the machine that trained, as its run in MLflow has it.
 
     Args:
         name: `processor`, `threads`, `torch`.

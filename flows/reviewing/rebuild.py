@@ -17,7 +17,6 @@ from flows.reviewing.revision import Revision
 from flows.running.stage_process import end_group
 from flows.scheduled.worktree_files import check_out, furnish
 from flows.told.redact import redacted
-from stages.common.environment import RECORD
 from stages.common.errors import AttuneError
 from stages.common.graph import Node, read_lock
 from stages.common.shown import visible
@@ -44,7 +43,9 @@ class Rebuilt:
     notes: tuple[str, ...] = ()
 
 
-def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, *, venv: bool = False) -> Rebuilt:
+def rebuild(
+    home: Path, folder: Path, head: Revision, logs: Path, log: Log, *, threads: str = "", venv: bool = False
+) -> Rebuilt:
     """Run every stage of the head in a worktree that holds its commit and nothing that a stage has made.
 
     What came from the network is the checkout's `.attune/downloads`: ingest holds it against the hashes in params.
@@ -55,6 +56,7 @@ def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, *, v
         head: what the commit recorded.
         logs: folder for all that the stages say.
         log: gets a line as a stage begins, and one as it ends.
+        threads: that the recorded training had; nothing: not known.
         venv: have the head's own `make install` make a virtual environment, and run the stages in it.
 
     Raises:
@@ -62,7 +64,7 @@ def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, *, v
     """
     furnish(home, folder, lambda _: None)  # what there is to say was said of the head
     _empty(folder, head.graph)
-    variables, notes = _threads(head)
+    variables, notes = _threads(head, threads)
     python, ran = folder / ".venv" / "bin" / "python" if venv else None, Ran()
     if venv:
         ran = _install(folder, logs, log)
@@ -91,22 +93,21 @@ def _empty(folder: Path, graph: Mapping[str, Node]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _threads(head: Revision) -> tuple[dict[str, str], tuple[str, ...]]:
+def _threads(head: Revision, recorded: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return variables for as many threads as the recorded training had, and a note if that is not what would be taken.
 
     Another number gives other bytes.
     """
-    recorded = head.report(RECORD).get("threads")
     finetune: Any = head.data.get("finetune") or {}
     pinned = isinstance(finetune, Mapping) and finetune.get("torch_num_threads") is not None
     cores = len(os.sched_getaffinity(0))
     here = os.environ.get("OMP_NUM_THREADS") or str(cores)
-    if pinned or not isinstance(recorded, int) or isinstance(recorded, bool) or str(recorded) == here:
+    if pinned or not recorded.isdigit() or recorded == here:
         return {}, ()
     # Threads that wait for each other on too few cores are not to take the time of those that work.
-    more = {"OMP_WAIT_POLICY": "passive"} if recorded > cores else {}
+    more = {"OMP_WAIT_POLICY": "passive"} if int(recorded) > cores else {}
     note = f"rebuilt with {recorded} threads, as recorded; this machine would take {here}"
-    return {"OMP_NUM_THREADS": str(recorded), **more}, (note,)
+    return {"OMP_NUM_THREADS": recorded, **more}, (note,)
 
 
 def _install(folder: Path, logs: Path, log: Log) -> Ran:

@@ -13,6 +13,7 @@ from flows.reviewing.changed.changes import changes_between
 from flows.reviewing.commits import Commits, find_commits
 from flows.reviewing.compared.orphans import orphans
 from flows.reviewing.compared.outs import check_recorded, compare_outs
+from flows.reviewing.compared.tolerance import Environments, model_of, recorded_environment
 from flows.reviewing.conflicts import LOCK, conflict_with
 from flows.reviewing.effects.costs import measured
 from flows.reviewing.effects.effect import effect_of
@@ -26,7 +27,7 @@ from flows.scheduled.repository import git, object_at
 from flows.scheduled.worktree_files import PINNED
 from stages.common.errors import AttuneError
 from stages.common.params.review import ReviewParams
-from stages.common.tracking.publish import REGISTRATION
+from stages.common.tracking.registry import REGISTRATION
 from stages.common.tracking.store import tracking_uri
 
 NO_CHECKOUT = "run this in the project's folder, a clone made with git"
@@ -87,13 +88,18 @@ def _review(home: Path, folders: Mapping[str, Path], commits: Commits, request: 
     missing = missing_outs(committed.folder, committed.lock)
     settings, notes = _settings(committed)
     base, failure = _base(home, folders["base"], commits, request, log) if "base" in folders else (None, "")
-    rebuilt, ran = None, Ran()
+    rebuilt, ran, environments = None, Ran(), Environments({}, {})
     usable = bool(committed.lock) and not committed.stale
     if request.rebuild and usable and not missing and not committed.own_data:
         log(f"no rebuild: {OTHER_DATA}")
         head = committed
     elif request.rebuild:
-        rebuilt = rebuild(home, folders["rebuild"], committed, request.logs / "rebuild", log, venv=request.venv)
+        recorded = recorded_environment(model_of(committed), _store(home), home)
+        threads = recorded.get("threads", "")
+        logs = request.logs / "rebuild"
+        rebuilt = rebuild(home, folders["rebuild"], committed, logs, log, threads=threads, venv=request.venv)
+        own = recorded_environment(model_of(rebuilt.revision), None, rebuilt.revision.folder)
+        environments = Environments(recorded, own)
         head, notes = _after(committed, missing, rebuilt), [*notes, *rebuilt.notes]
     elif missing or not usable:
         log("the head's results are missing or not of its code, params and data: what has to run is run")
@@ -102,7 +108,8 @@ def _review(home: Path, folders: Mapping[str, Path], commits: Commits, request: 
     else:
         head = committed
     log("comparing")
-    judged = _judged(committed, tampering, rebuilt, ran, _agreement(settings, base), request.rebuild)
+    agreement = _agreement(settings, base)
+    judged = _judged(committed, tampering, rebuilt, ran, environments, agreement, request.rebuild)
     conflict, unknown = conflict_with(home, commits.asked, commits.head)
     return Review(
         head=head,
@@ -165,6 +172,7 @@ def _judged(
     tampering: Sequence[OutCheck],
     rebuilt: Rebuilt | None,
     ran: Ran,
+    environments: Environments,
     min_agreement: float,
     rebuild_asked: bool,
 ) -> Rebuild:
@@ -179,7 +187,7 @@ def _judged(
     elif rebuild_asked and not committed.own_data:
         found = Rebuild("unrecorded", how=OTHER_DATA)
     elif rebuilt:
-        found = compare_outs(committed, rebuilt.revision, min_agreement)
+        found = compare_outs(committed, rebuilt.revision, environments, min_agreement)
     else:
         found = Rebuild("left out")
     if tampering:
@@ -202,9 +210,9 @@ def _settings(head: Revision) -> tuple[ReviewParams, list[str]]:
 
 
 def _gates(head: Revision) -> tuple[Mapping[str, Any], ...]:
-    if REGISTRATION in orphans(head):  # it was judged by nobody
+    if str(REGISTRATION) in orphans(head):  # it was judged by nobody
         return ()
-    gates = head.report(REGISTRATION).get("gates")
+    gates = head.report(str(REGISTRATION)).get("gates")
     return tuple(gate for gate in gates if isinstance(gate, Mapping)) if isinstance(gates, list) else ()
 
 
@@ -236,8 +244,6 @@ def _notes(home: Path, head: Revision, missing: Sequence[str], request: Request)
             else "the results are as recorded"
         )
         yield f"{OTHER_DATA}: {made}"
-    if head.results in ("run", "rebuilt"):
-        yield "the model was judged for this review alone: its gates know of no champion"
     others = [] if request.venv else list(_other_versions(head.folder / PINNED))
     if others:
         yield f"{PINNED} of the head pins other versions than are installed, and used, here (--venv): {_few(others)}"

@@ -19,6 +19,7 @@ from stages.common.graph import Node, read_graph, read_lock
 from stages.common.locks import locked
 from stages.common.params.loading import PARAMS_FILE, read_yaml
 from stages.common.recorded import Change, changes
+from stages.common.tracking.registry import STAMP
 
 NAMED = "review-"  # what the next review removes if nobody holds it
 KEPT = "look-"  # what stays for a person to look at, for days
@@ -126,9 +127,9 @@ def _is_entry(entry: Any) -> bool:
 
 
 def missing_outs(folder: Path, lock: Mapping[str, Any]) -> list[str]:
-    """Return the outs that `dvc.lock` names and a worktree does not have."""
+    """Return the outs that `dvc.lock` names and a worktree lacks; the stamp of a registry is in none."""
     named = [out["path"] for stage in lock.values() for out in stage.get("outs", [])]
-    return [path for path in named if not (folder / path).exists()]
+    return [path for path in named if path != str(STAMP) and not (folder / path).exists()]
 
 
 def _of_inbox(change: Change) -> bool:

@@ -1,6 +1,7 @@
 """What a training ran on: all that decides, beside code, data and params, with which bytes it ends.
 
-The record holds no name of a machine, no path and no time: on the same kind of machine it is the same file.
+It is recorded with the training's run in MLflow, as tags, and is no out: with the machine in an out, the first run on
+any other machine would change `dvc.lock`.
 """
 
 import json
@@ -12,7 +13,8 @@ from typing import Any
 
 from stages.common.ranks import world_size
 
-RECORD = "reports/environment.json"
+TAG = "attune."
+HARDWARE = ("processor", "architecture", "instructions", "device", "threads", "processes")
 PACKAGES = (  # whose arithmetic, or whose way to write files, ends up in models, predictions and reports
     "torch",
     "transformers",
@@ -30,7 +32,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def training_environment(precision: str) -> dict[str, Any]:
-    """Return what this training runs on, as `reports/environment.json` keeps it.
+    """Return what this training runs on.
 
     Args:
         precision: number format of its matrix products: `bfloat16`, `float32`.
@@ -64,18 +66,17 @@ def with_earlier(environment: Mapping[str, Any], note: Path, resumed: bool) -> d
     return whole
 
 
-def flat(environment: Mapping[str, Any]) -> dict[str, str]:
-    """Return the record as a list for people: packages beside the rest, everything as text."""
-    plain = {name: str(value) for name, value in environment.items() if name != "packages"}
-    packages = environment.get("packages")
-    return plain | ({name: str(found) for name, found in packages.items()} if isinstance(packages, Mapping) else {})
-
-
 def tags(environment: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a training's run in MLflow is tagged with."""
-    told = {"attune.threads": str(environment["threads"]), "attune.torch": str(environment["packages"]["torch"])}
-    several = environment["processes"] != 1  # which torchrun may have set, and not the params
-    return told | ({"attune.processes": str(environment["processes"])} if several else {})
+    """Return what a training's run in MLflow is tagged with: `attune.processor`, `attune.torch`, …"""
+    plain = {name: str(value) for name, value in environment.items() if name != "packages"}
+    return {f"{TAG}{name}": value for name, value in {**plain, **environment["packages"]}.items()}
+
+
+def environment_of(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return what the tags of a training say of its machine and packages, by name; nothing if they do not."""
+    return {
+        name: tags[f"{TAG}{name}"] for name in (*HARDWARE, "precision", "python", *PACKAGES) if f"{TAG}{name}" in tags
+    }
 
 
 def processor() -> str:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.common.environment import RECORD, tags, training_environment, with_earlier
+from stages.common.environment import tags, training_environment, with_earlier
 from stages.common.params import FinetuneParams
 from stages.common.ranks import world_size
 from stages.common.schemas import TokenizedRecords
-from stages.common.stage import Run, stage, write_json
+from stages.common.stage import Run, stage
 from stages.common.tracking.live import LIVE, LiveRun
 from stages.common.tracking.runs import model_digest
 from stages.finetune.processes import join, launch, part, wanted
@@ -20,7 +20,7 @@ from stages.tasks import load_task
 
 @stage("finetune")
 def main(run: Run[FinetuneParams]) -> None:
-    """Train, watched live in MLflow, and write model, tokenizer, curves and what it was all made on."""
+    """Train, watched live in MLflow, and write model, tokenizer and curves."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the data loader pads; it has nothing to tokenize
     if world_size() > 1:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns that it looks for unused weights in vain
@@ -64,7 +64,7 @@ def main(run: Run[FinetuneParams]) -> None:
 
     live: LiveRun | None = None
     if run.leads:
-        environment = with_earlier(environment, checkpoints / Path(RECORD).name, resumed)
+        environment = with_earlier(environment, checkpoints / "environment.json", resumed)
         live = LiveRun(run.all_params, inputs, tags(environment))
     callbacks = watchers(live, LIVE) if live else []
     history = train(model, tokenizer, splits, labels, run.params, arguments, task.validation_metrics, callbacks)
@@ -73,13 +73,13 @@ def main(run: Run[FinetuneParams]) -> None:
         return
 
     tokenizer.model_max_length = encoding["max_length"]  # whoever uses the model cuts texts as the training did
-    folder, curves = _write(run, model, tokenizer, history, environment)
+    folder, curves = _write(run, model, tokenizer, history)
     live.finish(model_digest(folder), curves)
     run.leftovers.append(checkpoints)
 
 
 def _write(
-    run: Run[FinetuneParams], model: Any, tokenizer: Any, history: list[dict[str, Any]], environment: Mapping[str, Any]
+    run: Run[FinetuneParams], model: Any, tokenizer: Any, history: list[dict[str, Any]]
 ) -> tuple[Path, list[Path]]:
     """Write all outs; return the model's folder and the files of its curves."""
     from stages.finetune.curves import write_curves
@@ -90,7 +90,6 @@ def _write(
     tokenizer.save_pretrained(folder)
     curves = [run.output("reports/plots/training.csv"), run.output("reports/plots/validation.csv")]
     write_curves(history, *curves)
-    write_json(environment, run.output(RECORD))
     return folder, curves
 
 

@@ -52,7 +52,6 @@ def main(run):
     model.mkdir()
     for split in ("train", "validation"):
         (model / split).write_bytes(run.input(f"data/tokenized/{split}.parquet").read_bytes())
-    run.output("reports/environment.json").write_text("{}")
     run.output("reports/plots/training.csv").write_text("step\\n")
     run.output("reports/plots/validation.csv").write_text("\\n".join(lines) + "\\n")
 

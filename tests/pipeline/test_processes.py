@@ -12,9 +12,10 @@ import polars as pl
 import pytest
 from safetensors.numpy import load
 
+from stages.common.tracking.runs import TRAININGS
 from tests.pipeline.training_project import OUTS, Training, make_training
 
-WEIGHTS, TRAINING, VALIDATION, ENVIRONMENT = OUTS
+WEIGHTS, TRAINING, VALIDATION = OUTS
 STAGE = ("-m", "stages.finetune")
 
 
@@ -57,7 +58,8 @@ def test_two_processes_give_the_curve_of_one_with_twice_the_batch(project: Train
             assert found[column].to_list() == pytest.approx(expected[column].to_list(), abs=1e-4), column
     weights, others = load(one[WEIGHTS]), load(two[WEIGHTS])
     assert all(abs(weights[name] - others[name]).max() < 1e-3 for name in weights)
-    assert [json.loads(outs[ENVIRONMENT])["processes"] for outs in (one, two)] == [1, 2]
+    notes = (project.root / TRAININGS).glob("*.json")
+    assert {json.loads(note.read_text())["attune.processes"] for note in notes} == {"1", "2"}
 
 
 def test_one_of_two_processes_that_dies_ends_both_and_the_next_run_goes_on(

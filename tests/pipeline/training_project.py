@@ -21,7 +21,6 @@ OUTS = (
     "models/finetuned/model.safetensors",
     "reports/plots/training.csv",
     "reports/plots/validation.csv",
-    "reports/environment.json",
 )
 QUICK = {
     "per_device_train_batch_size": 16,

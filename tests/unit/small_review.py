@@ -226,7 +226,7 @@ def foreign_review(text: str, labels: int = 2) -> Review:
             text,
             first=text,
             how=text,
-            outs=(OutCheck(text, text, "different", text), OutCheck("register", text, "apart", text)),
+            outs=(OutCheck(text, text, "different", text), OutCheck("register", text, "missing", text)),
             environment=(EnvironmentChange(text, text, text),),
             tolerance=text,
             last_lines=(text, text),

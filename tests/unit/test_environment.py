@@ -9,7 +9,7 @@ import torch
 from small_project import ROOT
 
 from stages.common import environment
-from stages.common.environment import RECORD, flat, tags, training_environment, with_earlier
+from stages.common.environment import HARDWARE, environment_of, tags, training_environment, with_earlier
 from stages.common.graph import read_graph
 
 EPYC = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC 9B14\nflags\t: sse"
@@ -19,6 +19,7 @@ def test_it_names_what_decides_bytes_and_nothing_that_is_this_machines_own(one_t
     found = training_environment("bfloat16")
     own = {"processor", "architecture", "instructions", "device", "threads", "processes", "precision", "python"}
     assert set(found) == {*own, "packages"}
+    assert set(HARDWARE) < own
     assert found["threads"] == 1
     assert found["precision"] == "bfloat16"
     assert found["packages"]["torch"] == torch.__version__
@@ -80,17 +81,12 @@ def test_a_note_that_was_never_finished_says_nothing(left: str | None, tmp_path:
     assert json.loads(note.read_text()) == {"threads": 4}
 
 
-def test_its_tags_in_mlflow_are_what_the_record_says() -> None:
+def test_its_tags_in_mlflow_give_it_back_by_name() -> None:
     found = {"threads": 2, "processes": 1, "packages": {"torch": "2.13.0+cpu"}}
-    assert tags(found) == {"attune.threads": "2", "attune.torch": "2.13.0+cpu"}
-    assert tags({**found, "processes": 4})["attune.processes"] == "4"
+    assert tags(found) == {"attune.threads": "2", "attune.processes": "1", "attune.torch": "2.13.0+cpu"}
+    others = {"attune.model": "0" * 64, "mlflow.user": "somebody"}
+    assert environment_of({**tags(found), **others}) == {"threads": "2", "processes": "1", "torch": "2.13.0+cpu"}
 
 
-def test_for_people_packages_stand_beside_the_rest() -> None:
-    assert flat({"threads": 2, "packages": {"torch": "2.13.0"}}) == {"threads": "2", "torch": "2.13.0"}
-
-
-def test_the_training_writes_it_and_no_stage_reads_it() -> None:
-    graph = read_graph(ROOT)
-    assert [name for name, node in graph.items() if RECORD in node.outs] == ["finetune"]
-    assert not [name for name, node in graph.items() for dep in node.deps if RECORD.startswith(dep)]
+def test_it_is_in_no_out() -> None:
+    assert not [out for node in read_graph(ROOT).values() for out in node.outs if "environment" in out]

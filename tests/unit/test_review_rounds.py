@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,18 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from flows.review import NOT_REPRODUCED, main
 from flows.reviewing.commits import find_commits
-from flows.reviewing.findings import Review
+from flows.reviewing.compared.tolerance import model_of, recorded_environment
+from flows.reviewing.findings import EnvironmentChange, Review
 from flows.reviewing.rebuild import _threads
 from flows.reviewing.revision import Revision
 from flows.reviewing.rounds import Request, _agreement, review
 from flows.reviewing.worktrees import KEPT, NAMED, lock_at, stale_stages
 from flows.scheduled.place import WORKTREES
+from stages.common.environment import tags
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph
 from stages.common.params.review import ReviewParams
+from stages.common.tracking.runs import MODEL_TAG, TRAININGS
 from tests.conftest import PROJECT
 from tests.unit.small_checkout import FILES, Checkout, dvc, make_checkout, repro
 
@@ -346,20 +351,89 @@ def reviewed_word(mine: Checkout) -> str:
 
 
 # ── the rebuild ───────────────────────────────────────────────────────────────────────────────────────────────────────
+TRAINING = """import json, os
+from pathlib import Path
+import polars
+digest, machine = (os.environ[name] for name in ("DIGEST", "MACHINE"))
+for folder in ("models/finetuned", "data", "reports", ".attune/trainings"):
+    Path(folder).mkdir(parents=True, exist_ok=True)
+Path("models/finetuned/weights").write_text(digest)
+polars.DataFrame({"id": ["a"], "prediction": ["good"]}).write_parquet("data/predictions.parquet")
+scores = {f"{name}{end}": 0.8 for name in ("accuracy", "macro_f1") for end in ("", "_low", "_high")}
+Path("reports/metrics.json").write_text(json.dumps({**scores, "model": {"digest": digest}}))
+tags = {"attune.processor": machine, "attune.threads": os.environ["OMP_NUM_THREADS"]}
+Path(f".attune/trainings/{digest}.json").write_text(json.dumps(tags))
+"""
+TRAINS = f"""stages:
+  finetune:
+    cmd: {sys.executable} train.py
+    deps: [train.py]
+    outs: [models/finetuned, data/predictions.parquet]
+    metrics: [reports/metrics.json: {{cache: false}}]
+"""
+
+
+def test_what_a_model_was_trained_on_is_looked_up_and_its_threads_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of(digest: str, machine: str, threads: str) -> None:
+        for name, value in {"DIGEST": 64 * digest, "MACHINE": machine, "OMP_NUM_THREADS": threads}.items():
+            monkeypatch.setenv(name, value)
+
+    mine = make_checkout(tmp_path / "home")
+    mine.write("train.py", TRAINING)
+    mine.write("dvc.yaml", TRAINS)
+    of("a", "A", threads="3")
+    run(mine)
+    of("b", "B", threads="1")
+    found = reviewed(mine)
+    assert (found.rebuild.verdict, found.rebuild.agreement, found.rebuild.environment_known) == ("equal", 1.0, True)
+    assert found.rebuild.environment == (EnvironmentChange("processor", "A", "B"),)
+    assert "rebuilt with 3 threads, as recorded; this machine would take 1" in found.notes
+    of("b", "A", threads="3")
+    found = reviewed(mine)
+    assert (found.rebuild.verdict, found.rebuild.first, found.rebuild.environment) == ("different", "finetune", ())
+    shutil.rmtree(mine.root / ".attune" / "trainings")
+    found = reviewed(mine)
+    assert (found.rebuild.verdict, found.rebuild.environment_known) == ("equal", False)
+
+
 def test_a_rebuild_takes_as_many_threads_as_the_record_unless_they_are_pinned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    (tmp_path / "reports").mkdir()
 
-    def asked(recorded: object, pinned: int | None = None) -> dict[str, str]:
-        (tmp_path / "reports" / "environment.json").write_text(json.dumps({"threads": recorded}))
+    def asked(recorded: str, pinned: int | None = None) -> dict[str, str]:
         head = Revision("HEAD", "c", "s", tmp_path, {}, {}, {"finetune": {"torch_num_threads": pinned}})
-        return _threads(head)[0]
+        return _threads(head, recorded)[0]
 
-    assert asked(1) == {"OMP_NUM_THREADS": "1"}
-    assert asked(4096) == {"OMP_NUM_THREADS": "4096", "OMP_WAIT_POLICY": "passive"}
-    assert asked(2) == asked(1, pinned=4) == asked("1, then 2") == asked(True) == asked(None) == {}
+    assert asked("1") == {"OMP_NUM_THREADS": "1"}
+    assert asked("4096") == {"OMP_NUM_THREADS": "4096", "OMP_WAIT_POLICY": "passive"}
+    assert asked("2") == asked("1", pinned=4) == asked("1, then 2") == asked("True") == asked("") == {}
+
+
+def test_where_a_model_was_trained_is_noted_in_the_checkout_or_in_its_run_in_mlflow(tmp_path: Path) -> None:
+    noted, published, store = "a" * 64, "b" * 64, f"sqlite:///{tmp_path / 'mlflow.db'}"
+    machines = [tags({"processor": name, "packages": {"torch": "2.13.0"}}) for name in "ABC"]
+    (tmp_path / TRAININGS).mkdir(parents=True)
+    (tmp_path / TRAININGS / f"{noted}.json").write_text(json.dumps(machines[0]))
+    assert recorded_environment(published, store, tmp_path) == {} and not (tmp_path / "mlflow.db").exists()
+    client = MlflowClient(store)
+    for model, machine in zip((published, noted), machines[1:], strict=True):
+        client.create_run("0", tags={MODEL_TAG: model, **machine})
+    assert recorded_environment(noted, store, tmp_path) == {"processor": "A", "torch": "2.13.0"}
+    assert recorded_environment(published, store, tmp_path) == {"processor": "B", "torch": "2.13.0"}
+    assert recorded_environment(published, None, tmp_path) == recorded_environment("c" * 64, store, tmp_path) == {}
+
+
+@pytest.mark.parametrize("model", [None, "a", ["a"], {"digest": "a" * 300}, {"digest": "../../evil"}])
+def test_a_digest_that_is_none_names_no_training_and_ends_nothing(model: Any, tmp_path: Path) -> None:
+    (tmp_path / TRAININGS).mkdir(parents=True)
+    (tmp_path / "evil.json").write_text('{"attune.processor": "evil"}')
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "metrics.json").write_text(json.dumps({"model": model}))
+    head = Revision("HEAD", "c", "s", tmp_path, {}, {}, {})
+    assert recorded_environment(model_of(head), None, tmp_path) == {}
 
 
 def test_a_virtual_environment_of_its_own_is_that_of_the_heads_makefile(checkout: Checkout) -> None:

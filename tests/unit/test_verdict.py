@@ -12,7 +12,6 @@ from flows.reviewing.findings import (
     EnvironmentChange,
     Figure,
     Flips,
-    OutCheck,
     ParamChange,
     Review,
     ValidationChange,
@@ -78,17 +77,19 @@ def test_a_record_of_other_code_names_the_stages_and_whose_results_are_shown() -
     )
 
 
-def test_outs_that_cannot_be_compared_are_not_counted_as_the_same() -> None:
-    outs = (
-        OutCheck("register", "reports/registration.json", "apart", "another champion"),
-        OutCheck("a", "b", "identical"),
-    )
-    told = verdict_of(make_review(rebuild=make_rebuild(outs=outs, venv=True)))
+def test_a_rebuild_in_a_virtual_environment_of_its_own_says_so() -> None:
+    told = verdict_of(make_review(rebuild=make_rebuild(venv=True)))
     assert told.reproduced.text == (
-        "Rebuilt from nothing (in a virtual environment of its own): 1 of 2 outs have the bytes that dvc.lock says; "
-        "not held against it: `reports/registration.json`, which depend on where they are made"
+        "Rebuilt from nothing (in a virtual environment of its own): all 8 outs have the bytes that dvc.lock says"
     )
-    assert told.risks == verdict_of(make_review(rebuild=make_rebuild())).risks, "a rebuild knows no champion: no risk"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "told"), [("identical", False), ("equal", True), ("different", True), ("left out", False)]
+)
+def test_hardware_that_nobody_recorded_is_a_risk_where_bytes_differ(verdict: str, told: bool) -> None:
+    found = risks(rebuild=make_rebuild(verdict, environment_known=False))
+    assert ("Which hardware the recorded model was trained on is not known" in found) == told
 
 
 def test_an_agreement_short_of_all_is_not_rounded_to_all() -> None:

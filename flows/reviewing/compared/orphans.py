@@ -15,7 +15,6 @@ BELIEVED = (  # what a review shows and judges by
     "models/finetuned",
     "models/exported",
     "models/serving",
-    "reports/environment.json",
     "reports/export.json",
     "reports/metrics.json",
     "reports/plots/confusion.csv",

@@ -7,29 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from flows.reviewing.compared.file_differences import difference
-from flows.reviewing.compared.judged_apart import compare_cards, compare_registrations
-from flows.reviewing.compared.tolerance import (
-    Environments,
-    Tolerance,
-    content_apart,
-    environments_of,
-    tolerance_of,
-    trained_stages,
-)
+from flows.reviewing.compared.tolerance import Environments, Tolerance, tolerance_of, trained_stages
 from flows.reviewing.findings import OutCheck, Rebuild
 from flows.reviewing.revision import Revision
-from stages.common.environment import RECORD
 from stages.common.shown import shown
-from stages.common.tracking.publish import CARD, REGISTRATION
+from stages.common.tracking.registry import STAMP
 
 NAME = 80  # characters shown of a file's name
 DIGITS = 10  # shown of a hash
 NOT_HERE = "is not here: neither the commit nor DVC's cache or remote has it"
 NO_STAGE = "dvc.lock has it, dvc.yaml has no such stage"
-UNKNOWN = f"the record does not say on what kind of machine it was trained: there is no {RECORD}"
-PAGE = ".html"
-OF_OTHERS = "it draws other numbers, and no rule can hold a page against another: read the rebuilt one"
-JUDGED = {REGISTRATION: compare_registrations, CARD: compare_cards}
 
 
 def check_recorded(revision: Revision) -> tuple[OutCheck, ...]:
@@ -42,6 +29,8 @@ def check_recorded(revision: Revision) -> tuple[OutCheck, ...]:
     for stage in _stages(revision):
         for entry in revision.lock.get(stage, {}).get("outs", []):
             path = revision.folder / entry["path"]
+            if entry["path"] == str(STAMP):
+                continue  # of the registry of one machine: neither Git nor DVC's cache keeps it
             if not path.exists():
                 found.append(OutCheck(stage, entry["path"], "missing", NOT_HERE))
             elif path.is_dir() or _named(entry).endswith(".dir"):
@@ -51,17 +40,17 @@ def check_recorded(revision: Revision) -> tuple[OutCheck, ...]:
     return tuple(found)
 
 
-def compare_outs(recorded: Revision, rebuilt: Revision, min_agreement: float) -> Rebuild:
-    """Hold every out of a rebuild against the recorded ones.
+def compare_outs(recorded: Revision, rebuilt: Revision, environments: Environments, min_agreement: float) -> Rebuild:
+    """Compare every out of a rebuild with the recorded one.
 
     Args:
         recorded: the revision as its commit has it; `check_recorded` has nothing to say of it.
         rebuilt: the same, made again from nothing.
+        environments: where each was trained.
         min_agreement: least share of test rows with the same prediction for other bytes of a model to count as equal.
     """
     if not recorded.lock:
         return Rebuild("unrecorded", how="there is no dvc.lock to hold it against")
-    environments = environments_of(recorded, rebuilt)
     trained = trained_stages(rebuilt.graph)
     checks, tolerance = [], None
     for stage in dict.fromkeys([*_stages(rebuilt), *recorded.lock]):
@@ -70,10 +59,10 @@ def compare_outs(recorded: Revision, rebuilt: Revision, min_agreement: float) ->
             if stage not in rebuilt.graph:
                 checks.append(OutCheck(stage, path, "missing", NO_STAGE))
                 continue
-            if path == RECORD or names[0].get(path) == names[1].get(path):
-                checks.append(_check_same(stage, path, *(name.get(path) for name in names)))
+            if names[0].get(path) == names[1].get(path):
+                checks.append(OutCheck(stage, path, "identical"))
                 continue
-            if stage in trained and path not in JUDGED and tolerance is None:
+            if stage in trained and tolerance is None:
                 first = next(name for name in rebuilt.graph if name in trained)
                 tolerance = tolerance_of(recorded, rebuilt, environments, min_agreement, first)
             passes = tolerance if stage in trained else None
@@ -100,18 +89,9 @@ def _told(
     of_first = [check for check in bad if check.stage == bad[0].stage]
     worst = next((check for check in of_first if check.verdict == "different"), of_first[0])
     how = f"{worst.path}: {worst.how}"
-    weighed = worst.stage in trained and worst.path not in JUDGED and worst.verdict == "different"
-    if tolerance and tolerance.against and weighed:
+    if tolerance and tolerance.against and worst.stage in trained and worst.verdict == "different":
         how += f"; {tolerance.against}"
     return replace(found, first=worst.stage, how=how)
-
-
-def _check_same(stage: str, path: str, old: str | None, new: str | None) -> OutCheck:
-    """Return the check of an out of the same bytes, or of the record of the environment, which may have others."""
-    if old == new:
-        return OutCheck(stage, path, "identical")
-    missing = UNKNOWN if new else "the rebuild does not say on what kind of machine it ran"
-    return OutCheck(stage, path, "apart", "trained on another kind of machine" if old and new else missing)
 
 
 def _check(recorded: Revision, rebuilt: Revision, stage: str, path: str, tolerance: Tolerance | None) -> OutCheck:
@@ -120,21 +100,11 @@ def _check(recorded: Revision, rebuilt: Revision, stage: str, path: str, toleran
         if path not in revision.hashes(stage, "outs"):
             return OutCheck(stage, path, "missing", f"{where} has no such out")
     old, new = recorded.folder / path, rebuilt.folder / path
-    passes = tolerance if tolerance and not tolerance.against else None
-    if not old.exists():
+    if not old.exists() and path != str(STAMP):
         return OutCheck(stage, path, "different", "the recorded bytes are not here to compare")
-    if path in JUDGED:
-        return OutCheck(stage, path, *JUDGED[path](old, new, passes.slack if passes else None))
-    how = difference(old, new) or "the bytes are the same, but dvc.lock names others"
-    if not passes:
-        return OutCheck(stage, path, "different", how)
-    if path.endswith(PAGE):
-        others = (name for name, md5 in recorded.hashes(stage, "outs").items() if not name.endswith(PAGE))
-        moved = any(recorded.hashes(stage, "outs")[name] != rebuilt.hashes(stage, "outs").get(name) for name in others)
-        return OutCheck(stage, path, "apart" if moved else "different", f"{OF_OTHERS}; {how}" if moved else how)
-    if told := passes.files.get(path) or content_apart(path, old, new, passes.slack):
-        return OutCheck(stage, path, "different", f"{told}; {how}")
-    return OutCheck(stage, path, "equal", how)
+    how = difference(old, new) if old.exists() else "it names another model"
+    how = how or "the bytes are the same, but dvc.lock names others"
+    return OutCheck(stage, path, "equal" if tolerance and not tolerance.against else "different", how)
 
 
 def _stages(revision: Revision) -> list[str]:

@@ -1,79 +1,102 @@
-"""When a model with other bytes is the same model: on another kind of machine, with the same answers and scores."""
+"""When a model with other bytes is the same model: trained on other hardware, with the same predictions and scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
-from pathlib import Path
+from typing import Any
 
-import polars as pl
-
-from flows.reviewing.compared.closeness import SENTENCE as CLOSENESS
-from flows.reviewing.compared.closeness import Slack, json_apart, table_apart
-from flows.reviewing.compared.file_differences import difference, read_json
-from flows.reviewing.compared.recorded_metrics import SCORES, metrics_against
-from flows.reviewing.compared.recorded_model import EXPORT, EXPORTED, MODEL, PREDICTIONS, SERVING, model_against
-from flows.reviewing.compared.tables import read_parquet
+from flows.provenance.lineage import DIGEST, check_there
 from flows.reviewing.findings import EnvironmentChange
 from flows.reviewing.revision import Revision
-from stages.common.digests import sha256_path
-from stages.common.environment import RECORD, flat
+from flows.told.deadline import within
+from flows.told.reports import SCORES
+from stages.common.environment import HARDWARE, environment_of
 from stages.common.graph import Node, upstream_of
-from stages.common.serving.classifier import FILES
+from stages.common.tracking.runs import MODEL_TAG, training_tags
+from stages.common.tracking.store import client_of, quiet
 
-BY_CLOCK = ("offered", "faster", "reason", "bytes", "sha256", "largest_difference")  # of an export: none where slow
-LEAST_ROWS = 2  # that may get another prediction as far as counts in reports go
+MODEL, METRICS, PREDICTIONS = "models/finetuned", "reports/metrics.json", "data/predictions.parquet"
+SECONDS = 8.0  # MLflow takes up to three of them to import
 
 
 @dataclass(frozen=True)
 class Environments:
-    """Where two models were trained.
+    """Where two models were trained, as their runs in MLflow say; empty: nobody has recorded it."""
 
-    Args:
-        known: whether both records say so.
-        changes: what differs; all that stands in the record can change bytes.
-    """
+    recorded: Mapping[str, str]
+    rebuilt: Mapping[str, str]
 
-    known: bool
-    changes: tuple[EnvironmentChange, ...] = ()
+    @property
+    def known(self) -> bool:
+        """Whether both trainings name their hardware (an earlier Attune noted threads alone)."""
+        return "processor" in self.recorded and "processor" in self.rebuilt
+
+    @property
+    def changes(self) -> tuple[EnvironmentChange, ...]:
+        """What differs, packages included."""
+        return tuple(
+            EnvironmentChange(name, self.recorded.get(name, "none"), self.rebuilt.get(name, "none"))
+            for name in dict.fromkeys([*self.recorded, *self.rebuilt])
+            if self.known and self.recorded.get(name) != self.rebuilt.get(name)
+        )
+
+    @property
+    def same_hardware(self) -> bool:
+        """Whether both name the same hardware, where the same training gives the same bytes."""
+        return self.known and not any(change.name in HARDWARE for change in self.changes)
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Whether other bytes of a trained model, and of all that is made with it, may pass.
+    """Whether other bytes of a trained model, and of all that is made with it, count as equal.
 
     Args:
-        against: why none may, in a few words; nothing: they may.
-        files: why one out may not, by its path: what is recorded there is not what the model here makes of it.
+        against: why they do not, in a few words; nothing: they do.
         sentence: what is asked for, and what was found.
         agreement: share of test rows with the same prediction; None: they cannot be compared.
-        slack: what numbers in reports may differ in.
     """
 
     against: str
-    files: Mapping[str, str]
     sentence: str
     agreement: float | None
-    slack: Slack
+
+
+def recorded_environment(model: str, store: str | None, root: Any) -> dict[str, str]:
+    """Return what a model was trained on: by the notes of a checkout, else by its run in MLflow; nothing if unknown.
+
+    Args:
+        model: digest of the model.
+        store: address of MLflow's store; None: it is not asked.
+        root: the checkout.
+    """
+    noted = environment_of(training_tags(model, root))
+    if noted or not store or not model:
+        return noted
+
+    def ask() -> dict[str, str]:
+        check_there(store)
+        with quiet():
+            client = client_of(store)
+            everywhere = [one.experiment_id for one in client.search_experiments()]
+            runs = client.search_runs(everywhere, filter_string=f"tags.`{MODEL_TAG}` = '{model}'", max_results=1)
+            return environment_of(runs[0].data.tags) if runs else {}
+
+    try:
+        return within(SECONDS, ask)
+    except Exception:  # of whatever kind: then nothing is known, and the review says so
+        return {}
+
+
+def model_of(revision: Revision) -> str:
+    """Return the digest of a revision's model, by its scores."""
+    model = revision.report(METRICS).get("model")
+    digest = model.get("digest") if isinstance(model, Mapping) else None
+    return digest if isinstance(digest, str) and DIGEST.fullmatch(digest) else ""
 
 
 def trained_stages(graph: Mapping[str, Node]) -> frozenset[str]:
     """Return the stage that writes the trained model, and all that need it: bytes may differ there alone."""
     trainer = next((name for name, node in graph.items() if MODEL in node.outs), None)
     return frozenset(name for name, node in graph.items() if name == trainer or trainer in upstream_of(node, graph))
-
-
-def environments_of(recorded: Revision, rebuilt: Revision) -> Environments:
-    """Return what the records of two trainings say of their machines."""
-    reports = recorded.report(RECORD), rebuilt.report(RECORD)
-    if not all(reports):
-        return Environments(known=False)
-    before, now = map(flat, reports)
-    changes = (
-        EnvironmentChange(name, before.get(name, "none"), now.get(name, "none"))
-        for name in dict.fromkeys([*before, *now])
-        if before.get(name) != now.get(name)
-    )
-    return Environments(True, tuple(changes))
 
 
 def tolerance_of(
@@ -89,73 +112,42 @@ def tolerance_of(
         first: the stage that trains.
     """
     against = []
-    if not environments.known:
-        against.append(f"the record does not say on what kind of machine it was trained (no {RECORD})")
-    elif not environments.changes:
-        against.append("the machine is of the same kind, where the same training gives the same bytes")
+    if environments.same_hardware:
+        against.append("both were trained on the same hardware, where the same training gives the same bytes")
     agreeing, rows = _agreement(recorded, rebuilt)
     agreement = agreeing / rows if rows else None
-    share = f"{agreeing:,} of {rows:,} test rows ({agreeing / rows:.2%})" if rows else ""
     if agreement is None:
         against.append("the predictions cannot be compared")
-    elif not agreement >= min_agreement:
-        against.append(f"only {share} get the same prediction")
-    slack = Slack(max(LEAST_ROWS, ceil((1 - min_agreement) * rows)), min_agreement, _digests(recorded.folder))
-    scores, files = metrics_against(recorded, rebuilt)
-    if not against:
-        files = {**model_against(recorded, rebuilt, slack), **files}
-    for path, told in list(files.items()):
-        # of a file that is right, it is the predictions that are not
-        if not difference(recorded.folder / path, rebuilt.folder / path):
-            files.setdefault(PREDICTIONS, f"{path}: {told}")
-    found = [f"here {share} do"] if share else []
+    elif agreement < min_agreement:
+        against.append(f"only {agreeing:,} of {rows:,} test rows get the same prediction")
+    before, now = recorded.report(METRICS), rebuilt.report(METRICS)
+    found = [f"here {agreeing:,} of {rows:,} do ({agreeing / rows:.2%})"] if rows else []
+    for name, key in SCORES.items():
+        bounds = [before.get(f"{key}_low"), now.get(key), before.get(f"{key}_high")]
+        numbers = [float(one) for one in bounds if isinstance(one, int | float)]
+        if len(numbers) < len(bounds):
+            against.append(f"there is no {name} with an interval to compare")
+            continue
+        low, value, high = numbers
+        inside = low <= value <= high
+        found.append(f"{name} {value:.4f} is {'' if inside else 'not '}within [{low:.4f}, {high:.4f}]")
+        against += [] if inside else [found[-1]]
+    unknown = "" if environments.known else " Which hardware it was trained on is not recorded in MLflow for both."
     return Tolerance(
         "; ".join(against),
-        files,
-        f"Other bytes from {first} on count as equal where the model was trained on another kind of machine, at least "
-        f"{100 * min_agreement:g}% of the test rows get the same prediction, the recorded model, asked here, gives the "
-        f"recorded predictions in each of its forms, {' and '.join(SCORES)} are those of the recorded predictions and "
-        f"lie within both intervals, and {CLOSENESS}: "
-        f"{', '.join([*found, *scores]) or 'nothing can be held against it'}.",
+        f"Other bytes from {first} on count as equal where the model was trained on other hardware, at least "
+        f"{100 * min_agreement:g}% of the test rows get the same prediction, and the rebuilt scores lie within the "
+        f"recorded intervals: {', '.join(found) or 'nothing can be compared'}.{unknown}",
         agreement,
-        slack,
     )
-
-
-def content_apart(path: str, old: Path, new: Path, slack: Slack) -> str:
-    """Return what of an out that a trained model made is not close to the rebuilt one; nothing if all is.
-
-    The model itself, in all its forms, and its predictions are no matter of closeness: `Tolerance.files` has them.
-    """
-    if path in (MODEL, EXPORTED, SERVING, PREDICTIONS):
-        return ""
-    try:
-        if old.suffix == ".json":
-            return json_apart(read_json(old), read_json(new), slack, BY_CLOCK if path == EXPORT else ())
-        if old.suffix == ".csv":
-            return table_apart(pl.read_csv(old), pl.read_csv(new), slack)
-        if old.suffix == ".parquet":
-            return table_apart(read_parquet(old), read_parquet(new), slack)
-    except (Exception, pl.exceptions.PanicException):  # of a file that was tampered with, anything
-        return "it cannot be read"
-    return "there is no rule by which other bytes of it may pass"
 
 
 def _agreement(recorded: Revision, rebuilt: Revision) -> tuple[int, int]:
     """Return how many test rows get the same prediction, and of how many; of none if they are not the same rows."""
     old, new = recorded.table(PREDICTIONS), rebuilt.table(PREDICTIONS)
-    if old is None or new is None:
+    if old is None or new is None or any(old.schema.get(name) != new.schema.get(name) for name in ("id", "prediction")):
         return 0, 0
-    if any(name not in new.columns or old.schema.get(name) != new.schema[name] for name in ("id", "prediction")):
-        return 0, 0
-    if old["id"].sort().to_list() != new["id"].sort().to_list():
+    if "id" not in old.columns or old["id"].sort().to_list() != new["id"].sort().to_list():
         return 0, 0
     both = old.sort("id")["prediction"].eq_missing(new.sort("id")["prediction"])
     return int(both.sum()), old.height
-
-
-def _digests(folder: Path) -> frozenset[str]:
-    """Return the SHA-256 of the recorded model's parts, as reports name them."""
-    parts = [folder / part for part in (MODEL, SERVING)]
-    exported = [file for name in FILES.values() if (file := folder / EXPORTED / name).is_file()]
-    return frozenset(sha256_path(path) for path in (*parts, *exported) if path.exists())

@@ -95,7 +95,7 @@ def _rebuilt(rebuild: Rebuild, parts: Parts) -> Iterator[str]:
         yield folded(f"The machine: {counted(len(rebuild.environment), 'difference')}", table)
     elif rebuild.verdict in ("identical", "equal", "different"):
         known = "No difference is known between the machine of the record and this one."
-        yield known if rebuild.environment_known else "The record does not say where it was made."
+        yield known if rebuild.environment_known else "Which hardware the recorded model was trained on is not known."
 
 
 def _stage(rebuild: Rebuild, stage: str, parts: Parts) -> tuple[str, ...]:

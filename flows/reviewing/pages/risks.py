@@ -219,11 +219,8 @@ def _machine(review: Review) -> Iterator[Line]:
     other = [f"{quoted(one.name)} {quoted(one.recorded, 40)} → {quoted(one.here, 40)}" for one in rebuild.environment]
     if other:
         yield Line("warn", f"Rebuilt in another environment than it was recorded in: {few(other, 3)}")
-    pages = [quoted(out.path) for out in rebuild.outs if out.verdict == "apart" and out.path.endswith(".html")]
-    if pages:
-        yield Line("warn", f"Pages that the commit keeps and nothing here can be held against: {few(pages)}")
-    elif not rebuild.environment_known and rebuild.verdict != "identical":
-        yield Line("warn", "The record does not say on what kind of machine it was made")
+    if not rebuild.environment_known and rebuild.verdict != "identical":
+        yield Line("warn", "Which hardware the recorded model was trained on is not known")
 
 
 def _loose(review: Review) -> Iterator[Line]:

@@ -52,14 +52,8 @@ def _reproduced(review: Review) -> Line:
     stage = f"{quoted(rebuild.first)} " if rebuild.first else ""
     how = f": {unquoted(rebuild.how)}" if rebuild.how else ""
     if rebuild.verdict == "identical":
-        apart = outs["apart"]
-        which = f"{total - apart:,} of {total:,}" if apart else f"all {total:,}" if total else "all"
-        cannot = (
-            f"; not held against it: {few(_paths(review, 'apart'), 3)}, which depend on where they are made"
-            if apart
-            else ""
-        )
-        return Line("good", f"Rebuilt from nothing{own}: {which} outs have the bytes that dvc.lock says{cannot}")
+        which = f"all {total:,}" if total else "all"
+        return Line("good", f"Rebuilt from nothing{own}: {which} outs have the bytes that dvc.lock says")
     if rebuild.verdict == "equal":
         told = (
             f"{outs['identical']:,} of {total:,} outs have the same bytes, {outs['equal']:,} are within the tolerance"
@@ -92,10 +86,6 @@ def _unrecorded(review: Review, how: str) -> str:
     if not how and review.conflict is not None and review.conflict.lock:
         how = ": dvc.lock holds the marks of a merge"
     return f"Nothing to hold a rebuild against{how or ': there is no dvc.lock, as before the first run'}{made}"
-
-
-def _paths(review: Review, verdict: str) -> list[str]:
-    return [quoted(out.path) for out in review.rebuild.outs if out.verdict == verdict]
 
 
 def _share(share: float) -> str:

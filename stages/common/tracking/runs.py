@@ -165,9 +165,9 @@ def keep_training_tags(model: str, tags: dict[str, str]) -> None:
     write_json(tags, TRAININGS / f"{model}.json")
 
 
-def training_tags(model: str) -> dict[str, str]:
-    """Return the tags of the training that made a model, or none if it was not trained on this machine."""
-    path = TRAININGS / f"{model}.json"
+def training_tags(model: str, root: Path = Path()) -> dict[str, str]:
+    """Return the tags of the training that made a model, or none if it was not trained in this checkout."""
+    path = root / TRAININGS / f"{model}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
