@@ -8,6 +8,10 @@ ACTIVE := PATH="$$PWD/$(BIN):$$PATH" PYTHONPATH="$$PWD"   # stages are started b
 IN_TURN = mkdir -p .attune && { flock --nonblock .attune/pipeline.lock true || \
 	echo "another run is at work in this checkout: waiting for it to end"; } && $(ACTIVE) flock .attune/pipeline.lock
 
+# Stages run through DVC; outs that one which was killed has taken away are put back (a stage that fails does so itself).
+REPRO = sh -c 'python -m flows.prepare && { dvc --wait-for-lock repro "$$@" || \
+	{ code=$$?; python -m flows.prepare --outs; exit $$code; }; }' repro
+
 -include .services/env.mk   # PREFECT_API_URL and MLFLOW_TRACKING_URI while `make services` is on, unless they are set
 
 .DEFAULT_GOAL := help
@@ -18,8 +22,8 @@ help: ## Say what each target does
 
 install: $(VENV)/.installed ## Make .venv with the pinned dependencies (done by the other targets when needed)
 
-run: install check ## Run what has to run of the eight stages, then show the results
-	@started=$$(date +%s); $(IN_TURN) dvc --wait-for-lock repro && ATTUNE_STARTED=$$started $(ACTIVE) python -m flows.summary
+run: install ## Run what has to run of the eight stages, then show the results
+	@started=$$(date +%s); $(IN_TURN) $(REPRO) && ATTUNE_STARTED=$$started $(ACTIVE) python -m flows.summary
 
 check: install ## Check params.yaml without running anything
 	@$(ACTIVE) python -m stages.common.params && echo "params.yaml is in order"
@@ -40,11 +44,11 @@ flow: install ## The same pipeline as a Prefect flow, with retries and timeouts 
 review: install ## Say what a commit changes, what that did, and whether it can be rebuilt (BASE=…, HEAD=…: docs/reviewing.md)
 	@$(ACTIVE) python -m flows.review $(if $(BASE),--base "$$BASE") $(if $(HEAD),--head "$$HEAD") $(ARGS)
 
-tune: install check ## Search for better params of finetune (tune in params.yaml; ARGS=--apply writes the best there)
-	@$(IN_TURN) dvc --wait-for-lock repro tokenize && $(ACTIVE) python -m flows.tune $(ARGS)
+tune: install ## Search for better params of finetune (tune in params.yaml; ARGS=--apply writes the best there)
+	@$(IN_TURN) $(REPRO) tokenize && $(ACTIVE) python -m flows.tune $(ARGS)
 
-crossvalidate: install check ## Train once per fold (clean.split.folds); ARGS=--final: then a model from all these rows
-	@$(IN_TURN) dvc --wait-for-lock repro tokenize && $(ACTIVE) python -m flows.crossvalidate $(ARGS)
+crossvalidate: install ## Train once per fold (clean.split.folds); ARGS=--final: then a model from all these rows
+	@$(IN_TURN) $(REPRO) tokenize && $(ACTIVE) python -m flows.crossvalidate $(ARGS)
 
 predict: install ## Predict the rows of a file: IN=rows.csv OUT=predicted.parquet (ARGS=--keep-all and more: docs/prediction.md)
 	@test -n "$(IN)" -a -n "$(OUT)" || { echo "say what and where to: make predict IN=rows.csv OUT=predicted.parquet"; exit 2; }
@@ -65,7 +69,7 @@ ui: install ## Open the MLflow UI on http://127.0.0.1:5000 (PORT=… for another
 		--host 127.0.0.1 --port $(or $(PORT),5000);; esac
 
 register: install ## Put the trained model through its gates once more (after the tracking server was away, say)
-	@$(IN_TURN) dvc --wait-for-lock repro --force --single-item register
+	@$(IN_TURN) $(REPRO) --force --single-item register
 
 champion: install ## Show who is champion in MLflow's registry, and who was
 	@$(ACTIVE) python -m flows.champion $(ARGS)

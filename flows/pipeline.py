@@ -15,6 +15,7 @@ from flows.command import exit_status
 from flows.local.temporary_server import api_server
 from flows.notify import tell_failure, tell_promotion
 from flows.plan import add_options, chosen, forced_stages, make_plan, parse_setting
+from flows.prepare import prepare
 from flows.running.outcome import Outcome
 from flows.running.stage_tasks import StageTasks
 from flows.search.params_patch import difference, patched, read_text, write_params
@@ -77,6 +78,7 @@ def bring_up_to_date(
         if new != text:
             write_params(new)
             log("params.yaml has other values now:\n" + "\n".join(difference(text, new)))
+        prepare(log)
         graph = chosen(targets)
         forced = forced_stages(graph, load_params(complete=True), force=force, refresh=refresh)
         earlier, stages = before(), StageTasks(graph, forced)
@@ -103,7 +105,7 @@ def _planned(
     for step in make_plan(targets, force=force, set=set, refresh=refresh):
         why = redacted("; ".join(step.reasons))
         log(f"{step.node.name}: {step.verdict}" + (f" ({why})" if why else ""))
-        up_to_date = step.verdict == "up to date"
+        up_to_date = step.verdict in ("up to date", "restored")
         found[step.node.name] = Outcome("cached" if up_to_date else "skipped", reason=why or step.verdict)
     return found
 

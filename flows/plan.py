@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.command import exit_status
+from flows.prepare import REGISTERS, lacks_model, reported
 from flows.search.params_patch import change
 from stages.common.errors import AttuneError
 from stages.common.graph import Node, read_graph, upstream_of
@@ -22,10 +24,11 @@ from stages.common.params.loading import PARAMS_FILE, read_yaml
 from stages.common.recorded import Change, changes
 from stages.common.shown import listed, shown
 from stages.common.stage import LOGS
+from stages.common.tracking.registry import STAMP
 
-Verdict = Literal["up to date", "runs", "may run"]
+Verdict = Literal["up to date", "restored", "runs", "may run"]
 
-FORCED = "forced"
+FORCED, RESTORED = "forced", "in DVC's cache"
 WIDTH = 160  # characters of a reason
 MOST_REASONS = 6  # listed of a stage
 MOST_FILES = 4  # of code that changed, by name
@@ -37,7 +40,8 @@ class Step:
 
     Args:
         node: the stage.
-        verdict: `may run`: if the stages before it, which run, give it other files than it has read.
+        verdict: `restored`: its outs come back from DVC's cache;
+            `may run`: if the stages before it, which run, give it other files than it has read.
         reasons: why it runs, a line each.
     """
 
@@ -65,18 +69,26 @@ def make_plan(
     graph = chosen(targets)
     found = changes(list(graph), data if set else None)
     forced = forced_stages(graph, params, force=force, refresh=refresh)
+    if REGISTERS in graph:
+        with suppress(Exception):  # a registry that does not answer says nothing of the plan
+            if reason := lacks_model():
+                forced.setdefault(REGISTERS, []).append(reason)
+            elif reported():  # a run writes the stamp before it asks DVC
+                found[REGISTERS] = [one for one in found[REGISTERS] if one.what != str(STAMP)]
     steps: list[Step] = []
     runs: list[Node] = []
     for name, node in graph.items():
         reasons = [*forced.get(name, []), *map(_told, found[name])]
         before = [other.name for other in runs if other.name in upstream_of(node, graph)]
-        if reasons:
+        if reasons == [RESTORED] and not before:
+            steps.append(Step(node, "restored", (RESTORED,)))
+        elif reasons and reasons != [RESTORED]:
             steps.append(Step(node, "runs", tuple(reasons)))
         elif before:
             steps.append(Step(node, "may run", (f"if {before[-1]} changes what it reads",)))
         else:
             steps.append(Step(node, "up to date"))
-        if steps[-1].verdict != "up to date":
+        if steps[-1].verdict in ("runs", "may run"):
             runs.append(node)
     return steps
 
@@ -170,7 +182,7 @@ def table(steps: Sequence[Step]) -> Table:
     for column in ("stage", "", "why", "last took"):
         made.add_column(column, justify="right" if column == "last took" else "left")
     for step in steps:
-        style = {"up to date": "dim", "runs": "bold", "may run": ""}[step.verdict]
+        style = {"up to date": "dim", "restored": "dim", "runs": "bold", "may run": ""}[step.verdict]
         more = [f"and {len(step.reasons) - MOST_REASONS} more"] if len(step.reasons) > MOST_REASONS else []
         why = "\n".join([*(shown(reason, WIDTH) for reason in step.reasons[:MOST_REASONS]), *more])
         made.add_row(*map(Text, (step.node.name, step.verdict, why, _last_took(step.node.name))), style=style)

@@ -9,7 +9,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.told.reports import REPORTS, SCORES, failed_gates, gates_passed, read_report, with_interval
+from flows.told.reports import (
+    REPORTS,
+    SCORES,
+    failed_gates,
+    gates_passed,
+    read_registration,
+    read_report,
+    with_interval,
+)
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph
 from stages.common.shown import shown
@@ -24,9 +32,8 @@ def main() -> int:
     except AttuneError as error:
         print(error, file=sys.stderr)
         return 1
-    metrics, clean, registration = (
-        read_report(REPORTS / f"{name}.json") for name in ("metrics", "clean", "registration")
-    )
+    metrics, clean = (read_report(REPORTS / f"{name}.json") for name in ("metrics", "clean"))
+    registration = read_registration()
     if not metrics:
         console.print("There are no results yet: make run")
         return 1
@@ -36,6 +43,8 @@ def main() -> int:
     console.print(_scores(metrics))
     console.print(_trust(metrics, read_report(REPORTS / "export.json")), soft_wrap=True)
     console.print(_stages(list(graph)))
+    if registration and registration["version"] is None:
+        registration = _looked_up(registration)
     if registration:
         console.print(_registration(registration), soft_wrap=True)
     console.print(Text("look at it: reports/evaluation.html, reports/data.html · model card: reports/model_card.md"))
@@ -107,26 +116,33 @@ def _parent_start() -> float:
 
 def _registration(registration: dict[str, Any]) -> Text:
     text = Text()
-    name = registration["model_name"]
-    version = _version(name, registration["model"])
-    where = f"version {version}" if version else "not in the registry (make publish)"
-    text.append(f"model  {name} {where}, alias {registration['alias']}", style="bold")
+    name, version, alias = (registration[key] for key in ("model_name", "version", "alias"))
+    where = f"version {version}" if version else "not in the registry (make register)"
+    text.append(f"model  {name} {where}{f', alias {alias}' if alias else ''}", style="bold")
     text.append(f"; {gates_passed(registration)} gates passed\n")
     if version:
-        text.append(f"use it  models:/{name}@{registration['alias']} (README.md, Using the model)\n")
+        text.append(f"use it  models:/{name}{f'@{alias}' if alias else f'/{version}'} (README.md, Using the model)\n")
     for gate in failed_gates(registration):
         text.append(f"  failed  {gate['gate']}: {gate['reason']}\n", style="red")
     return text
 
 
-def _version(name: str, digest: str) -> int | None:
+def _looked_up(registration: dict[str, Any]) -> dict[str, Any]:
+    """Return what the registry knows of a model that another checkout or an earlier run has registered."""
+    from stages.common.tracking.champions import unless_gone
     from stages.common.tracking.registry import version_of
     from stages.common.tracking.store import connect
 
     try:
-        return version_of(connect(), name, digest)
+        client, name = connect(), registration["model_name"]
+        version = version_of(client, name, registration["model"], registration["package"])
+        aliases: dict[str, str] = {}
+        with unless_gone():
+            aliases = client.get_registered_model(name).aliases
+        alias = next((alias for alias, number in aliases.items() if str(number) == str(version)), None)
+        return {**registration, "version": version, "alias": alias}
     except Exception:  # a summary is no place to fail over a registry
-        return None
+        return registration
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ It is a Git worktree of the checkout, whose DVC cache and remotes it shares. The
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +25,7 @@ from stages.common.serving.classifier import Package
 from stages.common.shown import shown
 from stages.common.stage import WORK
 from stages.common.tracking.making import LOCK
+from stages.common.tracking.registry import STAMP, Registration
 from stages.common.tracking.runs import model_digest
 
 EMPTY = "d751713988987e9331980363e24189ce.dir"  # DVC's hash of a folder without files
@@ -117,6 +119,8 @@ def _completed(
     stages = [name for name in graph if name != REGISTERS]
     registered = REGISTERS in graph and making is not None and (making.folder / REGISTERED).exists()
     if registered and not wrong and not any(changes(stages, root=folder).values()):
+        with suppress(AttuneError):  # of a version of another format
+            Registration.read(folder / REGISTERED).stamp(folder / STAMP)
         # DVC writes a stage's record when it has ended; this one was still at work when its version was made.
         problem = run_dvc(folder, "commit", "--force", REGISTERS)
         if problem:

@@ -17,6 +17,8 @@ from typing import Any
 
 import psutil
 
+from stages.common.restore import restore_outs
+
 UNITS = {"s": 1, "m": 60, "h": 3600}
 DEFAULT_TIMEOUT = "1h"  # of a stage whose meta in dvc.yaml says nothing
 LONGEST_KEPT = 8_000  # characters of a line in a log
@@ -103,12 +105,15 @@ class StageRunner:
                     log(line)
         except BaseException:
             self.end()  # a caller that was cancelled leaves nothing running
+            restore_outs([stage], self._root)
             raise
         late = not code and self.ready
         if code:
             _end_children(self._process.pid)
         else:
             self.end()
+        if code != [0]:
+            restore_outs([stage], self._root)  # a stage that was killed could not
         return Ended(code[0] if code else self._process.wait(), late)
 
     def end(self) -> None:

@@ -20,6 +20,7 @@ from stages.common.stage import LOGS, STOPPED
 WELL = ("success", "cached")
 LAST_LINES = 15
 MOST_REASONS = 3  # told in a line
+RESTORED = "Stage '{}' is cached - skipping run"  # as DVC says it
 NOTHING = "nothing it depends on has changed"
 
 
@@ -149,7 +150,8 @@ class StageTasks:
         if ended.late or ended.code:
             what = f"took longer than {timeout}" if ended.late else "failed"
             return Outcome("failed", seconds, what, tuple(last))
-        return Outcome("success", seconds, why)
+        restored = any(line.startswith(RESTORED.format(node.name)) for line in last)
+        return Outcome("success", seconds, f"restored from DVC's run cache ({why})" if restored else why)
 
 
 def _check_meta(node: Node) -> None:

@@ -11,7 +11,7 @@ from flows.scheduled.repository import GitFailed, git
 from flows.scheduled.results import KEPT, reference
 from flows.told.deadline import within
 from flows.told.markdown import plain
-from flows.told.reports import REPORTS, read_report
+from flows.told.reports import REPORTS, read_registration, read_report
 from flows.told.rival import Known, look_up
 from flows.told.run_summary import Before, Where, summary
 from stages.common.params import load_params
@@ -25,7 +25,7 @@ JUDGED = ("finetune", "evaluate", "register")  # stages after which MLflow has s
 
 def before() -> Before:
     """Return what the reports say now; a run asks before it begins."""
-    return Before(*(read_report(REPORTS / f"{name}.json") for name in ("metrics", "registration")))
+    return Before(read_report(REPORTS / "metrics.json"), read_registration())
 
 
 def publish(outcomes: Mapping[str, Outcome], earlier: Before) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stages.common.stage import LOGS
+
 REPORTS = Path("reports")
 SCORES = {"accuracy": "accuracy", "macro-F1": "macro_f1"}
 
@@ -16,6 +18,20 @@ def read_report(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def read_registration() -> dict[str, Any]:
+    """Return what became of the model at its gates: of `reports/registration.json`, and in the registry here.
+
+    The latter (version, alias, whether it was promoted, the gates beside the champion) is in `logs/registered.json`;
+    without it, or where it tells of another model, the alias is not known.
+    """
+    report, here = read_report(REPORTS / "registration.json"), read_report(LOGS / "registered.json")
+    if not isinstance(report.get("gates"), list):
+        return {}  # of another version of Attune
+    if here.get("package") != report.get("package") or not isinstance(here.get("gates"), list):
+        return {**report, "promoted": False, "alias": None, "version": None}
+    return {**report, **here, "gates": [*report["gates"], *here["gates"]]}
 
 
 def with_interval(scores: Mapping[str, Any], key: str) -> str:

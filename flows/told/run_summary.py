@@ -22,7 +22,7 @@ class Before:
 
     Args:
         metrics: content of `reports/metrics.json`.
-        registration: content of `reports/registration.json`.
+        registration: what became of the model at its gates, as `read_registration` tells it.
     """
 
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -46,9 +46,7 @@ class Where:
 
 def new_champion(earlier: Before, now: Before) -> bool:
     """Say whether a run made a champion of a model that was none before."""
-    then, reg = earlier.registration, now.registration
-    same = (then.get("model"), then.get("alias"), then.get("promoted")) == (reg.get("model"), "champion", True)
-    return bool(reg.get("promoted")) and not same
+    return bool(now.registration.get("new_champion")) and now.registration != earlier.registration
 
 
 def summary(

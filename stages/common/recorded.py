@@ -15,7 +15,9 @@ from stages.common.errors import AttuneError
 if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
-Kind = Literal["runs always", "never run", "not made here yet", "command", "params", "code", "data", "outs"]
+Kind = Literal[
+    "runs always", "never run", "not made here yet", "in DVC's cache", "command", "params", "code", "data", "outs"
+]
 
 CODE = "stages"  # the folder of what is code among the dependencies
 MOST = 60  # characters shown of a value
@@ -85,8 +87,10 @@ def _of(stage: "PipelineStage", data: Any, *, outs: bool) -> list[Change]:
 
     if not any(one.hash_info for one in (*stage.deps, *stage.outs)):
         return [Change("never run")]
+    missing = [out for out in stage.outs if not out.exists] if outs else []
+    restored = [out for out in missing if _in_cache(out)]
     cached = [out for out in stage.outs if out.use_cache]
-    if outs and cached and not any(out.exists for out in cached):
+    if outs and cached and not any(out.exists for out in cached) and not all(out in restored for out in cached):
         return [Change("not made here yet")]  # a fresh clone; what else differs is no news
     found = [Change("command", stage.cmd)] if stage.changed_stage() else []
     if stage.always_changed or stage.is_callback:
@@ -94,11 +98,23 @@ def _of(stage: "PipelineStage", data: Any, *, outs: bool) -> list[Change]:
     for dep in () if stage.frozen and outs else stage.deps:
         if isinstance(dep, ParamsDependency):
             found += _params(dep, data)
-        else:
+        elif not (outs and not dep.exists and _in_cache(dep)):  # else the stage that makes it has something to say
             kind: Kind = "code" if Path(dep.def_path).parts[0] == CODE else "data"
             found += [Change(kind, dep.def_path, _said(how)) for how in dep.status().values()]
-    asked = stage.outs if outs else ()
-    return found + [Change("outs", out.def_path, _said(how)) for out in asked for how in out.status().values()]
+    asked = [out for out in stage.outs if out not in restored] if outs else []
+    found += [Change("outs", out.def_path, _said(how)) for out in asked for how in out.status().values()]
+    return found or ([Change("in DVC's cache")] if restored else [])
+
+
+def _in_cache(out: Any) -> bool:
+    """Return whether DVC's cache has what its lock names; reports that Git keeps are in the cache of runs as well."""
+    if not out.hash_info:
+        return False
+    used, out.use_cache = out.use_cache, True  # of this object alone: DVC answers for what it caches
+    try:
+        return not out.changed_cache()
+    finally:
+        out.use_cache = used
 
 
 def _said(how: object) -> str:

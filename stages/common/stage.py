@@ -18,18 +18,20 @@ from typing import Generic, TypeVar
 
 from stages.common.digests import sha256_path, sha256_value
 from stages.common.errors import AttuneError
-from stages.common.finished import forget_recorded, is_finished, note_finished
 from stages.common.graph import Node, read_graph
 from stages.common.locks import in_turn, locked
 from stages.common.offline import shut_network
 from stages.common.params import Params, load_params
 from stages.common.params.base import Section
 from stages.common.ranks import first_to_fail, lost_partner, rank
+from stages.common.restore import restore_outs
 from stages.common.shown import shown, visible
 
 WORK = Path(".attune")  # git-ignored: staging, downloads, checkpoints
 LOGS = Path("logs")  # git-ignored: seconds and memory of each stage's last run
 ONLINE_STAGES = ("ingest",)
+STARTED_BY_DVC = "DVC_STAGE"  # a variable that DVC sets
+DVC_LOCK = Path(".dvc/tmp/lock")
 STOPPED, STOPPED_FOR_NOW = "stopped", "stopped for now"  # what a stage says; after the first, nobody need try again
 
 P = TypeVar("P", bound=Section)
@@ -123,6 +125,8 @@ def _execute(name: str, body: Callable[[Run[P]], None]) -> int:
                 body(replace(run, leads=False))  # type: ignore[arg-type]
     except (Exception, KeyboardInterrupt) as error:
         code, told = _verdict(name, error)
+        if STARTED_BY_DVC in os.environ and rank() == 0:
+            restore_outs([name])  # which DVC has removed
         if first_to_fail():
             print(told, file=sys.stderr, flush=True)
         return code
@@ -132,13 +136,7 @@ def _execute(name: str, body: Callable[[Run[P]], None]) -> int:
 def _lead(run: Run[P], body: Callable[[Run[P]], None]) -> None:
     """Run a stage alone in this checkout, and put its outs in place."""
     started, name, staging = time.perf_counter(), run.node.name, run.staging
-    params, note = _params_of(run), WORK / f"{name}.finished"
     with alone(name), _downloads_alone(name):
-        if is_finished(run.node, params, note):
-            print(f"{name}: finished before, but DVC had not recorded it; what it made then is taken over", flush=True)
-            return
-        forget_recorded([other for other in WORK.glob("*.finished") if other != note])
-        note.unlink(missing_ok=True)
         shutil.rmtree(staging, ignore_errors=True)  # left by a run that was killed
         staging.mkdir(parents=True)
         print(f"{name}: {run.node.desc}", flush=True)
@@ -150,12 +148,24 @@ def _lead(run: Run[P], body: Callable[[Run[P]], None]) -> None:
             raise
         else:
             _put_in_place(run.node, staging)
-            note_finished(run.node, params, note)
             for folder in run.leftovers:
                 shutil.rmtree(folder, ignore_errors=True)
             _keep_time(name, time.perf_counter() - started)
+            _wait_for_dvc(name)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _wait_for_dvc(name: str) -> None:
+    """Wait until no other DVC process holds the lock of the checkout.
+
+    DVC lets go of it while a stage runs. If it cannot have it back within three seconds, it throws the stage's end
+    away, and the next `dvc repro` would do all of the work again.
+    """
+    if STARTED_BY_DVC in os.environ and DVC_LOCK.exists():
+        told = f"{name}: waits for another dvc command that is at work in this checkout"
+        with in_turn(DVC_LOCK, lambda: print(told, flush=True)):
+            pass
 
 
 def _verdict(name: str, error: BaseException) -> tuple[int, str]:

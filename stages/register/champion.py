@@ -1,6 +1,5 @@
 """The gate that needs the registry: a model beside the one in use, on the same test rows."""
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -40,7 +39,7 @@ def judge_beside_champion(run: Run[RegisterParams], package: Package, digest: st
     """
     from stages.common.tracking.packaging import package_digest
     from stages.common.tracking.promotion import demotion, standing
-    from stages.common.tracking.registry import VERDICT_TAG, is_same
+    from stages.common.tracking.registry import is_same
     from stages.common.tracking.runs import MODEL_TAG
     from stages.common.tracking.store import connect, warn
 
@@ -60,8 +59,7 @@ def judge_beside_champion(run: Run[RegisterParams], package: Package, digest: st
         if gate and fetched:
             verdicts.append(_on_the_same_rows(run, gate, *fetched, labels))
         elif gate and current:
-            # The champion trained again, or with other thresholds: the report reads as it did when it was promoted.
-            verdicts.append(remembered(gate, current.tags.get(VERDICT_TAG)))
+            verdicts.append(Verdict("champion", None, None, True, "its weights are the champion's own"))
         elif gate:
             verdicts.append(no_other_champion(gate))
     return Beside(verdicts, seen, current is not None and is_same(current, digest, package_digest(package)))
@@ -126,14 +124,6 @@ def against_champion(
 def no_other_champion(gate: ChampionGate) -> Verdict:
     """Judge a model where no other one is in use."""
     return Verdict("champion", None, None, True, f"no other champion to compare {gate.metric} with")
-
-
-def remembered(gate: ChampionGate, kept: str | None) -> Verdict:
-    """Judge the champion itself: as when it was promoted, or as the first one if the gate was another then."""
-    found = json.loads(kept) if kept else {}
-    if found.get("verdict") and found.get("settings") == gate.model_dump():
-        return Verdict(**found["verdict"])
-    return no_other_champion(gate)
 
 
 def unknown_champion() -> Verdict:

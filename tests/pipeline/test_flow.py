@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import PROJECT, Project, tiny
+from tests.conftest import PROJECT, tiny
 from tests.pipeline.prefect_server import PrefectServer, prefect_server
 
 FLOW = (sys.executable, "-m", "flows.pipeline")
@@ -371,41 +371,6 @@ def test_a_cached_flow_starts_no_process_for_a_stage(small: Small) -> None:
     (small.root / "first.out").unlink()
     small.server.run(sys.executable, "-c", code, cwd=small.root, **small.settings)
     assert "stage_runner" in started.read_text(), "it would have been seen"
-
-
-def test_work_whose_end_dvc_could_not_record_is_taken_over(project: Project) -> None:
-    """DVC's lock trap: another dvc process holds the lock for longer than three seconds when the stage ends."""
-    rows = "\n".join(f"thing number {n} {n * 7919},{'ab'[n % 2]}" for n in range(80))
-    project.inbox("rows.csv", "text,label\n" + rows)
-    project.use("own-csv")
-    project.params(own_rows)
-    project.repro("ingest")
-    holder = (
-        "import sys, time\nfrom dvc.repo import Repo\nfrom pathlib import Path\n"
-        "while not Path('.attune/clean.lock').exists(): time.sleep(0.01)\n"
-        "repo = Repo()\n"
-        "while True:\n"
-        "    try:\n        repo.lock.lock(); break\n"
-        "    except Exception: pass\n"
-        "time.sleep(15)"
-    )
-    other = subprocess.Popen([sys.executable, "-c", holder], cwd=project.root)
-    try:
-        lost = project.repro("clean", check=False)
-    finally:
-        end_of(other)
-    assert lost.returncode != 0 and "lock" in lost.stderr, lost.stdout + lost.stderr
-    again = project.repro("clean")
-    assert "what it made then is taken over" in again.stdout and "clean: done in" not in again.stdout
-    assert project.stages_run(project.repro("clean")) == []
-    assert "taken over" not in project.repro("--force", "--single-item", "clean").stdout, "what is recorded runs again"
-    (project.root / "dvc.lock").unlink()
-    assert "taken over" not in project.repro("clean").stdout, "who deletes dvc.lock wants all made again"
-
-
-def end_of(process: "subprocess.Popen[bytes]") -> None:
-    process.kill()
-    process.wait()
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("15m", 900), ("2h", 7200), (90, 90), ("1.5h", 5400)])

@@ -43,8 +43,8 @@ def run(how: str = "well"):
     lines = ("clean stopped: <!channel> @all [x](http://evil) https://me:hunter22@host", "  → mend it", "ERROR: failed")
     earlier = before()
     if how == "promoted":
-        for name in ("metrics", "registration"):
-            Path(f"reports/{name}.json").write_text(Path(f"new/{name}.json").read_text())
+        for name in ("reports/metrics.json", "reports/registration.json", "logs/registered.json"):
+            Path(name).write_text((Path("new") / name).read_text())
     if how == "failed":
         outcomes = {"ingest": Outcome("cached"), "clean": Outcome("failed", 2.0, "failed", lines)}
     publish(outcomes, earlier)
@@ -121,23 +121,26 @@ def hook(server: PrefectServer, project: Path) -> Iterator[Receiver]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the reports of a run, those of the next in `new`, and a registry that has both models."""
+    """A folder with the reports of a run, those of the next below `new`, and a registry that has both models."""
     root = tmp_path_factory.mktemp("project")
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     experiment = client.create_experiment("attune", artifact_location="nowhere")
     client.create_registered_model("rotten-tomatoes")
-    for version, (folder, score) in enumerate({"reports": 0.8, "new": 0.82}.items(), start=1):
-        run_id = client.create_run(experiment, tags={MODEL_TAG: folder}).info.run_id
+    for version, (model, folder, score) in enumerate((("old", root, 0.8), ("new", root / "new", 0.82)), start=1):
+        run_id = client.create_run(experiment, tags={MODEL_TAG: model}).info.run_id
         client.log_metric(run_id, "test_accuracy", score)
-        client.create_model_version("rotten-tomatoes", "runs:/x/model", run_id=run_id, tags={MODEL_TAG: folder})
+        client.create_model_version("rotten-tomatoes", "runs:/x/model", run_id=run_id, tags={MODEL_TAG: model})
         promote(client, "rotten-tomatoes", version, standing(client, "rotten-tomatoes"))
-        (root / folder).mkdir()
         scores = {f"{name}{end}": score for name in ("accuracy", "macro_f1") for end in ("", "_low", "_high")}
-        (root / folder / "metrics.json").write_text(json.dumps({"rows": 9, **scores}))
-        (root / folder / "registration.json").write_text(
-            json.dumps({"model_name": "rotten-tomatoes", "model": folder, "promoted": True, "alias": "champion"})[:-1]
-            + ', "gates": []}'
-        )
+        both = {"model_name": "rotten-tomatoes", "model": model, "gates": []}
+        here = {"version": version, "alias": "champion", "new_champion": True, "promoted": True}
+        for name, content in {
+            "reports/metrics.json": {"rows": 9, **scores},
+            "reports/registration.json": {**both, "package": f"{model} and all", "passed": True},
+            "logs/registered.json": {**both, **here},
+        }.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(json.dumps(content))
     (root / "params.yaml").write_bytes((PROJECT / "recipes" / "rotten-tomatoes.yaml").read_bytes())
     (root / "flow.py").write_text(FLOWS)
     return root

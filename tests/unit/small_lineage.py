@@ -15,11 +15,13 @@ from mlflow import MlflowClient
 from flows.lineage import main
 from stages.common.graph import read_graph
 from stages.common.params import Params, load_params
+from stages.common.serving.classifier import Package
 from stages.common.stage import Run
 from stages.common.tracking import packaging
 from stages.common.tracking.live import LiveRun
+from stages.common.tracking.packaging import package_digest
 from stages.common.tracking.publish import publish_live
-from stages.common.tracking.registry import Registered, Registration
+from stages.common.tracking.registry import STAMP, Registered, Registration
 from stages.common.tracking.runs import model_digest
 from tests.unit.small_checkout import Checkout, dvc
 
@@ -28,29 +30,29 @@ GRAPH = """stages:
     cmd: python stages/ingest/run.py
     deps: [data/inbox, stages/ingest]
     params: [seed, ingest]
-    outs: [data/raw/manifest.json: {persist: true}]
+    outs: [data/raw/manifest.json]
   clean:
     cmd: python stages/clean/run.py
     deps: [data/raw/manifest.json, stages/clean]
     params: [clean]
     outs:
-      - data/clean/train.parquet: {persist: true}
-      - data/clean/validation.parquet: {persist: true}
-      - data/clean/test.parquet: {persist: true}
-      - data/augmented/train.parquet: {persist: true}
-      - reports/clean.json: {cache: false, persist: true}
+      - data/clean/train.parquet
+      - data/clean/validation.parquet
+      - data/clean/test.parquet
+      - data/augmented/train.parquet
+      - reports/clean.json
   finetune:
     cmd: python stages/finetune/run.py
     deps: [data/clean/train.parquet, stages/finetune]
     params: [finetune]
-    outs: [models/finetuned: {persist: true}]
-    plots: [reports/plots/training.csv: {cache: false, persist: true}]
+    outs: [models/finetuned]
+    plots: [reports/plots/training.csv: {cache: false}]
   evaluate:
     cmd: python stages/evaluate/run.py
     deps: [models/finetuned, data/clean/test.parquet, stages/evaluate]
     params: [evaluate]
-    outs: [models/serving: {persist: true}]
-    metrics: [reports/metrics.json: {cache: false, persist: true}]
+    outs: [models/serving]
+    metrics: [reports/metrics.json: {cache: false}]
   register:
     cmd: python stages/register/run.py
     deps: [models/finetuned, reports/metrics.json, stages/register]
@@ -58,6 +60,7 @@ GRAPH = """stages:
     outs:
       - reports/registration.json: {cache: false, persist: true}
       - reports/model_card.md: {cache: false, persist: true}
+      - logs/registered.model: {cache: false, persist: true}
 """
 START = """import hashlib, json, shutil
 from pathlib import Path
@@ -103,7 +106,7 @@ register: {model_name: films}
 tracking: {experiment_name: trials}
 """
 NAMES = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
-IGNORED = ("/.attune/\n/.dvc/config.local\n/.dvc/tmp/\n/.dvc/cache/\n/data/*\n!/data/inbox/\n/models/\n"
+IGNORED = ("/.attune/\n/.dvc/config.local\n/.dvc/tmp/\n/.dvc/cache/\n/data/*\n!/data/inbox/\n/models/\n/logs/\n"
            "/mlflow.db\n/mlruns/\n/.env\n__pycache__\n")  # fmt: skip
 
 
@@ -134,22 +137,21 @@ class Lab(Checkout):
             dvc(self.root, "repro", "--quiet", "evaluate")
             live.finish(model_digest(Path("models/finetuned")), [Path("reports/plots/training.csv")])
 
-    def register(self, promoted: bool = True) -> Registered:
+    def register(self, passed: bool = True) -> Registered:
         """Do what register does once it has judged."""
         with chdir(self.root):
-            staging = Path(".attune/staging/register")
-            (staging / "reports").mkdir(parents=True, exist_ok=True)
-            params = self.params
-            digest = model_digest(Path("models/finetuned"))
-            registration = Registration(params.register_.model_name, digest, promoted, None, [])
-            (staging / "reports/registration.json").write_text(json.dumps(registration.as_report()))
-            (staging / "reports/model_card.md").write_text("# films\n")
-            run = Run(read_graph()["register"], params.register_, params, staging)
-            found = publish_live(run, Path("models/finetuned"), registration)
+            params, package = self.params, Package.of_project()
+            run = Run(read_graph()["register"], params.register_, params, Path(".attune/staging/register"))
+            digests = model_digest(package.model), package_digest(package)
+            registration = Registration(params.register_.model_name, *digests, passed, [])
+            registration.write(run.output("reports/registration.json"), run.output(str(STAMP)))
+            run.output("reports/model_card.md").write_text("# films\n")
+            found = publish_live(run, package.model, registration)
             assert found is not None
-            for report in ("registration.json", "model_card.md"):
-                shutil.copyfile(staging / "reports" / report, Path("reports") / report)
-            shutil.rmtree(staging)
+            for out in run.node.outs:
+                Path(out).parent.mkdir(exist_ok=True)
+                shutil.copyfile(run.staging / out, out)
+            shutil.rmtree(run.staging)
             return found
 
     def lineage(self, *arguments: str) -> int:

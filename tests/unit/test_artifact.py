@@ -1,6 +1,7 @@
 """The summary of a run: what ran, what came of it and where to look, harmless and without secrets."""
 
 import json
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -38,18 +39,29 @@ GAIN = "macro_f1 0.8: gain +0.01, 95% interval [-0.1, +0.2]"
 
 
 def registration(
-    model: str = "new", *, promoted: bool = True, alias: str = "champion", why: str = GAIN
+    model: str = "new", *, promoted: bool = True, alias: str = "champion", new: bool | None = None, why: str = GAIN
 ) -> dict[str, Any]:
-    gates = [
+    """What became of a model, of which both reports tell; promoted, it is a new champion unless `new` says no."""
+    own, beside = (
         {"gate": "minimum accuracy", "passed": True, "reason": "fine"},
-        {
-            "gate": "champion",
-            "passed": promoted,
-            "value": 0.8,
-            "reason": why,
-        },
-    ]
-    return {"model_name": "reviews", "model": model, "promoted": promoted, "alias": alias, "gates": gates}
+        {"gate": "champion", "passed": promoted, "value": 0.8, "reason": why},
+    )
+    here = {"version": 4, "alias": alias, "promoted": promoted, "new_champion": promoted if new is None else new}
+    whole = {"model_name": "reviews", "model": model, "package": f"{model} and all", "passed": True}
+    return {**whole, **here, "gates": [own, beside]}
+
+
+def put(registration: dict[str, Any]) -> None:
+    """Write both reports, as the stage does."""
+    own, beside = registration["gates"]
+    report = {name: registration[name] for name in ("model_name", "model", "package", "passed")}
+    here = {name: value for name, value in registration.items() if name != "passed"}
+    for path, content in {
+        "reports/registration.json": {**report, "gates": [own]},
+        "logs/registered.json": {**here, "gates": [beside]},
+    }.items():
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_text(json.dumps(content))
 
 
 OLD, NEW = Before(metrics(0.78), registration("old")), Before(metrics(0.8), registration("new"))
@@ -108,6 +120,7 @@ def test_a_failure_names_stage_last_lines_and_what_to_do() -> None:
         (CACHED, Before(), "**Nothing had to run.**"),
         ({**CACHED, "clean": RAN["clean"]}, OLD, "**Done; no model was judged.**"),
         (RAN, OLD, "**`reviews` stays champion.**"),
+        (RAN, Before(metrics(0.8), registration("new", new=False)), "**`reviews` stays champion.**"),
         (RAN, Before(metrics(0.8), registration("old", promoted=False)), "**`reviews`: stays champion, but would not"),
         ({**CACHED, "finetune": Outcome("cancelled", 3.0)}, OLD, "**Cancelled during `finetune`.**"),
         ({}, Before(), "**Nothing had to run.** 0 stages"),
@@ -117,13 +130,15 @@ def test_the_first_line_says_what_came_of_it(outcomes: dict[str, Outcome], now: 
     assert summary(outcomes, OLD, now).startswith(first)
 
 
-def test_a_champion_is_new_only_if_it_was_not_one_before() -> None:
+def test_a_champion_is_new_only_if_this_very_run_made_it_one() -> None:
     assert new_champion(OLD, NEW) and new_champion(Before(), NEW)
-    assert not new_champion(NEW, NEW)
+    assert not new_champion(NEW, NEW), "so said an earlier run"
+    assert not new_champion(OLD, Before(NEW.metrics, registration(new=False))), "in this registry, it was one before"
     stays = Before(NEW.metrics, registration(promoted=False))
     assert not new_champion(OLD, stays)
     challenger = Before(NEW.metrics, registration(promoted=False, alias="challenger"))
     assert not new_champion(OLD, challenger) and new_champion(challenger, NEW)
+    assert not new_champion(OLD, Before()) and not new_champion(NEW, Before(NEW.metrics, {"model": "new"}))
 
 
 def test_links_lead_to_the_run_without_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +284,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "reports").mkdir()
     (tmp_path / "params.yaml").write_bytes((RECIPES / "rotten-tomatoes.yaml").read_bytes())
     (tmp_path / "reports" / "metrics.json").write_text(json.dumps(NEW.metrics))
-    (tmp_path / "reports" / "registration.json").write_text(json.dumps(NEW.registration))
+    put(NEW.registration)
     return tmp_path
 
 
@@ -305,6 +320,31 @@ def test_a_run_that_did_nothing_asks_nobody(project: Path, monkeypatch: pytest.M
 def test_reports_that_cannot_be_read_count_as_none(project: Path) -> None:
     (project / "reports" / "metrics.json").write_text('{"rows": 12')
     assert artifact.before() == Before({}, NEW.registration)
+    (project / "reports" / "registration.json").write_text('{"model": "ne')
+    assert artifact.before() == Before()
+
+
+@pytest.mark.parametrize("other", [None, '{"model": "ano', json.dumps({"model": "old", "alias": "champion"})])
+def test_without_word_of_this_very_model_nobody_knows_its_alias(project: Path, other: str | None) -> None:
+    """The registry was asked about another one, or never from this checkout."""
+    (project / "logs" / "registered.json").unlink()
+    if other:
+        (project / "logs" / "registered.json").write_text(other)
+    found = artifact.before().registration
+    assert (found["model"], found["passed"], found["gates"]) == ("new", True, NEW.registration["gates"][:1])
+    assert (found["promoted"], found["alias"], found["version"]) == (False, None, None)
+    assert not new_champion(OLD, Before(NEW.metrics, found))
+
+
+@pytest.mark.parametrize("path", ["reports/registration.json", "logs/registered.json"])
+@pytest.mark.parametrize("content", ["{}", '{"gates": 3}', '{"model": "new"}', '{"model": "new", "gates": null}', "[]"])
+def test_a_run_begins_and_ends_whatever_is_in_its_reports(
+    project: Path, caplog: pytest.LogCaptureFixture, path: str, content: str
+) -> None:
+    (project / path).write_text(content)
+    earlier = artifact.before()
+    artifact.publish(failed("clean stopped: no rows"), earlier)
+    assert "clean stopped: no rows" in (project / "logs" / "summary.md").read_text()
 
 
 def test_reports_of_another_kind_cost_the_scores_and_not_the_failure(
@@ -316,5 +356,6 @@ def test_reports_of_another_kind_cost_the_scores_and_not_the_failure(
 
 
 def test_nothing_it_meets_raises(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.rmtree(project / "logs")
     (project / "logs").write_text("a file where the folder should be")
     artifact.publish(CACHED, OLD)

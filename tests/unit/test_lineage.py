@@ -25,6 +25,7 @@ from stages.common.tracking import making
 from stages.common.tracking.checkout import COMMIT_TAG, DIRTY_TAG, SOURCES, commit_tags, difference_from
 from stages.common.tracking.live import LiveRun
 from stages.common.tracking.making import MAKING_TAG, PATCH_TAG
+from stages.common.tracking.packaging import PACKAGE_TAG
 from stages.common.tracking.runs import MODEL_TAG, model_digest
 from tests.unit.small_checkout import dvc
 
@@ -90,6 +91,8 @@ def test_a_version_that_no_commit_has_comes_back_byte_for_byte(
     assert (old / "stages/finetune/new.py").read_text() == "# no commit has it\n"
     assert "# it begins with this" in (old / "params.yaml").read_text(), "comments and all"
     assert dvc(old, "status").strip() == UP_TO_DATE
+    package = lab.client.get_model_version("films", "1").tags[PACKAGE_TAG]
+    assert (old / "logs/registered.model").read_text() == f"films {package}\n"
     assert "finds nothing to do" in capsys.readouterr().out
     assert lab.seen() == before
     assert lab.git("status", "--porcelain") == status
@@ -229,10 +232,11 @@ def test_nothing_but_outs_of_the_stages_is_written_and_those_in_the_folder_alone
     graph = (lab.root / "dvc.yaml").read_text()
     capsys.readouterr()
     for evil in (
-        graph.replace("- data/clean/train.parquet:", "- ../victim/train.parquet:"),
+        graph.replace("- data/clean/train.parquet\n", "- ../victim/train.parquet\n"),
         graph.replace("  clean:\n", "  clean:\n    wdir: ..\n"),
-        graph.replace("- data/clean/train.parquet:", "- .git/hooks/train.parquet:"),
+        graph.replace("- data/clean/train.parquet\n", "- .git/hooks/train.parquet\n"),
     ):
+        assert evil != graph
         lab.write("dvc.yaml", evil)
         found = changed(lab, commit)
         (kept / "uncommitted.patch").write_bytes(found)
@@ -452,7 +456,7 @@ def test_code_that_changed_since_the_training_is_not_taken_for_what_trained(lab:
     lab.rate("4.0e-3")
     lab.train()
     shade(lab, 2)
-    number = lab.register(promoted=False).version
+    number = lab.register(passed=False).version
     said = lab.client.get_model_version("films", str(number)).tags[PATCH_TAG]
     assert said == "not kept: changed since the training: stages/finetune"
 
@@ -463,7 +467,7 @@ def test_code_that_was_put_back_makes_no_version_clean(lab: Lab) -> None:
     lab.train()
     lab.git("checkout", "-q", "--", "stages")
     (lab.root / "stages/common/used.py").unlink()
-    number = lab.register(promoted=False).version
+    number = lab.register(passed=False).version
     version = find_version(lab.client, str(number), "films")
     assert version.state.startswith("with uncommitted changes, not kept")
 
@@ -475,7 +479,7 @@ def test_a_patch_is_kept_only_if_the_training_had_it(lab: Lab, path: str) -> Non
     lab.write(path, (lab.root / "recipes/films.yaml").read_text() + "\n# trained with this\n")
     lab.train()
     lab.write(path, (lab.root / path).read_text().replace("with", "without"))
-    number = lab.register(promoted=False).version
+    number = lab.register(passed=False).version
     assert lab.client.get_model_version("films", str(number)).tags[PATCH_TAG].startswith("not kept: code or config")
 
 
@@ -483,7 +487,7 @@ def test_other_params_alone_are_kept_without_a_patch(lab: Lab) -> None:
     lab.rate("6.0e-3")
     lab.train()
     lab.git("checkout", "-q", "--", "params.yaml")
-    number = lab.register(promoted=False).version
+    number = lab.register(passed=False).version
     version = find_version(lab.client, str(number), "films")
     assert version.state == "with uncommitted changes, which are kept: params.yaml alone was another"
 
@@ -496,7 +500,7 @@ def test_code_of_later_stages_may_change_until_they_run(lab: Lab) -> None:
         lab.write("stages/evaluate/new.py", "# for evaluate\n")
         dvc(lab.root, "repro", "--quiet", "evaluate")
         live.finish(model_digest(Path("models/finetuned")), [])
-    number = lab.register(promoted=False).version
+    number = lab.register(passed=False).version
     assert lab.client.get_model_version("films", str(number)).tags[PATCH_TAG] == "kept"
 
 
@@ -504,14 +508,14 @@ def test_a_patch_with_a_secret_or_beside_a_repository_is_not_kept(lab: Lab) -> N
     shade(lab, 6)
     lab.write("stages/common/call.py", 'password = "hunter2hunter2"\n')
     lab.train()
-    number = lab.register(promoted=False).version
+    number = lab.register(passed=False).version
     said = lab.client.get_model_version("films", str(number)).tags[PATCH_TAG]
     assert said == "not kept: a line of it looks like a password or a key"
     lab.git("init", "-q", "stages/nested")
     lab.write("stages/nested/code.py", "x")
     shade(lab, 9)
     lab.train()
-    number = lab.register(promoted=False).version
+    number = lab.register(passed=False).version
     said = lab.client.get_model_version("films", str(number)).tags[PATCH_TAG]
     assert said == "not kept: stages/nested is a Git repository of its own"
 
@@ -541,7 +545,7 @@ def test_a_large_patch_is_not_kept_and_said_to_be_large(lab: Lab, monkeypatch: p
     monkeypatch.setattr(making, "MOST", 10)
     shade(lab, 3)
     lab.train()
-    number = lab.register(promoted=False).version
+    number = lab.register(passed=False).version
     assert "are more than 10" in lab.client.get_model_version("films", str(number)).tags[PATCH_TAG]
 
 

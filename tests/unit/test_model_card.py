@@ -75,7 +75,7 @@ def card(
     clean.write_text(json.dumps({"rows_kept": 240, "splits": splits}), encoding="utf-8")
     verdicts = verdicts or [
         Verdict("minimum accuracy", 0.9, 0.8, True, "accuracy 0.9000 is at least 0.8000"),
-        Verdict("champion", 0.9, 0.95, False, "macro_f1 0.9000 is under 0.9500"),
+        Verdict("minimum macro_f1", 0.9, 0.95, False, "macro_f1 0.9000 is under 0.9500"),
     ]
     schema = {"slice": pl.String, "rows": pl.Int64, "accuracy": pl.Float64, "macro_f1": pl.Float64}
     parts = pl.DataFrame(slices or [], schema=schema, orient="row")
@@ -142,7 +142,7 @@ def test_licence_and_gates_are_stated(tmp_path: Path) -> None:
     text = card(tmp_path, ["bad", "good"])
     assert "licence: Apache 2.0" in text
     assert "- passed minimum accuracy: accuracy 0.9000 is at least 0.8000" in text
-    assert "- FAILED champion: macro\\_f1 0.9000 is under 0.9500" in text
+    assert "- FAILED minimum macro\\_f1: macro\\_f1 0.9000 is under 0.9500" in text
     assert "240 of 300 rows read reached a split" in text
 
 

@@ -1,6 +1,7 @@
 """What a run would do and why, in real Git and DVC repositories."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,25 +9,32 @@ from pathlib import Path
 import pytest
 
 from flows.plan import Step, main, make_plan, parse_setting
+from flows.prepare import prepare
 from stages.common.errors import AttuneError
+from stages.common.tracking.registry import Registration
 from tests.conftest import PROJECT
 
 GRAPH = """
 stages:
   clean:
-    cmd: cp stages/clean/code.py cleaned
+    cmd: cp stages/clean/code.py cleaned && cp stages/clean/code.py rejected
     deps: [data/rows.csv, stages/clean]
     params: [seed, clean]
-    outs: [cleaned: {persist: true}]
+    outs: [cleaned, rejected]
   train:
     cmd: cp cleaned trained
     deps: [cleaned]
     params: [finetune]
-    outs: [trained: {persist: true}]
+    outs: [trained]
   beside:
     cmd: cp data/rows.csv beside
     deps: [data/rows.csv]
-    outs: [beside: {persist: true}]
+    outs: [beside]
+"""
+REGISTER = """  register:
+    cmd: cp trained reports/registration.json && cp trained logs/registered.model
+    deps: [trained]
+    outs: [reports/registration.json: {cache: false, persist: true}, logs/registered.model: {cache: false}]
 """
 
 
@@ -34,6 +42,8 @@ stages:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setenv("COLUMNS", "160")
     for name, text in {
         "dvc.yaml": GRAPH,
         "data/rows.csv": "a",
@@ -130,9 +140,43 @@ def test_a_dvc_yaml_that_is_none_is_told(folder: Path) -> None:
 
 def test_a_fresh_clone_has_one_reason_a_stage(folder: Path) -> None:
     finish()
-    for name in ("cleaned", "trained", "beside"):
-        (folder / name).unlink()
+    shutil.rmtree(folder / ".dvc/cache")
+    clone(folder)
     assert set(told(make_plan()).values()) == {("runs", "not made here yet")}
+
+
+def clone(folder: Path) -> None:
+    for name in ("cleaned", "rejected", "trained", "beside"):
+        (folder / name).unlink()
+
+
+def test_in_a_clone_with_the_cache_of_another_everything_comes_back_and_nothing_runs(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish()
+    clone(folder)
+    assert set(told(make_plan()).values()) == {("restored", "in DVC's cache")}
+    assert main([]) == 0
+    assert "a run would start no stage" in capsys.readouterr().out
+    prepare(lambda _: None)
+    assert all(step.verdict == "up to date" for step in make_plan())
+
+
+def test_in_such_a_clone_a_setting_is_told_and_later_stages_may_run(folder: Path) -> None:
+    finish()
+    clone(folder)
+    found = told(make_plan(set={"clean.length.min": 5}))
+    assert found["clean"] == ("runs", "params: clean.length.min 3 → 5")
+    assert found["train"] == ("may run", "if clean changes what it reads")
+    assert found["beside"] == ("restored", "in DVC's cache")
+
+
+def test_an_out_that_was_lost_beside_others_comes_back_as_well(folder: Path) -> None:
+    finish()
+    (folder / "rejected").unlink()
+    assert {step.verdict for step in make_plan()} <= {"restored", "up to date"}
+    prepare(lambda _: None)
+    assert all(step.verdict == "up to date" for step in make_plan())
 
 
 def test_a_command_that_changed_is_told(folder: Path) -> None:
@@ -144,7 +188,7 @@ def test_a_command_that_changed_is_told(folder: Path) -> None:
 def test_force_runs_all_and_refresh_what_has_no_pin(folder: Path) -> None:
     finish()
     assert {verdict for verdict, _ in told(make_plan(force=True)).values()} == {"runs"}
-    graph = GRAPH.replace("  clean:", "  ingest:\n    cmd: touch raw\n    outs: [raw: {persist: true}]\n  clean:", 1)
+    graph = GRAPH.replace("  clean:", "  ingest:\n    cmd: touch raw\n    outs: [raw]\n  clean:", 1)
     (folder / "dvc.yaml").write_text(graph)
     finish()
     assert told(make_plan(refresh=True))["ingest"][0] == "up to date", "every source is pinned"
@@ -162,9 +206,16 @@ def test_the_plan_is_printed_and_touches_nothing(folder: Path) -> None:
     assert run("git status --short --ignored") == before
 
 
-def test_it_needs_no_prefect(folder: Path) -> None:
-    code = "import sys; from flows.plan import main; main([]); print('prefect' in sys.modules, 'torch' in sys.modules)"
-    assert run(f"{sys.executable} -c", code).splitlines()[-1] == "False False"
+def test_it_needs_nothing_that_takes_seconds_though_the_registry_is_asked(folder: Path) -> None:
+    (folder / "dvc.yaml").write_text(GRAPH + REGISTER)
+    for name in ("reports/registration.json", "mlflow.db"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"")
+    Registration("films", "0" * 64, "1" * 64, True, []).write(folder / "reports/registration.json", folder / "stamp")
+    code = "import sys; from flows.plan import main; main([]); print({'prefect', 'mlflow', 'torch'} & {*sys.modules})"
+    said = run(f"{sys.executable} -c", code)
+    assert "MLflow's registry has no version of films with this model" in said
+    assert said.splitlines()[-1] == "set()"
 
 
 @pytest.mark.parametrize(

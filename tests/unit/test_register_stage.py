@@ -28,6 +28,7 @@ from stages.common.stage import Run, write_json
 from stages.common.tracking import promotion, publish, store
 from stages.common.tracking.champions import CHALLENGER, CHAMPION
 from stages.common.tracking.promotion import roll_back, standing
+from stages.common.tracking.registry import VERDICT_TAG, Registration, ensure_registered
 from stages.common.tracking.runs import MODEL_TAG, model_digest
 from stages.register.__main__ import _latency, _register
 from stages.register.gates import Verdict
@@ -39,6 +40,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 LABELS = ["bad", "good"]
 ROWS = 200
 NAME = "tests"
+OUTS = ("reports/registration.json", "reports/model_card.md", "logs/registered.model")
 
 
 @dataclass
@@ -149,19 +151,21 @@ def registered(own: list[Verdict] | None = None) -> list[str]:
     staging = Path("staging")
     shutil.rmtree(staging, ignore_errors=True)
     run: Run[Any] = Run(read_graph()["register"], params.register_, params, staging)
-    failed = _register(run, own or [], LABELS, lambda _: run.output("reports/model_card.md").write_text("# card\n"))
-    for path in ("reports/registration.json", "reports/model_card.md"):
+    run.output("reports/model_card.md").write_text("# card\n")
+    verdicts = [*(own or []), *_register(run, own or [], LABELS)]
+    for path in OUTS:
+        Path(path).parent.mkdir(exist_ok=True)
         shutil.copyfile(staging / path, path)
-    return failed
+    return [verdict.gate for verdict in verdicts if not verdict.passed]
 
 
 @pytest.fixture
 def beside(home: Home, project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[..., MlflowClient]:
     """Return a function that puts a model into the project, beside a champion of the registry."""
 
-    def put(champion: str, model: str, **gate: Any) -> MlflowClient:
+    def put(champion: str, model: str, max_latency_ms: float | None = None, **gate: Any) -> MlflowClient:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-        gates = {"champion": {"metric": "accuracy", **gate}}
+        gates = {"champion": {"metric": "accuracy", **gate}, "max_latency_ms": max_latency_ms}
         bootstrap = {"bootstrap": {"resamples": 200}}
         project.params(register={"model_name": NAME, "gates": gates}, evaluate=bootstrap)
         shutil.copyfile(home.stores[champion], project.root / "mlflow.db")
@@ -177,15 +181,24 @@ def aliases(client: MlflowClient) -> dict[str, str]:
     return {alias: client.get_model_version(NAME, str(at)).tags[MODEL_TAG] for alias, at in found.items()}
 
 
-def report(root: Path = Path()) -> dict[str, Any]:
-    return json.loads((root / "reports/registration.json").read_text())
+def report() -> dict[str, Any]:
+    """What Git keeps: the model, and its own gates."""
+    return json.loads(Path("reports/registration.json").read_text())
+
+
+def here(root: Path = Path()) -> dict[str, Any]:
+    """What became of the model in the registry here."""
+    return json.loads((root / "logs/registered.json").read_text())
 
 
 def agree(client: MlflowClient) -> None:
-    """Report, verdicts and alias say the same."""
-    said = report()
-    assert said["promoted"] == all(gate["passed"] for gate in said["gates"])
+    """Reports, verdicts, version and alias say the same."""
+    own, said = report(), here()
+    assert own["passed"] == all(gate["passed"] for gate in own["gates"])
+    assert said["promoted"] == all(gate["passed"] for gate in [*own["gates"], *said["gates"]])
+    assert (said["model_name"], said["model"]) == (NAME, own["model"])
     assert aliases(client)[said["alias"]] == said["model"]
+    assert client.get_model_version(NAME, str(said["version"])).tags[MODEL_TAG] == said["model"]
 
 
 # ── better, equal and worse ─────────────────────────────────────────────────────────────────────────────────────────
@@ -210,24 +223,63 @@ def test_a_model_becomes_champion_if_it_is_good_enough_beside_the_one_in_use(
     agree(client)
     ours, theirs = (model_digest(home.models[name]) for name in (model, champion))
     assert aliases(client) == ({CHAMPION: ours} if promoted else {CHAMPION: theirs, CHALLENGER: ours})
-    (gate,) = report()["gates"]
+    assert (here()["promoted"], here()["new_champion"], here()["version"]) == (promoted, promoted, 2)
+    (gate,) = here()["gates"]
     assert "McNemar's p" in gate["reason"]
     assert f"on the {ROWS} test rows" in gate["reason"]
+    assert gate["reason"] in client.get_model_version(NAME, "2").tags[VERDICT_TAG]
 
 
 def test_registering_again_changes_nothing(beside: Callable[..., MlflowClient]) -> None:
     client = beside("poor", "good")
     registered()
-    first, versions = report(), len(client.search_model_versions(f"name = '{NAME}'"))
+    assert here()["new_champion"]
+    first, versions = outs(), len(client.search_model_versions(f"name = '{NAME}'"))
     for _ in range(2):
         assert registered() == []
-        assert report() == first
-        registration = publish.Registration.read(Path("reports/registration.json"))
-        assert publish.ensure_registered(
-            client, registration, "", publish.Package.of_project(), Path("reports/model_card.md")
-        ) == (versions, CHAMPION)
+        assert outs() == first
+        agree(client)
+        assert (here()["new_champion"], here()["gates"][0]["reason"]) == (False, "its weights are the champion's own")
+        registration, card = Registration.read(), Path("reports/model_card.md")
+        assert ensure_registered(client, registration, "", Package.of_project(), card) == (versions, CHAMPION, False)
     assert len(client.search_model_versions(f"name = '{NAME}'")) == versions == 2
     assert [entry.version for entry in standing(client, NAME).entries] == [1, 2]
+
+
+def outs() -> dict[str, bytes]:
+    return {path: Path(path).read_bytes() for path in OUTS}
+
+
+def test_report_and_stamp_have_the_same_bytes_whoever_is_champion_and_however_slow_the_machine(
+    beside: Callable[..., MlflowClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = [Verdict("minimum accuracy", 0.8, 0.7, True, "accuracy 0.8000 is at least 0.7000")]
+    said, found = [], []
+    for champion, limit, uri in (
+        ("good", None, ""),
+        ("poor", None, ""),
+        ("good", 0.000001, ""),
+        ("good", 0.000001, "http://127.0.0.1:9"),
+    ):
+        beside(champion, "twin", limit, significant=True)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        registered(own)
+        said.append(outs())
+        found.append(here())
+    assert said == [said[0]] * 4
+    assert report()["gates"] == [verdict.as_report() for verdict in own]
+    assert [[gate["gate"] for gate in one["gates"]] for one in found] == [
+        ["champion"],
+        ["champion"],
+        ["max_latency_ms", "champion"],
+        ["max_latency_ms", "champion"],
+    ]
+    assert [(one["promoted"], one["alias"]) for one in found] == [
+        (False, CHALLENGER),
+        (True, CHAMPION),
+        (False, CHALLENGER),
+        (False, None),
+    ]
 
 
 def test_a_champion_that_fails_a_gate_now_is_said_to_be_in_use_all_the_same(
@@ -235,7 +287,8 @@ def test_a_champion_that_fails_a_gate_now_is_said_to_be_in_use_all_the_same(
 ) -> None:
     client = beside("good", "good")
     assert registered([Verdict("minimum accuracy", 0.8, 0.9, False, "…")]) == ["minimum accuracy"]
-    assert (report()["promoted"], report()["alias"]) == (False, CHAMPION)
+    agree(client)
+    assert (report()["passed"], here()["promoted"], here()["alias"]) == (False, False, CHAMPION)
     assert aliases(client) == {CHAMPION: model_digest(home.models["good"])}
     assert "make rollback" in capsys.readouterr().out
 
@@ -248,7 +301,7 @@ def test_a_model_that_was_rolled_back_does_not_come_back_by_itself(
     roll_back(client, NAME, reason="it swears")
     assert registered() == ["not rolled back"]
     agree(client)
-    reason = report()["gates"][0]["reason"]
+    reason = here()["gates"][0]["reason"]
     assert "it swears" in reason
     assert "python -m flows.champion --forgive 2" in reason
     assert aliases(client)[CHAMPION] == model_digest(home.models["poor"])
@@ -258,7 +311,7 @@ def test_a_model_that_was_rolled_back_does_not_come_back_by_itself(
 
 
 @pytest.mark.parametrize(("limit", "passed"), [(60_000.0, True), (0.000001, False)])
-def test_the_latency_is_measured_told_and_kept_out_of_the_report(
+def test_the_latency_is_measured_and_told_and_is_no_value_of_the_verdict(
     home: Home, project: Project, capsys: pytest.CaptureFixture[str], limit: float, passed: bool
 ) -> None:
     lay_out(project.root, home.models["good"], home.test)
@@ -296,7 +349,7 @@ def test_a_model_that_was_overtaken_is_judged_beside_the_new_champion(
         assert entries[:2] == [1, int(rivals[0])] and len(entries) == 3
     else:
         assert failed == ["promotion"]
-        assert "make register" in report()["gates"][-1]["reason"]
+        assert "make register" in here()["gates"][-1]["reason"]
         assert entries == [1, *map(int, rivals)]
         assert len(rivals) == 4
 
@@ -309,7 +362,8 @@ def test_while_the_registry_is_away_nothing_is_promoted_and_nothing_lost(
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
         assert registered() == ["champion"]
     assert "make publish" in capsys.readouterr().err
-    assert report()["promoted"] is False
+    assert (here()["promoted"], here()["version"], here()["alias"]) == (False, None, None)
+    assert (here()["model"], report()["passed"]) == (report()["model"], True)
     assert aliases(client) == {CHAMPION: model_digest(home.models["poor"])}
     store.connect()
     assert registered() == []
@@ -327,7 +381,8 @@ def test_a_registry_that_breaks_while_it_promotes_leaves_no_promise_behind(
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "create_model_version", broken)
         assert registered() == ["promotion"]
-    assert (report()["promoted"], report()["alias"]) == (False, CHALLENGER)
+    assert (here()["promoted"], here()["version"], here()["alias"]) == (False, None, None)
+    assert "make register" in here()["gates"][-1]["reason"]
     assert aliases(client) == {CHAMPION: model_digest(home.models["poor"])}
     assert registered() == []
     agree(client)
@@ -356,9 +411,11 @@ def test_of_two_checkouts_that_register_at_once_one_becomes_champion_and_both_re
     said = [process.communicate(timeout=120)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0], said
     client = MlflowClient(uri)
-    reports = {name: report(made.root) for name, made in checkouts.items()}
-    assert sorted(one["alias"] for one in reports.values()) == [CHALLENGER, CHAMPION], said
-    assert {one["alias"]: one["model"] for one in reports.values()}.items() >= aliases(client).items()
+    found = [here(made.root) for made in checkouts.values()]
+    assert sorted(one["alias"] for one in found) == [CHALLENGER, CHAMPION], said
+    assert {one["alias"]: one["model"] for one in found}.items() >= aliases(client).items()
+    assert [one["new_champion"] for one in found] == [one["alias"] == CHAMPION for one in found]
+    assert all((made.root / path).exists() for made in checkouts.values() for path in OUTS)
     assert len(standing(client, NAME).entries) == 2
     assert len(client.search_model_versions(f"name = '{NAME}'")) == 3
 

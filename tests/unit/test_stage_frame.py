@@ -428,6 +428,10 @@ def test_every_stage_folder_with_a_program_is_in_the_graph() -> None:
     assert {file.parent.name for file in (ROOT / "stages").glob("*/__main__.py")} == set(NODES)
 
 
+def _settings(out: str | dict[str, dict[str, bool]]) -> dict[str, bool]:
+    return {} if isinstance(out, str) else next(iter(out.values()))
+
+
 @pytest.mark.parametrize("name", NODES)
 class TestEachStageOfTheGraph:
     def test_depends_on_its_own_code(self, name: str) -> None:
@@ -450,18 +454,23 @@ class TestEachStageOfTheGraph:
         assert NODES[name].meta["timeout"]
         assert NODES[name].meta["retries"] >= 0
 
-    def test_keeps_every_earlier_out_until_the_new_one_is_complete(self, name: str) -> None:
-        entry = ENTRIES[name]
-        declared = [*entry.get("outs", []), *entry.get("metrics", []), *entry.get("plots", [])]
-        assert declared
-        for out in declared:
-            assert isinstance(out, dict), f"{out} is not persisted"
-            assert next(iter(out.values()))["persist"] is True, f"{out} is not persisted"
+    def test_is_found_again_in_dvcs_run_cache_but_for_the_one_that_registers(self, name: str) -> None:
+        """DVC keeps no run of a stage with an out that persists, or a plain one that it does not cache."""
+        entry, registers = ENTRIES[name], name == "register"
+        plain = [*map(_settings, entry.get("outs", []))]
+        shown = [*map(_settings, [*entry.get("metrics", []), *entry.get("plots", [])])]
+        assert [out.get("persist", False) for out in (*plain, *shown)] == [registers] * len([*plain, *shown])
+        assert [out.get("cache", True) for out in plain] == [not registers] * len(plain)
 
     def test_reads_only_what_another_stage_or_a_person_wrote(self, name: str) -> None:
         made = {out for node in NODES.values() for out in node.outs}
         for dep in NODES[name].deps:
             assert dep in made or (ROOT / dep).exists(), f"nothing writes {dep}"
+
+
+def test_clean_depends_on_the_shared_code_that_decides_its_outs() -> None:
+    shared = ("markdown_text", "near_duplicates", "pii", "selection", "text_cleaning", "text_steps")
+    assert {f"stages/common/{name}.py" for name in shared} <= {*NODES["clean"].deps}
 
 
 # ── digests ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from flows import summary
+from stages.common.tracking.packaging import PACKAGE_TAG
+from stages.common.tracking.runs import MODEL_TAG
 
 DVC = """
 stages:
@@ -42,12 +45,19 @@ CLEAN = {
 REGISTRATION = {
     "model_name": "reviews",
     "model": "0" * 64,
-    "promoted": False,
+    "package": "1" * 64,
+    "passed": True,
+    "gates": [{"gate": "minimum accuracy", "passed": True, "reason": "fine"}],
+}
+REGISTERED = {
+    "model_name": "reviews",
+    "model": "0" * 64,
+    "package": "1" * 64,
+    "version": 3,
     "alias": "challenger",
-    "gates": [
-        {"gate": "minimum accuracy", "passed": True, "reason": "fine"},
-        {"gate": "champion", "passed": False, "reason": "macro_f1 0.8 is under [0.9]"},
-    ],
+    "new_champion": False,
+    "promoted": False,
+    "gates": [{"gate": "champion", "passed": False, "reason": "macro_f1 0.8 is under [0.9]"}],
 }
 
 
@@ -86,6 +96,7 @@ def test_everything_is_on_one_screen(capsys: pytest.CaptureFixture[str]) -> None
     report("reports/metrics.json", METRICS)
     report("reports/clean.json", CLEAN)
     report("reports/registration.json", REGISTRATION)
+    report("logs/registered.json", REGISTERED)
     report("reports/export.json", EXPORT)
     report("data/raw/manifest.json", {"rows_read": 4100})
     report("logs/clean.json", {"seconds": 1.25, "peak_mib": 300, "finished": time.time()})
@@ -97,7 +108,8 @@ def test_everything_is_on_one_screen(capsys: pytest.CaptureFixture[str]) -> None
     assert "calibration error 0.012; sure enough to answer 75.0%; 7 of 10 behavioural cases passed" in text
     assert "offered as torch, onnx" in text
     assert "clean │ 1.2 │ 300" in text
-    assert "model reviews not in the registry (make publish), alias challenger; 1 of 2 gates passed" in text
+    assert "model reviews version 3, alias challenger; 1 of 2 gates passed" in text
+    assert "use it models:/reviews@challenger" in text
     assert "failed champion: macro_f1 0.8 is under [0.9]" in text
 
 
@@ -132,8 +144,42 @@ def test_a_missing_registry_costs_no_more_than_seconds(capsys: pytest.CaptureFix
     report("reports/metrics.json", METRICS)
     report("reports/registration.json", REGISTRATION)
     started = time.monotonic()
-    assert "not in the registry" in shown(capsys)
+    assert "model reviews not in the registry (make register); 1 of 1 gates passed" in shown(capsys)
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("other", [None, {**REGISTERED, "package": "2" * 64}, {**REGISTERED, "version": None}])
+def test_where_this_checkout_has_no_word_of_the_model_the_registry_is_asked(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, store: str, other: Any
+) -> None:
+    """Another checkout has registered it, or an earlier run; the same weights with other thresholds are another."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    report("reports/metrics.json", METRICS)
+    report("reports/registration.json", REGISTRATION)
+    if other:
+        report("logs/registered.json", other)
+    text = shown(capsys)
+    assert "model reviews version 2, alias champion; " in text
+    assert "use it models:/reviews@champion" in text
+    report("reports/registration.json", {**REGISTRATION, "package": "of version 1"})
+    text = shown(capsys)
+    assert "model reviews version 1; " in text
+    assert "use it models:/reviews/1" in text
+    report("reports/registration.json", {**REGISTRATION, "package": "of no version"})
+    assert "not in the registry" in shown(capsys)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Two versions of the same weights, of which the second is champion, and one of other weights."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    client.create_registered_model("reviews")
+    for model, package in (("0", "of version 1"), ("0", "1" * 64), ("2", "1" * 64)):
+        tags = {MODEL_TAG: model * 64, PACKAGE_TAG: package}
+        client.create_model_version("reviews", "runs:/x/model", tags=tags)
+    client.set_registered_model_alias("reviews", "champion", "2")
+    return uri
 
 
 def test_a_registry_that_is_no_registry_does_not_matter(

@@ -628,5 +628,20 @@ def test_reports_are_taken_staged_first_and_no_further_than_the_stage(params: Pa
     report("staging/reports/metrics.json", "new")
     found = reports_up_to("evaluate", Path("staging"))
     assert found["reports/metrics.json"].read_text() == "new"
+    report("logs/registered.model", "reviews 1111\n")
     assert "reports/registration.json" not in found
     assert "reports/registration.json" in reports_up_to()
+    assert "logs/registered.model" not in reports_up_to(), "it says where a model is registered, and nothing of it"
+
+
+def test_a_registration_of_an_earlier_attune_costs_the_version_and_not_the_run(
+    params: Params, capfd: pytest.CaptureFixture[str]
+) -> None:
+    report("reports/metrics.json", METRICS)
+    report("reports/registration.json", {"model_name": "reviews", "model": "x", "alias": "champion", "gates": []})
+    assert publish.main() == 1
+    assert "reports/registration.json is not understood" in (said := capfd.readouterr().err) and "make register" in said
+    assert "Traceback" not in said
+    (found,) = runs()
+    assert (found.status, found.points["test_accuracy"]) == ("FINISHED", [(0, 0.9)])
+    assert MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db").search_registered_models() == []

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.digests import sha256_path, sha256_value
+from stages.common.errors import AttuneError
 from stages.common.serving.classifier import Package
 from stages.common.shown import shown
+from stages.common.text_cleaning import TextCleaning
 from stages.common.tracking.runs import MODEL_TAG, model_digest
 from stages.common.tracking.store import quiet
 from stages.tasks.loading import adapter_of
@@ -27,6 +29,7 @@ STAGES = Path(__file__).parents[2]
 SERVED = "common/serving/served.py"
 CODE = (  # what it imports
     *("__init__.py", "common/__init__.py", "tasks/__init__.py", "tasks/loading.py"),
+    *(f"common/{name}.py" for name in ("markdown_text", "pii", "selection", "text_cleaning", "text_steps")),
     *(f"common/serving/{name}.py" for name in ("__init__", "answers", "classifier", "decision", "tokens")),
 )
 LEDGER = "champion."  # params of a run that are none: see champions.py
@@ -98,8 +101,8 @@ def log_and_register(
     from mlflow.exceptions import MlflowException
 
     digest = model_digest(package.model)
-    if digest != registration.model:
-        raise ValueError(f"{package.model} is not the model of reports/registration.json: run dvc repro")
+    if (digest, package_digest(package)) != (registration.model, registration.package):
+        raise AttuneError("models/ is not the model of reports/registration.json", "bring both up to date: make run")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / Path(SEEN_IDS).name
         pl.concat([pl.read_parquet(seen, columns=["id"]) for seen in SEEN]).write_parquet(file, compression="zstd")
@@ -205,4 +208,6 @@ def _pinned(package: Package) -> list[str]:
         wanted.append("onnxruntime")
     if adapter_of(package.model):
         wanted.append("peft")
+    if package.serving and (cleaning := TextCleaning.read(package.serving)):
+        wanted += cleaning.packages
     return [f"{name}=={installed(name).partition('+')[0]}" for name in wanted]  # 2.13.0+cpu is on no index

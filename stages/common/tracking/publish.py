@@ -18,8 +18,13 @@ from stages.common.stage import Run
 from stages.common.tracking.champions import Overtaken
 from stages.common.tracking.flat import flatten
 from stages.common.tracking.origin import RECIPE_TAG, TRAINS, recipe_of, stage_tags
-from stages.common.tracking.promotion import Standing
-from stages.common.tracking.registry import Registered, Registration, ensure_registered
+from stages.common.tracking.registry import (
+    REGISTRATION,
+    ChampionVerdicts,
+    Registered,
+    Registration,
+    ensure_registered,
+)
 from stages.common.tracking.runs import (
     INPUTS_TAG,
     MODEL_TAG,
@@ -40,7 +45,6 @@ MODEL = Path("models/finetuned")
 CURVES = ("reports/plots/training.csv", "reports/plots/validation.csv")
 METRICS = "reports/metrics.json"
 REGISTERS = "register"
-REGISTRATION = "reports/registration.json"
 CARD = "reports/model_card.md"
 
 
@@ -116,7 +120,7 @@ def publish_live(
     run: Run[Any],
     model: Path,
     registration: Registration | None = None,
-    seen: Standing | None = None,
+    beside: ChampionVerdicts | None = None,
     costs: dict[str, float] | None = None,
 ) -> Registered | None:
     """Publish from within a stage: a store that is away or broken costs a warning.
@@ -124,8 +128,8 @@ def publish_live(
     Args:
         run: of the stage.
         model: the trained model's folder.
-        registration: what the gates said of it; None: it is not to be registered yet.
-        seen: the champion that it was judged against.
+        registration: what its own gates said of it; None: it is not to be registered yet.
+        beside: what the comparison with the champion said.
         costs: what the model costs on this machine, by name; metrics `cost_…`.
 
     Raises:
@@ -138,7 +142,7 @@ def publish_live(
         with quiet():
             record_metrics(client, run_id, {f"cost_{name}": value for name, value in (costs or {}).items()})
         if registration:
-            return ensure_registered(client, registration, run_id, Package.of_project(), reports[CARD], seen, reports)
+            return ensure_registered(client, registration, run_id, Package.of_project(), reports[CARD], beside, reports)
     except Overtaken:
         raise
     except Exception as error:  # MLflow's troubles must not cost a result
@@ -180,14 +184,14 @@ def main() -> int:
         reports = reports_up_to()
         run_id = publish_run(client, params, MODEL, reports, _stages_of(MODEL, reports))
         print(f"run {run_id} is up to date in {without_password(tracking_uri())}")
-        if REGISTRATION in reports:
-            registration = Registration.read(reports[REGISTRATION])
+        if REGISTRATION.exists():
+            registration = Registration.read()
             package = Package.of_project()
             found = ensure_registered(client, registration, run_id, package, reports[CARD], reports=reports)
             name = f"model {registration.model_name} version {found.version}"
             print(f"{name} is registered{f' as {found.alias}' if found.alias else ''}")
-            if found.alias != registration.alias:
-                print(f"{REGISTRATION} says {registration.alias}, which was another day: make register judges it again")
+            if found.alias is None:
+                print("another model is champion there: make register judges this one beside it")
     except Unreachable as error:
         print(f"MLflow cannot be reached: {error}\n  → start the server, or unset MLFLOW_TRACKING_URI", file=sys.stderr)
         return 1

@@ -1,65 +1,125 @@
 """The MLflow model registry: one version per trained model, `champion` for the one in use."""
 
 import json
+import os
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
+from stages.common.errors import AttuneError
 from stages.common.serving.classifier import Package
 from stages.common.tracking.champions import CHALLENGER, CHAMPION, Overtaken, insist
 from stages.common.tracking.making import keep_making
-from stages.common.tracking.packaging import PACKAGE_TAG, log_and_register, package_digest
+from stages.common.tracking.packaging import PACKAGE_TAG, log_and_register
 from stages.common.tracking.promotion import Standing, champion, promote, standing
 from stages.common.tracking.runs import MODEL_TAG
-from stages.common.tracking.store import quiet
+from stages.common.tracking.store import connect, quiet, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-VERDICT_TAG = "attune.champion_verdict"  # what a champion's own promotion found: a later look finds the same
+VERDICT_TAG = "attune.champion_verdict"  # of a version: what became of it beside the champion, for people
+REGISTRATION = Path("reports/registration.json")
+STAMP = Path("logs/registered.model")  # the out of `register` that Git does not keep: which model is registered
 
 
 class Registered(NamedTuple):
-    """A version, and the alias that it has; None: another one is champion, and this one would have to be judged."""
+    """What became of a model in the registry.
+
+    Args:
+        version: its number.
+        alias: that it has; None: another one is champion, and this one would have to be judged.
+        new_champion: whether it has become champion just now.
+    """
 
     version: int
     alias: str | None
+    new_champion: bool = False
 
 
 @dataclass(frozen=True)
 class Registration:
-    """What `reports/registration.json` says of a model: the gates it went through and what came of it."""
+    """What `reports/registration.json` says of a model; the same on every machine, whoever is champion there.
+
+    Args:
+        model_name: in the registry.
+        model: digest of its weights.
+        package: digest of all that its answers depend on.
+        passed: whether it passed the gates that need nothing but its own reports.
+        gates: these.
+    """
 
     model_name: str
     model: str
-    promoted: bool
-    champion_gate: dict[str, Any] | None
+    package: str
+    passed: bool
     gates: list[dict[str, Any]]
-    in_use: bool = False  # champion from before: it stays that until another passes, even if it failed a gate now
-
-    @property
-    def alias(self) -> str:
-        """The alias that the model has."""
-        return CHAMPION if self.promoted or self.in_use else CHALLENGER
-
-    def as_report(self) -> dict[str, Any]:
-        """Return the report's content."""
-        fields = asdict(self)
-        gates, _ = fields.pop("gates"), fields.pop("in_use")
-        return {**fields, "alias": self.alias, "gates": gates}
-
-    def champion_verdict(self) -> str:
-        """Return the champion gate's settings and verdict as text, for the version to remember."""
-        verdict = next((gate for gate in self.gates if gate["gate"] == CHAMPION), None)
-        return json.dumps({"settings": self.champion_gate, "verdict": verdict})
 
     @classmethod
-    def read(cls, path: Path) -> "Registration":
-        """Read a report."""
-        report = json.loads(path.read_text(encoding="utf-8"))
-        in_use = report.pop("alias") == CHAMPION and not report["promoted"]
-        return cls(**report, in_use=in_use)
+    def read(cls, path: Path = REGISTRATION) -> "Registration":
+        """Read a report.
+
+        Raises:
+            AttuneError: if it is not what it should be, such as that of an earlier version of Attune.
+        """
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (TypeError, ValueError):
+            raise AttuneError(f"{path} is not understood", "make it again: make register") from None
+
+    def write(self, report: Path, stamp: Path) -> None:
+        """Write the report, and the stamp that goes with it."""
+        report.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        self.stamp(stamp)
+
+    def stamp(self, path: Path) -> None:
+        """Write the out by which DVC knows that `register` has run for this model."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{self.model_name} {self.package}\n", encoding="utf-8")
+
+    @property
+    def known(self) -> bool:
+        """Whether the registry that MLflow's address names has this model.
+
+        Raises:
+            Exception: of whatever kind, if it does not answer.
+        """
+        uri = tracking_uri()
+        if not uri.startswith("sqlite:///") or os.environ.get("MLFLOW_REGISTRY_URI"):
+            return version_of(connect(), self.model_name, self.model, self.package) is not None
+        file = Path(uri.removeprefix("sqlite:///"))
+        if not file.exists():
+            return False
+        # Asked without MLflow, whose import takes seconds that each `make run` and `make plan` would wait for.
+        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as store:
+            try:
+                asked = (  # MLflow keeps the tags of a version that was deleted
+                    "SELECT 1 FROM model_version_tags JOIN model_versions USING (name, version) "
+                    "WHERE name = ? AND key = ? AND value = ? AND current_stage != 'Deleted_Internal'"
+                )
+                return store.execute(asked, (self.model_name, PACKAGE_TAG, self.package)).fetchone() is not None
+            except sqlite3.OperationalError as error:
+                if "no such table" in str(error):  # a store without a registry yet
+                    return False
+                raise
+
+
+class ChampionVerdicts(NamedTuple):
+    """What became of a model beside the champion, in the registry where it was judged.
+
+    Args:
+        passed: whether it may take the champion's place.
+        reason: for people.
+        seen: the champion that it was judged against.
+    """
+
+    passed: bool
+    reason: str
+    seen: Standing | None
 
 
 def version_of(client: "MlflowClient", name: str, digest: str, package: str | None = None) -> int | None:
@@ -81,25 +141,25 @@ def ensure_registered(
     run_id: str,
     package: Package,
     card: Path,
-    seen: Standing | None = None,
+    beside: ChampionVerdicts | None = None,
     reports: Mapping[str, Path] | None = None,
 ) -> Registered:
     """Register the model unless it is there, and give it the alias it has earned.
 
     Args:
         client: of a store that answers.
-        registration: what the gates said.
+        registration: what the model's own gates said.
         run_id: of the model's run.
         package: its parts.
         card: its model card.
-        seen: the champion it was judged against. None: it was judged some time ago, so that it takes the place of no
-            champion, and becomes one only in a registry that never had any.
+        beside: what the comparison with the champion said. None: it was not made now, so that the model takes the place
+            of no champion, and becomes one only in a registry that never had any.
         reports: of the run, by path; None: the version keeps nothing of its making.
 
     Raises:
         Overtaken: if another model became champion since it was judged.
     """
-    name, parts = registration.model_name, package_digest(package)
+    name, parts = registration.model_name, registration.package
     version = version_of(client, name, registration.model, parts)
     if version is None:
         version = log_and_register(client, registration, run_id, package, card)
@@ -110,16 +170,17 @@ def ensure_registered(
     if current is not None and is_same(current, registration.model, parts):
         return Registered(int(current.version), CHAMPION)
     with quiet():
-        if not registration.promoted:
+        if beside is not None and beside.reason:
+            insist(client.set_model_version_tag, name, str(version), VERDICT_TAG, beside.reason)
+        if not registration.passed or (beside is not None and not beside.passed):
             insist(client.set_registered_model_alias, name, CHALLENGER, str(version))
             return Registered(version, CHALLENGER)
-        if seen is None and (now.entries or current is not None):
-            return Registered(version, None)
-        client.set_model_version_tag(name, str(version), VERDICT_TAG, registration.champion_verdict())
+    if beside is None and (now.entries or current is not None):
+        return Registered(version, None)
     try:
-        promote(client, name, version, seen or now)
+        promote(client, name, version, (beside.seen if beside else None) or now)
     except Overtaken:
-        if seen is None:
+        if beside is None:
             return Registered(version, None)
         raise
-    return Registered(version, CHAMPION)
+    return Registered(version, CHAMPION, new_champion=True)

@@ -1,0 +1,192 @@
+"""What a run made before is not lost: failed and killed stages get their outs back, and DVC's run cache works."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.running.stage_process import StageRunner
+from stages.common.restore import restore_outs
+from tests.conftest import PROJECT
+
+STAGE = """
+import json, os, signal, time
+from pathlib import Path
+from stages.common.errors import AttuneError
+from stages.common.stage import stage
+
+@stage("clean")
+def main(run):
+    with open("ran.txt", "a") as file:
+        print(run.seed, file=file)
+    do = json.loads(Path("do.json").read_text())
+    folder = run.output("data/rows")
+    folder.mkdir()
+    (folder / "part").write_text(f"rows of seed {run.seed}")
+    run.output("data/empty").mkdir()
+    run.output("reports/scores.json").write_text(json.dumps({"seed": run.seed}))
+    Path("begun").touch()
+    time.sleep(do.get("sleep", 0))
+    if do.get("fail"):
+        raise AttuneError("the data is odd", "mend it")
+
+main()
+"""
+GRAPH = f"""
+stages:
+  clean:
+    cmd: {sys.executable} work.py
+    deps: [work.py]
+    params: [seed]
+    outs: [data/rows, data/empty]
+    metrics: [reports/scores.json: {{cache: false}}]
+"""
+
+
+class Toy:
+    """A checkout whose one stage runs in the real frame and does what a test asks for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(PROJECT),
+        }
+
+    def make(self) -> "Toy":
+        self.root.mkdir()
+        files = {"dvc.yaml": GRAPH, "work.py": STAGE, ".gitignore": "/data/\n/.attune/\n/logs/\n/ran.txt\n/begun\n"}
+        for name, content in files.items():
+            (self.root / name).write_text(content)
+        (self.root / "params.yaml").write_bytes((PROJECT / "recipes" / "rotten-tomatoes.yaml").read_bytes())
+        self.do()
+        for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
+            self.run(*command)
+        return self
+
+    def do(self, **what: float) -> None:
+        (self.root / "do.json").write_text(json.dumps(what))
+        (self.root / "begun").unlink(missing_ok=True)
+
+    def seed(self, seed: int) -> None:
+        path = self.root / "params.yaml"
+        lines = path.read_text().split("\n")
+        path.write_text("\n".join(f"seed: {seed}" if line.startswith("seed:") else line for line in lines))
+
+    def run(self, *command: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        done = subprocess.run(
+            command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def repro(self, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        return self.run("dvc", "repro", check=check)
+
+    def outs(self) -> dict[str, str | list[str]]:
+        rows, empty, scores = (self.root / path for path in ("data/rows/part", "data/empty", "reports/scores.json"))
+        made: dict[str, str | list[str]] = {str(path): path.read_text() for path in (rows, scores) if path.exists()}
+        return made | ({str(empty): [file.name for file in empty.iterdir()]} if empty.exists() else {})
+
+    def ran(self) -> list[str]:
+        return (self.root / "ran.txt").read_text().split()
+
+    def until_begun(self) -> None:
+        end = time.monotonic() + 60
+        while not (self.root / "begun").exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    """A checkout that has run with seed 1."""
+    made = Toy(tmp_path / "toy").make()
+    made.seed(1)
+    made.repro()
+    return made
+
+
+def test_a_stage_that_fails_puts_its_earlier_outs_back(toy: Toy) -> None:
+    before, lock = toy.outs(), (toy.root / "dvc.lock").read_bytes()
+    toy.seed(2)
+    toy.do(fail=1)
+    failed = toy.repro(check=False)
+    assert failed.returncode != 0 and "the data is odd" in failed.stderr
+    assert toy.outs() == before and len(before) == 3
+    assert (toy.root / "dvc.lock").read_bytes() == lock
+
+
+def test_params_that_stop_a_stage_before_it_begins_cost_no_outs_either(toy: Toy) -> None:
+    before = toy.outs()
+    toy.seed(-1)
+    assert "seed" in toy.repro(check=False).stderr
+    assert toy.outs() == before
+
+
+@pytest.mark.parametrize("how", ["make", "flow"])
+def test_after_a_stage_was_killed_its_earlier_outs_are_put_back(
+    toy: Toy, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = toy.outs()
+    toy.seed(2)
+    toy.do(sleep=300)
+    if how == "flow":
+        monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+        runner = StageRunner(toy.root)
+        ended = runner.run("clean", 6.0, lambda _: None)
+        assert ended.late
+    else:
+        process = subprocess.Popen(["dvc", "repro"], cwd=toy.root, env=toy.environment, start_new_session=True)
+        toy.until_begun()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert toy.outs() == {}, "there is something to put back"
+        toy.run(sys.executable, "-m", "flows.prepare", "--outs")
+    assert toy.outs() == before
+    assert restore_outs(root=toy.root) == []
+
+
+def test_a_setting_that_is_changed_back_runs_nothing_again(toy: Toy) -> None:
+    first = toy.outs()
+    toy.seed(2)
+    toy.repro()
+    assert toy.outs() != first
+    toy.seed(1)
+    assert "is cached - skipping run" in toy.repro().stdout
+    assert toy.outs() == first
+    assert toy.ran() == ["1", "2"]
+
+
+def test_a_clone_with_the_cache_of_another_runs_nothing(toy: Toy, tmp_path: Path) -> None:
+    toy.run("git", "add", "-A")
+    toy.run("git", "-c", "user.name=me", "-c", "user.email=me", "commit", "-qm", "mine")
+    toy.run("git", "clone", "-q", str(toy.root), str(tmp_path / "clone"))
+    clone = Toy(tmp_path / "clone")
+    clone.run("dvc", "cache", "dir", "--local", str(toy.root / ".dvc" / "cache"))
+    clone.run(sys.executable, "-m", "flows.prepare", "--outs")
+    assert "didn't change, skipping" in clone.repro().stdout
+    assert [*clone.outs().values()] == [*toy.outs().values()]
+    assert not (clone.root / "ran.txt").exists()
+
+
+def test_a_stage_waits_for_another_dvc_command_before_it_ends(toy: Toy) -> None:
+    """Else DVC could not have its lock back within three seconds, and would throw the finished work away."""
+    holder = (
+        "import time\nfrom dvc.repo import Repo\nfrom pathlib import Path\n"
+        "while not Path('begun').exists(): time.sleep(0.01)\n"
+        "with Repo().lock: time.sleep(6)"
+    )
+    toy.seed(2)
+    toy.do(sleep=1)
+    other = subprocess.Popen([sys.executable, "-c", holder], cwd=toy.root, env=toy.environment)
+    done = toy.repro()
+    other.wait(20)
+    assert "waits for another dvc command" in done.stdout
+    assert "didn't change, skipping" in toy.repro().stdout
+    assert toy.ran() == ["1", "2"]

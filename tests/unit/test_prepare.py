@@ -1,0 +1,120 @@
+"""What a run does first: it has `register` run where the registry lacks the model, and only there, as the plan says."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+from mlflow import MlflowClient
+
+from flows.plan import make_plan
+from flows.prepare import prepare
+from stages.common.tracking.packaging import PACKAGE_TAG
+from stages.common.tracking.registry import REGISTRATION, STAMP, Registration
+from stages.common.tracking.runs import MODEL_TAG
+from tests.conftest import PROJECT
+from tests.unit.small_checkout import repro
+
+FILMS = Registration("films", "0" * 64, "1" * 64, True, [])
+GRAPH = f"""stages:
+  register:
+    cmd: {sys.executable} register.py
+    deps: [register.py]
+    outs: [{REGISTRATION}: {{cache: false, persist: true}}, {STAMP}: {{cache: false, persist: true}}]
+"""
+REGISTER = f"from stages.common.tracking.registry import *\n{FILMS!r}.write(REGISTRATION, STAMP)\n"
+OLD = '{"model_name": "films", "model": "0", "promoted": true, "champion_gate": null, "alias": "champion", "gates": []}'
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose tables are made: that takes MLflow seconds."""
+    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_registered_models()
+    return file
+
+
+@pytest.fixture
+def client(tmp_path: Path, empty: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """The registry of a project, the working folder, in which `register` has run and the model is registered."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(empty, "mlflow.db")
+    shutil.copyfile(PROJECT / "recipes" / "rotten-tomatoes.yaml", "params.yaml")
+    for name, content in {"dvc.yaml": GRAPH, "register.py": REGISTER, str(REGISTRATION): ""}.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(content)
+    Repo.init(str(tmp_path), no_scm=True).close()
+    assert repro(tmp_path) == ["register"]
+    found = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    found.create_registered_model("films")
+    found.create_model_version("films", "runs:/x/model", tags={MODEL_TAG: FILMS.model, PACKAGE_TAG: FILMS.package})
+    return found
+
+
+def run() -> tuple[list[str], list[str]]:
+    """Do as `make run` does; return what is said first, and the stages that run: those that the plan names."""
+    planned, said = [step.node.name for step in make_plan() if step.verdict != "up to date"], []
+    prepare(said.append)
+    ran = repro(Path())
+    assert planned == ran
+    return said, ran
+
+
+LACKING: dict[str, Callable[[MlflowClient], object]] = {
+    "no mlflow.db": lambda _: Path("mlflow.db").unlink(),
+    "a store without tables": lambda _: Path("mlflow.db").write_bytes(b""),
+    "nothing of the name": lambda client: client.delete_registered_model("films"),
+    "a deleted version": lambda client: client.delete_model_version("films", "1"),
+    "other thresholds": lambda client: client.set_model_version_tag("films", "1", PACKAGE_TAG, "2" * 64),
+}
+
+
+@pytest.mark.parametrize("how", LACKING)
+def test_a_model_that_the_registry_lacks_is_registered_again_and_that_is_said(client: MlflowClient, how: str) -> None:
+    stamp = STAMP.read_bytes()
+    LACKING[how](client)
+    assert run() == (["register runs: MLflow's registry has no version of films with this model"], ["register"])
+    assert STAMP.read_bytes() == stamp
+
+
+def test_where_the_registry_has_the_model_nothing_runs_though_a_new_worktree_has_no_stamp(client: MlflowClient) -> None:
+    stamp = STAMP.read_bytes()
+    shutil.rmtree(STAMP.parent)
+    for _ in range(2):
+        assert run() == ([], [])
+        assert STAMP.read_bytes() == stamp, "as register writes it"
+
+
+def test_the_plan_knows_what_becomes_of_the_stamp_of_another_commit(client: MlflowClient) -> None:
+    STAMP.write_text("films 2222\n")
+    run()
+    assert STAMP.read_text() == f"films {FILMS.package}\n"
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+@pytest.mark.parametrize("content", [OLD, "[]", '{"model_name"'])
+def test_a_report_of_another_format_breaks_nothing_and_is_made_again(
+    client: MlflowClient, content: str, stamped: bool
+) -> None:
+    REGISTRATION.write_text(content)
+    if not stamped:
+        STAMP.unlink()
+    assert run() == ([], ["register"])
+    assert Registration.read() == FILMS
+
+
+@pytest.mark.parametrize("store", ["http://me:geheim@127.0.0.1:9", "sqlite:///register.py"])
+def test_a_registry_that_does_not_answer_costs_a_warning_and_removes_nothing(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    prepare(pytest.fail)
+    told = capsys.readouterr().err
+    assert "warning: MLflow" in told and "make register" in told and "geheim" not in told
+    assert STAMP.exists()
+    assert run() == ([], []), "the plan, too, does without it"
