@@ -2,43 +2,30 @@
 
 import argparse
 import json
-import re
+import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
-
-from rich.console import Console
-from rich.text import Text
+from typing import Any
 
 from flows.command import exit_status
-from flows.provenance.commits import commits_that_record, subject_of
-from flows.provenance.lineage import NoStore, check_there
-from flows.provenance.params import closest_recipe, params_in
-from flows.provenance.place import checked, command_path
-from flows.provenance.restore import Restored, restore
-from flows.provenance.told import Story, as_json, show
-from flows.provenance.versions import MODEL_OUT, Making, Version, fetch_making, find_version
-from flows.scheduled.repository import object_at
-from flows.told.redact import redacted
+from flows.provenance.lineage import DIGEST, SPLITS, base_model_of, check_there, reason_of
+from flows.provenance.restore import MODEL_OUT, Restored, check_folder, restore
+from flows.provenance.versions import Version, fetch_kept, find_version
+from flows.scheduled.repository import asked
+from flows.told.reports import read_report
 from stages.common.errors import AttuneError
+from stages.common.graph import read_lock
 from stages.common.params import load_params
-from stages.common.shown import shown, visible
-from stages.common.tracking.making import LOCK, SCORES
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-LOCAL_UI = "http://127.0.0.1:5000"  # where `make ui` opens it
-PLAIN = re.compile(r"[\w.@/-]+")
+from stages.common.shown import visible
+from stages.common.tracking.provenance import BRANCH_TAG, DIRTY_TAG, LOCK, MANIFEST, PATCH_TAG, RECIPE_TAG, SCORES
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Say where a version comes from, or restore it."""
-    asked = _parser().parse_args(arguments)
-    return exit_status(lambda: _act(asked), "interrupted; what a restore had begun is named by `git worktree list`")
+    """Show where a version comes from, or restore it; returns 1 as well if a restore lacks the model."""
+    options = _parser().parse_args(arguments)
+    return exit_status(lambda: _act(options), "interrupted; nothing was restored")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,142 +40,130 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _act(asked: argparse.Namespace) -> None:
-    from stages.common.tracking.store import Unreachable, connect, tracking_uri
+def _act(options: argparse.Namespace) -> int:
+    from stages.common.tracking.store import connect, tracking_uri
 
-    console, home = Console(highlight=False, soft_wrap=True), Path.cwd()
-    name = "" if "/" in asked.model or asked.model.find("@") > 0 else load_params().register_.model_name
-    if asked.restore:
-        checked(home, asked.restore)  # before anything is fetched
-    with _store_errors():
+    home = Path.cwd()
+    if options.restore:
+        check_folder(home, options.restore)  # before anything is fetched
+    named = "/" in options.model or options.model.find("@") > 0
+    name = "" if named else load_params().register_.model_name
+    with TemporaryDirectory() as folder:
         try:
             check_there(tracking_uri())
             client = connect()
-        except Unreachable as error:
-            fix = "start the server, or unset MLFLOW_TRACKING_URI"
-            raise AttuneError(f"MLflow cannot be reached: {error}", fix) from None
-        version = find_version(client, asked.model, name)
-    with TemporaryDirectory() as folder:
-        with _store_errors():
-            making = fetch_making(client, version, Path(folder))
-        story = _story(client, version, making, home)
-        if asked.json:
-            print(json.dumps(as_json(story), indent=2))
-        elif asked.restore:
-            _restore(story, asked.restore, home, console)
+            version = find_version(client, options.model, name)
+            kept = fetch_kept(client, version, Path(folder))
+        except AttuneError:
+            raise
+        except Exception as error:  # of whatever kind: a server that is away, a missing driver, an unknown address
+            what = f"MLflow cannot be asked: {reason_of(error)}"
+            raise AttuneError(what, "make run, or set MLFLOW_TRACKING_URI to a server that answers") from None
+        recorded = recorded_by(home, version.model)
+        if options.restore:
+            # Without a dvc.lock of its own, a version needs that of the commit that recorded its scores.
+            commit = version.commit if (kept / LOCK).exists() else recorded or version.commit
+            if not (commit := commit or recorded):
+                what = f"the commit of {version.name} version {version.number} is not known"
+                raise AttuneError(what, "its parts are in the registry, its reports among the artifacts of its run")
+            return _report(
+                restore(home, options.restore, version, kept, commit, lambda line: _say(f"  {line}")), commit
+            )
+        facts = facts_of(version, kept, recorded, client.tracking_uri)
+    if options.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        _show(facts if options.params else {key: value for key, value in facts.items() if key != "params"})
+    return 0
+
+
+def recorded_by(home: Path, model: str) -> str:
+    """Return the latest commit, of any branch or Attune's own references, whose scores are of a model, or nothing."""
+    if not DIGEST.fullmatch(model):
+        return ""
+    found = asked(home, "log", "--all", "--format=%H", f"-S{model}", "--", SCORES).split()
+    return next((commit for commit in found if model in asked(home, "show", f"{commit}:{SCORES}")), "")
+
+
+def facts_of(version: Version, kept: Path, recorded: str, store: str) -> dict[str, Any]:
+    """Return all that is known of where a version comes from.
+
+    Args:
+        version: as MLflow has it.
+        kept: folder of what was kept with it.
+        recorded: commit whose scores are of the model.
+        store: address of MLflow.
+    """
+    manifest, tags = read_report(kept / MANIFEST), version.tags
+    hashes = {out["path"]: out.get("md5") for stage in read_lock(kept).values() for out in stage.get("outs", [])}
+    recipe = tags.get(RECIPE_TAG, "")
+    base, weights = base_model_of(manifest)
+    link = f"{store}/#/experiments/{version.experiment}/runs/{version.run}" if store.startswith("http") else ""
+    model = shlex.quote(f"{version.name}/{version.number}")
+    return {
+        "model": version.name,
+        "version": version.number,
+        "aliases": version.aliases,
+        "registered": version.registered,
+        "run": {"id": version.run, "name": version.run_name, "link": link},
+        "commit": {
+            "hash": version.commit,
+            "branch": tags.get(BRANCH_TAG, ""),
+            "uncommitted": tags.get(DIRTY_TAG, ""),
+            "patch": tags.get(PATCH_TAG, ""),
+            "recorded_by": recorded,
+        },
+        "sources": [
+            {key: source.get(key) for key in ("origin", "sha256", "rows_read")}
+            for source in manifest.get("sources", [])
+        ],
+        "splits": {path: hashes[path] for path in SPLITS if path in hashes},
+        "base_model": {"origin": base, "sha256": weights},
+        "digest": version.model,
+        "recipe": recipe,
+        "differing": {key: version.params.get(key) for key in recipe.partition(", but ")[2].split(", ") if key},
+        "params": dict(version.params),
+        "scores": {key: value for key, value in version.metrics.items() if key.count("_") < 3 and "test_" in key},
+        "tags": {key: value for key, value in sorted(tags.items()) if key.startswith("attune.")},
+        "restore": f"make lineage MODEL={model} ARGS='--restore ../restored-{version.number}'",
+    }
+
+
+def _show(facts: Mapping[str, Any]) -> None:
+    """Print facts, a line for each."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            lines = [f"{key} {one}" for key, one in value.items() if one not in ("", None)]
         else:
-            show(story, console, every_param=asked.params)
+            lines = [" ".join(map(str, one.values())) if isinstance(one, Mapping) else str(one) for one in _list(value)]
+        for number, line in enumerate(lines):
+            _say(f"{'' if number else name:12} {line}")
 
 
-@contextmanager
-def _store_errors() -> Iterator[None]:
-    """Have whatever is wrong with the store told in a line, without its password."""
-    from stages.common.tracking.store import tracking_uri, without_password
-
-    try:
-        yield
-    except AttuneError:
-        raise
-    except NoStore as error:
-        where = shown(without_password(redacted(tracking_uri())), 200)
-        raise AttuneError(f"MLflow cannot be asked: {where}: {error}", "make run, or set MLFLOW_TRACKING_URI") from None
-    except Exception as error:  # of whatever kind: a driver that is not there, an address of no kind that MLflow knows
-        told = without_password(redacted(str(error).partition("\n")[0])) or type(error).__name__
-        raise AttuneError(f"MLflow cannot be asked: {shown(told.strip(), 200)}", "see MLFLOW_TRACKING_URI") from None
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
-def _story(client: "MlflowClient", version: Version, making: Making | None, home: Path) -> Story:
-    params = dict(version.params)
-    if making:
-        with suppress(AttuneError):  # of an Attune that had other settings: the run has them as well
-            params = params_in(making.params)
-    recipe, differing = closest_recipe(params, home) if params else ("", {})
-    if making:
-        recorded = commits_that_record(home, LOCK, making.md5(MODEL_OUT))
-    else:
-        recorded = commits_that_record(home, SCORES, version.model)
-    uri = client.tracking_uri
-    base = uri.rstrip("/") if uri.startswith(("http://", "https://")) else LOCAL_UI
-    where = f"{base}/#/experiments/{version.experiment}/runs/{version.run}" if version.run else ""
-    model, target = f"{version.name}/{version.number}", f"../{version.name}-{version.number}"
-    if not PLAIN.fullmatch(model):
-        model, target = str(version.number), f"../version-{version.number}"
-    return Story(
-        version=version,
-        making=making,
-        link=where if base != LOCAL_UI or not where else f"{where} (make ui)",
-        subject=subject_of(home, version.commit),
-        here=bool(version.commit and object_at(home, f"{version.commit}^{{commit}}")),
-        recorded=recorded,
-        recipe=recipe,
-        differing=differing,
-        params=params,
-        command=f"make lineage MODEL={model} ARGS='--restore {target}'",
-    )
-
-
-def _restore(story: Story, folder: Path, home: Path, console: Console) -> None:
-    from stages.common.tracking.packaging import fetch_package
-
-    version = story.version
-    recorded = next((one.hash for one in story.recorded), "")
-    if story.making and story.making.patch:
-        commit = version.commit  # which the patch is of
-    else:
-        commit = (version.commit if story.making else "") or recorded or version.commit
-    if not commit:
-        raise AttuneError(f"nobody knows the commit of {_said(version)}", "`make lineage` says what is known of it")
-    try:
-        found = restore(
-            home,
-            folder,
-            version,
-            story.making,
-            commit,
-            lambda beside: fetch_package(version.name, str(version.number), beside),
-            lambda line: console.print(Text(f"  {visible(line)}")),
-        )
-    except AttuneError as error:
-        others = [one.hash[:10] for one in story.recorded if one.hash != commit]
-        if others and commit in error.what:
-            also = f"; these have the same model in their {LOCK}: {', '.join(others)}"
-            raise AttuneError(error.what, f"{error.fix}{also}") from None
-        raise
-    _tell(found, version, home, console)
-
-
-def _tell(found: Restored, version: Version, home: Path, console: Console) -> None:
-    where, folder = shown(str(found.folder), 300), command_path(found.folder)
-    patched = ", with the changes that were not committed" if found.patched else ""
-    lines = [
-        f"{_said(version)} is in {where}",
-        f"  commit {found.commit[:10]}{patched}; {MODEL_OUT} is the version's, byte for byte",
-    ]
+def _report(found: Restored, commit: str) -> int:
+    """Print what came back; return the exit status."""
+    folder = shlex.quote(str(found.folder))
+    _say(f"{folder}: commit {commit[:10]}{', with the changes that were not committed' if found.patched else ''}")
     if found.from_registry:
-        lines.append(f"  from the registry, since DVC does not have it as recorded: {', '.join(found.from_registry)}")
-    if found.missing:
-        lines.append("  not there: neither DVC's cache, nor a remote, nor the registry has")
-        lines += [f"    {shown(path, 160)}" for path in found.missing]
-    if found.differs:
-        lines.append("  not as it was:")
-        lines += [f"    {shown(line, 160)}" for line in found.differs]
-    if found.spoiled:
-        lines.append("  DVC's cache holds other bytes than its names say, for all who share it. To mend it,")
-        lines.append("  remove these files, and then fetch them again (dvc fetch) or make them (make run):")
-        lines += [f"    rm -f {command_path(path)}" for path in found.spoiled]
+        _say(f"  from the registry, since DVC does not have it: {', '.join(found.from_registry)}")
+    for path in found.missing:
+        _say(f"  missing: {path}, which neither DVC's cache, nor a remote, nor the registry has")
+    for line in found.differs:
+        _say(f"  not as it was: {line}")
     if found.missing or found.differs:
-        lines.append(f"  to make what is missing: cd {folder} && make run")
-        if (home / ".venv").is_dir():
-            lines.append(f"  with this checkout's packages: ln -s {command_path(home / '.venv')} {folder}, before that")
-    elif not found.spoiled:
-        lines.append("  everything is as dvc.lock says: `dvc status` there finds nothing to do")
-    lines.append(f"when you need it no more: git worktree remove --force {folder}")
-    for line in lines:
-        console.print(Text(line))
+        _say(f"  to make it again: cd {folder} && make run")
+    else:
+        _say("  all is as dvc.lock says: `dvc status` there finds nothing to do")
+    _say(f"to remove it: git worktree remove --force {folder}")
+    return 1 if MODEL_OUT in found.missing else 0
 
 
-def _said(version: Version) -> str:
-    return f"{shown(version.name, 60)} version {version.number}"
+def _say(line: str) -> None:
+    print(visible(line))  # names and tags may be a stranger's
 
 
 if __name__ == "__main__":

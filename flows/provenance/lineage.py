@@ -1,38 +1,27 @@
 """Where the model of a revision comes from, for a review: what was read, and where MLflow has it."""
 
 import re
-import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlsplit
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from flows.reviewing.findings import Lineage
 from flows.reviewing.revision import Revision
 from flows.told.deadline import within
-from flows.told.redact import redacted
 from stages.common.shown import shown
-from stages.common.tracking.making import MANIFEST, SCORES
+from stages.common.tracking.provenance import MANIFEST, SCORES
 from stages.common.tracking.runs import MODEL_TAG
 from stages.common.tracking.store import client_of, quiet, without_password
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
 SECONDS = 8.0  # MLflow takes up to three of them to import
 SPLITS = tuple(f"data/clean/{name}.parquet" for name in ("train", "validation", "test"))
-WEIGHTS = (".safetensors",)
 DIGEST = re.compile("[0-9a-f]{64}")
-NOTHING = "there is no store yet: nothing was trained or published here"
 Places = tuple[str | None, tuple[tuple[str, int, str], ...]]
 
 
-class NoStore(OSError):
-    """There is no store where one is to be asked."""
-
-
 def lineage_of(head: Revision, tracking: str | None) -> Lineage:
-    """Return where a revision's model comes from; MLflow is only read, and asked for seconds.
+    """Return where a revision's model comes from; MLflow is only read, for seconds at most.
 
     Args:
         head: a revision with its results.
@@ -46,8 +35,7 @@ def lineage_of(head: Revision, tracking: str | None) -> Lineage:
         try:
             places = within(SECONDS, lambda: _places(tracking, model))
         except Exception as error:  # of whatever kind: a review does without
-            told = str(error).partition("\n")[0] or type(error).__name__
-            problem = f"MLflow could not be asked: {shown(without_password(redacted(told)), 200)}"
+            problem = f"MLflow could not be asked: {reason_of(error)}"
     return Lineage(
         commit=head.commit,
         subject=head.subject,
@@ -68,55 +56,47 @@ def sources_of(manifest: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 def base_model_of(manifest: Mapping[str, Any]) -> tuple[str, str]:
     """Return (origin, SHA-256 of the weights) of the base model; several files of weights, a digest each."""
     base = manifest.get("base_model") or {}
-    hashes = base.get("sha256") or {}
-    weights = [str(found) for name, found in sorted(hashes.items()) if str(name).endswith(WEIGHTS)]
-    return str(base.get("origin", "")), ", ".join(weights)
+    hashes = sorted((base.get("sha256") or {}).items())
+    return str(base.get("origin", "")), ", ".join(str(hash_) for name, hash_ in hashes if name.endswith(".safetensors"))
 
 
 def _places(tracking: str, model: str) -> Places:
-    """Return the run of a model, and the registered versions that are it."""
+    """Return the run of a model, and the registered versions that are it, each with its aliases."""
     check_there(tracking)
     with quiet():
         client = client_of(tracking)
-        found = client.search_model_versions(f"tags.`{MODEL_TAG}` = '{model}'")
-        aliases = {name: client.get_registered_model(name).aliases for name in {one.name for one in found}}
-        versions = sorted((str(one.name), int(one.version), _alias(aliases[one.name], one.version)) for one in found)
-        return _run(client, model), tuple(versions)
+        same = f"tags.`{MODEL_TAG}` = '{model}'"
+        versions = client.search_model_versions(same)
+        aliases = {name: client.get_registered_model(name).aliases for name in {one.name for one in versions}}
+        everywhere = [one.experiment_id for one in client.search_experiments()]
+        runs = client.search_runs(everywhere, filter_string=same, max_results=1)
+    named = ((one, aliases_of(aliases[one.name], one.version)) for one in versions)
+    registered = sorted((str(one.name), int(one.version), ", ".join(names)) for one, names in named)
+    return str(runs[0].info.run_id) if runs else None, tuple(registered)
 
 
-def _run(client: "MlflowClient", model: str) -> str | None:
-    everywhere = [one.experiment_id for one in client.search_experiments()]
-    runs = client.search_runs(everywhere, filter_string=f"tags.`{MODEL_TAG}` = '{model}'", max_results=1)
-    return str(runs[0].info.run_id) if runs else None
-
-
-def _alias(aliases: Mapping[str, Any], version: Any) -> str:
-    return ", ".join(sorted(alias for alias, number in aliases.items() if str(number) == str(version)))
+def aliases_of(aliases: Mapping[str, Any], version: Any) -> list[str]:
+    """Return the aliases that name a version, of all of its registered model."""
+    return sorted(alias for alias, number in aliases.items() if str(number) == str(version))
 
 
 def check_there(tracking: str) -> None:
-    """Make sure that asking creates nothing: MLflow makes a SQLite file, its tables, or folders, where there are none.
+    """Make sure that asking creates nothing: MLflow makes a SQLite file or folders where there are none.
 
     Raises:
-        NoStore: if there is no such store.
+        FileNotFoundError: if there is no such store.
     """
-    scheme, parted, rest = tracking.partition("://")
-    if not parted or scheme == "file":
-        folder = Path(unquote(urlsplit(tracking).path) if scheme.startswith("file") else tracking)
-        if not parted and ":" in tracking and not tracking.startswith("file:"):
-            return  # `databricks:profile`: no path
-        if not folder.is_dir() and tracking not in ("databricks", "uc"):
-            raise NoStore(NOTHING)
-        return
-    if scheme.partition("+")[0] != "sqlite":
-        return
-    file = Path(rest.removeprefix("/").partition("?")[0])
-    if not file.is_file():
-        raise NoStore(NOTHING)
-    store = sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=2)
-    try:
-        store.execute("SELECT version_num FROM alembic_version").fetchone()
-    except sqlite3.Error:
-        raise NoStore(f"{shown(file.name, 120)} is no store of MLflow") from None
-    finally:
-        store.close()
+    parts = urlsplit(tracking)
+    if parts.scheme.partition("+")[0] == "sqlite":
+        file = Path(parts.path.removeprefix("/"))
+        there = file.is_file() and file.stat().st_size > 0
+    else:
+        path = parts.scheme in ("", "file") and tracking not in ("databricks", "uc")
+        there = not path or Path(unquote(parts.path)).is_dir()
+    if not there:
+        raise FileNotFoundError("there is no store yet: nothing was trained or published here")
+
+
+def reason_of(error: Exception) -> str:
+    """Return the first line of an error of MLflow's, without the password of its address."""
+    return shown(without_password(str(error).partition("\n")[0]) or type(error).__name__, 200)

@@ -22,14 +22,14 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from stages.common.errors import AttuneError
-from stages.common.graph import Node, read_graph
+from stages.common.graph import read_graph, upstream_of
 from stages.common.params import Params, check_params
 from stages.common.params.loading import read_yaml
 from stages.common.stage import Run
 from stages.common.tracking import publish, store
 from stages.common.tracking.flat import flatten
 from stages.common.tracking.live import LiveRun
-from stages.common.tracking.origin import recipe_of, stage_tags
+from stages.common.tracking.provenance import recipe_of, stage_tags
 from stages.common.tracking.publish import publish_live, publish_run, reports_up_to, trained_params
 from stages.common.tracking.runs import INPUTS_TAG, MODEL_TAG, finish, model_digest, run_name
 
@@ -226,31 +226,21 @@ def test_a_run_is_called_after_the_recipe_that_it_is_nearest_to(params: Params) 
     assert recipe_of(params) == "none", "more than a few settings differ"
 
 
-def test_a_stage_is_known_by_what_it_read_and_not_by_a_record_of_another_run() -> None:
-    graph = {
-        "first": Node("first", "", "run first", ("in.csv",), ("a",), ("seed",)),
-        "second": Node("second", "", "run second", ("a",), ("b",)),
-        "third": Node("third", "", "run third", ("b",), ("c",)),
-    }
-
-    def lock(seed: int, made: str, read: str) -> dict[str, Any]:
+def test_a_stage_is_known_by_what_it_read() -> None:
+    def lock(seed: int) -> dict[str, Any]:
+        first = {
+            "cmd": "run first",
+            "deps": [{"path": "in.csv", "md5": "1"}],
+            "params": {"params.yaml": {"seed": seed}},
+        }
         return {
-            "first": {
-                "cmd": "run first",
-                "deps": [{"path": "in.csv", "md5": "1", "size": 3}],
-                "params": {"params.yaml": {"seed": seed}},
-                "outs": [{"path": "a", "md5": made}],
-            },
-            "second": {"deps": [{"path": "a", "md5": read}], "outs": [{"path": "b", "md5": "x"}]},
-            "third": {"deps": [{"path": "b", "md5": "x"}], "outs": []},
+            "first": first,
+            "second": {"deps": [{"path": "a", "md5": "A"}], "outs": [{"path": "b", "md5": str(seed)}]},
         }
 
-    names = list(graph)
-    before, after = (stage_tags(names, graph, lock(seed, made="A", read="A")) for seed in (1, 2))
-    assert [f"attune.stage.{name}" for name in names] == list(before)
+    before, after = (stage_tags(["first", "second", "not yet run"], lock(seed)) for seed in (1, 2))
+    assert list(before) == ["attune.stage.first", "attune.stage.second"]
     assert [key for key in before if before[key] != after[key]] == ["attune.stage.first"]
-    half_way = stage_tags(names, graph, lock(1, made="A", read="what first wrote in an earlier run"))
-    assert list(half_way) == ["attune.stage.first"]
 
 
 def test_a_runs_beginning_stays_as_it_was_first_told(params: Params) -> None:
@@ -560,7 +550,8 @@ def test_a_catch_up_gives_what_live_tracking_would_have_given(
         run = Run(node=read_graph()["evaluate"], params=here.evaluate, all_params=here, staging=Path("staging"))
         publish_live(run, Path("models/finetuned"))
     line.mend()
-    publish_run(store.connect(), here, Path("models/finetuned"), reports_up_to("evaluate"))
+    stages = upstream_of(run.node, read_graph())
+    publish_run(store.connect(), here, Path("models/finetuned"), reports_up_to("evaluate"), stages)
     live, later = (runs(f"http://127.0.0.1:{server}", name) for name in ("live", "later"))
     assert len(live) == 1
     assert later == live

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from stages.common.params import Params
 from stages.common.stage import LOGS
-from stages.common.tracking.origin import origin_tags
+from stages.common.tracking.provenance import origin_tags
 from stages.common.tracking.runs import (
     INPUTS_TAG,
     MODEL_TAG,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from stages.common.params import Params
-from stages.common.tracking.origin import origin_tags
+from stages.common.tracking.provenance import origin_tags
 from stages.common.tracking.runs import create_run, find_run, record_curves, record_metrics
 from stages.common.tracking.store import connect, quiet, tracking_uri, warn
 

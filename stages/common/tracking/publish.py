@@ -17,7 +17,7 @@ from stages.common.serving.classifier import Package
 from stages.common.stage import Run
 from stages.common.tracking.champions import Overtaken
 from stages.common.tracking.flat import flatten
-from stages.common.tracking.origin import RECIPE_TAG, TRAINS, recipe_of, stage_tags
+from stages.common.tracking.provenance import RECIPE_TAG, recipe_of, stage_tags
 from stages.common.tracking.registry import (
     REGISTRATION,
     ChampionVerdicts,
@@ -91,10 +91,10 @@ def _stage_tags(stages: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     """Return the tags of stages up to the training, which stay, and of later ones, which go with the scores."""
     if not stages:
         return {}, {}
-    graph = read_graph()
-    training = {TRAINS, *upstream_of(graph[TRAINS], graph)}
+    graph, lock = read_graph(), read_lock()
+    training = {"finetune", *upstream_of(graph["finetune"], graph)}
     before, after = ([name for name in stages if (name in training) is early] for early in (True, False))
-    return stage_tags(before, graph), stage_tags(after, graph)
+    return stage_tags(before, lock), stage_tags(after, lock)
 
 
 def _run_broken_off(client: "MlflowClient", params: Params, inputs: str | None) -> str | None:

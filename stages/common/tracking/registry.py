@@ -13,9 +13,9 @@ from urllib.parse import quote
 from stages.common.errors import AttuneError
 from stages.common.serving.classifier import Package
 from stages.common.tracking.champions import CHALLENGER, CHAMPION, Overtaken, insist
-from stages.common.tracking.making import keep_making
 from stages.common.tracking.packaging import PACKAGE_TAG, log_and_register
 from stages.common.tracking.promotion import Standing, champion, promote, standing
+from stages.common.tracking.provenance import keep_lineage
 from stages.common.tracking.runs import MODEL_TAG
 from stages.common.tracking.store import connect, quiet, tracking_uri
 
@@ -154,7 +154,7 @@ def ensure_registered(
         card: its model card.
         beside: what the comparison with the champion said. None: it was not made now, so that the model takes the place
             of no champion, and becomes one only in a registry that never had any.
-        reports: of the run, by path; None: the version keeps nothing of its making.
+        reports: of the run, by path; None: no lineage is kept with the version.
 
     Raises:
         Overtaken: if another model became champion since it was judged.
@@ -164,7 +164,7 @@ def ensure_registered(
     if version is None:
         version = log_and_register(client, registration, run_id, package, card)
     if reports is not None:
-        keep_making(client, name, version, run_id, parts, reports)
+        keep_lineage(client, name, version, run_id, registration.model, parts, reports)
     now = standing(client, name)
     current = champion(client, name)
     if current is not None and is_same(current, registration.model, parts):

@@ -16,7 +16,7 @@ from stages.common.graph import read_lock
 from stages.common.params import Params
 from stages.common.stage import WORK, write_json
 from stages.common.tracking.flat import flatten
-from stages.common.tracking.origin import is_origin
+from stages.common.tracking.provenance import PATCH_TAG, is_origin, log_patch
 from stages.common.tracking.store import experiment_id, quiet
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def create_run(client: "MlflowClient", params: Params, tags: dict[str, str]) -> 
         run = client.create_run(experiment, run_name=run_name(params), tags={**_who(), **tags})
         record_params(client, run.info.run_id, params)
         record_data_sets(client, run.info.run_id)
+        log_patch(client, run.info.run_id, tags.get(PATCH_TAG, ""))
     return str(run.info.run_id)
 
 
@@ -149,6 +150,8 @@ def finish(client: "MlflowClient", run_id: str, tags: Mapping[str, str], results
         first = key not in results and is_origin(key) and known is not None
         if known != value and not first:
             client.set_tag(run_id, key, value)
+            if key == PATCH_TAG:
+                log_patch(client, run_id, value)
     if run.info.status != "FINISHED":
         client.set_terminated(run_id)
 
