@@ -77,7 +77,7 @@ champion: install ## Show who is champion in MLflow's registry, and who was
 rollback: install ## Put the champion before back into use (ARGS='--to 3 --reason "why"')
 	@$(ACTIVE) python -m flows.champion --rollback $(ARGS)
 
-lineage: install ## Say what made a registered model (MODEL=NAME/3 or @champion; ARGS='--restore FOLDER' brings it all back)
+lineage: install ## Show what made a registered model (MODEL=NAME/3 or @champion; ARGS='--restore FOLDER' restores it all)
 	@$(ACTIVE) python -m flows.lineage $(ARGS) -- $(if $(MODEL),"$(MODEL)")
 
 serve: install check ## Serve the champion on http://127.0.0.1:5001 (PORT=…; VARIANT=int8, onnx or torch: docs/serving.md)

@@ -94,18 +94,20 @@ def facts_of(version: Version, kept: Path, recorded: str, store: str) -> dict[st
         recorded: commit whose scores are of the model.
         store: address of MLflow.
     """
-    manifest, tags = read_report(kept / MANIFEST), version.tags
+    manifest, tags, run = read_report(kept / MANIFEST), version.tags, version.run
+    params = run.data.params if run else {}
     hashes = {out["path"]: out.get("md5") for stage in read_lock(kept).values() for out in stage.get("outs", [])}
-    recipe = tags.get(RECIPE_TAG, "")
     base, weights = base_model_of(manifest)
-    link = f"{store}/#/experiments/{version.experiment}/runs/{version.run}" if store.startswith("http") else ""
+    link = f"{store}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}" if run else ""
+    differing = tags.get(RECIPE_TAG, "").partition(", but ")[2].split(", ")
     model = shlex.quote(f"{version.name}/{version.number}")
     return {
         "model": version.name,
         "version": version.number,
         "aliases": version.aliases,
         "registered": version.registered,
-        "run": {"id": version.run, "name": version.run_name, "link": link},
+        "run": {"id": run.info.run_id, "name": run.info.run_name} if run else {},
+        "link": link if link.startswith("http") else "",
         "commit": {
             "hash": version.commit,
             "branch": tags.get(BRANCH_TAG, ""),
@@ -120,13 +122,17 @@ def facts_of(version: Version, kept: Path, recorded: str, store: str) -> dict[st
         "splits": {path: hashes[path] for path in SPLITS if path in hashes},
         "base_model": {"origin": base, "sha256": weights},
         "digest": version.model,
-        "recipe": recipe,
-        "differing": {key: version.params.get(key) for key in recipe.partition(", but ")[2].split(", ") if key},
-        "params": dict(version.params),
-        "scores": {key: value for key, value in version.metrics.items() if key.count("_") < 3 and "test_" in key},
+        "recipe": tags.get(RECIPE_TAG, ""),
+        "differing": {key: params[key] for key in differing if key in params},
+        "params": {key: value for key, value in params.items() if not key.startswith("champion.")},  # the ledger
+        "scores": {key: value for key, value in run.data.metrics.items() if _is_score(key)} if run else {},
         "tags": {key: value for key, value in sorted(tags.items()) if key.startswith("attune.")},
         "restore": f"make lineage MODEL={model} ARGS='--restore ../restored-{version.number}'",
     }
+
+
+def _is_score(metric: str) -> bool:
+    return metric.startswith("test_") and "." not in metric  # else it is of a class, a slice or a table
 
 
 def _show(facts: Mapping[str, Any]) -> None:

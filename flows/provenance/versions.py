@@ -3,8 +3,10 @@
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from stages.common.tracking.store import quiet
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 PATCH = "uncommitted.patch"  # among what is kept
@@ -33,11 +36,7 @@ class Version:
         aliases: in order.
         registered: time in UTC, ISO 8601.
         tags: of the run, and over them those of the version.
-        run: id; nothing if it was deleted.
-        run_name: of the run.
-        experiment: id of the run's experiment.
-        params: of the run, by dotted name.
-        metrics: of the run, last values.
+        run: as MLflow has it; None: it was deleted.
     """
 
     name: str
@@ -45,11 +44,7 @@ class Version:
     aliases: list[str]
     registered: str
     tags: Mapping[str, str]
-    run: str = ""
-    run_name: str = ""
-    experiment: str = ""
-    params: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    run: "Run | None" = None
 
     @property
     def model(self) -> str:
@@ -76,9 +71,8 @@ def find_version(client: "MlflowClient", asked: str, name: str) -> Version:
     """
     from mlflow.exceptions import MlflowException
 
-    match = re.fullmatch(
-        "(?:(?P<name>.+)/)?(?P<number>[0-9]{1,9})|(?P<model>.*)@(?P<alias>.+)", asked or f"@{CHAMPION}"
-    )
+    asked = asked.removeprefix("models:/") or f"@{CHAMPION}"
+    match = re.fullmatch("(?:(?P<name>.+)/)?(?P<number>[0-9]{1,9})|(?P<model>.*)@(?P<alias>.+)", asked)
     if match is None:
         raise AttuneError(f"{asked!r} names no version", "write NAME@champion, NAME/3, @champion or 3")
     model, number = match["name"] or match["model"] or name, match["number"]
@@ -91,38 +85,30 @@ def find_version(client: "MlflowClient", asked: str, name: str) -> Version:
         with quiet():
             names = sorted(str(one.name) for one in client.search_registered_models())
         there = f"`make champion` lists the versions; registered are: {listed(names, 5)}" if names else "make run"
-        raise AttuneError(f"MLflow has no {asked or CHAMPION} of {model}: {error}".partition("\n")[0], there) from None
-    version = Version(
+        raise AttuneError(f"MLflow has no {asked}: {error}".partition("\n")[0], there) from None
+    run = None
+    with quiet(), suppress(MlflowException):
+        run = client.get_run(found.run_id)
+    return Version(
         name=model,
         number=int(found.version),
         aliases=aliases_of(aliases, found.version),
         registered=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).isoformat(timespec="minutes"),
-        tags=found.tags,
-    )
-    try:
-        with quiet():
-            run = client.get_run(found.run_id)
-    except MlflowException:
-        return version
-    return Version(
-        *(version.name, version.number, version.aliases, version.registered),
-        tags={**run.data.tags, **found.tags},
-        run=str(run.info.run_id),
-        run_name=str(run.info.run_name),
-        experiment=str(run.info.experiment_id),
-        params={key: value for key, value in run.data.params.items() if not key.startswith(f"{CHAMPION}.")},
-        metrics=run.data.metrics,
+        tags={**(run.data.tags if run else {}), **found.tags},
+        run=run,
     )
 
 
 def fetch_kept(client: "MlflowClient", version: Version, folder: Path) -> Path:
     """Copy what was kept with a version into a folder; return where `dvc.lock`, params.yaml, reports and patch are."""
     kept, lineage = folder / "kept", version.tags.get(LINEAGE_TAG, "")
-    kept.mkdir()
     patch = patch_artifact(version.tags.get(PATCH_TAG, ""))
-    with quiet():
-        if lineage and version.run:
-            shutil.copytree(client.download_artifacts(version.run, lineage, str(folder)), kept, dirs_exist_ok=True)
-        if patch and version.run:
-            shutil.copyfile(client.download_artifacts(version.run, patch, str(folder)), kept / PATCH)
+    kept.mkdir()
+    if version.run:
+        with quiet():
+            get = partial(client.download_artifacts, version.run.info.run_id, dst_path=str(folder))
+            if lineage:
+                shutil.copytree(get(lineage), kept, dirs_exist_ok=True)
+            if patch:
+                shutil.copyfile(get(patch), kept / PATCH)
     return kept
