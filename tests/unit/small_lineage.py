@@ -107,7 +107,7 @@ tracking: {experiment_name: trials}
 """
 NAMES = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 IGNORED = ("/.attune/\n/.dvc/config.local\n/.dvc/tmp/\n/.dvc/cache/\n/data/*\n!/data/inbox/\n/models/\n/logs/\n"
-           "/mlflow.db\n/mlruns/\n/.env\n__pycache__\n")  # fmt: skip
+           "/mlflow.db\n/mlruns/\n__pycache__\n")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,6 @@ def make_lab(root: Path) -> Lab:
     lab.write(".dvc/config", "[core]\n    analytics = false\n    check_update = false\n")
     lab.write("data/inbox/.gitignore", "*\n!.gitignore\n")
     lab.write("data/inbox/rows.csv", "text,label\na,b\n")
-    lab.write("data/inbox/secret.csv", "text,label\nsecret,b\n")
-    lab.write(".env", "SECRET=geheim\n")
     pl.DataFrame({"id": ["a", "b", "c"]}).write_parquet(root / "GIVEN.parquet")
     lab.git("add", "-A")
     lab.git("commit", "-q", "-m", "the beginning")

@@ -32,8 +32,8 @@ DIRTY_TAG, PATCH_TAG, RECIPE_TAG = "attune.dirty", "attune.patch", "attune.recip
 STAGE_TAG = "attune.stage."
 LINEAGE_TAG = "attune.lineage"  # of a version: the folder among its run's artifacts
 # What a model depends on besides data: untracked data and what a run itself writes make no checkout dirty.
-CONFIGURATION = ("dvc.yaml", "params.yaml", "recipes", "constraints.txt", "requirements.txt", "requirements-dev.txt")
-SOURCES = ("stages", *CONFIGURATION)
+PINNED = ("constraints.txt", "requirements.txt", "requirements-dev.txt")
+SOURCES = ("stages", "dvc.yaml", "params.yaml", "recipes", *PINNED)
 LINEAGE, PATCHES, LOCK = "lineage", WORK / "patches", "dvc.lock"
 MANIFEST, SCORES = "data/raw/manifest.json", "reports/metrics.json"
 LARGEST_PATCH = 1_000_000  # bytes
