@@ -22,9 +22,9 @@ from flows.provenance.restore import Restored, restore
 from flows.provenance.told import Story, as_json, show
 from flows.provenance.versions import MODEL_OUT, Making, Version, fetch_making, find_version
 from flows.scheduled.repository import object_at
-from flows.told.redact import redacted
 from stages.common.errors import AttuneError
 from stages.common.params import load_params
+from stages.common.redact import redacted
 from stages.common.shown import shown, visible
 from stages.common.tracking.making import LOCK, SCORES
 

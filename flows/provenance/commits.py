@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.scheduled.repository import NETWORK_SECONDS, GitFailed, asked, git, object_at
-from flows.told.redact import redacted
 from stages.common.errors import AttuneError
+from stages.common.redact import redacted
 from stages.common.shown import shown
 
 HASH = re.compile(r"[0-9a-f]{32,64}(\.dir)?")

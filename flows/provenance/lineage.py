@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 from flows.reviewing.findings import Lineage
 from flows.reviewing.revision import Revision
 from flows.told.deadline import within
-from flows.told.redact import redacted
+from stages.common.redact import redacted
 from stages.common.shown import shown
 from stages.common.tracking.making import MANIFEST, SCORES
 from stages.common.tracking.runs import MODEL_TAG

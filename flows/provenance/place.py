@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flows.scheduled.repository import GitFailed, asked, git
-from flows.told.redact import redacted
 from stages.common.errors import AttuneError
+from stages.common.redact import redacted
 from stages.common.shown import shown
 from stages.common.stage import WORK
 

@@ -17,10 +17,10 @@ from flows.provenance.kept import REGISTERS, check_outs, write_kept
 from flows.provenance.place import begin, checked, command_path, complete, dvc_errors, remove, within
 from flows.provenance.versions import MODEL_OUT, Making, Version
 from flows.scheduled.worktree_files import check_out, default_remote, fetch_all, furnish, run_dvc
-from flows.told.redact import redacted
 from stages.common.errors import AttuneError
 from stages.common.graph import Node, read_graph
 from stages.common.recorded import Change, changes
+from stages.common.redact import redacted
 from stages.common.serving.classifier import Package
 from stages.common.shown import shown
 from stages.common.stage import WORK

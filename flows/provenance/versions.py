@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from flows.told.redact import redacted
 from flows.told.reports import read_report
 from stages.common.errors import AttuneError
 from stages.common.params.loading import PARAMS_FILE
+from stages.common.redact import redacted
 from stages.common.shown import listed, shown
 from stages.common.tracking.champions import CHAMPION, DEMOTED_TAG
 from stages.common.tracking.checkout import BRANCH_TAG, COMMIT_TAG, DIRTY_TAG, SHOWN_COMMIT_TAG
