@@ -461,25 +461,6 @@ def test_the_champion_answers_strings_with_the_right_labels(
     assert list(loaded.predict([WORDS[0]])["label"]) == expected[:1]
 
 
-def test_the_champion_cuts_long_texts_as_the_training_did(client: MlflowClient, home: Home) -> None:
-    import mlflow
-
-    texts = [" ".join(WORDS * 4), " ".join(reversed(WORDS * 4))]
-    found = mlflow.pyfunc.load_model("models:/reviews@champion").predict(texts)
-    np.testing.assert_allclose(found["score"], probabilities(home.two, rows(texts), 8).max(axis=1), atol=1e-5)
-
-
-@pytest.mark.parametrize(("name", "which"), [("reviews", "two"), ("triples", "three")])
-def test_a_fetched_model_gives_the_probabilities_of_the_original(
-    client: MlflowClient, home: Home, tmp_path: Path, name: str, which: str
-) -> None:
-    original = getattr(home, which)
-    fetched = fetch_model(name, CHAMPION, tmp_path / "fetched")
-    texts = [*WORDS, " ".join(WORDS * 4)]
-    assert labels_of(fetched) == labels_of(original)
-    assert (probabilities(fetched, rows(texts), 8) == probabilities(original, rows(texts), 8)).all()
-
-
 ALONE = """
 import sys
 from mlflow import pyfunc
