@@ -74,7 +74,7 @@ register: install ## Put the trained model through its gates once more (after th
 champion: install ## Show who is champion in MLflow's registry, and who was
 	@$(ACTIVE) python -m flows.champion $(ARGS)
 
-rollback: install ## Put the champion before back into use (ARGS='--to 3 --reason "why"')
+rollback: install ## Put the previous champion back into use (ARGS='--to 3 --reason "why"')
 	@$(ACTIVE) python -m flows.champion --rollback $(ARGS)
 
 lineage: install ## Show what made a registered model (MODEL=NAME/3 or @champion; ARGS='--restore FOLDER' restores it all)

@@ -1,8 +1,8 @@
-"""`python -m flows.champion`: who is champion and who was; `--rollback` puts the one before back."""
+"""`python -m flows.champion`: who is champion and who was; `--rollback` puts the previous one back."""
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -22,23 +22,21 @@ REASON = 100  # characters of a reason in the table
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """List the versions, roll the champion back, or let a version that was rolled back be judged again."""
+    """List the versions, or roll the champion back."""
     asked = _parser().parse_args(arguments)
-    return exit_status(lambda: _act(asked), "interrupted; `make champion` shows how things stand")
+    return exit_status(lambda: _act(asked), "interrupted; `make champion` shows who is champion")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m flows.champion", description="Who is champion, and who was.")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--rollback", action="store_true", help="put the champion before back into use")
-    what.add_argument("--forgive", metavar="VERSION", type=int, help="let a version rolled back be judged again")
+    parser.add_argument("--rollback", action="store_true", help="put the previous champion back into use")
     parser.add_argument("--to", metavar="VERSION", type=int, help="an earlier champion to roll back to")
     parser.add_argument("--reason", metavar="TEXT", default="", help="why it is rolled back, kept with the version")
     return parser
 
 
 def _act(asked: argparse.Namespace) -> None:
-    from stages.common.tracking.promotion import forgive, roll_back
+    from stages.common.tracking.champions import roll_back
     from stages.common.tracking.store import Unreachable, connect
 
     if not asked.rollback and (asked.to is not None or asked.reason):
@@ -55,56 +53,39 @@ def _act(asked: argparse.Namespace) -> None:
     try:
         if asked.rollback:
             demoted, now = roll_back(client, name, asked.to, asked.reason)
-            console.print(Text(f"version {demoted} was rolled back; version {now} is the champion of {name}"))
-            console.print(Text(f"to have it judged again some day: python -m flows.champion --forgive {demoted}\n"))
-        if asked.forgive is not None:
-            forgive(client, name, asked.forgive)
-            console.print(Text(f"version {asked.forgive} of {name} may be judged again: make register\n"))
+            console.print(Text(f"version {demoted} was rolled back; version {now} is the champion of {name}\n"))
         console.print(_table(client, name))
     except MlflowException as error:
         what = str(error).partition("\n")[0]
-        raise AttuneError(f"MLflow failed: {what}", "`make champion` shows how things stand") from None
+        raise AttuneError(f"MLflow failed: {what}", "`make champion` shows who is champion") from None
 
 
 def _table(client: "MlflowClient", name: str) -> Table:
     """Return the versions, the newest first: alias, when each was put into use, scores, why it was rolled back."""
-    from stages.common.tracking.champions import CHALLENGER, CHAMPION, DEMOTED_TAG
-    from stages.common.tracking.promotion import standing
+    from stages.common.tracking.champions import CHALLENGER, CHAMPION, DEMOTED_TAG, PROMOTED_TAG, unless_gone
     from stages.common.tracking.store import quiet
 
-    now = standing(client, name)
     with quiet():
-        found = client.search_model_versions(f"name = '{name}'")
-        aliases = client.get_registered_model(name).aliases if found else {}
-    if not found:
+        versions = client.search_model_versions(f"name = '{name}'")
+        aliases = client.get_registered_model(name).aliases if versions else {}
+    if not versions:
         raise AttuneError(f"{name} has no versions in MLflow yet", "make run")
-    in_use: dict[int, list[str]] = {}
-    for entry in now.entries:
-        how = "promoted" if entry.demotes is None else f"back for {entry.demotes}"
-        in_use.setdefault(entry.version, []).append(f"{entry.number}. {how} {entry.at[:16].replace('T', ' ')}")
     table = Table(title=f"{name} in MLflow's registry (times in UTC)", title_justify="left")
     for column in ("version", "alias", "put into use", *SCORES, "rolled back"):
         table.add_column(column, justify="right" if column in SCORES else "left")
-    ordered = sorted(found, key=lambda version: -int(version.version))
-    for at, version in enumerate(ordered):
-        number = int(version.version)
-        names = [one for one in (CHAMPION, CHALLENGER) if str(aliases.get(one)) == str(number)]
-        if at >= LATEST and not names and number not in in_use:
+    for index, version in enumerate(sorted(versions, key=lambda version: -int(version.version))):
+        names = [alias for alias in (CHAMPION, CHALLENGER) if str(aliases.get(alias)) == str(version.version)]
+        times = version.tags.get(PROMOTED_TAG, "").split()
+        if index >= LATEST and not names and not times:
             continue
-        cells = [str(number), ", ".join(names), "\n".join(in_use.get(number, [])), *_scores(client, version)]
-        why = shown(version.tags.get(DEMOTED_TAG), REASON)
-        table.add_row(*map(Text, [*cells, why]), style="bold" if CHAMPION in names else "")
+        metrics: dict[str, float] = {}
+        with unless_gone():  # its run may have been deleted
+            metrics = client.get_run(version.run_id).data.metrics
+        scores = [f"{metrics[key]:.4f}" if key in metrics else "–" for key in SCORES.values()]
+        in_use = "\n".join(time[:16].replace("T", " ") for time in times)
+        cells = [str(version.version), ", ".join(names), in_use, *scores, shown(version.tags.get(DEMOTED_TAG), REASON)]
+        table.add_row(*map(Text, cells), style="bold" if CHAMPION in names else "")
     return table
-
-
-def _scores(client: "MlflowClient", version: Any) -> list[str]:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        metrics = client.get_run(version.run_id).data.metrics
-    except MlflowException:  # its run was deleted
-        metrics = {}
-    return [f"{metrics[key]:.4f}" if key in metrics else "–" for key in SCORES.values()]
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from rich.text import Text
 from flows.command import exit_status
 from flows.deployment.deployed import Difference, Wanted, differences, owned, undeclared, wanted_of
 from flows.deployment.prefect_file import read_prefect_file
-from flows.told.redact import redacted
 from stages.common.errors import AttuneError
+from stages.common.redact import redacted
 from stages.common.shown import shown
 
 if TYPE_CHECKING:

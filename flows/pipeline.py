@@ -20,10 +20,10 @@ from flows.running.outcome import Outcome
 from flows.running.stage_tasks import StageTasks
 from flows.search.params_patch import difference, patched, read_text, write_params
 from flows.told.artifact import before, publish
-from flows.told.redact import redacted
 from stages.common.errors import AttuneError
 from stages.common.locks import in_turn
 from stages.common.params import load_params
+from stages.common.redact import redacted
 from stages.common.stage import WORK
 
 LOCK = WORK / "pipeline.lock"  # held by `make run` as well

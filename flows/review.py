@@ -18,8 +18,8 @@ from flows.reviewing.pages.comment import comment
 from flows.reviewing.pages.page import page
 from flows.reviewing.pages.verdict import Verdict, verdict_of
 from flows.reviewing.rounds import Request, review
-from flows.told.redact import redacted
 from stages.common.errors import AttuneError
+from stages.common.redact import redacted
 from stages.common.shown import visible
 from stages.common.stage import LOGS
 

@@ -16,8 +16,8 @@ from flows.scheduled.place import WORKTREES, Place, checked, held, note, noted, 
 from flows.scheduled.repository import NETWORK_SECONDS, GitFailed, find_commit, git
 from flows.scheduled.results import recall, reference
 from flows.scheduled.worktree_files import check_out, fetch_all, furnish
-from flows.told.redact import redacted
 from stages.common.errors import AttuneError
+from stages.common.redact import redacted
 from stages.common.shown import visible
 
 CODE = ("flows", "stages")

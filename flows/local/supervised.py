@@ -19,8 +19,8 @@ from xmlrpc.client import ServerProxy
 
 import psutil
 
-from flows.told.redact import redacted
 from stages.common.errors import AttuneError
+from stages.common.redact import redacted
 from stages.common.shown import visible
 
 CONF = Path(__file__).with_name("services.conf")

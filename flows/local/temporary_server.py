@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
 from flows.running.stage_process import end_group
-from flows.told.redact import redacted
 from stages.common.errors import AttuneError
+from stages.common.redact import redacted
 
 START_SECONDS, REACH_SECONDS, DRAIN_SECONDS = 120, 5.0, 10.0
 

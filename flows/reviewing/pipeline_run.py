@@ -9,9 +9,9 @@ from pathlib import Path
 
 from flows.running.stage_process import DEFAULT_TIMEOUT, LONGEST_KEPT, Ended, StageRunner, seconds_of
 from flows.scheduled.repository import OF_A_CALLER
-from flows.told.redact import redacted
 from stages.common.errors import AttuneError
 from stages.common.graph import Node
+from stages.common.redact import redacted
 from stages.common.shown import visible
 from stages.common.stage import WORK
 

@@ -16,9 +16,9 @@ from flows.reviewing.pipeline_run import LAST_LINES, Log, Ran, run_pipeline
 from flows.reviewing.revision import Revision
 from flows.running.stage_process import end_group
 from flows.scheduled.worktree_files import check_out, furnish
-from flows.told.redact import redacted
 from stages.common.errors import AttuneError
 from stages.common.graph import Node, read_lock
+from stages.common.redact import redacted
 from stages.common.shown import visible
 from stages.common.stage import WORK
 

@@ -10,10 +10,10 @@ from prefect.states import Cancelled, Completed
 
 from flows.running.outcome import Outcome
 from flows.running.stage_process import DEFAULT_TIMEOUT, LONGEST_KEPT, StageRunner, seconds_of
-from flows.told.redact import redacted
 from stages.common.errors import AttuneError
 from stages.common.graph import Node, upstream_of
 from stages.common.recorded import changes, changes_of
+from stages.common.redact import redacted
 from stages.common.shown import visible
 from stages.common.stage import LOGS, STOPPED
 

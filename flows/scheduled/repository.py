@@ -4,8 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from flows.told.redact import redacted
 from stages.common.errors import AttuneError
+from stages.common.redact import redacted
 from stages.common.shown import shown
 
 # A hook such as that of `dvc install` is a person's own: it would check out or push what nobody asked for here.

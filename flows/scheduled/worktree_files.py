@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from flows.scheduled.repository import git
-from flows.told.redact import redacted
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph
+from stages.common.redact import redacted
 from stages.common.shown import shown, visible
 from stages.common.stage import WORK
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from flows.told.redact import redacted
+from stages.common.redact import redacted
 from stages.common.shown import shown
 
 MOST, LINE, SENTENCE = 160, 300, 1200  # characters shown

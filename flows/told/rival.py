@@ -47,7 +47,7 @@ def look_up(digest: str | None, name: str, experiment: str) -> Known:
 
 
 def _look_up(digest: str | None, name: str, experiment: str) -> Known:
-    from stages.common.tracking.promotion import champion
+    from stages.common.tracking.champions import champion, previous_champion
     from stages.common.tracking.registry import version_of
     from stages.common.tracking.runs import MODEL_TAG
     from stages.common.tracking.store import connect, quiet
@@ -60,7 +60,7 @@ def _look_up(digest: str | None, name: str, experiment: str) -> Known:
         current = champion(client, name)
         number = int(current.version) if current else None
         own = current is not None and current.tags.get(MODEL_TAG) == digest
-        rival = _before(client, name, number) if own else number
+        rival = previous_champion(client, name) if own else number
         scores = _scores(client, name, rival) if rival is not None else {}
         version = number if own else version_of(client, name, digest) if digest else None
         return Known(
@@ -70,15 +70,6 @@ def _look_up(digest: str | None, name: str, experiment: str) -> Known:
             rival,
             scores,
         )
-
-
-def _before(client: "MlflowClient", name: str, champion: int | None) -> int | None:
-    """Return whom the champion took the place of."""
-    from stages.common.tracking.champions import ledger_run, read_entries
-
-    run_id = ledger_run(client, name)
-    entries = read_entries(client, name, run_id) if run_id else []
-    return entries[-1].before if entries and entries[-1].version == champion else None
 
 
 def _scores(client: "MlflowClient", name: str, version: int) -> dict[str, float]:

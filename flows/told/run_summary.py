@@ -7,9 +7,9 @@ from urllib.parse import quote, urlsplit
 
 from flows.running.outcome import Outcome
 from flows.told.markdown import LINE, code, fenced, table
-from flows.told.redact import redacted
 from flows.told.reports import SCORES, failed_gates, gates_passed, with_interval
 from flows.told.rival import Known
+from stages.common.redact import redacted
 from stages.common.stage import LOGS
 from stages.common.tracking.store import tracking_uri
 

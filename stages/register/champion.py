@@ -11,7 +11,6 @@ from stages.common.params.register import ChampionGate
 from stages.common.schemas import CleanRecords, Predictions
 from stages.common.serving.classifier import Package
 from stages.common.stage import Run
-from stages.common.tracking.promotion import Standing
 from stages.register.gates import Verdict, gain_of
 from stages.tasks import load_task
 
@@ -21,10 +20,16 @@ MIN_ROWS = 30  # fewer rows compare nothing
 
 @dataclass(frozen=True)
 class Beside:
-    """What the registry has to say of a model: the verdicts, whom they hold against, and whether that is itself."""
+    """What the registry has to say of a model.
+
+    Args:
+        verdicts: of the gates that need the registry.
+        seen: number of the version in use that it was compared with; None: there is none.
+        in_use: whether that is this very model.
+    """
 
     verdicts: list[Verdict] = field(default_factory=list)
-    seen: Standing | None = None
+    seen: int | None = None
     in_use: bool = False
 
 
@@ -37,8 +42,8 @@ def judge_beside_champion(run: Run[RegisterParams], package: Package, digest: st
         digest: of the model's files.
         labels: that the model predicts.
     """
+    from stages.common.tracking import champions
     from stages.common.tracking.packaging import package_digest
-    from stages.common.tracking.promotion import demotion, standing
     from stages.common.tracking.registry import is_same
     from stages.common.tracking.runs import MODEL_TAG
     from stages.common.tracking.store import connect, warn
@@ -47,9 +52,8 @@ def judge_beside_champion(run: Run[RegisterParams], package: Package, digest: st
     with tempfile.TemporaryDirectory() as folder:
         try:
             client = connect()
-            seen = standing(client, name)
-            rolled_back = demotion(client, name, MODEL_TAG, digest)
-            current = client.get_model_version(name, str(seen.champion)) if seen.champion else None
+            current = champions.champion(client, name)
+            rolled_back = champions.demotion(client, name, digest)
             own_weights = current is not None and current.tags.get(MODEL_TAG) == digest
             fetched = _fetch(client, name, current, Path(folder)) if gate and current and not own_weights else None
         except Exception as error:  # a broken store must not cost the verdicts of the other gates
@@ -62,6 +66,7 @@ def judge_beside_champion(run: Run[RegisterParams], package: Package, digest: st
             verdicts.append(Verdict("champion", None, None, True, "its weights are the champion's own"))
         elif gate:
             verdicts.append(no_other_champion(gate))
+    seen = int(current.version) if current is not None else None
     return Beside(verdicts, seen, current is not None and is_same(current, digest, package_digest(package)))
 
 
@@ -150,10 +155,8 @@ def too_few_fresh_rows(fresh: int, rows: int, needed: int) -> Verdict:
 
 def not_rolled_back(version: int, why: str) -> Verdict:
     """Judge a model that was taken out of use: it does not come back by itself."""
-    reason = (
-        f"this same model, version {version}, was rolled back ({why}); to have it judged by the other gates alone: "
-    )
-    reason += f"python -m flows.champion --forgive {version}, then make register"
+    reason = f"this same model, version {version}, was rolled back ({why}); to use it again: "
+    reason += f"make rollback ARGS='--to {version}'"
     return Verdict("not rolled back", None, None, False, reason)
 
 

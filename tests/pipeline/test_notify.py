@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from stages.common.tracking.promotion import promote, standing
+from stages.common.tracking.champions import champion_number, promote
 from stages.common.tracking.runs import MODEL_TAG
 from tests.conftest import PROJECT
 from tests.pipeline.prefect_server import PrefectServer, prefect_server
@@ -130,7 +130,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_id = client.create_run(experiment, tags={MODEL_TAG: model}).info.run_id
         client.log_metric(run_id, "test_accuracy", score)
         client.create_model_version("rotten-tomatoes", "runs:/x/model", run_id=run_id, tags={MODEL_TAG: model})
-        promote(client, "rotten-tomatoes", version, standing(client, "rotten-tomatoes"))
+        promote(client, "rotten-tomatoes", version, champion_number(client, "rotten-tomatoes"))
         scores = {f"{name}{end}": score for name in ("accuracy", "macro_f1") for end in ("", "_low", "_high")}
         both = {"model_name": "rotten-tomatoes", "model": model, "gates": []}
         here = {"version": version, "alias": "champion", "new_champion": True, "promoted": True}

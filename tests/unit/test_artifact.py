@@ -19,7 +19,7 @@ from flows.told.markdown import code, fenced, table
 from flows.told.rival import Known, look_up
 from flows.told.run_summary import Before, Where, new_champion, summary
 from stages.common.tracking import store
-from stages.common.tracking.promotion import promote, standing
+from stages.common.tracking.champions import champion_number, promote
 from stages.common.tracking.runs import MODEL_TAG
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -251,7 +251,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
             client.log_metric(run_id, key, number / 10)
         client.create_model_version("reviews", f"runs:/{run_id}/model", run_id=run_id, tags={MODEL_TAG: digest})
     for version in (1, 3):
-        promote(client, "reviews", version, standing(client, "reviews"))
+        promote(client, "reviews", version, champion_number(client, "reviews"))
     return uri
 
 

@@ -291,7 +291,7 @@ def test_without_another_champion_there_is_nothing_to_fail() -> None:
             champion.too_few_fresh_rows(26, 26, 30),
             "there are 26 test rows, and a comparison with the champion needs 30",
         ),
-        (champion.not_rolled_back(4, "it swears"), "python -m flows.champion --forgive 4"),
+        (champion.not_rolled_back(4, "it swears"), "make rollback ARGS='--to 4'"),
     ],
 )
 def test_a_model_that_cannot_be_promoted_fails_and_is_told_what_to_do(verdict: Verdict, what_to_do: str) -> None:

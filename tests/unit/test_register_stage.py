@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +23,16 @@ from stages.common.params import load_params
 from stages.common.serving.classifier import Package
 from stages.common.serving.decision import Decision
 from stages.common.stage import Run, write_json
-from stages.common.tracking import promotion, publish, store
-from stages.common.tracking.champions import CHALLENGER, CHAMPION
-from stages.common.tracking.promotion import roll_back, standing
+from stages.common.tracking import publish, store
+from stages.common.tracking.champions import (
+    CHALLENGER,
+    CHAMPION,
+    PROMOTED_TAG,
+    champion_number,
+    promote,
+    roll_back,
+    version_tags,
+)
 from stages.common.tracking.registry import VERDICT_TAG, Registration, ensure_registered
 from stages.common.tracking.runs import MODEL_TAG, model_digest
 from stages.register.__main__ import _latency, _register
@@ -243,7 +248,13 @@ def test_registering_again_changes_nothing(beside: Callable[..., MlflowClient]) 
         registration, card = Registration.read(), Path("reports/model_card.md")
         assert ensure_registered(client, registration, "", Package.of_project(), card) == (versions, CHAMPION, False)
     assert len(client.search_model_versions(f"name = '{NAME}'")) == versions == 2
-    assert [entry.version for entry in standing(client, NAME).entries] == [1, 2]
+    assert in_turn(client) == [1, 2]
+
+
+def in_turn(client: MlflowClient) -> list[int]:
+    """The versions that have been promoted, in turn."""
+    times = {number: tags.get(PROMOTED_TAG, "") for number, tags in version_tags(client, NAME).items()}
+    return sorted(filter(times.__getitem__, times), key=times.__getitem__)
 
 
 def outs() -> dict[str, bytes]:
@@ -303,9 +314,9 @@ def test_a_model_that_was_rolled_back_does_not_come_back_by_itself(
     agree(client)
     reason = here()["gates"][0]["reason"]
     assert "it swears" in reason
-    assert "python -m flows.champion --forgive 2" in reason
+    assert "make rollback ARGS='--to 2'" in reason
     assert aliases(client)[CHAMPION] == model_digest(home.models["poor"])
-    promotion.forgive(client, NAME, 2)
+    roll_back(client, NAME, to=2)
     assert registered() == []
     agree(client)
 
@@ -337,13 +348,13 @@ def test_a_model_that_was_overtaken_is_judged_beside_the_new_champion(
             source = client.get_model_version(NAME, "1")
             tags = {MODEL_TAG: f"rival {len(rivals)}"}
             rivals.append(client.create_model_version(NAME, source.source, run_id=source.run_id, tags=tags).version)
-            promotion.promote(client, NAME, int(rivals[-1]), standing(client, NAME))
+            promote(client, NAME, int(rivals[-1]), champion_number(client, NAME))
         return publish_live(*arguments)
 
     monkeypatch.setattr(publish, "publish_live", late)
     failed = registered()
     agree(client)
-    entries = [entry.version for entry in standing(client, NAME).entries]
+    entries = in_turn(client)
     if times == 1:  # the rival has the champion's weights, and so is beaten as well
         assert failed == []
         assert entries[:2] == [1, int(rivals[0])] and len(entries) == 3
@@ -386,38 +397,6 @@ def test_a_registry_that_breaks_while_it_promotes_leaves_no_promise_behind(
     assert aliases(client) == {CHAMPION: model_digest(home.models["poor"])}
     assert registered() == []
     agree(client)
-
-
-def test_of_two_checkouts_that_register_at_once_one_becomes_champion_and_both_report_it(
-    home: Home, tmp_path: Path, project: Project
-) -> None:
-    """As good as each other, and better than the champion: the second has to be better beyond doubt, and is not."""
-    shutil.copyfile(home.stores["poor"], tmp_path / "shared.db")
-    uri = f"sqlite:///{tmp_path / 'shared.db'}"
-    running, checkouts = [], {}
-    for name in ("good", "twin"):
-        made = checkouts[name] = Project(tmp_path / name)
-        made.file("dvc.yaml", (ROOT / "dvc.yaml").read_bytes())
-        gates = {"champion": {"metric": "accuracy", "significant": True}}
-        made.params(register={"model_name": NAME, "gates": gates}, evaluate={"bootstrap": {"resamples": 200}})
-        lay_out(made.root, home.models[name], home.test)
-        environment = {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": uri, "OMP_NUM_THREADS": "1", "HOME": "/nowhere"}
-        command = [sys.executable, "-m", "stages.register"]
-        running.append(
-            subprocess.Popen(
-                command, cwd=made.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
-        )
-    said = [process.communicate(timeout=120)[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0], said
-    client = MlflowClient(uri)
-    found = [here(made.root) for made in checkouts.values()]
-    assert sorted(one["alias"] for one in found) == [CHALLENGER, CHAMPION], said
-    assert {one["alias"]: one["model"] for one in found}.items() >= aliases(client).items()
-    assert [one["new_champion"] for one in found] == [one["alias"] == CHAMPION for one in found]
-    assert all((made.root / path).exists() for made in checkouts.values() for path in OUTS)
-    assert len(standing(client, NAME).entries) == 2
-    assert len(client.search_model_versions(f"name = '{NAME}'")) == 3
 
 
 @pytest.mark.parametrize("part", ["model", "decision", "form", "missing form"])

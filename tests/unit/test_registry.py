@@ -27,9 +27,16 @@ from stages.common.serving.classifier import Package
 from stages.common.serving.decision import Decision
 from stages.common.stage import Run
 from stages.common.tracking import packaging, store
-from stages.common.tracking.champions import CHALLENGER, CHAMPION, Overtaken
+from stages.common.tracking.champions import (
+    CHALLENGER,
+    CHAMPION,
+    PROMOTED_TAG,
+    Overtaken,
+    champion,
+    champion_number,
+    version_tags,
+)
 from stages.common.tracking.packaging import PACKAGE_TAG, fetch_model, fetch_seen_ids, package_digest
-from stages.common.tracking.promotion import champion, standing
 from stages.common.tracking.registry import (
     VERDICT_TAG,
     ChampionVerdicts,
@@ -129,7 +136,7 @@ def passed(package: Package, name: str = "reviews") -> Registration:
 
 def good_enough(client: MlflowClient, name: str = "reviews") -> ChampionVerdicts:
     """What is said of a model that may take the place of whoever is champion now."""
-    return ChampionVerdicts(True, "better than that one", standing(client, name))
+    return ChampionVerdicts(True, "better than that one", champion_number(client, name))
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +196,7 @@ def again(
     """
     package = Package(home.two)
     registration = Registration("reviews", digest, package_digest(package), own, [])
-    judged = None if beside is None else ChampionVerdicts(beside, why, standing(client, "reviews"))
+    judged = None if beside is None else ChampionVerdicts(beside, why, champion_number(client, "reviews"))
     return ensure_registered(client, registration, home.run_two, package, Path("card.md"), judged)
 
 
@@ -202,7 +209,6 @@ def test_the_models_page_shows_params_scores_with_their_rows_and_its_version(hom
     client.log_inputs(run_id, [DatasetInput(rows, [])])
     for key, value, step in (("loss", 0.5, 3), ("test_accuracy", 0.7, 0), ("test_accuracy", 0.8, 0), ("cost_ms", 2, 0)):
         client.log_metric(run_id, key, value, timestamp=int(value * 10), step=step)
-    client.log_param(run_id, "champion.x.1.0001", "the ledger's, no setting")
     client.set_terminated(run_id)
     ended = client.get_run(run_id).info.end_time
     Path("card.md").write_text(CARD)
@@ -213,7 +219,6 @@ def test_the_models_page_shows_params_scores_with_their_rows_and_its_version(hom
         ("cost_ms", 2, None, None),
     }
     assert model.params["finetune.learning_rate"] == "0.0001"
-    assert not any(key.startswith("champion.") for key in model.params)
     assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "shown", "version": 1}]
     assert client.get_run(run_id).info.end_time == ended, "a training does not end again when it is registered"
 
@@ -275,7 +280,7 @@ def test_registering_twice_gives_one_version(client: MlflowClient, home: Home) -
     before = client.search_logged_models([client.get_experiment_by_name("trials").experiment_id])
     for beside in (True, False, None):
         assert again(client, home, model_digest(home.two), beside=beside) == (1, CHAMPION, False)
-    assert len(standing(client, "reviews").entries) == 1
+    assert len(version_tags(client, "reviews")[1][PROMOTED_TAG].split()) == 1
     assert len(client.search_model_versions("name = 'reviews'")) == 1
     after = client.search_logged_models([client.get_experiment_by_name("trials").experiment_id])
     assert len(after) == len(before) == 2
@@ -367,7 +372,7 @@ def test_a_model_that_failed_a_gate_of_whichever_kind_is_challenger_and_the_cham
     second = another_version(client, home, "second")
     assert again(client, home, "second", own=own, beside=beside) == (second, CHALLENGER, False)
     assert aliases(client) == {CHAMPION: 1, CHALLENGER: second}
-    assert [entry.version for entry in standing(client, "reviews").entries] == [1]
+    assert PROMOTED_TAG not in version_tags(client, "reviews")[second]
 
 
 def test_a_promoted_challenger_is_champion_alone(client: MlflowClient, home: Home) -> None:
@@ -434,8 +439,6 @@ def test_publishing_to_a_registry_that_never_had_a_champion_makes_one(client: Ml
     assert ensure_registered(*arguments) == (1, CHAMPION, True)
     assert ensure_registered(*arguments) == (1, CHAMPION, False)
     assert aliases(client, "elsewhere") == {CHAMPION: 1}
-    assert [entry.version for entry in standing(client, "elsewhere").entries] == [1]
-    assert len(standing(client, "reviews").entries) == 1, "one run keeps the ledgers of two names apart"
 
 
 # ── the model that was registered ───────────────────────────────────────────────────────────────────────────────────
@@ -456,25 +459,6 @@ def test_the_champion_answers_strings_with_the_right_labels(
     best = probabilities(model, rows(WORDS), 8).max(axis=1)
     np.testing.assert_allclose(found["score"], best, atol=1e-5)
     assert list(loaded.predict([WORDS[0]])["label"]) == expected[:1]
-
-
-def test_the_champion_cuts_long_texts_as_the_training_did(client: MlflowClient, home: Home) -> None:
-    import mlflow
-
-    texts = [" ".join(WORDS * 4), " ".join(reversed(WORDS * 4))]
-    found = mlflow.pyfunc.load_model("models:/reviews@champion").predict(texts)
-    np.testing.assert_allclose(found["score"], probabilities(home.two, rows(texts), 8).max(axis=1), atol=1e-5)
-
-
-@pytest.mark.parametrize(("name", "which"), [("reviews", "two"), ("triples", "three")])
-def test_a_fetched_model_gives_the_probabilities_of_the_original(
-    client: MlflowClient, home: Home, tmp_path: Path, name: str, which: str
-) -> None:
-    original = getattr(home, which)
-    fetched = fetch_model(name, CHAMPION, tmp_path / "fetched")
-    texts = [*WORDS, " ".join(WORDS * 4)]
-    assert labels_of(fetched) == labels_of(original)
-    assert (probabilities(fetched, rows(texts), 8) == probabilities(original, rows(texts), 8)).all()
 
 
 ALONE = """

@@ -5,11 +5,11 @@ from typing import Any
 
 from flows.reviewing.findings import ParamChange
 from flows.reviewing.revision import Revision
-from flows.told.redact import redacted
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
 from stages.common.params.manual import doc_line, doc_lines
 from stages.common.recorded import differing
+from stages.common.redact import redacted
 
 
 def typed_params(revision: Revision) -> Params | None:

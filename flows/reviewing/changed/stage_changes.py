@@ -7,9 +7,9 @@ from typing import Any
 from flows.reviewing.changed.code_changes import FileChange
 from flows.reviewing.findings import StageChange
 from flows.reviewing.revision import Revision
-from flows.told.redact import redacted
 from stages.common.graph import Node
 from stages.common.recorded import CODE, Change, params_between
+from stages.common.redact import redacted
 from stages.common.shown import listed
 
 MOST_FILES = 4  # of code that changed, by name

@@ -5,8 +5,8 @@ from pathlib import Path
 from flows.reviewing.effects.shared_rows import TEST
 from flows.reviewing.findings import Figure
 from flows.reviewing.revision import Revision
-from flows.told.redact import redacted
 from stages.common.digests import sha256_path
+from stages.common.redact import redacted
 from stages.common.serving.classifier import FILES, Package, Variant
 from stages.common.shown import shown
 

@@ -16,8 +16,8 @@ from flows.reviewing.pages.plots import bars, drawing, heat, whiskers
 from flows.reviewing.pages.score import percent_of
 from flows.reviewing.pages.verdict import Verdict
 from flows.reviewing.pages.wording import grown, interval, masked, number, pieces, seconds, trend_of
-from flows.told.redact import redacted
 from stages.common.pages.environment import environment, fitted
+from stages.common.redact import redacted
 from stages.common.shown import READ, Mask, shown
 
 LIMIT = 1_000_000  # bytes; with shorter lists, until it fits

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from flows.reviewing.pages.wording import counted, masked
 from flows.told.markdown import SENTENCE, code, plain, said, table
-from flows.told.redact import redacted
+from stages.common.redact import redacted
 from stages.common.shown import READ, Mask, shown
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from flows.reviewing.findings import Figure, Gain
-from flows.told.redact import redacted
+from stages.common.redact import redacted
 from stages.common.shown import READ, Mask, shown
 
 NAME = 60  # characters of a name that stems from the data or the commit

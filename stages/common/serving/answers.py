@@ -1,19 +1,21 @@
 """A request's JSON to texts, and the model's probabilities to answers.
 
-Whatever a stranger sends is either answered or `Refused` with a short message; nothing of it is quoted at length.
+Whatever is sent is either answered or `Refused` with a short message that quotes no text of it.
 """
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from stages.common.serving.classifier import Classifier
 
 MAX_BYTES = 2**20  # a second of tokenizing at most, some hundred MiB of memory; more is work for flows.predict
 MAX_TEXTS = 1000
 FORMS = ("inputs", "instances", "dataframe_records", "dataframe_split")
-COLUMNS = ("text", "text_pair")
+COLUMNS = (["text"], ["text", "text_pair"], ["text_pair", "text"])
 
 
 class Refused(ValueError):
@@ -43,31 +45,77 @@ class Question:
             yield replace(self, texts=self.texts[start : start + size], pairs=pairs)
 
 
+def _rows(given: Any) -> Any:
+    """Return a text, texts or an object of columns as rows; anything else as it is, to be refused."""
+    if isinstance(given, str):
+        given = [given]
+    if isinstance(given, dict) and given:
+        lists = [values if isinstance(values, list) else [values] for values in given.values()]
+        if len({len(values) for values in lists}) > 1:
+            raise ValueError("the columns must have one length")
+        return [dict(zip(given, row, strict=True)) for row in zip(*lists, strict=True)]
+    if isinstance(given, list) and not any(isinstance(row, dict) for row in given):
+        return [{"text": text} for text in given]
+    return given
+
+
+def _rows_of_split(given: Any) -> Any:
+    """Return pandas' `split` form (columns, data and perhaps an index, which says nothing here) as rows."""
+    columns, data = (given.get(name) for name in ("columns", "data")) if isinstance(given, dict) else (None, None)
+    if not isinstance(columns, list) or not isinstance(data, list) or columns not in COLUMNS:
+        raise ValueError("columns must name text and, if need be, text_pair, and data must be a list of rows")
+    if any(not isinstance(row, list) or len(row) != len(columns) for row in data):
+        raise ValueError("each row of data needs a value per column")
+    return [dict(zip(columns, row, strict=True)) for row in data]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")  # a null or a number is no text
+
+
+class _Row(_Strict):
+    text: str
+    text_pair: str | None = None
+
+
+class _Params(_Strict):
+    top_k: int | None = Field(None, ge=1)
+    threshold: float | None = Field(None, ge=0, le=1)
+
+
+_Rows = Annotated[list[_Row], Field(max_length=MAX_TEXTS)]
+
+
+class _Body(_Strict):
+    inputs: Annotated[_Rows, BeforeValidator(_rows)] = []
+    instances: Annotated[_Rows, BeforeValidator(_rows)] = []
+    dataframe_records: Annotated[_Rows, BeforeValidator(_rows)] = []
+    dataframe_split: Annotated[_Rows, BeforeValidator(_rows_of_split)] = []
+    params: _Params | None = None
+
+    def question(self) -> Question:
+        given = [form for form in FORMS if form in self.model_fields_set]
+        if len(given) != 1:
+            raise Refused(f"the body must have exactly one of {', '.join(FORMS)}")
+        rows: list[_Row] = getattr(self, given[0])
+        paired = any(row.text_pair is not None for row in rows)  # "" stands in for those without, as in training
+        pairs = [row.text_pair or "" for row in rows] if paired else None
+        params = self.params or _Params()
+        return Question([row.text for row in rows], pairs, params.top_k, params.threshold)
+
+
 def read_request(body: bytes) -> Question:
     """Read the body of a request.
 
     Raises:
         Refused: if it is not what docs/serving.md describes.
     """
-    try:
-        asked = json.loads(body.decode("utf-8"), parse_constant=_no_number)
-    except RecursionError:
-        raise Refused("the JSON is nested too deeply") from None
-    except ValueError as error:  # of the decoding, of the JSON, or of a number with thousands of digits
-        raise Refused(f"the body is no JSON in UTF-8: {_short(error)}") from None
-    if not isinstance(asked, dict):
-        raise Refused(f"the body must be an object with one of {', '.join(FORMS)}")
-    given = [form for form in FORMS if form in asked]
-    if len(given) != 1:
-        raise Refused(f"the body must have exactly one of {', '.join(FORMS)}")
-    if unknown := set(asked) - {given[0], "params"}:
-        raise Refused(f"unknown key {_short(min(unknown))}: a body has {given[0]} and, if need be, params")
-    rows = _columns_of_split(asked["dataframe_split"]) if given == ["dataframe_split"] else asked[given[0]]
-    return read_question(rows, asked.get("params"))
+    with _refused():
+        return _Body.model_validate_json(body).question()
 
 
 def read_question(rows: Any, params: Any = None) -> Question:
-    """Read rows and params, out of JSON or handed over in Python.
+    """Read rows and params that are handed over in Python.
 
     Args:
         rows: a text; a list of texts or of objects with `text` and, if need be, `text_pair`; an object of columns.
@@ -76,16 +124,18 @@ def read_question(rows: Any, params: Any = None) -> Question:
     Raises:
         Refused: if they are anything else.
     """
-    texts, pairs = _texts(rows)
-    if len(texts) > MAX_TEXTS:
-        raise Refused(f"{len(texts)} texts in one request: send {MAX_TEXTS} at most")
-    for at, text in enumerate([*texts, *(pairs or [])]):
-        if not text.isascii():
-            try:
-                text.encode("utf-8")
-            except UnicodeEncodeError:
-                raise Refused(f"row {at % len(texts)} has half a character (a lone surrogate)") from None
-    return Question(texts, pairs, *_params(params))
+    with _refused():
+        return _Body(inputs=rows, params=params).question()
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]  # the input has texts of the data
+        place = ".".join(ascii(part).strip("'")[:40] for part in first["loc"])
+        raise Refused(f"{place}{': ' if place else ''}{first['msg'].removeprefix('Value error, ')}"[:190]) from None
 
 
 def answers(classifier: Classifier, question: Question) -> list[dict[str, Any]]:
@@ -116,80 +166,3 @@ def answers(classifier: Classifier, question: Question) -> list[dict[str, Any]]:
 def blank(text: str) -> bool:
     """Return whether there is nothing to see: spaces, control characters and marks of direction alone."""
     return not any(character.isprintable() and character != " " for character in text)
-
-
-def _texts(rows: Any) -> tuple[list[str], list[str] | None]:
-    if isinstance(rows, str):
-        rows = [rows]
-    if isinstance(rows, Mapping):
-        rows = _rows_of_columns(rows)
-    if not isinstance(rows, list):
-        raise Refused(f"rows must be a list, not {_kind(rows)}")
-    if not any(isinstance(row, Mapping) for row in rows):
-        return [_text(row, f"row {at}") for at, row in enumerate(rows)], None
-    texts: list[str] = []
-    pairs: list[str | None] = []
-    for at, row in enumerate(rows):
-        if not isinstance(row, Mapping) or "text" not in row:
-            raise Refused(f"row {at} has no text: a row has text and, if need be, text_pair")
-        if unknown := [name for name in row if name not in COLUMNS]:
-            raise Refused(f"row {at}: unknown column {_short(unknown[0])}: a row has text and, if need be, text_pair")
-        texts.append(_text(row["text"], f"row {at}: text"))
-        pair = row.get("text_pair")
-        pairs.append(None if pair is None else _text(pair, f"row {at}: text_pair"))
-    given = any(pair is not None for pair in pairs)  # as in training: where some rows have one, "" stands in
-    return texts, [pair or "" for pair in pairs] if given else None
-
-
-def _rows_of_columns(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of an object of columns; texts that are no list make one row."""
-    lists = {name: values if isinstance(values, list) else [values] for name, values in columns.items()}
-    if len({len(values) for values in lists.values()}) != 1:
-        raise Refused("rows need a column text, and columns of one length")
-    return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
-
-
-def _columns_of_split(table: Any) -> list[dict[str, Any]]:
-    """Return the rows of pandas' `split` form: columns, data and perhaps an index, which says nothing here."""
-    columns, data = (table.get(name) for name in ("columns", "data")) if isinstance(table, dict) else (None, None)
-    if not isinstance(columns, list) or not isinstance(data, list) or set(map(_kind, columns)) != {"text"}:
-        raise Refused("dataframe_split must be an object with columns (names) and data (a list of rows)")
-    if any(not isinstance(row, list) or len(row) != len(columns) for row in data):
-        raise Refused("dataframe_split: each row of data needs a value per column")
-    return [dict(zip(columns, row, strict=True)) for row in data]
-
-
-def _params(params: Any) -> tuple[int | None, float | None]:
-    if params is None:
-        return None, None
-    if not isinstance(params, Mapping):
-        raise Refused(f"params must be an object, not {_kind(params)}")
-    if unknown := [name for name in params if name not in ("top_k", "threshold")]:
-        raise Refused(f"unknown param {_short(unknown[0])}: there are top_k and threshold")
-    top_k, threshold = params.get("top_k"), params.get("threshold")
-    if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1):
-        raise Refused("top_k must be a whole number from 1")
-    if threshold is not None and (
-        not isinstance(threshold, int | float) or isinstance(threshold, bool) or not 0 <= threshold <= 1
-    ):
-        raise Refused("threshold must be a number from 0 to 1")
-    return top_k, threshold
-
-
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        raise Refused(f"{where} is {_kind(value)}, not a text")
-    return value
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
-
-
-def _short(value: object) -> str:
-    return ascii(value)[:80] if isinstance(value, str) else str(value)[:120].splitlines()[0]
-
-
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")

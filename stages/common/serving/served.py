@@ -46,7 +46,7 @@ class ServedClassifier(PythonModel):
     ) -> pd.DataFrame:
         """Return the answers as a table; texts may also come as a list, a series or a dict of columns."""
         if isinstance(model_input, pd.DataFrame):
-            rows: Any = model_input.astype(object).where(model_input.notna(), None).to_dict("records")
+            rows: Any = model_input.astype(object).where(model_input.notna(), None).to_dict("list")
         elif isinstance(model_input, dict):
             rows = {name: _plain(values) for name, values in model_input.items()}
         else:
@@ -105,11 +105,9 @@ def _take_over(server: Any) -> None:
     """Have requests to MLflow's server read by `respond`.
 
     On its own it answers nulls and numbers as if they were texts, a missing content type or deeply nested JSON with
-    status 500 and broken CSV with a stack trace, and arrays of its making are as wide as the longest text is.
+    status 500, broken CSV with a stack trace, and quotes the texts in its errors.
     """
     original = server.invocations
-    if getattr(original, "of_attune", False):
-        return
 
     def invocations(data: bytes, content_type: str | None, model: Any, input_schema: Any) -> Any:
         try:
@@ -119,7 +117,6 @@ def _take_over(server: Any) -> None:
         status, content = respond(data, content_type)
         return server.InvocationsResponse(json.dumps(content), status, "application/json")
 
-    invocations.of_attune = True  # type: ignore[attr-defined]
     server.invocations = invocations
 
 

@@ -32,7 +32,6 @@ CODE = (  # what it imports
     *(f"common/{name}.py" for name in ("markdown_text", "pii", "selection", "text_cleaning", "text_steps")),
     *(f"common/serving/{name}.py" for name in ("__init__", "answers", "classifier", "decision", "tokens")),
 )
-LEDGER = "champion."  # params of a run that are none: see champions.py
 MEASURED = ("test_", "cost_")  # metrics of the model as a whole
 CONFIG = {"variant": None, "threads": None}  # what SERVING_MODEL_CONFIG may set
 EXAMPLE = ["A film that stays with you.", "Two hours I will not get back."]
@@ -137,9 +136,8 @@ def _log(client: "MlflowClient", run: Any, package: Package, card: Path) -> str:
 
     who = {key: value for key, value in run.data.tags.items() if key.startswith(("mlflow.source.", "mlflow.user"))}
     run_id = run.info.run_id
-    params = {key: value for key, value in run.data.params.items() if not key.startswith(LEDGER)}
     # Made here, and not by `log_model` within the run: that would link all scores, with no word on which rows.
-    model = client.create_logged_model(run.info.experiment_id, "model", run_id, who, params)
+    model = client.create_logged_model(run.info.experiment_id, "model", run_id, who, run.data.params)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -4,7 +4,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,9 +12,16 @@ from urllib.parse import quote
 
 from stages.common.errors import AttuneError
 from stages.common.serving.classifier import Package
-from stages.common.tracking.champions import CHALLENGER, CHAMPION, Overtaken, insist
+from stages.common.tracking.champions import (
+    CHALLENGER,
+    CHAMPION,
+    PROMOTED_TAG,
+    Overtaken,
+    champion,
+    promote,
+    version_tags,
+)
 from stages.common.tracking.packaging import PACKAGE_TAG, log_and_register
-from stages.common.tracking.promotion import Standing, champion, promote, standing
 from stages.common.tracking.provenance import keep_lineage
 from stages.common.tracking.runs import MODEL_TAG
 from stages.common.tracking.store import connect, quiet, tracking_uri
@@ -114,12 +121,12 @@ class ChampionVerdicts(NamedTuple):
     Args:
         passed: whether it may take the champion's place.
         reason: for people.
-        seen: the champion that it was judged against.
+        seen: the version in use that it was compared with; None: there was none.
     """
 
     passed: bool
     reason: str
-    seen: Standing | None
+    seen: int | None
 
 
 def version_of(client: "MlflowClient", name: str, digest: str, package: str | None = None) -> int | None:
@@ -165,22 +172,20 @@ def ensure_registered(
         version = log_and_register(client, registration, run_id, package, card)
     if reports is not None:
         keep_lineage(client, name, version, run_id, registration.model, parts, reports)
-    now = standing(client, name)
     current = champion(client, name)
     if current is not None and is_same(current, registration.model, parts):
         return Registered(int(current.version), CHAMPION)
     with quiet():
         if beside is not None and beside.reason:
-            insist(client.set_model_version_tag, name, str(version), VERDICT_TAG, beside.reason)
+            client.set_model_version_tag(name, str(version), VERDICT_TAG, beside.reason)
         if not registration.passed or (beside is not None and not beside.passed):
-            insist(client.set_registered_model_alias, name, CHALLENGER, str(version))
+            client.set_registered_model_alias(name, CHALLENGER, str(version))
             return Registered(version, CHALLENGER)
-    if beside is None and (now.entries or current is not None):
-        return Registered(version, None)
-    try:
-        promote(client, name, version, (beside.seen if beside else None) or now)
-    except Overtaken:
-        if beside is None:
-            return Registered(version, None)
-        raise
-    return Registered(version, CHAMPION, new_champion=True)
+    if beside is not None:
+        promote(client, name, version, beside.seen)
+        return Registered(version, CHAMPION, new_champion=True)
+    if current is None and not any(PROMOTED_TAG in tags for tags in version_tags(client, name).values()):
+        with suppress(Overtaken):
+            promote(client, name, version, None)
+            return Registered(version, CHAMPION, new_champion=True)
+    return Registered(version, None)
