@@ -26,8 +26,6 @@ CONNECT_TIMEOUT = 30  # seconds
 READ_ONLY = {
     "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
     "mysql": "SET SESSION TRANSACTION READ ONLY",
-    "mariadb": "SET SESSION TRANSACTION READ ONLY",
-    "oracle": "SET TRANSACTION READ ONLY",
 }
 SQLITE_ALLOWED = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
 
@@ -153,7 +151,7 @@ def _engine(url: "URL") -> "Engine":
     dialect = url.get_backend_name()
     if dialect == "sqlite":
         return create_engine("sqlite://", creator=lambda: _open_sqlite(unquote(url.database or "")), poolclass=NullPool)
-    timeout = {"connect_timeout": CONNECT_TIMEOUT} if dialect in ("postgresql", "mysql", "mariadb") else {}
+    timeout = {"connect_timeout": CONNECT_TIMEOUT} if dialect in READ_ONLY else {}
     engine = create_engine(url, connect_args=timeout, poolclass=NullPool, hide_parameters=True)
     if dialect in READ_ONLY:
 
@@ -161,8 +159,7 @@ def _engine(url: "URL") -> "Engine":
         def read_only(connection: Any, _: Any) -> None:
             with connection.cursor() as cursor:
                 cursor.execute(READ_ONLY[dialect])
-            if dialect != "oracle":  # there it holds for the transaction that it begins
-                connection.commit()
+            connection.commit()
 
     return engine
 

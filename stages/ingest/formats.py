@@ -14,7 +14,7 @@ from stages.common.delimited import full_rows, header_of
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
 from stages.common.shown import shown
-from stages.ingest.expansion import Allowance, decompress, of_the_disk
+from stages.ingest.expansion import SizeBudget, decompress, of_the_disk
 
 LINE = "line"  # name of the only column of a plain text file
 ROWS_AT_A_TIME = 100_000
@@ -47,16 +47,16 @@ class Reading:
         )
 
 
-def read_table(file: Path, source: Reading, allowance: Allowance) -> pl.DataFrame:
+def read_table(file: Path, source: Reading, budget: SizeBudget) -> pl.DataFrame:
     """Return every row of a file, all columns as text; empty fields are null.
 
     Raises:
         AttuneError: if the file is empty, damaged, wrongly encoded or ragged, with the line where one is known, or
             expands too far.
     """
-    data = decompress(file, source.compression, allowance) if source.compression else None
+    data = decompress(file, source.compression, budget) if source.compression else None
     if source.format == "parquet":
-        table = _parquet(file if data is None else data, source, allowance)
+        table = _parquet(file if data is None else data, source, budget)
     else:
         text = _decode(file.read_bytes() if data is None else data, source)
         del data
@@ -165,13 +165,13 @@ def _without_surrogates(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _parquet(file: Path | bytes, source: Reading, allowance: Allowance) -> pl.DataFrame:
+def _parquet(file: Path | bytes, source: Reading, budget: SizeBudget) -> pl.DataFrame:
     try:
         simple = _simple_columns(file)
         # Where a mapped one is missing, all are read: the message that follows names them.
         names = list(source.columns) if source.columns and set(source.columns) <= set(simple) else simple
         packed = _unpacked_size(file, set(names))
-        allowance.spend(packed)
+        budget.spend(packed)
         table = pl.read_parquet(file, columns=names)
     # A panic of polars' Rust code is no Exception; damaged bytes bring one about.
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, RuntimeError, OSError) as error:
@@ -184,7 +184,7 @@ def _parquet(file: Path | bytes, source: Reading, allowance: Allowance) -> pl.Da
     # "" is null here as in every other format
     table = table.select(pl.col(name).cast(pl.String).replace("", None) for name in names)
     texts = sum(table.select(pl.all().str.len_bytes().cast(pl.Int64).sum()).row(0)) if names else 0
-    allowance.spend(max(0, texts - packed))  # a text that many rows share is stored once
+    budget.spend(max(0, texts - packed))  # a text that many rows share is stored once
     return table
 
 

@@ -10,6 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.errors import AttuneError
+from stages.ingest.expansion import check_download_size
+
+# Errors of the client by name: what is said of each, and what to do.
+ANSWERS = {
+    "GatedRepoError": ("its owner asks for consent", "agree on its page, and put your token into HF_TOKEN"),
+    "RepositoryNotFoundError": (
+        "no such repository, or a private one",
+        "check the name; put a token into HF_TOKEN if it is private",
+    ),
+    "RevisionNotFoundError": ("no such revision", "name a commit or tag of the repository"),
+    "RemoteEntryNotFoundError": ("no such file there", "look at the repository's page under Files"),
+}
 
 
 def hub_file(repository: str, revision: str, name: str, downloads: Path, max_mb: int) -> tuple[Path, str]:
@@ -18,13 +30,13 @@ def hub_file(repository: str, revision: str, name: str, downloads: Path, max_mb:
     Raises:
         AttuneError: if it cannot be had or is larger than `max_mb` MiB.
     """
-    with _told(f"{repository}@{revision}"):
-        from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download
 
-        what: dict[str, Any] = {"repo_type": "dataset", "revision": revision, "cache_dir": downloads / "hub"}
-        plan = hf_hub_download(repository, name, dry_run=True, **what)
-        _check_size([plan], max_mb)
-        return Path(hf_hub_download(repository, name, **what)), plan.commit_hash
+    options: dict[str, Any] = {"repo_type": "dataset", "revision": revision, "cache_dir": downloads / "hub"}
+    with _explained(f"{repository}@{revision}"):
+        plan = hf_hub_download(repository, name, dry_run=True, **options)
+        check_download_size(plan.file_size or 0, max_mb)
+        return Path(hf_hub_download(repository, name, **options)), plan.commit_hash
 
 
 def hub_folder(
@@ -43,32 +55,27 @@ def hub_folder(
     Raises:
         AttuneError: if they cannot be had or are larger than `max_mb` MiB.
     """
-    with _told(f"{repository}@{revision}"):
-        from huggingface_hub import snapshot_download
+    from huggingface_hub import snapshot_download
 
-        folder = folder.strip("/")
-        inside = escape(f"{folder}/") if folder else ""
-        what: dict[str, Any] = {
-            "revision": revision,
-            "cache_dir": downloads / "hub",
-            "allow_patterns": [f"{inside}{pattern}" for pattern in allowed],
-            "ignore_patterns": [f"{inside}*/*"],  # here * does not stop at a /
-        }
-        plans = snapshot_download(repository, dry_run=True, **what)
+    folder = folder.strip("/")
+    inside = escape(f"{folder}/") if folder else ""
+    options: dict[str, Any] = {
+        "revision": revision,
+        "cache_dir": downloads / "hub",
+        "allow_patterns": [f"{inside}{pattern}" for pattern in allowed],
+        "ignore_patterns": [f"{inside}*/*"],  # here * does not stop at a /
+    }
+    with _explained(f"{repository}@{revision}"):
+        plans = snapshot_download(repository, dry_run=True, **options)
         if not plans:
             raise AttuneError("holds none of the files that are needed", "check member, and that it is a model")
-        _check_size(plans, max_mb)
-        snapshot = Path(snapshot_download(repository, **what))
-        return snapshot / folder, snapshot.name
-
-
-def _check_size(plans: list[Any], max_mb: int) -> None:
-    if sum(plan.file_size or 0 for plan in plans) > max_mb << 20:
-        raise AttuneError(f"is larger than {max_mb:,} MiB", "if it is what you expect, raise ingest.max_download_mb")
+        check_download_size(sum(plan.file_size or 0 for plan in plans), max_mb)
+        snapshot = Path(snapshot_download(repository, **options))
+    return snapshot / folder, snapshot.name
 
 
 @contextmanager
-def _told(origin: str) -> Iterator[None]:
+def _explained(origin: str) -> Iterator[None]:
     """Turn the client's errors into messages without addresses, which may be signed."""
     from huggingface_hub import errors
     from huggingface_hub.utils import disable_progress_bars
@@ -79,22 +86,11 @@ def _told(origin: str) -> Iterator[None]:
         yield
     except AttuneError as error:
         raise AttuneError(f"{origin}: {error.what}", error.fix) from None
-    except errors.GatedRepoError:
-        raise AttuneError(
-            f"{origin}: its owner asks for consent", "agree on its page, and put your token into HF_TOKEN"
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise AttuneError(
-            f"{origin}: no such repository, or a private one",
-            "check the name; put a token into HF_TOKEN if it is private",
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise AttuneError(f"{origin}: no such revision", "name a commit or tag of the repository") from None
-    except errors.RemoteEntryNotFoundError:
-        raise AttuneError(f"{origin}: no such file there", "look at the repository's page under Files") from None
     except (errors.HfHubHTTPError, errors.EntryNotFoundError, errors.DryRunError, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, EROFS):
             raise  # our own disk
+        if answer := ANSWERS.get(type(error).__name__):
+            raise AttuneError(f"{origin}: {answer[0]}", answer[1]) from None
         line = re.sub(r"[a-z]+://\S+", "(address)", (str(error).splitlines() or [""])[0])[:200]
         raise AttuneError(
             f"{origin}: the hub could not be read ({type(error).__name__}: {line})",

@@ -9,7 +9,7 @@ from stages.common.digests import sha256_file
 from stages.common.params import TextSource
 from stages.common.shown import shown
 from stages.ingest.archives import unpack
-from stages.ingest.expansion import Allowance, Limits
+from stages.ingest.expansion import Limits, SizeBudget
 from stages.ingest.fetch import licence_of, locate
 from stages.ingest.formats import Reading, read_table
 from stages.ingest.sql import read_query
@@ -33,26 +33,26 @@ def receive(source: TextSource, limits: Limits, downloads: Path, unpacked: Path)
         table, digest = read_query(source, limits)
         return [(source.origin, table)], _entry(source, [table], sha256=digest)
     with tempfile.TemporaryDirectory(dir=unpacked) as folder:
-        located = locate(source, downloads, Path(folder) / "wheel", limits)
-        allowance = Allowance(limits.max_expanded_mb, source.origin)
-        files = [(source.origin, located.file)]
+        local = locate(source, downloads, Path(folder) / "wheel", limits)
+        budget = SizeBudget(limits.max_expanded_mb, source.origin)
+        files = [(source.origin, local.file)]
         if source.inside:
             members = Path(folder) / "members"
             members.mkdir()
-            found = unpack(located.file, source.stored, source.inside, members, allowance)
+            found = unpack(local.file, source.stored, source.inside, members, budget)
             place = source.origin.removesuffix(source.inside)
             files = [(f"{place}{shown(name, 160)}", file) for name, file in found]
         tables = []
         for name, file in files:
-            allowance.origin = name
-            tables.append((name, read_table(file, Reading.of(source, name), allowance)))
+            budget.origin = name
+            tables.append((name, read_table(file, Reading.of(source, name), budget)))
         entry = _entry(
             source,
             [table for _, table in tables],
-            sha256=sha256_file(located.file),
-            etag=located.etag,
-            revision=located.commit,
-            bytes=located.file.stat().st_size,
+            sha256=sha256_file(local.file),
+            etag=local.etag,
+            revision=local.commit,
+            bytes=local.file.stat().st_size,
             licence=licence_of(source, downloads),
         )
     return tables, entry

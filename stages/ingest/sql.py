@@ -8,7 +8,7 @@ import polars as pl
 from stages.common.databases import select
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
-from stages.ingest.expansion import Allowance, Limits
+from stages.ingest.expansion import Limits, SizeBudget
 
 CELL = 16  # bytes that polars needs for a text besides its characters
 UNLESS_TOLD = Limits()
@@ -22,11 +22,11 @@ def read_query(source: TextSource, limits: Limits = UNLESS_TOLD) -> tuple[pl.Dat
     Raises:
         AttuneError: if the query cannot be read (`stages.common.databases`), gives no row, or more than `limits` allow.
     """
-    allowance = Allowance(limits.max_expanded_mb, source.origin)
+    budget = SizeBudget(limits.max_expanded_mb, source.origin)
     chunks = []
     for chunk in select(source.sql or "", source.query or "", source.origin):
         texts = sum(size or 0 for size in chunk.select(pl.all().str.len_bytes().cast(pl.Int64).sum()).row(0))
-        allowance.spend(texts + CELL * chunk.height * chunk.width)
+        budget.spend(texts + CELL * chunk.height * chunk.width)
         chunks.append(chunk)
     table = pl.concat(chunks)
     if table.is_empty():

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from stages.common.errors import AttuneError
 from stages.common.params import Source
 from stages.ingest import formats
-from stages.ingest.expansion import Allowance
+from stages.ingest.expansion import SizeBudget
 from stages.ingest.formats import Reading, read_table
 
 TABLE = {"text": ["naïve, 漢字", 'she said "no"', "two\nlines", None], "label": ["1", "0", "1", None]}
@@ -36,7 +36,7 @@ def read(folder: Path, name: str, content: str | bytes, megabytes: int = 8, **se
     file.write_bytes(content.encode() if isinstance(content, str) else content)
     mapping = {"label": "x"} if name.split(".")[1] == "txt" else {"columns": {"text": "text", "label": "label"}}
     reading = Reading.of(Source(path=f"data/inbox/{name}", **mapping, **settings))
-    return read_table(file, reading, Allowance(megabytes, reading.origin))
+    return read_table(file, reading, SizeBudget(megabytes, reading.origin))
 
 
 def fault(folder: Path, name: str, content: str | bytes, **settings: Any) -> str:

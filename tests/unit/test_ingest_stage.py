@@ -19,6 +19,7 @@ from small_project import SCRATCH, Project
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
+from stages.common.params.places import PROTOCOLS
 from stages.common.schemas import Decontamination, RawRecords, Rejected
 from stages.ingest.__main__ import main
 from stages.ingest.expansion import Limits
@@ -29,6 +30,12 @@ MAPPED = {"columns": {"text": "text", "label": "label", "timestamp": "day"}}
 BASE = {"base_model": {"scratch": SCRATCH}}
 OUTS = ("data/raw/records.parquet", "data/raw/rejected.parquet", "data/raw/decontamination.parquet",
         "data/raw/manifest.json", "models/resources/resources.json")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let sources name fsspec's file system in memory, which stands in for those of the clouds."""
+    monkeypatch.setitem(PROTOCOLS, "memory", "fsspec")
 
 
 def rows(kind: str, count: int = 6) -> str:

@@ -7,29 +7,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-# Protocols of fsspec that reach another machine, with what pip has to install for each. An allow-list: fsspec has
-# others that read this machine (file, local), wrap one another (simplecache::file://…) or build an answer (reference).
-PROTOCOLS = {
-    "https": "fsspec[http]",
-    "http": "fsspec[http]",
-    "s3": "s3fs",
-    "s3a": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "abfss": "adlfs",
-    "oci": "ocifs",
-    "oss": "ossfs",
-    "ftp": "fsspec",
-    "sftp": "paramiko",
-    "ssh": "paramiko",
-    "hdfs": "pyarrow",
-    "webhdfs": "requests",
-    "webdav": "webdav4[fsspec]",
-    "smb": "smbprotocol",
-    "memory": "fsspec",  # of this process, for tests
-}
+# Protocols of fsspec that sources may use, with what pip has to install for each. An allow-list: fsspec has others that
+# read this machine (file, local), wrap one another (simplecache::file://…) or build an answer (reference).
+PROTOCOLS = {"https": "fsspec[http]", "http": "fsspec[http]", "s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 BRANCHES = ("main", "master", "head")
 
@@ -74,7 +54,8 @@ def _remote(url: str) -> str:
     if parts.scheme in ("file", "local") or not parts.scheme:
         raise ValueError("must be an address such as https://…; a file of yours goes to data/inbox/, as path:")
     if parts.scheme not in PROTOCOLS or "://" not in url:
-        raise ValueError(f"must begin with one of {', '.join(f'{name}://' for name in PROTOCOLS)}")
+        protocols = ", ".join(f"{name}://" for name in PROTOCOLS)
+        raise ValueError(f"must begin with one of {protocols}; from elsewhere, download the file to data/inbox/ first")
     if secret:
         raise ValueError(
             "must not hold a user or password: this file is committed; give them through the environment "

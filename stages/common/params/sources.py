@@ -83,7 +83,7 @@ class TextSource(Section):
     """One place texts are read from, as data: nothing in it is ever imported or run."""
 
     path: InboxPath | None = Field(None, description="A file of your own below data/inbox/.")
-    url: Url | None = Field(None, description="A file at an address: https://, s3://, gs://, az:// and the like.")
+    url: Url | None = Field(None, description="A file at an address: https://, http://, s3://, gs:// or az://.")
     hub: HubRepository | None = Field(None, description="A data set of the Hugging Face Hub, as owner/name.")
     revision: Revision | None = Field(None, description="Commit (40 hex digits) or tag of the hub's repository.")
     sql: Variable | None = Field(
