@@ -4,7 +4,6 @@ import polars as pl
 
 from stages.augment.diversity import method_report
 from stages.augment.guards import guarded, shingle_size
-from stages.augment.methods import Tools
 from stages.augment.rows import as_originals, new_rows
 from stages.common.ledger import Ledger
 from stages.common.params import AugmentParams
@@ -20,8 +19,7 @@ def main(run: Run[AugmentParams]) -> None:
     held_out = pl.concat(
         [CleanRecords.read(run.input(f"data/clean/{name}.parquet")) for name in ("validation", "test")]
     )
-    tools = Tools(resource=lambda name: run.input(f"models/resources/{name}"), work_folder=run.work_folder)
-    made = new_rows(train, run.params, run.seed, tools)
+    made = new_rows(train, run.params, run.seed, lambda name: run.input(f"models/resources/{name}"))
     kept, ledger = guarded(made, train, held_out, run.params, run.seed)
 
     rows = AugmentedRecords.write(pl.concat([as_originals(train), kept]), run.output("data/augmented/train.parquet"))

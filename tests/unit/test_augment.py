@@ -14,25 +14,26 @@ from hypothesis import strategies as st
 from small_project import FILM_WORDS, SCRATCH, Project
 from small_wordnet import write_wordnet
 
-from stages.augment.methods import METHODS, Tools
-from stages.augment.methods.balance import to_fill_up
-from stages.augment.methods.deletion import random_deletion
-from stages.augment.methods.punctuation import MARKS, punctuation_insertion
-from stages.augment.methods.swap import random_swap
+from stages.augment.methods import METHODS
+from stages.augment.methods.simple import MARKS, punctuation_insertion, random_deletion, random_swap
+from stages.augment.rows import to_fill_up
 from stages.augment.words import joined, split
 from stages.common.near_duplicates import jaccard, shingles
 from stages.common.schemas import AugmentedRecords, CleanRecords
 
 Records = Any
 LIGHT = ("random_deletion", "random_swap", "punctuation_insertion")
-NO_TOOLS = Tools(resource=lambda name: pytest.fail(f"asked for {name}"), work_folder=Path)
 WORDS = st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=12)
 CHANCE = st.floats(0, 1)
 SEED = st.integers(0, 1000)
 
 
+def no_resource(name: str) -> Path:
+    pytest.fail(f"asked for {name}")
+
+
 def rewrite(text: str, method: str, probability: float, seed: object) -> str:
-    (made,) = METHODS[method]([text], [str(seed)], SimpleNamespace(probability=probability), NO_TOOLS)
+    (made,) = METHODS[method]([text], [str(seed)], SimpleNamespace(probability=probability), no_resource)
     return made
 
 
@@ -127,7 +128,7 @@ def test_one_word_is_enough_for_every_method(method: str, text: str) -> None:
 def test_a_seed_makes_the_texts_it_always_made(method: str, made: list[str]) -> None:
     texts = ["a quiet film with great actors and a weak ending", "这部电影非常好看我很喜欢", "Great"]
     seeds = [f"13 {method} row{at}" for at in range(3)]
-    assert METHODS[method](texts, seeds, SimpleNamespace(probability=0.3), NO_TOOLS) == made
+    assert METHODS[method](texts, seeds, SimpleNamespace(probability=0.3), no_resource) == made
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=30), st.floats(0, 1), SEED)

@@ -4,7 +4,7 @@ import io
 import json
 import random
 import shutil
-import sqlite3
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +15,7 @@ from ctranslate2.converters import TransformersConverter
 from sentencepiece import SentencePieceTrainer
 from transformers import MarianConfig, MarianMTModel, MarianTokenizer
 
-from stages.augment import translators
-from stages.augment.methods import METHODS, Tools
+from stages.augment.methods import METHODS
 from stages.common.errors import AttuneError
 
 WORDS = ["film", "plot", "actor", "scene", "music", "script"]
@@ -99,92 +98,50 @@ def converted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def back_translation(model: Path, work: Path, texts: list[str], **settings: Any) -> list[str]:
-    tools = Tools(
-        resource={"translation_forward": model, "translation_back": model}.__getitem__, work_folder=lambda _: work
-    )
+def back_translation(model: Path, texts: list[str], **settings: Any) -> list[str]:
     given = SimpleNamespace(**{"num_beams": 2, "max_new_tokens": 12, "batch_size": 3} | settings)
-    return METHODS["back_translation"](texts, [""] * len(texts), given, tools)
+    return METHODS["back_translation"](texts, [""] * len(texts), given, lambda _: model)
 
 
 TEXTS = [some_text(random.Random(number)) for number in range(30)]
 
 
-def test_texts_go_there_and_back(model: Path, tmp_path: Path) -> None:
-    assert back_translation(model, tmp_path, TEXTS) == [after(text, 2) for text in TEXTS]
+def test_texts_go_there_and_back(model: Path) -> None:
+    assert back_translation(model, TEXTS) == [after(text, 2) for text in TEXTS]
 
 
-def test_a_model_for_ctranslate2_gives_the_same(converted: Path, tmp_path: Path) -> None:
+def test_a_model_for_ctranslate2_gives_the_same(converted: Path) -> None:
     assert not list(converted.glob("*.safetensors"))
-    assert back_translation(converted, tmp_path, TEXTS) == [after(text, 2) for text in TEXTS]
-
-
-def test_what_was_translated_is_not_translated_again(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = back_translation(model, tmp_path, TEXTS)
-    monkeypatch.setattr(MarianMTModel, "generate", lambda *_, **__: pytest.fail("translated again"))
-    assert back_translation(model, tmp_path, TEXTS[::-1])[::-1] == first
-    with pytest.raises(pytest.fail.Exception, match="translated again"):  # other settings, other translations
-        back_translation(model, tmp_path, TEXTS, num_beams=1)
-
-
-def test_a_killed_run_goes_on_with_the_batch_it_was_at(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    generate, calls = MarianMTModel.generate, []
-
-    def dies(*given: Any, **named: Any) -> Any:
-        calls.append(len(named["input_ids"]))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return generate(*given, **named)
-
-    monkeypatch.setattr(MarianMTModel, "generate", dies)
-    with pytest.raises(KeyboardInterrupt):
-        back_translation(model, tmp_path, TEXTS)
-    assert back_translation(model, tmp_path, TEXTS) == [after(text, 2) for text in TEXTS]
-    needed = {after(text, steps) for text in TEXTS for steps in (0, 1)}
-    assert sum(calls) == len(needed) + calls[2]  # nothing but the batch that died was translated twice
-
-
-def test_the_cache_holds_no_text_that_it_was_given(model: Path, tmp_path: Path) -> None:
-    back_translation(model, tmp_path, ["film plot"])
-    keys = [row[0] for row in sqlite3.connect(tmp_path / "translations.sqlite").execute("SELECT key FROM made")]
-    assert len(keys) == 2
-    assert all(len(key) == 64 for key in keys)
+    assert back_translation(converted, TEXTS) == [after(text, 2) for text in TEXTS]
 
 
 @pytest.mark.parametrize("engine", ["model", "converted"])
 def test_texts_too_long_for_the_model_or_the_answer_stay_as_they_are(
-    engine: str, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    engine: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = request.getfixturevalue(engine)
     long = " ".join(WORDS)  # six words and the end: one more than the tokenizer says the model takes
-    assert back_translation(folder, tmp_path, [long, "film"]) == [long, "actor"]
+    assert back_translation(folder, [long, "film"]) == [long, "actor"]
     assert "1 texts too long for the model" in capsys.readouterr().out
-    assert back_translation(folder, tmp_path, ["film plot music scene", "film"], max_new_tokens=3) == [
+    assert back_translation(folder, ["film plot music scene", "film"], max_new_tokens=3) == [
         "film plot music scene",
         "actor",
     ]
 
 
 def test_a_model_for_ctranslate2_without_ctranslate2_says_what_to_install(
-    converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    converted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(translators, "find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "ctranslate2", None)  # as if it were not installed
     with pytest.raises(
         AttuneError, match=r"ingest\.resources\.translation\.forward: a model for CTranslate2"
     ) as caught:
-        back_translation(converted, tmp_path, TEXTS)
+        back_translation(converted, TEXTS)
     assert "pip install ctranslate2" in caught.value.fix
 
 
-def test_a_damaged_model_and_a_damaged_cache_are_told_apart(converted: Path, model: Path, tmp_path: Path) -> None:
+def test_a_damaged_model_says_so(converted: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(converted, tmp_path / "broken")
     (broken / "model.bin").write_bytes(b"nothing")
     with pytest.raises(AttuneError, match="CTranslate2 cannot open the model there"):
-        back_translation(broken, tmp_path, TEXTS)
-    (tmp_path / "translations.sqlite").write_bytes(b"no database" * 100)
-    with pytest.raises(AttuneError, match=r"translations\.sqlite is damaged"):
-        back_translation(model, tmp_path, TEXTS)
+        back_translation(broken, TEXTS)

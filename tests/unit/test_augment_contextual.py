@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer
 
-from stages.augment.methods import METHODS, Tools
+from stages.augment.methods import METHODS
 from stages.augment.methods.contextual import Masked, _fill
 from stages.common.errors import AttuneError
 
@@ -66,9 +66,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contextual(model: Path, texts: list[str], seed: int = 1, **settings: Any) -> list[str]:
-    tools = Tools(resource=lambda name: {"masked_lm": model}[name], work_folder=Path)
     given = SimpleNamespace(**{"probability": 0.25, "top_k": 2, "batch_size": 4} | settings)
-    return METHODS["contextual"](texts, [f"{seed} {text}" for text in texts], given, tools)
+    return METHODS["contextual"](texts, [f"{seed} {text}" for text in texts], given, {"masked_lm": model}.__getitem__)
 
 
 TEXTS = [sentence(random.Random(number)) for number in range(40)]
@@ -92,9 +91,8 @@ def test_the_words_drawn_do_not_hang_on_the_batch_a_text_is_in(model: Path) -> N
 @pytest.mark.parametrize("noun", ["bread", "water"])  # the second is none of the likeliest itself
 def test_words_are_drawn_from_the_likeliest_top_k(model: Path, top_k: int, noun: str) -> None:
     texts = [f"Cooks Eat {noun} ."] * 60  # words with capitals stay, so that it is always the last
-    tools = Tools(resource=lambda _: model, work_folder=Path)
     settings = SimpleNamespace(probability=0.25, top_k=top_k, batch_size=60)
-    made = METHODS["contextual"](texts, [str(number) for number in range(60)], settings, tools)
+    made = METHODS["contextual"](texts, [str(number) for number in range(60)], settings, lambda _: model)
     drawn = {text.split(" ")[2] for text in made}
     assert len(drawn) == top_k
     assert drawn <= {*FOOD} - {noun}

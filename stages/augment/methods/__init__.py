@@ -1,11 +1,15 @@
-"""Ways to make a new text out of one. A new one is a file here, a line below and a section in the params."""
+"""Ways to make a new text out of one. A new one is a function here, a line below and a section in the params."""
 
 from stages.augment.methods.back_translation import back_translation
 from stages.augment.methods.contextual import contextual
-from stages.augment.methods.deletion import random_deletion
-from stages.augment.methods.protocol import Method, Tools, over_words
-from stages.augment.methods.punctuation import punctuation_insertion
-from stages.augment.methods.swap import random_swap
+from stages.augment.methods.simple import (
+    Method,
+    Resource,
+    over_words,
+    punctuation_insertion,
+    random_deletion,
+    random_swap,
+)
 from stages.augment.methods.synonyms import synonyms
 
 # In the order in which they are applied: of two equal new texts, that of the earlier method stays.
@@ -18,4 +22,4 @@ METHODS: dict[str, Method] = {
     "back_translation": back_translation,
 }
 
-__all__ = ["METHODS", "Method", "Tools"]
+__all__ = ["METHODS", "Method", "Resource"]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.augment.methods.protocol import Tools
+from stages.augment.methods.simple import Resource
 from stages.augment.pretrained import open_model, open_tokenizer
 from stages.augment.words import core, joined, replaceable, split
 
@@ -29,7 +29,7 @@ class Masked:
     input_ids: list[int]
 
 
-def contextual(texts: Sequence[str], seeds: Sequence[str], settings: Any, tools: Tools) -> list[str]:
+def contextual(texts: Sequence[str], seeds: Sequence[str], settings: Any, resource: Resource) -> list[str]:
     """Replace `probability * len(words)` random words by ones the model finds likely there, at least one.
 
     All masks of a text are filled at once. A word is drawn from the `top_k` likeliest whole words other than the
@@ -38,7 +38,7 @@ def contextual(texts: Sequence[str], seeds: Sequence[str], settings: Any, tools:
     """
     import torch
 
-    folder = tools.resource("masked_lm")
+    folder = resource("masked_lm")
     tokenizer = open_tokenizer(folder, KEY)
     model = open_model(folder, "AutoModelForMaskedLM", KEY)
     positions = getattr(model.config, "max_position_embeddings", None)

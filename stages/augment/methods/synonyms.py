@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from stages.augment.methods.protocol import Tools, over_words
+from stages.augment.methods.simple import Resource, over_words
 from stages.augment.words import core, replaceable
 from stages.common.errors import AttuneError
 
@@ -21,14 +21,14 @@ Weighted = list[tuple[str, int]]  # words with how often each was met
 Look = Callable[[str], list[tuple[int, Weighted]]]
 
 
-def synonyms(texts: Sequence[str], seeds: Sequence[str], settings: Any, tools: Tools) -> list[str]:
+def synonyms(texts: Sequence[str], seeds: Sequence[str], settings: Any, resource: Resource) -> list[str]:
     """Replace `probability * len(words)` random words by synonyms, at least one, as far as WordNet has any."""
-    look = dictionary(tools.resource("wordnet"))
+    look = dictionary(resource("wordnet"))
 
     def change(words: list[str], probability: float, rng: random.Random) -> list[str]:
         return replace(words, probability, rng, look)
 
-    return over_words(change)(texts, seeds, settings, tools)
+    return over_words(change)(texts, seeds, settings, resource)
 
 
 def replace(words: list[str], probability: float, rng: random.Random, look: Look) -> list[str]:
