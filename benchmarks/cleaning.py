@@ -111,13 +111,13 @@ def change(text: str, words: list[str], rng: random.Random) -> str:
 
 
 def against_datasketch(texts: pl.Series, repeat: int) -> None:
-    from stages.common.near_duplicates import thin_out
+    from stages.common.near_duplicates import deduplicate
 
     seconds: dict[str, list[float]] = {"attune": [], "datasketch": []}
     kept: dict[str, int] = {}
     for _ in range(repeat):
         for name, search in (
-            ("attune", lambda: int((thin_out(texts, THRESHOLD, SHINGLE, PERMUTATIONS)[0] < 0).sum())),
+            ("attune", lambda: int((deduplicate(texts, THRESHOLD, SHINGLE, PERMUTATIONS)[0] < 0).sum())),
             ("datasketch", lambda: datasketch_keeps(texts.to_list())),
         ):
             seconds[name].append(timed(search, kept, name))
@@ -157,7 +157,7 @@ def against_exact(texts: pl.Series) -> None:
     """Compare what is found with all pairs' exact similarity: a text has a match among the others, or it has none."""
     from sklearn.feature_extraction.text import CountVectorizer
 
-    from stages.common.near_duplicates import nearest_among, thin_out
+    from stages.common.near_duplicates import nearest_among, deduplicate
 
     counts = CountVectorizer(analyzer=lambda text: list(grams(text)), binary=True, dtype=np.int32)
     matrix = counts.fit_transform(texts.to_list()).tocsr()
@@ -174,7 +174,7 @@ def against_exact(texts: pl.Series) -> None:
     }
     share = f"{len(found):,} of {len(pairs):,} = {len(found) / len(pairs):.4f}"
     report(f"pairs found of those with exact similarity ≥ {THRESHOLD} | {len(texts):,} | {share}")
-    stays = thin_out(texts, THRESHOLD, SHINGLE, PERMUTATIONS)[0] < 0
+    stays = deduplicate(texts, THRESHOLD, SHINGLE, PERMUTATIONS)[0] < 0
     expected = one_by_one(len(texts), pairs)
     agree = float((stays == expected).mean())
     report(f"same rows kept as by exact comparison of all pairs | {len(texts):,} | {agree:.4f}")

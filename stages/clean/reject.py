@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from stages.common.near_duplicates import thin_out
+from stages.common.near_duplicates import deduplicate
 from stages.common.texts import same_text_key, whole_text
 
 Parted = tuple[pl.DataFrame, pl.DataFrame]
@@ -65,7 +65,7 @@ def exact_duplicate(records: pl.DataFrame) -> Parted:
 def near_duplicate(records: pl.DataFrame, threshold: float, shingle_size: int, num_perm: int) -> Parted:
     """Nearly the same text as a row that stays, so that no two kept rows nearly equal each other."""
     order = precedence(records)
-    twin, similarity = thin_out(whole_text(records).gather(order), threshold, shingle_size, num_perm)
+    twin, similarity = deduplicate(whole_text(records).gather(order), threshold, shingle_size, num_perm)
     ids = records["id"].gather(order)
     found = pl.DataFrame({"id": ids, "_twin": twin, "_similarity": similarity}).filter(pl.col("_twin") >= 0)
     labels = records["label"].gather(order)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.near_duplicates import jaccard, nearest_among, shingles, thin_out
+from stages.common.near_duplicates import jaccard, nearest_among, shingles, deduplicate
 
 WORDS = [
     "river",
@@ -57,7 +57,7 @@ def one_by_one(texts: list[str], threshold: float, size: int) -> list[bool]:
 
 
 def thinned(texts: list[str], threshold: float, size: int = 5, num_perm: int = 128) -> list[tuple[int, float] | None]:
-    twins, similarities = thin_out(pl.Series(texts, dtype=pl.String), threshold, size, num_perm)
+    twins, similarities = deduplicate(pl.Series(texts, dtype=pl.String), threshold, size, num_perm)
     return [None if twin < 0 else (int(twin), similarity) for twin, similarity in zip(twins, similarities, strict=True)]
 
 
