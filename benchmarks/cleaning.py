@@ -157,7 +157,7 @@ def against_exact(texts: pl.Series) -> None:
     """Compare what is found with all pairs' exact similarity: a text has a match among the others, or it has none."""
     from sklearn.feature_extraction.text import CountVectorizer
 
-    from stages.common.near_duplicates import nearest_among, deduplicate
+    from stages.common.near_duplicates import deduplicate, nearest_among
 
     counts = CountVectorizer(analyzer=lambda text: list(grams(text)), binary=True, dtype=np.int32)
     matrix = counts.fit_transform(texts.to_list()).tocsr()

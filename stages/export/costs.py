@@ -1,11 +1,18 @@
-"""What each form of the model costs on this machine, now: for people, MLflow and `logs/`, never for an out."""
+"""What each form of the model costs on this machine, now: for people, MLflow and `logs/`, never for an out.
 
+`python -m stages.export.costs MODEL EXPORTED VARIANT` answers the texts that come as JSON and prints its peak memory.
+"""
+
+import json
+import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from stages.common.serving.classifier import FILES, Classifier, Package
+from stages.common.serving.classifier import FILES, Classifier, Package, Variant
 from stages.common.serving.latency import Latency, latencies
-from stages.export.memory import peak_mib
 from stages.tasks.size import size_of
 
 CALLS = {1: 100, 32: 6}  # texts a call: calls that are measured
@@ -30,18 +37,18 @@ class Cost:
 
 
 def measure(package: Package, texts: Sequence[str], pairs: Sequence[str] | None) -> dict[str, Cost]:
-    """Measure all forms of a model that there are, by name; times in turns, each with one thread of the processor.
+    """Measure all forms of a model that there are, by name; times interleaved, each with one thread of the processor.
 
     One thread, for that is what a form costs: what more of them gain depends on how busy the others are.
     """
     classifiers: dict[str, Classifier] = {name: Classifier(package, name, threads=1) for name in package.variants}
     found = {size: latencies(classifiers, texts, size, calls, pairs, SECONDS) for size, calls in CALLS.items()}
-    some = list(texts[: 2 * max(CALLS)])
+    sizes = {name: (package.exported / FILES[name]).stat().st_size for name in classifiers if name in FILES}  # type: ignore[operator]
     return {
         name: Cost(
-            _mib(package, name),
-            peak_mib(package, name, some),
-            {size: one[name] for size, one in found.items()},
+            sizes.get(name, size_of(package.model)["bytes"]) / 2**20,
+            peak_mib(package, name, list(texts[: 2 * max(CALLS)])),
+            {size: latency[name] for size, latency in found.items()},
         )
         for name in package.variants
     }
@@ -61,7 +68,23 @@ def table(costs: dict[str, Cost]) -> list[str]:
     return lines
 
 
-def _mib(package: Package, variant: str) -> float:
-    if variant in FILES and package.exported:
-        return (package.exported / FILES[variant]).stat().st_size / 2**20
-    return size_of(package.model)["bytes"] / 2**20
+def peak_mib(package: Package, variant: Variant, texts: list[str]) -> float | None:
+    """Return the MiB that a new process of this form takes at most to answer these texts, or None if it cannot."""
+    command = [sys.executable, "-m", __name__, str(package.model), str(package.exported), variant]
+    done = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"  warning: the memory of {variant} was not measured: {done.stderr.strip()[-300:]}", file=sys.stderr)
+        return None
+    return float(done.stdout)
+
+
+def _main(model: str, exported: str, variant: Variant) -> None:
+    package = Package(Path(model), Path(exported))
+    Classifier(package, variant).probabilities(json.load(sys.stdin), batch_size=max(CALLS))
+    # Linux keeps the parent's peak in `ru_maxrss` of a child, but not in this file.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    print(round(int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) / 1024, 1))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], sys.argv[2], sys.argv[3])  # type: ignore[arg-type]

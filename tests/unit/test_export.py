@@ -26,9 +26,8 @@ from stages.common.serving.classifier import Classifier, Package
 from stages.common.serving.latency import Latency
 from stages.common.tracking import publish
 from stages.export.__main__ import NOT_ASKED, _write
-from stages.export.costs import CALLS, Cost, table
+from stages.export.costs import CALLS, Cost, peak_mib, table
 from stages.export.files import NotExported, strip, write_int8, write_onnx
-from stages.export.memory import peak_mib
 from stages.export.verdict import held_against, of_int8, of_onnx
 from stages.finetune.strategies import prepare, save
 from stages.tasks.text_classification import build_model

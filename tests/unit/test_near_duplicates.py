@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.near_duplicates import jaccard, nearest_among, shingles, deduplicate
+from stages.common.near_duplicates import deduplicate, jaccard, nearest_among, shingles
 
 WORDS = [
     "river",
