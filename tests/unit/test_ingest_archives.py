@@ -226,11 +226,6 @@ def test_a_tar_that_is_cut_off_between_two_files_is_told(tmp_path: Path, name: s
     assert "it is cut off" in fault(tmp_path, name, packed, "*.csv")
 
 
-def test_control_characters_of_a_name_never_reach_the_terminal(tmp_path: Path) -> None:
-    said = fault(tmp_path, "a.tar", tar_of({"\x1b[2J.csv": b"x"}), "b.csv")
-    assert "\x1b" not in said
-
-
 WHOLE = {name: pack(ROWS) for name, pack in PACKERS.items()}
 
 

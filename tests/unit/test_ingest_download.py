@@ -188,15 +188,6 @@ def test_an_endless_file_ends_at_the_limit(tmp_path: Path) -> None:
 # ── where an address may lead ───────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/a.csv", "memory://a.csv"])
-def test_an_address_that_leads_to_another_kind_is_not_followed(tmp_path: Path, target: str) -> None:
-    with serving(redirect=target) as server:
-        said = fault(server.url, tmp_path)
-    assert "could not be downloaded" in said
-    assert target not in said
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-
-
 def test_an_address_may_lead_to_another_one(tmp_path: Path) -> None:
     with serving(content=CONTENT) as there, serving(redirect=there.url) as server:
         assert fetch(server.url, tmp_path) == CONTENT

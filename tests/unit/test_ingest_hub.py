@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,13 +38,6 @@ def parquet() -> bytes:
     return out.getvalue()
 
 
-def zipped() -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr("day/1.csv", ROWS.write_csv())
-    return out.getvalue()
-
-
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """The server, and this process's client pointed at it (HF_ENDPOINT is read once, when the client is imported)."""
@@ -53,7 +45,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
     with serving_hub() as server:
         server.files = {
-            "datasets/owner/reviews": {"data/rows.parquet": parquet(), "rows.zip": zipped(), "loader.py": b"exit()"},
+            "datasets/owner/reviews": {"data/rows.parquet": parquet(), "loader.py": b"exit()"},
             "datasets/owner/gated": {},
             "models/owner/model": {**MODEL, **UNWANTED, "small/config.json": b"{}"},
         }
@@ -82,10 +74,6 @@ def test_a_file_of_a_data_set_is_read_and_its_commit_told(hub: Hub, tmp_path: Pa
     assert entry["revision"] == COMMIT
     assert entry["origin"] == f"owner/reviews@{revision}:data/rows.parquet"
     assert entry["sha256"] == hashlib.sha256(parquet()).hexdigest()
-
-
-def test_a_file_in_an_archive_of_a_data_set_is_read(hub: Hub, tmp_path: Path) -> None:
-    assert read(data("rows.zip/day/*.csv"), tmp_path)[0].equals(ROWS)
 
 
 def test_nothing_but_the_file_is_asked_for_and_a_commit_only_once(hub: Hub, tmp_path: Path) -> None:

@@ -104,14 +104,6 @@ def test_what_a_query_holds_is_taken_as_it_stands(database: str) -> None:
     assert read_query(reading(query))[0].rows() == [("100% :name %s", "12:30")]
 
 
-def test_rows_are_read_in_chunks(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    column = databases._column
-    monkeypatch.setattr(databases, "_column", lambda values, *rest: sizes.append(len(values)) or column(values, *rest))
-    read_query(reading("SELECT body FROM reviews"))
-    assert sizes == [10_000, 10_000, 5_000]
-
-
 def test_a_server_sends_a_chunk_at_a_time(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, postgres)
     monkeypatch.setattr(databases, "ROWS_AT_A_TIME", 10)
@@ -132,12 +124,8 @@ def test_a_server_sends_a_chunk_at_a_time(postgres: str, monkeypatch: pytest.Mon
 
 HARM = [
     "DROP TABLE reviews",
-    "DELETE FROM reviews",
     "UPDATE reviews SET stars = 1",
-    "INSERT INTO reviews (body) VALUES ('x')",
     "CREATE TABLE other (x int)",
-    "CREATE TEMP TABLE other AS SELECT 1",
-    "SELECT 1; DROP TABLE reviews",
     "SELECT 1; COMMIT; DROP TABLE reviews",
     "COMMIT",
     "WITH gone AS (DELETE FROM reviews RETURNING *) SELECT * FROM gone",
@@ -145,16 +133,12 @@ HARM = [
 OF_POSTGRES = [
     "SELECT body INTO other FROM reviews",
     "SELECT nextval('reviews_id_seq')",
-    "SELECT setval('reviews_id_seq', 1)",
     "SELECT set_config('transaction_read_only', 'off', false)",
-    "SELECT * FROM reviews FOR UPDATE",
-    "TRUNCATE reviews",
 ]
 OF_SQLITE = [
     "ATTACH DATABASE 'made.db' AS other",
     "VACUUM INTO 'made.db'",
     "PRAGMA query_only = OFF",
-    "PRAGMA journal_mode = WAL",
     "SELECT load_extension('evil')",
     "WITH x AS (SELECT 1) INSERT INTO reviews (body) SELECT 'x' FROM x",
 ]
@@ -285,6 +269,9 @@ def test_an_environment_without_the_variable_is_told_what_to_set(monkeypatch: py
         ("postgresql+psycopg2://reader:hunter2@host/db", "driver is not installed\n  → pip install 'psycopg2'"),
         ("mysql+pymysql://reader:hunter2@host/db", "driver is not installed\n  → pip install 'pymysql'"),
         ("postgresql://reader:hunter2@host:notaport/db", "holds no database address"),
+        ("postgresql://reader:hunter2@a..b/reviews", "cannot be reached"),
+        ("postgresql+asyncpg://reader:hunter2@localhost/reviews", "asynchronous driver"),
+        ("sqlite:////tmp/hunter2\udcff.db", "cannot be reached"),
     ],
 )
 def test_an_address_that_is_none_is_told_without_repeating_it(
@@ -325,18 +312,3 @@ def test_a_query_without_end_ends_at_the_limit(sqlite: str, monkeypatch: pytest.
         )
     with pytest.raises(AttuneError, match=r"more than 1 MiB\n.*ingest.max_expanded_mb"):
         read_query(reading("SELECT x AS body, 1 AS stars FROM endless"), Limits(max_expanded_mb=1))
-
-
-@pytest.mark.parametrize(
-    ("address", "told"),
-    [
-        ("postgresql://reader:hunter2@a..b/reviews", "cannot be reached"),
-        ("postgresql+asyncpg://reader:hunter2@localhost/reviews", "asynchronous driver"),
-        ("sqlite:////tmp/hunter2\udcff.db", "cannot be reached"),
-    ],
-)
-def test_an_address_that_no_driver_understands_is_told_without_it(
-    address: str, told: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(VARIABLE, address)
-    assert told in fault(reading("SELECT body, stars FROM reviews"))
