@@ -1,14 +1,11 @@
-"""Every out held against `dvc.lock`: the files that a commit and DVC's cache keep, and those of a rebuild."""
+"""Recorded outs compared with `dvc.lock`, for flows.provenance.bytes_here alone: it goes when that goes."""
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flows.reviewing.compared.file_differences import difference
-from flows.reviewing.compared.tolerance import Environments, Tolerance, tolerance_of, trained_stages
-from flows.reviewing.findings import OutCheck, Rebuild
+from flows.reviewing.findings import OutCheck
 from flows.reviewing.revision import Revision
 from stages.common.shown import shown
 from stages.common.tracking.registry import STAMP
@@ -16,7 +13,6 @@ from stages.common.tracking.registry import STAMP
 NAME = 80  # characters shown of a file's name
 DIGITS = 10  # shown of a hash
 NOT_HERE = "is not here: neither the commit nor DVC's cache or remote has it"
-NO_STAGE = "dvc.lock has it, dvc.yaml has no such stage"
 
 
 def check_recorded(revision: Revision) -> tuple[OutCheck, ...]:
@@ -40,82 +36,9 @@ def check_recorded(revision: Revision) -> tuple[OutCheck, ...]:
     return tuple(found)
 
 
-def compare_outs(recorded: Revision, rebuilt: Revision, environments: Environments, min_agreement: float) -> Rebuild:
-    """Compare every out of a rebuild with the recorded one.
-
-    Args:
-        recorded: the revision as its commit has it; `check_recorded` has nothing to say of it.
-        rebuilt: the same, made again from nothing.
-        environments: where each was trained.
-        min_agreement: least share of test rows with the same prediction for other bytes of a model to count as equal.
-    """
-    if not recorded.lock:
-        return Rebuild("unrecorded", how="there is no dvc.lock to hold it against")
-    trained = trained_stages(rebuilt.graph)
-    checks, tolerance = [], None
-    for stage in dict.fromkeys([*_stages(rebuilt), *recorded.lock]):
-        names = recorded.hashes(stage, "outs"), rebuilt.hashes(stage, "outs")
-        for path in dict.fromkeys([*_in_order(rebuilt, stage, names[1]), *names[0]]):
-            if stage not in rebuilt.graph:
-                checks.append(OutCheck(stage, path, "missing", NO_STAGE))
-                continue
-            if names[0].get(path) == names[1].get(path):
-                checks.append(OutCheck(stage, path, "identical"))
-                continue
-            if stage in trained and tolerance is None:
-                first = next(name for name in rebuilt.graph if name in trained)
-                tolerance = tolerance_of(recorded, rebuilt, environments, min_agreement, first)
-            passes = tolerance if stage in trained else None
-            checks.append(_check(recorded, rebuilt, stage, path, passes))
-    return _told(checks, environments, tolerance, trained)
-
-
-def _told(
-    checks: list[OutCheck], environments: Environments, tolerance: Tolerance | None, trained: frozenset[str]
-) -> Rebuild:
-    """Sum up what became of the outs."""
-    bad = [check for check in checks if check.verdict in ("different", "missing")]
-    apart = any(check.verdict == "equal" for check in checks)
-    found = Rebuild(
-        "different" if bad else "equal" if apart else "identical",
-        outs=tuple(checks),
-        agreement=tolerance.agreement if tolerance else None,
-        tolerance=tolerance.sentence if tolerance else "",
-        environment=environments.changes,
-        environment_known=environments.known,
-    )
-    if not bad:
-        return found
-    of_first = [check for check in bad if check.stage == bad[0].stage]
-    worst = next((check for check in of_first if check.verdict == "different"), of_first[0])
-    how = f"{worst.path}: {worst.how}"
-    if tolerance and tolerance.against and worst.stage in trained and worst.verdict == "different":
-        how += f"; {tolerance.against}"
-    return replace(found, first=worst.stage, how=how)
-
-
-def _check(recorded: Revision, rebuilt: Revision, stage: str, path: str, tolerance: Tolerance | None) -> OutCheck:
-    """Compare an out of other bytes."""
-    for revision, where in ((recorded, "the record"), (rebuilt, "the rebuild")):
-        if path not in revision.hashes(stage, "outs"):
-            return OutCheck(stage, path, "missing", f"{where} has no such out")
-    old, new = recorded.folder / path, rebuilt.folder / path
-    if not old.exists() and path != str(STAMP):
-        return OutCheck(stage, path, "different", "the recorded bytes are not here to compare")
-    how = difference(old, new) if old.exists() else "it names another model"
-    how = how or "the bytes are the same, but dvc.lock names others"
-    return OutCheck(stage, path, "equal" if tolerance and not tolerance.against else "different", how)
-
-
 def _stages(revision: Revision) -> list[str]:
     """Return the stages of graph and lock, in the order of the graph."""
     return list(dict.fromkeys([*revision.graph, *revision.lock]))
-
-
-def _in_order(revision: Revision, stage: str, found: Mapping[str, str]) -> list[str]:
-    """Return paths of outs as dvc.yaml lists them: what tells most of a stage stands first."""
-    listed = revision.graph[stage].outs if stage in revision.graph else ()
-    return list(dict.fromkeys([*(path for path in listed if path in found), *found]))
 
 
 def _named(entry: Mapping[str, Any]) -> str:
