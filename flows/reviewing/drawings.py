@@ -37,7 +37,8 @@ def chart(curve: Curve, unit: bool = False) -> Chart:
 
 def intervals(gains: Sequence[Gain]) -> tuple[tuple[Range, ...], str]:
     """Return the intervals of gains on one axis with 0 in its middle, and what stands along it."""
-    most = _round_up(max(abs(end) for gain in gains for end in (gain.low, gain.gain, gain.high)) or 0.01)
+    ends = [abs(end) for gain in gains for end in (gain.low, gain.gain, gain.high) if math.isfinite(end)]
+    most = _round_up(max(ends, default=0.0) or 0.01)
     axis = Axis(-most, most)
     return tuple(axis.range(gain.low, gain.gain, gain.high) for gain in gains), f"{-most:+g} … {most:+g}"
 

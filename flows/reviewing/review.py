@@ -92,11 +92,11 @@ def _review(home: Path, folders: Mapping[str, Path], commits: Commits, request: 
             home, folders["rebuild"], committed, request.logs / "rebuild", log, recorded.get("threads", "")
         )
         head, notes = _shown_head(committed, missing, rebuilt), [*notes, *rebuilt.notes]
-        judged = _unusable(committed, rebuilt.ran) or compare_outs(
-            committed,
-            rebuilt.revision,
-            Environments(recorded, recorded_environment(rebuilt.revision, None, rebuilt.revision.folder)),
-            settings.min_agreement,
+        here = Environments(recorded, recorded_environment(rebuilt.revision, None, rebuilt.revision.folder))
+        judged = _unusable(committed, rebuilt.ran) or (
+            compare_outs(committed, rebuilt.revision, here, settings.min_agreement)
+            if committed.own_data
+            else Rebuild("unrecorded", how=OTHER_DATA)
         )
         judged = replace(judged, seconds=rebuilt.ran.seconds)
     elif missing or not usable:
@@ -159,7 +159,7 @@ def _unusable(committed: Revision, ran: Ran) -> Rebuild | None:
         return Rebuild("failed", ran.failed, ran.how, last_lines=ran.last_lines)
     if not committed.lock or committed.stale:
         return Rebuild("unrecorded", next(iter(committed.stale), ""))
-    return None if committed.own_data else Rebuild("unrecorded", how=OTHER_DATA)
+    return None
 
 
 def _effect(base: Revision, head: Revision, examples: int) -> Effect | None:
