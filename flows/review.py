@@ -12,12 +12,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from flows.command import exit_status
-from flows.reviewing.changed.table_changes import mask_of
 from flows.reviewing.findings import Review
-from flows.reviewing.pages.comment import comment
-from flows.reviewing.pages.page import page
-from flows.reviewing.pages.verdict import Verdict, verdict_of
-from flows.reviewing.rounds import Request, review
+from flows.reviewing.page import render
+from flows.reviewing.review import Request, review
+from flows.reviewing.verdict import Verdict, verdict_of
 from stages.common.errors import AttuneError
 from stages.common.redact import redacted
 from stages.common.shown import visible
@@ -27,15 +25,15 @@ NOT_REPRODUCED = 3
 MARKDOWN, HTML = "review.md", "review.html"
 STATUS = f"""exit status:
   0  reproduced: the same bytes, or equal within the tolerance; with --no-rebuild: nothing speaks against it
-  {NOT_REPRODUCED}  not reproduced: an out differs, a stage failed, or dvc.lock is missing, of other code, params
-     or data, or not what the files are
+  {NOT_REPRODUCED}  not reproduced: an out differs, a stage failed, or dvc.lock is missing or of other code, params or
+     data
   1  there is no such commit, or it is no project that can be read
   2  wrong options"""
 
 
 @dataclass(frozen=True)
 class Written:
-    """A review, what it comes to, and the files that tell of it."""
+    """A review, its verdict, and the files with both pages."""
 
     review: Review
     verdict: Verdict
@@ -53,43 +51,25 @@ def carry_out(home: Path, request: Request, output: Path, log: Callable[[str], N
         log: gets lines of progress, and what a person should know.
 
     Raises:
-        AttuneError: if a commit is none, or the head is no project that can be read.
+        AttuneError: if a commit is none, the head is no project that can be read, or nothing can be written.
     """
-    _prepare(output, request.logs)
-    found = review(home, request, lambda line: log(visible(redacted(line))))  # names in it may be a stranger's
-    told = verdict_of(found)
-    mask = mask_of(found.head)
-    return Written(
-        found,
-        told,
-        _write(output / MARKDOWN, comment(found, told, mask)),
-        _write(output / HTML, page(found, told, mask)),
-    )
-
-
-def _prepare(output: Path, logs: Path) -> None:
-    """Make the folder, before a rebuild that takes hours.
-
-    Raises:
-        AttuneError: if nothing can be written there.
-    """
-    try:
+    paths = output / MARKDOWN, output / HTML
+    try:  # before a rebuild that takes hours
         output.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=output):
             pass
     except OSError as error:
         raise AttuneError(f"nothing can be written to {output}: {error.strerror}", "name another --output") from None
-    for path, is_folder in ((output / MARKDOWN, False), (output / HTML, False), (logs, True)):
-        if path.exists() and path.is_dir() != is_folder:
-            raise AttuneError(f"{path} is in the way", "move it, or name another --output")
-
-
-def _write(path: Path, text: str) -> Path:
-    """Write a file whole or not at all."""
-    with TemporaryDirectory(dir=path.parent, prefix=".review-") as beside:
-        part = Path(beside) / path.name
-        part.write_text(text, encoding="utf-8")
-        return part.replace(path)
+    if taken := next(filter(Path.is_dir, paths), None):
+        raise AttuneError(f"{taken} is in the way", "move it, or name another --output")
+    found = review(home, request, lambda line: log(visible(redacted(line))))
+    verdict = verdict_of(found)
+    for path in paths:
+        with TemporaryDirectory(dir=output, prefix=".review-") as beside:  # whole or not at all
+            part = Path(beside) / path.name
+            part.write_text(render(found, verdict, markdown=path.name == MARKDOWN), encoding="utf-8")
+            part.replace(path)
+    return Written(found, verdict, *paths)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,10 +77,10 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
 
     def work() -> int:
-        request = Request(asked.base, asked.head, asked.rebuild, asked.venv, asked.keep, asked.output / "review")
+        request = Request(asked.base, asked.head, asked.rebuild, asked.keep, asked.output / "review")
         written = carry_out(Path.cwd(), request, asked.output, lambda line: print(line, flush=True))
         for line in (*written.verdict.headline, *written.verdict.risks):
-            print(f"  {visible(line.text)}")
+            print(f"  {visible(redacted(line.text))}")
         print(f"  {written.markdown}  {written.html}")
         return 0 if written.review.rebuild.holds else NOT_REPRODUCED
 
@@ -117,16 +97,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--base",
         metavar="COMMIT",
-        help="what to hold it against (default: origin/main, else main, else the one before)",
+        help="what to compare it with (default: origin/main, else main, else the one before)",
     )
     parser.add_argument("--head", metavar="COMMIT", default="HEAD", help="commit, tag or branch to review (HEAD)")
     parser.add_argument(
         "--rebuild",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="run the head's pipeline again from nothing, and hold every out against dvc.lock (default)",
+        help="run the head's pipeline again from nothing, and compare every out with dvc.lock (default)",
     )
-    parser.add_argument("--venv", action="store_true", help="do that with the versions of the head's constraints.txt")
     parser.add_argument("--output", metavar="FOLDER", type=Path, default=LOGS, help="where both files go (logs)")
     parser.add_argument("--keep", action="store_true", help="leave the worktrees for a look")
     return parser

@@ -8,7 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.notify import tell_failure
 from flows.review import carry_out
-from flows.reviewing.rounds import Request
+from flows.reviewing.review import Request
 from flows.told.deadline import within
 from stages.common.errors import AttuneError
 from stages.common.shown import visible
@@ -20,15 +20,15 @@ SECONDS = 5.0  # for the server to take the page
 
 @flow(name="attune-review", log_prints=True, persist_result=False, on_failure=[tell_failure], on_crashed=[tell_failure])
 def review(base: str | None = None, head: str = "HEAD", rebuild: bool = True) -> dict[str, str]:
-    """Review a commit of the current folder's checkout, in which nothing changes; what it finds is an artifact, too.
+    """Review a commit of the current folder's checkout, in which nothing changes; the comment is an artifact, too.
 
     Args:
-        base: what to hold it against; none: `origin/main`, or what comes nearest to it.
+        base: what to compare it with; none: `origin/main`, or what comes nearest to it.
         head: the commit, tag or branch that is reviewed.
         rebuild: run its pipeline again from nothing.
 
     Returns:
-        The commit, what became of the rebuild, and where the whole page is.
+        The commit, the rebuild's verdict, and where the page is.
 
     Raises:
         AttuneError: if it is not reproduced, naming the first stage; if a commit is none.

@@ -1,5 +1,6 @@
-"""Which two commits a review is about: the head, and the last one that it shares with the base."""
+"""Which two commits a review is about, and whether the head can be merged into the base as it is now."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,9 @@ from flows.scheduled.place import one_at_a_time
 from flows.scheduled.repository import GitFailed, asked, find_commit, git, object_at
 
 DEFAULT = {"origin/main": "refs/remotes/origin/main", "main": "refs/heads/main"}  # the first that there is
+LOCK = "dvc.lock"
+MARKS = re.compile(r"^(?:<{7}|>{7}) ", re.MULTILINE)
+CLEAN, CONFLICTING = 0, 1  # exit statuses of `git merge-tree`
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ def find_commits(home: Path, base: str | None, head: str) -> Commits:
 
     Args:
         home: a checkout.
-        base: what the head is held against.
+        base: what the head is compared with.
         head: what is reviewed.
 
     Raises:
@@ -52,20 +56,46 @@ def find_commits(home: Path, base: str | None, head: str) -> Commits:
         name = default if base is None else base
         before = object_at(home, f"{found}~1^{{commit}}")
         if base is None and name in DEFAULT and before and _find(home, name, notes) == found:
-            notes.append(f"{name} is the head itself, so the head is held against the commit before it")
+            notes.append(f"{name} is the head itself, so the head is compared with the commit before it")
             name = f"{head}~1"
         elif base is None and name not in DEFAULT and not before:
             name = head  # the only commit there is
         there = _find(home, name, notes)
     shared = asked(home, "merge-base", there, found)
     if not shared:
-        notes.append(f"{name} and {head} share no history (or the clone is a shallow one): held against {name} itself")
+        notes.append(f"{name} and {head} share no history (or the clone is a shallow one): compared with {name} itself")
     behind = int(git(home, "rev-list", "--count", f"{found}..{there}")) if shared else 0
     if shared == found:
         notes.append(f"the head is in {name} already: there is nothing in it that could differ")
     return Commits(
         _short(home, name), there, shared or there, behind, _short(home, head), found, tuple(dict.fromkeys(notes))
     )
+
+
+def has_marks(text: str) -> bool:
+    """Return whether a text holds the marks of a merge that nobody has finished."""
+    return bool(MARKS.search(text))
+
+
+def conflicts(home: Path, base: str, head: str) -> tuple[tuple[str, ...], str]:
+    """Return the files that keep a head from being merged into a base, and a note if Git could not say.
+
+    Args:
+        home: a checkout; but for objects of Git's, nothing in it changes.
+        base: full hash.
+        head: full hash.
+    """
+    files: list[str] = []
+    note = ""
+    options = ("--write-tree", "--name-only", "--no-messages", "-z")
+    try:
+        printed = git(home, "merge-tree", *options, base, head, answers=(CLEAN, CONFLICTING))
+        files = list(filter(None, printed.split("\0")[1:]))  # after the tree that the merge would make
+    except GitFailed as error:
+        note = f"whether the head merges into the base is not known (that takes Git 2.38 or newer): {error.what}"
+    if has_marks(asked(home, "show", f"{head}:{LOCK}")):
+        files.append(LOCK)
+    return tuple(dict.fromkeys(files)), note
 
 
 def _short(home: Path, name: str) -> str:

@@ -1,20 +1,18 @@
-"""The head's pipeline run again from nothing: no `dvc.lock`, no reports, and a DVC cache of its own that is empty."""
+"""All stages of a worktree run in an environment of their own; those of the head once more from nothing."""
 
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from flows.reviewing.conflicts import LOCK
-from flows.reviewing.pipeline_run import LAST_LINES, Log, Ran, run_pipeline
+from flows.reviewing.commits import LOCK
 from flows.reviewing.revision import Revision
-from flows.running.stage_process import end_group
+from flows.running.stage_process import DEFAULT_TIMEOUT, StageRunner, seconds_of
+from flows.scheduled.repository import OF_A_CALLER
 from flows.scheduled.worktree_files import check_out, furnish
 from stages.common.errors import AttuneError
 from stages.common.graph import Node, read_lock
@@ -22,42 +20,103 @@ from stages.common.redact import redacted
 from stages.common.shown import visible
 from stages.common.stage import WORK
 
-TITLE, INSTALL = "rebuild", "install"
-INSTALL_SECONDS = 3600
+LAST_LINES = 15
+STORE = "review.db"  # MLflow's, in the worktree, and thrown away with it
 OWN_CACHE = Path(".dvc") / "cache"
 MEMOS = "translations"  # what a stage has made once, for all runs: a rebuild makes it again
+TRIAL = "ATTUNE_TRIAL_"  # what a search tells its trainings
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How far the stages came.
+
+    Args:
+        seconds: wall time of each stage that was run.
+        failed: the first stage that did not end well, after which none was run; nothing: all did.
+        how: of that one: `took longer than 30m`.
+        last_lines: its last lines of output.
+    """
+
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    failed: str = ""
+    how: str = ""
+    last_lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What was made from nothing.
-
-    Args:
-        revision: the worktree with it, as far as the stages came.
-        ran: how they ended.
-        notes: what a reader should know, a line each.
-    """
+    """What was made from nothing: the worktree with it, as far as the stages came, how they ended, and notes."""
 
     revision: Revision
     ran: Ran
     notes: tuple[str, ...] = ()
 
 
-def rebuild(
-    home: Path, folder: Path, head: Revision, logs: Path, log: Log, *, threads: str = "", venv: bool = False
-) -> Rebuilt:
+def run_pipeline(
+    folder: Path,
+    graph: Mapping[str, Node],
+    logs: Path,
+    title: str,
+    log: Log,
+    variables: Mapping[str, str] | None = None,
+) -> Ran:
+    """Bring all stages of a worktree up to date; the project's MLflow store is not touched.
+
+    Args:
+        folder: the worktree.
+        graph: its stages, in order.
+        logs: folder that gets all output of a stage, in STAGE.log.
+        title: before each line of progress: `rebuild`.
+        log: gets a line as a stage begins, and one as it ends.
+        variables: more of the environment.
+
+    Raises:
+        AttuneError: if a stage's timeout in dvc.yaml is none.
+    """
+    try:
+        times = {name: seconds_of(node.meta.get("timeout", DEFAULT_TIMEOUT)) for name, node in graph.items()}
+    except ValueError as error:
+        raise AttuneError(f"dvc.yaml: meta of a stage: {error}", "write it like meta: {timeout: 2h}") from None
+    logs.mkdir(parents=True, exist_ok=True)
+    seconds: dict[str, float] = {}
+    runner = StageRunner(folder, environment=_environment(folder, variables or {}))
+    try:
+        for name in graph:
+            log(f"{title}: {name} …")
+            started, path, last = time.monotonic(), logs / f"{name}.log", deque[str](maxlen=LAST_LINES)
+            with path.open("w", encoding="utf-8") as file:
+
+                def keep(line: str, file: Any = file, last: deque[str] = last) -> None:
+                    last.append(visible(redacted(line)))
+                    print(last[-1], file=file, flush=True)
+
+                ended = runner.run(name, times[name], keep)
+            seconds[name] = time.monotonic() - started
+            if ended.late or ended.code:
+                how = f"took longer than {times[name]:,.0f} s" if ended.late else f"ended with status {ended.code}"
+                log(f"{title}: {name} {how}; all its output: {path}")
+                return Ran(seconds, name, how, tuple(last))
+            log(f"{title}: {name} {seconds[name]:.0f} s")
+    finally:
+        runner.end()
+    return Ran(seconds)
+
+
+def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, threads: str = "") -> Rebuilt:
     """Run every stage of the head in a worktree that holds its commit and nothing that a stage has made.
 
-    What came from the network is the checkout's `.attune/downloads`: ingest holds it against the hashes in params.
+    What came from the network is the checkout's `.attune/downloads`: ingest compares it with the hashes in params.
 
     Args:
         home: the checkout.
         folder: a worktree of it at the head's commit.
         head: what the commit recorded.
-        logs: folder for all that the stages say.
+        logs: folder for all output of the stages.
         log: gets a line as a stage begins, and one as it ends.
         threads: that the recorded training had; nothing: not known.
-        venv: have the head's own `make install` make a virtual environment, and run the stages in it.
 
     Raises:
         AttuneError: if the commit holds no project, or an out of dvc.yaml lies outside of it.
@@ -65,13 +124,8 @@ def rebuild(
     furnish(home, folder, lambda _: None)  # what there is to say was said of the head
     _empty(folder, head.graph)
     variables, notes = _threads(head, threads)
-    python, ran = folder / ".venv" / "bin" / "python" if venv else None, Ran()
-    if venv:
-        ran = _install(folder, logs, log)
-    if not ran.failed:
-        ran = run_pipeline(folder, head.graph, logs, TITLE, log, python=python, variables=variables)
-    made = replace(head, folder=folder, lock=read_lock(folder), results="rebuilt", stale={})
-    return Rebuilt(made, ran, notes)
+    ran = run_pipeline(folder, head.graph, logs, "rebuild", log, variables)
+    return Rebuilt(replace(head, folder=folder, lock=read_lock(folder), results="rebuilt", stale={}), ran, notes)
 
 
 def _empty(folder: Path, graph: Mapping[str, Node]) -> None:
@@ -83,9 +137,8 @@ def _empty(folder: Path, graph: Mapping[str, Node]) -> None:
     with Config(str(folder / ".dvc"), validate=False).edit("local", validate=False) as local:
         local.setdefault("cache", {})["dir"] = str(folder / OWN_CACHE)
     (folder / WORK / MEMOS).unlink(missing_ok=True)
-    top = Path(os.path.realpath(folder))
     for path in (folder / out for node in graph.values() for out in node.outs):
-        if not Path(os.path.realpath(path.parent)).is_relative_to(top):
+        if not path.parent.resolve().is_relative_to(folder.resolve()):
             raise AttuneError(f"dvc.yaml: the out {path} lies outside of the project", "keep outs in the project")
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -98,7 +151,7 @@ def _threads(head: Revision, recorded: str) -> tuple[dict[str, str], tuple[str, 
 
     Another number gives other bytes.
     """
-    finetune: Any = head.data.get("finetune") or {}
+    finetune = head.data.get("finetune")
     pinned = isinstance(finetune, Mapping) and finetune.get("torch_num_threads") is not None
     cores = len(os.sched_getaffinity(0))
     here = os.environ.get("OMP_NUM_THREADS") or str(cores)
@@ -110,37 +163,12 @@ def _threads(head: Revision, recorded: str) -> tuple[dict[str, str], tuple[str, 
     return {"OMP_NUM_THREADS": recorded, **more}, (note,)
 
 
-def _install(folder: Path, logs: Path, log: Log) -> Ran:
-    """Have the head's Makefile install its pinned dependencies into the worktree's `.venv`."""
-    log(f"{TITLE}: {INSTALL} …")
-    logs.mkdir(parents=True, exist_ok=True)
-    last: deque[str] = deque(maxlen=LAST_LINES)
-    started = time.monotonic()
-    path = logs / f"{INSTALL}.log"
-    kept = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL")}
-    with path.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            ["make", INSTALL, f"PYTHON={sys.executable}"],
-            cwd=folder,
-            env=kept,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            code = process.wait(INSTALL_SECONDS)
-        except subprocess.TimeoutExpired:
-            code = -1
-        finally:
-            end_group(process)
-    text = "\n".join(visible(line) for line in redacted(path.read_text(errors="replace")).split("\n"))
-    path.write_text(text, encoding="utf-8")
-    last.extend(line for line in text.split("\n") if line.strip())
-    seconds = time.monotonic() - started
-    if code:
-        how = f"took longer than {INSTALL_SECONDS} s" if code < 0 else f"ended with status {code}"
-        log(f"{TITLE}: {INSTALL} {how}; all it said: {path}")
-        return Ran({}, INSTALL, how, tuple(last))
-    log(f"{TITLE}: {INSTALL} {seconds:.0f} s")
-    return Ran()
+def _environment(folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of this process without those that would lead out of the worktree."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MLFLOW_", "_MLFLOW_", TRIAL)) and name not in OF_A_CALLER
+    }
+    own = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / WORK / STORE}", "PYTHONPATH": str(folder)}
+    return {**kept, **own, **variables}

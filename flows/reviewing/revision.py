@@ -7,31 +7,26 @@ from typing import Any, Literal
 
 import polars as pl
 
-from flows.reviewing.compared.tables import read_parquet
 from flows.told.reports import read_report
 from stages.common.graph import Node
-
-Results = Literal["recorded", "run", "rebuilt", "none"]
 
 
 @dataclass(frozen=True)
 class Revision:
-    """A commit and what came of it.
+    """A commit and its results.
 
     Args:
         name: as it was asked for: `origin/main`.
         commit: its full hash.
         subject: first line of the commit's message.
-        folder: where its files are: a worktree, in which no stage of the caller's checkout has a part.
+        folder: a worktree with its files.
         graph: stages of its dvc.yaml, in order.
-        lock: stages of the `dvc.lock` that tells of the results here, as DVC wrote it; empty: there are none.
+        lock: stages of the `dvc.lock` of the results here; empty: there are none.
         data: what its params.yaml says, as read from YAML.
-        results: where the results come from. `recorded`: the commit has them, and DVC's cache or remote had the files;
-            `run`: made by the review, as they were missing or not of this code, params and data; `rebuilt`: those of
-            the rebuild from nothing, for the same reason; `none`: the commit is from before the first run.
+        results: `recorded`: those of the commit; `run`: made by the review, as they were missing or not of this code,
+            params and data; `rebuilt`: those of the rebuild, for the same reason; `none`: it is from before the first.
         stale: stages whose record is not of this commit's code, params and data, each with a reason in a line.
-        own_data: whether files of data/inbox/ that Git does not have are here as the commit's results were made of
-            them; the commit cannot be run again without.
+        own_data: whether files of data/inbox/ that Git does not have are here as the results were made of them.
     """
 
     name: str
@@ -41,7 +36,7 @@ class Revision:
     graph: Mapping[str, Node]
     lock: Mapping[str, Any]
     data: Mapping[str, Any]
-    results: Results = "recorded"
+    results: Literal["recorded", "run", "rebuilt", "none"] = "recorded"
     stale: Mapping[str, str] = field(default_factory=dict)
     own_data: bool = True
 
@@ -57,8 +52,6 @@ class Revision:
     def table(self, path: str) -> pl.DataFrame | None:
         """Return a Parquet or CSV table of the project, or None if it is not there or not readable."""
         file = self.folder / path
-        if not file.exists():
-            return None
         try:
             return pl.read_csv(file) if file.suffix == ".csv" else read_parquet(file)
         except (OSError, pl.exceptions.PolarsError):
@@ -68,3 +61,19 @@ class Revision:
         """Return the MD5 that `dvc.lock` has for each dependency or out of a stage, by path; folders end in `.dir`."""
         entries = self.lock.get(stage, {}).get(kind, [])
         return {entry["path"]: str(entry.get("md5") or entry.get("hash") or "") for entry in entries}
+
+
+def read_parquet(path: Path) -> pl.DataFrame:
+    """Read a table with Arrow: polars' own reader ends the whole process on some damaged files.
+
+    Raises:
+        OSError: if the file is no Parquet, or is damaged.
+    """
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+        table.validate(full=True)
+        return pl.DataFrame(table)
+    except (Exception, pl.exceptions.PanicException):  # of invalid bytes, anything
+        raise OSError(f"{path} is no Parquet file, or is damaged") from None

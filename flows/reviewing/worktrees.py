@@ -8,8 +8,8 @@ from typing import Any
 
 from ruamel.yaml.error import YAMLError
 
-from flows.reviewing.conflicts import LOCK, has_marks
-from flows.reviewing.pipeline_run import Log
+from flows.reviewing.commits import LOCK, has_marks
+from flows.reviewing.rebuild import Log
 from flows.reviewing.revision import Revision
 from flows.scheduled.place import WORKTREES, lock_of, one_at_a_time, remove, sweep
 from flows.scheduled.repository import asked, git, succeeds
@@ -77,7 +77,9 @@ def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
     furnish(home, folder, log)
     if (folder / LOCK).exists() and has_marks((folder / LOCK).read_text(encoding="utf-8", errors="replace")):
         (folder / LOCK).unlink()  # neither side of an unfinished merge
-    graph, lock, data = read_graph(folder), lock_at(folder), _params(folder)
+    graph, lock, data = read_graph(folder), lock_at(folder), read_yaml(folder / PARAMS_FILE)
+    if not isinstance(data, dict):
+        raise AttuneError(f"{PARAMS_FILE} holds no sections", "docs/params.md lists them")
     check_out(folder, log, made=bool(lock))
     if missing_outs(folder, lock) and default_remote(folder):
         fetch_all(folder, log)
@@ -85,7 +87,7 @@ def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
     stale = stale_stages(folder, graph, lock) if lock else {}
     # What Git does not keep is as it is in the checkout now: that says nothing of the commit.
     elsewhere = [name for name, reasons in stale.items() if any(map(_of_inbox, reasons)) and not _in_git(folder)]
-    stale |= {name: [one for one in stale[name] if not _of_inbox(one)] for name in elsewhere}
+    stale |= {name: [reason for reason in stale[name] if not _of_inbox(reason)] for name in elsewhere}
     return Revision(
         name=name,
         commit=git(folder, "rev-parse", "HEAD"),
@@ -108,28 +110,35 @@ def lock_at(folder: Path) -> dict[str, Any]:
     """
     try:
         found = read_lock(folder)
-    except (YAMLError, AttributeError, UnicodeDecodeError, RecursionError):
-        raise AttuneError(f"{LOCK} is not understood", "take it from another commit, then make run") from None
-    if not isinstance(found, dict) or not all(map(_is_record, found.values())):
+        sound = all({"path"} <= set(entry) for stage in found.values() for entry in stage.get("outs", []))
+    except (YAMLError, AttributeError, TypeError, UnicodeDecodeError):
+        sound = False
+    if not sound:
         raise AttuneError(f"{LOCK} is not understood", "take it from another commit, then make run")
     return found
-
-
-def _is_record(stage: Any) -> bool:
-    if not isinstance(stage, dict) or not isinstance(stage.get("params", {}), dict):
-        return False
-    entries = [stage.get(kind, []) for kind in ("deps", "outs")]
-    return all(isinstance(kind, list) and all(map(_is_entry, kind)) for kind in entries)
-
-
-def _is_entry(entry: Any) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("path"), str)
 
 
 def missing_outs(folder: Path, lock: Mapping[str, Any]) -> list[str]:
     """Return the outs that `dvc.lock` names and a worktree lacks; the stamp of a registry is in none."""
     named = [out["path"] for stage in lock.values() for out in stage.get("outs", [])]
     return [path for path in named if path != str(STAMP) and not (folder / path).exists()]
+
+
+def stale_stages(folder: Path, graph: Mapping[str, Node], lock: Mapping[str, Any]) -> dict[str, list[Change]]:
+    """Return the stages whose record is not of the code, params and data in a worktree, each with the reasons.
+
+    An input that another stage makes and that is not there counts as it was recorded, where both records agree on it.
+    """
+    made = {out["path"]: out.get("md5") for stage in lock.values() for out in stage.get("outs", [])}
+
+    def counts(name: str, change: Change) -> bool:
+        read = {dep["path"]: dep.get("md5") for dep in lock.get(name, {}).get("deps", [])}
+        as_recorded = change.how == "deleted" and read.get(change.what) and read[change.what] == made.get(change.what)
+        return change.kind != "runs always" and not as_recorded
+
+    found = changes(list(graph), root=folder, outs=False)
+    counted = {name: [reason for reason in reasons if counts(name, reason)] for name, reasons in found.items()}
+    return {name: reasons for name, reasons in counted.items() if reasons}
 
 
 def _of_inbox(change: Change) -> bool:
@@ -140,27 +149,3 @@ def _in_git(folder: Path) -> bool:
     """Say whether Git has other data of people's own than when the results were recorded, itself or as pointers."""
     recorded = asked(folder, "log", "-1", "--format=%H", "--", LOCK)
     return bool(recorded) and not succeeds(folder, "diff", "--quiet", recorded, "HEAD", "--", str(INBOX))
-
-
-def stale_stages(folder: Path, graph: Mapping[str, Node], lock: Mapping[str, Any]) -> dict[str, list[Change]]:
-    """Return the stages whose record is not of the code, params and data in a worktree, each with the reasons.
-
-    An input that another stage makes and that is not there counts as it was recorded, where both records agree on it.
-    """
-    made = {out["path"]: out.get("md5") for stage in lock.values() for out in stage.get("outs", [])}
-
-    def counts(name: str, one: Change) -> bool:
-        read = {dep["path"]: dep.get("md5") for dep in lock.get(name, {}).get("deps", [])}
-        as_recorded = one.how == "deleted" and read.get(one.what) and read[one.what] == made.get(one.what)
-        return one.kind != "runs always" and not as_recorded
-
-    found = changes(list(graph), root=folder, outs=False)
-    told = {name: [one for one in reasons if counts(name, one)] for name, reasons in found.items()}
-    return {name: reasons for name, reasons in told.items() if reasons}
-
-
-def _params(folder: Path) -> dict[str, Any]:
-    found = read_yaml(folder / PARAMS_FILE)
-    if not isinstance(found, dict):
-        raise AttuneError(f"{PARAMS_FILE} holds no sections", "docs/params.md lists them")
-    return found

@@ -14,8 +14,9 @@ import test_data_page
 import test_evaluation_page
 from small_review import foreign_review
 
-from flows.reviewing.pages.page import page as render_review
-from flows.reviewing.pages.verdict import verdict_of
+from flows.reviewing.findings import Review
+from flows.reviewing.page import render as render_review
+from flows.reviewing.verdict import verdict_of
 from stages.clean.page import render as render_data
 from stages.evaluate.page import render as render_evaluation
 
@@ -30,10 +31,16 @@ HOSTILE = (
     f'<script>{RUN}</script><img src=x onerror="{RUN}"><svg onload="{RUN}"></svg>'
     f"</style></bdi><iframe srcdoc='<script>parent.{RUN}</script>'></iframe>{{{{ 7 * 7 }}}} \u202egnp.exe\u2066 \x00"
 )
+
+
+def review_page(review: Review) -> str:
+    return render_review(review, verdict_of(review), markdown=False)
+
+
 PAGES: dict[str, Callable[[str], str]] = {
     "data": lambda text: render_data(test_data_page.page_of(text)),
     "evaluation": lambda text: render_evaluation(test_evaluation_page.page_of(text)),
-    "review": lambda text: render_review(foreign_review(text, labels=25), verdict_of(foreign_review(text))),
+    "review": lambda text: review_page(foreign_review(text, labels=25)),
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 from flows import review as program
 from flows.review import NOT_REPRODUCED
 from flows.reviewing.findings import Review
-from flows.reviewing.pages.verdict import verdict_of
+from flows.reviewing.verdict import verdict_of
 from tests.conftest import Project, make_project, tiny
 from tests.pipeline.quick_stages import client, serving
 
@@ -178,4 +178,4 @@ def test_a_dependency_bump_runs_nothing_again_and_is_listed(branch: Project) -> 
     ]
     assert ran_again(found) == []
     assert any("polars 0.0.1" in note for note in found.notes), "what runs here is not what is pinned"
-    assert found.effect and found.effect.fixed.count == found.effect.broken.count == 0
+    assert found.effect and found.effect.improved.total == found.effect.regressed.total == 0

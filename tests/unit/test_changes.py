@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from flows.reviewing.changed.changes import changes_between
-from flows.reviewing.changed.code_changes import code_changes
-from flows.reviewing.findings import Changes, ParamChange, StageChange, ValidationChange
+from flows.reviewing.changes import changes_between, other_versions, part_of
+from flows.reviewing.findings import Changes, FileChange, ParamChange, StageChange, ValidationChange
 from flows.reviewing.revision import Revision
 from tests.unit.small_revisions import PARAMS, locked, node, put_data, put_text, revision
 
@@ -135,15 +134,6 @@ def test_params_that_the_code_here_does_not_know_are_compared_as_they_stand(side
     assert "params.yaml of HEAD" in found.missing[0]
 
 
-def test_params_that_hold_themselves_are_a_line_and_no_error(sides: tuple[Revision, Revision]) -> None:
-    def change(data: Any) -> None:
-        data["clean"] = data
-
-    base = replace(sides[0], data={**PARAMS, "clean": {"clean": {}}})
-    found = changed((base, sides[1]), change)
-    assert any("params.yaml" in line for line in found.missing)
-
-
 # ── stages ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_a_stage_ran_again_for_its_settings_and_its_data(sides: tuple[Revision, Revision]) -> None:
     def change(lock: Any) -> None:
@@ -192,13 +182,6 @@ def test_stages_that_are_new_or_gone_are_told(sides: tuple[Revision, Revision]) 
     assert {name: one.kind for name, one in found.items()} == {"clean": "same", "export": "new", "finetune": "removed"}
 
 
-def test_results_of_other_settings_than_the_commit_has_are_told(sides: tuple[Revision, Revision]) -> None:
-    stale = {"finetune": "params: finetune.learning_rate 0.00015 → 5e-05"}
-    (reason,) = relocked(sides, lambda lock: None, stale=stale)["finetune"].reasons
-    assert reason.endswith("than HEAD has: params: finetune.learning_rate 0.00015 → 5e-05")
-    assert relocked(sides, lambda lock: None, stale=stale, results="run")["finetune"].reasons == ()
-
-
 def test_a_stage_without_a_record_is_a_line(sides: tuple[Revision, Revision]) -> None:
     del sides[0].lock["finetune"]
     found = changes_between(*sides, 5)
@@ -207,73 +190,44 @@ def test_a_stage_without_a_record_is_a_line(sides: tuple[Revision, Revision]) ->
 
 
 # ── code and versions ─────────────────────────────────────────────────────────────────────────────────────────────────
-def test_files_are_counted_by_git_and_listed_by_part_the_largest_first(sides: tuple[Revision, Revision]) -> None:
+def test_files_are_counted_by_git_and_listed_by_part_what_programs_write_last(sides: tuple[Revision, Revision]) -> None:
     base, head = sides
     files = {
         "stages/clean/reject.py": b"1\n2\n3\n",
         "stages/common/pii.py": b"1\n",
-        "flows/plan.py": b"1\n2\n",
         "dvc.lock": b"1\n" * 50,
-        "docs/params.md": b"1\n",
         "docs/tracking.md": b"1\n",
-        "data/a\tpicture.png": b"\x00\x01",
+        os.fsdecode(b"data/a\tpicture \xff.png"): b"\x00\x01",
     }
     head = replace(head, commit=commit(head.folder, files))
-    code = changes_between(base, head, 5).code
-    assert [(one.part, one.files) for one in code] == [
-        ("stages/clean", (("stages/clean/reject.py", 3, 0),)),
-        ("flows", (("flows/plan.py", 2, 0),)),
-        ("docs", (("docs/tracking.md", 1, 0),)),
-        ("pipeline", (("params.yaml", 0, 1),)),
-        ("stages/common", (("stages/common/pii.py", 1, 0),)),
-        ("other", (("data/a\tpicture.png", None, None),)),
-        ("generated", (("docs/params.md", 1, 0), ("dvc.lock", 50, 0))),
-    ]
+    assert changes_between(base, head, 5).files == (
+        FileChange("docs", "docs/tracking.md", 1, 0),
+        FileChange("other", "data/a\tpicture \N{REPLACEMENT CHARACTER}.png", None, None),
+        FileChange("pipeline", "params.yaml", 0, 1),
+        FileChange("stages/clean", "stages/clean/reject.py", 3, 0),
+        FileChange("stages/common", "stages/common/pii.py", 1, 0),
+        FileChange("generated", "dvc.lock", 50, 0),
+    )
+    found = changes_between(replace(base, commit="1" * 40), head, 5)
+    assert found.files == () and found.missing[0].startswith("files of the two commits cannot be compared")
 
 
-def test_parts_of_the_project_have_names(sides: tuple[Revision, Revision]) -> None:
-    paths = [
-        "README.md",
-        "constraints.txt",
-        "requirements-dev.txt",
-        "stages/__init__.py",
-        "tests/unit/a.py",
-        "Makefile",
-    ]
-    parts = {file[0]: one.part for one in code_changes([(path, 1, 1) for path in paths]) for file in one.files}
-    assert list(map(parts.get, paths)) == ["docs", "dependencies", "dependencies", "stages", "tests", "other"]
-
-
-def test_a_file_whose_name_is_no_text_can_be_shown(sides: tuple[Revision, Revision]) -> None:
-    base, head = sides
-    head = replace(head, commit=commit(head.folder, {os.fsdecode(b"odd \xff.txt"): b"1\n2\n"}))
-    assert changes_between(base, head, 5).code[0].files == (("odd \N{REPLACEMENT CHARACTER}.txt", 2, 0),)
-
-
-def test_commits_that_git_does_not_have_are_a_line(sides: tuple[Revision, Revision]) -> None:
-    found = changes_between(replace(sides[0], commit="1" * 40), sides[1], 5)
-    assert found.code == ()
-    assert found.missing[0].startswith("files of the two commits cannot be compared")
+def test_parts_of_the_project_have_names() -> None:
+    paths = ["README.md", "constraints.txt", "stages/__init__.py", "tests/unit/a.py", "docs/params.md", "Makefile"]
+    assert [part_of(path) for path in paths] == ["docs", "dependencies", "stages", "tests", "generated", "other"]
 
 
 def test_versions_are_told_from_what_to_what_and_what_is_installed(sides: tuple[Revision, Revision]) -> None:
-    put_text(
-        sides[1].folder, "constraints.txt", "# pins\njinja2==3.1.5\nnew_one==2 ; python_version > '3'\nwhat is this\n"
-    )
-    found = changes_between(*sides, 5)
-    assert [(one.package, one.old, one.new) for one in found.versions] == [
+    pins = "# pins\njinja2==3.1.5\nnew_one==2 ; python_version > '3'\nwhat is this\n"
+    put_text(sides[1].folder, "constraints.txt", pins)
+    found = changes_between(*sides, 5).versions
+    assert [(one.package, one.old, one.new) for one in found] == [
         ("jinja2", "3.1.6", "3.1.5"),
-        ("new_one", None, "2"),
+        ("new-one", None, "2"),
         ("no-such-thing", "1", None),
     ]
-    assert found.versions[0].here and found.versions[2].here is None
-    assert found.missing == ("constraints.txt of HEAD has 1 lines that name no version: they are not compared",)
-
-
-def test_versions_cannot_be_compared_without_a_file(sides: tuple[Revision, Revision]) -> None:
-    (sides[0].folder / "constraints.txt").unlink()
-    found = changes_between(*sides, 5)
-    assert (found.versions, len(found.missing)) == ((), 1)
+    assert found[0].here and found[2].here is None
+    assert other_versions(sides[1].folder) == [f"jinja2 3.1.5 (here {found[0].here})"]
 
 
 # ── data and checks ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -306,27 +260,24 @@ def test_a_table_that_is_gone_or_broken_is_a_line(sides: tuple[Revision, Revisio
     assert found.missing == (f"{path} of HEAD is not there or not readable: rows cannot be compared",)
 
 
-def test_checks_are_told_where_something_differs(sides: tuple[Revision, Revision]) -> None:
+def test_checks_are_told_where_something_differs_or_still_fails(sides: tuple[Revision, Revision]) -> None:
     now = copy.deepcopy(CHECKED)
     now.update(passed=False, rows=12, checks=[{"column": "id", "check": "unique", "failing": 2}])
-    now["columns"] = {"text": {"dtype": "Int64", "nulls": 1}, "group": {"dtype": "String", "nulls": 12}, "x": {}}
+    now["columns"] = {"text": {"dtype": "Int64", "nulls": 1}, "group": {"dtype": "String", "nulls": 12}}
     put_text(sides[1].folder, "reports/validation/train.json", now)
-    notes = ("rows 10 → 12", "text: String → Int64", "text: 0 → 1 nulls", "x: a new column", "id unique: 2 rows fail")
-    assert changes_between(*sides, 5).validation == (ValidationChange("train", True, False, notes),)
-
-
-def test_a_table_that_still_fails_its_checks_is_told_though_nothing_differs(sides: tuple[Revision, Revision]) -> None:
-    fails = {**CHECKED, "passed": False, "checks": [{"column": "id", "check": "unique", "failing": 2}]}
-    for side in sides:
-        put_text(side.folder, "reports/validation/raw.json", fails)
-    (found,) = changes_between(*sides, 5).validation
-    assert (found.table, found.before, found.now) == ("raw", False, False)
-    assert found.notes == ("id unique: 2 rows fail, 2 before",)
-
-
-def test_tables_of_one_revision_alone_and_reports_that_are_none_are_told(sides: tuple[Revision, Revision]) -> None:
     put_text(sides[1].folder, "reports/validation/test.json", CHECKED)
     put_text(sides[1].folder, "reports/validation/odd.json", {"passed": True, "rows": 3, "checks": "none"})
+    for side in sides:
+        put_text(side.folder, "reports/validation/raw.json", {**CHECKED, "passed": False})
+    notes = (
+        "rows: 10 → 12",
+        "columns.text: String, 0 nulls → Int64, 1 nulls",
+        "checks.id unique: none → 2 rows fail",
+    )
     found = changes_between(*sides, 5)
-    assert found.validation == (ValidationChange("test", None, True),)
+    assert found.validation == (
+        ValidationChange("raw", False, False),
+        ValidationChange("train", True, False, notes),
+        ValidationChange("test", None, True),
+    )
     assert found.missing == ("reports/validation/odd.json is no report of checks in one of the two",)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.reviewing.effects import costs
-from flows.reviewing.effects.costs import measured
+from flows.reviewing import costs
+from flows.reviewing.costs import measured
 from flows.reviewing.findings import Figure
 from flows.reviewing.revision import Revision
 from stages.common.serving.decision import Decision

@@ -1,183 +1,193 @@
-"""The page of a review: all of it in one file that does nothing that the data or the commit want."""
+"""Both pages of a review: the verdict first, all sections, and nothing that a text of the data or the commit wants."""
 
-from dataclasses import replace
-from functools import partial
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from seen_page import HOSTILE, Seen, assert_shown_and_idle
-from small_review import NASTY, foreign_review, make_changes, make_effect, make_gain, make_rebuild, make_review, many
+from small_review import foreign_review, make_changes, make_effect, make_gain, make_rebuild, make_review, many
 
+from flows.reviewing.drawings import chart, confusion_difference, intervals
 from flows.reviewing.findings import Changes, Curve, Review
-from flows.reviewing.pages.page import LIMIT, page
-from flows.reviewing.pages.plots import drawing, heat, whiskers
-from flows.reviewing.pages.verdict import verdict_of
-from stages.common.pii import mask_text
+from flows.reviewing.page import LIMITS, MARK, render
+from flows.reviewing.verdict import verdict_of
+
+RENDERER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+OURS = {
+    *("heading_open", "heading_close", "paragraph_open", "paragraph_close", "inline", "html_block", "fence"),
+    *("bullet_list_open", "bullet_list_close", "list_item_open", "list_item_close"),
+    *(f"{part}_{end}" for part in ("table", "thead", "tbody", "tr", "th", "td") for end in ("open", "close")),
+    *("text", "code_inline", "softbreak", "html_inline", "strong_open", "strong_close", "text_special"),
+}
+NASTY = [
+    *HOSTILE,
+    "</details><script>alert(1)</script>",
+    "![x](http://evil.example/x.png) [y](javascript:alert(1)) <http://evil.example>",
+    "@everyone and @someone/team, owner/repo#1, #2, GH-3, :tada:, $x^2$",
+    "www.evil.example http://evil.example me@example.org",
+    "| pipes | \\| and `ticks` ``` more `` |",
+    "two\nlines\n\n# heading\n\n- list\n\n---\n\n    code",
+    "x" * 10_000,
+    "1. one",
+    "~~~",
+]
 
 
-def page_of(review: Review, mask: Any = None) -> str:
-    return page(review, verdict_of(review), mask)
+def page(review: Review) -> str:
+    return render(review, verdict_of(review), markdown=False)
 
 
-NONE = np.zeros((0, 0), dtype=np.int64)
-KNOWN = Seen(page_of(foreign_review("harmless")))
+def comment(review: Review) -> str:
+    return render(review, verdict_of(review), markdown=True)
 
 
-def test_the_page_tells_the_verdict_and_all_five_sections() -> None:
-    text = Seen(page_of(make_review(changes=make_changes()))).text
-    for told in (
-        "Review of faster A lower learning rate",
-        "✓ Rebuilt from nothing: all 8 outs have the bytes that dvc.lock says ✓ Gates: 3 of 3 passed ✓ Better:",
-        "finetune.learning_rate Peak learning rate. 0.00015 0.0001",
-        "finetune ran again params: finetune.learning_rate 0.00015 → 0.0001",
-        "export ran again data: models/finetuned/model.safetensors the same bytes came out",
-        "pipeline 1 file +1 -1",
-        "tokenizers 0.21.0 A lower learning rate 0.21.0",
-        "macro f1 +0.0123 [+0.0031, +0.0215] 0.8200 → 0.8323 1,281",
-        "Fixed: 31",
-        "Broken: 18 a moving film row 0",
-        "label a moving film 0 base a moving film 1 90.0 % → head a moving film 0 95.0 %",
-        "+7 210 → 217",
-        "calibration error 0.0306 0.0281 -0.0025",
-        "finetune 1 identical 12.5 s",
-        "model " + "80" * 32,
-        "python -m flows.lineage films/4",
+KNOWN = Seen(page(foreign_review("harmless")))
+
+
+def assert_harmless(text: str) -> None:
+    """Check that nothing but our own elements is in a comment, and no word that GitHub makes a link or mention of."""
+    tokens = [token for block in RENDERER.parse(text) for token in (block, *(block.children or []))]
+    for token in tokens:
+        assert token.type in OURS, (token.type, token.content)
+        if token.type in ("html_inline", "html_block"):
+            assert re.fullmatch(rf"<br>|{MARK}|</details>|<details><summary>[^<>]*</summary>", token.content.strip())
+        if token.type == "text":
+            assert not {"@", "<", "#", "$", "~", "\u202e", "\x1b"} & set(token.content), token.content
+            assert "://" not in token.content and "www." not in token.content.lower()
+    assert text.count("<details>") == text.count("\n</details>\n")
+
+
+def test_the_verdict_comes_first_and_each_section_follows_on_both_pages() -> None:
+    review = make_review(changes=make_changes())
+    text, seen = comment(review), Seen(page(review)).text
+    assert text.startswith(f"{MARK}\n\n## Review of `faster`: A lower learning rate")
+    names = ["Risks", "What changed", "What it did", "Can it be rebuilt", "Where it comes from"]
+    assert text.index("**Rebuilt from nothing:** all 8 outs") < text.index("**Risks**")
+    places = [text.index(f"### {name}") for name in names[1:]]
+    assert places == sorted(places)
+    assert all(f'href="#{anchor}"' in page(review) for anchor in ("risks", "changes", "effect", "rebuild", "lineage"))
+    for line in (
+        "- ✓ **Gates:** all 3 passed",
+        "| `finetune.learning_rate` | `0.00015` | `0.0001` | Peak learning rate. |",
+        "| `finetune` | ran again | params: `finetune.learning_rate` 0.00015 → 0.0001<br>A lower learning rate |",
+        "| `pipeline` | 1 | 1 | 1 |",
+        "| `tokenizers` | `0.21.0` |",
+        "| `train` | `10,180` | `10,181` | `1` |",
+        "| `macro_f1` | +0.0123 [+0.0031, +0.0215] | better | 0.8200 → 0.8323 | 1281 |",
+        "<details><summary>Improved: 31 rows, by the head's confidence</summary>",
+        "| `a moving film row 0`<br>`a moving film` | `a moving film 0` | `a moving film 1` 0.90 |",
+        "| `a moving film 0` | `a moving film 1` | 10 | 3 |",
+        "| calibration error | 0.0306 | 0.0281 |",
+        "| `finetune` | 12.5 s | 1 identical |",
+        "`python -m flows.lineage films/4`",
+        "`dvc plots diff 1234567812 ab12cd34ab`",
     ):
-        assert told in text, told
+        assert line in text, line
+    for words in (
+        "✓ Gates: all 3 passed ✓ Better: macro-F1 +0.0123 [+0.0031, +0.0215]",
+        "finetune.learning_rate 0.00015 0.0001 Peak learning rate.",
+        "macro_f1 +0.0123 [+0.0031, +0.0215] better 0.8200 → 0.8323 1281",
+        "a moving film row 0 a moving film a moving film 0 a moving film 1 0.90 a moving film 0 0.95",
+        "+7 210 → 217",
+        "finetune 12.5 s 1 identical",
+        "model " + "80" * 32,
+    ):
+        assert words in seen, words
+    assert_harmless(text)
 
 
 def test_the_page_loads_and_runs_nothing() -> None:
-    html = page_of(make_review())
+    html = page(make_review())
     assert not KNOWN.tags & {"script", "link", "img", "iframe", "object", "form", "base", "video"}
     assert not KNOWN.attributes & {"src", "srcset", "action", "onclick", "onload"}
     assert "default-src 'none'" in html
-    assert "url(" not in html
-    assert "://" not in html
+    assert "url(" not in html and "://" not in html
     assert html.count("href=") == html.count('href="#')
 
 
-def test_links_lead_to_their_sections() -> None:
-    html = page_of(make_review())
-    for part in ("risks", "changes", "effect", "rebuild", "lineage"):
-        assert f'href="#{part}"' in html
-        assert f'id="{part}"' in html
-
-
-@pytest.mark.parametrize("hostile", [*HOSTILE, *(text for text in NASTY[len(HOSTILE) :] if text)])
+@pytest.mark.parametrize("hostile", NASTY)
 def test_a_hostile_text_is_shown_and_does_nothing(hostile: str) -> None:
+    review = foreign_review(hostile)
     plain = hostile.isprintable() and len(hostile) < 40 and "`" not in hostile
-    assert_shown_and_idle(page_of(foreign_review(hostile)), hostile if plain else "\x00", KNOWN, times=20)
+    assert_shown_and_idle(page(review), hostile if plain else "\x00", KNOWN, times=20)
+    text = comment(review)
+    assert_harmless(text)
+    assert not {"\u202e", "\u2066", "\x00", "\x07", "\x1b", "\ufffe"} & set(text)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.text(max_size=60))
+@settings(max_examples=30, deadline=None)
+@given(st.text(max_size=80))
 def test_any_text_at_all_is_harmless(text: str) -> None:
-    seen = Seen(page_of(foreign_review(text)))
-    assert seen.tags <= KNOWN.tags
-    assert seen.attributes <= KNOWN.attributes
+    review = foreign_review(text)
+    assert_harmless(comment(review))
+    seen = Seen(page(review))
+    assert seen.tags <= KNOWN.tags and seen.attributes <= KNOWN.attributes
+
+
+@pytest.mark.parametrize("review", [foreign_review("😀" * 300, labels=60), many()], ids=["labels", "too much"])
+def test_both_pages_stay_small_whatever_there_is_to_say(review: Review) -> None:
+    assert len(page(review).encode()) <= LIMITS["review.html.j2"][0]
+    text = comment(review)
+    assert len(text.encode()) <= LIMITS["review.md.j2"][0] < 65_536
+    assert " more." in text and text.index("Gates:") < 2000
+    assert_harmless(text)
 
 
 @pytest.mark.parametrize(
-    "review",
-    [foreign_review("'" * 10_000, labels=25), foreign_review("😀" * 300, labels=60), many()],
-    ids=["quotes", "sixty labels", "too much"],
-)
-def test_the_page_stays_small_whatever_there_is_to_say(review: Review) -> None:
-    html = page_of(review)
-    assert len(html.encode()) <= LIMIT
-    assert "more" in html
-
-
-@pytest.mark.parametrize(
-    ("review", "told"),
+    ("review", "words"),
     [
         (
             make_review(base=None, changes=None, effect=None, gates=(), rebuild=make_rebuild("unrecorded")),
-            "There is nothing to compare with.",
+            "There is nothing to compare with",
         ),
         (make_review(effect=None, base=None, changes=None, failure="no such file"), "no such file"),
-        (make_review(changes=Changes(), effect=make_effect("same")), "None: the same rows are right and wrong."),
-        (make_review(rebuild=make_rebuild("left out")), "This was left out, as asked."),
-        (make_review(rebuild=make_rebuild("failed", "no memory")), "Traceback: ValueError: no memory"),
-        (make_review(rebuild=make_rebuild("tampered")), "models/finetuned/model.safetensors, 1 byte differs"),
-        (
-            make_review(
-                effect=make_effect(
-                    scores=(),
-                    classes=(),
-                    slices=(),
-                    labels=(),
-                    curves=(),
-                    rows=0,
-                    confusion_base=NONE,
-                    confusion_head=NONE,
-                )
-            ),
-            "0 test rows",
-        ),
+        (make_review(changes=Changes(), effect=make_effect("same")), "no version, no row of the data"),
+        (make_review(rebuild=make_rebuild("left out")), "This was left out, as asked"),
+        (make_review(rebuild=make_rebuild("failed", "no memory")), "ValueError: no memory"),
+        (make_review(rebuild=make_rebuild("different")), "1 of 101 tensors differ"),
+        (make_review(effect=make_effect(rows=0)), "No row could be compared"),
     ],
-    ids=["first", "no base", "nothing", "left out", "failed", "tampered", "empty"],
+    ids=["first", "no base", "nothing", "left out", "failed", "different", "empty"],
 )
-def test_a_review_that_lacks_parts_still_says_what_there_is(review: Review, told: str) -> None:
-    text = Seen(page_of(review)).text
-    assert told in text
-    assert "Where it comes from" in text
-    assert "nan" not in text
+def test_a_review_that_lacks_parts_still_says_what_there_is(review: Review, words: str) -> None:
+    text, seen = comment(review), Seen(page(review)).text
+    assert words in text and words in seen
+    assert "Where it comes from" in seen and "None" not in text
+    assert_harmless(text)
 
 
-def test_what_is_private_is_masked_and_our_numbers_stay() -> None:
-    mask = partial(mask_text, phone_region=None)
-    html = page_of(make_review(effect=make_effect(text="ask me@example.org")), mask)
-    assert "me@example.org" not in html
-    assert "[EMAIL]" in html
-    gate = {"gate": "behaviour", "passed": True, "reason": "pass rate 0.9000 (23 of 30 cases passed)"}
-    assert "0.9000 (23 of 30 cases" in Seen(page_of(make_review(gates=(gate,)), mask)).text
-
-
-def test_secrets_do_not_reach_the_page() -> None:
-    html = page_of(foreign_review("git+https://me:geheim-1234@example.org and hf_abcdefghijklmnopqrstuvwxyz0123"))
-    assert "geheim" not in html
-    assert "hf_abc" not in html
+def test_secrets_reach_no_page_even_where_a_text_is_cut() -> None:
+    for filler in ("", "x" * 35, "x" * 55, "x" * 1180):
+        review = foreign_review(
+            f"{filler} git+https://me:geheim-1234@example.org and hf_abcdefghijklmnopqrstuvwxyz0123"
+        )
+        for text in (comment(review), page(review)):
+            assert "geheim" not in text and "hf_abc" not in text
 
 
 def test_gains_are_drawn_around_a_zero_in_the_middle() -> None:
-    plot = whiskers([make_gain("a", 0.03, 0.01), make_gain("b", float("nan"), 0.01)], 5)
-    assert [mark.label for mark in plot.marks] == ["-0.05", "0", "+0.05"]
-    first, other = plot.ranges
-    assert first is not None
-    assert (first.low, first.middle, first.high) == pytest.approx((0.7, 0.8, 0.9))
-    assert other is None
+    ranges, scale = intervals([make_gain("a", 0.03, 0.01), make_gain("b", 0, 0)])
+    assert scale == "-0.05 … +0.05"
+    assert (ranges[0].low, ranges[0].middle, ranges[0].high) == pytest.approx((0.7, 0.8, 0.9))
 
 
-def test_curves_share_their_axes_and_lose_what_is_no_number() -> None:
-    plot = drawing(Curve("loss", ((0, 1.0), (10, 0.5)), ((0, 0.9), (5, float("nan")), (10, 0.42)), "step"))
-    assert [mark.label for mark in plot.up] == ["0.4", "0.6", "0.8", "1"]
-    assert [line.name for line in plot.lines] == ["head", "base"]
-    assert plot.lines[1].points == "0.0,0.0 200.0,166.7"
-    assert plot.last == (0.5, 0.42)
-    assert drawing(Curve("loss", (), (), "step")).lines == ()
-    assert drawing(Curve("flat", (), ((1.0, 0.0),), "step")).lines[0].points == "100.0,100.0"
+def test_curves_share_their_axes() -> None:
+    plot = chart(Curve("loss", ((0, 1.0), (10, 0.5)), ((0, 0.9), (10, 0.42)), "step"))
+    assert [label for _, label in plot.up] == ["0.4", "0.6", "0.8", "1"]
+    assert [one.name for one in plot.lines] == ["base", "head"]
+    assert plot.lines[0].points == "0.0,0.0 200.0,166.7"
+    assert chart(Curve("flat", (), ((1.0, 0.0),), "step")).lines[1].points == "100.0,100.0"
 
 
 def test_a_wide_confusion_matrix_shows_the_labels_that_changed_most() -> None:
-    base = np.zeros((40, 40), dtype=np.int64)
+    base: Any = np.zeros((40, 40), dtype=np.int64)
     head = base.copy()
     head[30, 35], head[2, 2] = 5, -3
-    found = heat([f"label {at}" for at in range(40)], base, head)
-    assert found is not None
-    assert found.labels == ("label 2", "label 30", "label 35")
-    assert found.more == 37
-    every = heat([f"label {at}" for at in range(40)], base, base + np.arange(40))
-    assert every is not None
-    assert list(every.labels) == sorted(every.labels, key=lambda name: int(name.split()[1]))
-    assert "label 39" in every.labels
-    assert len(every.labels) == 12
-    assert heat(["a"], base[:1, :1], base[:1, :1]) is None
-
-
-def test_the_same_review_gives_the_same_page() -> None:
-    review = make_review(changes=make_changes())
-    assert page_of(review) == page_of(replace(review))
+    labels = tuple(f"label {at}" for at in range(40))
+    found = confusion_difference(make_effect(labels=labels, confusion_base=base, confusion_head=head))
+    assert [label for label, _ in found] == ["label 2", "label 30", "label 35"]
+    assert found[1][1][2] == ("label 35", 5, 0, 5)

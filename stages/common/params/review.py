@@ -15,4 +15,6 @@ class ReviewParams(Section):
         description="Least share of test rows with the same prediction for a model trained on another kind of machine "
         "to count as equal; on the same kind, only the same bytes do.",
     )
-    examples: int = Field(10, ge=0, le=200, description="Rows listed of each kind: fixed, broken, added, relabelled.")
+    examples: int = Field(
+        10, ge=0, le=200, description="Rows listed of each kind: improved, regressed, added, relabelled."
+    )

@@ -1,1 +1,0 @@
-"""What differs between two commits: params, stages, code, versions, data."""

@@ -1,1 +1,0 @@
-"""Outs of a rebuild held against the recorded ones, and how two files differ."""

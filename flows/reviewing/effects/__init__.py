@@ -1,1 +1,0 @@
-"""What a change did: two models on the same rows, and what each costs."""
