@@ -1,7 +1,7 @@
 """AdaLoRA while it trains: ranks fall on a schedule, and updates stay orthogonal (Zhang et al. 2023, 2303.10512).
 
-Both are left to the caller by peft: the schedule wants to know the steps of the training, and the orthogonality is
-added to the model's own loss, which is not the one trained here.
+peft leaves both to the caller: the schedule needs the number of steps of the training, and peft adds the orthogonality
+to the model's own loss, which is not the one trained here.
 """
 
 from typing import Any
@@ -14,9 +14,9 @@ from stages.common.errors import AttuneError
 from stages.common.params.strategies import AdaloraOptions
 from stages.finetune.objective import Objective
 
-NAME = "default"
-REMEMBERED = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what the rank allocator knows of each weight
-KEPT = "rank_pattern"
+NAME = "default"  # peft's, of the only adapter
+AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # of each weight's importance, in peft's rank allocator
+PATTERN = "rank_pattern"
 
 
 class RankBudget(TrainerCallback):
@@ -28,10 +28,10 @@ class RankBudget(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
-        """Tell peft how long the training is.
+        """Give peft the number of steps.
 
         Raises:
-            AttuneError: if that is too short for ranks to fall.
+            AttuneError: if they are too few for ranks to fall.
         """
         steps = state.max_steps
         first, last = int(self._options.tinit_ratio * steps), int(self._options.tfinal_ratio * steps)
@@ -79,26 +79,19 @@ def orthogonality(model: nn.Module) -> torch.Tensor:
 
 
 def allocator_state(model: Any) -> dict[str, torch.Tensor]:
-    """Return what the rank allocator of a model would have to know to go on; nothing for other adapters."""
-    allocator = getattr(model.base_model, "rankallocator", None)
-    if allocator is None:
+    """Return the rank allocator's state as `kind/weight` → tensor; empty for other adapters."""
+    if not hasattr(model.base_model, "rankallocator"):
         return {}
-    state = {f"{kind}/{name}": value for kind in REMEMBERED for name, value in getattr(allocator, kind).items()}
-    pattern = model.peft_config[NAME].rank_pattern or {}
-    return state | {f"{KEPT}/{name}": torch.tensor(mask) for name, mask in pattern.items()}
+    kinds = {kind: getattr(model.base_model.rankallocator, kind) for kind in AVERAGES}
+    kinds[PATTERN] = model.peft_config[NAME].rank_pattern or {}
+    return {f"{kind}/{name}": torch.as_tensor(value) for kind, of in kinds.items() for name, value in of.items()}
 
 
-def restore_allocator(model: Any, state: dict[str, torch.Tensor]) -> set[str]:
-    """Give a rank allocator what `allocator_state` returned, out of a larger state; return the names taken from it."""
-    allocator = getattr(model.base_model, "rankallocator", None)
-    if allocator is None:
-        return set()
-    taken = {name for name in state if "/" in name}
-    parts: dict[str, dict[str, torch.Tensor]] = {kind: {} for kind in (*REMEMBERED, KEPT)}
-    for full in sorted(taken):
-        kind, _, name = full.partition("/")
-        parts[kind][name] = state[full]
-    for kind in REMEMBERED:
-        setattr(allocator, kind, {name: value.to(model.device) for name, value in parts[kind].items()})
-    model.peft_config[NAME].rank_pattern = {name: mask.tolist() for name, mask in parts[KEPT].items()} or None
-    return taken
+def restore_allocator(model: Any, state: dict[str, torch.Tensor]) -> None:
+    """Give a rank allocator what `allocator_state` returned; without any, nothing happens."""
+    if hasattr(model.base_model, "rankallocator"):
+        for kind in AVERAGES:
+            own = {name.removeprefix(f"{kind}/"): value for name, value in state.items() if name.startswith(f"{kind}/")}
+            setattr(model.base_model.rankallocator, kind, {name: value.to(model.device) for name, value in own.items()})
+        pattern = {name.partition("/")[2]: mask.tolist() for name, mask in state.items() if name.startswith(PATTERN)}
+        model.peft_config[NAME].rank_pattern = pattern or None

@@ -1,6 +1,6 @@
 """From params to Hugging Face's `TrainingArguments`."""
 
-from math import ceil, nextafter
+from math import ceil
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from stages.tasks.precision import wants_bf16
 def training_arguments(params: FinetuneParams, folder: Path, seed: int, rows: int) -> TrainingArguments:
     """Translate params into `TrainingArguments`; names are the same wherever one exists.
 
-    What `TrainingArguments` has no name for (loss, optimiser, schedule, batches) is the business of `Finetuner`.
+    Loss, batches, optimiser and schedule (so learning rate, weight decay and warm-up) are made by `Finetuner`.
 
     Args:
         params: the stage's section.
@@ -28,13 +28,9 @@ def training_arguments(params: FinetuneParams, folder: Path, seed: int, rows: in
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=params.num_train_epochs,
-        learning_rate=params.learning_rate,
         per_device_train_batch_size=params.per_device_train_batch_size,
         per_device_eval_batch_size=params.per_device_eval_batch_size,
         gradient_accumulation_steps=params.gradient_accumulation_steps,
-        # transformers 5 takes a share of the steps here, but 1.0 for a single step
-        warmup_steps=min(params.warmup_ratio, nextafter(1.0, 0.0)),
-        weight_decay=params.weight_decay,
         max_grad_norm=params.max_grad_norm,
         bf16=wants_bf16(params.bf16),
         use_cpu=not torch.cuda.is_available(),

@@ -3,13 +3,13 @@
 `Trainer` brings most of that: weights, optimiser, schedule, random numbers (torch.load with `weights_only`, so nothing
 is unpickled), and the batches that an epoch has had. What it lacks is here:
 
-- checkpoints that count only when they are whole, and the older one until then (checkpoints.py);
-- a full disk, which costs checkpoints and not the training;
+- checkpoints that count only when they are complete, and the older one until then (checkpoints.py);
 - a training that early stopping had ended already would train one more epoch;
 - epochs of different numbers of batches, for which it would begin again at the wrong one;
 - with several processes, the exact validation loss, noise of its own for each, and batches too small to share.
 """
 
+import shutil
 from collections.abc import Sequence
 from itertools import accumulate
 from math import ceil
@@ -28,21 +28,19 @@ from stages.finetune.batches import IGNORED, LengthBatches
 from stages.finetune.checkpoints import (
     discard,
     discard_all_but,
-    discard_incomplete,
-    disk_is_full,
-    lacking,
+    is_complete,
     last_checkpoint,
-    seal,
-    size_of,
+    mark_complete,
     step_of,
 )
+
+FULL = 2**20  # bytes: less is left free where a write has failed for lack of room
 
 
 class Resumable(Trainer):
     """A trainer whose training can be cut short."""
 
     _over = False  # the checkpoint is that of a training which had ended
-    _kept_in_memory: dict[str, torch.Tensor] | None = None  # weights of the best epoch, when the disk was full
     _batches: Sequence[int] = ()  # of each epoch
 
     @property
@@ -54,10 +52,8 @@ class Resumable(Trainer):
         """Train from the last complete checkpoint, or from the beginning."""
         folder = Path(self.args.output_dir)
         last = self._as_leader(last_checkpoint(folder) if self.leads else None)
-        if self.leads:
-            discard_incomplete(folder)
-            if last:
-                print(f"  going on from step {step_of(Path(last))}", flush=True)
+        if self.leads and last:
+            print(f"  going on from step {step_of(Path(last))}", flush=True)
         if self.args.world_size > 1:  # or all would drop the same; what a checkpoint says of it comes later
             torch.manual_seed(self.args.seed + self.args.process_index)
         try:
@@ -86,8 +82,6 @@ class Resumable(Trainer):
         if resumed is None:
             return started
         self._over = self.state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
-        if self.args.load_best_model_at_end and self.state.best_global_step:  # the checkout may have moved since
-            self.state.best_model_checkpoint = str(self._checkpoint(self.state.best_global_step))
         ends = list(accumulate(self._steps))
         whole = sum(end <= self.state.global_step for end in ends)  # epochs that are done
         begun = self.state.global_step - (ends[whole - 1] if whole else 0)
@@ -103,68 +97,35 @@ class Resumable(Trainer):
     # ── checkpoints ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder, here = Path(self.args.output_dir), self._checkpoint(self.state.global_step)
-        best_before = self.state.best_model_checkpoint
-        if self._kept_in_memory and not self._is_best:
-            return  # it would lead to an end without its best epoch
-        needed = size_of(self.model, self.optimizer)
-        if reason := self._as_leader(lacking(folder, needed) if self.leads else None):
-            self._do_without(reason)
-            return
+        """Write a checkpoint; only when it is complete, older ones go.
+
+        Raises:
+            AttuneError: if the disk is full; the last complete checkpoint stays.
+        """
+        folder = Path(self.args.output_dir)
+        here = folder / f"checkpoint-{self.state.global_step}"
         try:
             if self.leads:
                 discard(here)
             super()._save_checkpoint(model, trial)
             self._wait_for_all()
-            best = Path(self.state.best_model_checkpoint).name if self._keeps_best else None
             if self.leads:
                 self._all_here(here)
-                seal(here, best)
+                best = Path(self.state.best_model_checkpoint).name if self.state.best_model_checkpoint else None
+                best = best if self.args.load_best_model_at_end else None
+                mark_complete(here, best)
+                discard_all_but(folder, {here.name, best})
         except Exception as error:
-            if self.args.world_size > 1 or not disk_is_full(error):
-                raise
-            discard(here)
-            self.state.best_model_checkpoint = best_before
-            self._do_without("it is full")
-            return
-        self._kept_in_memory = None
-        if self.leads:
-            discard_all_but(folder, {here.name, best or here.name})
-
-    def _checkpoint(self, step: int) -> Path:
-        return Path(self.args.output_dir) / f"checkpoint-{step}"
-
-    @property
-    def _keeps_best(self) -> bool:
-        return self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
-
-    @property
-    def _is_best(self) -> bool:
-        return self.args.load_best_model_at_end and self.state.best_global_step == self.state.global_step
-
-    def _do_without(self, reason: str) -> None:
-        """Go on without a checkpoint; the best epoch stays in memory."""
-        if self.leads:
-            print(
-                f"  warning: no checkpoint of step {self.state.global_step}: {reason} on the disk of "
-                f"{self.args.output_dir}; if the training is cut short, it goes on from an earlier one",
-                flush=True,
-            )
-        if self._is_best:
-            training = ((name, value) for name, value in self.model.named_parameters() if value.requires_grad)
-            self._kept_in_memory = {
-                name: value.detach().clone() for name, value in (*training, *self.model.named_buffers())
-            }
-            self.state.best_model_checkpoint = self.args.output_dir  # `Trainer` asks for it if there is one
-
-    def _load_best_model(self) -> None:
-        if self._kept_in_memory is None:
-            super()._load_best_model()
-            return
-        with torch.no_grad():
-            for name, value in (*self.model.named_parameters(), *self.model.named_buffers()):
-                if name in self._kept_in_memory:
-                    value.copy_(self._kept_in_memory[name])
+            full = shutil.disk_usage(folder).free < FULL  # torch says it in words of its own
+            if self.leads and not is_complete(here):
+                discard(here)
+            if full:
+                raise AttuneError(
+                    f"the disk of {folder} is full: there is no room for the checkpoint of step "
+                    f"{self.state.global_step} beside the one before",
+                    "make room; then `dvc repro` goes on from the last complete checkpoint",
+                ) from error
+            raise
 
     def _all_here(self, checkpoint: Path) -> None:
         """Check that what every process has written can be seen from this one.

@@ -1,8 +1,6 @@
 """A training that is cut short anywhere goes on, and ends as if nothing had happened."""
 
-import errno
 import os
-import resource
 import shutil
 from collections import namedtuple
 from itertools import pairwise
@@ -12,19 +10,12 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from safetensors.torch import save_file
 from small_training import make_base, result, tokenized, trained
 from transformers import Trainer, TrainerCallback
 
-from stages.finetune import batches, checkpoints, resumable
-from stages.finetune.checkpoints import (
-    discard_incomplete,
-    discard_others,
-    disk_is_full,
-    is_complete,
-    last_checkpoint,
-    seal,
-)
+from stages.common.errors import AttuneError
+from stages.finetune import batches, resumable
+from stages.finetune.checkpoints import discard_others, is_complete, last_checkpoint, mark_complete
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -237,50 +228,35 @@ def test_no_older_checkpoint_is_removed_before_the_newer_is_complete(
         assert again.seen[0] == 7
 
 
-def sealed(folder: Path, step: int, best: str | None = None) -> Path:
+def complete(folder: Path, step: int, best: str | None = None) -> Path:
     checkpoint = folder / f"checkpoint-{step}"
     checkpoint.mkdir(parents=True)
     (checkpoint / "model.safetensors").write_text("weights")
     (checkpoint / "trainer_state.json").write_text("{}")
-    seal(checkpoint, best)
+    mark_complete(checkpoint, best)
     return checkpoint
 
 
 def test_the_newest_complete_checkpoint_is_continued(tmp_path: Path) -> None:
     for step in (9, 10):
-        sealed(tmp_path, step)
+        complete(tmp_path, step)
     (tmp_path / "checkpoint-11").mkdir()
     (tmp_path / "checkpoint-11" / "trainer_state.json").write_text("{}")
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-    discard_incomplete(tmp_path)
-    assert not (tmp_path / "checkpoint-11").exists()
-
-
-@pytest.mark.parametrize("file", ["model.safetensors", "trainer_state.json", "complete.json"])
-@pytest.mark.parametrize("harm", ["cut off", "gone"])
-def test_a_checkpoint_that_lost_a_part_is_not_continued(tmp_path: Path, file: str, harm: str) -> None:
-    sealed(tmp_path, 4)
-    broken = sealed(tmp_path, 8) / file
-    broken.unlink() if harm == "gone" else broken.write_text(broken.read_text()[:1])
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
+    assert last_checkpoint(tmp_path / "nowhere") is None
 
 
 def test_a_checkpoint_without_that_of_its_best_epoch_is_not_continued(tmp_path: Path) -> None:
-    best = sealed(tmp_path, 4)
-    sealed(tmp_path, 8, best="checkpoint-4")
+    best = complete(tmp_path, 4)
+    complete(tmp_path, 8, best="checkpoint-4")
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-8")
-    (best / "model.safetensors").unlink()
+    (best / "complete.json").unlink()
     assert last_checkpoint(tmp_path) is None
-
-
-def test_without_a_checkpoint_a_training_begins_at_the_beginning(tmp_path: Path) -> None:
-    assert last_checkpoint(tmp_path) is None
-    assert last_checkpoint(tmp_path / "nowhere") is None
 
 
 def test_a_training_that_was_given_up_makes_room_but_for_the_latest(tmp_path: Path) -> None:
     for at, name in enumerate(["old", "older", "latest", "own"]):
-        sealed(tmp_path / name, 4)
+        complete(tmp_path / name, 4)
         os.utime(tmp_path / name, (at + (at == 0) * 1.5, at + (at == 0) * 1.5))
     discard_others(tmp_path / "own")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "own"]
@@ -297,7 +273,7 @@ def test_nothing_in_a_checkpoint_can_run_code(base: Path, splits: dict[str, pl.D
             trained(base, splits, folder, Cut(7))
         last = Path(last_checkpoint(folder) or "")
         torch.save(Evil(), last / name)
-        seal(last, None)
+        mark_complete(last, None)
         with pytest.raises(Exception, match=r"[Ww]eights"):
             trained(base, splits, folder)
     assert not (tmp_path / "ran").exists()
@@ -306,67 +282,8 @@ def test_nothing_in_a_checkpoint_can_run_code(base: Path, splits: dict[str, pl.D
 # ── the disk ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_disk_without_room_costs_checkpoints_but_not_the_best_epoch(
-    base: Path,
-    splits: dict[str, pl.DataFrame],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    knobs = {"save_steps": 2, "learning_rate": 2e-2}
-    scores = [0.5, 0.9, 0.8]  # the second epoch is the one to keep
-
-    def run(folder: Path) -> tuple[str, str, str]:
-        given = iter(scores)
-        metrics = {"metrics": lambda _: dict.fromkeys(("accuracy", "macro_f1"), next(given))}
-        return result(trained(base, splits, folder, **metrics, **knobs), tmp_path / f"{folder.name}-model")
-
-    expected = run(tmp_path / "whole")
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: Usage(2**40, 2**40 - 2**20, 2**20))
-    assert run(tmp_path / "full") == expected
-    assert not list((tmp_path / "full").glob("checkpoint-*"))
-    told = capsys.readouterr().out
-    assert "no checkpoint of step 2" in told
-    assert "MiB are needed" in told
-
-
-def test_a_checkpoint_that_could_not_find_its_best_epoch_is_not_written(
+def test_a_full_disk_ends_the_training_which_goes_on_from_the_checkpoint_before(
     base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The disk is full when the best epoch would be written, and has room again afterwards."""
-
-    def run(folder: Path, scores: list[float], *callbacks: TrainerCallback) -> Any:
-        given = iter(scores)
-        metrics = {"metrics": lambda _: dict.fromkeys(("accuracy", "macro_f1"), next(given))}
-        return trained(base, splits, folder, *callbacks, save_steps=2, **metrics)
-
-    expected = result(run(tmp_path / "whole", [0.5, 0.9, 0.8]), tmp_path / "expected")
-    answers = iter([None] * 5 + ["it is full"])  # of steps 2, 4, 5, 6, 8 and 10
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(resumable, "lacking", lambda folder, needed: next(answers, None))
-        run(tmp_path / "cut", [0.5, 0.9], Cut(14))
-    assert Path(last_checkpoint(tmp_path / "cut") or "").name == "checkpoint-8"
-    assert result(run(tmp_path / "cut", [0.9, 0.8]), tmp_path / "model") == expected
-
-
-def test_trainings_that_were_given_up_make_room_first(
-    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sealed(tmp_path / "other", 4)
-
-    def usage(_: Path) -> Usage:
-        free = 2**20 if (tmp_path / "other").exists() else 2**40
-        return Usage(2**41, 2**41 - free, free)
-
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", usage)
-    trained(base, splits, tmp_path / "own", num_train_epochs=1)
-    assert not (tmp_path / "other").exists()
-    assert last_checkpoint(tmp_path / "own")
-
-
-@pytest.mark.parametrize("file", ["config.json", "optimizer.pt", "trainer_state.json"])
-def test_a_disk_that_is_full_in_the_middle_of_a_checkpoint_leaves_the_one_before(
-    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
     """`/dev/full` refuses every write."""
     expected = result(trained(base, splits, tmp_path / "whole"), tmp_path / "expected")
@@ -376,36 +293,13 @@ def test_a_disk_that_is_full_in_the_middle_of_a_checkpoint_leaves_the_one_before
         if self.state.global_step > 5:
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             folder.mkdir()
-            (folder / file).symlink_to("/dev/full")
+            (folder / "optimizer.pt").symlink_to("/dev/full")
         original(self, model, trial)
 
-    monkeypatch.setattr(Trainer, "_save_checkpoint", into_the_void)
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_save_checkpoint", into_the_void)
+        patched.setattr(resumable.shutil, "disk_usage", lambda _: Usage(2**40, 2**40, 0))
+        with pytest.raises(AttuneError, match="no room for the checkpoint of step 10"):
+            trained(base, splits, tmp_path / "full")
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["checkpoint-5"]
     assert result(trained(base, splits, tmp_path / "full"), tmp_path / "model") == expected
-    assert Path(last_checkpoint(tmp_path / "full") or "").name == "checkpoint-5"
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda path: path.write_bytes(b"0" * 10_000),
-        lambda path: torch.save(torch.zeros(10_000), path),
-        lambda path: save_file({"weights": torch.zeros(10_000)}, path),
-    ],
-    ids=["Python", "torch", "safetensors"],
-)
-def test_a_full_disk_is_known_by_what_each_library_says_of_it(write: Any, tmp_path: Path) -> None:
-    """A limit to the size of files stops writes in the same places."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
-    try:
-        with pytest.raises(Exception) as caught:
-            write(tmp_path / "file")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert disk_is_full(caught.value)
-
-
-def test_other_faults_of_a_disk_are_not_taken_for_a_full_one() -> None:
-    assert disk_is_full(OSError(errno.ENOSPC, "full"))
-    assert not disk_is_full(OSError(errno.EIO, "broken"))
-    assert not disk_is_full(RuntimeError("shape mismatch"))

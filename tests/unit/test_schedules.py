@@ -1,17 +1,15 @@
 """The schedules of the learning rate: their values, step by step."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import TrainingArguments, get_scheduler
+from transformers import get_scheduler
 
 from stages.common.params import FinetuneParams
-from stages.finetune.arguments import training_arguments
 from stages.finetune.schedules import build_schedule, rate_factor
 
 KINDS = ["linear", "cosine", "exponential", "constant"]
@@ -77,18 +75,6 @@ def test_the_rate_rises_to_its_peak_falls_to_its_share_and_is_never_outside(
     if top < steps:
         assert factors[top] == pytest.approx(1)
         assert factors[steps] == pytest.approx(1 if kind == "constant" else final)
-
-
-@given(st.floats(0, 1), st.integers(2, 5000))
-def test_the_warm_up_is_as_long_as_transformers_says(warmup: float, steps: int) -> None:
-    params = FinetuneParams(warmup_ratio=warmup, lr_scheduler_type="constant")
-    arguments = arguments_of(warmup)
-    rising = next((step for step in range(steps) if rate_factor(params, step, steps) == 1.0), steps)
-    assert rising == arguments.get_warmup_steps(steps)
-
-
-def arguments_of(warmup: float) -> TrainingArguments:
-    return training_arguments(FinetuneParams(warmup_ratio=warmup), Path("unused"), 0, 100)
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "constant_with_warmup"])

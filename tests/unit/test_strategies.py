@@ -580,13 +580,13 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (
         "bert",
         {"strategy": "prefix", "prefix": {"num_virtual_tokens": 12}},
-        f"a text of {LONGEST} tokens beside it that is more than",
-        "lower it, or tokenize.max_length",
+        f"cannot take one of 12 tokens beside a text of {LONGEST}",
+        r"lower finetune.prefix.num_virtual_tokens or tokenize.max_length if it is too long \(32 positions",
     ),
-    ("bert", {"strategy": "prefix", "prefix": {"num_virtual_tokens": 40}}, r"positions for \(32\)", "lower it"),
-    ("roberta", {"strategy": "prefix", "prefix": {"num_virtual_tokens": 15}}, r"positions for \(40\)", "lower it"),
-    ("distilbert", {"strategy": "prefix"}, "cannot take one", "lora"),
-    ("distilbert", {"strategy": "ia3"}, "no choice of its own", "k_lin, lin1, lin2, out_lin, q_lin, v_lin"),
+    ("roberta", {"strategy": "prefix", "prefix": {"num_virtual_tokens": 15}}, "beside a text of", "40 positions"),
+    ("distilbert", {"strategy": "prefix"}, "specify `token_dim`", "another finetune.strategy"),
+    ("deberta-v2", {"strategy": "prefix"}, "cannot take one of 20 tokens", "lora, which suits every model"),
+    ("distilbert", {"strategy": "ia3"}, "specify `target_modules`", "k_lin, lin1, lin2, out_lin, q_lin, v_lin"),
 ]
 
 
