@@ -8,7 +8,7 @@ import argparse
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,17 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.command import exit_status
-from flows.search.epochs import Epoch, best_epoch
+from flows.search.epochs import SCORES, Epoch, best_epoch
 from flows.search.fold_rows import TOKENIZED, checked_folds, read_rows, split_fold
-from flows.search.fold_scores import Interval, summarize
+from flows.search.fold_scores import summarize
 from flows.search.params_patch import difference, patched, read_text, write_params
-from flows.search.trials import Trial, prepare_trial, run_trial, trials_alone
+from flows.search.trials import Trial, prepare_trial, run_trial
 from stages.common.digests import sha256_value
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
 from stages.common.params.loading import PARAMS_FILE, read_yaml
 from stages.common.schemas import TokenizedRecords
-from stages.common.stage import WORK, write_json
+from stages.common.stage import WORK, alone, write_json
 from stages.common.tracking.nested import NestedRuns
 
 REPORT = Path("reports/crossvalidation.json")
@@ -60,7 +60,7 @@ def _validate(*, final: bool, keep_models: bool) -> int:
     console = Console(highlight=False, soft_wrap=True)
     data = read_yaml(PARAMS_FILE)
     params = check_params(data)
-    with trials_alone():
+    with alone("trials"):
         number = checked_folds(params)
         rows, placed = read_rows(number)
         folds = [prepare_fold(data, at, rows, placed) for at in range(number)]
@@ -110,48 +110,46 @@ def train_folds(params: Params, folds: list[Fold], console: Console, *, keep_mod
             runs.end(run_id, "failed", error.what, trial.curve, {})
             raise AttuneError(f"the training of fold {fold.number} failed; its last lines:\n{error.what}") from None
         best = best_epoch(epochs[-1], params)
-        runs.end(run_id, "complete", "", trial.curve, {f"best_{name}": value for name, value in best.scores().items()})
+        runs.end(run_id, "complete", "", trial.curve, best.metrics())
         how = "finished before" if cached else "trained"
         console.print(
             f"fold {fold.number}: accuracy {best.accuracy:.4f}, macro-F1 {best.macro_f1:.4f}, loss {best.loss:.4f} "
             f"({how})"
         )
-    runs.finish(
-        {
-            f"{part}_{name}": value
-            for name, parts in _means(params, folds, epochs).items()
-            for part, value in parts.as_report().items()
-        }
-    )
+    means = _means(params, folds, [best_epoch(of_fold, params) for of_fold in epochs])
+    runs.finish({f"{part}_{name}": value for name, parts in means.items() for part, value in parts.items()})
     return epochs
 
 
 def make_report(params: Params, folds: list[Fold], epochs: list[list[Epoch]]) -> dict[str, Any]:
     """Return the report: mean and spread, and the scores of each fold at the epoch that is kept and at the last one."""
+    kept = [best_epoch(of_fold, params) for of_fold in epochs]
+    last = [of_fold[-1] for of_fold in epochs]
     return {
         "inputs": sha256_value([fold.trial.digest for fold in folds]),
         "confidence": params.evaluate.bootstrap.confidence,
-        "kept_epoch": {name: found.as_report() for name, found in _means(params, folds, epochs).items()},
-        "last_epoch": {name: found.as_report() for name, found in _means(params, folds, epochs, last=True).items()},
+        "kept_epoch": _means(params, folds, kept),
+        "last_epoch": _means(params, folds, last),
         "folds": [
             {
                 "fold": fold.number,
                 "train_rows": fold.train_rows,
                 "held_out_rows": fold.held_out_rows,
-                "kept_epoch": best_epoch(told, params).as_report(),
-                "last_epoch": told[-1].as_report(),
+                "kept_epoch": asdict(best),
+                "last_epoch": asdict(end),
             }
-            for fold, told in zip(folds, epochs, strict=True)
+            for fold, best, end in zip(folds, kept, last, strict=True)
         ],
     }
 
 
-def _means(params: Params, folds: list[Fold], epochs: list[list[Epoch]], *, last: bool = False) -> dict[str, Interval]:
-    chosen = [told[-1] if last else best_epoch(told, params) for told in epochs]
+def _means(params: Params, folds: list[Fold], epochs: list[Epoch]) -> dict[str, dict[str, float]]:
+    """Return mean, spread and interval of each score over one epoch of each fold."""
     ratio = sum(fold.held_out_rows / fold.train_rows for fold in folds) / len(folds)
+    confidence = params.evaluate.bootstrap.confidence
     return {
-        name: summarize([epoch.score(name) for epoch in chosen], ratio, params.evaluate.bootstrap.confidence, most)
-        for name, most in {"accuracy": 1.0, "macro_f1": 1.0, "loss": inf}.items()
+        name: summarize([epoch.score(name) for epoch in epochs], ratio, confidence, inf if name == "loss" else 1.0)
+        for name in SCORES
     }
 
 

@@ -16,12 +16,12 @@ from rich.text import Text
 
 from flows.command import exit_status
 from flows.search.params_patch import difference, patched, read_text, write_params
-from flows.search.study import Search, open_search, run_search
-from flows.search.trials import trials_alone
+from flows.search.study import Search, open_search, run_search, with_outcome
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
 from stages.common.params.loading import PARAMS_FILE, read_yaml
 from stages.common.shown import visible
+from stages.common.stage import alone
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -47,7 +47,7 @@ def _search(*, apply: bool, keep_models: bool) -> None:
     data = read_yaml(PARAMS_FILE)
     params = check_params(data)
     metric = checked_metric(params)
-    with trials_alone():
+    with alone("trials"):
         search = open_search(data, params, metric, keep_models=keep_models)
         run_search(search, lambda line: console.print(Text(visible(line))))
         console.print(_table(search))
@@ -93,25 +93,20 @@ def _finished(search: Search) -> list["FrozenTrial"]:
 
 
 def _table(search: Search) -> Table:
-    states = [
-        trial.state.name
-        for trial in search.study.trials
-        if trial.state.name == "PRUNED" or trial.user_attrs.get("reason")
-    ]
-    done = _finished(search)
-    title = f"{len(done)} trials finished, {states.count('PRUNED')} ended early, {states.count('FAIL')} failed"
+    states = [trial.state.name for trial in with_outcome(search.study)]
+    title = ", ".join(
+        f"{states.count(state)} {what}"
+        for state, what in {"COMPLETE": "trials finished", "PRUNED": "ended early", "FAIL": "failed"}.items()
+    )
     table = Table(title=title, title_justify="left")
     keys = list(search.params.tune.space)
-    for name in ("trial", search.metric, "epochs"):
-        table.add_column(name, justify="right")
-    for key in keys:
-        table.add_column(Text(key.removeprefix("finetune.")), justify="right")
-    for trial in done[:SHOWN]:
+    for name in ("trial", search.metric, "epochs", *(key.removeprefix("finetune.") for key in keys)):
+        table.add_column(Text(name), justify="right")
+    for trial in _finished(search)[:SHOWN]:
         known = trial.user_attrs
-        values = known["settings"]
-        cells = [str(values[key]) if key in values else "–" for key in keys]
+        cells = [Text(str(known["settings"].get(key, "–"))) for key in keys]
         name = "params.yaml" if known.get("as_is") == search.present else str(known["name"])
-        table.add_row(name, f"{trial.value:.4f}", str(known["epochs"]), *map(Text, cells))
+        table.add_row(name, f"{trial.value:.4f}", str(known["epochs"]), *cells)
     return table
 
 
@@ -133,19 +128,16 @@ def _write_best(search: Search, *, apply: bool) -> str:
     """Write params with the best trial's values, if they beat those that are there; return what was done."""
     best, now = _finished(search)[0], search.as_is()
     assert now is not None, "the search has run it first"
-    states = [trial.state.name for trial in search.study.trials]
     search.runs.finish(
-        {f"best_validation_{search.metric}": best.value or 0.0, "trials_complete": float(states.count("COMPLETE"))}
+        {f"best_validation_{search.metric}": best.value or 0.0, "trials_complete": float(len(_finished(search)))}
     )
     if best.value == now.value:
         TUNED.unlink(missing_ok=True)
         return f"nothing beats params.yaml as it is ({search.metric} {now.value:.4f})"
     before = read_text()
     after = patched(before, best.user_attrs["settings"])
-    lines = [
-        f"trial {best.user_attrs['name']} beats params.yaml: {search.metric} {best.value:.4f}, not {now.value:.4f}"
-    ]
-    lines += difference(before, after)
+    title = f"trial {best.user_attrs['name']} beats params.yaml: {search.metric} {best.value:.4f}, not {now.value:.4f}"
+    lines = [title, *difference(before, after)]
     if apply:
         write_params(after)
         TUNED.unlink(missing_ok=True)

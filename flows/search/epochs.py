@@ -1,11 +1,13 @@
 """The validation scores of a training, epoch by epoch."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from stages.common.params import Params
 from stages.common.params.finetune import GREATER_IS_BETTER
+
+SCORES = ("accuracy", "macro_f1", "loss")
 
 
 @dataclass(frozen=True)
@@ -14,27 +16,22 @@ class Epoch:
 
     step: int
     epoch: float
-    loss: float
     accuracy: float
     macro_f1: float
+    loss: float
 
     @classmethod
     def of(cls, point: Mapping[str, Any]) -> "Epoch":
         """Make it from a row of the validation curve."""
-        scores = (float(point[f"validation_{name}"]) for name in ("loss", "accuracy", "macro_f1"))
-        return cls(int(point["step"]), float(point["epoch"]), *scores)
+        return cls(int(point["step"]), float(point["epoch"]), *(float(point[f"validation_{name}"]) for name in SCORES))
 
     def score(self, metric: str) -> float:
         """Return one of the scores."""
         return float(getattr(self, metric))
 
-    def scores(self) -> dict[str, float]:
-        """Return all of them under the names of the validation curve."""
-        return {f"validation_{name}": self.score(name) for name in ("loss", "accuracy", "macro_f1")}
-
-    def as_report(self) -> dict[str, float]:
-        """Return it as plain values."""
-        return asdict(self)
+    def metrics(self) -> dict[str, float]:
+        """Return the scores under the names that MLflow gets for the best epoch."""
+        return {f"best_validation_{name}": self.score(name) for name in SCORES}
 
 
 def best_epoch(epochs: list[Epoch], params: Params) -> Epoch:

@@ -1,26 +1,11 @@
 """Mean and spread of scores over folds, with an interval that allows for what the folds have in common."""
 
-from dataclasses import asdict, dataclass
 from math import inf, sqrt
 from statistics import mean, stdev
 
 
-@dataclass(frozen=True)
-class Interval:
-    """The mean over folds, its interval, and the standard deviation between folds."""
-
-    mean: float
-    sd: float
-    low: float
-    high: float
-
-    def as_report(self) -> dict[str, float]:
-        """Return it as plain values."""
-        return {name: round(value, 6) for name, value in asdict(self).items()}
-
-
-def summarize(scores: list[float], ratio: float, confidence: float, most: float = inf) -> Interval:
-    """Return the mean of the folds' scores, and its interval by the corrected resampled t-test.
+def summarize(scores: list[float], ratio: float, confidence: float, most: float = inf) -> dict[str, float]:
+    """Return `mean`, `sd`, `low` and `high` of the folds' scores, the interval by the corrected resampled t-test.
 
     The trainings of two folds have most of their rows in common, so their scores are not independent, and the plain
     standard error, sd / √k, is too small. Nadeau & Bengio (2003) put √(1/k + held out/train) · sd in its place.
@@ -35,4 +20,5 @@ def summarize(scores: list[float], ratio: float, confidence: float, most: float 
 
     middle, spread = mean(scores), stdev(scores)
     half = float(t.ppf((1 + confidence) / 2, len(scores) - 1)) * sqrt(1 / len(scores) + ratio) * spread
-    return Interval(middle, spread, max(0.0, middle - half), min(most, middle + half))
+    values = {"mean": middle, "sd": spread, "low": max(0.0, middle - half), "high": min(most, middle + half)}
+    return {name: round(value, 6) for name, value in values.items()}

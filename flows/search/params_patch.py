@@ -1,9 +1,9 @@
-"""Other values in `params.yaml`: for a trial, and written back with every comment and all other lines as they were."""
+"""Other values in `params.yaml`: for a trial, and written back with every comment (ruamel.yaml's round trip)."""
 
 import os
 import shutil
 from collections.abc import Mapping, MutableMapping
-from difflib import SequenceMatcher, unified_diff
+from difflib import unified_diff
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,12 @@ STRATEGY = "finetune.strategy"
 
 
 class _Representer(RoundTripRepresenter):
-    """Writes null as `null`, and small numbers as YAML 1.1 reads them, too: 2.5e-05, 1.0e-05."""
+    """Writes null as `null`, and small numbers as YAML 1.1 reads them too: 2.5e-05, 1.0e-05."""
 
 
 def _number(writer: RoundTripRepresenter, value: float) -> Any:
-    digits, e, power = repr(value).partition("e")
-    return writer.represent_scalar(
-        "tag:yaml.org,2002:float", f"{digits}{'' if '.' in digits or not e else '.0'}{e}{power}"
-    )
+    text = repr(value)
+    return writer.represent_scalar("tag:yaml.org,2002:float", text if "." in text else text.replace("e", ".0e"))
 
 
 _Representer.add_representer(type(None), lambda writer, _: writer.represent_scalar("tag:yaml.org,2002:null", "null"))
@@ -77,44 +75,39 @@ def _put(section: Any, key: str, value: Any) -> None:
 
 
 def patched(text: str, settings: Mapping[str, Any]) -> str:
-    """Return the text of a params file with other values; lines that hold none of them stay as they are.
+    """Return the text of a params file with other values and the same comments.
 
     Raises:
         AttuneError: if the values contradict what else the file says.
     """
-    if "\r\n" in text:
-        return patched(text.replace("\r\n", "\n"), settings).replace("\n", "\r\n")
-    yaml = _yaml()
-    before = _dump(yaml, yaml.load(text))
+    yaml = YAML(typ="rt")
+    yaml.Representer = _Representer
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    if _dumped(yaml, yaml.load(text)) != text:
+        yaml.indent(mapping=2, sequence=2, offset=0)  # as DVC writes it when an experiment is applied
     data = change(yaml.load(text), settings)
     check_params(data)
-    after = _dump(yaml, data)
-    lines, old, new = (whole.splitlines(keepends=True) for whole in (text, before, after))
-    if len(lines) != len(old):
-        return after
-    # ruamel.yaml may indent or align a line in its own way: what it changed between its own two versions is the patch
-    kept = [
-        line
-        for what, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
-        for line in (lines[a:b] if what == "equal" else new[c:d])
-    ]
-    result = "".join(kept)
-    return result if _same(yaml, result, after) else after
+    return _dumped(yaml, data)
+
+
+def _dumped(yaml: YAML, data: Any) -> str:
+    result = StringIO()
+    yaml.dump(data, result)
+    return result.getvalue()
 
 
 def difference(before: str, after: str) -> list[str]:
     """Return the lines that differ, each with a - or a + before it."""
-    return [
-        line.rstrip("\n")
-        for line in list(unified_diff(before.splitlines(keepends=True), after.splitlines(keepends=True), n=0))[2:]
-        if not line.startswith("@@")
-    ]
+    lines = list(unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm=""))[2:]
+    return [line for line in lines if not line.startswith("@@")]
 
 
 def write_params(text: str, path: Path = PARAMS_FILE) -> None:
     """Write a params file whole or not at all."""
     new = path.with_name(f".{path.name}.new")
-    new.write_text(text, encoding="utf-8", newline="")
+    new.write_text(text, encoding="utf-8")
     if path.exists():
         shutil.copymode(path, new)
     os.replace(new, path)
@@ -127,27 +120,4 @@ def read_text(path: Path = PARAMS_FILE) -> str:
         AttuneError: if it is missing or is no YAML.
     """
     read_yaml(path)
-    with path.open(encoding="utf-8", newline="") as file:  # line ends stay what they are
-        return file.read()
-
-
-def _yaml() -> YAML:
-    yaml = YAML(typ="rt")
-    yaml.Representer = _Representer
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    return yaml
-
-
-def _dump(yaml: YAML, data: Any) -> str:
-    text = StringIO()
-    yaml.dump(data, text)
-    return text.getvalue()
-
-
-def _same(yaml: YAML, text: str, other: str) -> bool:
-    try:
-        return bool(yaml.load(text) == yaml.load(other))
-    except Exception:  # whatever is wrong with it, the other one is right
-        return False
+    return path.read_text(encoding="utf-8")

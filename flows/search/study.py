@@ -1,13 +1,12 @@
-"""The Optuna study behind `flows.tune`: asked for values, told how the training with them went.
+"""The Optuna study behind `flows.tune`, and the objective that it calls: a training with other params.
 
-It lies in .attune/tune/studies.db under a name made of all that its trials share, so the same search is taken up where
-it was left, and changed data or code begin another one. What is drawn next depends on the seed and the trials so far,
+The study lies in .attune/tune/studies.db under a name made of all that its trials share: the same search goes on where
+it stopped, and changed data or code begin another one. What is drawn next depends on the seed and the trials so far,
 never on how often the search was interrupted.
 """
 
 import copy
 import json
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,11 +28,10 @@ from stages.common.tracking.nested import NestedRuns
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
 STUDIES = WORK / "tune" / "studies.db"
 FAILURES = 3  # trials in a row that fail: then something else is wrong
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,12 @@ class Search:
     @property
     def present(self) -> dict[str, Any]:
         """The values that the searched parameters have in params.yaml."""
-        return json.loads(json.dumps(present(self.params, self.params.tune.space)))  # as the study gives it back
+        return json.loads(json.dumps(present(self.params, self.params.tune.space)))  # as the study returns it
 
-    def as_is(self) -> "optuna.trial.FrozenTrial | None":
-        """Return the finished trial with params.yaml as it is."""
-        done = [trial for trial in self.study.trials if trial.state.name == "COMPLETE"]
-        return next((trial for trial in done if trial.user_attrs.get("as_is") == self.present), None)
+    def as_is(self, state: str = "COMPLETE") -> "FrozenTrial | None":
+        """Return the trial with params.yaml as it is, if it is in that state."""
+        trials = (trial for trial in self.study.trials if trial.user_attrs.get("as_is") == self.present)
+        return next((trial for trial in trials if trial.state.name == state), None)
 
 
 def open_search(data: Any, params: Params, metric: str, *, keep_models: bool) -> Search:
@@ -88,88 +86,100 @@ def study_name(params: Params, metric: str) -> str:
     return sha256_value([fixed, space, metric, files])[:16]
 
 
-def run_search(search: Search, say: Say) -> None:
-    """Train until there are as many trials as asked for, or time is up.
+def run_search(search: Search, say: Callable[[str], None]) -> None:
+    """Train until there are as many trials as asked for, or time is up; the first is params.yaml as it is.
 
     Raises:
         AttuneError: if params.yaml as it is cannot be trained with, several trials in a row fail, or files change.
     """
-    _take_up(search.study)
-    study, wanted = search.study, search.params.tune
-    present_waits = any(
-        trial.state.name == "WAITING" and trial.user_attrs.get("as_is") == search.present for trial in study.trials
-    )
-    if not search.as_is() and not present_waits:
-        study.enqueue_trial(inside(wanted.space, search.present), user_attrs={"as_is": search.present})
-    until = time.monotonic() + seconds_of(wanted.timeout) if wanted.timeout else None
-    failures = 0
-    while counted(study) < wanted.trials or not search.as_is():
-        if until and time.monotonic() > until and search.as_is():
-            say(f"the time (tune.timeout: {wanted.timeout}) is up after {counted(study)} of {wanted.trials} trials")
-            return
-        if study_name(search.params, search.metric) != study.study_name:
-            raise AttuneError("the files that finetune reads changed while the search ran", "start it again")
-        state, told = _one(search)
-        say(told)
-        failures = failures + 1 if state == "failed" else 0
-        if failures == FAILURES:
+    from optuna.trial import TrialState
+
+    study, tune = search.study, search.params.tune
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):  # of a search that was killed: tune holds a lock
+        study.tell(trial.number, state=TrialState.FAIL)
+    if not search.as_is() and not search.as_is("WAITING"):
+        study.enqueue_trial(inside(tune.space, search.present), user_attrs={"as_is": search.present})
+
+    def report(study: "optuna.Study", trial: "FrozenTrial") -> None:
+        say(_line(search, trial))
+        last = with_outcome(study)[-FAILURES:]
+        if len(last) == FAILURES and all(trial.state == TrialState.FAIL for trial in last):
             raise AttuneError(f"{FAILURES} trials in a row failed", "the lines above say why; narrow tune.space")
+        seed_sampler(study, search.params.seed)
 
-
-def counted(study: "optuna.Study") -> int:
-    """Return how many trials have an outcome; one that ended with the search has none, nor has a failed first one."""
-    return sum(
-        trial.state.name in ("COMPLETE", "PRUNED")
-        or (trial.state.name == "FAIL" and "reason" in trial.user_attrs and "as_is" not in trial.user_attrs)
-        for trial in study.trials
+    seed_sampler(study, search.params.seed)
+    study.optimize(
+        lambda trial: _objective(search, trial),
+        n_trials=max(tune.trials - len(with_outcome(study)), 0 if search.as_is() else 1),
+        timeout=seconds_of(tune.timeout) if tune.timeout else None,
+        catch=(TrialFailed,),
+        callbacks=[report],
     )
+    if not search.as_is():
+        raise AttuneError(f"tune.timeout ({tune.timeout}) leaves no time for a trial", "raise it")
+    if (number := len(with_outcome(study))) < tune.trials:
+        say(f"the time (tune.timeout: {tune.timeout}) is up after {number} of {tune.trials} trials")
 
 
-def ask(study: "optuna.Study", seed: int) -> "optuna.Trial":
-    """Return the next trial. Its values depend on the seed and on the trials with an outcome, and on nothing else.
+def with_outcome(study: "optuna.Study") -> list["FrozenTrial"]:
+    """Return the trials that count; one that ended with the search has no outcome, nor has a failed first one."""
+    return [
+        trial
+        for trial in study.trials
+        if trial.state.name in ("COMPLETE", "PRUNED") or (trial.state.name == "FAIL" and "reason" in trial.user_attrs)
+    ]
+
+
+def seed_sampler(study: "optuna.Study", seed: int) -> None:
+    """Let the next draw depend on the seed and the trials with an outcome, and on nothing else.
 
     So a trial that was running when the search was killed is drawn again with the same values.
     """
-    from optuna import samplers
+    from optuna.samplers import TPESampler
 
-    study.sampler = samplers.TPESampler(seed=int(sha256_value([seed, counted(study)])[:8], 16))
-    return study.ask()
-
-
-def _take_up(study: "optuna.Study") -> None:
-    """Close what was running when the search was killed; the lock tells that nothing is running now."""
-    from optuna.trial import TrialState
-
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
+    study.sampler = TPESampler(seed=int(sha256_value([seed, len(with_outcome(study))])[:8], 16))
 
 
-def _one(search: Search) -> tuple[str, str]:
-    """Run the next trial; return its state and a line about it."""
-    study, space = search.study, search.params.tune.space
-    asked = ask(study, search.params.seed)
-    as_is = asked.user_attrs.get("as_is")
+def _objective(search: Search, asked: "optuna.Trial") -> float:
+    """Train with the values of a trial, and return its score.
+
+    Raises:
+        TrialPruned: if the values contradict other settings, or the training was ended early.
+        TrialFailed: if the training failed.
+        AttuneError: if that was the one with params.yaml as it is, or files have changed.
+    """
+    if study_name(search.params, search.metric) != search.study.study_name:
+        raise AttuneError("the files that finetune reads changed while the search ran", "start it again")
+    space, as_is = search.params.tune.space, asked.user_attrs.get("as_is")
     if as_is is None:
         settings = draw(asked, space, search.params.finetune.strategy)
     else:
         settings = stated(as_is)
         for key in inside(space, as_is):
-            suggest(asked, key, space[key])  # given, not drawn: the sampler is to learn from it, too
+            suggest(asked, key, space[key])  # given, not drawn: the sampler learns from it too
     asked.set_user_attr("settings", settings)
-    number = counted(study) + 1
-    asked.set_user_attr("name", number)  # Optuna's own numbers count those that were interrupted, too
-    what = ", ".join(f"{key.removeprefix('finetune.')} {value}" for key, value in settings.items())
-    what = f"trial {number}/{max(search.params.tune.trials, number)}  {what}{' (params.yaml)' if as_is else ''}"
+    asked.set_user_attr("name", len(with_outcome(search.study)) + 1)  # Optuna's number counts interrupted ones too
     data = change(copy.deepcopy(search.data), settings)
     try:
         check_params(data)
     except AttuneError as error:
-        return _end(search, asked, "pruned", error.what.splitlines()[-1].strip(), what)
-    return _train(search, asked, prepare_trial(data), what)
-
-
-def _train(search: Search, asked: "optuna.Trial", trial: Trial, what: str) -> tuple[str, str]:
+        raise _pruned(asked, error.what.splitlines()[-1].strip()) from None
+    trial = prepare_trial(data)
     run_id = search.runs.begin(trial.params, trial.digest[:16], f"trial {asked.user_attrs['name']}")
+    try:
+        return _train(search, asked, trial, run_id)
+    except TrialFailed as error:
+        forget_checkpoints(trial)
+        search.runs.end(run_id, "failed", error.what, trial.curve, {})
+        if as_is is not None:
+            raise AttuneError(
+                f"the training with params.yaml as it is failed; its last lines:\n{error.what}", "mend that first"
+            ) from None
+        asked.set_user_attr("reason", error.what)
+        raise
+
+
+def _train(search: Search, asked: "optuna.Trial", trial: Trial, run_id: str) -> float:
     stopped: list[Epoch] = []
 
     def enough(epoch: Epoch) -> bool:
@@ -179,38 +189,30 @@ def _train(search: Search, asked: "optuna.Trial", trial: Trial, what: str) -> tu
             stopped.append(epoch)
         return bool(stopped)
 
-    try:
-        epochs = run_trial(trial, run_id, keep_model=search.keep_models, enough=enough)
-    except TrialFailed as error:
-        forget_checkpoints(trial)
-        search.runs.end(run_id, "failed", error.what, trial.curve, {})
-        ended = _end(search, asked, "failed", error.what, what)
-        if "as_is" in asked.user_attrs:
-            raise AttuneError(
-                f"the training with params.yaml as it is failed; its last lines:\n{error.what}", "mend that first"
-            ) from None
-        return ended
-    scores = best_epoch(epochs, trial.params).scores()
+    epochs = run_trial(trial, run_id, keep_model=search.keep_models, enough=enough)
     if stopped:
         forget_checkpoints(trial)
         reason = f"after epoch {stopped[0].epoch:g} worse than half of the others were by then"
         search.runs.end(run_id, "pruned", reason, trial.curve, {})
-        return _end(search, asked, "pruned", reason, what)
-    search.runs.end(run_id, "complete", "", trial.curve, {f"best_{key}": score for key, score in scores.items()})
+        raise _pruned(asked, reason)
+    best = best_epoch(epochs, trial.params)
+    search.runs.end(run_id, "complete", "", trial.curve, best.metrics())
     asked.set_user_attr("epochs", len(epochs))
-    asked.set_user_attr("scores", scores)
-    return _end(search, asked, "complete", "", what, scores[f"validation_{search.metric}"])
+    return best.score(search.metric)
 
 
-def _end(
-    search: Search, asked: "optuna.Trial", state: str, reason: str, what: str, value: float | None = None
-) -> tuple[str, str]:
-    """Tell the study how a trial went."""
-    from optuna.trial import TrialState
+def _pruned(asked: "optuna.Trial", reason: str) -> Exception:
+    from optuna import TrialPruned
 
-    if reason:
-        asked.set_user_attr("reason", reason)
-    ends = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-    search.study.tell(asked, value, ends[state])
-    how = f"{search.metric} {value:.4f}" if value is not None else f"{state}: {reason}"
-    return state, f"{what}: {how}"
+    asked.set_user_attr("reason", reason)
+    return TrialPruned(reason)
+
+
+def _line(search: Search, trial: "FrozenTrial") -> str:
+    """Return a line about a trial that has ended."""
+    known = trial.user_attrs
+    values = ", ".join(f"{key.removeprefix('finetune.')} {value}" for key, value in known["settings"].items())
+    how = f"{search.metric} {trial.value:.4f}" if trial.state.name == "COMPLETE" else trial.state.name.lower()
+    how += f": {known['reason']}" if "reason" in known else ""
+    total = max(search.params.tune.trials, known["name"])
+    return f"trial {known['name']}/{total}  {values}{' (params.yaml)' if 'as_is' in known else ''}: {how}"

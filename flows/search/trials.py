@@ -5,7 +5,6 @@ was cut short goes on from its checkpoint. Trials run one after the other: two t
 """
 
 import csv
-import fcntl
 import json
 import os
 import shutil
@@ -13,8 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from stages.common.digests import sha256_path, sha256_value
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph
 from stages.common.params import Params, check_params
-from stages.common.stage import WORK, alone
+from stages.common.stage import WORK
 from stages.common.tracking.live import LIVE, TRIAL_RUN
 from stages.common.tracking.nested import absolute_uri
 
@@ -35,8 +33,14 @@ TRIALS = WORK / "trials"
 CURVE = Path("reports/plots/validation.csv")  # the stage's last out: with it, all are in place
 MODEL = Path("models/finetuned")
 LAST_LINES = 15
-OUTPUT, PROCESS = Path("logs/output.txt"), Path("process")
+OUTPUT = Path("logs/output.txt")
 LOOK_SECONDS = 0.2
+STAGE = """
+import runpy
+from stages.common.ranks import end_with_parent
+end_with_parent()  # also after a kill -9: nobody would wait for this training
+runpy.run_module("stages.finetune", run_name="__main__", alter_sys=True)
+"""
 
 
 class TrialFailed(AttuneError):
@@ -112,19 +116,18 @@ def run_trial(
         trial: a prepared one.
         run_id: of the MLflow run that the training reports to; empty: to none.
         keep_model: leave the weights in the folder.
-        enough: is asked after each epoch; at the first True the training is ended.
+        enough: is called after each epoch; at the first True the training is ended.
 
     Raises:
         TrialFailed: with its last lines, if the training stopped with an error.
     """
-    seen: list[Epoch] = []
+    epochs: list[Epoch] = []
 
-    def ended(new: Iterator[Epoch]) -> bool:
-        for epoch in new:
-            if not seen or epoch.step > seen[-1].step:
-                seen.append(epoch)
-                if enough(epoch):
-                    return True
+    def ended(all_so_far: list[Epoch]) -> bool:
+        for epoch in all_so_far[len(epochs) :]:
+            epochs.append(epoch)
+            if enough(epoch):
+                return True
         return False
 
     if not trial.finished(keep_model):
@@ -133,50 +136,29 @@ def run_trial(
         try:
             while process.poll() is None:
                 if ended(_live(trial)):
-                    return seen
+                    return epochs
                 time.sleep(LOOK_SECONDS)
         finally:
             end_group(process)
-            _tidy(trial, keep_model, finished=process.returncode == 0)
         if process.returncode:
-            raise TrialFailed(_last_words(trial, process.returncode))
-    ended(_read_curve(trial))
-    return seen
-
-
-@contextmanager
-def trials_alone() -> Iterator[None]:
-    """Hold the right to run trials in this checkout, without any that an earlier program left running.
-
-    Raises:
-        AttuneError: if another program runs trials here.
-    """
-    with alone("trials"):
-        _end_orphans()
-        yield
-
-
-def _end_orphans() -> None:
-    """End trainings whose starter was killed before it could: their stage's lock is still held."""
-    for lock in sorted(TRIALS.glob(f"*/{WORK}/finetune.lock")):
-        number = lock.parent.parent / PROCESS
-        while _is_held(lock) and number.exists():
-            try:
-                os.killpg(int(number.read_text(encoding="utf-8")), signal.SIGKILL)
-            except (ProcessLookupError, ValueError):
-                break
-            time.sleep(LOOK_SECONDS)
+            raise TrialFailed(_last_lines(trial, process.returncode))
+        forget_checkpoints(trial)
+        if not keep_model:
+            shutil.rmtree(trial.folder / MODEL, ignore_errors=True)
+    with trial.curve.open(newline="", encoding="utf-8") as file:
+        ended([Epoch.of(row) for row in csv.DictReader(file)])
+    return epochs
 
 
 def _start(trial: Trial, run_id: str) -> "subprocess.Popen[bytes]":
-    paths = [str(Path.cwd()), *(str(Path(path).absolute()) for path in _python_path())]
+    paths = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     with (trial.folder / OUTPUT).open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "stages.finetune"],
+        return subprocess.Popen(
+            [sys.executable, "-c", STAGE],
             cwd=trial.folder,
             env={
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join(paths),
+                "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *paths]),
                 "PYTHONSAFEPATH": "1",  # the code is the project's; the folder's `stages` are there to be hashed
                 "PYTHONUNBUFFERED": "1",
                 "MLFLOW_TRACKING_URI": absolute_uri(),
@@ -186,29 +168,17 @@ def _start(trial: Trial, run_id: str) -> "subprocess.Popen[bytes]":
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    (trial.folder / PROCESS).write_text(str(process.pid), encoding="utf-8")
-    return process
 
 
-def _python_path() -> list[str]:
-    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-
-
-def _live(trial: Trial) -> Iterator[Epoch]:
-    """Yield the epochs that a running training has told of; a line that is being written waits for the next look."""
+def _live(trial: Trial) -> list[Epoch]:
+    """Return the epochs that a running training has reported; a half-written line waits for the next look."""
     path = trial.folder / LIVE
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n") and "validation_loss" in (point := json.loads(line)):
-                yield Epoch.of(point)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    points = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [Epoch.of(point) for point in points if "validation_loss" in point]
 
 
-def _read_curve(trial: Trial) -> Iterator[Epoch]:
-    with trial.curve.open(newline="", encoding="utf-8") as file:
-        yield from map(Epoch.of, csv.DictReader(file))
-
-
-def _last_words(trial: Trial, code: int) -> str:
+def _last_lines(trial: Trial, code: int) -> str:
     lines = (trial.folder / OUTPUT).read_text(encoding="utf-8", errors="replace").splitlines()
     lines = [line for line in lines if line.strip()][-LAST_LINES:]
     if code < 0:
@@ -216,23 +186,6 @@ def _last_words(trial: Trial, code: int) -> str:
     return "\n".join(lines)
 
 
-def _tidy(trial: Trial, keep_model: bool, *, finished: bool) -> None:
-    """Remove the weights of a finished trial; checkpoints stay for one that was cut short."""
-    if finished:
-        shutil.rmtree(trial.folder / WORK, ignore_errors=True)
-        if not keep_model:
-            shutil.rmtree(trial.folder / MODEL, ignore_errors=True)
-
-
 def forget_checkpoints(trial: Trial) -> None:
     """Remove the checkpoints of a trial that will not go on."""
     shutil.rmtree(trial.folder / WORK, ignore_errors=True)
-
-
-def _is_held(lock: Path) -> bool:
-    with lock.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False

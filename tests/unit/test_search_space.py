@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from flows.search.search_space import draw, inside, present, stated
-from flows.search.study import ask, counted
+from flows.search.study import seed_sampler, with_outcome
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams, Params, check_params
 from stages.common.params.tune import Dimension
@@ -131,8 +131,9 @@ def test_a_dimension_states_the_values_that_are_checked() -> None:
 def test_draws_depend_on_the_seed_and_the_outcomes_and_not_on_interruptions() -> None:
     def search(seed: int, interrupted: tuple[int, ...] = ()) -> list[float]:
         study, values = optuna.create_study(), []
-        while counted(study) < 16:  # past the ten at random that TPE begins with
-            trial = ask(study, seed)
+        while len(with_outcome(study)) < 16:  # past the ten at random that TPE begins with
+            seed_sampler(study, seed)
+            trial = study.ask()
             value = trial.suggest_float("finetune.learning_rate", 1e-6, 1e-1, log=True)
             if len(study.trials) in interrupted:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
