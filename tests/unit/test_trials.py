@@ -88,7 +88,7 @@ def test_a_training_that_stops_with_an_error_tells_its_last_lines(data: Any, mon
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     Path("stages/__init__.py").touch()
     trial = prepare_trial(data)
-    with pytest.raises(TrialFailed, match="No module named 'stages.common'"):
+    with pytest.raises(TrialFailed, match=r"No module named 'stages\.common'"):
         run_trial(trial)  # the project's own stages/finetune is empty, and it is the project's code that runs
 
 
