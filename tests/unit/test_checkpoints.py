@@ -91,17 +91,6 @@ def test_a_training_cut_short_at_any_step_ends_with_the_same_bytes(
         shutil.rmtree(folder)
 
 
-def test_a_training_cut_short_again_and_again_ends_with_the_same_bytes(
-    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path
-) -> None:
-    knobs = {"save_steps": 1, "dropout": 0.2}
-    expected = result(trained(base, splits, tmp_path / "whole", **knobs), tmp_path / "expected")
-    for before in range(3, 15, 2):
-        with pytest.raises(KeyboardInterrupt):
-            trained(base, splits, tmp_path / "cut", Cut(before), **knobs)
-    assert result(trained(base, splits, tmp_path / "cut", **knobs), tmp_path / "resumed") == expected
-
-
 def test_helpers_that_load_batches_change_nothing(base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path) -> None:
     knobs = {"save_steps": 2, "dropout": 0.2, "num_train_epochs": 2}
     results = []

@@ -17,7 +17,6 @@ from transformers import PreTrainedModel, TrainerCallback
 from stages.common.digests import sha256_file
 from stages.common.params import FinetuneParams
 from stages.finetune.arguments import training_arguments
-from stages.finetune.checkpoints import last_checkpoint
 from stages.finetune.curves import training_point, validation_point, write_curves
 from stages.finetune.processes import join
 from stages.finetune.strategies import prepare, trainable
@@ -277,27 +276,6 @@ class Kill(TrainerCallback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(
-    "knobs",
-    [{}, {"group_by_length": False, "bf16": False}, {"logging_steps": 3}],
-    ids=["default", "random order", "a point every third step of four"],
-)
-def test_a_training_cut_short_and_resumed_gives_the_bytes_of_an_uninterrupted_one(
-    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, knobs: dict[str, Any]
-) -> None:
-    whole, history = trained(base, splits, tmp_path / "whole", num_train_epochs=3, **knobs)
-    with pytest.raises(KeyboardInterrupt):
-        trained(base, splits, tmp_path / "cut", Kill(at_step=6), num_train_epochs=3, **knobs)
-    assert Path(last_checkpoint(tmp_path / "cut") or "").name == "checkpoint-4"
-    torch.manual_seed(0)  # another process begins with other random numbers
-    resumed, resumed_history = trained(base, splits, tmp_path / "cut", num_train_epochs=3, **knobs)
-    assert saved(resumed, tmp_path / "b") == saved(whole, tmp_path / "a")
-    for name, log in (("whole", history), ("resumed", resumed_history)):
-        write_curves(log, tmp_path / f"{name}-t.csv", tmp_path / f"{name}-v.csv")
-    for kind in ("t", "v"):
-        assert (tmp_path / f"resumed-{kind}.csv").read_text() == (tmp_path / f"whole-{kind}.csv").read_text()
-
-
 def test_a_training_cut_short_after_its_last_epoch_gives_the_same_model(
     base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path
 ) -> None:
@@ -410,13 +388,3 @@ def test_other_entries_of_the_log_are_no_points() -> None:
     summary = {"train_runtime": 3.0, "train_loss": 0.5, "epoch": 2.0, "step": 8}
     assert training_point(summary) is None
     assert validation_point(summary) is None
-
-
-def test_curves_are_the_same_twice(base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path) -> None:
-    contents = []
-    for name in ("first", "second"):
-        _, history = trained(base, splits, tmp_path / name)
-        files = [tmp_path / f"{name}.{kind}.csv" for kind in ("training", "validation")]
-        write_curves(history, *files)
-        contents.append([file.read_text() for file in files])
-    assert contents[0] == contents[1]
