@@ -12,7 +12,6 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.notify import tell_failure
 from flows.pipeline import bring_up_to_date
 from flows.running.outcome import Outcome
 from flows.scheduled.branches import check_branch, check_origin
@@ -24,9 +23,7 @@ from stages.common.errors import AttuneError
 from stages.common.tracking.nested import absolute_uri
 
 
-@flow(
-    name="attune-retrain", log_prints=True, persist_result=False, on_failure=[tell_failure], on_crashed=[tell_failure]
-)
+@flow(name="attune-retrain", log_prints=True, persist_result=False)
 def retrain(
     commit: str = "HEAD",
     targets: list[str] | None = None,
