@@ -176,7 +176,6 @@ def test_a_worker_goes_to_the_folder_that_its_own_environment_names(
     import asyncio
 
     from prefect.deployments.steps.core import run_steps
-
     from ruamel.yaml import YAML
 
     monkeypatch.chdir(PROJECT)
