@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flows.command import exit_status
+from flows.git import object_at
 from flows.provenance.commits import commits_that_record, subject_of
 from flows.provenance.lineage import NoStore, check_there
 from flows.provenance.params import closest_recipe, params_in
@@ -21,7 +22,6 @@ from flows.provenance.place import checked, command_path
 from flows.provenance.restore import Restored, restore
 from flows.provenance.told import Story, as_json, show
 from flows.provenance.versions import MODEL_OUT, Making, Version, fetch_making, find_version
-from flows.scheduled.repository import object_at
 from flows.told.redact import redacted
 from stages.common.errors import AttuneError
 from stages.common.params import load_params

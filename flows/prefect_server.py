@@ -11,7 +11,7 @@ from urllib.request import ProxyHandler, build_opener
 from flows.told.redact import redacted
 from stages.common.errors import AttuneError
 
-REACH_SECONDS, DRAIN_SECONDS = 5.0, 10.0
+REACH_SECONDS, START_SECONDS, DRAIN_SECONDS = 5.0, 120, 10.0
 
 
 def named_server() -> str:
@@ -34,7 +34,7 @@ def api_server() -> Iterator[None]:
     """Have a server for as long as the block lasts.
 
     Raises:
-        AttuneError: if the one that PREFECT_API_URL names does not answer.
+        AttuneError: if the one that PREFECT_API_URL names does not answer, or the temporary one does not start.
     """
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
@@ -48,7 +48,9 @@ def api_server() -> Iterator[None]:
     # that is blocked here is blocked in the server as well.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        SubprocessASGIServer().start()  # the one that Prefect's clients share; it ends with this program
+        SubprocessASGIServer().start(START_SECONDS)  # the one that Prefect's clients share; it ends with this program
+    except RuntimeError as error:
+        raise AttuneError(f"the Prefect server for this run does not start: {error}", "prefect server start") from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:

@@ -12,10 +12,10 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from flows.git import asked
 from flows.pipeline import bring_up_to_date
 from flows.running.outcome import Outcome
 from flows.scheduled.place import Place, held, here, leave
-from flows.scheduled.repository import asked
 from flows.scheduled.results import branch_of, keep, push_commit, push_data, reference
 from flows.told.reports import REPORTS, SCORES, read_report
 from stages.common.errors import AttuneError

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.scheduled.repository import NETWORK_SECONDS, GitFailed, asked, git, object_at
+from flows.git import NETWORK_SECONDS, GitFailed, asked, git, object_at
 from flows.told.redact import redacted
 from stages.common.errors import AttuneError
 from stages.common.shown import shown

@@ -5,9 +5,9 @@ import os
 import shutil
 from pathlib import Path
 
+from flows.git import git
 from flows.provenance.place import within
 from flows.provenance.versions import Making
-from flows.scheduled.repository import git
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph
 from stages.common.params.loading import PARAMS_FILE

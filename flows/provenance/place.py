@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from flows.scheduled.repository import GitFailed, asked, git
+from flows.git import GitFailed, asked, git
 from flows.told.redact import redacted
 from stages.common.errors import AttuneError
 from stages.common.shown import shown

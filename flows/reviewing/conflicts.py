@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
+from flows.git import GitFailed, asked, git
 from flows.reviewing.findings import Conflict
-from flows.scheduled.repository import GitFailed, asked, git
 
 LOCK = "dvc.lock"
 MARKS = re.compile(r"^(?:<{7}|>{7}) ", re.MULTILINE)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flows.git import OF_A_CALLER
 from flows.running.stage_process import DEFAULT_TIMEOUT, LONGEST_KEPT, Ended, StageRunner, seconds_of
-from flows.scheduled.repository import OF_A_CALLER
 from flows.told.redact import redacted
 from stages.common.errors import AttuneError
 from stages.common.graph import Node

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from flows.git import git, object_at
 from flows.provenance.lineage import lineage_of
 from flows.reviewing.changed.changes import changes_between
 from flows.reviewing.commits import Commits, find_commits
@@ -23,7 +24,6 @@ from flows.reviewing.rebuild import Rebuilt, rebuild
 from flows.reviewing.revision import Revision
 from flows.reviewing.worktrees import lock_at, missing_outs, opened, revision_at
 from flows.scheduled.place import checked
-from flows.scheduled.repository import git, object_at
 from flows.scheduled.worktree_files import PINNED
 from stages.common.errors import AttuneError
 from stages.common.params.review import ReviewParams

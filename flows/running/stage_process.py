@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import queue
 import re
 import signal
 import subprocess
@@ -72,9 +73,9 @@ class StageRunner:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        assert self._process.stdin and self._process.stdout
-        self._commands = self._process.stdin
-        self._output = io.TextIOWrapper(self._process.stdout, encoding="utf-8", errors="replace", newline="\n")
+        # Read by a thread: Prefect cannot interrupt a flow that waits in a read.
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
 
     @property
     def ready(self) -> bool:
@@ -93,47 +94,48 @@ class StageRunner:
         # --wait-for-lock: else a stage's end is lost if another dvc process holds the lock when it comes back for it
         command = ["--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
         mend_rwlock(self._root)
-        code, late = None, threading.Event()
-
-        def expire() -> None:
-            late.set()
-            end_group(self._process)
-
-        timer = threading.Timer(timeout, expire)
-        timer.start()
+        code, late, end = None, False, time.monotonic() + timeout
         try:
             with suppress(BrokenPipeError):  # it could not start, and says why
-                self._commands.write(json.dumps(command).encode() + b"\n")
-                self._commands.flush()  # and left open: that it closes is the sign to end
-            for line in self._output:
-                if line.startswith(ENDED):  # a child that the stage has left may have its output open still
-                    code = int(line.removeprefix(ENDED))
-                    break
-                text = line.rstrip().rpartition("\r")[2]  # of what a progress bar has drawn over itself, the last
-                if text.strip() and not text.strip().startswith(ADVICE):
-                    log(text)
+                assert self._process.stdin
+                self._process.stdin.write(json.dumps(command).encode() + b"\n")
+                self._process.stdin.flush()  # and left open: that it closes is the sign to end
+            while code is None and not (late := time.monotonic() >= end):
+                with suppress(queue.Empty):
+                    line = self._lines.get(timeout=0.25)
+                    if line is None:
+                        break
+                    if line.startswith(ENDED):  # a child that the stage has left may have its output open still
+                        code = int(line.removeprefix(ENDED))
+                    text = line.rstrip().rpartition("\r")[2]  # of what a progress bar has drawn over itself, the last
+                    if code is None and text.strip() and not text.strip().startswith(ADVICE):
+                        log(text)
         except BaseException:
             self.end()  # a caller that was cancelled leaves nothing running
             restore_outs([stage], self._root)
             raise
-        finally:
-            timer.cancel()
         if code is None:
-            timer.join()
             self.end()
         for child in _children(self._process.pid):  # what the stage has left behind
             with suppress(psutil.Error):
                 child.kill()
         if code != 0:
             restore_outs([stage], self._root)  # a stage that was killed could not
-        return Ended(self._process.wait() if code is None else code, code is None and late.is_set())
+        return Ended(self._process.wait() if code is None else code, late and code is None)
 
     def end(self) -> None:
         """End the process and what it started."""
         end_group(self._process)
-        for pipe in (self._commands, self._output):
+        if self._process.stdin:
             with suppress(OSError):
-                pipe.close()
+                self._process.stdin.close()
+
+    def _read(self) -> None:
+        """Pass on all lines of the process' life, and None after the last."""
+        if self._process.stdout:
+            for line in io.TextIOWrapper(self._process.stdout, encoding="utf-8", errors="replace", newline="\n"):
+                self._lines.put(line)
+        self._lines.put(None)
 
 
 def mend_rwlock(root: Path) -> None:

@@ -7,7 +7,7 @@ so it is sound whoever starts from it. A branch below `attune/` points at it, to
 import re
 from pathlib import Path
 
-from flows.scheduled.repository import NETWORK_SECONDS, asked, git, object_at, succeeds
+from flows.git import NETWORK_SECONDS, asked, git, object_at, succeeds
 from flows.scheduled.worktree_files import default_remote, push_all
 from stages.common.errors import AttuneError
 from stages.common.shown import shown

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from flows.scheduled.repository import git
+from flows.git import git
 from flows.told.redact import redacted
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph

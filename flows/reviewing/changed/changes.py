@@ -1,5 +1,6 @@
 """What changed between two revisions: settings, stages, code, versions, data, and what their checks say."""
 
+from flows.git import GitFailed
 from flows.reviewing.changed.code_changes import changed_files, code_changes
 from flows.reviewing.changed.param_changes import param_changes
 from flows.reviewing.changed.stage_changes import stage_changes
@@ -7,7 +8,6 @@ from flows.reviewing.changed.table_changes import row_changes, validation_change
 from flows.reviewing.changed.version_changes import version_changes
 from flows.reviewing.findings import Changes
 from flows.reviewing.revision import Revision
-from flows.scheduled.repository import GitFailed
 
 
 def changes_between(base: Revision, head: Revision, examples: int) -> Changes:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from flows.git import git
 from flows.reviewing.findings import CodeChange
 from flows.reviewing.revision import Revision
-from flows.scheduled.repository import git
 
 FileChange = tuple[str, int | None, int | None]  # path, lines added, lines removed; None for a binary file
 
