@@ -54,11 +54,11 @@ predict: install ## Predict the rows of a file: IN=rows.csv OUT=predicted.parque
 	@test -n "$(IN)" -a -n "$(OUT)" || { echo "say what and where to: make predict IN=rows.csv OUT=predicted.parquet"; exit 2; }
 	@$(ACTIVE) python -m flows.predict $(ARGS) -- "$(IN)" "$(OUT)"
 
-deploy: install ## Make the Prefect server have the deployments of prefect.yaml (ARGS=--check only compares)
-	@$(ACTIVE) python -m flows.deploy $(ARGS)
+deploy: install ## Deploy what prefect.yaml declares to the Prefect server (docs/deployments.md)
+	@$(ACTIVE) python -m flows.deploy
 
 services: install ## Start Prefect, a worker and MLflow on this machine (PREFECT_PORT=…, MLFLOW_PORT=…; ARGS=status lists them)
-	@$(ACTIVE) python -m flows.services $(or $(ARGS),start)
+	@$(ACTIVE) PREFECT_PORT=$(PREFECT_PORT) MLFLOW_PORT=$(MLFLOW_PORT) python -m flows.services $(or $(ARGS),start)
 
 stop: install ## End what `make services` started
 	@$(ACTIVE) python -m flows.services stop

@@ -6,7 +6,6 @@ cache or remote; nothing is checked out.
 
 import argparse
 import html
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from rich.text import Text
 
 from flows.command import exit_status
 from flows.data_changes import Listing, Version, data_changes
+from flows.git import object_at
 from stages.common.errors import AttuneError
 from stages.common.schemas import SPLITS
 from stages.common.shown import visible
@@ -113,16 +113,15 @@ def _in_workspace(path: str) -> BinaryIO:
 def _at_revision(revision: str) -> Open:
     """Return a function that opens the files DVC keeps of a commit."""
     # DVC takes trees, files and options, too, and breaks on them.
-    asked = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
-    found = subprocess.run(asked, capture_output=True, text=True, check=False)
-    if found.returncode or not revision:
+    found = object_at(Path(), f"{revision}^{{commit}}")
+    if not found or not revision:
         raise AttuneError(f"{revision!r} is no commit here", "`git log --oneline` lists them; HEAD~1 is the one before")
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.scm import SCMError
 
     try:
-        files = DVCFileSystem(rev=found.stdout.strip())
+        files = DVCFileSystem(rev=found)
         files.ls("")  # only now is the revision looked up
     except NotDvcRepoError:
         raise AttuneError("this folder belongs to no DVC project", "run this from the project's folder") from None

@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from flows.command import exit_status
+from flows.git import asked
 from flows.provenance.lineage import DIGEST, SPLITS, base_model_of, check_there, reason_of
 from flows.provenance.restore import MODEL_OUT, Restored, check_folder, restore
 from flows.provenance.versions import Version, fetch_kept, find_version
-from flows.scheduled.repository import asked
 from flows.told.reports import read_report
 from stages.common.errors import AttuneError
 from stages.common.graph import read_lock

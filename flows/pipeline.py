@@ -12,9 +12,9 @@ from typing import Any
 from prefect import flow, get_run_logger
 
 from flows.command import exit_status
-from flows.local.temporary_server import api_server
-from flows.notify import tell_failure, tell_promotion
+from flows.notify import announce_promotion
 from flows.plan import add_options, chosen, forced_stages, make_plan, parse_setting
+from flows.prefect_server import api_server
 from flows.prepare import prepare
 from flows.running.outcome import Outcome
 from flows.running.stage_tasks import StageTasks
@@ -29,7 +29,7 @@ from stages.common.stage import WORK
 LOCK = WORK / "pipeline.lock"  # held by `make run` as well
 
 
-@flow(name="attune", log_prints=True, persist_result=False, on_failure=[tell_failure], on_crashed=[tell_failure])
+@flow(name="attune", log_prints=True, persist_result=False)
 def pipeline(
     targets: list[str] | None = None,
     force: bool = False,
@@ -90,7 +90,7 @@ def bring_up_to_date(
             log("  ".join(f"{name}: {outcome.state}" for name, outcome in stages.outcomes.items()))
             publish(stages.outcomes, earlier)
         stages.raise_for_failure()
-        tell_promotion(earlier)
+        announce_promotion(earlier)
         return stages.outcomes
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.command import exit_status
+from flows.git import asked
 from flows.prepare import REGISTERS, lacks_model, reported
 from flows.search.params_patch import change
 from stages.common.errors import AttuneError
@@ -121,17 +121,13 @@ def _told(found: Change) -> str:
 
 def _files(folder: str) -> str:
     """Return which files of a folder differ from the commit that recorded the last results, as far as Git knows."""
-    commit = _git("log", "-1", "--format=%H", "--", "dvc.lock")
+    commit = asked(Path(), "log", "-1", "--format=%H", "--", "dvc.lock")
     if not commit:
         return ""
-    named = [*_git("diff", "--name-only", *commit, "--", folder), *_git("ls-files", "-o", "--exclude-standard", folder)]
-    named = [str(Path(name).relative_to(folder)) for name in named if Path(folder) in Path(name).parents]
+    changed = asked(Path(), "diff", "--name-only", commit, "--", folder).split("\n")
+    new = asked(Path(), "ls-files", "-o", "--exclude-standard", folder).split("\n")
+    named = [str(Path(name).relative_to(folder)) for name in changed + new if Path(folder) in Path(name).parents]
     return f" ({listed(named, MOST_FILES)})" if named else ""
-
-
-def _git(*arguments: str) -> list[str]:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, errors="replace", check=False)
-    return done.stdout.splitlines() if not done.returncode else []
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

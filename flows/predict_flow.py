@@ -4,16 +4,13 @@ from typing import Any, Literal
 
 from prefect import flow
 
-from flows.notify import tell_failure
 from flows.predict import LEVELS, make_request
 from flows.predict import predict as predict_all
 from flows.prediction.source import Wanted
 from stages.common.serving.classifier import Variant
 
 
-@flow(
-    name="attune-predict", log_prints=True, persist_result=False, on_failure=[tell_failure], on_crashed=[tell_failure]
-)
+@flow(name="attune-predict", log_prints=True, persist_result=False)
 def predict(
     input: str,
     output: str,

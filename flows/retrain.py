@@ -12,28 +12,24 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.notify import tell_failure
+from flows.git import asked
 from flows.pipeline import bring_up_to_date
 from flows.running.outcome import Outcome
-from flows.scheduled.branches import check_branch, check_origin
 from flows.scheduled.place import Place, held, here, leave
-from flows.scheduled.repository import asked
-from flows.scheduled.results import keep, push_commit, push_data, reference
+from flows.scheduled.results import branch_of, keep, push_commit, push_data, reference
 from flows.told.reports import REPORTS, SCORES, read_report
 from stages.common.errors import AttuneError
 from stages.common.tracking.nested import absolute_uri
 
 
-@flow(
-    name="attune-retrain", log_prints=True, persist_result=False, on_failure=[tell_failure], on_crashed=[tell_failure]
-)
+@flow(name="attune-retrain", log_prints=True, persist_result=False)
 def retrain(
     commit: str = "HEAD",
     targets: list[str] | None = None,
     force: bool = False,
     set: dict[str, Any] | None = None,
     refresh: bool = False,
-    branch: str | None = None,
+    branch: bool | str = False,
     push: bool = False,
 ) -> dict[str, str]:
     """Run what has to run of the pipeline at a commit; return the state of each stage.
@@ -44,7 +40,7 @@ def retrain(
         force: run them even if nothing changed.
         set: other values for params.yaml, by dotted key; the results are kept apart, under NAME-set.
         refresh: look at sources again whose content may have changed without a pin that knows.
-        branch: offer the results as this local branch, too: a new one, or one that Attune made.
+        branch: a local branch that points at the results, too: `attune/…`, or true: attune/NAME. It is moved each time.
         push: send the results to origin, and the data to DVC's remote or fail.
 
     Raises:
@@ -52,27 +48,16 @@ def retrain(
         StageFailed: if a stage failed. The worktree is left for a look, and for a retry of this run.
     """
     place = here(flow_run.id)  # `commit` is what it was made at
+    name = f"{place.name}-set" if set else place.name
     with held(place):
-        check_wishes(place, branch, push)
+        offered = branch_of(place.folder, branch, name)
+        if push and "origin" not in asked(place.folder, "remote").split("\n"):  # said before hours of work
+            raise AttuneError(f"push: {place.home} has no remote origin", "git remote add origin …, or leave push out")
         share_tracking(place)
         outcomes = bring_up_to_date(targets or (), force=force, set=set, refresh=refresh)
-        said = keep_results(place, f"{place.name}-set" if set else place.name, outcomes, branch, push)
+        said = keep_results(place, name, outcomes, offered, push)
         leave(place)
     return Completed(message=said, data={name: outcome.state for name, outcome in outcomes.items()})
-
-
-def check_wishes(place: Place, branch: str | None, push: bool) -> None:
-    """Refuse what could not be done with the results, hours before there are any.
-
-    Raises:
-        AttuneError: if the branch is somebody's own, here or on origin, or there is nowhere to push to.
-    """
-    if branch is not None:
-        check_branch(place.folder, branch)
-    if push and "origin" not in asked(place.folder, "remote").split("\n"):
-        raise AttuneError(f"push: {place.home} has no remote origin", "git remote add origin …, or leave push out")
-    if push and branch is not None:
-        check_origin(place.folder, branch)
 
 
 def share_tracking(place: Place) -> None:
@@ -81,13 +66,11 @@ def share_tracking(place: Place) -> None:
         os.environ["MLFLOW_TRACKING_URI"] = absolute_uri()
 
 
-def keep_results(
-    place: Place, name: str, outcomes: Mapping[str, Outcome], branch: str | None = None, push: bool = False
-) -> str:
-    """Keep, offer and push the results; return where they are, in a line.
+def keep_results(place: Place, name: str, outcomes: Mapping[str, Outcome], branch: str = "", push: bool = False) -> str:
+    """Keep and push the results; return where they are, in a line.
 
     Raises:
-        AttuneError: if the branch has become somebody's own, or a `push` that was asked for did not work.
+        AttuneError: if the branch is checked out somewhere, or a `push` that was asked for did not work.
     """
     log = get_run_logger()
     made = keep(place.folder, name, _message(place, outcomes), branch)

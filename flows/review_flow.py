@@ -6,7 +6,6 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows.notify import tell_failure
 from flows.review import carry_out
 from flows.reviewing.review import Request
 from flows.told.deadline import within
@@ -18,7 +17,7 @@ KEY = "attune-review"
 SECONDS = 5.0  # for the server to take the page
 
 
-@flow(name="attune-review", log_prints=True, persist_result=False, on_failure=[tell_failure], on_crashed=[tell_failure])
+@flow(name="attune-review", log_prints=True, persist_result=False)
 def review(base: str | None = None, head: str = "HEAD", rebuild: bool = True) -> dict[str, str]:
     """Review a commit of the current folder's checkout, in which nothing changes; the comment is an artifact, too.
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from flows.git import NETWORK_SECONDS, GitFailed, find_commit, git
 from flows.scheduled.place import WORKTREES, Place, checked, held, note, noted, one_at_a_time, remove, sweep
-from flows.scheduled.repository import NETWORK_SECONDS, GitFailed, find_commit, git
 from flows.scheduled.results import recall, reference
 from flows.scheduled.worktree_files import check_out, fetch_all, furnish
 from stages.common.errors import AttuneError

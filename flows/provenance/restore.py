@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from flows.git import NETWORK_SECONDS, GitFailed, asked, git, object_at
 from flows.provenance.versions import PATCH, Version
-from flows.scheduled.repository import NETWORK_SECONDS, GitFailed, asked, git, object_at
 from flows.scheduled.worktree_files import check_out, fetch_all, furnish, run_dvc
 from stages.common.errors import AttuneError
 from stages.common.graph import Node, read_graph

@@ -8,10 +8,10 @@ from typing import Any, Literal
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from flows.git import GitFailed, git
 from flows.reviewing.data_differences import row_changes, typed_params, validation_changes
 from flows.reviewing.findings import Changes, FileChange, ParamChange, StageChange, VersionChange
 from flows.reviewing.revision import Revision
-from flows.scheduled.repository import GitFailed, git
 from stages.common.params import Params
 from stages.common.params.manual import doc_line, doc_lines
 from stages.common.recorded import CODE, Change, differing, params_between

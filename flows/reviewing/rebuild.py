@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from flows.git import OF_A_CALLER
 from flows.reviewing.commits import LOCK
 from flows.reviewing.revision import Revision
 from flows.running.stage_process import DEFAULT_TIMEOUT, StageRunner, seconds_of
-from flows.scheduled.repository import OF_A_CALLER
 from flows.scheduled.worktree_files import check_out, furnish
 from stages.common.errors import AttuneError
 from stages.common.graph import Node, read_lock

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from flows.git import git, object_at
 from flows.provenance.lineage import lineage_of
 from flows.reviewing.changes import PINNED, changes_between, other_versions
 from flows.reviewing.commits import LOCK, Commits, conflicts, find_commits
@@ -19,7 +20,6 @@ from flows.reviewing.revision import Revision
 from flows.reviewing.tolerance import Environments, recorded_environment
 from flows.reviewing.worktrees import lock_at, missing_outs, opened, revision_at
 from flows.scheduled.place import checked
-from flows.scheduled.repository import git, object_at
 from stages.common.errors import AttuneError
 from stages.common.params.review import ReviewParams
 from stages.common.shown import listed

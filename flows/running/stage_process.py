@@ -1,15 +1,16 @@
 """Run one stage of the graph through DVC in a process group of its own, line by line, within its time."""
 
-import codecs
+import io
 import json
 import os
+import queue
 import re
-import select
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,8 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 DEFAULT_TIMEOUT = "1h"  # of a stage whose meta in dvc.yaml says nothing
 LONGEST_KEPT = 8_000  # characters of a line in a log
 GRACE_SECONDS = 10.0
-LINGER_SECONDS = 2.0  # that children of a stage may go on speaking once it has ended
 LOOK_SECONDS = 0.05
-LONGEST = 1_000_000  # characters of a line; after so many without an end, it is taken for one
+ENDED = "\0ended "  # begins the line that stage_runner.py prints after each command, with its exit status
 ADVICE = (  # of DVC after each stage
     "To track the changes with git, run:",
     "git add ",
@@ -63,19 +63,19 @@ class StageRunner:
         self._root = root
         python, inherited = python or Path(sys.executable), os.environ if environment is None else environment
         path = f"{python.parent}{os.pathsep}{inherited.get('PATH', '')}"
-        self._status, status = os.pipe()
         # -P: the folder of that file is no place to import from; an environment variable would reach the stage as well
         self._process = subprocess.Popen(
-            [str(python), "-P", str(Path(__file__).with_name("stage_runner.py")), str(status)],
+            [str(python), "-P", str(Path(__file__).with_name("stage_runner.py"))],
             cwd=root,
             env={**inherited, "PATH": path, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            pass_fds=[status],
             start_new_session=True,
         )
-        os.close(status)
+        # Read by a thread: Prefect cannot interrupt a flow that waits in a read.
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
 
     @property
     def ready(self) -> bool:
@@ -94,74 +94,48 @@ class StageRunner:
         # --wait-for-lock: else a stage's end is lost if another dvc process holds the lock when it comes back for it
         command = ["--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
         mend_rwlock(self._root)
-        code: list[int] = []
+        code, late, end = None, False, time.monotonic() + timeout
         try:
-            if self._process.stdin:
-                with suppress(BrokenPipeError):  # it could not start, and says why
-                    self._process.stdin.write(json.dumps(command).encode() + b"\n")
-                    self._process.stdin.flush()  # and left open: that it closes is the sign to end
-            for line in _lines(self._chunks(time.monotonic() + timeout, code)):
-                if line.strip() and not line.strip().startswith(ADVICE):
-                    log(line)
+            with suppress(BrokenPipeError):  # it could not start, and says why
+                assert self._process.stdin
+                self._process.stdin.write(json.dumps(command).encode() + b"\n")
+                self._process.stdin.flush()  # and left open: that it closes is the sign to end
+            while code is None and not (late := time.monotonic() >= end):
+                with suppress(queue.Empty):
+                    line = self._lines.get(timeout=0.25)
+                    if line is None:
+                        break
+                    if line.startswith(ENDED):  # a child that the stage has left may have its output open still
+                        code = int(line.removeprefix(ENDED))
+                    text = line.rstrip().rpartition("\r")[2]  # of what a progress bar has drawn over itself, the last
+                    if code is None and text.strip() and not text.strip().startswith(ADVICE):
+                        log(text)
         except BaseException:
             self.end()  # a caller that was cancelled leaves nothing running
             restore_outs([stage], self._root)
             raise
-        late = not code and self.ready
-        if code:
-            _end_children(self._process.pid)
-        else:
+        if code is None:
             self.end()
-        if code != [0]:
+        for child in _children(self._process.pid):  # what the stage has left behind
+            with suppress(psutil.Error):
+                child.kill()
+        if code != 0:
             restore_outs([stage], self._root)  # a stage that was killed could not
-        return Ended(code[0] if code else self._process.wait(), late)
+        return Ended(self._process.wait() if code is None else code, late and code is None)
 
     def end(self) -> None:
         """End the process and what it started."""
         end_group(self._process)
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
-                with suppress(OSError):
-                    pipe.close()
-        if self._status >= 0:
-            os.close(self._status)
-            self._status = -1
+        if self._process.stdin:
+            with suppress(OSError):
+                self._process.stdin.close()
 
-    def _chunks(self, end: float, code: list[int]) -> Iterator[bytes]:
-        """Yield what the stage says as it comes, until it has ended, the process has, or its time is up.
-
-        Args:
-            end: on the monotonic clock.
-            code: gets the exit status.
-        """
-        said = self._process.stdout.fileno() if self._process.stdout else -1
-        while (now := time.monotonic()) < end:
-            ready = select.select([said, self._status], [], [], 0 if code else 0.25)[0]
-            if said in ready:
-                if not (chunk := os.read(said, 1 << 16)):
-                    return
-                yield chunk
-            elif code:
-                return  # and all it said has been read; a child that it left may have its output open still
-            elif self._status in ready:
-                if not (told := os.read(self._status, 16)):
-                    return
-                code.append(int(told))
-                end = min(end, now + LINGER_SECONDS)
-
-
-def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
-    """Yield lines out of bytes; of what a progress bar has drawn over itself, the last."""
-    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-    rest = ""
-    for chunk in chunks:
-        *whole, rest = (rest + decode(chunk)).split("\n")
-        if len(rest) > LONGEST:
-            whole, rest = [*whole, rest], ""
-        for line in whole:
-            yield line.rstrip().rpartition("\r")[2]
-    if rest:
-        yield rest.rstrip().rpartition("\r")[2]
+    def _read(self) -> None:
+        """Pass on all lines of the process' life, and None after the last."""
+        if self._process.stdout:
+            for line in io.TextIOWrapper(self._process.stdout, encoding="utf-8", errors="replace", newline="\n"):
+                self._lines.put(line)
+        self._lines.put(None)
 
 
 def mend_rwlock(root: Path) -> None:
@@ -218,13 +192,6 @@ def _children(number: int) -> list[psutil.Process]:
         return psutil.Process(number).children(recursive=True)
     except psutil.Error:
         return []
-
-
-def _end_children(number: int) -> None:
-    """End what a stage has left behind."""
-    for child in _children(number):
-        with suppress(psutil.Error):
-            child.kill()
 
 
 def _alive(process: "subprocess.Popen[Any]") -> bool:

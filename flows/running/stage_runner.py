@@ -2,7 +2,7 @@
 
 DVC takes half a second to import and to read the project, so one process does it for all stages of a run. It ends, with
 all that it started, when its input is closed: however the flow ends, nothing goes on running after it. Run as a file,
-by flows/running/stage_process.py; its argument is the number of a pipe that gets the exit status of each command.
+by flows/running/stage_process.py. After each command it prints a line with the exit status.
 """
 
 import ctypes
@@ -19,9 +19,8 @@ from typing import TextIO
 SET_CHILD_SUBREAPER = 36  # of prctl(2)
 
 
-def main(status: int) -> None:
+def main() -> None:
     """Run the commands."""
-    os.set_inheritable(status, False)
     control = os.fdopen(os.dup(0), encoding="utf-8")  # not inherited by what DVC starts
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -36,8 +35,7 @@ def main(status: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that DVC leaves its files as it found them
     while True:
         code = int(dvc_main(commands.get()))
-        sys.stdout.flush()
-        os.write(status, f"{code}\n".encode())
+        print(f"\n\0ended {code}", flush=True)
 
 
 def _receive(control: TextIO, commands: "queue.SimpleQueue[list[str]]") -> None:
@@ -47,4 +45,4 @@ def _receive(control: TextIO, commands: "queue.SimpleQueue[list[str]]") -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main()

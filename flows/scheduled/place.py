@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from flows.scheduled.repository import GitFailed, asked, git
+from flows.git import GitFailed, asked, git
 from stages.common.errors import AttuneError
 from stages.common.locks import in_turn, locked
 from stages.common.stage import WORK

@@ -1,17 +1,18 @@
 """What a scheduled run leaves behind: a commit of `dvc.lock` and `reports/` that no branch of a person's points at.
 
 It stands in `refs/attune/NAME`, and the next run goes on from there: a lock is a memo of which inputs gave which outs,
-so it is sound whoever starts from it. As a branch, and on the remote, it is offered only where that is asked for.
+so it is sound whoever starts from it. A branch below `attune/` points at it, too, where that is asked for.
 """
 
 import re
 from pathlib import Path
 
-from flows.scheduled.branches import HEADS, check_origin, offered, point
-from flows.scheduled.repository import NETWORK_SECONDS, asked, git, object_at, succeeds
+from flows.git import NETWORK_SECONDS, asked, git, object_at, succeeds
 from flows.scheduled.worktree_files import default_remote, push_all
+from stages.common.errors import AttuneError
 from stages.common.shown import shown
 
+BRANCHES = "attune/"
 KEPT = ("dvc.lock", "reports", "params.yaml")
 RECALLED = KEPT[:2]
 REMEMBERED = 50  # earlier results looked through
@@ -21,6 +22,24 @@ ATTUNE = {"NAME": "Attune", "EMAIL": "attune@localhost"}
 def reference(name: str) -> str:
     """Return where results of this name are: `refs/attune/nightly`."""
     return f"refs/attune/{re.sub('[^A-Za-z0-9]+', '-', name).strip('-') or 'retrain'}"
+
+
+def branch_of(root: Path, wish: str | bool | None, name: str) -> str:
+    """Return the branch that is to point at results, or nothing.
+
+    Args:
+        root: a checkout.
+        wish: the branch, or true: `attune/NAME`.
+        name: of the results.
+
+    Raises:
+        AttuneError: if it is no name of a branch, or not below `attune/`, where it might be somebody's own.
+    """
+    branch = reference(name).removeprefix("refs/") if wish is True else wish or ""
+    if branch and not (branch.startswith(BRANCHES) and succeeds(root, "check-ref-format", "--branch", branch)):
+        fix = f"name one below {BRANCHES}: {BRANCHES}nightly"
+        raise AttuneError(f"{shown(branch, 60)!r} is no branch for results", fix)
+    return branch
 
 
 def recall(folder: Path, name: str) -> str:
@@ -44,39 +63,34 @@ def recall(folder: Path, name: str) -> str:
     return ""
 
 
-def keep(folder: Path, name: str, message: str, branch: str | None = None) -> str:
+def keep(folder: Path, name: str, message: str, branch: str = "") -> str:
     """Make a commit of the results on top of the run's commit, and point the name (and a branch) at it.
 
-    Hooks do not run, and neither HEAD nor anybody's branch moves.
+    Hooks do not run, and HEAD does not move.
 
     Args:
         folder: the run's worktree.
         name: of the results.
         message: of the commit.
-        branch: to offer it as, too.
+        branch: that is to point at it, too.
 
     Returns:
         The commit, or nothing if the results are what the run's commit says already.
 
     Raises:
-        AttuneError: if the branch has become somebody's own in the meantime; the results are kept all the same.
+        GitFailed: if the branch is checked out somewhere; the results are kept all the same.
     """
     there = [path for path in KEPT if (folder / path).exists() or object_at(folder, f"HEAD:{path}")]
     git(folder, "add", "--all", "--", *there)
     tree, base, where = git(folder, "write-tree"), git(folder, "rev-parse", "HEAD"), reference(name)
     if tree == object_at(folder, "HEAD^{tree}"):
         return ""
-    # With the branch's tip as second parent, a branch that others have fetched only ever moves forward.
-    tip = object_at(folder, offered(branch)) if branch else ""
-    after = [tip] if tip and not _is_ancestor(folder, tip, base) else []
     commit = object_at(folder, where)
-    as_before = commit and object_at(folder, f"{commit}^{{tree}}") == tree and object_at(folder, f"{commit}^") == base
-    if not as_before or not all(_is_ancestor(folder, one, commit) for one in after):
-        parents = [part for parent in (base, *after) for part in ("-p", parent)]
-        commit = git(folder, "commit-tree", tree, *parents, environment=_identity(folder), text=message)
+    if not commit or object_at(folder, f"{commit}^{{tree}}") != tree or object_at(folder, f"{commit}^") != base:
+        commit = git(folder, "commit-tree", tree, "-p", base, environment=_identity(folder), text=message)
         git(folder, "update-ref", "--create-reflog", where, commit)
     if branch:
-        point(folder, branch, commit)
+        git(folder, "branch", "--quiet", "--force", "--no-track", branch, commit)
     return commit
 
 
@@ -87,24 +101,17 @@ def push_data(folder: Path) -> str:
     return f"nothing or not all was pushed to the DVC remote {shown(remote, 40)}: {problem}" if problem else ""
 
 
-def push_commit(folder: Path, name: str, commit: str, branch: str | None) -> None:
-    """Send the results to origin: Attune's own reference, and the branch if there is one and nobody has touched it.
+def push_commit(folder: Path, name: str, commit: str, branch: str) -> None:
+    """Send the results to origin: Attune's own reference, and the branch if there is one.
 
     Raises:
-        AttuneError: if the branch is somebody's own by now, or origin does not take what it gets.
+        GitFailed: if origin does not take them, or has commits of somebody else in the branch.
     """
-    lease, where = [], [f"+{commit}:{reference(name)}"]
-    if branch:
-        # Moved only from where it was found: between the question and the push it may become somebody's own.
-        lease = [f"--force-with-lease={HEADS}{branch}:{check_origin(folder, branch)}"]
-        where.append(f"{commit}:{HEADS}{branch}")
+    where, lease = [f"+{commit}:{reference(name)}"], []
+    if branch:  # in full, as refs/attune/NAME has the same short name; a "+" would undo the lease
+        where.append(f"refs/heads/{branch}:refs/heads/{branch}")
+        lease = [f"--force-with-lease=refs/heads/{branch}", "--force-if-includes"]
     git(folder, "push", "--quiet", *lease, "--", "origin", *where, seconds=NETWORK_SECONDS)
-    if branch:
-        git(folder, "push", "--quiet", "--", "origin", f"+{commit}:{offered(branch)}", seconds=NETWORK_SECONDS)
-
-
-def _is_ancestor(root: Path, commit: str, of: str) -> bool:
-    return succeeds(root, "merge-base", "--is-ancestor", commit, of)
 
 
 def _identity(root: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from flows.scheduled.repository import git
+from flows.git import git
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph
 from stages.common.redact import redacted

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flows.git import GitFailed, git
 from flows.running.outcome import Outcome
 from flows.scheduled.place import noted
-from flows.scheduled.repository import GitFailed, git
 from flows.scheduled.results import KEPT, reference
 from flows.told.deadline import within
 from flows.told.markdown import plain

@@ -176,11 +176,11 @@ def test_a_worker_goes_to_the_folder_that_its_own_environment_names(
     import asyncio
 
     from prefect.deployments.steps.core import run_steps
-
-    from flows.deployment.prefect_file import read_prefect_file
+    from ruamel.yaml import YAML
 
     monkeypatch.chdir(PROJECT)
     monkeypatch.setenv("ATTUNE_HOME", str(tmp_path))
-    (deployment,) = [one for one in read_prefect_file(PROJECT / "prefect.yaml").deployments if one.name == "predict"]
-    asyncio.run(run_steps(deployment.pull or []))
+    declared = YAML(typ="safe").load(PROJECT / "prefect.yaml")["deployments"]
+    (deployment,) = [one for one in declared if one["name"] == "predict"]
+    asyncio.run(run_steps(deployment["pull"]))
     assert Path.cwd() == tmp_path

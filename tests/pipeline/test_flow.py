@@ -311,7 +311,7 @@ def test_ctrl_c_at_a_terminal_ends_a_run_with_a_server_of_its_own(small: Small) 
         text=True,
         start_new_session=True,
     )
-    until((small.root / "child").exists)
+    until((small.root / "child").exists, 150)
     os.killpg(flow.pid, signal.SIGINT)  # as a terminal does: all of its group
     told, _ = flow.communicate(timeout=30)
     assert flow.returncode == 130, told

@@ -78,7 +78,7 @@ class Checkout:
     def seen(self) -> dict[str, str]:
         """Return all that its owner has: files, index, HEAD, branches, configuration; without what is the runs'."""
         own = {".attune/worktrees", ".git/worktrees", ".git/objects", ".git/refs/attune", ".git/logs/refs/attune"}
-        own |= {".git/refs/attune-offered", ".git/logs/refs/attune-offered", ".dvc/cache", ".dvc/tmp"}
+        own |= {".dvc/cache", ".dvc/tmp"}
         files = {}
         for path in sorted(self.root.rglob("*")):
             name = path.relative_to(self.root).as_posix()

@@ -17,7 +17,7 @@ COMPOSE = YAML(typ="safe").load(PROJECT / "compose.yaml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ["prefect", "mlflow", "worker"]
 CONF = configparser.RawConfigParser(inline_comment_prefixes=(" ;",))
-CONF.read(PROJECT / "flows" / "local" / "services.conf")
+CONF.read(PROJECT / "flows" / "services.conf")
 
 
 def commands() -> dict[str, list[str]]:
@@ -45,7 +45,7 @@ def test_every_option_of_a_command_exists(name: str) -> None:
 
 
 def test_no_password_is_written_down_and_a_missing_one_stops_everything() -> None:
-    texts = [(PROJECT / name).read_text() for name in ("compose.yaml", "flows/local/services.conf")]
+    texts = [(PROJECT / name).read_text() for name in ("compose.yaml", "flows/services.conf")]
     assert not re.search(r"://[^/\s@:]+:[^/\s@]+@", "".join(texts)), "an address with a password"
     secrets = [
         value

@@ -6,10 +6,8 @@ from uuid import uuid4
 import pytest
 
 from flows.running.outcome import Outcome
-from flows.scheduled import results
-from flows.scheduled.branches import check_branch, check_origin
 from flows.scheduled.place import Place, noted
-from flows.scheduled.results import keep, push_commit, push_data, recall, reference
+from flows.scheduled.results import branch_of, keep, push_commit, push_data, recall, reference
 from flows.worktree import open_worktree, take_clone
 from stages.common.errors import AttuneError
 from tests.unit.small_checkout import Checkout, dvc, make_checkout, repro
@@ -28,7 +26,7 @@ def opened(mine: Checkout, commit: str = "HEAD") -> Path:
     return open_worktree(mine.root, str(uuid4()), "nightly", commit, lambda _: None)
 
 
-def ran(mine: Checkout, branch: str | None = None, commit: str = "HEAD") -> tuple[list[str], str]:
+def ran(mine: Checkout, branch: str = "", commit: str = "HEAD") -> tuple[list[str], str]:
     """Return which stages a run ran, and the commit of its results."""
     folder = opened(mine, commit)
     return repro(folder), keep(folder, "nightly", "nightly: results\n", branch)
@@ -99,124 +97,53 @@ def test_without_a_name_in_git_attune_is_the_author(checkout: Checkout, monkeypa
     assert checkout.git(*author) == "Ada <ada@example.org>"
 
 
-def test_a_branch_is_offered_only_where_asked_for_and_only_moves_forward(checkout: Checkout) -> None:
+def test_a_branch_points_at_the_results_only_where_asked_for_and_not_while_it_is_checked_out(
+    checkout: Checkout,
+) -> None:
     ran(checkout)
     assert checkout.git("branch", "--format=%(refname:short)") == "main"
-    _, first = ran(checkout, "results")
-    assert checkout.git("rev-parse", "results") == first == checkout.git("rev-parse", NIGHTLY)
-    checkout.commit(**{"params.yaml": "seed: 2\n"})
-    _, second = ran(checkout, "results")
-    assert checkout.git("rev-parse", "results") == second
-    assert checkout.git("merge-base", first, second) == first, "whoever has fetched it can fast-forward"
-    assert checkout.git("rev-parse", f"{second}^") == checkout.git("rev-parse", "main")
-    assert ran(checkout)[0] == [], "a result with two parents is a memory, too"
-
-
-def test_a_persons_branch_is_never_moved(checkout: Checkout) -> None:
-    checkout.git("branch", "mine")
-    _, commit = ran(checkout, "offered")
-    checkout.git("branch", "copy", commit)
-    checkout.git("checkout", "-q", "offered")
-    checked_out = "checked out somewhere"
-    for name, why in {"mine": "somebody's own", "copy": "somebody's own", "offered": checked_out}.items():
-        with pytest.raises(AttuneError, match=why):
-            check_branch(checkout.root, name)
-    checkout.commit(**{"notes.md": "mine now\n"})
-    checkout.git("checkout", "-q", "main")
-    tip = checkout.git("rev-parse", "offered")
+    branch = branch_of(checkout.root, True, "nightly")
+    assert branch == "attune/nightly"
+    for seed in (1, 2):
+        checkout.commit(**{"params.yaml": f"seed: {seed}\n"})
+        _, commit = ran(checkout, branch)
+        assert checkout.git("rev-parse", f"refs/heads/{branch}") == commit == checkout.git("rev-parse", NIGHTLY)
+    checkout.git("switch", "-q", branch)
     checkout.write("data/inbox/rows.csv", "b\n")
-    with pytest.raises(AttuneError, match="not as Attune left it"):
-        ran(checkout, "offered")
-    assert checkout.git("rev-parse", "offered") == tip
-    assert checkout.git("rev-parse", NIGHTLY) != commit, "the results are kept all the same"
+    with pytest.raises(AttuneError, match="git branch failed"):
+        ran(checkout, branch, commit="main")
+    assert checkout.git("rev-parse", f"refs/heads/{branch}") == commit != checkout.git("rev-parse", NIGHTLY), (
+        "they are kept all the same"
+    )
 
 
-ODD = ["-d", "HEAD", "@", "", "a..b", "a b", "x\ndelete refs/heads/main", "@{-1}", "a.lock", "refs/../x"]
-NOT_EVEN_SENT = ["a\0b", "\ud800", "main\u200b", "a" * 300, "ä" * 150, "x" * 10_000_000]
+@pytest.mark.parametrize("name", ["main", "attune", "-d", "HEAD", "attune/a..b", "attune/a b", "attune/\n"])
+def test_what_is_no_branch_for_results_is_refused(checkout: Checkout, name: str) -> None:
+    with pytest.raises(AttuneError, match="is no branch for results"):
+        branch_of(checkout.root, name, "nightly")
 
 
-@pytest.mark.parametrize("name", [*ODD, *NOT_EVEN_SENT], ids=range(len(ODD) + len(NOT_EVEN_SENT)))
-def test_what_is_no_name_of_a_branch_is_refused(checkout: Checkout, name: str) -> None:
-    with pytest.raises(AttuneError, match="no name of a branch"):
-        check_branch(checkout.root, name)
-
-
-def test_a_branch_that_cannot_stand_beside_another_is_refused_at_once(checkout: Checkout) -> None:
-    checkout.git("branch", "person/work")
-    checkout.git("update-ref", "refs/attune-offered/gone", "HEAD")
-    for name in ("person", "person/work/more", "main/x", "gone/x"):
-        with pytest.raises(AttuneError, match="cannot stand beside"):
-            check_branch(checkout.root, name)
-    for name in ("person/other", "perso", "person/work2", "gone"):
-        assert check_branch(checkout.root, name) == ""
-
-
-def with_origin(mine: Checkout, tmp_path: Path) -> Checkout:
-    mine.git("clone", "-q", "--bare", str(mine.root), str(tmp_path / "origin"))
-    mine.git("remote", "add", "origin", str(tmp_path / "origin"))
-    return Checkout(tmp_path / "origin")
-
-
-def test_a_persons_branch_on_origin_stops_a_run_before_it_starts(checkout: Checkout, tmp_path: Path) -> None:
-    from flows.retrain import check_wishes
-
-    origin = with_origin(checkout, tmp_path)
-    origin.git("branch", "theirs")
-    origin.git("branch", "person/work")
-    place = noted(opened(checkout))
-    assert place
-    for name, why in {"theirs": "on origin is not as Attune left it", "person": "beside .* on origin"}.items():
-        check_wishes(place, name, push=False)
-        with pytest.raises(AttuneError, match=why):
-            check_wishes(place, name, push=True)
-    check_wishes(place, "free", push=True)
-    checkout.git("remote", "set-url", "origin", str(tmp_path / "away"))
-    with pytest.raises(AttuneError, match="ls-remote failed"):
-        check_wishes(place, "free", push=True)
-
-
-def test_a_branch_on_origin_moves_only_from_where_attune_left_it(
-    checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    origin = with_origin(checkout, tmp_path)
-    _, first = ran(checkout, "results")
-    push_commit(checkout.root, "nightly", first, "results")
-    checkout.write("data/inbox/rows.csv", "b\n")
-    ran(checkout, "results")  # not pushed
-    assert check_origin(checkout.root, "results") == first, "an earlier offer of Attune's is Attune's, too"
-    checkout.write("data/inbox/rows.csv", "c\n")
-    _, third = ran(checkout, "results")
-    push_commit(checkout.root, "nightly", third, "results")
-    assert origin.git("rev-parse", "results") == third
-    assert origin.git("merge-base", first, third) == first
-    theirs = origin.git("rev-parse", "main")  # what the new commit stands on: a push without force would move it
-    origin.git("update-ref", "refs/heads/results", theirs)
-    checkout.write("data/inbox/rows.csv", "d\n")
-    _, fourth = ran(checkout, "results")
-    with pytest.raises(AttuneError, match="somebody's own"):
-        push_commit(checkout.root, "nightly", fourth, "results")
-    monkeypatch.setattr(results, "check_origin", lambda *_: third)  # it was moved after the question
-    with pytest.raises(AttuneError, match="git push failed"):
-        push_commit(checkout.root, "nightly", fourth, "results")
-    assert origin.git("rev-parse", "results") == theirs
-
-
-def test_each_clone_moves_the_branch_on_from_where_the_last_one_left_it(checkout: Checkout, tmp_path: Path) -> None:
-    origin, tips = with_origin(checkout, tmp_path), []
-    for number in (1, 2):
-        origin.git("clone", "-q", str(origin.root), str(tmp_path / f"clone{number}"))
-        folder = take_clone(tmp_path / f"clone{number}", str(uuid4()), "nightly", "HEAD", lambda _: None)
-        (folder / "data" / "inbox" / "rows.csv").write_text(str(number))
-        check_origin(folder, "results")
-        repro(folder)
-        tips.append(keep(folder, "nightly", "results\n", "results"))
-        push_commit(folder, "nightly", tips[-1], "results")
-        assert origin.git("rev-parse", "results") == tips[-1]
-    assert origin.git("merge-base", *tips) == tips[0]
-    first = tmp_path / "clone1"
-    (first / "data" / "inbox" / "rows.csv").write_text("3")
-    with pytest.raises(AttuneError, match="another clone has moved"):
-        check_origin(first, "results")
+def test_a_branch_on_origin_moves_only_over_what_was_pushed_from_here(checkout: Checkout, tmp_path: Path) -> None:
+    checkout.git("clone", "-q", "--bare", str(checkout.root), str(tmp_path / "origin"))
+    checkout.git("remote", "add", "origin", str(tmp_path / "origin"))
+    origin, branch = Checkout(tmp_path / "origin"), "attune/results"
+    for content in ("b", "c"):
+        checkout.write("data/inbox/rows.csv", content)
+        _, pushed = ran(checkout, branch)
+        push_commit(checkout.root, "nightly", pushed, branch)
+        assert origin.git("rev-parse", f"refs/heads/{branch}") == pushed
+        checkout.write("data/inbox/rows.csv", f"{content}, not pushed")
+        ran(checkout, branch)
+    theirs = origin.git("commit-tree", f"{pushed}^{{tree}}", "-p", pushed, "-m", "a person's")
+    origin.git("update-ref", f"refs/heads/{branch}", theirs)
+    checkout.write("data/inbox/rows.csv", "d")
+    _, later = ran(checkout, branch)
+    for fetched in (False, True):
+        if fetched:
+            checkout.git("fetch", "-q", "origin")
+        with pytest.raises(AttuneError, match="git push failed"):
+            push_commit(checkout.root, "nightly", later, branch)
+        assert origin.git("rev-parse", f"refs/heads/{branch}") == theirs
 
 
 def test_changes_are_told_of_a_scheduled_run_only_where_it_did_not_make_them(
@@ -286,31 +213,29 @@ def test_a_clone_goes_on_from_what_another_has_pushed(checkout: Checkout, tmp_pa
         checkout.git("clone", "-q", str(tmp_path / "origin"), str(clone))
         folder = take_clone(clone, str(uuid4()), "nightly", "HEAD", lambda _: None)
         ran_in.append(repro(folder))
-        if commit := keep(folder, "nightly", "results\n", "results"):
+        if commit := keep(folder, "nightly", "results\n", "attune/results"):
             assert push_data(folder) == ""
-            push_commit(folder, "nightly", commit, "results")
+            push_commit(folder, "nightly", commit, "attune/results")
     assert ran_in == [["make", "judge"], []]
     origin = Checkout(tmp_path / "origin")
-    assert origin.git("rev-parse", "results") == origin.git("rev-parse", NIGHTLY)
+    assert origin.git("rev-parse", "refs/heads/attune/results") == origin.git("rev-parse", NIGHTLY)
     assert origin.git("rev-parse", "main") == checkout.git("rev-parse", "main")
 
 
 def test_what_is_kept_is_told_in_a_line_and_in_the_commit(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.logging import disable_run_logger
 
-    from flows.retrain import check_wishes, keep_results
+    from flows.retrain import keep_results
 
     folder = opened(checkout)
     repro(folder)
     place = noted(folder)
     assert isinstance(place, Place)
     monkeypatch.chdir(folder)
-    with pytest.raises(AttuneError, match="no remote origin"):
-        check_wishes(place, None, push=True)
     outcomes = {"make": Outcome("success"), "judge": Outcome("cached")}
     with disable_run_logger():
-        said = keep_results(place, "nightly", outcomes, "results")
-    assert said == f"results are in {NIGHTLY}, and in the branch results"
+        said = keep_results(place, "nightly", outcomes, "attune/results")
+    assert said == f"results are in {NIGHTLY}, and in the branch attune/results"
     subject, _, body = checkout.git("log", "-1", "--format=%B", NIGHTLY).partition("\n")
     assert subject == "nightly: make, accuracy 0.1000"
     assert "judge: cached" in body

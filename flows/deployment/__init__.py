@@ -1,1 +1,0 @@
-"""prefect.yaml, and what a server has of it."""
