@@ -1,6 +1,7 @@
 """A chunk of rows and what a model says of them."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,8 +9,9 @@ import pandera.polars as pa
 import polars as pl
 from pandera.api.polars.types import PolarsData
 
-from flows.prediction.source import Wanted, picked
+from flows.prediction.request import Columns
 from stages.common.errors import AttuneError
+from stages.common.readers.values import columns_of
 from stages.common.schemas import PredictionInput, Table
 from stages.common.serving.answers import blank
 
@@ -42,12 +44,12 @@ class PredictedRows(Table):
         return data.lazyframe.select(pl.col("label").is_null() == pl.col("abstained"))
 
 
-def to_predict(chunk: pl.DataFrame, wanted: Wanted, before: int, origin: str) -> pl.DataFrame:
+def to_predict(chunk: pl.DataFrame, columns: Columns, before: int, origin: str) -> pl.DataFrame:
     """Return a chunk as PredictionInput; a text in which there is nothing to see is null.
 
     Args:
         chunk: rows of the input.
-        wanted: which of its columns is what.
+        columns: which of its columns is what.
         before: rows before it.
         origin: for messages.
 
@@ -56,19 +58,20 @@ def to_predict(chunk: pl.DataFrame, wanted: Wanted, before: int, origin: str) ->
     """
     numbers = pl.int_range(before + 1, before + chunk.height + 1, dtype=pl.Int64, eager=True)
     none = pl.Series([None] * chunk.height, dtype=pl.String)
-    text = wanted.text_in(chunk.columns)
     rows = pl.DataFrame(
         {
-            "id": (chunk.get_column(wanted.id) if wanted.id else numbers).cast(pl.String),
-            "text": chunk.get_column(text),
-            "text_pair": chunk.get_column(wanted.text_pair) if wanted.text_pair else none,
+            "id": (chunk.get_column(columns.id) if columns.id else numbers).cast(pl.String),
+            "text": chunk.get_column(columns.text),
+            "text_pair": chunk.get_column(columns.text_pair) if columns.text_pair else none,
         }
     )
     try:
         PredictionInput.checked(rows, origin)
     except AttuneError as error:
         kind = rows.schema["text"]
-        raise AttuneError(error.what, f"the column {text!r} is {kind}: name that of the texts: --text") from None
+        raise AttuneError(
+            error.what, f"the column {columns.text!r} is {kind}: name that of the texts: --text"
+        ) from None
     seen = [text is not None and not blank(text) for text in rows["text"]]
     return rows.with_columns(text=pl.when(pl.Series(seen, dtype=pl.Boolean)).then("text"))
 
@@ -115,7 +118,7 @@ def answer(
     return whole.with_columns(pl.col("abstained").fill_null(value=True)), probabilities, abstained
 
 
-def check_kept(chunk: pl.DataFrame, kept: list[str], origin: str, *, flat: bool) -> None:
+def check_kept(chunk: pl.DataFrame, kept: Sequence[str], origin: str, *, flat: bool) -> None:
     """Check that columns of the input can be copied to the output.
 
     Args:
@@ -127,7 +130,7 @@ def check_kept(chunk: pl.DataFrame, kept: list[str], origin: str, *, flat: bool)
     Raises:
         AttuneError: if not.
     """
-    for name, kind in picked(chunk, kept).schema.items():
+    for name, kind in columns_of(chunk, kept).schema.items():
         if "Binary" in str(kind) or (flat and (kind.is_nested() or kind == pl.Duration)):
             raise AttuneError(
                 f"{origin}: the column {name!r} holds {kind}, which cannot be kept{' in a CSV file' * flat}",
@@ -135,7 +138,7 @@ def check_kept(chunk: pl.DataFrame, kept: list[str], origin: str, *, flat: bool)
             )
 
 
-def with_kept(answers: pl.DataFrame, chunk: pl.DataFrame, kept: list[str], origin: str) -> pl.DataFrame:
+def with_kept(answers: pl.DataFrame, chunk: pl.DataFrame, kept: Sequence[str], origin: str) -> pl.DataFrame:
     """Return the answers with columns of the input beside them, checked; a name that is taken becomes `input_NAME`.
 
     Taken are the names of the answers, and all that begin as those of probabilities do.
@@ -155,5 +158,5 @@ def with_kept(answers: pl.DataFrame, chunk: pl.DataFrame, kept: list[str], origi
         raise AttuneError(
             f"{origin}: two columns would be called {taken[0]!r}", "rename one of them, or keep one alone"
         )
-    beside = [column.alias(names[column.name]) for column in picked(chunk, kept).get_columns()]
+    beside = [column.alias(names[column.name]) for column in columns_of(chunk, kept).get_columns()]
     return PredictedRows.checked(answers.hstack(beside), "the predictions")
