@@ -230,11 +230,3 @@ class BehaviourCases(Table):
     probability: pl.Float64 = pa.Field(ge=0.0, le=1.0, description="Of `expected`, after the change.")
     probability_before: pl.Float64 = pa.Field(nullable=True, ge=0.0, le=1.0)
     passed: bool
-
-
-class PredictionInput(Table):
-    """Rows that `flows.predict` is given, whatever their columns were called."""
-
-    id: str = pa.Field(nullable=True, description="As the input has it, or the number of the row; told apart by none.")
-    text: str = pa.Field(nullable=True, description="Null: there is nothing to predict.")
-    text_pair: str = pa.Field(nullable=True)

@@ -295,6 +295,18 @@ def test_long_files_are_read_in_batches_and_come_out_whole(tmp_path: Path, name:
     assert whole.height == (10 if name == "a.csv" else 12)
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.txt", "a.csv.gz"])
+def test_a_batch_is_there_before_the_rest_of_the_file_is_read(tmp_path: Path, name: str) -> None:
+    line = json.dumps({"text": "x" * 90, "label": "1"}) if name == "a.jsonl" else f"{hash(name)},{'x' * 90}"
+    head = "" if name == "a.jsonl" else "text,label\n"
+    content = (head + "".join(f"{line}\n" for _ in range(50_000))).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content, 0) if name.endswith("gz") else content)
+    layout = Layout({"a.jsonl": "jsonl", "a.txt": "lines"}.get(name, "csv"), ".gz" if name.endswith("gz") else None)
+    with open_table(tmp_path / name, name, layout) as table:
+        assert next(table.batches(table.columns or ["text"], 1000)).height == 1000
+        assert table.share and table.share() < 0.5
+
+
 def test_half_a_surrogate_pair_is_replaced_wherever_it_stands(tmp_path: Path) -> None:
     table = read(tmp_path, "a.jsonl", '{"text": "a\\ud83d!", "label": ["\\ud83d"]}')
     assert table.rows() == [("a?!", '["?"]')]
