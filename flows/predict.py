@@ -103,7 +103,7 @@ class Model:
             )
 
     def answers(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, Counts]:
-        """Return PredictedRows for PredictionInput, and what is counted of both."""
+        """Return PredictedRows for rows with id, text and text_pair, and what is counted of both."""
         if self.classifier is None:
             self.classifier = load(self.package, self.name, self.variant)
         rows = cleaned(rows, self.classifier)
@@ -146,7 +146,7 @@ def _predict_parts(
     """Predict the rows that no finished part holds; return all parts, and the counts of all rows."""
     if columns.text != request.text:
         print(f"the texts are in the column {shown(repr(columns.text), 80)}, as params.yaml says", flush=True)
-    done, paths, counted = 0, [], []
+    done, paths, counted = 0, [], Counts()
     with progress(table) as show:
         for number, chunk in enumerate(table.batches(columns.names, request.batch_rows)):
             if not number:
@@ -165,9 +165,9 @@ def _predict_parts(
                 parts.write(part, with_kept(answers, chunk, columns.kept, table.origin), counts)
                 show(done + chunk.height)
             paths.append(part)
-            counted.append(counts)
+            counted = added((counted, counts))
             done += chunk.height
-    return paths, added(counted)
+    return paths, counted
 
 
 def _check_place(path: Path) -> None:

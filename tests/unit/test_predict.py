@@ -163,41 +163,6 @@ def test_a_model_without_a_profile_says_so(models: Path, here: Path, capsys: pyt
 
 # ── what is read ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-CSV = 'number,text\n1,"one, ""quoted""\nline"\n\n2,\n003,電影 \U0001f600\n'
-EXPECTED = [('one, "quoted"\nline', "1"), (None, "2"), ("電影 \U0001f600", "003")]
-
-
-def written(folder: Path, kind: str) -> str:
-    zst = __import__("pyarrow").compress
-    rows = [{"text": text, "number": number} for text, number in EXPECTED]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    path = folder / f"rows.{kind}"
-    match kind:
-        case "parquet":
-            pl.DataFrame(rows).with_columns(pl.col("text").cast(pl.Categorical)).write_parquet(path)
-        case "csv":
-            path.write_bytes(b"\xef\xbb\xbf" + CSV.encode())
-        case "tsv":
-            path.write_text(
-                CSV.replace("number,", "number\t")
-                .replace("\n1,", "\n1\t")
-                .replace("\n2,", "\n2\t")
-                .replace("003,", "003\t")
-            )
-        case "jsonl":
-            path.write_text(lines.replace('"1"', "1") + "\n")
-        case "csv.gz":
-            path.write_bytes(gzip.compress(CSV[:20].encode()) + gzip.compress(CSV[20:].encode()))
-        case "csv.zst":
-            path.write_bytes(zst(CSV.encode(), codec="zstd", asbytes=True))
-    return str(path)
-
-
-@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet", "csv.gz", "csv.zst"])
-@pytest.mark.parametrize("size", [1, 2, 3, 100])
-def test_every_format_gives_the_same_rows_in_chunks_of_any_size(tmp_path: Path, kind: str, size: int) -> None:
-    assert rows_of(written(tmp_path, kind), keep=("number",), batch_rows=size) == EXPECTED
-
 
 def test_a_database_gives_its_rows_and_its_password_to_nobody(
     models: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -223,16 +188,11 @@ def test_a_database_gives_its_rows_and_its_password_to_nobody(
     ("name", "content", "told"),
     [
         ("a.csv", b"text\none,two\n", "a.csv:2: 2 fields where the header has 1"),
-        ("a.csv", b'text\n"one\n', "a.csv:2: unexpected end of data"),
         ("a.csv", b"text\n\xff\n", "a.csv:2: byte 0xff is not utf-8"),
-        ("a.csv", b"", "the file is empty"),
         ("a.csv", b"body;n\nx;1\n", "--separator"),
         ("a.csv", b"body,n\nx,1\n", "has no column 'text'; it has 'body', 'n'"),
-        ("a.csv", b"text,text\nx,1\n", "is there twice"),
         ("a.csv.gz", gzip.compress(b"text\n" + b"one\n" * 999, mtime=0)[:-12], "cannot be decompressed"),
         ("a.jsonl", b'{"body": "x"}\n', "has no column 'text'; it has 'body'"),
-        ("a.jsonl", b'{"text": "x"}\n[1]\n', "a.jsonl:2: a JSON list"),
-        ("a.jsonl", b"{\n", "a.jsonl:1: not JSON"),
         ("a.parquet", b"PAR1 no", "not a readable Parquet file"),
         ("a.txt", b"x", "the name tells no format"),
         ("b.csv", None, "b.csv is missing"),
@@ -423,9 +383,10 @@ def test_values_of_every_kind_are_kept_as_they_are(models: Path, here: Path) -> 
         "money": [Decimal("1.50")] * 3,
         "nested": [{"a": [1, None]}] * 3,
         "flag": [True, None, False],
+        "kind": ["a", "b", "a"],
     }
     frame = pl.DataFrame({"text": ["x", "y", "z"], **values})
-    frame.write_parquet("in.parquet")
+    frame.with_columns(pl.col("kind").cast(pl.Categorical)).write_parquet("in.parquet")  # of these, the texts are kept
     assert run(models, "in.parquet", "out.parquet", "--keep-all", "--batch-rows", "2") == 0
     assert pl.read_parquet("out.parquet").select(frame.columns).equals(frame)
 
