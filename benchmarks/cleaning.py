@@ -87,14 +87,16 @@ def stage(root: Path, name: str) -> tuple[float, float, str]:
 
 def perturbed(real: pl.DataFrame, rows: int, seed: int = 13) -> pl.DataFrame:
     """Return so many raw records made of the real ones."""
-    from stages.ingest.records import with_ids
+    from stages.ingest.records import with_text_ids
 
     rng = random.Random(seed)
     texts = real["text"].to_list()
     words = [word for text in texts for word in text.split(" ")]
     origin = [rng.randrange(len(texts)) for _ in range(rows)]
     made = [change(texts[at], words, rng) for at in origin]
-    return with_ids(real[origin].with_columns(text=pl.Series(made)).drop("id")).select(real.columns)
+    rows = with_text_ids(real[origin].with_columns(text=pl.Series(made))).select(real.columns)
+    number = pl.int_range(1, pl.len() + 1).over("id")
+    return rows.with_columns(id=pl.when(number == 1).then("id").otherwise(pl.col("id") + "." + number.cast(pl.String)))
 
 
 def change(text: str, words: list[str], rng: random.Random) -> str:

@@ -10,70 +10,44 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import polars as pl
 from polars.exceptions import PolarsError
 from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
 
 from flows.command import exit_status
-from flows.prediction.drift import VERDICTS, drift_table
-from flows.prediction.parts import parts_of
-from flows.prediction.rows import open_source, table_query
-from flows.prediction.source import Wanted
-from flows.prediction.work import Request, Work
+from flows.prediction.answers import answer, check_kept, cleaned, to_predict, with_kept
+from flows.prediction.model import find_package, load, profile_in
+from flows.prediction.parts import MODEL, Parts, parts_folder
+from flows.prediction.progress import progress
+from flows.prediction.request import Columns, Request
+from stages.common.drift import VERDICTS, Counts, added, answer_counts, drift_report, text_counts
 from stages.common.errors import AttuneError
-from stages.common.serving.classifier import VARIANTS
-from stages.common.shown import visible
+from stages.common.readers.table import Table
+from stages.common.serving.classifier import VARIANTS, Package
+from stages.common.shown import shown, visible
 from stages.common.stage import of_the_disk, write_json
+
+if TYPE_CHECKING:
+    from stages.common.serving.classifier import Classifier
 
 DRIFTED = 3  # exit status of --fail-on-drift; 1 is an error, 2 a wrong command line
 LEVELS = {"slight": VERDICTS[1:], "strong": VERDICTS[2:]}
-MOST_ROWS = 1_000_000  # of a chunk
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Predict, and say what came of it."""
-    asked = vars(_parser().parse_args(arguments))
-    level = asked.pop("fail_on_drift")
+    options = vars(_parser().parse_args(arguments))
+    level = options.pop("fail_on_drift")
 
     def work() -> int:
-        verdict = predict(make_request(**asked))["drift"]["verdict"]
+        verdict = predict(Request(**options | {"keep": tuple(options["keep"])}))["drift"]["verdict"]
         return DRIFTED if level and verdict in LEVELS[level] else 0
 
     return exit_status(work, "interrupted; the same command goes on with it")
-
-
-def make_request(
-    input: str,
-    output: str | Path,
-    *,
-    table: str | None = None,
-    query: str | None = None,
-    keep: list[str] | tuple[str, ...] = (),
-    batch_rows: int = Wanted.size,
-    report: str | Path | None = None,
-    model: str | None = None,
-    variant: Any = None,
-    threshold: float | None = None,
-    **columns: Any,
-) -> Request:
-    """Return what the options of the command line ask for; `columns` are the further fields of `Wanted`.
-
-    Raises:
-        AttuneError: if they make no sense.
-    """
-    if table and query:
-        raise AttuneError("--table and --query are both given", "leave one of them out")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise AttuneError(f"--threshold is {threshold}", "write a probability, from 0 to 1")
-    if not 1 <= batch_rows <= MOST_ROWS:
-        raise AttuneError(f"--batch-rows is {batch_rows}", f"write a number from 1 to {MOST_ROWS:,}")
-    if len(columns.get("separator", ",")) != 1:
-        raise AttuneError(f"--separator is {columns['separator']!r}", "write one character")
-    asked = table_query(table) if table else checked_query(query) if query else ""
-    columns["text_else"] = _text_of_params() if columns.get("text", Wanted.text) == Wanted.text else None
-    wanted = Wanted(keep=tuple(dict.fromkeys(keep)), query=asked, size=batch_rows, **columns)
-    return Request(input, Path(output), wanted, model, variant, threshold, Path(report) if report else None)
 
 
 def predict(request: Request) -> dict[str, Any]:
@@ -88,18 +62,112 @@ def predict(request: Request) -> dict[str, Any]:
         raise AttuneError("two of input, output and report are the same file", "name another output or report")
     _check_place(output)
     _check_place(report_path)
-    with _disk_told(), parts_of(output) as parts:
-        work = Work.begin(request, parts)
-        with open_source(request.input, request.wanted) as source:
-            count, report = work.run(source)
-        whole = parts.assemble(count, output)
+    with _disk_errors(), parts_folder(output) as folder:
+        model = Model(request, folder)
+        with request.open_input() as table:
+            columns = Columns.of(request, table)
+            parts = Parts(folder, [model.digest, model.variant, request.threshold, vars(columns)])
+            paths_of_parts, counts = _predict_parts(request, table, columns, model, parts)
+        report = model.report(counts)
+        whole = parts.assemble(paths_of_parts, output)
         report_path.parent.mkdir(parents=True, exist_ok=True)
         aside = report_path.with_name(f".{report_path.name}.new")
         write_json(report, aside)
         os.replace(aside, report_path)
         os.replace(whole, output)
-    _tell(request, work.name, report)
+    _print_report(request, model.name, report)
     return report
+
+
+class Model:
+    """The model of a request, loaded when the first row needs it.
+
+    Raises:
+        AttuneError: if there is no such model, or it needs pairs of texts and gets none.
+    """
+
+    def __init__(self, request: Request, folder: Path) -> None:
+        from stages.common.tracking.packaging import package_digest
+
+        self.request = request
+        self.package: Package
+        self.package, self.name = find_package(request.model, folder / MODEL)
+        self.digest = package_digest(self.package)  # of all that its answers depend on
+        self.variant = request.variant or ("onnx" if "onnx" in self.package.variants else "torch")
+        self.profile = profile_in(self.package)
+        self.classifier: Classifier | None = None
+        if self.profile and self.profile["pairs"] != bool(request.text_pair):
+            raise AttuneError(
+                f"{self.name} was trained on {'pairs of texts' if self.profile['pairs'] else 'single texts'}",
+                "name the second text's column: --text-pair" if self.profile["pairs"] else "leave --text-pair out",
+            )
+
+    def answers(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, Counts]:
+        """Return PredictedRows for rows with id, text and text_pair, and what is counted of both."""
+        if self.classifier is None:
+            self.classifier = load(self.package, self.name, self.variant)
+        rows = cleaned(rows, self.classifier)
+        answers, probabilities, abstained = answer(self.classifier, rows, self.request.threshold)
+        counts: Counts = {
+            "rows": [rows.height],
+            "empty": [rows["text"].null_count()],
+            "abstained": [int(abstained.sum())],
+        }
+        if self.profile:
+            counts |= text_counts(self.profile, rows) | answer_counts(self.profile, probabilities, abstained)
+        return answers, counts
+
+    def report(self, counts: Counts) -> dict[str, Any]:
+        """Return what `OUTPUT.drift.json` says; nothing in it depends on when or where it was made."""
+        threshold = self.request.threshold
+        own = "--threshold is not the one that the model was made with"
+        drift: dict[str, Any] = {
+            "verdict": "unknown",
+            "reason": "the model came without a profile of its training data, or with one of another version of Attune",
+        }
+        if self.profile:
+            trained = {"trained_on_rows": self.profile["rows"], "trained_on_labels": self.profile["train_labels"]}
+            left_out = {} if threshold is None else {"abstentions": own}
+            drift = trained | drift_report(self.profile, counts, left_out)
+        return {
+            "rows": counts["rows"][0],
+            "rows_without_text": counts["empty"][0],
+            "rows_abstained": counts["abstained"][0],
+            "model": self.digest,
+            "variant": self.variant,
+            "threshold": threshold,
+            "drift": drift,
+        }
+
+
+def _predict_parts(
+    request: Request, table: Table, columns: Columns, model: Model, parts: Parts
+) -> tuple[list[Path], Counts]:
+    """Predict the rows that no finished part holds; return all parts, and the counts of all rows."""
+    if columns.text != request.text:
+        print(f"the texts are in the column {shown(repr(columns.text), 80)}, as params.yaml says", flush=True)
+    done, paths, counted = 0, [], Counts()
+    with progress(table) as show:
+        for number, chunk in enumerate(table.batches(columns.names, request.batch_rows)):
+            if not number:
+                if chunk.height:
+                    columns.check(table)
+                check_kept(chunk, columns.kept, table.origin, flat=request.output.suffix == ".csv")
+            part = parts.path(number, chunk)
+            counts = parts.counts(part)
+            if counts is None:
+                if not model.classifier:
+                    if parts.is_stale(part):
+                        print("input, model or options are not what they were last time", flush=True)
+                    if done:
+                        print(f"going on after row {done:,}, which an earlier run came to", flush=True)
+                answers, counts = model.answers(to_predict(chunk, columns, done, table.origin))
+                parts.write(part, with_kept(answers, chunk, columns.kept, table.origin), counts)
+                show(done + chunk.height)
+            paths.append(part)
+            counted = added((counted, counts))
+            done += chunk.height
+    return paths, counted
 
 
 def _check_place(path: Path) -> None:
@@ -112,8 +180,8 @@ def _check_place(path: Path) -> None:
 
 
 @contextmanager
-def _disk_told() -> Iterator[None]:
-    """Tell of a full disk, or one that may not be written, without a trace."""
+def _disk_errors() -> Iterator[None]:
+    """Report a full disk, or one that may not be written, without a traceback."""
     try:
         yield
     except (OSError, PolarsError) as error:
@@ -124,45 +192,26 @@ def _disk_told() -> Iterator[None]:
         ) from None
 
 
-def _text_of_params() -> str | None:
-    """Return which column held the texts that params.yaml trains with, if it has one source with columns."""
-    from stages.common.params import load_params
-
-    try:
-        sources = load_params().ingest.sources
-    except (AttuneError, OSError):
-        return None
-    columns = getattr(sources[0], "columns", None) if len(sources) == 1 else None
-    return columns.text if columns else None
-
-
-def checked_query(query: str) -> str:
-    """Return a query that is one SELECT.
-
-    Raises:
-        AttuneError: if it is not.
-    """
-    from pydantic import TypeAdapter, ValidationError
-
-    from stages.common.params.places import Select
-
-    try:
-        return str(TypeAdapter(Select).validate_python(query))
-    except ValidationError as error:
-        raise AttuneError(f"--query {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
-
-
-def _tell(request: Request, name: str, report: Mapping[str, Any]) -> None:
+def _print_report(request: Request, name: str, report: Mapping[str, Any]) -> None:
     console = Console(highlight=False, markup=False)
-    told = f"{report['rows']:,} rows predicted by {name}: {request.output}"
-    console.print(visible(told), soft_wrap=True)
+    console.print(visible(f"{report['rows']:,} rows predicted by {name}: {request.output}"), soft_wrap=True)
     unsure, empty = report["rows_abstained"], report["rows_without_text"]
     if unsure or empty:
         console.print(f"no label: {unsure:,} rows below the threshold, {empty:,} without a text")
-    if "measures" in report["drift"]:
-        console.print(drift_table(report["drift"]))
-    else:
-        console.print(f"drift: {report['drift']['reason']}")
+    drift = report["drift"]
+    if "measures" not in drift:
+        console.print(f"drift: {drift['reason']}")
+        return
+    table = RichTable("measure", "verdict", title=f"Drift: {drift['verdict']}", title_justify="left")
+    for column in ("PSI", "by chance up to"):
+        table.add_column(column, justify="right")
+    table.add_column("reason")
+    for measure in drift["measures"]:
+        cells = [f"{measure['psi']:.3f}", f"{measure['limit']:.3f}"]
+        table.add_row(measure["measure"], measure["verdict"], *cells, Text(shown(measure["reason"], 120)))
+    for what, reason in drift["not_compared"].items():
+        table.add_row(what, "not compared", "", "", Text(reason))
+    console.print(table)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -170,20 +219,21 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m flows.predict", description="Predict the rows of a file or database: docs/prediction.md"
     )
     add = parser.add_argument
-    add("input", help="CSV, TSV, JSON lines (also .gz, .bz2, .zst) or Parquet; a database as sql:VARIABLE")
+    add("input", help="CSV, TSV, JSON lines (also .gz, .bz2, .xz, .zst) or Parquet; a database as sql:VARIABLE")
     add("output", type=Path, help="a file that ends in .parquet, .csv or .jsonl")
     add("--model", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder (default: the champion of params.yaml)")
     add("--variant", choices=VARIANTS, help="form of the model (default: onnx if it was exported)")
-    add("--text", default=Wanted.text, metavar="COLUMN", help="the texts (default: text, or as in params.yaml)")
+    add("--text", default=Request.text, metavar="COLUMN", help="the texts (default: text, or as in params.yaml)")
     add("--text-pair", metavar="COLUMN", help="the second texts of pairs")
     add("--id", metavar="COLUMN", help="ids of the rows (default: their numbers, from 1)")
     add("--keep", action="append", default=[], metavar="COLUMN", help="copy a column to the output; may be repeated")
     add("--keep-all", action="store_true", help="copy all columns but that of --id")
-    add("--separator", default=Wanted.separator, help="of a CSV file (default: ,)")
+    add("--separator", default=Request.separator, help="of a CSV file (default: ,)")
     add("--table", help="of the database")
     add("--query", help="one SELECT to the database")
     add("--threshold", type=float, help="abstain below this probability, instead of the model's own thresholds")
-    add("--batch-rows", type=int, default=Wanted.size, metavar="N", help=f"rows at a time (default: {Wanted.size})")
+    rows = Request.batch_rows
+    add("--batch-rows", type=int, default=rows, metavar="N", help=f"rows at a time (default: {rows})")
     add("--report", type=Path, metavar="FILE", help="where the drift report goes (default: OUTPUT.drift.json)")
     add(
         "--fail-on-drift",

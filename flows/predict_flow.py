@@ -1,12 +1,13 @@
 """`flows.predict` as a Prefect flow with the same parameters; prefect.yaml has a deployment of it."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 from prefect import flow
 
-from flows.predict import LEVELS, make_request
+from flows.predict import LEVELS
 from flows.predict import predict as predict_all
-from flows.prediction.source import Wanted
+from flows.prediction.request import Request
 from stages.common.serving.classifier import Variant
 
 
@@ -16,16 +17,16 @@ def predict(
     output: str,
     model: str | None = None,
     variant: Variant | None = None,
-    text: str = Wanted.text,
+    text: str = Request.text,
     text_pair: str | None = None,
     id: str | None = None,
     keep: list[str] | None = None,
     keep_all: bool = False,
-    separator: str = Wanted.separator,
+    separator: str = Request.separator,
     table: str | None = None,
     query: str | None = None,
     threshold: float | None = None,
-    batch_rows: int = Wanted.size,
+    batch_rows: int = Request.batch_rows,
     report: str | None = None,
     fail_on_drift: Literal["slight", "strong"] | None = None,
 ) -> dict[str, Any]:
@@ -38,22 +39,22 @@ def predict(
         AttuneError: if input, output or model are not as they must be.
         RuntimeError: if there is more drift than `fail_on_drift` allows; everything is written all the same.
     """
-    request = make_request(
+    request = Request(
         input,
-        output,
+        Path(output),
         model=model,
         variant=variant,
         text=text,
         text_pair=text_pair,
         id=id,
-        keep=keep or [],
+        keep=tuple(keep or ()),
         keep_all=keep_all,
         separator=separator,
         table=table,
         query=query,
         threshold=threshold,
         batch_rows=batch_rows,
-        report=report,
+        report=Path(report) if report else None,
     )
     found = predict_all(request)
     verdict = found["drift"]["verdict"]

@@ -1,1 +1,1 @@
-"""The rooms of `flows.predict`: rows in, answers out, parts that survive a kill, and the look at drift."""
+"""What `flows.predict` is made of: the request, the model, answers, and parts that survive a kill."""

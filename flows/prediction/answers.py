@@ -1,6 +1,7 @@
 """A chunk of rows and what a model says of them."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,9 +9,10 @@ import pandera.polars as pa
 import polars as pl
 from pandera.api.polars.types import PolarsData
 
-from flows.prediction.source import Wanted, picked
+from flows.prediction.request import Columns
 from stages.common.errors import AttuneError
-from stages.common.schemas import PredictionInput, Table
+from stages.common.readers.values import columns_of
+from stages.common.schemas import Table
 from stages.common.serving.answers import blank
 
 if TYPE_CHECKING:
@@ -42,39 +44,36 @@ class PredictedRows(Table):
         return data.lazyframe.select(pl.col("label").is_null() == pl.col("abstained"))
 
 
-def to_predict(chunk: pl.DataFrame, wanted: Wanted, before: int, origin: str) -> pl.DataFrame:
-    """Return a chunk as PredictionInput; a text in which there is nothing to see is null.
+def to_predict(chunk: pl.DataFrame, columns: Columns, before: int, origin: str) -> pl.DataFrame:
+    """Return columns id, text and text_pair; a text in which there is nothing to see is null.
 
     Args:
         chunk: rows of the input.
-        wanted: which of its columns is what.
+        columns: which of its columns is what.
         before: rows before it.
         origin: for messages.
 
     Raises:
         AttuneError: if the texts are not of type text.
     """
+    for name in filter(None, (columns.text, columns.text_pair)):
+        if (kind := chunk.schema[name]) not in (pl.String, pl.Null):
+            raise AttuneError(f"{origin}: the column {name!r} is {kind}: name that of the texts", "--text COLUMN")
     numbers = pl.int_range(before + 1, before + chunk.height + 1, dtype=pl.Int64, eager=True)
-    none = pl.Series([None] * chunk.height, dtype=pl.String)
-    text = wanted.text_in(chunk.columns)
+    none = pl.repeat(None, chunk.height, dtype=pl.String, eager=True)
     rows = pl.DataFrame(
         {
-            "id": (chunk.get_column(wanted.id) if wanted.id else numbers).cast(pl.String),
-            "text": chunk.get_column(text),
-            "text_pair": chunk.get_column(wanted.text_pair) if wanted.text_pair else none,
+            "id": (chunk.get_column(columns.id) if columns.id else numbers).cast(pl.String),
+            "text": chunk.get_column(columns.text).cast(pl.String),
+            "text_pair": chunk.get_column(columns.text_pair).cast(pl.String) if columns.text_pair else none,
         }
     )
-    try:
-        PredictionInput.checked(rows, origin)
-    except AttuneError as error:
-        kind = rows.schema["text"]
-        raise AttuneError(error.what, f"the column {text!r} is {kind}: name that of the texts: --text") from None
     seen = [text is not None and not blank(text) for text in rows["text"]]
     return rows.with_columns(text=pl.when(pl.Series(seen, dtype=pl.Boolean)).then("text"))
 
 
 def cleaned(rows: pl.DataFrame, classifier: "Classifier") -> pl.DataFrame:
-    """Return PredictionInput with its texts as the model's training data were cleaned; a text of nothing is null."""
+    """Return rows with their texts as the model's training data were cleaned; a text of nothing is null."""
     if classifier.cleaning is None:
         return rows
     texts = (classifier.cleaning.column(rows[name])[0].alias(name) for name in ("text", "text_pair"))
@@ -88,7 +87,7 @@ def answer(
 
     Args:
         classifier: the model.
-        rows: PredictionInput.
+        rows: columns id, text and text_pair.
         threshold: of every label, instead of the model's own.
     """
     there = rows.filter(pl.col("text").is_not_null())
@@ -97,37 +96,24 @@ def answer(
     if not np.isfinite(probabilities).all():
         raise AttuneError("the model answers with something that is no number", "train and register it again")
     abstained = classifier.decision.abstains(probabilities, threshold)
-    chosen = probabilities.argmax(axis=1)
-    labels = np.array(classifier.labels, dtype=object)[chosen]
+    labels = pl.Series(classifier.labels, dtype=pl.String).gather(probabilities.argmax(axis=1))
     rounded = probabilities.round(DIGITS)
-    found = pl.DataFrame(
+    answers = pl.DataFrame(
         {
-            "at": rows.with_row_index("at").filter(pl.col("text").is_not_null())["at"],
-            "label": pl.Series(
-                [None if no else label for label, no in zip(labels, abstained, strict=True)], dtype=pl.String
-            ),
+            "row": rows["text"].is_not_null().arg_true(),
+            "label": labels.set(pl.Series(abstained, dtype=pl.Boolean), None),
             "score": rounded.max(axis=1, initial=0.0),
             "abstained": abstained,
-            **{f"{PROBABILITY}{label}": rounded[:, at] for at, label in enumerate(classifier.labels)},
+            **{f"{PROBABILITY}{label}": rounded[:, index] for index, label in enumerate(classifier.labels)},
         }
     )
-    whole = rows.select("id").with_row_index("at").join(found, on="at", how="left", maintain_order="left").drop("at")
-    return whole.with_columns(pl.col("abstained").fill_null(value=True)), probabilities, abstained
+    whole = rows.select("id").with_row_index("row").join(answers, on="row", how="left", maintain_order="left")
+    return whole.drop("row").with_columns(pl.col("abstained").fill_null(value=True)), probabilities, abstained
 
 
-def check_kept(chunk: pl.DataFrame, kept: list[str], origin: str, *, flat: bool) -> None:
-    """Check that columns of the input can be copied to the output.
-
-    Args:
-        chunk: rows of the input.
-        kept: names of the columns.
-        origin: for messages.
-        flat: the output holds single values alone, as CSV does.
-
-    Raises:
-        AttuneError: if not.
-    """
-    for name, kind in picked(chunk, kept).schema.items():
+def check_kept(chunk: pl.DataFrame, kept: Sequence[str], origin: str, *, flat: bool) -> None:
+    """Raise AttuneError if a column of the input cannot be copied to the output; `flat`: as with CSV."""
+    for name, kind in columns_of(chunk, kept).schema.items():
         if "Binary" in str(kind) or (flat and (kind.is_nested() or kind == pl.Duration)):
             raise AttuneError(
                 f"{origin}: the column {name!r} holds {kind}, which cannot be kept{' in a CSV file' * flat}",
@@ -135,8 +121,8 @@ def check_kept(chunk: pl.DataFrame, kept: list[str], origin: str, *, flat: bool)
             )
 
 
-def with_kept(answers: pl.DataFrame, chunk: pl.DataFrame, kept: list[str], origin: str) -> pl.DataFrame:
-    """Return the answers with columns of the input beside them, checked; a name that is taken becomes `input_NAME`.
+def with_kept(answers: pl.DataFrame, chunk: pl.DataFrame, kept: Sequence[str], origin: str) -> pl.DataFrame:
+    """Return PredictedRows with columns of the input beside them, checked; a name that is taken becomes `input_NAME`.
 
     Taken are the names of the answers, and all that begin as those of probabilities do.
 
@@ -149,11 +135,12 @@ def with_kept(answers: pl.DataFrame, chunk: pl.DataFrame, kept: list[str], origi
     Raises:
         AttuneError: if two columns would have one name.
     """
+    copied = columns_of(chunk, kept)
     own = set(answers.columns)
-    names = {name: f"input_{name}" if name in own or name.startswith(PROBABILITY) else name for name in kept}
-    if taken := [name for name, times in Counter([*own, *names.values()]).items() if times > 1]:
+    names = [f"input_{name}" if name in own or name.startswith(PROBABILITY) else name for name in kept]
+    if taken := [name for name, times in Counter([*own, *names]).items() if times > 1]:
         raise AttuneError(
             f"{origin}: two columns would be called {taken[0]!r}", "rename one of them, or keep one alone"
         )
-    beside = [column.alias(names[column.name]) for column in picked(chunk, kept).get_columns()]
-    return PredictedRows.checked(answers.hstack(beside), "the predictions")
+    copied.columns = names
+    return PredictedRows.checked(answers.hstack(copied), "the predictions")

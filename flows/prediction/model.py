@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stages.common.drift import FILE, VERSION
 from stages.common.errors import AttuneError
-from stages.common.profile import FILE, VERSION
 from stages.common.serving.classifier import FILES, Classifier, Package, Variant
 from stages.common.shown import shown
 from stages.common.tracking.store import Unreachable, connect, without_password

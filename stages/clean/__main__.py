@@ -6,13 +6,13 @@ from pathlib import Path
 
 import polars as pl
 
-from stages.clean.drift import drift_report
 from stages.clean.leaks import split_report
 from stages.clean.page import PageData, render
 from stages.clean.reject import CONTRARY
 from stages.clean.rules import rules
 from stages.clean.split import split_records
 from stages.clean.suspects import act, find_suspects
+from stages.common.drift import split_drift
 from stages.common.ledger import Ledger
 from stages.common.params import CleanParams
 from stages.common.pii import mask_text
@@ -68,7 +68,7 @@ def main(run: Run[CleanParams]) -> None:
 
     shared = split_report(splits, params, run.seed, mask)
     shared["warnings"] += _contrary(rejected)
-    drift = drift_report(splits, run.seed)
+    drift = split_drift(splits)
     write_json({**shared, "drift": drift}, run.output("reports/splits.json"))
     rejected_before = Rejected.read(run.input("data/raw/rejected.parquet"))
     page = PageData(

@@ -36,7 +36,6 @@ CHECKS = {
     "unique": "The same value more than once",
     "no_lost_characters": "Characters lost to an earlier program (U+FFFD)",
 }
-DRIFT = {"labels": "shares of the labels", "lengths": "lengths of the texts", "words": "words"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class PageData:
         splits: schema CleanRecords.
         suspects: schema Suspects, the surest first.
         split_report: what `leaks.split_report` returned.
-        drift: what `drift.drift_report` returned.
+        drift: what `drift.split_drift` returned.
         raw_validation: the raw records held against TrainableRecords.
         examples: texts shown per rule and of the suspects; 0: none at all.
     """
@@ -74,7 +73,7 @@ def render(page: PageData, mask: Mask | None = None) -> str:
         mask: replaces personal data in whatever stems from the sources.
     """
     templates = environment(Path(__file__).parent, mask)
-    templates.globals.update(RULES=RULES, CHECKS=CHECKS, DRIFT=DRIFT, SPLITS=SPLITS)
+    templates.globals.update(RULES=RULES, CHECKS=CHECKS, SPLITS=SPLITS)
     template = templates.get_template("page.html.j2")
     fixed = {
         "splits": {name: page.splits[name].height for name in SPLITS},

@@ -1,5 +1,7 @@
 """Whether there are labels enough for a classifier and three splits."""
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from stages.common.errors import AttuneError
@@ -16,7 +18,11 @@ def check_labels(labels: pl.Series, when: str) -> None:
     Raises:
         AttuneError: if there are fewer than two labels, or too few rows of one for three splits.
     """
-    counts = dict(labels.drop_nulls().value_counts().sort("label").iter_rows())
+    check_label_counts(dict(labels.drop_nulls().value_counts().sort("label").iter_rows()), when)
+
+
+def check_label_counts(counts: Mapping[str, int], when: str) -> None:
+    """Do what `check_labels` does for rows that were counted, by label."""
     if len(counts) < 2:
         found = f"only the label {next(iter(counts))!r}" if counts else "not one labelled row"
         raise AttuneError(

@@ -1,5 +1,6 @@
 """The tables that cross a stage boundary. The class is the documentation of the table."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandera.polars as pa
@@ -31,6 +32,28 @@ class Table(pa.DataFrameModel):
         path.parent.mkdir(parents=True, exist_ok=True)
         checked.write_parquet(path, compression="zstd", statistics=True)
         return checked
+
+    @classmethod
+    def write_batches(cls, batches: Iterable[pl.DataFrame], path: Path, group_rows: int | None = None) -> None:
+        """Validate and write rows batch by batch, holding one row group; where ids are unique, see to it before.
+
+        Args:
+            batches: rows in their order.
+            path: the file; the same rows in the same batches make the same bytes, those of `write` up to a row group.
+            group_rows: rows of a row group; None: what polars thinks best.
+
+        Raises:
+            AttuneError: as `write` does.
+        """
+        from polars.io.plugins import register_io_source
+
+        def source(*_: object) -> Iterator[pl.DataFrame]:
+            for rows in batches:
+                yield cls.checked(rows, path.name).select(cls.columns())
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lazy = register_io_source(source, schema=cls.empty().schema)
+        lazy.sink_parquet(path, compression="zstd", statistics=True, row_group_size=group_rows)
 
     @classmethod
     def checked(cls, rows: pl.DataFrame, name: str) -> pl.DataFrame:
@@ -207,11 +230,3 @@ class BehaviourCases(Table):
     probability: pl.Float64 = pa.Field(ge=0.0, le=1.0, description="Of `expected`, after the change.")
     probability_before: pl.Float64 = pa.Field(nullable=True, ge=0.0, le=1.0)
     passed: bool
-
-
-class PredictionInput(Table):
-    """Rows that `flows.predict` is given, whatever their columns were called."""
-
-    id: str = pa.Field(nullable=True, description="As the input has it, or the number of the row; told apart by none.")
-    text: str = pa.Field(nullable=True, description="Null: there is nothing to predict.")
-    text_pair: str = pa.Field(nullable=True)

@@ -22,7 +22,7 @@ SPLITS = ("train", "validation", "test")
 @stage("evaluate")
 def main(run: Run[EvaluateParams]) -> None:
     """Decide on validation how the model answers; measure on test what comes of it; put it all on one page."""
-    from stages.common.profile import profile_of
+    from stages.common.drift import profile_of
     from stages.common.tracking.publish import publish_live
     from stages.evaluate import behaviour, thresholds
     from stages.evaluate.calibration import calibration

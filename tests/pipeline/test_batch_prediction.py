@@ -23,17 +23,16 @@ BATCH = 64
 MEASURED = """
 import resource, sys
 from pathlib import Path
-from flows.prediction.work import Work
-from flows.predict import main
+from flows.predict import Model, main
 
-seen, predicted = [], Work._predicted
+seen, answers = [], Model.answers
 
 def watched(self, *given):
-    found = predicted(self, *given)
+    found = answers(self, *given)
     seen.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20)
     return found
 
-Work._predicted = watched
+Model.answers = watched
 for kind in ("csv", "parquet"):
     peaks = []
     for part in ("few", "many"):

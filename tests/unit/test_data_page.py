@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from seen_page import HOSTILE, Seen, assert_shown_and_idle
 from small_project import FILM_WORDS, make_records
 
-from stages.clean.drift import drift_report
 from stages.clean.leaks import split_report
 from stages.clean.page import PageData, render
 from stages.clean.split import split_records
+from stages.common.drift import split_drift
 from stages.common.params.clean import CleanParams, Split
 from stages.common.schemas import Rejected, Suspects, TrainableRecords
 from stages.common.validation import validation_report
@@ -66,7 +66,7 @@ def page_of(
         splits=splits,
         suspects=suspects.select(Suspects.columns()),
         split_report=report,
-        drift=drift_report(splits, 13),
+        drift=split_drift(splits),
         raw_validation=validation_report(TrainableRecords, raw, name="raw"),
         examples=examples,
     )

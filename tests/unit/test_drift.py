@@ -1,140 +1,210 @@
-"""Drift between train and the held-out splits is found where there is some, and not where there is none."""
+"""Whether rows differ from those of training by more than chance, and what of these is kept to tell."""
 
-import random
-from typing import Any
+import json
 
+import numpy as np
 import polars as pl
 import pytest
-from small_project import FILM_WORDS, make_records
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from stages.clean.drift import drift_report
-from stages.clean.split import split_records
-from stages.common.params.clean import Split
-from stages.common.schemas import SPLITS, CleanRecords
+from stages.common.drift import (
+    DRAWS,
+    added,
+    answer_counts,
+    by_chance,
+    drift_report,
+    profile_of,
+    psi,
+    split_drift,
+    text_counts,
+)
+from stages.common.schemas import SPLITS
+from stages.common.serving.decision import Decision
 
-COMMON = [f"{word}{number}" for word in FILM_WORDS for number in range(20)]
-
-
-def text(rng: random.Random, words: list[str] = COMMON, length: int = 12) -> str:
-    return " ".join(rng.choices(words, k=length))
-
-
-def rows_of(count: int, seed: int, **make: Any) -> pl.DataFrame:
-    rng = random.Random(seed)
-    rows = [
-        {"id": f"{seed} {at}", "text": text(rng), **{name: value(rng, at) for name, value in make.items()}}
-        for at in range(count)
-    ]
-    return make_records(rows).with_columns(fold=pl.lit(None, pl.Int16)).select(CleanRecords.columns())
-
-
-EMPTY = CleanRecords.empty()
+LABELS = ["bad", "good"]
+DECISION = Decision(LABELS, thresholds={"good": 0.7})
+WORDS = [f"word{number}" for number in range(400)]
 
 
-def verdicts(test: pl.DataFrame, train: pl.DataFrame | None = None) -> dict[str, dict[str, Any]]:
-    """What the tests say of the test split, by what they compare."""
-    splits = {"train": rows_of(2000, 1) if train is None else train, "validation": rows_of(400, 2), "test": test}
-    return {entry["what"]: entry for entry in drift_report(splits, 13) if entry["split"] == "test"}
+def texts(count: int, seed: int, words: list[str] = WORDS, longest: int = 20) -> list[str]:
+    """Texts whose words are as unequally frequent as those of a language (Zipf)."""
+    draw = np.random.default_rng(seed)
+    shares = 1 / np.arange(1, len(words) + 1)
+    lengths = draw.integers(3, longest + 1, count)
+    drawn = iter(draw.choice(words, lengths.sum(), p=shares / shares.sum()).tolist())
+    return [" ".join(next(drawn) for _ in range(length)) for length in lengths]
 
 
-def test_rows_from_the_same_place_show_no_sign_of_drift() -> None:
-    for seed in range(10, 14):
-        found = verdicts(rows_of(400, seed))
-        assert set(found) == {"labels", "lengths", "words"}
-        assert {entry["verdict"] for entry in found.values()} == {"no sign of drift"}
-        assert found["words"]["statistic"] == pytest.approx(0.5, abs=0.06)
+def table(rows: list[str | None], pairs: list[str] | None = None, groups: list[str] | None = None) -> pl.DataFrame:
+    columns = {
+        "id": [f"{number:06d}" for number in range(len(rows))],
+        "text": rows,
+        "text_pair": pairs or [None] * len(rows),
+        "label": [LABELS[number % 2] for number in range(len(rows))],
+        "group": groups or [None] * len(rows),
+    }
+    return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
 
 
-def test_of_many_comparisons_of_like_with_like_few_seem_to_differ() -> None:
-    """The folds of a cross-validation are not independent: taken as if they were, a third would have p < 0.1."""
-    p_values = [
-        entry["p_value"]
-        for seed in range(20, 80, 2)
-        for entry in drift_report(
-            {"train": rows_of(1000, seed), "validation": rows_of(1000, seed + 1), "test": EMPTY}, seed
-        )
-        if entry["what"] == "words"
-    ]
-    assert len(p_values) == 30
-    assert sum(p_value < 0.1 for p_value in p_values) <= 5
-    assert 8 <= sum(p_value < 0.5 for p_value in p_values) <= 22
+def probabilities(count: int, seed: int, sure: float = 4.0) -> np.ndarray:
+    first = np.random.default_rng(seed).beta(sure, 1, count)
+    first = np.where(np.random.default_rng(seed + 1).random(count) < 0.5, first, 1 - first)
+    return np.column_stack([first, 1 - first])
 
 
-def test_other_shares_of_the_labels_are_found_with_their_distance() -> None:
-    found = verdicts(rows_of(400, 3, label=lambda rng, at: "positive" if rng.random() < 0.75 else "negative"))
-    assert found["labels"]["verdict"].startswith("the labels differ: distance 0.2")
-    assert found["labels"]["effect"] == pytest.approx(0.25, abs=0.06)
-    assert found["words"]["verdict"] == found["lengths"]["verdict"] == "no sign of drift"
+@pytest.fixture(scope="module")
+def profile() -> dict:
+    return profile_of(table(texts(1500, 0)), probabilities(400, 0), DECISION)
 
 
-def test_a_label_that_train_lacks_is_drift() -> None:
-    found = verdicts(rows_of(400, 4, label=lambda rng, at: "new" if at % 4 == 0 else ("negative", "positive")[at % 2]))
-    assert found["labels"]["verdict"].startswith("the labels differ: distance 0.25")
+def verdicts(profile: dict, rows: list[str | None], answers: np.ndarray) -> dict[str, str]:
+    counts = text_counts(profile, table(rows)) | answer_counts(profile, answers, DECISION.abstains(answers))
+    report = drift_report(profile, counts, {})
+    return {"whole": report["verdict"], **{one["measure"]: one["verdict"] for one in report["measures"]}}
 
 
-def test_longer_texts_are_found() -> None:
-    train = rows_of(2000, 1, text=lambda rng, at: text(rng, length=rng.randint(5, 25)))
-    found = verdicts(rows_of(400, 5, text=lambda rng, at: text(rng, length=rng.randint(9, 29))), train)
-    assert found["lengths"]["verdict"].startswith("the lengths differ: distance 0.")
-    assert found["lengths"]["effect"] == pytest.approx(4 / 21, abs=0.06)
-    assert found["labels"]["verdict"] == "no sign of drift"
+def test_a_profile_is_the_same_in_any_order_of_the_rows_small_and_plain_json(profile: dict) -> None:
+    rows, answers = table(texts(1500, 0)), probabilities(400, 0)
+    mixed = profile_of(rows.sample(fraction=1, shuffle=True, seed=3), answers[::-1], DECISION)
+    text = json.dumps(profile, allow_nan=False)
+    assert json.dumps(mixed) == text
+    assert len(text) < 100_000
 
 
-def test_other_words_are_found_with_the_auc() -> None:
-    changed = COMMON[:150] + [f"new{number}" for number in range(50)]
-    found = verdicts(rows_of(400, 6, text=lambda rng, at: text(rng, changed)))
-    assert found["words"]["statistic"] > 0.8
-    assert found["words"]["verdict"] == f"the words differ: AUC {found['words']['statistic']:.2f}"
-    assert found["words"]["effect"] == pytest.approx(2 * found["words"]["statistic"] - 1, abs=1e-3)
+def test_a_profile_of_many_different_words_stays_small() -> None:
+    rows = table([f"one{number} two{number} three{number} four{number}" for number in range(20_000)])
+    made = profile_of(rows, probabilities(100, 0), DECISION)
+    assert len(json.dumps(made)) < 100_000
+    new = text_counts(made, table(["one7 two8 three9 four10 never1 never2 never3 never4"] * 3))["new words"]
+    told = text_counts(made, rows)["new words"]
+    assert told[1] == 0 and told[0] == pytest.approx(80_000 / made["measures"]["new words"]["one_in"], rel=0.1)
+    assert sum(new) < 24, "of so many words a sample is looked up"
 
 
-def test_other_words_are_found_where_there_are_no_spaces() -> None:
-    train = rows_of(800, 7, text=lambda rng, at: "".join(rng.choices("电影故事演员音乐剧本很好看", k=12)))
-    test = rows_of(300, 8, text=lambda rng, at: "".join(rng.choices("电影故事酒店房间服务很干净", k=12)))
-    assert verdicts(test, train)["words"]["statistic"] > 0.9
+def test_the_counts_of_two_parts_add_up_to_those_of_both(profile: dict) -> None:
+    rows = table([*texts(100, 5), None, "neuland 电影"])
+    parts = [text_counts(profile, rows[:40]), text_counts(profile, rows[40:])]
+    assert added(parts) == text_counts(profile, rows)
+    assert added(parts)["text"] == [101, 1]
+
+
+def test_how_often_a_new_text_brings_a_new_word_is_foretold() -> None:
+    words = [f"word{number}" for number in range(5000)]
+    measure = profile_of(table(texts(800, 0, words)), probabilities(50, 0), DECISION)["measures"]["new words"]
+    foretold = measure["counts"][1] / sum(measure["counts"])
+    made = profile_of(table(texts(800, 0, words)), probabilities(50, 0), DECISION)
+    found = text_counts(made, table(texts(2000, 1, words)))["new words"]
+    assert foretold == pytest.approx(found[1] / sum(found), rel=0.15)
+    assert 0.01 < foretold < 0.2
+
+
+@pytest.mark.parametrize("count", [1, 20, 1000])
+def test_rows_like_those_of_training_hardly_ever_cry_wolf(profile: dict, count: int) -> None:
+    alarms = 0
+    for seed in range(10, 20):
+        alarms += verdicts(profile, texts(count, seed), probabilities(count, seed))["whole"] != "no sign of drift"
+    assert alarms <= 1
+
+
+def test_other_texts_other_lengths_and_other_answers_are_each_told_by_their_measure(profile: dict) -> None:
+    rows, answers = texts(200, 7), probabilities(200, 7)
+    other = texts(200, 7, [f"other{number}" for number in range(300)])
+    found = verdicts(profile, other, answers)
+    assert found["commonest words"] == found["words never seen in training"] == "strong drift"
+    assert found["predicted labels"] == "no sign of drift"
+    assert verdicts(profile, [text[:20] for text in rows], answers)["lengths of the texts"] == "strong drift"
+    assert verdicts(profile, [*rows[:150], *[None] * 50], answers)["rows without a text"] == "strong drift"
+    skewed = answers[answers[:, 0] > 0.5].repeat(2, axis=0)
+    assert verdicts(profile, rows, skewed)["predicted labels"] == "strong drift"
+    unsure = np.tile([0.52, 0.48], (200, 1))
+    assert verdicts(profile, rows, unsure)["confidence"] == "strong drift"
+    shy = np.column_stack([np.full(200, 0.4), np.full(200, 0.6)])
+    assert verdicts(profile, rows, shy)["abstentions"] == "strong drift"
+
+
+def test_a_language_without_spaces_is_counted_by_its_characters() -> None:
+    made = profile_of(table(["这部电影很好看", "音乐也不错"] * 50), probabilities(50, 0), DECISION)
+    assert made["unit"] == "characters"
+    assert "电" in made["measures"]["words"]["words"]
+    assert text_counts(made, table(["电影院"]))["new words"] == [2, 1]
+
+
+def test_the_second_texts_of_pairs_count(profile: dict) -> None:
+    made = profile_of(table(["one two"] * 20, pairs=["three four"] * 20), probabilities(50, 0), DECISION)
+    assert made["pairs"] and not profile["pairs"]
+    assert set(made["measures"]["words"]["words"]) == {"one", "two", "three", "four"}
+
+
+def test_what_chance_does_is_what_the_theory_says_of_it() -> None:
+    """Without drift the PSI is (1/n + 1/m) times a chi-square of bins - 1 degrees of freedom (Yurdakul 2018)."""
+    mean, limit = by_chance(np.full(10, 500.0), 1000, 0.01)
+    assert mean == pytest.approx(9 * (1 / 5000 + 1 / 1000), rel=0.05)
+    assert limit == pytest.approx(21.67 * (1 / 5000 + 1 / 1000), rel=0.1)
+    assert DRAWS >= 1000
+
+
+@given(st.lists(st.integers(0, 50), min_size=2, max_size=6), st.data())
+@settings(max_examples=50)
+def test_the_psi_is_at_least_0_and_0_for_equal_counts(old: list[int], data: st.DataObject) -> None:
+    new = data.draw(st.lists(st.integers(0, 50), min_size=len(old), max_size=len(old)))
+    assert psi(np.array(old), np.array(old)) == 0
+    assert psi(np.array(old), np.array(new)) >= 0
+
+
+def test_a_model_that_is_always_as_sure_and_an_input_without_a_row_are_no_trouble() -> None:
+    same = np.tile([0.9, 0.1], (30, 1))
+    made = profile_of(table(texts(50, 0)), same, Decision(LABELS))
+    assert answer_counts(made, same, np.zeros(30, bool))["confidence"] == [0, 30]
+    empty = text_counts(made, table([])) | answer_counts(made, np.zeros((0, 2)), np.zeros(0, bool))
+    report = drift_report(made, empty, {})
+    assert report["verdict"] == "not compared" and not report["measures"]
+    assert set(report["not_compared"].values()) == {"there is nothing to count"}
+
+
+# ── validation and test beside train ────────────────────────────────────────────────────────────────────────────────
+
+
+def split_of(
+    count: int, seed: int, words: list[str] = WORDS, labels: tuple[str, ...] = ("bad", "good")
+) -> pl.DataFrame:
+    chosen = [labels[number % len(labels)] for number in range(count)]
+    return table(texts(count, seed, words)).with_columns(label=pl.Series(chosen, dtype=pl.String))
+
+
+def split_verdicts(test: pl.DataFrame) -> dict[str, str]:
+    splits = {"train": split_of(2000, 1), "validation": split_of(400, 2), "test": test}
+    entries = split_drift(splits)
+    assert {entry["verdict"] for entry in entries if entry["split"] == "validation"} == {"no sign of drift"}
+    assert not [entry for entry in entries if {"bins", "reason"} & set(entry)], "no words of the data are in the report"
+    return {entry["measure"]: entry["verdict"] for entry in entries if entry["split"] == "test"}
+
+
+def test_drift_between_splits_is_told_by_what_differs() -> None:
+    like = split_verdicts(split_of(400, 3))
+    assert set(like) == {"labels", "lengths of the texts", "commonest words", "words never seen in training"}
+    assert set(like.values()) == {"no sign of drift"}
+    skewed = split_verdicts(split_of(400, 3, labels=("bad", "bad", "bad", "bad", "good")))
+    assert skewed["labels"] == "strong drift" and skewed["commonest words"] == "no sign of drift"
+    assert split_verdicts(split_of(400, 4, labels=("bad", "good", "new")))["labels"] == "strong drift"
+    other = split_verdicts(split_of(400, 6, words=[*WORDS[200:], *(f"new{number}" for number in range(50))]))
+    assert other["commonest words"] == "strong drift" and other["labels"] == "no sign of drift"
 
 
 def test_words_of_single_groups_are_no_drift() -> None:
     """Each film has names of its own, and stands in one split alone: what is learnt of it must not count."""
 
-    def of_film(rng: random.Random, at: int) -> str:
-        film = at // 10 % 40
-        return text(rng, length=8) + f" hero{seed}x{film} town{seed}x{film}"
+    def films(count: int, seed: int) -> pl.DataFrame:
+        rows = [f"{text} hero{seed}x{at // 10} town{seed}x{at // 10}" for at, text in enumerate(texts(count, seed))]
+        return table(rows, groups=[f"{seed} {at // 10}" for at in range(count)])
 
-    seed = 0
-    train = rows_of(800, 9, text=of_film, group=lambda rng, at: f"train {at // 10 % 40}")
-    seed = 1
-    test = rows_of(400, 10, text=of_film, group=lambda rng, at: f"test {at // 10 % 40}")
-    assert verdicts(test, train)["words"]["verdict"] == "no sign of drift"
-    alone = verdicts(
-        test.with_columns(group=pl.lit(None, pl.String)), train.with_columns(group=pl.lit(None, pl.String))
-    )  # as if nothing were known of films
-    assert alone["words"]["statistic"] > 0.8
-
-
-def test_p_values_are_corrected_for_the_number_of_tests() -> None:
-    splits = {"train": rows_of(2000, 1), "validation": rows_of(400, 2), "test": rows_of(400, 3)}
-    entries = sorted(drift_report(splits, 13), key=lambda entry: entry["p_value"])
-    assert len(entries) == 6
-    assert entries[0]["p_adjusted"] == pytest.approx(min(1.0, 6 * entries[0]["p_value"]), rel=0.01)
-    adjusted = [entry["p_adjusted"] for entry in entries]
-    assert adjusted == sorted(adjusted)
-    assert max(adjusted) <= 1.0
-
-
-def test_the_report_knows_no_order_of_rows() -> None:
-    splits = split_records(
-        make_records([{"text": text(random.Random(at)), "group": f"g{at % 60}"} for at in range(300)]), Split(), 13
-    )
-    expected = drift_report(splits, 13)
-    shuffled = {name: rows.sample(fraction=1.0, shuffle=True, seed=3) for name, rows in splits.items()}
-    assert drift_report(shuffled, 13) == expected
-    assert drift_report(splits, 13) == expected
+    entries = split_drift({"train": films(1000, 1), "validation": films(200, 2), "test": films(200, 3)})
+    assert {entry["verdict"] for entry in entries} == {"no sign of drift"}
 
 
 @pytest.mark.parametrize("sizes", [(3, 1, 1), (4, 2, 3), (50, 0, 5)])
-def test_tiny_splits_are_no_error(sizes: tuple[int, int, int]) -> None:
-    splits = {name: rows_of(size, seed) for seed, (name, size) in enumerate(zip(SPLITS, sizes, strict=True))}
-    assert {entry["split"] for entry in drift_report(splits, 13)} == {
-        name for name in SPLITS[1:] if splits[name].height
-    }
+def test_tiny_splits_are_no_error_and_the_order_of_rows_is_none(sizes: tuple[int, int, int]) -> None:
+    splits = {name: split_of(size, seed) for seed, (name, size) in enumerate(zip(SPLITS, sizes, strict=True))}
+    entries = split_drift(splits)
+    assert {entry["split"] for entry in entries} == {name for name in SPLITS[1:] if splits[name].height}
+    assert split_drift({name: rows.reverse() for name, rows in splits.items()}) == entries

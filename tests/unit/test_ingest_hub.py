@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from hub_server import COMMIT, Hub, serving_hub
 from safetensors.numpy import save
-from small_project import Project
+from small_project import Project, received
 
 from stages.common.errors import AttuneError
 from stages.common.params import BaseModelSource, Source
@@ -20,7 +20,6 @@ from stages.common.schemas import RawRecords
 from stages.ingest.base_model import bring_model
 from stages.ingest.expansion import Limits
 from stages.ingest.folders import files_of
-from stages.ingest.receive import receive
 
 ROWS = pl.DataFrame({"text": [f"text {at}" for at in range(12)], "label": ["a", "b"] * 6})
 MODEL = {
@@ -63,8 +62,8 @@ def data(member: str = "data/rows.parquet", revision: str = COMMIT, repository: 
 
 def read(source: Source, folder: Path, megabytes: int = 1) -> tuple[pl.DataFrame, dict[str, Any]]:
     (folder / "work").mkdir(exist_ok=True)
-    tables, entry = receive(source, Limits(max_download_mb=megabytes), folder, folder / "work")
-    return tables[0][1], entry
+    tables, entry = received(source, Limits(max_download_mb=megabytes), folder, folder / "work")
+    return tables[0][1].select("text", "label"), entry
 
 
 @pytest.mark.parametrize("revision", [COMMIT, "v1.0"])

@@ -2,19 +2,24 @@
 
 import json
 import random
+import tempfile
+import weakref
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_project import SCRATCH, Project
+from small_project import SCRATCH, Project, frame_table
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
 from stages.common.schemas import RawRecords, Rejected
 from stages.ingest.__main__ import main
-from stages.ingest.records import check_splits, draw, map_labels, to_records, with_ids
+from stages.ingest.records import check_label_map, check_splits, map_labels, read_records
+from stages.ingest.spool import Selection, Spool
 
 Records = Any
 
@@ -28,6 +33,34 @@ TABLE = pl.DataFrame(
         "day": ["2026-01-31 9:00", None],
     }
 )
+
+
+def to_records(table: pl.DataFrame, source: Source) -> pl.DataFrame:
+    return pl.concat(read_records(frame_table(table, source.origin), source))
+
+
+def spool_of(records: pl.DataFrame, size: int = 3) -> Spool:
+    """The records, without their ids, in small batches. Their folder is removed when the spool is no longer used."""
+    folder = tempfile.TemporaryDirectory()
+    spool = Spool(Path(folder.name))
+    weakref.finalize(spool, folder.cleanup)
+    for batch in records.drop("id", strict=False).iter_slices(size):
+        spool.add(batch)
+    return spool
+
+
+def with_ids(records: pl.DataFrame) -> pl.DataFrame:
+    return pl.concat(spool_of(records).batches())
+
+
+def selected(records: pl.DataFrame, **how: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
+    selection = Selection(spool_of(records), **{"labels": None, "limit": None, "seed": 13, **how})
+    kept, rejected = (
+        pl.concat([empty.empty(), *frames], how="diagonal")
+        for empty, frames in ((RawRecords, selection.records()), (Rejected, selection.rejected()))
+    )
+    assert (selection.kept, selection.reasons.total()) == (kept.height, rejected.height)
+    return kept, rejected
 
 
 def source(**columns: Any) -> Source:
@@ -75,13 +108,6 @@ def test_a_missing_column_is_answered_with_the_likely_one(columns: dict[str, Any
     assert str(raised.value) == f"data/inbox/a.csv {said}"
 
 
-@pytest.mark.parametrize("mark", [";", "\t", "|"])
-def test_a_single_column_with_another_separator_in_its_name_hints_at_it(mark: str) -> None:
-    table = pl.DataFrame({f"body{mark}stars": ["good;1"]})
-    with pytest.raises(AttuneError, match="set separator to the one the file uses"):
-        to_records(table, source())
-
-
 def test_a_text_column_without_any_text_is_an_error() -> None:
     table = TABLE.with_columns(body=pl.lit(None, pl.String))
     with pytest.raises(AttuneError, match=r"'body' is empty in all 2 rows\n.*body, stars, film, fold, mood, day"):
@@ -92,7 +118,7 @@ def test_a_text_column_without_any_text_is_an_error() -> None:
 
 
 def id_by_content(records: pl.DataFrame) -> dict[str, str]:
-    return dict(with_ids(records.drop("id")).select("source", "id").iter_rows())
+    return dict(with_ids(records).select("source", "id").iter_rows())
 
 
 def varied(records_of: Records) -> pl.DataFrame:
@@ -122,7 +148,7 @@ def test_an_id_does_not_change_when_rows_are_added(records_of: Records) -> None:
 
 
 def test_repeats_have_numbered_ids_and_no_two_rows_share_one(records_of: Records) -> None:
-    ids = with_ids(varied(records_of).drop("id"))["id"]
+    ids = with_ids(varied(records_of))["id"]
     assert ids.is_unique().all()
     first, second, third = sorted(ids[1:4].to_list())
     assert (second, third) == (f"{first}.2", f"{first}.3")
@@ -131,7 +157,7 @@ def test_repeats_have_numbered_ids_and_no_two_rows_share_one(records_of: Records
 def test_ids_tell_pairs_of_texts_apart(records_of: Records) -> None:
     pairs = [("ab", None), ("a", "b"), ("ab", ""), ("a", "b\x1f"), (None, "ab")]
     rows = records_of([{"text": text, "text_pair": pair} for text, pair in pairs])
-    assert not with_ids(rows.drop("id"))["id"].str.contains(".", literal=True).any()
+    assert not with_ids(rows)["id"].str.contains(".", literal=True).any()
 
 
 TEXT = st.none() | st.sampled_from(["a", "b", "\x1e", "\x1f", ""]) | st.text(max_size=5)
@@ -160,7 +186,7 @@ def test_ids_are_unique_and_the_same_in_any_order_whatever_the_texts(
 
 
 def test_without_a_map_labels_stay_as_they_stand_but_for_blanks_around_them(records_of: Records) -> None:
-    kept, rejected = map_labels(records_of([{"text": "a", "label": " 5 "}, {"text": "b", "label": None}]), None)
+    kept, rejected = selected(records_of([{"text": "a", "label": " 5 "}, {"text": "b", "label": None}]))
     assert kept["label"].to_list() == ["5", None]
     assert rejected.is_empty()
 
@@ -169,7 +195,7 @@ def test_a_label_outside_the_map_is_rejected_with_the_reason(records_of: Records
     records = records_of(
         [{"text": text, "label": label} for text, label in zip("abcd", ["1", " 5", "3", None], strict=True)]
     )
-    kept, rejected = map_labels(records, {"1": "bad", "5": "good"})
+    kept, rejected = selected(records, labels={"1": "bad", "5": "good"})
     assert kept.select("text", "label").rows() == [("a", "bad"), ("b", "good"), ("d", None)]
     assert rejected.select("text", "label", "stage", "rule", "reason").rows() == [
         ("c", "3", "ingest", "unmapped_label", "label 3 is not in ingest.labels")
@@ -182,11 +208,9 @@ def test_labels_may_change_places_in_a_map(records_of: Records) -> None:
 
 
 @pytest.mark.parametrize(("labels", "found"), [(["good", "bad"], "bad, good"), ([None, None], "no labels")])
-def test_a_map_that_matches_nothing_is_an_error_that_shows_both_sides(
-    records_of: Records, labels: list[str | None], found: str
-) -> None:
+def test_a_map_that_matches_nothing_is_an_error_that_shows_both_sides(labels: list[str | None], found: str) -> None:
     with pytest.raises(AttuneError, match=f"ingest.labels maps 1, 5, but the data holds {found}"):
-        map_labels(records_of([{"text": "a", "label": label} for label in labels]), {"1": "bad", "5": "good"})
+        check_label_map(Counter(label for label in labels if label), {"1": "bad", "5": "good"})
 
 
 # ── official splits ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -209,21 +233,19 @@ def test_a_value_that_is_no_split_is_an_error_with_value_and_count(records_of: R
 
 def test_a_limit_keeps_that_many_rows_and_rejects_the_others_with_the_reason(records_of: Records) -> None:
     records = records_of([{"text": f"text {at}"} for at in range(50)])
-    kept, rejected = draw(records, 20, seed=13)
+    kept, rejected = selected(records, limit=20)
     assert (kept.height, rejected.height) == (20, 30)
-    assert set(kept["id"]) | set(rejected["id"]) == set(records["id"])
+    assert set(kept["id"]) | set(rejected["id"]) == set(with_ids(records)["id"])
     assert set(rejected["reason"]) == {"ingest.limit keeps 20 rows"}
-    again, _ = draw(records.reverse(), 20, seed=13)
-    assert set(again["id"]) == set(kept["id"])
-    other, _ = draw(records, 20, seed=14)
-    assert set(other["id"]) != set(kept["id"])
+    assert set(selected(records.reverse(), limit=20)[0]["id"]) == set(kept["id"])
+    assert set(selected(records, limit=20, seed=14)[0]["id"]) != set(kept["id"])
 
 
 @pytest.mark.parametrize("limit", [None, 50, 51])
 def test_a_limit_that_is_not_reached_keeps_every_row(records_of: Records, limit: int | None) -> None:
     records = records_of([{"text": f"text {at}"} for at in range(50)])
-    kept, rejected = draw(records, limit, seed=13)
-    assert kept.equals(records)
+    kept, rejected = selected(records, limit=limit)
+    assert kept.select("text").equals(records.select("text"))
     assert rejected.is_empty()
 
 
@@ -292,15 +314,17 @@ def test_a_source_that_cannot_be_used_ends_the_stage_with_a_message(
 def test_a_misspelt_key_of_the_label_map_is_an_error_and_a_superfluous_one_is_not(records_of: Records) -> None:
     records = records_of([{"text": str(at), "label": label} for at, label in enumerate(["lob", "tadel", "frage"] * 3)])
     with pytest.raises(AttuneError, match=r"'Lob', which no row has.*'lob'"):
-        map_labels(records, {"Lob": "good", "tadel": "bad"})
-    kept, rejected = map_labels(records, {"lob": "good", "tadel": "bad", "99": "other"})
+        check_label_map(Counter(records["label"]), {"Lob": "good", "tadel": "bad"})
+    labels = {"lob": "good", "tadel": "bad", "99": "other"}
+    check_label_map(Counter(records["label"]), labels)
+    kept, rejected = selected(records, labels=labels)
     assert (kept.height, rejected.height) == (6, 3)
 
 
 def test_a_label_of_blanks_is_none() -> None:
-    records = with_ids(to_records(TABLE.with_columns(stars=pl.Series(["5", " \t"])), source()))
+    records = to_records(TABLE.with_columns(stars=pl.Series(["5", " \t"])), source())
     for labels in (None, {"5": "good"}):
-        kept, rejected = map_labels(records, labels)
+        kept, rejected = selected(records, labels=labels)
         assert kept["label"].to_list() == ["good" if labels else "5", None]
         assert rejected.is_empty()
 

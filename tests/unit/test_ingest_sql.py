@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from postgres import PASSWORD, running_postgres
 
-from stages.common import databases
 from stages.common.errors import AttuneError
 from stages.common.params import Source, TextSource
+from stages.common.readers import databases
 from stages.ingest.expansion import Limits
 from stages.ingest.sql import read_query
 

@@ -25,18 +25,9 @@ from stages.common.params.places import (
     split_at_archive,
     without_secrets,
 )
+from stages.common.readers.streams import COMPRESSIONS, ENDINGS
 
 __all__ = ["BaseModelSource", "Columns", "FolderSource", "IngestParams", "Resources", "Scratch", "Source", "TextSource"]
-
-FORMATS = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".txt": "lines",
-}
-COMPRESSIONS = (".gz", ".bz2", ".xz")
 
 Format = Literal["csv", "tsv", "jsonl", "parquet", "lines"]
 
@@ -184,7 +175,7 @@ class TextSource(Section):
 
     @property
     def compression(self) -> str | None:
-        """`.gz`, `.bz2`, `.xz` or None, from the file's ending."""
+        """`.gz`, `.bz2`, `.xz`, `.zst` or None, from the file's ending."""
         suffix = PurePosixPath(self.inside or self.stored).suffix.lower()
         return suffix if suffix in COMPRESSIONS else None
 
@@ -199,10 +190,10 @@ class TextSource(Section):
             return self.format or "sql"
         path = PurePosixPath(self.inside or self.stored)
         suffix = PurePosixPath(path.stem).suffix if self.compression else path.suffix
-        if suffix.lower() not in FORMATS:
-            known = ", ".join(FORMATS)
+        if suffix.lower() not in ENDINGS:
+            known = ", ".join(ENDINGS)
             raise ValueError(f"cannot tell the format of {path.name!r} (known: {known}): add format: csv, say")
-        return FORMATS[suffix.lower()]
+        return ENDINGS[suffix.lower()]
 
 
 class Source(TextSource):

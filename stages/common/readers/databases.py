@@ -1,6 +1,5 @@
 """The rows of one SELECT out of a database that is opened for reading alone, chunk by chunk, as text."""
 
-import json
 import os
 import re
 import sqlite3
@@ -8,12 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus, unquote
 
 import polars as pl
 
 from stages.common.errors import AttuneError
+from stages.common.readers.table import ROWS, Table
+from stages.common.readers.values import as_text, columns_of
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
@@ -46,6 +48,20 @@ def select(variable: str, query: str, origin: str, size: int | None = None) -> I
     url, engine = _opened(variable, origin)
     with _told(origin, variable, url):
         yield from _chunks(engine, query, origin, size or ROWS_AT_A_TIME)
+
+
+class QueryRows(Table):
+    """The rows of a query as they come, `size` at a time; see `select`."""
+
+    def __init__(self, variable: str, query: str, origin: str, size: int) -> None:
+        self._chunks = select(variable, query, origin, size)
+        self._first = next(self._chunks)
+        super().__init__(origin, self._first.columns)
+
+    def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
+        """See Table; the batches are as large as the chunks."""
+        for chunk in chain([self._first], self._chunks):
+            yield columns_of(chunk, names)
 
 
 def _opened(variable: str, origin: str) -> "tuple[URL, Engine]":
@@ -110,7 +126,7 @@ def _column(values: Sequence[Any], origin: str, name: str, before: int) -> list[
     texts = []
     for number, value in enumerate(values, start=before + 1):
         try:
-            texts.append(_as_text(value))
+            texts.append(_value_as_text(value))
         except UnicodeDecodeError:
             raise AttuneError(
                 f"{origin}: row {number}, column {name!r}: bytes that are no UTF-8 text",
@@ -119,16 +135,14 @@ def _column(values: Sequence[Any], origin: str, name: str, before: int) -> list[
     return texts
 
 
-def _as_text(value: Any) -> str | None:
-    """The text for a value, as the other formats have it: true, 1.5, 2026-01-31 12:00:00, JSON for lists.
+def _value_as_text(value: Any) -> str | None:
+    """Return the text for a value, as the other formats have it: true, 1.5, 2026-01-31 12:00:00, JSON for lists.
 
     Moments with a time zone are given in UTC: a server tells them in the zone of whoever asks.
     """
     match value:
         case None | "":
             return None
-        case str():
-            return value.encode("utf-8", "replace").decode("utf-8")  # a driver may pass on half a character
         case bool():
             return "true" if value else "false"
         case datetime():
@@ -137,8 +151,8 @@ def _as_text(value: Any) -> str | None:
             return value.isoformat()
         case Decimal():
             return format(value, "f")
-        case list() | dict() | tuple():
-            return json.dumps(value, ensure_ascii=False, default=str)
+        case list() | dict() | tuple() | str():
+            return as_text(value)
         case bytes() | bytearray() | memoryview():
             return bytes(value).decode("utf-8") or None
     return str(value)

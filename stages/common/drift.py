@@ -1,0 +1,287 @@
+"""How rows differ from those that a model learnt from, and whether chance alone would explain it.
+
+Everything is counted in bins, so the counts of two parts of the rows add up to those of both. The measure is the
+population stability index, sum((new - old) * ln(new / old)) over the shares of the bins (Siddiqi 2006), with its usual
+limits: below 0.1 no shift to speak of, from 0.25 on a large one. It is above 0 by chance, the more so the fewer rows
+there are (Yurdakul 2018): how far is found by drawing both sides from the same shares (a multinomial bootstrap). The
+mean of the draws is subtracted, and what is below their upper bound is no sign of drift.
+"""
+
+import base64
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import polars as pl
+
+from stages.common.serving.decision import Decision
+from stages.common.shown import shown
+from stages.common.texts import WORD, is_unspaced, whole_text
+
+FILE = "profile.json"
+VERSION = 2
+VERDICTS = ("no sign of drift", "slight drift", "strong drift")
+SLIGHT, STRONG = 0.1, 0.25
+ALPHA = 0.01  # of a false alarm in a report
+DRAWS = 4_000
+HALF = 0.5  # is added to each bin, so that an empty one has a logarithm
+BINS = 10  # of lengths and of confidence: deciles, as is usual for the PSI
+COMMONEST = 200  # words that are counted one by one
+KNOWN = 4_096  # words, about, that "new words" looks up
+SAMPLE = 50_000  # training rows whose words are counted, at most
+CHARACTERS = 2_000  # of a text whose words are counted
+ROWS = 5_000  # whose words are in memory at a time
+DIGITS = 4
+NAMED = 5  # bins of words that the report names
+WHAT = {
+    "text": "rows without a text",
+    "lengths": "lengths of the texts",
+    "words": "commonest words",
+    "new words": "words never seen in training",
+    "labels": "predicted labels",
+    "confidence": "confidence",
+    "abstentions": "abstentions",
+}
+
+Counts = dict[str, list[int]]  # of each measure, rows or words per bin
+Profile = dict[str, Any]
+
+
+def text_profile(rows: pl.DataFrame) -> Profile:
+    """Return what texts look like: JSON-able, under 100 KB, the same in any order of the rows.
+
+    Args:
+        rows: columns id, text, text_pair and group.
+    """
+    rows = rows.sort("id")
+    texts = whole_text(rows)
+    measures: dict[str, Any] = {"text": {}, "lengths": {"edges": _edges(texts.str.len_chars().to_numpy())}}
+    profile = {"rows": rows.height, "unit": "characters" if is_unspaced(texts) else "words", "measures": measures}
+    # Evenly spread rows; in the order of their ids they are in none that matters.
+    sample = rows[np.unique(np.linspace(0, max(rows.height - 1, 0), min(rows.height, SAMPLE)).astype(np.int64))]
+    words = _word_table(sample)
+    measures["words"] = {"words": words["word"].head(COMMONEST).to_list()}
+    one_in = max(1, round(words.height / KNOWN))  # of many words a part is known, so that the profile stays small
+    codes = pl.Series("code", [crc32(word.encode()) for word in words["word"]], pl.UInt32)
+    looked_up = words.with_columns(codes).filter(pl.col("code") % one_in == 0)
+    known = np.sort(looked_up["code"].unique().to_numpy()).astype("<u4")
+    measures["new words"] = {"one_in": one_in, "known": base64.b64encode(known.tobytes()).decode()}
+    for name, counts in text_counts(profile, sample).items():
+        measures[name]["counts"] = counts
+    # How often a new text brings a new word: as often as words of a single group did, new to all others (Good 1953).
+    alone = int(looked_up.filter("alone")["times"].sum())
+    measures["new words"]["counts"] = [int(looked_up["times"].sum()) - alone, alone]
+    return profile
+
+
+def profile_of(train: pl.DataFrame, probabilities: np.ndarray, decision: Decision) -> Profile:
+    """Return the profile of a model: that of its training texts, and of its answers.
+
+    Args:
+        train: CleanRecords that the model learnt from.
+        probabilities: calibrated, of the validation rows, [n x k].
+        decision: how they become answers.
+    """
+    profile = text_profile(train)
+    measures = profile["measures"]
+    measures |= {"labels": {"labels": decision.labels}, "confidence": {"edges": _edges(_confidence(probabilities))}}
+    measures["abstentions"] = {}
+    for name, counts in answer_counts(profile, probabilities, decision.abstains(probabilities)).items():
+        measures[name]["counts"] = counts
+    labels = dict(train["label"].value_counts().sort("label").iter_rows())
+    pairs = bool(train.height) and train["text_pair"].null_count() == 0
+    return {"version": VERSION, "pairs": pairs, "train_labels": labels, **profile}
+
+
+def text_counts(profile: Mapping[str, Any], rows: pl.DataFrame) -> Counts:
+    """Count a profile's measures of texts over rows with `text` (null where there is none) and `text_pair`."""
+    measures = profile["measures"]
+    common = {word: index for index, word in enumerate(measures["words"]["words"])}
+    known = set(np.frombuffer(base64.b64decode(measures["new words"]["known"]), "<u4").tolist())
+    words, new = [0] * (len(common) + 1), [0, 0]
+    there = rows.filter(pl.col("text").is_not_null())
+    texts = whole_text(there)
+    for start in range(0, len(texts), ROWS):
+        for word, times in _words(texts[start : start + ROWS]).explode().drop_nulls().value_counts().iter_rows():
+            words[common.get(word, len(common))] += times
+            if (code := crc32(word.encode())) % measures["new words"]["one_in"] == 0:
+                new[code not in known] += times
+    lengths = _binned(texts.str.len_chars().to_numpy(), measures["lengths"]["edges"])
+    return {"text": [there.height, rows.height - there.height], "lengths": lengths, "words": words, "new words": new}
+
+
+def answer_counts(profile: Mapping[str, Any], probabilities: np.ndarray, abstained: np.ndarray) -> Counts:
+    """Count a profile's measures of answers.
+
+    Args:
+        profile: with `labels` and the `edges` of the confidence.
+        probabilities: calibrated, [n x k].
+        abstained: whether the model was not sure enough, [n] bool.
+    """
+    measures = profile["measures"]
+    chosen = probabilities.argmax(axis=1) if len(probabilities) else np.zeros(0, np.int64)
+    return {
+        "labels": np.bincount(chosen, minlength=len(measures["labels"]["labels"])).tolist(),
+        "confidence": _binned(_confidence(probabilities), measures["confidence"]["edges"]),
+        "abstentions": [int((~abstained).sum()), int(abstained.sum())],
+    }
+
+
+def added(parts: Iterable[Counts]) -> Counts:
+    """Return the counts of all parts together."""
+    whole: Counts = {}
+    for part in parts:
+        for name, counts in part.items():
+            before = whole.get(name) or [0] * len(counts)
+            whole[name] = [old + new for old, new in zip(before, counts, strict=True)]
+    return whole
+
+
+def drift_report(profile: Mapping[str, Any], counts: Counts, left_out: Mapping[str, str]) -> dict[str, Any]:
+    """Compare counts with those of a profile.
+
+    Args:
+        profile: of the rows that the model learnt from.
+        counts: the same measures of the new rows.
+        left_out: measures that cannot be compared, with the reason.
+
+    Returns:
+        `verdict` (the worst; `not compared` without any), `measures` and `not_compared`.
+    """
+    not_compared = {WHAT[name]: reason for name, reason in left_out.items()}
+    names = [name for name in WHAT if name in profile["measures"] and name not in left_out]
+    measures = []
+    for name in names:
+        if sum(counts.get(name, [])) and sum(profile["measures"][name]["counts"]):
+            measures.append(_compared(name, profile, counts[name], ALPHA / len(names)))
+        else:
+            not_compared[WHAT[name]] = "there is nothing to count"
+    worst = max((VERDICTS.index(measure["verdict"]) for measure in measures), default=None)
+    verdict = "not compared" if worst is None else VERDICTS[worst]
+    return {"verdict": verdict, "measures": measures, "not_compared": not_compared}
+
+
+def split_drift(splits: Mapping[str, pl.DataFrame]) -> list[dict[str, Any]]:
+    """Compare the texts and labels of validation and test with those of train; splits without rows are left out.
+
+    Args:
+        splits: schema CleanRecords.
+
+    Returns:
+        An entry for each split and measure with what `drift_report` says of it.
+    """
+    train = splits["train"]
+    labels = sorted({label for rows in splits.values() for label in rows["label"].unique()})
+
+    def counted(rows: pl.DataFrame) -> list[int]:
+        counts = dict(rows["label"].value_counts().iter_rows())
+        return [counts.get(label, 0) for label in labels]
+
+    profile = text_profile(train)
+    profile["measures"]["labels"] = {"labels": labels, "counts": counted(train)}
+    del profile["measures"]["text"]  # clean rows have one
+    entries = []
+    for name in ("validation", "test"):
+        if splits[name].height and train.height:
+            counts = text_counts(profile, splits[name]) | {"labels": counted(splits[name])}
+            for measure in drift_report(profile, counts, {})["measures"]:
+                del measure["bins"], measure["reason"]  # they quote words
+                entries.append({"split": name} | measure | {"measure": measure["measure"].removeprefix("predicted ")})
+    return entries
+
+
+def psi(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Return the population stability index of counts [… x bins], each bin counted half a row higher."""
+    shares = [(counts + HALF) / (counts + HALF).sum(axis=-1, keepdims=True) for counts in (old, new)]
+    return np.asarray(((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum(axis=-1))
+
+
+def by_chance(old: np.ndarray, size: int, alpha: float) -> tuple[float, float]:
+    """Return mean and upper bound of the PSI between a sample like `old` and one of `size`, both of the same shares."""
+    rng = np.random.default_rng(0)
+    shares = (old + HALF) / (old + HALF).sum()
+    drawn = psi(*(rng.multinomial(count, shares, DRAWS).astype(np.float64) for count in (int(old.sum()), size)))
+    return float(drawn.mean()), float(np.quantile(drawn, 1 - alpha, method="higher"))
+
+
+def _compared(name: str, profile: Mapping[str, Any], counts: list[int], alpha: float) -> dict[str, Any]:
+    old, new = np.array(profile["measures"][name]["counts"], np.float64), np.array(counts, np.float64)
+    found = float(psi(old, new))
+    expected, limit = by_chance(old, int(new.sum()), alpha)
+    level = 0 if found <= limit or found - expected < SLIGHT else 1 if found - expected < STRONG else 2
+    before, now = old / old.sum(), new / new.sum()
+    bins = [
+        {"bin": label, "before": round(float(share), DIGITS), "now": round(float(share_now), DIGITS)}
+        for label, share, share_now in zip(_bin_names(name, profile), before, now, strict=True)
+    ]
+    moved = np.argsort(-np.abs(now - before), kind="stable")
+    most = bins[moved[0]]
+    unit = profile["unit"] if "words" in name else "rows"
+    reason = f"most of all {most['bin']}: {most['before']:.1%} before, {most['now']:.1%} now"
+    if not level:
+        by_luck = f"no more than chance does with {sum(counts):,} {unit}"
+        reason = by_luck if found <= limit else "more than chance, but too little to matter"
+    return {
+        "measure": WHAT[name] if profile["unit"] == "words" else WHAT[name].replace("words", "characters"),
+        "verdict": VERDICTS[level],
+        "reason": reason,
+        "psi": round(found, DIGITS),
+        "expected": round(expected, DIGITS),
+        "limit": round(limit, DIGITS),
+        "n": sum(counts),
+        "bins": [bins[index] for index in moved[:NAMED]] if name == "words" else bins,
+    }
+
+
+def _bin_names(name: str, profile: Mapping[str, Any]) -> list[str]:
+    measure = profile["measures"][name]
+    match name:
+        case "lengths" | "confidence":
+            edges = [f"{edge:g}" for edge in measure["edges"]]
+            if not edges:
+                return ["any"]
+            between = [f"{low} to {high}" for low, high in pairwise(edges)]
+            return [f"below {edges[0]}", *between, f"{edges[-1]} or more"]
+        case "words":
+            return [*(shown(repr(word), 40) for word in measure["words"]), f"other {profile['unit']}"]
+        case "labels":
+            return list(measure["labels"])
+    return {"text": ["with a text", "without one"], "new words": ["known", "new"]}.get(name, ["answered", "abstained"])
+
+
+def _confidence(probabilities: np.ndarray) -> np.ndarray:
+    """Return the probability of the likeliest label, [n]; rounded, so that a last digit moves no row to another bin."""
+    return np.asarray(probabilities.max(axis=1, initial=0.0)).round(6)
+
+
+def _edges(values: np.ndarray) -> list[float]:
+    """Return the values at which bins with equally many of them part: BINS - 1, or fewer where many are equal."""
+    if not len(values):
+        return []
+    shares = np.arange(1, BINS) / BINS
+    return sorted({float(edge) for edge in np.quantile(values, shares, method="inverted_cdf")})
+
+
+def _binned(values: np.ndarray, edges: list[float]) -> list[int]:
+    places = np.searchsorted(edges, values, side="right")
+    return np.bincount(places, minlength=len(edges) + 1).tolist()
+
+
+def _words(texts: pl.Series) -> pl.Series:
+    """Return the words of each text, a list each."""
+    return texts.str.head(CHARACTERS).str.to_lowercase().str.extract_all(WORD).rename("word")
+
+
+def _word_table(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return columns word, times and alone (in one group of rows only), the commonest words first."""
+    group = pl.coalesce(pl.lit("g") + pl.col("group"), pl.lit("i") + pl.col("id"))
+    groups, texts = rows.select(group.rank("dense").alias("group")).to_series(), whole_text(rows)
+    tables = [pl.DataFrame(schema={"group": groups.dtype, "word": pl.String, "times": pl.UInt32})]
+    for start in range(0, len(texts), ROWS):
+        part = pl.DataFrame({"group": groups[start : start + ROWS], "word": _words(texts[start : start + ROWS])})
+        counted = part.explode("word").drop_nulls().group_by("group", "word").agg(times=pl.len().cast(pl.UInt32))
+        tables.append(counted)
+    words = pl.concat(tables).group_by("word").agg(pl.col("times").sum(), alone=pl.col("group").n_unique() == 1)
+    return words.sort("times", "word", descending=[True, False])

@@ -1,0 +1,79 @@
+"""Parquet files, read page by page."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, Any
+
+import polars as pl
+
+from stages.common.errors import AttuneError
+from stages.common.readers.streams import Spend
+from stages.common.readers.table import BATCH_BYTES, ROWS, Table, check_unique
+from stages.common.readers.values import as_texts, text_bytes
+
+
+class ParquetTable(Table):
+    """A Parquet file, read with pyarrow and checked: polars ends the process over some that are damaged."""
+
+    def __init__(self, file: IO[bytes], origin: str, spend: Spend, *, texts: bool) -> None:
+        from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+
+        self.origin, self._spend, self._texts = origin, spend, texts
+        with self._faults_as_errors():
+            self._file = ParquetFile(file)
+            schema = self._file.schema_arrow
+            super().__init__(origin, [field.name for field in schema if not texts or _has_texts(field.type)])
+        self.rows = self._file.metadata.num_rows
+        check_unique(self.columns, origin)
+
+    def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
+        """See Table."""
+        with self._faults_as_errors():
+            if not self.rows:
+                yield self._frame(self._file.schema_arrow.empty_table(), names)
+            read = 0
+            for batch in self._file.iter_batches(self._size(names, size), columns=list(names), use_threads=False):
+                batch.validate(full=True)
+                yield self._frame(batch, names)
+                read += batch.num_rows
+            if read != self.rows:
+                raise ValueError(f"{read:,} of {self.rows:,} rows are there")
+
+    def _frame(self, rows: Any, names: Sequence[str]) -> pl.DataFrame:
+        frame = pl.DataFrame({name: pl.from_arrow(rows.column(name)) for name in names})
+        if self._texts:
+            frame = as_texts(frame)
+            self._spend(text_bytes(frame))
+        return frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+
+    def _size(self, names: Sequence[str], size: int) -> int:
+        """Return how many rows a batch may have, by the size that the file states for its columns."""
+        about = self._file.metadata
+        groups = [about.row_group(number) for number in range(about.num_row_groups)]
+        columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+        stated = sum(column.total_uncompressed_size for column in columns if column.path_in_schema in names)
+        return max(1, min(size, BATCH_BYTES * about.num_rows // max(stated, 1)))
+
+    @contextmanager
+    def _faults_as_errors(self) -> Iterator[None]:
+        from pyarrow import ArrowException  # type: ignore[import-untyped]
+
+        try:
+            yield
+        except (ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
+            if isinstance(error, AttuneError) or (isinstance(error, OSError) and error.errno is not None):
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+            raise AttuneError(
+                f"{self.origin}: not a readable Parquet file ({reason})", "write or copy it again"
+            ) from None
+
+
+def _has_texts(kind: Any) -> bool:
+    """Whether values of an Arrow type have a text form: no bytes, spans of time or nested values."""
+    from pyarrow import types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    simple = types.is_primitive(kind) and not types.is_duration(kind) and not types.is_interval(kind)
+    texts = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return bool(simple or texts or types.is_decimal(kind) or types.is_null(kind))
