@@ -23,7 +23,6 @@ from stages.common.stage import WORK
 LAST_LINES = 15
 STORE = "review.db"  # MLflow's, in the worktree, and thrown away with it
 OWN_CACHE = Path(".dvc") / "cache"
-MEMOS = "translations"  # what a stage has made once, for all runs: a rebuild makes it again
 TRIAL = "ATTUNE_TRIAL_"  # what a search tells its trainings
 
 Log = Callable[[str], None]
@@ -136,7 +135,6 @@ def _empty(folder: Path, graph: Mapping[str, Node]) -> None:
     check_out(folder, lambda _: None, made=False)  # people's own data, from the shared cache
     with Config(str(folder / ".dvc"), validate=False).edit("local", validate=False) as local:
         local.setdefault("cache", {})["dir"] = str(folder / OWN_CACHE)
-    (folder / WORK / MEMOS).unlink(missing_ok=True)
     for path in (folder / out for node in graph.values() for out in node.outs):
         if not path.parent.resolve().is_relative_to(folder.resolve()):
             raise AttuneError(f"dvc.yaml: the out {path} lies outside of the project", "keep outs in the project")

@@ -20,7 +20,7 @@ from stages.common.stage import WORK
 
 INBOX = Path("data/inbox")
 PINNED = "constraints.txt"
-SHARED = ("downloads", "translations")  # what stages fetch or make once, for all runs
+SHARED = ("downloads",)  # what stages fetch once, for all runs
 WRITTEN = (".dvc/config.local", ".dvc/cache", ".dvc/tmp", f"{WORK}/downloads", str(INBOX), "dvc.lock", "params.yaml")
 DVC_SECONDS = 6 * 3600
 LONGEST_SHOWN = 300  # characters of a name in the log

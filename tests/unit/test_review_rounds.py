@@ -245,7 +245,6 @@ def test_a_persons_checkout_is_the_same_byte_for_byte_after_a_review(checkout: C
     checkout.write("make.py", "half: edited\n")
     os.utime(checkout.root / "constraints.txt", (1, 1))  # Git would write its index anew
     (checkout.root / ".attune" / "downloads").mkdir(parents=True)
-    (checkout.root / ".attune" / "translations").mkdir()
     before = checkout.seen()
     found = reviewed(checkout)
     assert found.rebuild.verdict == "identical"

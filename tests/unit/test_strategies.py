@@ -564,7 +564,9 @@ def test_heads_and_layers_are_found_in_other_models(
     save(model, params, tmp_path)
     with torch.inference_mode():
         found = load_classifier(tmp_path)(input_ids=IDS).logits
-    torch.testing.assert_close(found, expected, atol=1e-4 if merge else 0, rtol=1e-4 if merge else 0)
+    # without merging the weights are the same; on some processors the last bit depends on where they lie in memory
+    close = 1e-4 if merge else 1e-6
+    torch.testing.assert_close(found, expected, atol=close, rtol=close)
 
 
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [

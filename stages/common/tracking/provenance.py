@@ -17,6 +17,7 @@ from stages.common.errors import AttuneError
 from stages.common.graph import read_graph, read_lock, upstream_of
 from stages.common.params import Params, load_params
 from stages.common.params.loading import PARAMS_FILE
+from stages.common.redact import redacted
 from stages.common.shown import listed, shown
 from stages.common.stage import WORK
 from stages.common.tracking.flat import flatten
@@ -39,12 +40,6 @@ MANIFEST, SCORES = "data/raw/manifest.json", "reports/metrics.json"
 LARGEST_PATCH = 1_000_000  # bytes
 RECIPES, CLOSE = Path("recipes"), 5  # settings in which params may differ from a recipe to be called after it
 SECONDS = 60
-SECRET = re.compile(  # a patch with one is not handed to a registry that others read
-    rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----"
-    rb"|(?<![A-Za-z0-9])(?:gh[pousr]_|github_pat_|glpat-|hf_)[\w-]{20}"
-    rb"|(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}|(?<![A-Za-z0-9])xox[a-z]-[\w-]{8}"
-    rb"|://[^\s/:@\"']{0,80}:[^\s/:@\"'{}$]{3,80}@"
-)
 
 
 def origin_tags(params: Params) -> dict[str, str]:
@@ -87,7 +82,8 @@ def _keep_patch(patch: bytes, new: Sequence[str]) -> str:
         return f"not kept: {untracked}" if new else "none"
     if len(patch) > LARGEST_PATCH:
         return f"not kept: {len(patch):,} bytes are more than {LARGEST_PATCH:,}"
-    if SECRET.search(patch):
+    text = patch.decode(errors="replace")
+    if redacted(text) != text:  # it would go to a registry that others read
         return "not kept: a line of it looks like a key, a token or a login"
     name = sha256(patch).hexdigest()[:12]
     PATCHES.mkdir(parents=True, exist_ok=True)
