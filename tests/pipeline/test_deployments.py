@@ -267,10 +267,11 @@ def test_a_container_of_the_docker_pool_has_what_a_run_needs_and_its_command_com
     from prefect_docker.worker import DockerWorker, DockerWorkerJobConfiguration
 
     reference = "{{ prefect.blocks.secret.hf-token }}"
-    variables = {"mlflow_tracking_uri": "http://mlflow:5000", "env": {"HF_TOKEN": reference}}
-    with in_pool(server, client, edited, "docker", variables), temporary_settings(here(server)):
-        made = client.read_deployment_by_name("attune-retrain/nightly")
-        assert made.job_variables["env"] == {"HF_TOKEN": reference}, "the value stays in its block"
+    variables = {"mlflow_tracking_uri": "http://mlflow:5000"}
+    secrets = {"HF_TOKEN": reference}
+    with in_pool(server, client, edited, "docker", variables, **secrets), temporary_settings(here(server)):
+        edit(edited, lambda named: named["nightly"]["work_pool"].update(job_variables={"env": secrets}))
+        assert "would stand on the server in plain text" in deploy(server, edited, 1)
         run = start(client, "attune-retrain/nightly")
         job = asyncio.run(job_of(DockerWorkerJobConfiguration, client.read_flow_run(run), "docker"))
     told = DockerWorker(work_pool_name="docker")._build_container_settings(Daemon(), job)
@@ -373,11 +374,14 @@ def here(server: PrefectServer) -> dict[Any, str]:
 
 @contextmanager
 def in_pool(
-    server: PrefectServer, client: SyncPrefectClient, edited: Checkout, kind: str, variables: dict[str, Any]
+    server: PrefectServer, client: SyncPrefectClient, edited: Checkout, kind: str, variables: dict[str, Any], **env: str
 ) -> Iterator[None]:
     """Deploy to a pool of another kind, made from its template as docs/containers.md says."""
-    template = str(PROJECT / "work_pools" / f"{kind}.json")
-    command = ("work-pool", "create", kind, "--type", kind, "--base-job-template", template)
+    template = json.loads((PROJECT / "work_pools" / f"{kind}.json").read_text())
+    template["variables"]["properties"]["env"]["default"] = env
+    path = server.home / f"{kind}.json"
+    path.write_text(json.dumps(template))
+    command = ("work-pool", "create", kind, "--type", kind, "--base-job-template", str(path))
     server.run("prefect", *command, cwd=server.home)
     client.update_variable(VariableUpdate(name="attune_work_pool", value=kind))
     with temporary_settings(here(server)):
