@@ -367,8 +367,7 @@ def test_a_cached_flow_starts_no_process_for_a_stage(small: Small) -> None:
     assert "first: cached  second: cached  third: cached" in states_in(done)
     started = small.root / "started"
     assert "stage_runner" not in (started.read_text() if started.exists() else "")
-    small.do(first={})
-    (small.root / "first.out").unlink()
+    (small.root / "work.py").write_text(f"{WORK}# changed\n")
     small.server.run(sys.executable, "-c", code, cwd=small.root, **small.settings)
     assert "stage_runner" in started.read_text(), "it would have been seen"
 
