@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.common.stage import LOGS
+from stages.common.tracking.registry import REGISTERED, REGISTRATION
 
 REPORTS = Path("reports")
 SCORES = {"accuracy": "accuracy", "macro-F1": "macro_f1"}
@@ -26,7 +26,7 @@ def read_registration() -> dict[str, Any]:
     The latter (version, alias, whether it was promoted, the gates beside the champion) is in `logs/registered.json`;
     without it, or where it tells of another model, the alias is not known.
     """
-    report, here = read_report(REPORTS / "registration.json"), read_report(LOGS / "registered.json")
+    report, here = read_report(REGISTRATION), read_report(REGISTERED)
     if not isinstance(report.get("gates"), list):
         return {}  # of another version of Attune
     if here.get("package") != report.get("package") or not isinstance(here.get("gates"), list):

@@ -3,11 +3,9 @@
 import bz2
 import errno
 import gzip
-import io
 import lzma
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from stages.common.errors import AttuneError
@@ -67,20 +65,3 @@ class SizeBudget:
         while block := stream.read(BLOCK):
             self.spend(len(block))
             out.write(block)
-
-
-def decompress(file: Path, compression: str, budget: SizeBudget) -> bytes:
-    """Return what a `.gz`, `.bz2` or `.xz` file holds.
-
-    Raises:
-        AttuneError: if it is damaged or cut off, or expands too far.
-    """
-    out = io.BytesIO()
-    try:
-        with OPENERS[compression](file, "rb") as stream:
-            budget.copy(stream, out)
-    except DAMAGE as error:
-        if of_the_disk(error):
-            raise
-        raise AttuneError(f"{budget.origin}: cannot be decompressed ({error})", "copy or download it again") from None
-    return out.getvalue()

@@ -1,7 +1,6 @@
 """register: put the model through its gates, write its card, and make it a version in MLflow's registry."""
 
 import json
-from pathlib import Path
 
 from stages.common.errors import AttuneError
 from stages.common.params import RegisterParams
@@ -9,6 +8,8 @@ from stages.common.schemas import AugmentedRecords, CleanRecords
 from stages.common.serving.classifier import Package
 from stages.common.shown import visible
 from stages.common.stage import LOGS, Run, stage, write_json
+from stages.common.tracking.champions import CHAMPION
+from stages.common.tracking.registry import REGISTERED, REGISTRATION
 from stages.register import champion, gates
 from stages.register.card import model_card
 from stages.register.parts import check_parts
@@ -17,8 +18,6 @@ from stages.tasks.encoding import texts_and_pairs
 TRIES = 3  # how often it is judged, each time beside a new champion, before it gives way
 CALLS = 50  # that the latency is measured with
 MOST_TOLD = 5_000  # characters of a tag in MLflow
-CHAMPION = "champion"
-REGISTRATION, REGISTERED = Path("reports/registration.json"), LOGS / "registered.json"
 
 
 @stage("register")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 VERDICT_TAG = "attune.champion_verdict"  # of a version: what became of it beside the champion, for people
 REGISTRATION = Path("reports/registration.json")
+REGISTERED = Path("logs/registered.json")  # no out: version, alias and champion differ from registry to registry
 STAMP = Path("logs/registered.model")  # the out of `register` that Git does not keep: which model is registered
 
 
