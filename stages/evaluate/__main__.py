@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,18 +21,19 @@ SPLITS = ("train", "validation", "test")
 @stage("evaluate")
 def main(run: Run[EvaluateParams]) -> None:
     """Decide on validation how the model answers; measure on test what comes of it; put it all on one page."""
+    import transformers
+
     from stages.common.drift import profile_of
     from stages.common.tracking.publish import publish_live
     from stages.evaluate import behaviour, thresholds
     from stages.evaluate.calibration import calibration
-    from stages.evaluate.decide import decide
-    from stages.evaluate.explained import explained
     from stages.evaluate.page import PageData, render
-    from stages.evaluate.predicted import predicted_rows
+    from stages.evaluate.predicted import explained, predicted_rows
     from stages.tasks.scores import class_numbers, confusion
     from stages.tasks.size import size_of
 
-    _quiet()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     train, validation, test = (CleanRecords.read(run.input(f"data/clean/{name}.parquet")) for name in SPLITS)
     folder, task = run.input("models/finetuned"), load_task(run.all_params.task)
     labels = task.labels_of(folder)
@@ -42,7 +42,7 @@ def main(run: Run[EvaluateParams]) -> None:
     raw = task.probabilities(folder, pl.concat([validation, test]), BATCH)
     raw_known, raw = raw[: len(known)], raw[len(known) :]
 
-    decision, chosen = decide(run.params, known, raw_known, labels)
+    decision, chosen = thresholds.decide(run.params, known, raw_known, labels)
     serving = run.output("models/serving")
     decision.write(serving)
     shutil.copyfile(run.input(f"data/clean/{TEXT_CLEANING}"), serving / TEXT_CLEANING)
@@ -116,6 +116,8 @@ def _baselines(
     predicted: np.ndarray,
 ) -> dict[str, dict[str, float]]:
     """Return each baseline's scores, and what the model gains over it."""
+    from transformers import AutoTokenizer
+
     from stages.evaluate import baselines
     from stages.evaluate.scores import beside
     from stages.tasks.scores import class_numbers
@@ -128,7 +130,9 @@ def _baselines(
         elif name == "tfidf":
             theirs = baselines.tfidf(train, given, test)
         else:
-            theirs = baselines.base_model(run.input("models/base"), train, given, test, _max_length(run))
+            # measured on the tokens that the fine-tuned model sees
+            length = AutoTokenizer.from_pretrained(run.input("models/finetuned")).model_max_length
+            theirs = baselines.base_model(run.input("models/base"), train, given, test, int(length))
         found[name] = beside(actual, predicted, theirs, len(labels), run.params.bootstrap, run.seed)
         bounds = "({accuracy_gain_low:+.4f} to {accuracy_gain_high:+.4f})"
         _tell(f"{name}: accuracy {{accuracy:.4f}}; the model gains {{accuracy_gain:+.4f}} {bounds}", **found[name])
@@ -144,35 +148,20 @@ def _plots(
     reliability: pl.DataFrame,
 ) -> dict[str, pl.DataFrame]:
     """Write the tables that DVC and the page draw; return those that the page does not have otherwise."""
-    from stages.evaluate import curves
-    from stages.evaluate.slices import slice_scores
+    from stages.evaluate import scores
 
     predicted = probabilities.argmax(axis=1)
     rows = test.with_columns(actual=actual, predicted=predicted)
     tables = {
-        "roc": curves.roc(actual, probabilities, labels),
-        "precision_recall": curves.precision_recall(actual, probabilities, labels),
+        "roc": scores.roc(actual, probabilities, labels),
+        "precision_recall": scores.precision_recall(actual, probabilities, labels),
         "reliability": reliability,
-        "slices": slice_scores(rows, run.params.slices, len(labels)),
+        "slices": scores.slice_scores(rows, run.params.slices, len(labels)),
     }
     pairs = pl.DataFrame({"actual": test["label"], "predicted": [labels[at] for at in predicted]})
     for name, table in {**tables, "confusion": pairs}.items():
         table.write_csv(run.output(f"reports/plots/{name}.csv"))
     return tables
-
-
-def _max_length(run: Run[EvaluateParams]) -> int:
-    """Return the length that the fine-tuned model cuts texts to; the base model is measured on the same tokens."""
-    from transformers import AutoTokenizer
-
-    return int(AutoTokenizer.from_pretrained(Path(run.input("models/finetuned"))).model_max_length)
-
-
-def _quiet() -> None:
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
 
 
 def _tell(line: str, **values: Any) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from stages.common.params.evaluate import Behaviour, DirectionTest
+from stages.common.params.evaluate import Behaviour
 from stages.common.schemas import BehaviourCases
 from stages.common.texts import whole_text
-from stages.evaluate.draw import drawn
 from stages.evaluate.perturbations import CHANGES
+from stages.evaluate.predicted import drawn
 
 DIGITS = 6
 PLAN = {
@@ -50,13 +50,7 @@ def plan(params: Behaviour, rows: pl.DataFrame, seed: int) -> pl.DataFrame:
         ]
     for direction in params.direction:
         cases += [
-            {
-                "test": direction.name,
-                "kind": "direction",
-                "text": changed,
-                "before": text,
-                "expected": direction.label,
-            }
+            {"test": direction.name, "kind": "direction", "text": changed, "before": text, "expected": direction.label}
             for text, changed in direction.cases
         ]
     return pl.DataFrame([{**dict.fromkeys(PLAN), **case} for case in cases], schema=PLAN)
@@ -111,14 +105,12 @@ def judge(
     before = planned["probability_before"].to_numpy().copy()
     at = (planned["before"].is_not_null() & planned["probability_before"].is_null()).arg_true().to_numpy()
     before[at] = earlier[np.arange(len(at)), expected[at]]
-    directions = {test.name: test for test in params.direction}
     predicted = after.argmax(axis=1)
-    passed = [
-        _moved(directions[name], before[row], probability[row])
-        if kind == "direction"
-        else bool(predicted[row] == expected[row])
-        for row, (name, kind) in enumerate(planned.select("test", "kind").iter_rows())
-    ]
+    passed = predicted == expected
+    for test in params.direction:
+        moved = (probability - before) * (1 if test.moves == "up" else -1)
+        here = ((planned["kind"] == "direction") & (planned["test"] == test.name)).to_numpy()
+        passed[here] = ((moved > 0) & (moved >= test.margin))[here]
     befores = planned.select(text="before", text_pair="before_pair")
     return planned.with_columns(
         text=whole_text(planned),
@@ -128,11 +120,6 @@ def judge(
         probability_before=pl.Series(np.round(before, DIGITS)).fill_nan(None),
         passed=pl.Series(passed),
     ).select(BehaviourCases.columns())
-
-
-def _moved(test: DirectionTest, before: float, after: float) -> bool:
-    change = float(after - before) * (1 if test.moves == "up" else -1)
-    return change > 0 and change >= test.margin
 
 
 def summary(params: Behaviour, cases: pl.DataFrame) -> dict[str, dict[str, Any]]:

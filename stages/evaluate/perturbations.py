@@ -8,9 +8,23 @@ import regex
 
 from stages.common.params.evaluate import Invariance
 from stages.common.texts import UNSPACED
-from stages.evaluate import names as listed
 
-WOMEN, MEN = listed.WOMEN.split(), listed.MEN.split()
+# Given names that can stand for each other, one list a gender, so that `she` stays `she`. None of them is also a word
+# of English (Grace, Mark, Will, Rose, Frank …), part of a well-known place (San Francisco, Santa Monica …), or a
+# surname more often than a given name, so they can be found in texts without capital letters, too.
+_WOMEN = """
+Aisha Alice Amanda Amelia Anna Beatrice Camila Carla Catherine Christina Claudia Deborah Elena Elizabeth Emily Emma
+Eva Fatima Gabriela Hannah Helen Ingrid Irene Isabella Jennifer Jessica Julia Karen Katherine Laura Linda Lisa
+Margaret Maria Mariana Mary Michelle Nancy Natalie Nicole Olivia Patricia Priya Rachel Rebecca Samantha Sandra Sarah
+Sophie Stephanie Susan Teresa Valentina Vanessa
+"""
+_MEN = """
+Adam Ahmed Alejandro Alexander Andrew Anthony Benjamin Brian Carlos Charles Christopher Daniel David Edward Eric
+Fernando George Giovanni Gregory Henry Hiroshi Ivan James Jason Javier Jeffrey John Jonathan Joseph Joshua Kenji Kevin
+Matthew Michael Miguel Mohammed Nicholas Oliver Patrick Paul Peter Philip Rafael Rahul Richard Robert Ronald Ryan
+Samuel Stephen Steven Thomas Timothy Vladimir Walter William
+"""
+WOMEN, MEN = _WOMEN.split(), _MEN.split()
 Change = Callable[[str, Random], str | None]  # a text to the changed text; None where there is nothing to change
 
 # A word of four letters or more, of a script that parts its words: two Chinese characters swapped are no slip.
@@ -36,7 +50,7 @@ def typos(text: str, random: Random) -> str | None:
 def names(text: str, random: Random) -> str | None:
     """Give the persons of a text other given names of the same gender; one name stays one name.
 
-    Names are found by a list (`stages/evaluate/names.py`), with a capital, or without in a text that has none at all.
+    Names are found by the lists above, with a capital, or without in a text that has none at all.
     """
     lowered = text == text.lower()
     found = sorted({match.capitalize() for match in _known_names(lowered).findall(text)})

@@ -1,9 +1,14 @@
-"""The table of predictions: what the model says of each test row, and how well the row's label fits with it."""
+"""What the model says of each test row, and which of the rows are explained word by word."""
+
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from stages.common.params.evaluate import Attributions
 from stages.common.serving.decision import Decision
+from stages.tasks.attribution import Attribution, Unexplainable, attributions
 
 
 def predicted_rows(
@@ -34,3 +39,39 @@ def predicted_rows(
             "probabilities": probabilities.tolist(),
         }
     )
+
+
+def explained(
+    model: Path, rows: pl.DataFrame, labels: list[str], params: Attributions, seed: int
+) -> tuple[list[Attribution], str]:
+    """Explain the most confident errors, then a sample of the other rows.
+
+    Args:
+        model: the trained model's folder.
+        rows: test records with `prediction` and `confidence`.
+        labels: in the order of the model's outputs.
+        params: how many rows, and how exactly.
+        seed: of the sample.
+
+    Returns:
+        The attributions, and a line to tell how many there are, or why there are none.
+    """
+    wrong = rows.filter(pl.col("prediction") != pl.col("label"))
+    errors = wrong.sort("confidence", "id", descending=[True, False]).head(params.errors)
+    others = drawn(rows.join(errors, on="id", how="anti"), f"{seed} explained").head(params.sample)
+    chosen = pl.concat([errors.with_columns(kind=pl.lit("error")), others.with_columns(kind=pl.lit("sample"))])
+    try:
+        found = attributions(model, chosen, labels, params.steps)
+    except Unexplainable as reason:
+        return [], f"no prediction is explained: {reason}"
+    worst = max((abs(one.delta) for one in found), default=0.0)
+    return found, f"{len(found)} predictions explained; the integral is off by {worst:.3f} in log-odds at most"
+
+
+def drawn(rows: pl.DataFrame, seed: str) -> pl.DataFrame:
+    """Return the rows in the order of a seeded hash of their `id`: the first n of them are a sample.
+
+    One row more or less moves hardly any other into or out of a sample.
+    """
+    lots = [sha256(f"{seed} {name}".encode()).digest()[:8] for name in rows["id"]]
+    return rows.with_columns(_lot=pl.Series(lots, dtype=pl.Binary)).sort("_lot", "id").drop("_lot")

@@ -1,4 +1,4 @@
-"""How sure the model has to be of each label before it answers: chosen on validation, measured on test."""
+"""What validation decides once and for all: the temperature, and how sure the model must be of each label to answer."""
 
 from dataclasses import dataclass
 from math import floor
@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from stages.common.params import EvaluateParams
 from stages.common.params.evaluate import Thresholds
 from stages.common.serving.decision import Decision
+from stages.evaluate.calibration import fit_temperature
 
 DIGITS = 6
 LEAST_ROWS = 20  # a precision of 1.0 on fewer rows is luck: even a model that is right 4 times in 5 has 3 rows in a row
@@ -29,6 +31,25 @@ class Chosen:
     reached: float | None
     rows: int
     problem: str | None = None
+
+
+def decide(
+    params: EvaluateParams, actual: np.ndarray, raw: np.ndarray, labels: list[str]
+) -> tuple[Decision, dict[str, Chosen]]:
+    """Return the decision, and how the threshold of each label was chosen (empty if none is asked for).
+
+    Args:
+        params: whether to calibrate, and what the labels have to reach.
+        actual: class numbers [n] of the validation rows.
+        raw: their probabilities as the model gives them, [n x k].
+        labels: in the order of the probabilities.
+    """
+    temperature = fit_temperature(actual, raw) if params.calibration.temperature else 1.0
+    decision = Decision(labels, temperature)
+    if params.thresholds is None:
+        return decision, {}
+    chosen = choose(params.thresholds, actual, decision.calibrated(raw), labels)
+    return Decision(labels, temperature, {label: one.threshold for label, one in chosen.items()}), chosen
 
 
 def choose(params: Thresholds, actual: np.ndarray, probabilities: np.ndarray, labels: list[str]) -> dict[str, Chosen]:

@@ -16,7 +16,7 @@ from transformers import GPT2ForSequenceClassification as Gpt2
 from transformers import RobertaForSequenceClassification as Roberta
 
 from stages.common.params.evaluate import Attributions
-from stages.evaluate.explained import explained
+from stages.evaluate.predicted import explained
 from stages.finetune.strategies import prepare, save
 from stages.tasks.attribution import Unexplainable, attributions, in_words
 from stages.tasks.loading import load_classifier
@@ -139,35 +139,6 @@ def test_pieces_are_the_text_and_the_integral_is_exact(model: Callable[[str], Pa
         assert all(share == 0 for piece, share in one.pieces if piece.isspace())
 
 
-@pytest.mark.parametrize("name", list(MAKERS))
-def test_no_word_comes_in_parts(model: Callable[[str], Path], name: str) -> None:
-    (one,) = attributions(model(name), rows_of([TEXT]), NAMES, 8)
-    words = [piece for piece, _ in one.pieces if not piece.isspace()]
-    assert words == ["The", "film", "was", "a", "warm", ",", "moving", "story", "."]
-
-
-def test_few_steps_are_told_by_the_delta(tmp_path: Path) -> None:
-    folder = bert(tmp_path)
-    network = load_classifier(folder)
-    with torch.no_grad():
-        for weight in network.parameters():
-            weight.mul_(4)  # as crooked as a model that was trained long
-    network.save_pretrained(folder)
-    few, many = (
-        max(abs(one.delta) for one in attributions(folder, rows_of([TEXT, "the dull film"]), NAMES, steps))
-        for steps in (4, 200)
-    )
-    assert few > 10 * many
-    assert few > 0.01
-
-
-def test_what_speaks_for_one_label_speaks_against_the_other(model: Callable[[str], Path]) -> None:
-    good, bad = (
-        attributions(model("bert"), rows_of([TEXT], prediction=label), NAMES, 32)[0].pieces for label in ("good", "bad")
-    )
-    assert [share for _, share in good] == pytest.approx([-share for _, share in bad], abs=1e-3)
-
-
 def test_the_word_that_the_answer_hangs_on_has_the_largest_share(tmp_path: Path) -> None:
     """A model that reads one word alone: its embedding is far from all others, which are the same."""
     folder = bert(tmp_path)
@@ -199,10 +170,6 @@ def test_the_same_rows_give_the_same_numbers_alone_and_together(model: Callable[
     assert together == attributions(model("bert"), rows_of(texts), NAMES, 16)
     for at, one in enumerate(together):
         assert attributions(model("bert"), rows_of(texts)[at : at + 1], NAMES, 16) == [one]
-
-
-def test_no_rows_load_no_model(tmp_path: Path) -> None:
-    assert attributions(tmp_path / "nowhere", rows_of([]), NAMES, 8) == []
 
 
 def test_a_model_without_embeddings_is_told_not_guessed(

@@ -36,10 +36,6 @@ def accuracy(predicted: np.ndarray, actual: np.ndarray) -> float:
     return float((predicted == actual).mean())
 
 
-def test_majority_says_the_most_frequent_training_label_every_time() -> None:
-    assert baselines.majority(np.array([2, 0, 2, 1]), 3).tolist() == [2, 2, 2]
-
-
 def test_tfidf_learns_words() -> None:
     (train, known), (test, actual) = sentences(200, 0), sentences(100, 1)
     assert accuracy(baselines.tfidf(train, known, test), actual) > 0.95
@@ -51,21 +47,10 @@ def test_tfidf_learns_characters_where_there_are_no_spaces() -> None:
     assert accuracy(baselines.tfidf(train, known, test), actual) > 0.95
 
 
-def test_tfidf_reads_chinese() -> None:
-    train = rows(["很好看的电影", "太好吃了", "质量很好", "真差劲", "太差了", "质量很差"] * 5)
-    predicted = baselines.tfidf(train, np.array([1, 1, 1, 0, 0, 0] * 5), rows(["味道很好", "味道很差"]))
-    assert predicted.tolist() == [1, 0]
-
-
 def test_tfidf_reads_chinese_with_a_space_here_and_there() -> None:
     good, bad = "这个东西用了几个星期还是很好我和家人都满意", "这个东西用了几个星期已经很差我和家人都失望"
     train = rows([f"{good}{good} 谢谢", f"{bad}{bad} 谢谢"] * 20)
     assert baselines.tfidf(train, np.array([1, 0] * 20), rows(["很差都失望", "很好都满意"])).tolist() == [0, 1]
-
-
-def test_tfidf_counts_words_of_one_letter() -> None:
-    train = rows(["x said", "y said"] * 20)
-    assert baselines.tfidf(train, np.array([0, 1] * 20), rows(["so x", "so y"])).tolist() == [0, 1]
 
 
 def test_tfidf_reads_the_second_text_of_a_pair() -> None:

@@ -16,7 +16,6 @@ from stages.common.errors import AttuneError
 from stages.common.params.evaluate import Behaviour, DirectionTest, MinimumTest
 from stages.common.schemas import BehaviourCases
 from stages.evaluate.behaviour import judge, plan, summary
-from stages.evaluate.draw import drawn
 from stages.evaluate.perturbations import CHANGES, MEN, WOMEN, casing, names, punctuation, typos
 
 LABELS = ["bad", "good"]
@@ -89,11 +88,6 @@ def test_a_text_and_its_change_are_filled_with_the_same_words() -> None:
         ("that is good", "that is not very good"),
         ("that is good", "that is not so good"),
     ]
-
-
-def test_braces_that_hold_no_word_and_words_with_braces_stay_as_they_are() -> None:
-    test = MinimumTest(name="x", label="good", texts=["{} {a} {b c} {{"], fill={"a": ["{a}", r"\1"]})
-    assert test.cases == ["{} {a} {b c} {{", r"{} \1 {b c} {{"]
 
 
 @pytest.mark.parametrize(
@@ -215,10 +209,6 @@ def test_words_that_only_look_like_names_stay(text: str) -> None:
     assert names(text, Random(1)) is None
 
 
-def test_the_lists_of_names_have_no_name_twice() -> None:
-    assert len({*WOMEN, *MEN}) == len(WOMEN) + len(MEN)
-
-
 # ── cases and verdicts ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -287,24 +277,11 @@ def test_cases_do_not_depend_on_the_order_of_the_rows_but_on_the_seed() -> None:
     assert first["test"].value_counts()["count"].to_list() == [10] * 4
 
 
-def test_more_rows_keep_the_cases_that_there_were() -> None:
-    rows = rows_of([f"The story number {number}" for number in range(40)])
-    few, many = (plan(Behaviour(rows=number), rows, 1) for number in (5, 20))
-    assert set(few["before"]) <= set(many["before"])
-
-
 def test_a_row_less_leaves_the_cases_of_the_others_as_they_were() -> None:
     rows = rows_of([f"The story number {number}" for number in range(40)])
     params = Behaviour(rows=100, invariance=["typos", "casing"])
     all_but_one = plan(params, rows, 1).filter(pl.col("before") != rows["text"][5])
     assert plan(params, rows.filter(pl.col("id") != "row5"), 1).equals(all_but_one)
-
-
-def test_drawn_rows_are_all_rows_in_an_order_of_their_own() -> None:
-    rows = rows_of([str(number) for number in range(100)])
-    assert sorted(drawn(rows, "x")["id"]) == sorted(rows["id"])
-    assert drawn(rows, "x")["id"].to_list() != rows["id"].to_list()
-    assert drawn(rows, "x")["id"].to_list() != drawn(rows, "y")["id"].to_list()
 
 
 def test_of_a_pair_the_first_text_is_changed_and_both_are_shown() -> None:
@@ -319,16 +296,6 @@ def test_of_a_pair_the_first_text_is_changed_and_both_are_shown() -> None:
     cases, _ = tried(params, rows_of(["it ends."], ["why?"]), ask)
     assert asked[0].rows() == [("it ends", "why?"), ("fine", None)]
     assert cases.select("text", "before").rows() == [("it ends\nwhy?", "it ends.\nwhy?"), ("fine", None)]
-
-
-def test_tests_are_reported_in_the_order_of_the_params(tmp_path: Any) -> None:
-    minimum = [MinimumTest(name=name, label="good", texts=["fine"]) for name in ("z", "a")]
-    direction = [DirectionTest(name="m", label="good", text="fine", changed="not fine")]
-    params = Behaviour(invariance=["casing", "typos"], minimum=minimum, direction=direction)
-    cases, found = tried(params, rows_of(TEXTS))
-    assert list(found) == params.names == ["casing", "typos", "z", "a", "m"]
-    written = BehaviourCases.write(cases, tmp_path / "behaviour.parquet")
-    assert written.equals(pl.read_parquet(tmp_path / "behaviour.parquet"))
 
 
 def test_the_model_is_asked_once_and_never_about_nothing() -> None:

@@ -10,7 +10,7 @@ from scipy.stats import norm
 from sklearn.metrics import f1_score
 
 from stages.common.params.evaluate import Bootstrap
-from stages.evaluate.scores import beside, with_intervals
+from stages.evaluate.scores import beside
 from stages.tasks.comparison import accuracy_gain, class_gains, compare
 from stages.tasks.scores import confusion, scores_of
 
@@ -82,28 +82,12 @@ def test_mcnemar_is_the_exact_test_of_a_fair_coin(fixed: int, broken: int) -> No
     assert found["mcnemar_p"] == pytest.approx(min(1.0, 2 * one_side), rel=6e-3)  # three digits are kept
 
 
-def test_rows_that_both_get_right_or_wrong_do_not_count_for_mcnemar() -> None:
-    few, many = (compare(*of_pairs(rows, 12, 3, rows), 2, QUICK, seed=1)["mcnemar_p"] for rows in (1, 500))
-    assert few == many == pytest.approx(0.0352, abs=1e-4)
-
-
 def test_the_interval_is_as_wide_as_the_normal_approximation_says() -> None:
     actual, ours, theirs = two_models(2000, 0.85, 0.80, seed=4)
     found = compare(actual, ours, theirs, 2, Bootstrap(resamples=4000), seed=7)
     difference = (ours == actual).astype(int) - (theirs == actual)
     width = 2 * norm.ppf(0.975) * difference.std() / sqrt(len(actual))
     assert found["accuracy_gain_high"] - found["accuracy_gain_low"] == pytest.approx(width, rel=0.06)
-
-
-def test_models_that_err_alike_are_told_apart_more_sharply_than_by_their_own_intervals() -> None:
-    actual, ours, _ = two_models(1000, 0.8, 0.8, seed=5)
-    theirs = ours.copy()
-    theirs[:30] = 1 - actual[:30]
-    found = compare(actual, ours, theirs, 2, QUICK, seed=7)
-    alone = with_intervals(actual, ours, 2, QUICK, seed=7)
-    paired = found["accuracy_gain_high"] - found["accuracy_gain_low"]
-    assert found["accuracy_gain_low"] > 0
-    assert paired < (alone["accuracy_high"] - alone["accuracy_low"]) / 2
 
 
 def test_equal_models_seldom_seem_different() -> None:
@@ -133,17 +117,6 @@ def test_the_gain_of_each_class_is_that_of_its_f1(given_answers: Answers) -> Non
     )
     assert [one["f1_gain"] for one in found] == pytest.approx(list(first - second), abs=1e-6)
     assert all(one["f1_gain_low"] <= one["f1_gain_high"] for one in found)
-
-
-def test_the_interval_of_a_class_is_that_of_its_f1_on_rows_drawn_again() -> None:
-    actual, ours, theirs = two_models(60, 0.85, 0.75, seed=4)
-    gains = []
-    for rows in np.random.default_rng(7).integers(0, 60, size=(100, 60)):
-        mine, other = (f1_score(actual[rows], said[rows], labels=[0, 1], average=None) for said in (ours, theirs))
-        gains.append(mine - other)
-    for at, found in enumerate(class_gains(actual, ours, theirs, 2, QUICK, seed=7)):
-        bounds = np.percentile(np.array(gains)[:, at], [2.5, 97.5])
-        assert [found["f1_gain_low"], found["f1_gain_high"]] == pytest.approx(list(bounds), abs=1e-6)
 
 
 @given(answers(), st.integers(0, 1000))

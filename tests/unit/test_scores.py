@@ -104,25 +104,6 @@ def test_hundreds_of_labels_fit_into_memory() -> None:
     assert peak < 150_000_000
 
 
-def test_more_rows_make_narrower_intervals() -> None:
-    def width(rows: int) -> float:
-        report = scores.with_intervals(*coin(rows, 0.8, 3), 2, Bootstrap(resamples=500), seed=7)
-        return report["accuracy_high"] - report["accuracy_low"]
-
-    few, more, most = width(100), width(1000), width(10_000)
-    assert few > more > most
-    assert few / most == pytest.approx(10, rel=0.35)  # a hundred times the rows, a tenth of the width
-
-
-def test_a_higher_confidence_makes_wider_intervals() -> None:
-    data = coin(300, 0.8, 3)
-    narrow, wide = (
-        scores.with_intervals(*data, 2, Bootstrap(resamples=500, confidence=confidence), seed=7)
-        for confidence in (0.8, 0.99)
-    )
-    assert wide["macro_f1_low"] < narrow["macro_f1_low"] < narrow["macro_f1_high"] < wide["macro_f1_high"]
-
-
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     trials, truth = 300, 0.75
     covered = 0

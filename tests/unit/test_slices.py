@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.common.params.evaluate import Slices
-from stages.evaluate.slices import slice_scores
+from stages.evaluate.scores import slice_scores
 
 
 def table(texts: list[str], right: list[bool] | None = None, **columns: list[str | None]) -> pl.DataFrame:
@@ -65,25 +65,11 @@ def test_slices_under_min_rows_are_left_out() -> None:
     assert scored(rows, ["source"], least=7) == []
 
 
-def test_rows_without_a_group_are_in_no_group_slice() -> None:
-    rows = table(["word"] * 4, group=["film", "film", None, None])
-    assert [(part["slice"], part["rows"]) for part in scored(rows, ["group"])][1:] == [("group: film", 2)]
-
-
 def test_extra_columns_are_read_from_their_json() -> None:
     extra = ['{"stars": "5", "at \\"home\\"": "yes"}', '{"stars": "5"}', '{"stars": "1"}', None]
     rows = table(["word"] * 4, extra=extra)
     assert [(part["slice"], part["rows"]) for part in scored(rows, ["stars"])][1:] == [("stars: 5", 2), ("stars: 1", 1)]
     assert [(part["slice"], part["rows"]) for part in scored(rows, ['at "home"'])][1:] == [('at "home": yes', 1)]
-
-
-def test_an_extra_column_may_be_called_like_a_column_of_the_records() -> None:
-    rows = table(["word"] * 3, extra=['{"text": "long", "actual": "no"}'] * 3)
-    assert [part["slice"] for part in scored(rows, ["text", "actual"])][1:] == ["text: long", "actual: no"]
-
-
-def test_a_column_nobody_filled_makes_no_slice() -> None:
-    assert len(scored(table(["word"] * 4), ["stars"])) == 1
 
 
 def test_a_long_list_of_values_keeps_its_fifty_largest() -> None:

@@ -9,19 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, EvalPrediction
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from stages.common.params.sources import Scratch
 from stages.ingest.scratch import build_scratch_model
-from stages.tasks import load_task
-from stages.tasks.encoding import batches_by_length
 from stages.tasks.text_classification import (
     build_model,
     embeddings,
     labels_of,
     probabilities,
     scores,
-    validation_metrics,
 )
 
 WORDS = ["good", "bad", "story", "actor", "scene", "music", "light", "sound", "end", "start"]
@@ -131,23 +128,9 @@ def test_probabilities_are_in_the_rows_order_whatever_lengths_and_batch_size(
     np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-12)
 
 
-def test_the_answers_differ_from_text_to_text(finetuned: Path) -> None:
-    """Without this, the order of the rows could not be told from the probabilities."""
-    found = probabilities(finetuned, records(WORDS), 4)
-    assert len({tuple(row.round(4)) for row in found}) == len(WORDS)
-
-
 def test_the_second_text_of_a_pair_counts(finetuned: Path) -> None:
     found = probabilities(finetuned, records(["good"] * 3, ["bad", "music", None]), 2)
     assert len({tuple(row.round(6)) for row in found}) == 3
-
-
-def test_batches_go_from_long_to_short_and_hold_every_row_once(base: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    some = [" ".join(["good"] * words) for words in (3, 9, 1, 7, 5)]
-    batches = list(batches_by_length(tokenizer, records(some), 2, LONGEST))
-    assert [positions for positions, _ in batches] == [[1, 3], [4, 0], [2]]
-    assert [batch["input_ids"].shape for _, batch in batches] == [(2, 11), (2, 7), (1, 3)]
 
 
 @settings(max_examples=10, deadline=None)
@@ -158,22 +141,12 @@ def test_embeddings_do_not_depend_on_padding(base: Path, some: list[str], batch_
     np.testing.assert_allclose(together, alone, atol=0.05)  # bfloat16 has three digits
 
 
-def test_validation_metrics_choose_the_highest_logit() -> None:
-    logits = np.array([[2.0, 1.0], [0.0, 3.0], [5.0, -1.0], [1.0, 0.0]])
-    found = validation_metrics(EvalPrediction(predictions=logits, label_ids=np.array([0, 1, 1, 0])))
-    assert found == {"accuracy": 0.75, "macro_f1": pytest.approx((0.8 + 2 / 3) / 2)}
-
-
 def test_gates_may_name_every_score_of_the_task() -> None:
     from typing import get_args
 
     from stages.common.params.register import Metric
 
     assert set(scores(np.array([0, 1]), np.array([0, 1]), 2)) == set(get_args(Metric))
-
-
-def test_a_task_is_found_by_its_name_in_params() -> None:
-    assert load_task("text-classification").labels_of is labels_of
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "modernbert", "distilbert", "albert"])
