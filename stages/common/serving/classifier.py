@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from stages.common.serving.decision import Decision
-from stages.common.serving.tokens import read_tokens
+from stages.common.serving.tokens import QuickTokens, TransformersTokens
 from stages.common.text_cleaning import TextCleaning
 
 Variant = Literal["torch", "onnx", "int8"]
@@ -41,17 +41,15 @@ class Package:
     serving: Path | None = None
 
     @classmethod
-    def within(cls, folder: Path) -> "Package":
-        """Return the package in a folder with `model/`, `exported/` and `serving/`, as in the registry."""
-        parts = {name: folder / name for name in ("exported", "serving")}
-        return cls(folder / "model", **{name: path if path.is_dir() else None for name, path in parts.items()})
+    def within(cls, folder: Path, model: str = "model") -> "Package":
+        """Return the package in a folder with `model/` (or another name), `exported/` and `serving/`."""
+        exported, serving = folder / "exported", folder / "serving"
+        return cls(folder / model, exported if exported.is_dir() else None, serving if serving.is_dir() else None)
 
     @classmethod
     def of_project(cls, root: Path = Path()) -> "Package":
         """Return the package that a checkout's own pipeline made."""
-        models = root / "models"
-        exported, serving = models / "exported", models / "serving"
-        return cls(models / "finetuned", exported if exported.is_dir() else None, serving if serving.is_dir() else None)
+        return cls.within(root / "models", "finetuned")
 
     @property
     def variants(self) -> list[Variant]:
@@ -76,11 +74,11 @@ class Classifier:
         self.variant: Variant = variant or ("onnx" if "onnx" in package.variants else "torch")
         if self.variant not in package.variants:
             raise ValueError(f"the model has no {self.variant}; it has {', '.join(package.variants)}")
-        self.tokens = read_tokens(package.model, quick=self.variant != "torch")
-        if self.variant == "torch":
+        quick = self.variant != "torch" and (package.model / "tokenizer.json").exists()
+        self.tokens = QuickTokens(package.model) if quick else TransformersTokens(package.model)
+        if self.variant == "torch" or not package.exported:
             self.forward = _of_torch(package.model, threads)
         else:
-            assert package.exported
             self.forward = _of_onnx(package.exported / FILES[self.variant], threads)
         labels = labels_of(package.model)
         self.decision = Decision.read(package.serving) if package.serving else Decision(labels)
