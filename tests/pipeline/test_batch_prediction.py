@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,8 +134,6 @@ stages:
 
 
 def test_it_is_a_stage_in_a_persons_own_dvc_pipeline(models: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(models, tmp_path / "models")
     (tmp_path / "data").mkdir()
     rows = pl.DataFrame({"id": [f"r{n}" for n in range(50)], "text": texts(50)})
@@ -167,19 +166,3 @@ def test_the_flow_takes_what_the_program_takes_and_tells_what_it_found(
         with pytest.raises(Exception, match="has no column 'body'"):
             predict("in.csv", "out.csv", model=str(models), text="body")
     assert pl.read_csv(tmp_path / "out.csv").height == 20
-
-
-def test_a_worker_goes_to_the_folder_that_its_own_environment_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import asyncio
-
-    from prefect.deployments.steps.core import run_steps
-    from ruamel.yaml import YAML
-
-    monkeypatch.chdir(PROJECT)
-    monkeypatch.setenv("ATTUNE_HOME", str(tmp_path))
-    declared = YAML(typ="safe").load(PROJECT / "prefect.yaml")["deployments"]
-    (deployment,) = [one for one in declared if one["name"] == "predict"]
-    asyncio.run(run_steps(deployment["pull"]))
-    assert Path.cwd() == tmp_path

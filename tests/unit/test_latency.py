@@ -63,16 +63,6 @@ def test_each_model_has_its_own_times_and_warming_up_is_none_of_them() -> None:
     assert (found["1"].p50_ms, found["1"].p95_ms) == (pytest.approx(6), pytest.approx(6))
 
 
-def test_the_slowest_twentieth_is_above_the_95th_percentile() -> None:
-    class Uneven(Sleeper):
-        def probabilities(self, texts: list[str], pairs: list[str] | None, batch_size: int) -> np.ndarray:
-            self.seconds = 0.1 if len(self.asked) % 5 == 0 else 0.001
-            return super().probabilities(texts, pairs, batch_size)
-
-    found = latencies({"one": Uneven(0.0, [])}, TEXTS, 1, calls=50)  # type: ignore[dict-item]
-    assert (found["one"].p50_ms, found["one"].p95_ms) == (pytest.approx(1), pytest.approx(100))
-
-
 def test_models_take_turns_over_the_same_texts() -> None:
     asked, _ = measure(0.001, 0.001)
     stretch = SETTLING + BLOCK
@@ -93,17 +83,7 @@ def test_tokens_are_those_of_the_texts_that_were_measured() -> None:
     assert found["0"].tokens_per_second == pytest.approx(18 / (3 * 0.005))
 
 
-def test_pairs_reach_the_model() -> None:
-    asked, _ = measure(0.001, calls=1, batch_size=3, pairs=["x", "y", "z"])
-    assert asked[-1][1:] == (tuple(TEXTS), ["x", "y", "z"])
-
-
 def test_no_further_turn_begins_when_the_time_is_over() -> None:
     asked, found = measure(0.001, calls=1000, seconds=0.0)
     assert len(asked) == SETTLING + BLOCK
     assert found["0"].p50_ms == pytest.approx(1)
-
-
-def test_nothing_can_be_measured_without_texts() -> None:
-    with pytest.raises(ValueError, match="no text"):
-        measure(0.0, texts=[])

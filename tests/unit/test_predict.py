@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 from small_project import Project
+from small_served import register, working_in
 from small_training import LABELS, make_finetuned
 
 from flows.command import exit_status
@@ -264,34 +265,18 @@ def test_a_model_that_is_not_there_is_told(here: Path, capsys: pytest.CaptureFix
 
 
 def test_without_a_name_the_champion_of_params_predicts_and_a_version_by_its_number(
-    models: Path, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    models: Path, project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import mlflow
-
-    from stages.common.params import load_params
-    from stages.common.tracking.packaging import package_digest
-    from stages.common.tracking.registry import Registration, ensure_registered
-    from stages.common.tracking.runs import create_run, model_digest
-    from stages.common.tracking.store import connect
-
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.root / 'mlflow.db'}")
-    before = mlflow.get_tracking_uri()
-    for seen in ("data/augmented/train.parquet", "data/clean/validation.parquet"):
-        Path(seen).parent.mkdir(parents=True)
-        pl.DataFrame({"id": ["a"]}).write_parquet(seen)
-    card = project.file("card.md", "# tests\n")
     project.file("in.csv", "text\n" + "\n".join(TEXTS))
-    assert main(["in.csv", "out.csv"]) == 1
-    assert "models:/tests@champion cannot be fetched" in capsys.readouterr().err
-    client, digest = connect(), model_digest(models / "finetuned")
-    run_id, package = create_run(client, load_params(), {}), Package.of_project(models.parent)
-    ensure_registered(client, Registration("tests", digest, package_digest(package), True, []), run_id, package, card)
-    assert main(["in.csv", "out.csv"]) == main(["in.csv", "one.csv", "--model", "models:/tests/1"]) == 0
+    with working_in(project.root) as client:
+        assert main(["in.csv", "out.csv"]) == 1
+        assert "models:/tests@champion cannot be fetched" in capsys.readouterr().err
+        register(client, Package.of_project(models.parent), "tests")
+        assert main(["in.csv", "out.csv"]) == main(["in.csv", "one.csv", "--model", "models:/tests/1"]) == 0
     assert run(models, "in.csv", "here.csv") == 0
     names = ("out.csv", "one.csv", "here.csv")
     assert len({Path(name).read_bytes() for name in names}) == 1
     assert len({Path(f"{name}.drift.json").read_bytes() for name in names}) == 1
-    mlflow.set_tracking_uri(before)
 
 
 # ── parts ───────────────────────────────────────────────────────────────────────────────────────────────────────────

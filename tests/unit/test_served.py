@@ -2,12 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-import threading
-import time
-import types
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import PyFuncModel, scoring_server
+from mlflow.pyfunc import PyFuncModel
 from small_served import (
     CLEANED,
     DIRTY,
@@ -35,8 +33,7 @@ from small_served import (
     working_in,
 )
 
-from stages.common.serving import answers as answering
-from stages.common.serving.answers import MAX_TEXTS, Question, Refused, answers, blank, read_question, read_request
+from stages.common.serving.answers import Question, answers, blank, read_question
 from stages.common.serving.classifier import VARIANTS, Classifier, Package, Variant
 from stages.common.serving.decision import Decision
 from stages.common.serving.tokens import QuickTokens, TransformersTokens
@@ -76,7 +73,7 @@ def classifier(home: Home) -> Classifier:
 
 
 def asked(**body: Any) -> Question:
-    return read_request(json.dumps(body).encode())
+    return read_question(json.dumps(body).encode())
 
 
 # ── what is asked ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -89,8 +86,6 @@ def asked(**body: Any) -> Question:
         {"instances": ["balo", "doka"]},
         {"inputs": [{"text": "balo"}, {"text": "doka"}]},
         {"instances": [{"text": "balo", "text_pair": None}, {"text": "doka"}]},
-        {"inputs": {"text": ["balo", "doka"]}},
-        {"inputs": {"text": ["balo", "doka"], "text_pair": [None, None]}},
         {"dataframe_records": [{"text": "balo"}, {"text": "doka"}]},
         {"dataframe_split": {"columns": ["text"], "data": [["balo"], ["doka"]]}},
         {"dataframe_split": {"index": [7, 9], "columns": ["text"], "data": [["balo"], ["doka"]]}},
@@ -100,76 +95,54 @@ def test_all_forms_of_mlflow_ask_the_same(body: dict[str, Any]) -> None:
     assert asked(**body) == Question(["balo", "doka"])
 
 
-def test_one_text_needs_no_list() -> None:
-    assert asked(inputs="balo") == asked(inputs={"text": "balo"}) == Question(["balo"])
-    assert asked(inputs=[]) == Question([])
-
-
-def test_pairs_come_by_row_or_by_column_and_are_empty_where_a_row_has_none() -> None:
+def test_pairs_are_empty_where_a_row_has_none() -> None:
     expected = Question(["balo", "doka"], ["mini", ""])
     assert asked(inputs=[{"text": "balo", "text_pair": "mini"}, {"text": "doka"}]) == expected
-    assert asked(inputs={"text": ["balo", "doka"], "text_pair": ["mini", None]}) == expected
-
-
-def test_params_may_be_left_out_null_or_given() -> None:
-    assert asked(inputs=["balo"], params=None) == asked(inputs=["balo"], params={"top_k": None}) == Question(["balo"])
-    assert asked(inputs=["balo"], params={"top_k": 2, "threshold": 0.5}) == Question(["balo"], None, 2, 0.5)
+    split = {"columns": ["text_pair", "text"], "data": [["mini", "balo"], [None, "doka"]]}
+    assert asked(dataframe_split=split) == expected
 
 
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"", "Invalid JSON"),
         (b'{"inputs": ["caf\xe9"]}', "Invalid JSON"),
         (b'{"inputs": ["\\udc00"]}', "lone leading surrogate"),
-        (b'{"inputs": ["a", null]}', "inputs.1.text: Input should be a valid string"),
+        (b'{"inputs": ["a", null]}', "inputs.1: Input should be"),
+        (b'{"inputs": [{"text": null}]}', "inputs.0.text: Input should be a valid string"),
         (b'{"inputs": [{"text": "a"}, {"txt": "a"}]}', "inputs.1.text: Field required"),
-        (b'{"inputs": [{"text": "a", "text_par": "b"}]}', "inputs.0.text_par: Extra inputs"),
-        (b'{"inputs": [{"text": "a"}, "a"]}', "inputs.1: Input should be an object"),
-        (b'{"inputs": {"text": ["a"], "text_pair": []}}', "one length"),
-        (b'{"dataframe_split": {"columns": ["text", "text"], "data": [["a", "b"]]}}', "columns must name text"),
-        (b'{"dataframe_split": {"columns": ["text"], "data": [null]}}', "a value per column"),
-        (b'{"inputs": ["a"], "param": {}}', "param: Extra inputs"),
+        (b'{"inputs": ["a", 1]}', "inputs.1: Input should be"),
+        (b'{"inputs": {"text": ["a"]}}', "inputs: Input should be a valid array"),
+        (b'{"dataframe_split": {"columns": ["text", "text"], "data": [["a", "b"]]}}', "dataframe_split: Input should"),
+        (b'{"dataframe_split": {"columns": ["text"], "data": [["a", "b"]]}}', "dataframe_split.0: Input should be"),
+        (b'{"dataframe_split": {"columns": ["text"], "data": [null]}}', "dataframe_split.0: Input should be"),
         (b'{"inputs": ["a"], "params": {"topk": 1}}', "params.topk: Extra inputs"),
-        (b'{"inputs": ["a"], "params": {"threshold": NaN}}', "params.threshold"),
         (b'{"inputs": ["a"], "instances": ["a"]}', "exactly one of"),
         (b"[" * 10_000, "recursion limit"),
         (b'{"inputs": ' + b"1" * 10_000 + b"}", "number out of range"),
     ],
 )
 def test_a_refusal_says_what_is_wrong(body: bytes, said: str) -> None:
-    with pytest.raises(Refused, match=said):
-        read_request(body)
-
-
-def test_more_texts_than_a_request_may_have_are_refused() -> None:
-    assert len(read_question(["a"] * MAX_TEXTS).texts) == MAX_TEXTS
-    with pytest.raises(Refused, match="at most 1000"):
-        read_question(["a"] * (MAX_TEXTS + 1))
+    with pytest.raises(ValueError, match=said) as refused:
+        read_question(body)
+    assert len(str(refused.value)) < 200
 
 
 NAMES = ["text", "text_pair", "columns", "data", "top_k", "threshold", "x"]
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["text", "\ud800"]),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["text", "text_pair", "columns", "data", "top_k", "threshold", "x"]), inner, max_size=3
-        )
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3),
     max_leaves=8,
 )
 
 
-@given(st.dictionaries(st.sampled_from([*answering.FORMS, "params", "x"]), JUNK, max_size=2) | JUNK)
+@given(st.dictionaries(st.sampled_from(["inputs", "dataframe_split", "params", "x"]), JUNK, max_size=2) | JUNK)
 def test_any_json_is_read_or_refused_in_a_few_words(value: Any) -> None:
     try:
-        question = read_request(json.dumps(value).encode())
-    except Refused as error:
+        question = read_question(json.dumps(value).encode())
+    except ValueError as error:
         assert 0 < len(str(error)) < 200
     else:
-        assert all(text.encode() or text == "" for text in [*question.texts, *(question.pairs or [])])
-        assert question.threshold is None or 0 <= question.threshold <= 1
+        assert all(isinstance(text.encode(), bytes) for text in [*question.texts, *(question.pairs or [])])
 
 
 # ── what is answered ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -184,31 +157,21 @@ def test_answers_are_calibrated_ranked_and_whole(home: Home, classifier: Classif
         assert answer["score"] == next(iter(answer["probabilities"].values()))
 
 
-def test_below_its_threshold_the_model_abstains(classifier: Classifier) -> None:
-    found = answers(classifier, Question(WORDS))
-    assert {answer["abstained"] for answer in found} == {True, False}
-    for answer in found:
-        assert answer["abstained"] == (answer["score"] < THRESHOLD) == (answer["label"] is None)
-
-
 def test_a_request_may_ask_for_another_threshold_and_fewer_labels(classifier: Classifier) -> None:
+    own = answers(classifier, Question(WORDS))
+    assert {answer["abstained"] for answer in own} == {True, False}
+    assert all(answer["abstained"] == (answer["score"] < THRESHOLD) == (answer["label"] is None) for answer in own)
     always = answers(classifier, Question(WORDS, threshold=0.0, top_k=1))
     assert [[answer["label"]] for answer in always] == [list(answer["probabilities"]) for answer in always]
     assert all(answer["label"] is None for answer in answers(classifier, Question(WORDS, threshold=1.0)))
     assert [len(answer["probabilities"]) for answer in answers(classifier, Question(["balo"], top_k=10**30))] == [3]
 
 
-@pytest.mark.parametrize("text", ["", " ", "\n\t", "\x00", "\u200f\u202e", "\ufeff", "\u00a0"])
+@pytest.mark.parametrize("text", ["", " \n\t", "\x00", "\u200f\u202e\ufeff", "\u00a0"])
 def test_where_there_is_nothing_to_read_the_model_abstains(classifier: Classifier, text: str) -> None:
     assert blank(text)
     (answer,) = answers(classifier, Question([text], threshold=0.0))
     assert (answer["label"], answer["abstained"]) == (None, True)
-
-
-def test_marks_and_control_characters_beside_words_do_no_harm(classifier: Classifier) -> None:
-    assert not blank("\u202e balo \x00")
-    plain, marked = answers(classifier, Question(["balo doka", "balo\x00 \u202edoka\u202c"]))
-    assert plain == marked
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -283,13 +246,11 @@ def scores(package: Package, texts: list[str] = WORDS) -> np.ndarray:
         WORDS,
         np.array(WORDS),
         pd.Series(WORDS),
-        pd.DataFrame({"text": WORDS}),
         pd.DataFrame({"text": WORDS, "text_pair": [None] * len(WORDS)}),
-        {"text": WORDS},
         {"text": np.array(WORDS)},
         [{"text": word} for word in WORDS],
     ],
-    ids=["list", "array", "series", "table", "table with pairs", "columns", "columns of arrays", "rows"],
+    ids=["list", "array", "series", "table", "columns", "rows"],
 )
 def test_python_may_hand_over_texts_in_any_usual_way(home: Home, loaded: PyFuncModel, rows: Any) -> None:
     found = loaded.predict(rows)
@@ -304,9 +265,7 @@ def test_python_may_ask_for_params(loaded: PyFuncModel) -> None:
     assert {len(answer) for answer in found["probabilities"]} == {1}
 
 
-@pytest.mark.parametrize(
-    "rows", [[None], [1.5], pd.DataFrame({"txt": ["a"]}), 3, [["a"]], pd.DataFrame({"text": [None]})]
-)
+@pytest.mark.parametrize("rows", [[None], [1.5], pd.DataFrame({"txt": ["a"]}), pd.DataFrame({"text": [None]})])
 def test_python_is_told_what_is_wrong_as_well(loaded: PyFuncModel, rows: Any) -> None:
     with pytest.raises(MlflowException) as caught:
         loaded.predict(rows)
@@ -326,16 +285,8 @@ def test_a_version_carries_its_card_its_digest_and_what_it_needs(home: Home) -> 
     assert version.tags[PACKAGE_TAG] == package_digest(home.package)
     logged = Path(mlflow.artifacts.download_artifacts("models:/tiny@champion"))
     assert (logged / "artifacts" / "model_card.md").read_text() == "# tiny\n"
-    needed = (logged / "requirements.txt").read_text().split()
-    assert [line.split("==")[0] for line in needed] == [
-        "mlflow",
-        "torch",
-        "transformers",
-        "onnxruntime",
-        "polars",
-        "ftfy",
-    ]
-    assert not any("+" in line for line in needed)
+    needed = (logged / "requirements.txt").read_text()
+    assert re.sub("==[0-9.]+\n?", " ", needed) == "mlflow torch transformers onnxruntime polars ftfy "
     code = sorted(path.relative_to(logged / "code").as_posix() for path in (logged / "code").rglob("*.py"))
     assert code == sorted(f"stages/{path}" for path in packaging.CODE)
     assert not [path for path in logged.rglob("*") if path.suffix in (".pkl", ".bin", ".pt")]
@@ -357,19 +308,14 @@ def test_a_fetched_package_is_the_one_that_was_registered(home: Home, tmp_path: 
     assert (probabilities(Package(model), WORDS) == probabilities(home.package, WORDS)).all()
 
 
-@pytest.mark.parametrize("empty", [True, False])
-def test_a_model_without_onnx_or_thresholds_is_served_all_the_same(home: Home, tmp_path: Path, empty: bool) -> None:
-    exported = tmp_path / "exported"
-    exported.mkdir()
-    model = shutil.copytree(home.package.model, tmp_path / "model")
-    (model / "README.md").write_text(str(empty))  # another model
+def test_a_model_without_onnx_or_thresholds_is_served_all_the_same(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "exported").mkdir()  # as export leaves it that offers nothing
     with working_in(tmp_path) as client:
-        register(client, Package(model, exported if empty else None))
+        register(client, Package(home.package.model, tmp_path / "exported"))
         found = mlflow.pyfunc.load_model("models:/tiny@champion").predict(WORDS)
         assert not found["abstained"].any()
-        assert (home.package.model / "model.safetensors").exists()
-        requirements = Path(mlflow.artifacts.download_artifacts("models:/tiny@champion/requirements.txt")).read_text()
-        assert "onnxruntime" not in requirements
+        needed = Path(mlflow.artifacts.download_artifacts("models:/tiny@champion/requirements.txt")).read_text()
+        assert "onnxruntime" not in needed
 
 
 def test_a_version_in_mlflows_own_flavour_can_still_be_fetched(home: Home, tmp_path: Path) -> None:
@@ -437,66 +383,24 @@ def test_code_that_was_imported_before_answers_with_a_warning(home: Home) -> Non
         mlflow.pyfunc.load_model("models:/tiny@champion", model_config={"threads": 1})
 
 
-# ── MLflow's server ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_server_reads_requests_as_the_model_wants_them(loaded: PyFuncModel) -> None:
-    found = scoring_server.invocations(b'{"inputs": ["balo"]}', "application/json; charset=UTF-8", loaded, None)
-    assert (found.status, len(json.loads(found.response)["predictions"])) == (200, 1)
-    for content_type, status in ((None, 415), ("text/csv", 415), ("application/json; charset=utf-16", 415)):
-        assert scoring_server.invocations(b"{}", content_type, loaded, None).status == status
-    assert scoring_server.invocations(b" " * (2**20 + 1), "application/json", loaded, None).status == 413
-    found = scoring_server.invocations(b"{", "application/json", loaded, None)
-    assert (found.status, json.loads(found.response)["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
-
-
-def test_other_models_are_served_as_ever(loaded: PyFuncModel) -> None:
-    other = types.SimpleNamespace(
-        unwrap_python_model=lambda: None, predict=lambda data: data, metadata=types.SimpleNamespace()
-    )
-    found = scoring_server.invocations(b'{"inputs": [1, 2]}', "application/json", other, None)
-    assert json.loads(found.response) == {"predictions": [1, 2]}
-
-
-def test_a_long_question_lets_others_in_between_and_ends_in_time(home: Home, loaded: PyFuncModel) -> None:
-    model = loaded.unwrap_python_model()
-    done: list[str] = []
-
-    def ask(name: str, texts: list[str]) -> None:
-        assert len(model.answers(Question(texts))) == len(texts)
-        done.append(name)
-
-    long = threading.Thread(target=ask, args=("long", ["balo doka"] * MAX_TEXTS))
-    long.start()
-    ask("short", ["mini"])
-    long.join()
-    assert done == ["short", "long"]
-    with pytest.raises(TimeoutError):
-        model.answers(Question(["balo"]), until=time.monotonic() - 1)
-    together = model.answers(Question(TEXTS * 9))
-    assert [one["label"] for one in together] == [one["label"] for one in model.answers(Question(TEXTS))] * 9
-
-
 def test_a_server_with_too_much_to_do_says_so(loaded: PyFuncModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "-1")
-    status, content = loaded.unwrap_python_model().respond(b'{"inputs": ["balo"]}', "application/json")
+    model = loaded.unwrap_python_model()
+    monkeypatch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "0")
+    with model._lock:
+        status, content = model.respond(b'{"inputs": ["balo"]}', "application/json")
     assert (status, content["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
+    assert model.respond(b'{"inputs": ["balo"]}', "application/json")[0] == 200
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"labels": ["a", "b"], "temperature": -1},
         {"labels": ["a", "b"], "temperature": 0},
         {"labels": ["a", "b"], "temperature": float("nan")},
-        {"labels": ["a", "b"], "temperature": "1"},
         {"labels": ["a"]},
-        {"labels": "ab"},
         {"labels": ["a", "a"]},
         {"labels": ["a", "b"], "thresholds": {"c": 0.5}},
         {"labels": ["a", "b"], "thresholds": {"a": None}},
-        {"labels": ["a", "b"], "thresholds": {"a": float("nan")}},
-        {"labels": ["a", "b"], "thresholds": []},
         {"labels": ["a", "b"], "other": 1},
         {},
     ],
