@@ -22,10 +22,9 @@ from polars.exceptions import PolarsError
 from flows.command import exit_status
 from flows.prediction.model import Model, to_predict, with_kept
 from flows.prediction.parts import assemble, part_path, parts_folder, write_part
-from flows.prediction.request import Request, check_columns
+from flows.prediction.request import Request
 from stages.common.drift import VERDICTS, Counts
 from stages.common.errors import AttuneError
-from stages.common.readers.table import Table
 from stages.common.serving.classifier import VARIANTS
 from stages.common.shown import visible
 from stages.common.stage import of_the_disk, write_json
@@ -53,33 +52,21 @@ def predict(request: Request) -> dict[str, Any]:
     Raises:
         AttuneError: if input, output or model are not as they must be; finished parts stay for the next try.
     """
-    with _disk_errors(), request.open_input() as table, parts_folder(request.output) as folder:
-        kept = request.kept(table)
-        names = list(dict.fromkeys(filter(None, (request.text, request.text_pair, request.id, *kept))))
-        check_columns(table, names)
-        report, parts = _predict_parts(request, table, names, kept, folder)
-        whole = folder / "whole.tmp"
-        assemble(parts, whole, request.output.suffix)
-        write_json(report, folder / "report.tmp")
-        os.replace(folder / "report.tmp", request.report)
-        os.replace(whole, request.output)
-    _print_report(request, report)
-    return report
-
-
-def _predict_parts(
-    request: Request, table: Table, names: list[str], kept: list[str], folder: Path
-) -> tuple[dict[str, Any], list[Path]]:
-    """Predict the rows that no finished part in the folder holds; return the report on all rows, and all parts."""
     done, last, resumed = 0, time.monotonic(), True
     parts: list[Path] = []
     total = Counts()
-    with TemporaryDirectory(dir=folder) as download:
+    with (
+        _disk_errors(),
+        request.open_input() as table,
+        parts_folder(request.output) as folder,
+        TemporaryDirectory(dir=folder) as download,
+    ):
+        names, kept = request.columns(table), request.kept(table)
         model = Model(request, Path(download))
         columns = (request.text, request.text_pair, request.id, kept)
         made_with = [model.digest, model.classifier.variant, request.threshold, columns]
         for number, chunk in enumerate(table.batches(names, request.batch_rows)):
-            check_columns(table, names)
+            request.columns(table)
             part = part_path(folder, number, chunk, made_with)
             if part.exists():
                 counts: Counts = json.loads(pl.read_parquet_metadata(part)["counts"])
@@ -95,7 +82,13 @@ def _predict_parts(
             if time.monotonic() - last > LINE_EVERY:
                 last, share = time.monotonic(), done / table.rows if table.rows else table.share and table.share()
                 print(f"  {done:,} rows" + (f", {share:.0%}" if share else ""), flush=True)
-    return model.report(total), parts
+        report = model.report(total)
+        assemble(parts, folder / "whole.tmp", request.output.suffix)
+        write_json(report, folder / "report.tmp")
+        os.replace(folder / "report.tmp", request.report)
+        os.replace(folder / "whole.tmp", request.output)
+    _print_report(request, report)
+    return report
 
 
 @contextmanager
@@ -119,8 +112,9 @@ def _print_report(request: Request, report: Mapping[str, Any]) -> None:
     unknown = ": the model came without a profile of its training data" if "measures" not in drift else ""
     print(f"drift: {drift['verdict']}{unknown}")
     for measure in drift.get("measures", []):
+        reason = f", {measure['reason']}" if measure["verdict"] in LEVELS["slight"] else ""
         chance = f"PSI {measure['psi']:.3f}, by chance up to {measure['limit']:.3f}"
-        print(f"  {measure['measure']}: {measure['verdict']} ({chance}), {measure['reason']}")
+        print(f"  {measure['measure']}: {measure['verdict']} ({chance}){reason}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -140,15 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--separator", default=Request.separator, help="of a CSV file (default: ,)")
     add("--query", help="one SELECT to the database")
     add("--threshold", type=float, help="abstain below this probability, instead of the model's own thresholds")
-    rows = Request.batch_rows
-    add("--batch-rows", type=int, default=rows, metavar="N", help=f"rows at a time (default: {rows})")
-    add(
-        "--fail-on-drift",
-        nargs="?",
-        const="strong",
-        choices=list(LEVELS),
-        help=f"exit with {DRIFTED}, with everything written, when drift is strong (or slight already)",
-    )
+    add("--batch-rows", type=int, default=Request.batch_rows, metavar="N", help="rows at a time (default: 2048)")
+    help_on_drift = f"exit with {DRIFTED}, with everything written, when drift is strong (or slight already)"
+    add("--fail-on-drift", nargs="?", const="strong", choices=list(LEVELS), help=help_on_drift)
     return parser
 
 

@@ -30,8 +30,7 @@ def predict(
 ) -> dict[str, Any]:
     """Predict the rows of a file or database; what the parameters mean stands in docs/prediction.md.
 
-    Returns:
-        How many rows there were, and the verdict on drift; the whole report is in its file.
+    It returns how many rows there were, and the verdict on drift; the whole report is in its file.
 
     Raises:
         AttuneError: if input, output or model are not as they must be.

@@ -39,26 +39,20 @@ class Model:
 
         package, self.name = _find_package(request.model, folder)
         self.digest = package_digest(package)  # of all that its answers depend on
-        self.threshold = request.threshold
+        self.request = request
         file = (package.serving or folder) / FILE
         profile = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         self.profile = profile if profile.get("version") == VERSION else None
         if self.profile and self.profile["pairs"] != bool(request.text_pair):
-            raise AttuneError(
-                f"{self.name} was trained on {'pairs of texts' if self.profile['pairs'] else 'single texts'}",
-                "name the second text's column: --text-pair" if self.profile["pairs"] else "leave --text-pair out",
-            )
+            what, fix = ("pairs of", "name the second text's") if self.profile["pairs"] else ("single", "leave out the")
+            raise AttuneError(f"{self.name} was trained on {what} texts", f"{fix} column: --text-pair")
         self.classifier = _load(package, self.name, request.variant)
 
     def answers(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, Counts]:
-        """Return the answers to rows, and what is counted of both.
+        """Return the answers to rows with id, text and text_pair, and what is counted of both.
 
-        Args:
-            rows: columns id, text and text_pair.
-
-        Returns:
-            A row for each: id, label (null where the model abstains), score, abstained, and the calibrated probability
-            of each label; score and probabilities are null where there is nothing to see in the text.
+        A row for each: id, label (null where the model abstains), score, abstained, and the calibrated probability of
+        each label; score and probabilities are null where there is nothing to see in the text.
         """
         classifier = self.classifier
         if classifier.cleaning:  # as the training data were
@@ -66,11 +60,11 @@ class Model:
         seen = pl.Series([text is not None and not blank(text) for text in rows["text"]], dtype=pl.Boolean)
         rows = rows.with_columns(text=pl.when(seen).then("text"))
         there = rows.filter(seen)
-        pairs = there["text_pair"].fill_null("").to_list() if rows["text_pair"].count() else None
+        pairs = there["text_pair"].fill_null("").to_list() if self.request.text_pair else None
         probabilities = classifier.probabilities(there["text"].to_list(), pairs)
         if not np.isfinite(probabilities).all():
             raise AttuneError("the model answers with something that is no number", "train and register it again")
-        abstained = classifier.decision.abstains(probabilities, self.threshold)
+        abstained = classifier.decision.abstains(probabilities, self.request.threshold)
         labels = pl.Series(classifier.labels, dtype=pl.String).gather(probabilities.argmax(axis=1))
         rounded = probabilities.round(DIGITS)
         found = pl.DataFrame(
@@ -92,7 +86,7 @@ class Model:
         """Return what `OUTPUT.drift.json` says; nothing in it depends on when or where it was made."""
         drift: dict[str, Any] = {"verdict": "unknown"}  # no profile came with the model, or that of another version
         if self.profile:
-            if self.threshold is not None:  # not the one that the model was made with
+            if self.request.threshold is not None:  # not the one that the model was made with
                 counts = counts | {"abstentions": []}
             drift = drift_report(self.profile, counts) | {"trained_on_rows": self.profile["rows"]}
         return {
@@ -101,7 +95,7 @@ class Model:
             "rows_abstained": counts["abstained"][0],
             "model": self.digest,
             "variant": self.classifier.variant,
-            "threshold": self.threshold,
+            "threshold": self.request.threshold,
             "drift": drift,
         }
 
@@ -116,10 +110,8 @@ def _find_package(model: str | None, folder: Path) -> tuple[Package, str]:
         for name in ("model", "finetuned"):
             if (Path(model) / name / "config.json").exists():
                 return Package.within(Path(model), name), model
-        raise AttuneError(
-            f"{model} holds no model",
-            f"name models/ after `make run`, a folder with model/ in it, or {REGISTERED}NAME@champion",
-        )
+        fix = f"name models/ after `make run`, a folder with model/ in it, or {REGISTERED}NAME@champion"
+        raise AttuneError(f"{model} holds no model", fix)
     name, _, which = model.removeprefix(REGISTERED).replace("@", "/").rpartition("/")
     try:
         connect()
@@ -147,12 +139,7 @@ def _load(package: Package, name: str, variant: Variant | None) -> Classifier:
 
 
 def to_predict(chunk: pl.DataFrame, request: Request, before: int) -> pl.DataFrame:
-    """Return columns id, text and text_pair, String.
-
-    Args:
-        chunk: rows of the input.
-        request: says which of its columns is what; without ids, rows are numbered from 1.
-        before: rows before it.
+    """Return columns id, text and text_pair, String, of rows of the input; without ids, rows are numbered from 1.
 
     Raises:
         AttuneError: if the texts are not of type text.

@@ -1,8 +1,7 @@
 """What survives a kill: finished chunks beside the output, each named by what it was made of.
 
-`OUTPUT.parts/` holds a Parquet file a chunk, written aside, synced and renamed, so that it is whole or not there. Its
-name has the digest of model, options and rows, so that one made of anything else is not found; its counts are in its
-metadata.
+`OUTPUT.parts/` holds a Parquet file a chunk, renamed into place, so that it is whole or not there. Its name has the
+digest of model, options and rows, so that one made of anything else is not found; its counts are in its metadata.
 """
 
 import json
@@ -44,14 +43,7 @@ def parts_folder(output: Path) -> Iterator[Path]:
 
 
 def part_path(folder: Path, number: int, chunk: pl.DataFrame, made_with: Any) -> Path:
-    """Return where the part of a chunk is, or will be.
-
-    Args:
-        folder: of the parts.
-        number: of the chunk, from 0.
-        chunk: rows of the input.
-        made_with: model and options, JSON-like.
-    """
+    """Return where the part of a chunk of the input (from 0) is, or will be; it is made with a model and options."""
     schema = {name: str(kind) for name, kind in chunk.schema.items()}
     digest = sha256(json.dumps([made_with, schema]).encode() + chunk.hash_rows(0).to_numpy().tobytes())
     return folder / f"{number:08d}-{digest.hexdigest()[:32]}.parquet"
@@ -76,10 +68,8 @@ def assemble(parts: Sequence[Path], file: Path, kind: str) -> None:
             for part in parts:
                 writer.write_table(pl.read_parquet(part).to_arrow(compat_level=pl.CompatLevel.oldest()))
         return
-    with file.open("wb") as stream:
-        for number, part in enumerate(parts):
-            rows = pl.read_parquet(part)
-            if kind == ".csv":
-                rows.write_csv(stream, include_header=number == 0)
-            else:
-                rows.write_ndjson(stream)
+    rows = pl.scan_parquet(list(parts))
+    if kind == ".csv":
+        rows.sink_csv(file)
+    else:
+        rows.sink_ndjson(file)

@@ -1,6 +1,6 @@
 """What is to be predicted, with what, and where to; and how the input is opened."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,6 @@ from stages.common.serving.classifier import Variant
 from stages.common.shown import listed
 
 DATABASE = "sql:"  # before the name of an environment variable
-OUTPUTS = (".parquet", ".csv", ".jsonl")
-NAMED = 12  # columns that a message lists
 
 
 @dataclass(frozen=True)
@@ -41,10 +39,8 @@ class Request:
     batch_rows: int = 2_048
 
     def __post_init__(self) -> None:
-        if self.output.suffix not in OUTPUTS:
-            raise AttuneError(
-                f"{self.output}: the name tells no format", f"name a file that ends in {', '.join(OUTPUTS)}"
-            )
+        if self.output.suffix not in (".parquet", ".csv", ".jsonl"):
+            raise AttuneError(f"{self.output}: the name tells no format", "it must end in .parquet, .csv or .jsonl")
         if Path(self.input).resolve() == self.output.resolve():
             raise AttuneError("input and output are the same file", "name another output")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
@@ -77,8 +73,7 @@ class Request:
         if kind in (None, "lines"):
             raise AttuneError(
                 f"{path}: the name tells no format",
-                "name a file that ends in .csv, .tsv, .jsonl, .ndjson or .parquet (and then "
-                f"{', '.join(COMPRESSIONS)}, if it is compressed), or a database as {DATABASE}VARIABLE",
+                "name .csv, .tsv, .jsonl or .parquet (or that and .gz, .bz2, .xz, .zst), or a database as sql:VARIABLE",
             )
         if not path.is_file():
             raise AttuneError(f"{path} is {'no file' if path.exists() else 'missing'}", "name a file with a row a text")
@@ -87,28 +82,27 @@ class Request:
             yield table
 
     def kept(self, table: Table) -> list[str]:
-        """Return the columns to copy, each once; of all columns, that of the ids is not one: the output has it.
+        """Return the columns to copy, each once; of all columns, that of the ids is not one: the output has it."""
+        if self.keep_all:
+            return [name for name in table.columns if name != self.id or name in self.keep]
+        return list(dict.fromkeys(self.keep))
+
+    def columns(self, table: Table) -> list[str]:
+        """Return the columns to read, each once.
 
         Raises:
-            AttuneError: if nobody can tell which all columns are.
+            AttuneError: if one is not there, or nobody can tell which all columns are; rows of JSON lines need not have
+                the same keys, so those are known after the first ones are read.
         """
-        if not self.keep_all:
-            return list(dict.fromkeys(self.keep))
-        if not table.fixed:
+        if self.keep_all and not table.fixed:
             raise AttuneError(
-                f"{table.origin}: rows of JSON lines need not have the same keys, so --keep-all cannot tell which",
-                "name them: --keep KEY --keep OTHER",
+                f"--keep-all cannot tell the keys of {table.origin}", "name them: --keep KEY --keep OTHER"
             )
-        return [name for name in table.columns if name != self.id or name in self.keep]
-
-
-def check_columns(table: Table, names: Iterable[str]) -> None:
-    """Raise an AttuneError if one of the columns is not there; JSON lines tell theirs as they are read."""
-    known = set(table.columns)
-    missing = [name for name in names if name not in known]
-    if missing and (known or table.fixed):
-        there = listed([repr(name)[:40] for name in table.columns], NAMED)
-        raise AttuneError(
-            f"{table.origin} has no column {missing[0]!r}; it has {there}",
-            "name the columns with --text, --text-pair, --id and --keep",
-        )
+        names = list(dict.fromkeys(filter(None, (self.text, self.text_pair, self.id, *self.kept(table)))))
+        known = set(table.columns)
+        missing = [name for name in names if name not in known]
+        if missing and (known or table.fixed):
+            there = listed([repr(name)[:40] for name in table.columns], 12)
+            fix = "name the columns with --text, --text-pair, --id and --keep"
+            raise AttuneError(f"{table.origin} has no column {missing[0]!r}; it has {there}", fix)
+        return names

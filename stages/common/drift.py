@@ -54,10 +54,9 @@ Profile = dict[str, Any]
 
 
 def text_profile(rows: pl.DataFrame) -> Profile:
-    """Return what texts look like: JSON-able, under 100 KB, the same in any order of the rows.
+    """Return what the texts of rows with id, text, text_pair and group look like.
 
-    Args:
-        rows: columns id, text, text_pair and group.
+    It is JSON-able, under 100 KB, and the same in any order of the rows.
     """
     rows = rows.sort("id")
     texts = whole_text(rows)
@@ -123,9 +122,8 @@ def text_counts(profile: Mapping[str, Any], rows: pl.DataFrame) -> Counts:
 def answer_counts(profile: Mapping[str, Any], probabilities: np.ndarray, abstained: np.ndarray) -> Counts:
     """Count a profile's measures of answers: calibrated probabilities [n x k], and whether the model abstained [n]."""
     measures = profile["measures"]
-    chosen = probabilities.argmax(axis=1) if len(probabilities) else np.zeros(0, np.int64)
     return {
-        "labels": np.bincount(chosen, minlength=len(measures["labels"]["labels"])).tolist(),
+        "labels": np.bincount(probabilities.argmax(axis=1), minlength=len(measures["labels"]["labels"])).tolist(),
         "confidence": _binned(_confidence(probabilities), measures["confidence"]["edges"]),
         "abstentions": [int((~abstained).sum()), int(abstained.sum())],
     }
@@ -157,20 +155,16 @@ def split_drift(splits: Mapping[str, pl.DataFrame]) -> list[dict[str, Any]]:
     Returns:
         An entry for each split and measure with what `drift_report` says of it.
     """
-    train = splits["train"]
+    train, entries = splits["train"], []
     labels = sorted({label for rows in splits.values() for label in rows["label"].unique()})
-
-    def counted(rows: pl.DataFrame) -> list[int]:
-        return [int((rows["label"] == label).sum()) for label in labels]
-
+    counts = {name: [int((rows["label"] == label).sum()) for label in labels] for name, rows in splits.items()}
     profile = text_profile(train)
-    profile["measures"]["labels"] = {"labels": labels, "counts": counted(train)}
+    profile["measures"]["labels"] = {"labels": labels, "counts": counts["train"]}
     del profile["measures"]["text"]  # clean rows have one
-    entries = []
     for name in ("validation", "test"):
         if splits[name].height and train.height:
-            counts = text_counts(profile, splits[name]) | {"labels": counted(splits[name])}
-            for measure in drift_report(profile, counts)["measures"]:
+            new = text_counts(profile, splits[name]) | {"labels": counts[name]}
+            for measure in drift_report(profile, new)["measures"]:
                 del measure["reason"]  # it may quote a word
                 entries.append({"split": name} | measure | {"measure": measure["measure"].removeprefix("predicted ")})
     return entries

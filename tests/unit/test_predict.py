@@ -353,7 +353,7 @@ def test_a_full_disk_is_told_and_finished_parts_stay(
         raise pl.exceptions.ComputeError("No space left on device (os error 28)")
 
     with monkeypatch.context() as patched:
-        patched.setattr(pl.DataFrame, "write_csv", full)
+        patched.setattr(pl.LazyFrame, "sink_csv", full)
         assert run(models, "in.csv", "out.csv") == 1
     told = capsys.readouterr().err
     assert "No space left on device" in told and "the same command goes on" in told

@@ -1,7 +1,6 @@
 """A request's JSON to texts, and the model's probabilities to answers."""
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -11,21 +10,13 @@ MAX_TEXTS = 1000
 COLUMNS = (["text"], ["text", "text_pair"], ["text_pair", "text"])
 
 
-@dataclass(frozen=True)
-class Question:
-    """Texts and how to answer them.
-
-    Args:
-        texts: what is classified.
-        pairs: the second text of each, or None where no row has one.
-        top_k: how many of the likeliest labels are listed with their probability; None: all.
-        threshold: least probability of an answer, instead of the model's own.
-    """
+class Question(NamedTuple):
+    """Texts, the second one of each if any has one, and how to answer them."""
 
     texts: list[str]
     pairs: list[str] | None = None
-    top_k: int | None = None
-    threshold: float | None = None
+    top_k: int | None = None  # labels that are listed, the likeliest first; None: all
+    threshold: float | None = None  # least probability of an answer, instead of the model's own
 
 
 def _rows(given: Any) -> Any:

@@ -1,7 +1,6 @@
 """A packaged model that answers: out of safetensors with torch, or out of ONNX without it.
 
-Of Attune only `stages.tasks.loading`, `stages.common.text_cleaning` and this folder are imported: they go into the
-registry together with the model.
+What is imported of Attune here goes into the registry with the model: `stages/common/tracking/packaging.py` lists it.
 """
 
 import json
@@ -97,10 +96,9 @@ class Classifier:
         """Return the calibrated probability of each label for each text (or pair of texts), [n x k] float64.
 
         Texts are cut to the model's length; batches hold texts of similar length, so that little of them is padding.
-        In 8 bits each text goes alone: the scale of its activations would hang on its neighbours, and so would the
-        answer. It is no slower, since quick kernels need no batch.
         """
-        batch_size = 1 if self.variant == "int8" else batch_size
+        if self.variant == "int8":
+            batch_size = 1  # else an answer would hang on its neighbours, which share the scale of the activations
         result = np.zeros((len(texts), len(self.labels)))
         if not len(texts):
             return result

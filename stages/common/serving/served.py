@@ -20,7 +20,6 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from stages.common.serving import answers, classifier
 
-SERVER = "mlflow.pyfunc.scoring_server"
 JSON = re.compile(r'application/json\s*(;\s*charset="?utf-8"?\s*)?', re.IGNORECASE)
 MAX_BYTES = 2**20  # a second of tokenizing at most, some hundred MiB of memory; more is work for flows.predict
 PATIENCE = 0.9  # of the time after which MLflow gives up on an answer, while its thread would work on for nobody
@@ -38,8 +37,15 @@ class ServedClassifier(PythonModel):
         config = context.model_config or {}
         self._classifier = classifier.Classifier(package, config.get("variant"), config.get("threads"))
         self._lock = Lock()  # one request has all threads; and tokenizers are not made for several at once
-        if server := sys.modules.get(SERVER):
-            self._take_over(server)
+        server: Any = sys.modules.get("mlflow.pyfunc.scoring_server")
+        if server:
+            # On its own it answers nulls and numbers as if they were texts, a missing content type or deeply nested
+            # JSON with status 500, broken CSV with a stack trace, and quotes the texts in its errors.
+            def invocations(body: bytes, content_type: str | None, *_: Any) -> Any:
+                status, content = self.respond(body, content_type)
+                return server.InvocationsResponse(json.dumps(content), status, "application/json")
+
+            server.invocations = invocations
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -76,19 +82,6 @@ class ServedClassifier(PythonModel):
             return 200, {"predictions": answers.answers(self._classifier, question)}
         finally:
             self._lock.release()
-
-    def _take_over(self, server: Any) -> None:
-        """Have requests to MLflow's server read by `respond`.
-
-        On its own it answers nulls and numbers as if they were texts, a missing content type or deeply nested JSON with
-        status 500, broken CSV with a stack trace, and quotes the texts in its errors.
-        """
-
-        def invocations(body: bytes, content_type: str | None, *_: Any) -> Any:
-            status, content = self.respond(body, content_type)
-            return server.InvocationsResponse(json.dumps(content), status, "application/json")
-
-        server.invocations = invocations
 
 
 def _refusal(message: str, code: str = "INVALID_PARAMETER_VALUE") -> dict[str, Any]:

@@ -12,7 +12,6 @@ import numpy as np
 
 Columns = dict[str, list[list[int]]]  # a list of numbers per text, by the name of the model's input
 UNLIMITED = 10**9  # what transformers writes for a model without a longest text is more than that
-PADDING = {"attention_mask": 0, "token_type_ids": 0}
 
 
 class TransformersTokens:
@@ -47,7 +46,7 @@ class QuickTokens:
             self._tokenizer.enable_truncation(longest, direction=settings.get("truncation_side", "right"))
         pad = settings.get("pad_token") or ""
         pad_id = self._tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
-        self._padding = {**PADDING, "input_ids": pad_id or 0}
+        self._padding = {"input_ids": pad_id or 0, "attention_mask": 0, "token_type_ids": 0}
         self._left = settings.get("padding_side") == "left"
 
     def encode(self, texts: list[str], pairs: list[str] | None) -> Columns:
