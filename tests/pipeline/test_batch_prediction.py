@@ -1,15 +1,12 @@
-"""Batch prediction as programs run it: killed, twice at once, out of the registry, in a DVC pipeline, deployed."""
+"""Batch prediction as programs run it: killed, twice at once, with much input, as a flow."""
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -59,22 +56,14 @@ def texts(count: int) -> list[str]:
     return [" ".join(draw.choices(words, k=draw.randint(1, 30))) for _ in range(count)]
 
 
-def environment(**more: str) -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", **more}
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
 
 
-def run(folder: Path, *asked: str, **more: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *asked: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        asked, cwd=folder, env=environment(**more), capture_output=True, text=True, check=False, timeout=120
+        asked, cwd=folder, env=environment(), capture_output=True, text=True, check=False, timeout=120
     )
-
-
-def until(true: Callable[[], Any], process: "subprocess.Popen[bytes]") -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert process.poll() is None and time.monotonic() < end, "it did not come to that"
-        time.sleep(0.002)
 
 
 def test_killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run(
@@ -90,7 +79,10 @@ def test_killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run(
     for reached in (1, 20):
         program = [sys.executable, "-m", "flows.predict", "in.csv", "out.parquet", *options]
         killed = subprocess.Popen(program, env=environment(), stdout=subprocess.DEVNULL)
-        until(lambda reached=reached: len(list(parts.glob("*.parquet"))) >= reached, killed)
+        end = time.monotonic() + 60
+        while len(list(parts.glob("*.parquet"))) < reached:
+            assert killed.poll() is None and time.monotonic() < end, "it did not come to that"
+            time.sleep(0.002)
         assert main(["in.csv", "out.parquet", *options]) == 1
         assert "another process is writing out.parquet" in capsys.readouterr().err
         killed.send_signal(signal.SIGKILL)
@@ -121,34 +113,6 @@ def test_the_command_line_needs_neither_prefect_nor_torch_to_say_what_is_wrong(t
     done = run(tmp_path, sys.executable, "-c", code)
     assert not {"prefect", "torch", "transformers", "mlflow"} & set(done.stdout.split())
     assert "the name tells no format" in done.stderr
-
-
-PIPELINE = """
-stages:
-  predict:
-    cmd: python -m flows.predict data/new.csv data/predicted.parquet --model models/ --id id
-    deps: [data/new.csv, models/finetuned, models/serving]
-    outs: [data/predicted.parquet]
-    metrics: [data/predicted.parquet.drift.json: {cache: false}]
-"""
-
-
-def test_it_is_a_stage_in_a_persons_own_dvc_pipeline(models: Path, tmp_path: Path) -> None:
-    shutil.copytree(models, tmp_path / "models")
-    (tmp_path / "data").mkdir()
-    rows = pl.DataFrame({"id": [f"r{n}" for n in range(50)], "text": texts(50)})
-    rows.write_csv(tmp_path / "data" / "new.csv")
-    (tmp_path / "dvc.yaml").write_text(PIPELINE)
-    for setup in (["git", "init", "-q"], ["dvc", "init", "-q"]):
-        assert run(tmp_path, *setup).returncode == 0
-    assert (first := run(tmp_path, "dvc", "repro")).returncode == 0, first.stderr
-    lock = (tmp_path / "dvc.lock").read_bytes()
-    assert "didn't change, skipping" in run(tmp_path, "dvc", "repro").stdout
-    assert run(tmp_path, "dvc", "repro", "--force").returncode == 0
-    assert (tmp_path / "dvc.lock").read_bytes() == lock, "the same bytes"
-    assert pl.read_parquet(tmp_path / "data" / "predicted.parquet")["id"].to_list() == rows["id"].to_list()
-    status = run(tmp_path, "git", "status", "--short", "-uall").stdout
-    assert "parts" not in status and "predicted.parquet\n" not in status
 
 
 def test_the_flow_takes_what_the_program_takes_and_tells_what_it_found(

@@ -98,16 +98,11 @@ BAD = [*map(Request, BODIES), *(Request(b'{"inputs": ["balo"]}', kind) for kind 
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
-    return make_package(tmp_path_factory.mktemp("package"))
-
-
-@pytest.fixture(scope="module")
-def store(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a store, in which the package is champion."""
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a package, and a store in which that is champion."""
     home = tmp_path_factory.mktemp("store")
     with working_in(home) as client:
-        register(client, package)
+        register(client, make_package(home))
     return home
 
 
@@ -179,11 +174,9 @@ def _wrong(answer: httpx.Response, request: Request, expected: np.ndarray) -> st
     return None
 
 
-def test_thousands_of_good_and_bad_requests_leave_the_server_as_it_was(
-    package: Package, store: Path, tmp_path: Path
-) -> None:
+def test_thousands_of_good_and_bad_requests_leave_the_server_as_it_was(store: Path, tmp_path: Path) -> None:
     """All good ones answered rightly, all bad ones refused with a short message, and no memory lost."""
-    expected = probabilities(package, TEXTS)
+    expected = probabilities(Package.within(store), TEXTS)
     margin = np.abs(np.sort(expected)[:, :-1] - np.sort(expected)[:, 1:]).min(), np.abs(expected - THRESHOLD).min()
     assert min(margin) > 1e-5  # so that rounding decides nothing
     with serving(store, tmp_path, threads=1) as (address, process, log), ThreadPoolExecutor(CLIENTS) as clients:
@@ -201,8 +194,8 @@ def test_thousands_of_good_and_bad_requests_leave_the_server_as_it_was(
         assert "Traceback" not in log.read_text()
 
 
-def test_a_flag_says_which_form_of_the_same_version_is_served(package: Package, store: Path, tmp_path: Path) -> None:
-    expected = Classifier(package, "int8", threads=1).probabilities([*WORDS, CLEANED])
+def test_a_flag_says_which_form_of_the_same_version_is_served(store: Path, tmp_path: Path) -> None:
+    expected = Classifier(Package.within(store), "int8", threads=1).probabilities([*WORDS, CLEANED])
     with serving(store, tmp_path, variant="int8") as (address, process, _):
         answer = httpx.post(f"{address}/invocations", json={"inputs": [*WORDS, DIRTY]}, timeout=60)
         given = [[one["probabilities"][label] for label in LABELS] for one in answer.json()["predictions"]]

@@ -23,11 +23,11 @@ DECISION = Decision(LABELS, thresholds={"good": 0.7})
 WORDS = [f"word{number}" for number in range(400)]
 
 
-def texts(count: int, seed: int, words: list[str] = WORDS, longest: int = 20) -> list[str]:
+def texts(count: int, seed: int, words: list[str] = WORDS) -> list[str]:
     """Texts whose words are as unequally frequent as those of a language (Zipf)."""
     draw = np.random.default_rng(seed)
     shares = 1 / np.arange(1, len(words) + 1)
-    lengths = draw.integers(3, longest + 1, count)
+    lengths = draw.integers(3, 21, count)
     drawn = iter(draw.choice(words, lengths.sum(), p=shares / shares.sum()).tolist())
     return [" ".join(next(drawn) for _ in range(length)) for length in lengths]
 
@@ -43,8 +43,8 @@ def table(rows: list[str | None], pairs: list[str] | None = None, groups: list[s
     return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
 
 
-def probabilities(count: int, seed: int, sure: float = 4.0) -> np.ndarray:
-    first = np.random.default_rng(seed).beta(sure, 1, count)
+def probabilities(count: int, seed: int) -> np.ndarray:
+    first = np.random.default_rng(seed).beta(4, 1, count)
     first = np.where(np.random.default_rng(seed + 1).random(count) < 0.5, first, 1 - first)
     return np.column_stack([first, 1 - first])
 
@@ -60,12 +60,10 @@ def verdicts(profile: dict, rows: list[str | None], answers: np.ndarray) -> dict
     return {"whole": report["verdict"], **{one["measure"]: one["verdict"] for one in report["measures"]}}
 
 
-def test_a_profile_is_the_same_in_any_order_of_the_rows_small_and_plain_json(profile: dict) -> None:
+def test_a_profile_is_the_same_in_any_order_of_the_rows_and_plain_json(profile: dict) -> None:
     rows, answers = table(texts(1500, 0)), probabilities(400, 0)
     mixed = profile_of(rows.sample(fraction=1, shuffle=True, seed=3), answers[::-1], DECISION)
-    text = json.dumps(profile, allow_nan=False)
-    assert json.dumps(mixed) == text
-    assert len(text) < 100_000
+    assert json.dumps(mixed) == json.dumps(profile, allow_nan=False)
 
 
 def test_a_profile_of_many_different_words_stays_small() -> None:
@@ -138,32 +136,17 @@ def test_a_model_that_is_always_as_sure_and_an_input_without_a_row_are_no_troubl
     assert len(report["not_compared"]) == 7
 
 
-# ── validation and test beside train ────────────────────────────────────────────────────────────────────────────────
-
-
-def split_of(
-    count: int, seed: int, words: list[str] = WORDS, labels: tuple[str, ...] = ("bad", "good")
-) -> pl.DataFrame:
+def split_of(count: int, seed: int, labels: tuple[str, ...] = ("bad", "good")) -> pl.DataFrame:
     chosen = [labels[number % len(labels)] for number in range(count)]
-    return table(texts(count, seed, words)).with_columns(label=pl.Series(chosen, dtype=pl.String))
-
-
-def split_verdicts(test: pl.DataFrame) -> dict[str, str]:
-    splits = {"train": split_of(2000, 1), "validation": split_of(400, 2), "test": test}
-    entries = split_drift(splits)
-    assert {entry["verdict"] for entry in entries if entry["split"] == "validation"} == {"no sign of drift"}
-    assert not [entry for entry in entries if "reason" in entry], "no words of the data are in the report"
-    return {entry["measure"]: entry["verdict"] for entry in entries if entry["split"] == "test"}
+    return table(texts(count, seed)).with_columns(label=pl.Series(chosen, dtype=pl.String))
 
 
 def test_drift_between_splits_is_told_by_what_differs() -> None:
-    like = split_verdicts(split_of(400, 3))
-    assert set(like) == {"labels", "lengths of the texts", "commonest words", "words never seen in training"}
-    assert set(like.values()) == {"no sign of drift"}
-    skewed = split_verdicts(split_of(400, 3, labels=("bad", "bad", "bad", "bad", "good")))
-    assert skewed["labels"] == "strong drift" and skewed["commonest words"] == "no sign of drift"
-    other = split_verdicts(split_of(400, 6, words=[*WORDS[200:], *(f"new{number}" for number in range(50))]))
-    assert other["commonest words"] == "strong drift" and other["labels"] == "no sign of drift"
+    skewed = split_of(400, 3, labels=("bad", "bad", "bad", "bad", "good"))
+    entries = split_drift({"train": split_of(2000, 1), "validation": split_of(400, 2), "test": skewed})
+    drifted = {(entry["split"], entry["measure"]) for entry in entries if entry["verdict"] != "no sign of drift"}
+    assert drifted == {("test", "labels")} and len(entries) == 8
+    assert not [entry for entry in entries if "reason" in entry], "no words of the data are in the report"
 
 
 def test_words_of_single_groups_are_no_drift() -> None:
