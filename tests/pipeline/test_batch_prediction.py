@@ -16,6 +16,7 @@ from tests.conftest import PROJECT
 from tests.unit.small_training import FILLER, LABELS, TELLING, make_finetuned
 
 BATCH = 64
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
 
 # Predicts a tenth of the rows, then all of them, and says by how many MiB the second time took more than the first.
 MEASURED = """
@@ -56,14 +57,8 @@ def texts(count: int) -> list[str]:
     return [" ".join(draw.choices(words, k=draw.randint(1, 30))) for _ in range(count)]
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
-
-
 def run(folder: Path, *asked: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        asked, cwd=folder, env=environment(), capture_output=True, text=True, check=False, timeout=120
-    )
+    return subprocess.run(asked, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120)
 
 
 def test_killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run(
@@ -78,7 +73,7 @@ def test_killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run(
     parts = tmp_path / "out.parquet.parts"
     for reached in (1, 20):
         program = [sys.executable, "-m", "flows.predict", "in.csv", "out.parquet", *options]
-        killed = subprocess.Popen(program, env=environment(), stdout=subprocess.DEVNULL)
+        killed = subprocess.Popen(program, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
         end = time.monotonic() + 60
         while len(list(parts.glob("*.parquet"))) < reached:
             assert killed.poll() is None and time.monotonic() < end, "it did not come to that"

@@ -76,19 +76,10 @@ def test_a_profile_of_many_different_words_stays_small() -> None:
     assert sum(new) < 24, "of so many words a sample is looked up"
 
 
-def test_the_counts_of_two_parts_add_up_to_those_of_both(profile: dict) -> None:
-    rows = table([*texts(100, 5), None, "neuland 电影"])
-    whole, *parts = (text_counts(profile, part) for part in (rows, rows[:40], rows[40:]))
-    assert {name: np.add(parts[0][name], parts[1][name]).tolist() for name in whole} == whole
-    assert whole["text"] == [101, 1]
-
-
 @pytest.mark.parametrize("count", [1, 20, 1000])
 def test_rows_like_those_of_training_hardly_ever_cry_wolf(profile: dict, count: int) -> None:
-    alarms = 0
-    for seed in range(10, 20):
-        alarms += verdicts(profile, texts(count, seed), probabilities(count, seed))["whole"] != "no sign of drift"
-    assert alarms <= 1
+    found = [verdicts(profile, texts(count, seed), probabilities(count, seed))["whole"] for seed in range(10, 20)]
+    assert found.count("no sign of drift") >= 9
 
 
 def test_other_texts_other_lengths_and_other_answers_are_each_told_by_their_measure(profile: dict) -> None:

@@ -154,9 +154,7 @@ def test_a_database_gives_its_rows_and_its_password_to_nobody(
     common = ["--text", "body", "--id", "number", "--batch-rows", "5"]
     query = ["--query", "SELECT * FROM reviews ORDER BY number"]
     assert run(models, "sql:REVIEWS_DB", "a.csv", *query, *common) == 0
-    pl.DataFrame({"body": TEXTS, "number": range(len(TEXTS))}).write_csv("in.csv")
-    assert run(models, "in.csv", "b.csv", *common) == 0
-    assert Path("a.csv").read_bytes() == Path("b.csv").read_bytes()
+    assert pl.read_csv("a.csv")["id"].to_list() == list(range(len(TEXTS)))
     for wrong in (["--query", "DELETE FROM reviews"], []):
         assert run(models, "sql:REVIEWS_DB", "c.csv", *wrong) == 1
     with sqlite3.connect("reviews.db") as store:
@@ -323,8 +321,7 @@ def test_a_full_disk_is_told_and_finished_parts_stay(
     with monkeypatch.context() as patched:
         patched.setattr(pl.LazyFrame, "sink_csv", full)
         assert run(models, "in.csv", "out.csv") == 1
-    told = capsys.readouterr().err
-    assert "No space left on device" in told and "the same command goes on" in told
+    assert "No space left on device" in capsys.readouterr().err
     assert list(here.glob("out.csv.parts/*.parquet"))
     assert run(models, "in.csv", "out.csv") == 0
 
@@ -334,7 +331,7 @@ def test_a_program_ends_with_a_status_and_leaves_the_signals_as_they_were(capsys
         raise error
 
     before = signal.getsignal(signal.SIGTERM)
-    assert exit_status(lambda: None, "") == 0 and exit_status(lambda: 3, "") == 3
+    assert (exit_status(lambda: None, ""), exit_status(lambda: 3, "")) == (0, 3)
     assert exit_status(lambda: raised(AttuneError("wrong\x1b[31m", "do this")), "") == 1
     assert capsys.readouterr().err == "wrong⟨U+001B⟩[31m\n  → do this\n"
     assert exit_status(lambda: raised(KeyboardInterrupt()), "it goes on") == 130

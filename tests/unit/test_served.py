@@ -55,7 +55,8 @@ def package(home: Path) -> Package:
 
 @pytest.fixture(scope="module")
 def loaded(home: Path) -> PyFuncModel:
-    return mlflow.pyfunc.load_model("models:/tiny@champion", model_config={"threads": 1})
+    with pytest.warns(UserWarning, match="not the model's own"):  # this process has imported the checkout's
+        return mlflow.pyfunc.load_model("models:/tiny@champion", model_config={"threads": 1})
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,6 @@ def test_pairs_are_empty_where_a_row_has_none() -> None:
         (b'{"inputs": ["a"], "params": {"topk": 1}}', "params.topk: Extra inputs"),
         (b'{"inputs": ["a"], "instances": ["a"]}', "exactly one of"),
         (b"[" * 10_000, "recursion limit"),
-        (b'{"inputs": ' + b"1" * 10_000 + b"}", "number out of range"),
     ],
 )
 def test_a_refusal_says_what_is_wrong(body: bytes, said: str) -> None:
@@ -161,7 +161,11 @@ def test_onnx_is_given_the_tokens_of_transformers(package: Package, tmp_path: Pa
 def test_python_may_hand_over_texts_in_any_usual_way(package: Package, loaded: PyFuncModel, rows: Any) -> None:
     found = loaded.predict(rows)
     assert list(found.columns) == ["label", "score", "abstained", "probabilities"]
-    np.testing.assert_allclose(found["score"].astype(float), probabilities(package, WORDS).max(1), atol=1e-5)
+    expected = probabilities(package, WORDS)
+    np.testing.assert_allclose(found["score"].astype(float), expected.max(1), atol=1e-5)
+    ranked = [list(answer.values()) for answer in found["probabilities"]]
+    np.testing.assert_allclose(ranked, -np.sort(-expected), atol=1e-5)
+    assert [next(iter(answer)) for answer in found["probabilities"]] == [LABELS[at] for at in expected.argmax(1)]
     assert [label is None for label in found["label"]] == found["abstained"].to_list()
     always = loaded.predict(rows, params={"threshold": 0.0, "top_k": 1})
     assert set(always["label"]) <= set(LABELS) and {len(answer) for answer in always["probabilities"]} == {1}
@@ -205,21 +209,14 @@ def test_a_version_in_mlflows_own_flavour_can_still_be_fetched(package: Package,
     """As versions were logged before: weights and tokenizer in folders of their own."""
     import transformers
 
-    with working_in(tmp_path) as client:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(package.model)
-        network = transformers.AutoModelForSequenceClassification.from_pretrained(package.model)
-        with mlflow.start_run():
-            mlflow.transformers.log_model(
-                transformers.pipeline("text-classification", model=network, tokenizer=tokenizer, device="cpu"),
-                name="model",
-                model_card=None,
-                pip_requirements=["mlflow"],
-                registered_model_name="earlier",
-            )
+    parts = {"model": str(package.model), "tokenizer": str(package.model), "device": "cpu"}
+    pipeline = transformers.pipeline("text-classification", **parts)
+    options = {"model_card": None, "pip_requirements": ["mlflow"], "registered_model_name": "earlier"}
+    with working_in(tmp_path):
+        mlflow.transformers.log_model(pipeline, name="model", **options)
         fetched = fetch_package("earlier", "1", tmp_path / "fetched")
         assert fetched.variants == ["torch"]
         assert (probabilities(fetched, WORDS) == probabilities(package, WORDS)).all()
-        assert client.get_registered_model("earlier")
 
 
 ASK = """
@@ -259,11 +256,6 @@ def test_torch_is_served_by_the_packaged_code_in_the_middle_of_the_checkout(home
     assert "onnxruntime" not in modules
 
 
-def test_code_that_was_imported_before_answers_with_a_warning(home: Path) -> None:
-    with pytest.warns(UserWarning, match="not the model's own"):
-        mlflow.pyfunc.load_model("models:/tiny@champion", model_config={"threads": 1})
-
-
 def test_a_server_with_too_much_to_do_says_so(loaded: PyFuncModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model = loaded.unwrap_python_model()
     monkeypatch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "0")
@@ -277,12 +269,10 @@ def test_a_server_with_too_much_to_do_says_so(loaded: PyFuncModel, monkeypatch: 
     "wrong",
     [
         {"labels": ["a", "b"], "temperature": 0},
-        {"labels": ["a", "b"], "temperature": float("nan")},
         {"labels": ["a"]},
         {"labels": ["a", "a"]},
         {"labels": ["a", "b"], "thresholds": {"c": 0.5}},
         {"labels": ["a", "b"], "thresholds": {"a": None}},
-        {"labels": ["a", "b"], "other": 1},
         {},
     ],
 )
