@@ -23,41 +23,23 @@ def predict(
     keep: list[str] | None = None,
     keep_all: bool = False,
     separator: str = Request.separator,
-    table: str | None = None,
     query: str | None = None,
     threshold: float | None = None,
     batch_rows: int = Request.batch_rows,
-    report: str | None = None,
     fail_on_drift: Literal["slight", "strong"] | None = None,
 ) -> dict[str, Any]:
     """Predict the rows of a file or database; what the parameters mean stands in docs/prediction.md.
 
-    Returns:
-        How many rows there were, and the verdict on drift; the whole report is in its file.
+    It returns how many rows there were, and the verdict on drift; the whole report is in its file.
 
     Raises:
         AttuneError: if input, output or model are not as they must be.
         RuntimeError: if there is more drift than `fail_on_drift` allows; everything is written all the same.
     """
-    request = Request(
-        input,
-        Path(output),
-        model=model,
-        variant=variant,
-        text=text,
-        text_pair=text_pair,
-        id=id,
-        keep=tuple(keep or ()),
-        keep_all=keep_all,
-        separator=separator,
-        table=table,
-        query=query,
-        threshold=threshold,
-        batch_rows=batch_rows,
-        report=Path(report) if report else None,
-    )
-    found = predict_all(request)
-    verdict = found["drift"]["verdict"]
+    options = {name: value for name, value in locals().items() if name != "fail_on_drift"}
+    request = Request(**{**options, "output": Path(output), "keep": keep or ()})
+    report = predict_all(request)
+    verdict = report["drift"]["verdict"]
     if fail_on_drift and verdict in LEVELS[fail_on_drift]:
-        raise RuntimeError(f"{verdict}: {request.report_path}")
-    return {**{name: found[name] for name in ("rows", "rows_without_text", "rows_abstained")}, "drift": verdict}
+        raise RuntimeError(f"{verdict}: {request.report}")
+    return {name: report[name] for name in ("rows", "rows_without_text", "rows_abstained")} | {"drift": verdict}

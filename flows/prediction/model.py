@@ -1,102 +1,174 @@
-"""The model to predict with: out of the registry, or out of a folder. Nothing that comes with it is run."""
+"""The model to predict with, out of the registry or a folder (nothing that comes with it is run), and its answers."""
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.common.drift import FILE, VERSION
+import numpy as np
+import polars as pl
+
+from flows.prediction.request import Request
+from stages.common.drift import FILE, VERSION, Counts, answer_counts, drift_report, text_counts
 from stages.common.errors import AttuneError
-from stages.common.serving.classifier import FILES, Classifier, Package, Variant
+from stages.common.readers.values import as_text
+from stages.common.serving.answers import blank
+from stages.common.serving.classifier import Classifier, Package, Variant
 from stages.common.shown import shown
-from stages.common.tracking.store import Unreachable, connect, without_password
+from stages.common.tracking.store import connect, without_password
 
 REGISTERED = "models:/"
+DIGITS = 6
+PROBABILITY = "probability_"  # and the label: a column of the output
+AS_TEXT = {".csv": (pl.List, pl.Array, pl.Struct, pl.Duration, pl.Binary), ".jsonl": (pl.Binary,)}  # by kind of output
 
 
-def find_package(model: str | None, folder: Path) -> tuple[Package, str]:
-    """Return the parts of a model, and its name for people.
+class Model:
+    """The model of a request, and what its training data looked like.
 
     Args:
-        model: `models:/NAME@ALIAS`, `models:/NAME/VERSION` or a folder; None: the champion of params.yaml.
+        request: names it.
         folder: where a registered model is copied to.
 
     Raises:
-        AttuneError: if there is no such model, or the registry cannot be reached.
+        AttuneError: if there is no such model, or it needs pairs of texts and gets none.
     """
+
+    def __init__(self, request: Request, folder: Path) -> None:
+        from stages.common.tracking.packaging import package_digest
+
+        package, self.name = _find_package(request.model, folder)
+        self.digest = package_digest(package)  # of all that its answers depend on
+        self.request = request
+        file = (package.serving or folder) / FILE
+        profile = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        self.profile = profile if profile.get("version") == VERSION else None
+        if self.profile and self.profile["pairs"] != bool(request.text_pair):
+            what, fix = ("pairs of", "name the second text's") if self.profile["pairs"] else ("single", "leave out the")
+            raise AttuneError(f"{self.name} was trained on {what} texts", f"{fix} column: --text-pair")
+        self.classifier = _load(package, self.name, request.variant)
+
+    def answers(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, Counts]:
+        """Return the answers to rows with id, text and text_pair, and what is counted of both.
+
+        A row for each: id, label (null where the model abstains), score, abstained, and the calibrated probability of
+        each label; score and probabilities are null where there is nothing to see in the text.
+        """
+        classifier = self.classifier
+        if classifier.cleaning:  # as the training data were
+            rows = rows.with_columns(classifier.cleaning.column(rows[name])[0] for name in ("text", "text_pair"))
+        seen = pl.Series([text is not None and not blank(text) for text in rows["text"]], dtype=pl.Boolean)
+        rows = rows.with_columns(text=pl.when(seen).then("text"))
+        there = rows.filter(seen)
+        pairs = there["text_pair"].fill_null("").to_list() if self.request.text_pair else None
+        probabilities = classifier.probabilities(there["text"].to_list(), pairs)
+        if not np.isfinite(probabilities).all():
+            raise AttuneError("the model answers with something that is no number", "train and register it again")
+        abstained = classifier.decision.abstains(probabilities, self.request.threshold)
+        labels = pl.Series(classifier.labels, dtype=pl.String).gather(probabilities.argmax(axis=1))
+        rounded = probabilities.round(DIGITS)
+        found = pl.DataFrame(
+            {
+                "row": seen.arg_true(),
+                "label": labels.set(pl.Series(abstained, dtype=pl.Boolean), None),
+                "score": rounded.max(axis=1, initial=0.0),
+                "abstained": abstained,
+                **{f"{PROBABILITY}{label}": rounded[:, index] for index, label in enumerate(classifier.labels)},
+            }
+        )
+        whole = rows.select("id").with_row_index("row").join(found, on="row", how="left", maintain_order="left")
+        counts: Counts = {"rows": [rows.height], "empty": [int((~seen).sum())], "abstained": [int(abstained.sum())]}
+        if self.profile:
+            counts |= text_counts(self.profile, rows) | answer_counts(self.profile, probabilities, abstained)
+        return whole.drop("row").with_columns(pl.col("abstained").fill_null(value=True)), counts
+
+    def report(self, counts: Counts) -> dict[str, Any]:
+        """Return what `OUTPUT.drift.json` says; nothing in it depends on when or where it was made."""
+        drift: dict[str, Any] = {"verdict": "unknown"}  # no profile came with the model, or that of another version
+        if self.profile:
+            if self.request.threshold is not None:  # not the one that the model was made with
+                counts = counts | {"abstentions": []}
+            drift = drift_report(self.profile, counts) | {"trained_on_rows": self.profile["rows"]}
+        return {
+            "rows": counts["rows"][0],
+            "rows_without_text": counts["empty"][0],
+            "rows_abstained": counts["abstained"][0],
+            "model": self.digest,
+            "variant": self.classifier.variant,
+            "threshold": self.request.threshold,
+            "drift": drift,
+        }
+
+
+def _find_package(model: str | None, folder: Path) -> tuple[Package, str]:
+    """Return the parts of a model, copied into a folder if it is a registered one, and its name for people."""
     if model is None:
         from stages.common.params import load_params
 
         model = f"{REGISTERED}{load_params().register_.model_name}@champion"
-    if model.startswith(REGISTERED):
-        return _registered(model, folder), model
-    path = Path(model)
-    if (path / "model" / "config.json").exists():
-        return Package.within(path), model
-    if path.resolve().name == "models" and (path / "finetuned" / "config.json").exists():
-        return Package.of_project(path.resolve().parent), model
-    raise AttuneError(
-        f"{model} holds no model",
-        f"name models/ after `make run`, a folder with model/ in it, or {REGISTERED}NAME@champion",
-    )
-
-
-def _registered(model: str, folder: Path) -> Package:
-    match = re.fullmatch(rf"{REGISTERED}([^/@]+)(?:@([\w.-]+)|/(\d+))", model)
-    if not match:
-        raise AttuneError(f"{model} names no model", f"write {REGISTERED}NAME@ALIAS or {REGISTERED}NAME/VERSION")
-    name, which = match[1], match[2] or match[3]
+    if not model.startswith(REGISTERED):
+        for name in ("model", "finetuned"):
+            if (Path(model) / name / "config.json").exists():
+                return Package.within(Path(model), name), model
+        fix = f"name models/ after `make run`, a folder with model/ in it, or {REGISTERED}NAME@champion"
+        raise AttuneError(f"{model} holds no model", fix)
+    name, _, which = model.removeprefix(REGISTERED).replace("@", "/").rpartition("/")
     try:
         connect()
-        from mlflow.exceptions import MlflowException
-    except Unreachable as error:
-        raise AttuneError(
-            f"the registry cannot be reached: {error}", "try again, or name a folder: --model models/"
-        ) from None
+        from stages.common.tracking.packaging import fetch_package
 
-    from stages.common.tracking.packaging import fetch_package
-
-    try:
-        return fetch_package(name, which, folder)
-    except (MlflowException, OSError, KeyError) as error:
+        return fetch_package(name, which, folder), model
+    except Exception as error:  # of MLflow and of the many stores that it can read from
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise AttuneError(
             f"{model} cannot be fetched: {without_password(reason)}",
-            "`make run` registers one; MLFLOW_TRACKING_URI says where to look; or name a folder: --model models/",
+            f"write {REGISTERED}NAME@ALIAS or {REGISTERED}NAME/VERSION; `make run` registers one; MLFLOW_TRACKING_URI "
+            "says where to look; or name a folder: --model models/",
         ) from None
 
 
-def load(package: Package, name: str, variant: Variant) -> Classifier:
-    """Return the model, ready to answer.
-
-    Raises:
-        AttuneError: if it has no such variant, or is none.
-    """
-    if variant == "torch":  # ONNX does without transformers, whose import takes seconds
-        import transformers
-
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
+def _load(package: Package, name: str, variant: Variant | None) -> Classifier:
     try:
         return Classifier(package, variant)
-    except (ValueError, OSError) as error:
-        raise AttuneError(f"{name}: {error}", "name another --variant or --model") from None
-    except MemoryError:
-        raise
     except Exception as error:  # onnxruntime, safetensors and tokenizers each have kinds of their own, or plain ones
-        by_runtime = type(error).__module__.startswith("onnxruntime") and package.exported
-        file = package.exported / FILES[variant] if by_runtime and package.exported else package.model
-        reason = shown((str(error).splitlines() or [""])[0], 160)
+        reason = shown((str(error).splitlines() or [type(error).__name__])[0], 160)
         raise AttuneError(
-            f"{name}: {file} cannot be read ({type(error).__name__}: {reason})",
+            f"{name} cannot be read{f' as {variant}' if variant else ''}: {reason}",
             "make it again (`make run`) or copy it again, or name another --variant or --model",
         ) from None
 
 
-def profile_in(package: Package) -> Mapping[str, Any] | None:
-    """Return what the model's training data looked like; None if it came without that, or with one of another time."""
-    if not package.serving or not (file := package.serving / FILE).exists():
-        return None
-    profile = json.loads(file.read_text(encoding="utf-8"))
-    return profile if profile.get("version") == VERSION else None
+def to_predict(chunk: pl.DataFrame, request: Request, before: int) -> pl.DataFrame:
+    """Return columns id, text and text_pair, String, of rows of the input; without ids, rows are numbered from 1.
+
+    Raises:
+        AttuneError: if the texts are not of type text.
+    """
+    for name in filter(None, (request.text, request.text_pair)):
+        if (kind := chunk.schema[name]) not in (pl.String, pl.Null):
+            raise AttuneError(
+                f"{request.input}: the column {name!r} is {kind}", "name that of the texts: --text COLUMN"
+            )
+    numbers = range(before + 1, before + chunk.height + 1)
+    rows = {
+        "id": chunk.get_column(request.id) if request.id else numbers,
+        "text": chunk.get_column(request.text),
+        "text_pair": chunk.get_column(request.text_pair) if request.text_pair else None,
+    }
+    return pl.DataFrame(rows).cast(pl.String)
+
+
+def with_kept(answers: pl.DataFrame, chunk: pl.DataFrame, kept: Sequence[str], kind: str) -> pl.DataFrame:
+    """Return answers with columns of the input beside them, as an output of this kind can hold them.
+
+    One whose name is taken, or begins as those of probabilities do, becomes `input_NAME`.
+    """
+    columns = {name: answers.get_column(name) for name in answers.columns}
+    for name in kept:
+        column, free = chunk.get_column(name), name
+        if column.dtype in AS_TEXT.get(kind, ()):
+            column = pl.Series([as_text(value) for value in column.to_list()], dtype=pl.String)
+        while free in columns or free.startswith(PROBABILITY):
+            free = f"input_{free}"
+        columns[free] = column
+    return pl.DataFrame(columns)

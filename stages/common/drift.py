@@ -8,8 +8,8 @@ mean of the draws is subtracted, and what is below their upper bound is no sign 
 """
 
 import base64
-from collections.abc import Iterable, Mapping
-from itertools import pairwise
+import math
+from collections.abc import Mapping
 from typing import Any
 from zlib import crc32
 
@@ -34,7 +34,6 @@ SAMPLE = 50_000  # training rows whose words are counted, at most
 CHARACTERS = 2_000  # of a text whose words are counted
 ROWS = 5_000  # whose words are in memory at a time
 DIGITS = 4
-NAMED = 5  # bins of words that the report names
 WHAT = {
     "text": "rows without a text",
     "lengths": "lengths of the texts",
@@ -44,30 +43,40 @@ WHAT = {
     "confidence": "confidence",
     "abstentions": "abstentions",
 }
+BIN_NAMES = {
+    "text": ["with a text", "without one"],
+    "new words": ["known", "new"],
+    "abstentions": ["answered", "abstained"],
+}
 
 Counts = dict[str, list[int]]  # of each measure, rows or words per bin
 Profile = dict[str, Any]
 
 
 def text_profile(rows: pl.DataFrame) -> Profile:
-    """Return what texts look like: JSON-able, under 100 KB, the same in any order of the rows.
+    """Return what the texts of rows with id, text, text_pair and group look like.
 
-    Args:
-        rows: columns id, text, text_pair and group.
+    It is JSON-able, under 100 KB, and the same in any order of the rows.
     """
     rows = rows.sort("id")
     texts = whole_text(rows)
-    measures: dict[str, Any] = {"text": {}, "lengths": {"edges": _edges(texts.str.len_chars().to_numpy())}}
-    profile = {"rows": rows.height, "unit": "characters" if is_unspaced(texts) else "words", "measures": measures}
     # Evenly spread rows; in the order of their ids they are in none that matters.
     sample = rows[np.unique(np.linspace(0, max(rows.height - 1, 0), min(rows.height, SAMPLE)).astype(np.int64))]
-    words = _word_table(sample)
-    measures["words"] = {"words": words["word"].head(COMMONEST).to_list()}
+    group = pl.coalesce(pl.lit("g") + pl.col("group"), pl.lit("i") + pl.col("id"))
+    by_group = _words(whole_text(sample), sample.select(group.rank("dense")).to_series())
+    counted = by_group.group_by("word").agg(pl.col("times").sum(), alone=pl.col("group").n_unique() == 1)
+    words = counted.sort("times", "word", descending=[True, False])
     one_in = max(1, round(words.height / KNOWN))  # of many words a part is known, so that the profile stays small
     codes = pl.Series("code", [crc32(word.encode()) for word in words["word"]], pl.UInt32)
     looked_up = words.with_columns(codes).filter(pl.col("code") % one_in == 0)
     known = np.sort(looked_up["code"].unique().to_numpy()).astype("<u4")
-    measures["new words"] = {"one_in": one_in, "known": base64.b64encode(known.tobytes()).decode()}
+    measures: dict[str, Any] = {
+        "text": {},
+        "lengths": {"edges": _edges(texts.str.len_chars().to_numpy())},
+        "words": {"words": words["word"].head(COMMONEST).to_list()},
+        "new words": {"one_in": one_in, "known": base64.b64encode(known.tobytes()).decode()},
+    }
+    profile = {"rows": rows.height, "unit": "characters" if is_unspaced(texts) else "words", "measures": measures}
     for name, counts in text_counts(profile, sample).items():
         measures[name]["counts"] = counts
     # How often a new text brings a new word: as often as words of a single group did, new to all others (Good 1953).
@@ -101,66 +110,40 @@ def text_counts(profile: Mapping[str, Any], rows: pl.DataFrame) -> Counts:
     common = {word: index for index, word in enumerate(measures["words"]["words"])}
     known = set(np.frombuffer(base64.b64decode(measures["new words"]["known"]), "<u4").tolist())
     words, new = [0] * (len(common) + 1), [0, 0]
-    there = rows.filter(pl.col("text").is_not_null())
-    texts = whole_text(there)
-    for start in range(0, len(texts), ROWS):
-        for word, times in _words(texts[start : start + ROWS]).explode().drop_nulls().value_counts().iter_rows():
-            words[common.get(word, len(common))] += times
-            if (code := crc32(word.encode())) % measures["new words"]["one_in"] == 0:
-                new[code not in known] += times
+    texts = whole_text(rows.filter(pl.col("text").is_not_null()))
+    for word, times in _words(texts).select("word", "times").iter_rows():
+        words[common.get(word, len(common))] += times
+        if (code := crc32(word.encode())) % measures["new words"]["one_in"] == 0:
+            new[code not in known] += times
     lengths = _binned(texts.str.len_chars().to_numpy(), measures["lengths"]["edges"])
-    return {"text": [there.height, rows.height - there.height], "lengths": lengths, "words": words, "new words": new}
+    return {"text": [len(texts), rows.height - len(texts)], "lengths": lengths, "words": words, "new words": new}
 
 
 def answer_counts(profile: Mapping[str, Any], probabilities: np.ndarray, abstained: np.ndarray) -> Counts:
-    """Count a profile's measures of answers.
-
-    Args:
-        profile: with `labels` and the `edges` of the confidence.
-        probabilities: calibrated, [n x k].
-        abstained: whether the model was not sure enough, [n] bool.
-    """
+    """Count a profile's measures of answers: calibrated probabilities [n x k], and whether the model abstained [n]."""
     measures = profile["measures"]
-    chosen = probabilities.argmax(axis=1) if len(probabilities) else np.zeros(0, np.int64)
     return {
-        "labels": np.bincount(chosen, minlength=len(measures["labels"]["labels"])).tolist(),
+        "labels": np.bincount(probabilities.argmax(axis=1), minlength=len(measures["labels"]["labels"])).tolist(),
         "confidence": _binned(_confidence(probabilities), measures["confidence"]["edges"]),
         "abstentions": [int((~abstained).sum()), int(abstained.sum())],
     }
 
 
-def added(parts: Iterable[Counts]) -> Counts:
-    """Return the counts of all parts together."""
-    whole: Counts = {}
-    for part in parts:
-        for name, counts in part.items():
-            before = whole.get(name) or [0] * len(counts)
-            whole[name] = [old + new for old, new in zip(before, counts, strict=True)]
-    return whole
-
-
-def drift_report(profile: Mapping[str, Any], counts: Counts, left_out: Mapping[str, str]) -> dict[str, Any]:
-    """Compare counts with those of a profile.
-
-    Args:
-        profile: of the rows that the model learnt from.
-        counts: the same measures of the new rows.
-        left_out: measures that cannot be compared, with the reason.
+def drift_report(profile: Mapping[str, Any], counts: Counts) -> dict[str, Any]:
+    """Compare counts of new rows with those of the rows that a model learnt from.
 
     Returns:
-        `verdict` (the worst; `not compared` without any), `measures` and `not_compared`.
+        `verdict` (the worst; `not compared` without any), `measures`, and the names of what was `not_compared` because
+        there is nothing to count.
     """
-    not_compared = {WHAT[name]: reason for name, reason in left_out.items()}
-    names = [name for name in WHAT if name in profile["measures"] and name not in left_out]
-    measures = []
-    for name in names:
-        if sum(counts.get(name, [])) and sum(profile["measures"][name]["counts"]):
-            measures.append(_compared(name, profile, counts[name], ALPHA / len(names)))
-        else:
-            not_compared[WHAT[name]] = "there is nothing to count"
-    worst = max((VERDICTS.index(measure["verdict"]) for measure in measures), default=None)
-    verdict = "not compared" if worst is None else VERDICTS[worst]
-    return {"verdict": verdict, "measures": measures, "not_compared": not_compared}
+    known = profile["measures"]
+    names = [name for name in known if sum(counts.get(name, [])) and sum(known[name]["counts"])]
+    measures = [_compared(name, profile, counts[name], ALPHA / len(known)) for name in names]
+    return {
+        "verdict": max((measure["verdict"] for measure in measures), key=VERDICTS.index, default="not compared"),
+        "measures": measures,
+        "not_compared": [WHAT[name] for name in known if name not in names],
+    }
 
 
 def split_drift(splits: Mapping[str, pl.DataFrame]) -> list[dict[str, Any]]:
@@ -172,22 +155,17 @@ def split_drift(splits: Mapping[str, pl.DataFrame]) -> list[dict[str, Any]]:
     Returns:
         An entry for each split and measure with what `drift_report` says of it.
     """
-    train = splits["train"]
+    train, entries = splits["train"], []
     labels = sorted({label for rows in splits.values() for label in rows["label"].unique()})
-
-    def counted(rows: pl.DataFrame) -> list[int]:
-        counts = dict(rows["label"].value_counts().iter_rows())
-        return [counts.get(label, 0) for label in labels]
-
+    counts = {name: [int((rows["label"] == label).sum()) for label in labels] for name, rows in splits.items()}
     profile = text_profile(train)
-    profile["measures"]["labels"] = {"labels": labels, "counts": counted(train)}
+    profile["measures"]["labels"] = {"labels": labels, "counts": counts["train"]}
     del profile["measures"]["text"]  # clean rows have one
-    entries = []
     for name in ("validation", "test"):
         if splits[name].height and train.height:
-            counts = text_counts(profile, splits[name]) | {"labels": counted(splits[name])}
-            for measure in drift_report(profile, counts, {})["measures"]:
-                del measure["bins"], measure["reason"]  # they quote words
+            new = text_counts(profile, splits[name]) | {"labels": counts[name]}
+            for measure in drift_report(profile, new)["measures"]:
+                del measure["reason"]  # it may quote a word
                 entries.append({"split": name} | measure | {"measure": measure["measure"].removeprefix("predicted ")})
     return entries
 
@@ -212,48 +190,31 @@ def _compared(name: str, profile: Mapping[str, Any], counts: list[int], alpha: f
     expected, limit = by_chance(old, int(new.sum()), alpha)
     level = 0 if found <= limit or found - expected < SLIGHT else 1 if found - expected < STRONG else 2
     before, now = old / old.sum(), new / new.sum()
-    bins = [
-        {"bin": label, "before": round(float(share), DIGITS), "now": round(float(share_now), DIGITS)}
-        for label, share, share_now in zip(_bin_names(name, profile), before, now, strict=True)
-    ]
-    moved = np.argsort(-np.abs(now - before), kind="stable")
-    most = bins[moved[0]]
-    unit = profile["unit"] if "words" in name else "rows"
-    reason = f"most of all {most['bin']}: {most['before']:.1%} before, {most['now']:.1%} now"
-    if not level:
-        by_luck = f"no more than chance does with {sum(counts):,} {unit}"
-        reason = by_luck if found <= limit else "more than chance, but too little to matter"
+    most = int(np.abs(now - before).argmax())
     return {
         "measure": WHAT[name] if profile["unit"] == "words" else WHAT[name].replace("words", "characters"),
         "verdict": VERDICTS[level],
-        "reason": reason,
+        "reason": f"most of all {_bin_name(name, profile, most)}: {before[most]:.1%} before, {now[most]:.1%} now",
         "psi": round(found, DIGITS),
         "expected": round(expected, DIGITS),
         "limit": round(limit, DIGITS),
         "n": sum(counts),
-        "bins": [bins[index] for index in moved[:NAMED]] if name == "words" else bins,
     }
 
 
-def _bin_names(name: str, profile: Mapping[str, Any]) -> list[str]:
+def _bin_name(name: str, profile: Mapping[str, Any], place: int) -> str:
     measure = profile["measures"][name]
-    match name:
-        case "lengths" | "confidence":
-            edges = [f"{edge:g}" for edge in measure["edges"]]
-            if not edges:
-                return ["any"]
-            between = [f"{low} to {high}" for low, high in pairwise(edges)]
-            return [f"below {edges[0]}", *between, f"{edges[-1]} or more"]
-        case "words":
-            return [*(shown(repr(word), 40) for word in measure["words"]), f"other {profile['unit']}"]
-        case "labels":
-            return list(measure["labels"])
-    return {"text": ["with a text", "without one"], "new words": ["known", "new"]}.get(name, ["answered", "abstained"])
+    if "edges" in measure:
+        low, high = [0.0, *measure["edges"], math.inf][place : place + 2]
+        return f"{low:g} to {high:g}"
+    names = measure.get("labels") or BIN_NAMES.get(name) or [*map(repr, measure["words"]), f"other {profile['unit']}"]
+    return shown(names[place], 40)
 
 
 def _confidence(probabilities: np.ndarray) -> np.ndarray:
-    """Return the probability of the likeliest label, [n]; rounded, so that a last digit moves no row to another bin."""
-    return np.asarray(probabilities.max(axis=1, initial=0.0)).round(6)
+    return np.asarray(probabilities.max(axis=1, initial=0.0)).round(
+        6
+    )  # so that a last digit moves no row to another bin
 
 
 def _edges(values: np.ndarray) -> list[float]:
@@ -269,19 +230,12 @@ def _binned(values: np.ndarray, edges: list[float]) -> list[int]:
     return np.bincount(places, minlength=len(edges) + 1).tolist()
 
 
-def _words(texts: pl.Series) -> pl.Series:
-    """Return the words of each text, a list each."""
-    return texts.str.head(CHARACTERS).str.to_lowercase().str.extract_all(WORD).rename("word")
-
-
-def _word_table(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return columns word, times and alone (in one group of rows only), the commonest words first."""
-    group = pl.coalesce(pl.lit("g") + pl.col("group"), pl.lit("i") + pl.col("id"))
-    groups, texts = rows.select(group.rank("dense").alias("group")).to_series(), whole_text(rows)
-    tables = [pl.DataFrame(schema={"group": groups.dtype, "word": pl.String, "times": pl.UInt32})]
-    for start in range(0, len(texts), ROWS):
-        part = pl.DataFrame({"group": groups[start : start + ROWS], "word": _words(texts[start : start + ROWS])})
-        counted = part.explode("word").drop_nulls().group_by("group", "word").agg(times=pl.len().cast(pl.UInt32))
-        tables.append(counted)
-    words = pl.concat(tables).group_by("word").agg(pl.col("times").sum(), alone=pl.col("group").n_unique() == 1)
-    return words.sort("times", "word", descending=[True, False])
+def _words(texts: pl.Series, groups: pl.Series | int = 0) -> pl.DataFrame:
+    """Return columns group, word and times; a word may be there once for each of the slices that are counted."""
+    rows = pl.DataFrame({"group": groups, "text": texts})
+    words = pl.col("text").str.head(CHARACTERS).str.to_lowercase().str.extract_all(WORD)
+    counted = [
+        part.select("group", word=words).explode("word").drop_nulls().group_by("group", "word").agg(times=pl.len())
+        for part in rows.iter_slices(ROWS)
+    ]
+    return pl.concat(counted or [rows.select("group", word="text", times=pl.lit(0, pl.UInt32))])

@@ -1,4 +1,4 @@
-"""Batch prediction as programs run it: killed, twice at once, out of the registry, in a DVC pipeline, deployed."""
+"""Batch prediction as programs run it: killed, twice at once, with much input, as a flow."""
 
 import os
 import random
@@ -6,9 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -18,6 +16,7 @@ from tests.conftest import PROJECT
 from tests.unit.small_training import FILLER, LABELS, TELLING, make_finetuned
 
 BATCH = 64
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
 
 # Predicts a tenth of the rows, then all of them, and says by how many MiB the second time took more than the first.
 MEASURED = """
@@ -58,22 +57,8 @@ def texts(count: int) -> list[str]:
     return [" ".join(draw.choices(words, k=draw.randint(1, 30))) for _ in range(count)]
 
 
-def environment(**more: str) -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", **more}
-
-
-def run(folder: Path, *asked: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        asked, cwd=folder, env=environment(**more), capture_output=True, text=True, check=False, timeout=120
-    )
-
-
-def until(true: Callable[[], Any], process: "subprocess.Popen[bytes]") -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert process.poll() is None and time.monotonic() < end, "it did not come to that"
-        time.sleep(0.002)
+def run(folder: Path, *asked: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(asked, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120)
 
 
 def test_killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run(
@@ -88,8 +73,11 @@ def test_killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run(
     parts = tmp_path / "out.parquet.parts"
     for reached in (1, 20):
         program = [sys.executable, "-m", "flows.predict", "in.csv", "out.parquet", *options]
-        killed = subprocess.Popen(program, env=environment(), stdout=subprocess.DEVNULL)
-        until(lambda reached=reached: len(list(parts.glob("*.parquet"))) >= reached, killed)
+        killed = subprocess.Popen(program, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+        end = time.monotonic() + 60
+        while len(list(parts.glob("*.parquet"))) < reached:
+            assert killed.poll() is None and time.monotonic() < end, "it did not come to that"
+            time.sleep(0.002)
         assert main(["in.csv", "out.parquet", *options]) == 1
         assert "another process is writing out.parquet" in capsys.readouterr().err
         killed.send_signal(signal.SIGKILL)
@@ -122,36 +110,6 @@ def test_the_command_line_needs_neither_prefect_nor_torch_to_say_what_is_wrong(t
     assert "the name tells no format" in done.stderr
 
 
-PIPELINE = """
-stages:
-  predict:
-    cmd: python -m flows.predict data/new.csv data/predicted.parquet --model models/ --id id
-    deps: [data/new.csv, models/finetuned, models/serving]
-    outs: [data/predicted.parquet]
-    metrics: [data/predicted.parquet.drift.json: {cache: false}]
-"""
-
-
-def test_it_is_a_stage_in_a_persons_own_dvc_pipeline(models: Path, tmp_path: Path) -> None:
-    import shutil
-
-    shutil.copytree(models, tmp_path / "models")
-    (tmp_path / "data").mkdir()
-    rows = pl.DataFrame({"id": [f"r{n}" for n in range(50)], "text": texts(50)})
-    rows.write_csv(tmp_path / "data" / "new.csv")
-    (tmp_path / "dvc.yaml").write_text(PIPELINE)
-    for setup in (["git", "init", "-q"], ["dvc", "init", "-q"]):
-        assert run(tmp_path, *setup).returncode == 0
-    assert (first := run(tmp_path, "dvc", "repro")).returncode == 0, first.stderr
-    lock = (tmp_path / "dvc.lock").read_bytes()
-    assert "didn't change, skipping" in run(tmp_path, "dvc", "repro").stdout
-    assert run(tmp_path, "dvc", "repro", "--force").returncode == 0
-    assert (tmp_path / "dvc.lock").read_bytes() == lock, "the same bytes"
-    assert pl.read_parquet(tmp_path / "data" / "predicted.parquet")["id"].to_list() == rows["id"].to_list()
-    status = run(tmp_path, "git", "status", "--short", "-uall").stdout
-    assert "parts" not in status and "predicted.parquet\n" not in status
-
-
 def test_the_flow_takes_what_the_program_takes_and_tells_what_it_found(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,19 +125,3 @@ def test_the_flow_takes_what_the_program_takes_and_tells_what_it_found(
         with pytest.raises(Exception, match="has no column 'body'"):
             predict("in.csv", "out.csv", model=str(models), text="body")
     assert pl.read_csv(tmp_path / "out.csv").height == 20
-
-
-def test_a_worker_goes_to_the_folder_that_its_own_environment_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import asyncio
-
-    from prefect.deployments.steps.core import run_steps
-    from ruamel.yaml import YAML
-
-    monkeypatch.chdir(PROJECT)
-    monkeypatch.setenv("ATTUNE_HOME", str(tmp_path))
-    declared = YAML(typ="safe").load(PROJECT / "prefect.yaml")["deployments"]
-    (deployment,) = [one for one in declared if one["name"] == "predict"]
-    asyncio.run(run_steps(deployment["pull"]))
-    assert Path.cwd() == tmp_path

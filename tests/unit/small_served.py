@@ -71,7 +71,7 @@ def working_in(folder: Path) -> Iterator[MlflowClient]:
     """Work in a folder with a store of its own."""
     with pytest.MonkeyPatch.context() as patch:
         for name in NAMES:
-            patch.setenv(name, "")
+            patch.setenv(name, "")  # so that it is put back even if it was not set
             patch.delenv(name)
         patch.chdir(folder)
         for path in packaging.SEEN:

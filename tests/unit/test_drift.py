@@ -5,12 +5,8 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from stages.common.drift import (
-    DRAWS,
-    added,
     answer_counts,
     by_chance,
     drift_report,
@@ -27,11 +23,11 @@ DECISION = Decision(LABELS, thresholds={"good": 0.7})
 WORDS = [f"word{number}" for number in range(400)]
 
 
-def texts(count: int, seed: int, words: list[str] = WORDS, longest: int = 20) -> list[str]:
+def texts(count: int, seed: int, words: list[str] = WORDS) -> list[str]:
     """Texts whose words are as unequally frequent as those of a language (Zipf)."""
     draw = np.random.default_rng(seed)
     shares = 1 / np.arange(1, len(words) + 1)
-    lengths = draw.integers(3, longest + 1, count)
+    lengths = draw.integers(3, 21, count)
     drawn = iter(draw.choice(words, lengths.sum(), p=shares / shares.sum()).tolist())
     return [" ".join(next(drawn) for _ in range(length)) for length in lengths]
 
@@ -47,8 +43,8 @@ def table(rows: list[str | None], pairs: list[str] | None = None, groups: list[s
     return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
 
 
-def probabilities(count: int, seed: int, sure: float = 4.0) -> np.ndarray:
-    first = np.random.default_rng(seed).beta(sure, 1, count)
+def probabilities(count: int, seed: int) -> np.ndarray:
+    first = np.random.default_rng(seed).beta(4, 1, count)
     first = np.where(np.random.default_rng(seed + 1).random(count) < 0.5, first, 1 - first)
     return np.column_stack([first, 1 - first])
 
@@ -60,16 +56,14 @@ def profile() -> dict:
 
 def verdicts(profile: dict, rows: list[str | None], answers: np.ndarray) -> dict[str, str]:
     counts = text_counts(profile, table(rows)) | answer_counts(profile, answers, DECISION.abstains(answers))
-    report = drift_report(profile, counts, {})
+    report = drift_report(profile, counts)
     return {"whole": report["verdict"], **{one["measure"]: one["verdict"] for one in report["measures"]}}
 
 
-def test_a_profile_is_the_same_in_any_order_of_the_rows_small_and_plain_json(profile: dict) -> None:
+def test_a_profile_is_the_same_in_any_order_of_the_rows_and_plain_json(profile: dict) -> None:
     rows, answers = table(texts(1500, 0)), probabilities(400, 0)
     mixed = profile_of(rows.sample(fraction=1, shuffle=True, seed=3), answers[::-1], DECISION)
-    text = json.dumps(profile, allow_nan=False)
-    assert json.dumps(mixed) == text
-    assert len(text) < 100_000
+    assert json.dumps(mixed) == json.dumps(profile, allow_nan=False)
 
 
 def test_a_profile_of_many_different_words_stays_small() -> None:
@@ -82,29 +76,10 @@ def test_a_profile_of_many_different_words_stays_small() -> None:
     assert sum(new) < 24, "of so many words a sample is looked up"
 
 
-def test_the_counts_of_two_parts_add_up_to_those_of_both(profile: dict) -> None:
-    rows = table([*texts(100, 5), None, "neuland 电影"])
-    parts = [text_counts(profile, rows[:40]), text_counts(profile, rows[40:])]
-    assert added(parts) == text_counts(profile, rows)
-    assert added(parts)["text"] == [101, 1]
-
-
-def test_how_often_a_new_text_brings_a_new_word_is_foretold() -> None:
-    words = [f"word{number}" for number in range(5000)]
-    measure = profile_of(table(texts(800, 0, words)), probabilities(50, 0), DECISION)["measures"]["new words"]
-    foretold = measure["counts"][1] / sum(measure["counts"])
-    made = profile_of(table(texts(800, 0, words)), probabilities(50, 0), DECISION)
-    found = text_counts(made, table(texts(2000, 1, words)))["new words"]
-    assert foretold == pytest.approx(found[1] / sum(found), rel=0.15)
-    assert 0.01 < foretold < 0.2
-
-
 @pytest.mark.parametrize("count", [1, 20, 1000])
 def test_rows_like_those_of_training_hardly_ever_cry_wolf(profile: dict, count: int) -> None:
-    alarms = 0
-    for seed in range(10, 20):
-        alarms += verdicts(profile, texts(count, seed), probabilities(count, seed))["whole"] != "no sign of drift"
-    assert alarms <= 1
+    found = [verdicts(profile, texts(count, seed), probabilities(count, seed))["whole"] for seed in range(10, 20)]
+    assert found.count("no sign of drift") >= 9
 
 
 def test_other_texts_other_lengths_and_other_answers_are_each_told_by_their_measure(profile: dict) -> None:
@@ -117,10 +92,8 @@ def test_other_texts_other_lengths_and_other_answers_are_each_told_by_their_meas
     assert verdicts(profile, [*rows[:150], *[None] * 50], answers)["rows without a text"] == "strong drift"
     skewed = answers[answers[:, 0] > 0.5].repeat(2, axis=0)
     assert verdicts(profile, rows, skewed)["predicted labels"] == "strong drift"
-    unsure = np.tile([0.52, 0.48], (200, 1))
-    assert verdicts(profile, rows, unsure)["confidence"] == "strong drift"
-    shy = np.column_stack([np.full(200, 0.4), np.full(200, 0.6)])
-    assert verdicts(profile, rows, shy)["abstentions"] == "strong drift"
+    shy = verdicts(profile, rows, np.tile([0.4, 0.6], (200, 1)))
+    assert shy["confidence"] == shy["abstentions"] == "strong drift"
 
 
 def test_a_language_without_spaces_is_counted_by_its_characters() -> None:
@@ -141,15 +114,7 @@ def test_what_chance_does_is_what_the_theory_says_of_it() -> None:
     mean, limit = by_chance(np.full(10, 500.0), 1000, 0.01)
     assert mean == pytest.approx(9 * (1 / 5000 + 1 / 1000), rel=0.05)
     assert limit == pytest.approx(21.67 * (1 / 5000 + 1 / 1000), rel=0.1)
-    assert DRAWS >= 1000
-
-
-@given(st.lists(st.integers(0, 50), min_size=2, max_size=6), st.data())
-@settings(max_examples=50)
-def test_the_psi_is_at_least_0_and_0_for_equal_counts(old: list[int], data: st.DataObject) -> None:
-    new = data.draw(st.lists(st.integers(0, 50), min_size=len(old), max_size=len(old)))
-    assert psi(np.array(old), np.array(old)) == 0
-    assert psi(np.array(old), np.array(new)) >= 0
+    assert psi(np.array([0, 7]), np.array([0, 7])) == 0 < psi(np.array([0, 7]), np.array([7, 0]))
 
 
 def test_a_model_that_is_always_as_sure_and_an_input_without_a_row_are_no_trouble() -> None:
@@ -157,38 +122,22 @@ def test_a_model_that_is_always_as_sure_and_an_input_without_a_row_are_no_troubl
     made = profile_of(table(texts(50, 0)), same, Decision(LABELS))
     assert answer_counts(made, same, np.zeros(30, bool))["confidence"] == [0, 30]
     empty = text_counts(made, table([])) | answer_counts(made, np.zeros((0, 2)), np.zeros(0, bool))
-    report = drift_report(made, empty, {})
+    report = drift_report(made, empty)
     assert report["verdict"] == "not compared" and not report["measures"]
-    assert set(report["not_compared"].values()) == {"there is nothing to count"}
+    assert len(report["not_compared"]) == 7
 
 
-# ── validation and test beside train ────────────────────────────────────────────────────────────────────────────────
-
-
-def split_of(
-    count: int, seed: int, words: list[str] = WORDS, labels: tuple[str, ...] = ("bad", "good")
-) -> pl.DataFrame:
+def split_of(count: int, seed: int, labels: tuple[str, ...] = ("bad", "good")) -> pl.DataFrame:
     chosen = [labels[number % len(labels)] for number in range(count)]
-    return table(texts(count, seed, words)).with_columns(label=pl.Series(chosen, dtype=pl.String))
-
-
-def split_verdicts(test: pl.DataFrame) -> dict[str, str]:
-    splits = {"train": split_of(2000, 1), "validation": split_of(400, 2), "test": test}
-    entries = split_drift(splits)
-    assert {entry["verdict"] for entry in entries if entry["split"] == "validation"} == {"no sign of drift"}
-    assert not [entry for entry in entries if {"bins", "reason"} & set(entry)], "no words of the data are in the report"
-    return {entry["measure"]: entry["verdict"] for entry in entries if entry["split"] == "test"}
+    return table(texts(count, seed)).with_columns(label=pl.Series(chosen, dtype=pl.String))
 
 
 def test_drift_between_splits_is_told_by_what_differs() -> None:
-    like = split_verdicts(split_of(400, 3))
-    assert set(like) == {"labels", "lengths of the texts", "commonest words", "words never seen in training"}
-    assert set(like.values()) == {"no sign of drift"}
-    skewed = split_verdicts(split_of(400, 3, labels=("bad", "bad", "bad", "bad", "good")))
-    assert skewed["labels"] == "strong drift" and skewed["commonest words"] == "no sign of drift"
-    assert split_verdicts(split_of(400, 4, labels=("bad", "good", "new")))["labels"] == "strong drift"
-    other = split_verdicts(split_of(400, 6, words=[*WORDS[200:], *(f"new{number}" for number in range(50))]))
-    assert other["commonest words"] == "strong drift" and other["labels"] == "no sign of drift"
+    skewed = split_of(400, 3, labels=("bad", "bad", "bad", "bad", "good"))
+    entries = split_drift({"train": split_of(2000, 1), "validation": split_of(400, 2), "test": skewed})
+    drifted = {(entry["split"], entry["measure"]) for entry in entries if entry["verdict"] != "no sign of drift"}
+    assert drifted == {("test", "labels")} and len(entries) == 8
+    assert not [entry for entry in entries if "reason" in entry], "no words of the data are in the report"
 
 
 def test_words_of_single_groups_are_no_drift() -> None:

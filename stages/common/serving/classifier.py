@@ -1,7 +1,6 @@
 """A packaged model that answers: out of safetensors with torch, or out of ONNX without it.
 
-Of Attune only `stages.tasks.loading`, `stages.common.text_cleaning` and this folder are imported: they go into the
-registry together with the model.
+What is imported of Attune here goes into the registry with the model: `stages/common/tracking/packaging.py` lists it.
 """
 
 import json
@@ -13,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from stages.common.serving.decision import Decision
-from stages.common.serving.tokens import read_tokens
+from stages.common.serving.tokens import QuickTokens, TransformersTokens
 from stages.common.text_cleaning import TextCleaning
 
 Variant = Literal["torch", "onnx", "int8"]
@@ -41,17 +40,15 @@ class Package:
     serving: Path | None = None
 
     @classmethod
-    def within(cls, folder: Path) -> "Package":
-        """Return the package in a folder with `model/`, `exported/` and `serving/`, as in the registry."""
-        parts = {name: folder / name for name in ("exported", "serving")}
-        return cls(folder / "model", **{name: path if path.is_dir() else None for name, path in parts.items()})
+    def within(cls, folder: Path, model: str = "model") -> "Package":
+        """Return the package in a folder with `model/` (or another name), `exported/` and `serving/`."""
+        exported, serving = folder / "exported", folder / "serving"
+        return cls(folder / model, exported if exported.is_dir() else None, serving if serving.is_dir() else None)
 
     @classmethod
     def of_project(cls, root: Path = Path()) -> "Package":
         """Return the package that a checkout's own pipeline made."""
-        models = root / "models"
-        exported, serving = models / "exported", models / "serving"
-        return cls(models / "finetuned", exported if exported.is_dir() else None, serving if serving.is_dir() else None)
+        return cls.within(root / "models", "finetuned")
 
     @property
     def variants(self) -> list[Variant]:
@@ -76,11 +73,11 @@ class Classifier:
         self.variant: Variant = variant or ("onnx" if "onnx" in package.variants else "torch")
         if self.variant not in package.variants:
             raise ValueError(f"the model has no {self.variant}; it has {', '.join(package.variants)}")
-        self.tokens = read_tokens(package.model, quick=self.variant != "torch")
-        if self.variant == "torch":
+        quick = self.variant != "torch" and (package.model / "tokenizer.json").exists()
+        self.tokens = QuickTokens(package.model) if quick else TransformersTokens(package.model)
+        if self.variant == "torch" or not package.exported:
             self.forward = _of_torch(package.model, threads)
         else:
-            assert package.exported
             self.forward = _of_onnx(package.exported / FILES[self.variant], threads)
         labels = labels_of(package.model)
         self.decision = Decision.read(package.serving) if package.serving else Decision(labels)
@@ -99,10 +96,9 @@ class Classifier:
         """Return the calibrated probability of each label for each text (or pair of texts), [n x k] float64.
 
         Texts are cut to the model's length; batches hold texts of similar length, so that little of them is padding.
-        In 8 bits each text goes alone: the scale of its activations would hang on its neighbours, and so would the
-        answer. It is no slower, since quick kernels need no batch.
         """
-        batch_size = 1 if self.variant == "int8" else batch_size
+        if self.variant == "int8":
+            batch_size = 1  # else an answer would hang on its neighbours, which share the scale of the activations
         result = np.zeros((len(texts), len(self.labels)))
         if not len(texts):
             return result

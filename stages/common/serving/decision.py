@@ -4,16 +4,18 @@ Nothing of Attune is imported here: the file goes into the registry together wit
 """
 
 import json
-import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
+from typing import Annotated, Self
 
 import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 FILE = "decision.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
 class Decision:
     """How probabilities become answers.
 
@@ -21,27 +23,20 @@ class Decision:
         labels: in the order of the model's outputs.
         temperature: what logits are divided by (Guo et al. 2017); 1: they stand as they are.
         thresholds: least probability, calibrated, for the label of that name to be answered; without one, any.
+
+    Raises:
+        ValueError: if they are not what they have to be: a wrong one would turn answers round without a word.
     """
 
-    labels: list[str]
-    temperature: float = 1.0
-    thresholds: dict[str, float] = field(default_factory=dict)
+    labels: Annotated[list[str], Field(min_length=2)]
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    thresholds: dict[str, Annotated[float, Field(ge=0)]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        """Refuse what would turn answers round without a word.
-
-        Raises:
-            ValueError: if labels, temperature or thresholds are not what they have to be.
-        """
-        labels = self.labels if isinstance(self.labels, list) else []
-        if len(labels) < 2 or not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
-            raise ValueError("labels must be a list of two or more different names")
-        if not _is_number(self.temperature) or self.temperature <= 0:
-            raise ValueError(f"temperature must be a number over 0, not {self.temperature!r:.80}")
-        if not isinstance(self.thresholds, dict) or not set(self.thresholds) <= set(labels):
-            raise ValueError("thresholds must be an object with a number for labels that there are")
-        if not all(_is_number(value) and value >= 0 for value in self.thresholds.values()):
-            raise ValueError("thresholds must be numbers from 0 on")
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        if len(set(self.labels)) < len(self.labels) or not set(self.thresholds) <= set(self.labels):
+            raise ValueError("labels must be different from each other, and thresholds name some of them")
+        return self
 
     @classmethod
     def read(cls, folder: Path) -> "Decision":
@@ -50,10 +45,13 @@ class Decision:
         Raises:
             ValueError: if the file says what it should not.
         """
+        path = folder / FILE
         try:
-            return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{folder / FILE} is not what it should be: {error}") from None
+            return TypeAdapter(cls).validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ValueError(f"{path} is not what it should be: {place} {first['msg']}") from None
 
     def write(self, folder: Path) -> None:
         """Write `decision.json` into a folder."""
@@ -77,10 +75,5 @@ class Decision:
             threshold: for every label, instead of their own.
         """
         least = np.array([self.thresholds.get(label, 0.0) for label in self.labels])
-        chosen = probabilities.argmax(axis=1)
-        needed = least[chosen] if threshold is None else threshold
-        return np.asarray(probabilities[np.arange(len(chosen)), chosen] < needed)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        needed = least[probabilities.argmax(axis=1)] if threshold is None else threshold
+        return np.asarray(probabilities.max(axis=1, initial=0.0) < needed)

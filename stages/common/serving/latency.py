@@ -11,8 +11,6 @@ from stages.common.serving.classifier import Classifier
 BLOCK = 10  # calls at a stretch: after a switch, the threads of the one before may still turn
 SETTLING = 2  # calls that are not counted at the start of a stretch
 
-Batch = tuple[list[str], list[str] | None]  # texts, and their second texts
-
 
 @dataclass(frozen=True)
 class Latency:
@@ -35,45 +33,29 @@ def latencies(
 
     Args:
         classifiers: by name.
-        texts: taken in order, round and round, `batch_size` to a call.
+        texts: at least one; taken in order, round and round, `batch_size` to a call.
         batch_size: texts a call.
         calls: measured per classifier, after a few that are not.
         pairs: second texts, for a model of pairs.
         seconds: after so many no further turn begins; each classifier has one at least.
-
-    Raises:
-        ValueError: if there is no text.
     """
-    if not len(texts):
-        raise ValueError("no text to measure with")
-    batches = [_batch(texts, pairs, call * batch_size, batch_size) for call in range(calls)]
+    rows = [[at % len(texts) for at in range(call * batch_size, (call + 1) * batch_size)] for call in range(calls)]
+    batches = [([texts[at] for at in some], [pairs[at] for at in some] if pairs else None) for some in rows]
     times: dict[str, list[float]] = {name: [] for name in classifiers}
     until = time.perf_counter() + seconds
     for first in range(0, calls, BLOCK):
         if first and time.perf_counter() > until:
             break
+        block = batches[first : first + BLOCK]
         for name, classifier in classifiers.items():
-            _timed(classifier, batches[first : first + SETTLING])
-            times[name] += _timed(classifier, batches[first : first + BLOCK])
-    return {name: _latency(classifier, batches, times[name]) for name, classifier in classifiers.items()}
-
-
-def _batch(texts: Sequence[str], pairs: Sequence[str] | None, start: int, size: int) -> Batch:
-    chosen = [at % len(texts) for at in range(start, start + size)]
-    return [texts[at] for at in chosen], None if pairs is None else [pairs[at] for at in chosen]
-
-
-def _timed(classifier: Classifier, batches: list[Batch]) -> list[float]:
-    """Return the seconds that each call took."""
-    times = []
-    for texts, pairs in batches:
-        began = time.perf_counter()
-        classifier.probabilities(texts, pairs, len(texts))
-        times.append(time.perf_counter() - began)
-    return times
-
-
-def _latency(classifier: Classifier, batches: list[Batch], times: list[float]) -> Latency:
-    tokens = sum(len(ids) for batch in batches[: len(times)] for ids in classifier.tokens.encode(*batch)["input_ids"])
-    p50, p95 = (float(value) * 1000 for value in np.percentile(times, [50, 95]))
-    return Latency(p50, p95, tokens / sum(times))
+            for number, (some, second) in enumerate([*block[:SETTLING], *block]):
+                began = time.perf_counter()
+                classifier.probabilities(some, second, batch_size)
+                if number >= len(block[:SETTLING]):
+                    times[name].append(time.perf_counter() - began)
+    result = {}
+    for name, classifier in classifiers.items():
+        p50, p95 = (1000 * float(value) for value in np.percentile(times[name], [50, 95]))
+        encoded = (classifier.tokens.encode(*batch)["input_ids"] for batch in batches[: len(times[name])])
+        result[name] = Latency(p50, p95, sum(len(ids) for batch in encoded for ids in batch) / sum(times[name]))
+    return result

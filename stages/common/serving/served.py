@@ -5,8 +5,8 @@ mlflow.pyfunc.load_model("models:/NAME@champion", model_config={"variant": "int8
 """
 
 import json
+import re
 import sys
-import time
 import warnings
 from pathlib import Path
 from threading import Lock
@@ -20,10 +20,9 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from stages.common.serving import answers, classifier
 
-SERVER = "mlflow.pyfunc.scoring_server"
-AT_A_TIME = 16  # texts
-LET_IN = 0.001  # seconds
-PATIENCE = 0.9  # of the time after which MLflow gives up on an answer, while its thread would work on
+JSON = re.compile(r'application/json\s*(;\s*charset="?utf-8"?\s*)?', re.IGNORECASE)
+MAX_BYTES = 2**20  # a second of tokenizing at most, some hundred MiB of memory; more is work for flows.predict
+PATIENCE = 0.9  # of the time after which MLflow gives up on an answer, while its thread would work on for nobody
 
 
 class ServedClassifier(PythonModel):
@@ -38,86 +37,55 @@ class ServedClassifier(PythonModel):
         config = context.model_config or {}
         self._classifier = classifier.Classifier(package, config.get("variant"), config.get("threads"))
         self._lock = Lock()  # one request has all threads; and tokenizers are not made for several at once
-        if server := sys.modules.get(SERVER):
-            _take_over(server)
+        server: Any = sys.modules.get("mlflow.pyfunc.scoring_server")
+        if server:
+            # On its own it answers nulls and numbers as if they were texts, a missing content type or deeply nested
+            # JSON with status 500, broken CSV with a stack trace, and quotes the texts in its errors.
+            def invocations(body: bytes, content_type: str | None, *_: Any) -> Any:
+                status, content = self.respond(body, content_type)
+                return server.InvocationsResponse(json.dumps(content), status, "application/json")
+
+            server.invocations = invocations
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """Return the answers as a table; texts may also come as a list, a series or a dict of columns."""
+        if isinstance(model_input, dict):
+            model_input = pd.DataFrame(model_input)
         if isinstance(model_input, pd.DataFrame):
-            rows: Any = model_input.astype(object).where(model_input.notna(), None).to_dict("list")
-        elif isinstance(model_input, dict):
-            rows = {name: _plain(values) for name, values in model_input.items()}
+            rows = model_input.astype(object).where(model_input.notna(), None).to_dict("records")
         else:
-            rows = _plain(model_input)
+            rows = [model_input] if isinstance(model_input, str) else list(model_input)
         try:
-            found = self.answers(answers.read_question(rows, params))
-        except answers.Refused as error:
+            question = answers.read_question({"inputs": rows, "params": params})
+        except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
+        with self._lock:
+            found = answers.answers(self._classifier, question)
         columns = ["label", "score", "abstained", "probabilities"]
         return pd.DataFrame(found, columns=columns).astype({"label": object}).where(lambda table: table.notna(), None)
 
     def respond(self, body: bytes, content_type: str | None) -> tuple[int, dict[str, Any]]:
         """Return status and JSON of the answer to an HTTP request."""
-        kind, _, charset = (content_type or "").lower().replace(" ", "").replace('"', "").partition(";")
-        if kind != "application/json" or charset not in ("", "charset=utf-8"):
+        if not JSON.fullmatch(content_type or ""):
             return 415, _refusal("the Content-Type must be application/json")
-        if len(body) > answers.MAX_BYTES:
-            return 413, _refusal(f"the body has more than {answers.MAX_BYTES:,} bytes: send fewer texts at a time")
-        until = time.monotonic() + PATIENCE * MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()
+        if len(body) > MAX_BYTES:
+            return 413, _refusal(f"the body has more than {MAX_BYTES:,} bytes: send fewer texts at a time")
         try:
-            return 200, {"predictions": self.answers(answers.read_request(body), until)}
-        except answers.Refused as error:
+            question = answers.read_question(body)
+        except ValueError as error:
             return 400, _refusal(str(error))
-        except TimeoutError:
-            message = "too much to do at the moment: ask again later, or with fewer texts"
-            return 503, {"error_code": "TEMPORARILY_UNAVAILABLE", "message": message}
-
-    def answers(self, question: answers.Question, until: float = float("inf")) -> list[dict[str, Any]]:
-        """Return an answer per text, as plain values.
-
-        A few texts at a time, with others let in between: who asks for much, or has hung up, must not stop the server.
-
-        Raises:
-            TimeoutError: if there is more to do at the time `until` (of `time.monotonic`).
-        """
-        found: list[dict[str, Any]] = []
-        for some in question.parts(AT_A_TIME):
-            with self._lock:
-                if time.monotonic() > until:
-                    raise TimeoutError
-                found += answers.answers(self._classifier, some)
-            if len(question.texts) > AT_A_TIME:
-                time.sleep(LET_IN)  # or this thread would have the lock again before any other has woken
-        return found
-
-
-def _plain(values: Any) -> Any:
-    return values.tolist() if hasattr(values, "tolist") else values
-
-
-def _refusal(message: str) -> dict[str, Any]:
-    return {"error_code": "INVALID_PARAMETER_VALUE", "message": message}  # in the form of MLflow's own
-
-
-def _take_over(server: Any) -> None:
-    """Have requests to MLflow's server read by `respond`.
-
-    On its own it answers nulls and numbers as if they were texts, a missing content type or deeply nested JSON with
-    status 500, broken CSV with a stack trace, and quotes the texts in its errors.
-    """
-    original = server.invocations
-
-    def invocations(data: bytes, content_type: str | None, model: Any, input_schema: Any) -> Any:
+        if not self._lock.acquire(timeout=PATIENCE * MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()):
+            return 503, _refusal("too much to do at the moment: ask again later", "TEMPORARILY_UNAVAILABLE")
         try:
-            respond = model.unwrap_python_model().respond
-        except (AttributeError, MlflowException):  # some other model
-            return original(data, content_type, model, input_schema)
-        status, content = respond(data, content_type)
-        return server.InvocationsResponse(json.dumps(content), status, "application/json")
+            return 200, {"predictions": answers.answers(self._classifier, question)}
+        finally:
+            self._lock.release()
 
-    server.invocations = invocations
+
+def _refusal(message: str, code: str = "INVALID_PARAMETER_VALUE") -> dict[str, Any]:
+    return {"error_code": code, "message": message}  # in the form of MLflow's own
 
 
 mlflow.models.set_model(ServedClassifier())

@@ -6,35 +6,12 @@ Its import takes torch's with it: seconds and hundreds of MiB that a model serve
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 Columns = dict[str, list[list[int]]]  # a list of numbers per text, by the name of the model's input
 UNLIMITED = 10**9  # what transformers writes for a model without a longest text is more than that
-PADDING = {"attention_mask": 0, "token_type_ids": 0}
-
-
-class Tokens(Protocol):
-    """How texts become a model's inputs."""
-
-    def encode(self, texts: list[str], pairs: list[str] | None) -> Columns:
-        """Return `input_ids` and what belongs to them, cut to the model's length and not padded."""
-
-    def pad(self, columns: Columns) -> dict[str, np.ndarray]:
-        """Return columns of one batch as arrays [b x s] int64."""
-
-
-def read_tokens(model: Path, quick: bool) -> Tokens:
-    """Read the tokenizer of a saved model.
-
-    Args:
-        model: its folder.
-        quick: without transformers where the model's tokenizer is a plain `tokenizer.json` (nearly all are).
-    """
-    if quick and (model / "tokenizer.json").exists():
-        return QuickTokens(model)
-    return TransformersTokens(model)
 
 
 class TransformersTokens:
@@ -56,7 +33,7 @@ class TransformersTokens:
 
 
 class QuickTokens:
-    """The same `tokenizer.json` read by `tokenizers`, which does the work for transformers, too."""
+    """The same out of a plain `tokenizer.json`, which nearly all models have, by `tokenizers` alone."""
 
     def __init__(self, model: Path) -> None:
         from tokenizers import Tokenizer
@@ -69,24 +46,24 @@ class QuickTokens:
             self._tokenizer.enable_truncation(longest, direction=settings.get("truncation_side", "right"))
         pad = settings.get("pad_token") or ""
         pad_id = self._tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
-        self._padding = {**PADDING, "input_ids": pad_id or 0}
+        self._padding = {"input_ids": pad_id or 0, "attention_mask": 0, "token_type_ids": 0}
         self._left = settings.get("padding_side") == "left"
 
     def encode(self, texts: list[str], pairs: list[str] | None) -> Columns:
-        """Return `input_ids` and what belongs to them, cut to the model's length and not padded."""
+        """See TransformersTokens."""
         given: Sequence[Any] = texts if pairs is None else list(zip(texts, pairs, strict=True))
-        found = self._tokenizer.encode_batch_fast(given)  # "fast" leaves out the places of tokens in the text
+        encodings = self._tokenizer.encode_batch_fast(given)  # "fast" leaves out the places of tokens in the text
         return {
-            "input_ids": [one.ids for one in found],
-            "token_type_ids": [one.type_ids for one in found],
-            "attention_mask": [one.attention_mask for one in found],
+            "input_ids": [encoding.ids for encoding in encodings],
+            "token_type_ids": [encoding.type_ids for encoding in encodings],
+            "attention_mask": [encoding.attention_mask for encoding in encodings],
         }
 
     def pad(self, columns: Columns) -> dict[str, np.ndarray]:
-        """Return columns of one batch as arrays [b x s] int64."""
+        """See TransformersTokens."""
         longest = max(map(len, columns["input_ids"]))
         arrays = {name: np.full((len(rows), longest), self._padding[name]) for name, rows in columns.items()}
         for name, rows in columns.items():
-            for at, numbers in enumerate(rows):
-                arrays[name][at, slice(-len(numbers), None) if self._left else slice(len(numbers))] = numbers
+            for row, numbers in enumerate(rows):
+                arrays[name][row, slice(-len(numbers), None) if self._left else slice(len(numbers))] = numbers
         return arrays
