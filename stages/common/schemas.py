@@ -57,7 +57,7 @@ class Table(pa.DataFrameModel):
 
     @classmethod
     def checked(cls, rows: pl.DataFrame, name: str) -> pl.DataFrame:
-        """Return the rows, once each of them has been held against the contract.
+        """Return the rows, once each of them has been checked.
 
         Raises:
             AttuneError: as `write` does.
@@ -65,7 +65,9 @@ class Table(pa.DataFrameModel):
         try:
             return cls.validate(rows, lazy=True)
         except SchemaErrors as error:
-            raise AttuneError(f"{name} would break its contract:\n  " + "\n  ".join(_faults(error))) from None
+            counted = error.failure_cases.group_by("column", "check").len().sort("len", descending=True)
+            faults = [f"column {row['column']}: {row['check']}: {row['len']} failing" for row in counted[:5].to_dicts()]
+            raise AttuneError(f"{name} would break its contract:\n  " + "\n  ".join(faults)) from None
 
     @classmethod
     def read(cls, path: Path) -> pl.DataFrame:
@@ -81,12 +83,6 @@ class Table(pa.DataFrameModel):
     def empty(cls) -> pl.DataFrame:
         """Return the table with no rows."""
         return pl.DataFrame(schema={name: column.dtype.type for name, column in cls.to_schema().columns.items()})
-
-
-def _faults(error: SchemaErrors) -> list[str]:
-    cases = error.failure_cases
-    counted = cases.group_by("column", "check").len().sort("len", descending=True)
-    return [f"column {row['column']}: {row['check']}: {row['len']} failing" for row in counted.head(5).to_dicts()]
 
 
 class RawRecords(Table):
@@ -162,16 +158,7 @@ class Rejected(Table):
     def of(cls, rows: pl.DataFrame, stage: str, rule: str, reason: pl.Expr | str) -> pl.DataFrame:
         """Make the table out of records that a rule kept out."""
         because = pl.lit(reason) if isinstance(reason, str) else reason
-        return rows.select(
-            "id",
-            stage=pl.lit(stage),
-            rule=pl.lit(rule),
-            reason=because,
-            text=pl.col("text"),
-            label=pl.col("label"),
-            source=pl.col("source"),
-            extra=pl.col("extra"),
-        )
+        return rows.with_columns(stage=pl.lit(stage), rule=pl.lit(rule), reason=because).select(cls.columns())
 
 
 class Decontamination(Table):

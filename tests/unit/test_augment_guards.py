@@ -9,10 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_project import make_records
 
-from stages.augment.__main__ import report
-from stages.augment.diversity import distinct_n, method_report
+from stages.augment.__main__ import distinct_n, diversity, report
 from stages.augment.guards import guarded
-from stages.augment.label_check import likeliest_labels
 from stages.common.near_duplicates import jaccard, shingles
 from stages.common.params import AugmentParams
 
@@ -124,22 +122,16 @@ def test_rows_of_a_rare_label_are_not_taken_for_common_ones() -> None:
 
 
 def test_the_classifier_says_nothing_of_labels_it_has_not_learnt() -> None:
-    one = pl.Series(["a text", "another"])
-    labels, chances = likeliest_labels(one, pl.Series(["only", "only"]), one, pl.Series(["only", "only"]), 1)
-    assert labels.to_list() == ["only", "only"]
-    known, own = pl.Series(["good film", "bad film"]), pl.Series(["good", "new"])
-    labels, chances = likeliest_labels(known, pl.Series(["good", "bad"]), known, own, 1)
-    assert labels.to_list() == ["good", "new"]
-    assert chances[0] > 0.5
-    assert chances[1] == 1.0
+    train = train_rows()
+    new = made_rows("an awful and boring film", label="other")
+    assert rules_of(new, train, HELD_OUT, label_preservation={"min_probability": 1.0}) == {}
+    assert rules_of(new, train.filter(label="good"), HELD_OUT) == {}
 
 
 def test_more_labels_than_a_classifier_bears_are_said_to_be_unchecked(capsys: pytest.CaptureFixture[str]) -> None:
-    known = pl.Series([f"text {at}" for at in range(501)])
-    own = pl.Series(["label 7"])
-    labels, chances = likeliest_labels(known, "label " + pl.Series(range(501)).cast(pl.String), known[:1], own, 1)
-    assert (labels.to_list(), chances.to_list()) == (["label 7"], [1.0])
-    assert "no new row is held against its label" in capsys.readouterr().out
+    train = table([{"id": f"t{at}", "text": f"text {at}", "label": f"label {at}"} for at in range(501)])
+    assert rules_of(made_rows("a new text", label="label 7"), train, HELD_OUT) == {}
+    assert "no new row is checked for its label" in capsys.readouterr().out
 
 
 TEXTS = st.one_of(
@@ -179,8 +171,8 @@ def test_rows_made_are_added_or_dropped_for_a_reason(rows: list[tuple[str, str, 
 
 
 def test_the_statistics_are_those_of_their_papers() -> None:
-    assert distinct_n(["a b a", "b a"]) == (2 / 5, round(2 / 3, 4))  # words a b; pairs ab ba, of ab ba ba
-    assert distinct_n([]) == (None, None)
+    assert [distinct_n(["a b a", "b a"], n) for n in (1, 2)] == [2 / 5, 2 / 3]  # words a b; pairs ab ba, of ab ba ba
+    assert distinct_n([], 1) is None
     train = table([{"id": "one", "text": "aaaa bbbb"}, {"id": "two", "text": "cccc dddd"}])
     made = table(
         [
@@ -189,9 +181,8 @@ def test_the_statistics_are_those_of_their_papers() -> None:
             {"id": "z", "text": "cccc dddd", "parent": "two", "method": "m"},
         ]
     )
-    told = method_report(made, made.filter(pl.col("id") != "z"), train, size=4)
-    similar = jaccard(shingles("bbbb aaaa bbbb aaaa", 4), shingles("aaaa bbbb", 4))
-    assert told == {
+    similar = jaccard(shingles("bbbb aaaa bbbb aaaa", 5), shingles("aaaa bbbb", 5))
+    assert diversity(made, made.filter(pl.col("id") != "z"), train) == {
         "distinct_texts": round(2 / 3, 4),
         "similarity_to_parent": round((similar + 1) / 2, 4),
         "length_ratio": round((19 / 9 + 1) / 2, 4),
@@ -200,4 +191,4 @@ def test_the_statistics_are_those_of_their_papers() -> None:
         "distinct_1_of_parents": 1.0,
         "distinct_2_of_parents": 1.0,
     }
-    assert method_report(made, made.clear(), train, size=4)["similarity_to_parent"] is None
+    assert diversity(made, made.clear(), train)["similarity_to_parent"] is None

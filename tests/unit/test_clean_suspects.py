@@ -1,14 +1,12 @@
 """Planted wrong labels are found, held-out rows tell train nothing, and suspects are dealt with as asked."""
 
 import importlib.util
-import json
 import random
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from stages.clean.suspects import act, find_suspects
 from stages.common.params.clean import LabelIssues
@@ -90,15 +88,25 @@ def test_flipped_labels_of_real_reviews_are_found_far_above_chance(reviews: pl.D
     assert found.filter(pl.col("split") != "train")["hit"].mean() > 0.2, "held-out rows are judged, too"
 
 
-@pytest.mark.parametrize("surest", [0.5, 0.9])
-def test_min_confidence_is_the_least_probability_of_another_label(surest: float) -> None:
-    rows, _ = flipped(opinions(600), 0.1)
-    found = find_suspects(into_splits(rows), LabelIssues(min_confidence=surest), seed=13)
-    everything = find_suspects(into_splits(rows), LabelIssues(min_confidence=0.0), seed=13)
-    assert found.equals(everything.filter(pl.col("confidence") >= surest))
-    assert 0 < found.height <= everything.height
-    assert found["confidence"].is_sorted(descending=True)
-    assert (found["suggested"] != found["label"]).all()
+def test_min_confidence_and_max_rows_say_how_many_rows_are_listed_and_off_lists_none() -> None:
+    splits = into_splits(flipped(opinions(1000), 0.15)[0])
+
+    def found(**params: Any) -> pl.DataFrame:
+        return find_suspects(splits, LabelIssues(**params), seed=13)
+
+    everything = found(min_confidence=0.0)
+    assert found(min_confidence=0.9).equals(everything.filter(pl.col("confidence") >= 0.9))
+    assert found(min_confidence=0.9).height > 0
+    assert everything["confidence"].is_sorted(descending=True)
+    assert (everything["suggested"] != everything["label"]).all()
+    assert 0 < found(max_rows=200).filter(split="train").height < found().filter(split="train").height / 2
+    assert found(action="off").equals(Suspects.empty())
+
+
+def test_too_many_labels_are_said_to_be_unchecked(capsys: pytest.CaptureFixture[str]) -> None:
+    many = opinions(1400).with_columns(label=pl.format("label {}", pl.int_range(pl.len()) // 2))
+    assert find_suspects(into_splits(many), LabelIssues(), seed=13).equals(Suspects.empty())
+    assert "no label is checked" in capsys.readouterr().out
 
 
 def test_the_order_of_the_rows_changes_nothing() -> None:
@@ -137,16 +145,6 @@ def test_a_row_is_judged_by_what_is_outside_its_group() -> None:
     assert find_suspects(alone, LabelIssues(), seed=13)["id"].str.starts_with("trainlie").sum() == 0
 
 
-def test_more_rows_than_max_rows_are_a_sample_and_another_seed_another_one() -> None:
-    rows, _ = flipped(opinions(1500), 0.2)
-    whole, some, others = (
-        find_suspects(into_splits(rows), LabelIssues(max_rows=most), seed=seed).filter(split="train").height
-        for most, seed in ((20_000, 1), (300, 1), (300, 2))
-    )
-    assert 0 < some < whole / 2
-    assert 0 < others < whole / 2
-
-
 @pytest.mark.parametrize("rare", [1, 2, 4])
 def test_a_label_with_fewer_rows_than_folds_is_no_trouble(rare: int) -> None:
     text = "a brilliant, moving, fresh, witty, gorgeous, touching plot"
@@ -174,27 +172,6 @@ def test_where_nothing_can_be_learnt_nobody_is_suspected(train: list[dict[str, s
     assert find_suspects(splits, LabelIssues(min_confidence=0.0), seed=13).equals(Suspects.empty())
 
 
-def test_many_labels_take_fewer_words_and_too_many_are_said_to_be_unchecked(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows, _ = flipped(opinions(400), 0.1)
-    every = find_suspects(into_splits(rows), LabelIssues(min_confidence=0.0), seed=13)
-    monkeypatch.setattr("stages.clean.suspects.WEIGHTS", 60)
-    fewer = find_suspects(into_splits(rows), LabelIssues(min_confidence=0.0), seed=13)
-    assert fewer.height > 0
-    assert not fewer.equals(every)
-    many = rows.with_columns(label=pl.format("label {}", pl.int_range(pl.len()) // 2))
-    monkeypatch.setattr("stages.clean.suspects.MOST_LABELS", 100)
-    capsys.readouterr()
-    assert find_suspects(into_splits(many), LabelIssues(), seed=13).equals(Suspects.empty())
-    assert "no label is checked" in capsys.readouterr().out
-
-
-def test_off_looks_at_nothing() -> None:
-    rows, _ = flipped(opinions(200), 0.2)
-    assert find_suspects(into_splits(rows), LabelIssues(action="off"), seed=13).equals(Suspects.empty())
-
-
 # ── acting ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -203,33 +180,24 @@ def suspicion(rows: pl.DataFrame, split: str = "train") -> pl.DataFrame:
     return made.select(Suspects.columns())
 
 
-@pytest.mark.parametrize("action", ["off", "list"])
-def test_listing_changes_no_split(action: str) -> None:
+def test_listing_changes_no_split() -> None:
     splits = into_splits(opinions(20))
-    after, out = act(splits, suspicion(splits["train"][:3]), action)
+    after, out = act(splits, suspicion(splits["train"][:3]), "list")
     assert all(after[name].equals(splits[name]) for name in SPLITS)
-    assert out.is_empty()
-    assert "reason" in out.columns
+    assert (out.is_empty(), "reason" in out.columns) == (True, True)
 
 
-EXTRA = st.none() | st.dictionaries(
-    st.text(max_size=6) | st.just("suspect"), st.none() | st.text(max_size=8), max_size=3
-)
-
-
-@given(st.lists(EXTRA, min_size=1, max_size=4))
-def test_the_mark_stands_beside_the_other_keys_of_extra(extras: list[dict[str, str | None] | None]) -> None:
-    rows = table([{"text": "t", "label": "a"} for _ in extras])
-    # As ingest writes it.
-    written = [
-        None if extra is None else json.dumps(extra, ensure_ascii=False, separators=(",", ":")) for extra in extras
-    ]
-    rows = rows.with_columns(extra=pl.Series(written, dtype=pl.String))
+def test_the_mark_stands_beside_the_other_keys_of_extra() -> None:
+    extras = [None, '{"né":"a, \\"b\\""}', '{"suspect":"no","a":null}', "{}"]
+    rows = table([{"text": "t", "label": "a", "extra": extra} for extra in extras])
     after, out = act(dict.fromkeys(SPLITS, rows), suspicion(rows[:1]), "flag")
     assert out.is_empty()
-    for at, (extra, marked) in enumerate(zip(extras, after["test"]["extra"], strict=True)):
-        expected = {key: value for key, value in (extra or {}).items() if key != "suspect"}
-        assert list(json.loads(marked).items()) == [*expected.items(), ("suspect", "no" if at else "yes")]
+    assert after["test"]["extra"].to_list() == [
+        '{"suspect":"yes"}',
+        '{"né":"a, \\"b\\"","suspect":"no"}',
+        '{"a":null,"suspect":"no"}',
+        '{"suspect":"no"}',
+    ]
 
 
 def test_rejecting_takes_suspects_out_of_train_alone_and_says_why() -> None:
