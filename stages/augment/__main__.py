@@ -1,14 +1,11 @@
 """augment: more training rows out of training rows; validation and test are read only to keep clear of them."""
 
-from collections import Counter
-from collections.abc import Iterable
 from statistics import fmean
 
 import polars as pl
 
 from stages.augment.guards import guarded, shingle_size
 from stages.augment.rows import as_originals, new_rows
-from stages.augment.words import split
 from stages.common.ledger import Ledger
 from stages.common.near_duplicates import jaccard, shingles
 from stages.common.params import AugmentParams
@@ -67,32 +64,17 @@ def diversity(made: pl.DataFrame, kept: pl.DataFrame, train: pl.DataFrame) -> di
     """Measure how much new there is in one method's rows: hardly any, and they repeat; too much, and they are wrong.
 
     Returns:
-        distinct_texts: distinct texts as a share of those made. All others are of the rows kept, None without any.
-        similarity_to_parent: mean Jaccard similarity of character shingles.
-        length_ratio: mean length in characters over that of the parent.
-        distinct_1, distinct_2: of the rows and of their parents, which are as many: it falls with the number of texts.
+        distinct_texts: distinct texts as a share of those made; of the rows kept, None without any, the means of
+        similarity_to_parent (Jaccard similarity of character shingles) and length_ratio (characters over the parent's).
     """
     parents = kept.select(id="parent").join(train, on="id", maintain_order="left")["text"]
     pairs, size = list(zip(kept["text"], parents, strict=True)), shingle_size(train["text"])
-    measured = {
-        "distinct_texts": made["text"].n_unique() / made.height,
-        "similarity_to_parent": fmean(jaccard(shingles(new, size), shingles(old, size)) for new, old in pairs)
-        if pairs
-        else None,
-        "length_ratio": fmean(len(new) / len(old) for new, old in pairs) if pairs else None,
-        "distinct_1": distinct_n(kept["text"], 1),
-        "distinct_2": distinct_n(kept["text"], 2),
-        "distinct_1_of_parents": distinct_n(parents, 1),
-        "distinct_2_of_parents": distinct_n(parents, 2),
+    similarities = [jaccard(shingles(new, size), shingles(old, size)) for new, old in pairs]
+    return {
+        "distinct_texts": round(made["text"].n_unique() / made.height, 4),
+        "similarity_to_parent": round(fmean(similarities), 4) if pairs else None,
+        "length_ratio": round(fmean(len(new) / len(old) for new, old in pairs), 4) if pairs else None,
     }
-    return {name: None if value is None else round(value, 4) for name, value in measured.items()}
-
-
-def distinct_n(texts: Iterable[str], n: int) -> float | None:
-    """Return distinct-n (Li et al. 2016): distinct runs of n words over all of them; None where there is none."""
-    words = (split(text)[0] for text in texts)
-    counts = Counter(run for text in words for run in zip(*(text[start:] for start in range(n)), strict=False))
-    return len(counts) / counts.total() if counts else None
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def assign_folds(rows: pl.DataFrame, folds: int, seed: int) -> pl.Series:
     for stratum in units.partition_by("label", maintain_order=True):
         start = stratum.head(1).select(hash_order("label", f"{seed} arc")).item() / 2**64
         sizes = stratum["rows"].to_numpy()
-        weights = np.minimum(sizes, _largest_weight(sizes, folds))
+        weights = np.minimum(sizes, sizes.sum() / folds)  # a group larger than a fold counts as one
         middles = (np.cumsum(weights) - weights / 2) / weights.sum()
         fold = np.floor(middles * folds + start * folds).astype(np.int16) % folds
         placed.append(stratum.select("unit", fold=pl.Series(fold, dtype=pl.Int16)))
@@ -69,13 +69,3 @@ def assign_folds(rows: pl.DataFrame, folds: int, seed: int) -> pl.Series:
             f"they are {units.height} groups (a row without one is its own): ask for fewer folds",
         )
     return fold
-
-
-def _largest_weight(sizes: np.ndarray, folds: int) -> float:
-    """Return the weight of a group that is larger than a fold: that of a fold without such groups."""
-    rest = float(sizes.sum())
-    for left, size in zip(range(folds, 0, -1), np.sort(sizes)[::-1], strict=False):
-        if size <= rest / left:
-            return rest / left
-        rest -= float(size)
-    return 1.0  # no more groups than folds: each counts the same

@@ -50,7 +50,11 @@ def find_suspects(splits: dict[str, pl.DataFrame], params: LabelIssues, seed: in
     rows = pl.concat(samples).filter(pl.col("label").is_in(labels.to_list()))
     train = (rows["split"] == "train").to_numpy()
     fold = np.full(rows.height, -1)  # of the rows that a classifier on the whole of train judges
-    fold[train] = _folds(rows.filter(train), params.folds, seed)
+    try:
+        fold[train] = assign_folds(rows.filter(train), params.folds, seed)
+    except AttuneError:
+        print(f"  no label is checked (clean.label_issues): train has fewer groups than {params.folds} folds")
+        return Suspects.empty()
     given = np.searchsorted(labels.to_numpy(), rows["label"].to_numpy())
     chances = _probabilities(rows, given, train, fold, len(labels))
     if chances is None:
@@ -100,16 +104,6 @@ def _flagged(rows: pl.DataFrame, suspects: pl.Series) -> pl.DataFrame:
     return rows.with_columns(extra=pl.Series(marked, dtype=pl.String))
 
 
-def _folds(train: pl.DataFrame, folds: int, seed: int) -> pl.Series:
-    """Return the fold of each row: of fewer folds where there are fewer groups, of one where there is but one."""
-    for count in range(folds, 1, -1):
-        try:
-            return assign_folds(train, count, seed)
-        except AttuneError:
-            continue
-    return pl.zeros(train.height, dtype=pl.Int16, eager=True)
-
-
 def _probabilities(
     rows: pl.DataFrame, given: np.ndarray, train: np.ndarray, fold: np.ndarray, labels: int
 ) -> np.ndarray | None:
@@ -137,8 +131,6 @@ def _probabilities(
     for number in np.unique(fold):
         judged, others = fold == number, train & (fold != number)
         present = np.unique(given[others])
-        if not len(present):  # all of train is in one fold
-            return None
         if len(present) == 1:
             chances[judged, present] = 1.0
             continue

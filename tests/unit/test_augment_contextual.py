@@ -87,7 +87,7 @@ def test_the_words_drawn_do_not_hang_on_the_batch_a_text_is_in(model: Path) -> N
     assert contextual(model, TEXTS, seed=2) != whole
 
 
-@pytest.mark.parametrize("top_k", [1, 2, 3])
+@pytest.mark.parametrize("top_k", [1, 3])
 @pytest.mark.parametrize("noun", ["bread", "water"])  # the second is none of the likeliest itself
 def test_words_are_drawn_from_the_likeliest_top_k(model: Path, top_k: int, noun: str) -> None:
     texts = [f"Cooks Eat {noun} ."] * 60  # words with capitals stay, so that it is always the last

@@ -1,21 +1,19 @@
 """Every row that is kept out has a rule and a reason, and which row stays never depends on the order of the rows."""
 
 import random
-from itertools import combinations
 from typing import Any
 
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_project import FILM_WORDS, make_records
+from small_project import make_records
 
 from stages.clean.__main__ import cleaned
 from stages.clean.languages import other_language
 from stages.clean.rules import contaminated, rules
 from stages.common.errors import AttuneError
 from stages.common.ledger import Ledger
-from stages.common.near_duplicates import jaccard, shingles
 from stages.common.params import CleanParams
 from stages.common.params.clean import Languages, NearDuplicates
 from stages.common.schemas import CleanRecords, Decontamination, Rejected
@@ -120,28 +118,6 @@ def test_near_duplicates_name_the_row_that_stays_how_near_it_is_and_another_labe
         ("d", "near_duplicate", "near-duplicate of a (similarity 0.98), which has another label: x"),
     ]
     assert out_of(rows, near_duplicates={"enabled": False}) == []
-
-
-def test_a_row_near_a_rejected_row_alone_may_stay() -> None:
-    texts = {"a": "abcdefghijklmnopqrstuvwxyz", "b": "abcdefghijklmnopqrstuvw123", "c": "abcdefghijklmnopqrst456123"}
-    sets = {name: shingles(text, 3) for name, text in texts.items()}
-    near = {"threshold": 0.7, "shingle_size": 3}
-    assert jaccard(sets["a"], sets["b"]) >= 0.7 > jaccard(sets["a"], sets["c"])
-    rows: Rows = [{"id": name, "text": text, "label": "x"} for name, text in texts.items()]
-    assert [row for row, *_ in out_of(rows, near_duplicates=near)] == ["b"]
-
-
-def test_no_two_kept_rows_nearly_equal_each_other() -> None:
-    rng = random.Random(11)
-    rows: Rows = []
-    for _ in range(150):
-        text = " ".join(rng.choice(FILM_WORDS) + str(rng.randrange(9)) for _ in range(10))
-        variants = (text, text.replace(text[5], "z", 1), text + rng.choice(["!", " ...", ""]))
-        rows += [{"text": variant, "label": "x"} for variant in variants]
-    kept, _ = clean(rows)
-    assert 150 <= kept.height < 350
-    sets = [shingles(text, 5) for text in kept["text"]]
-    assert max(jaccard(one, other) for one, other in combinations(sets, 2)) < 0.8
 
 
 # ── decontamination ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -61,21 +61,14 @@ def test_the_shares_are_met_for_each_label(validation: float, test: float) -> No
             assert abs(splits[name].filter(label=label).height - share * count) <= 1
 
 
-def test_the_shares_are_nearly_met_with_groups() -> None:
-    records = grouped(400)
-    placed = sizes(homes(records, validation=0.15, test=0.2))
-    assert abs(placed["validation"] - 0.15 * records.height) <= 10
-    assert abs(placed["test"] - 0.2 * records.height) <= 10
-    assert homes(records, seed=13) != homes(records, seed=14)
-
-
 def test_a_row_more_moves_hardly_any_other_row() -> None:
     records = labelled({"a": 500, "b": 500})
-    before = homes(records)
+    before, folds = homes(records), assign_folds(records, 5, 13)
     for number in range(20):
         more = pl.concat([records, make_records([{"id": f"new{number}", "text": "t", "label": "a"}])])
         after = homes(more)
         assert sum(after[row] != before[row] for row in before) <= 2
+        assert (assign_folds(more, 5, 13)[:-1] != folds).sum() <= 5
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -124,34 +117,12 @@ def test_rows_that_cannot_fill_three_splits_are_an_error_that_says_why(records: 
         split_records(records, Split(), seed=13)
 
 
-def test_official_splits_are_honoured_as_they_are() -> None:
-    records = official({"train": BOTH, "validation": BOTH, "test": {"a": 3, "b": 1}})
-    placed = homes(records)
-    assert placed == dict(records.select("id", "split").iter_rows())
-
-
 def test_what_an_official_split_leaves_out_is_drawn_from_the_other_rows() -> None:
     fixed, free = official({"test": BOTH}), labelled({"a": 200, "b": 200})
     placed = homes(pl.concat([fixed, free]), validation=0.2)
     assert {placed[row] for row in fixed["id"]} == {"test"}
     assert {placed[row] for row in free["id"]} == {"train", "validation"}
     assert abs(sizes(placed)["validation"] - 80) <= 2
-
-
-@pytest.mark.parametrize(
-    "present", [("test",), ("train",), ("train", "test"), ("validation", "test"), SPLITS], ids=" ".join
-)
-def test_a_row_goes_where_its_group_has_an_official_place(present: tuple[str, ...]) -> None:
-    fixed = official(dict.fromkeys(present, BOTH)).with_columns(group=pl.col("split") + pl.lit(" group"))
-    free = labelled({"a": 80, "b": 80})
-    friends = make_records(
-        [{"text": "t", "id": f"friend {name}", "group": f"{name} group", "label": "a"} for name in present]
-    )
-    splits = split_records(pl.concat([fixed, free, friends]), Split(), seed=13)
-    for name in present:
-        assert f"friend {name}" in set(splits[name]["id"])
-    groups = [set(rows["group"].drop_nulls()) for rows in splits.values()]
-    assert sum(map(len, groups)) == len(set.union(*groups)) == len(present)
 
 
 # ── for any data at all ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -161,41 +132,51 @@ ROW = st.fixed_dictionaries(
         "label": st.sampled_from("ab"),
         "group": st.none() | st.sampled_from([f"g{at}" for at in range(8)]) | st.text(max_size=3),
         "split": st.none() | st.none() | st.sampled_from(SPLITS),
+        "timestamp": st.none() | st.sampled_from([f"2024-0{month}-11" for month in range(1, 10)]),
         "text": st.just("t"),
     }
 )
 SHARE = st.floats(0.01, 0.4)
 
 
+def newest(rows: pl.DataFrame) -> Any:
+    """The newest time of each group; a row without one is its own."""
+    timed = rows.with_columns(read_times(rows["timestamp"])["time"], unit=pl.coalesce("group", "id"))
+    return timed.group_by("unit").agg(pl.col("time").max())["time"].drop_nulls()
+
+
+@pytest.mark.parametrize("by", ["random", "time"])
 @given(st.lists(ROW, min_size=6, max_size=40), SHARE, SHARE, st.integers(0, 99), st.randoms(use_true_random=False))
 def test_any_data_is_split_without_loss_and_without_a_shared_group_or_refused(
-    rows: Rows, validation: float, test: float, seed: int, rng: random.Random
+    by: Any, rows: Rows, validation: float, test: float, seed: int, rng: random.Random
 ) -> None:
-    records = make_records(rows)
-    params = Split(validation=validation, test=test)
+    records = make_records([{**row, "split": None} for row in rows] if by == "time" else rows)
+    params = Split(by=by, validation=validation, test=test)
     order = list(range(records.height))
     rng.shuffle(order)
     try:
         splits = split_records(records, params, seed)
     except AttuneError as error:
-        with pytest.raises(AttuneError) as again:
+        with pytest.raises(AttuneError, match=re.escape(str(error))):
             split_records(records[order], params, seed)
-        assert str(again.value) == str(error)
         return
     assert sorted(row for part in splits.values() for row in part["id"]) == sorted(records["id"])
-    assert all(part.columns == CleanRecords.columns() for part in splits.values())
     homes_of: dict[str, set[str]] = {}
     for name, part in splits.items():
-        given_here = records.filter(split=name)["id"]
-        assert set(given_here) <= set(part["id"])
+        assert part.columns == CleanRecords.columns()
+        assert set(records.filter(split=name)["id"]) <= set(part["id"])
         assert set(part["label"]) == set(records["label"])
         for group in part["group"].drop_nulls():
             homes_of.setdefault(group, set()).add(name)
     given_homes = records.drop_nulls(["group", "split"]).group_by("group").agg(pl.col("split").unique())
     torn_by_the_source = {group for group, names in given_homes.iter_rows() if len(names) > 1}
     assert {group for group, names in homes_of.items() if len(names) > 1} <= torn_by_the_source
-    again_splits = split_records(records[order], params, seed)
-    assert all(again_splits[name].equals(splits[name]) for name in SPLITS)
+    if by == "time":
+        times = [newest(splits[name]) for name in SPLITS]
+        for before, after in pairwise(of_split for of_split in times if len(of_split)):
+            assert before.max() <= after.min()
+    again = split_records(records[order], params, seed)
+    assert all(again[name].equals(splits[name]) for name in SPLITS)
 
 
 @given(st.integers(3, 40), st.integers(3, 40), SHARE, SHARE, st.integers(0, 99))
@@ -207,86 +188,21 @@ def test_rows_without_groups_are_never_refused_from_three_a_label_on(
     assert all(set(rows["label"]) == {"a", "b"} for rows in splits.values())
 
 
-# ── by time ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def dated(days: list[int | None], **others: str | None) -> pl.DataFrame:
-    """Rows of two labels in turn, made on these days of 2024."""
-    start = date(2024, 1, 1)
-    return make_records(
-        [{"text": "t", "timestamp": day if day is None else str(start + timedelta(day)), **others} for day in days]
+def test_the_newest_rows_are_test_those_before_validation_and_of_the_same_time_the_seed_draws() -> None:
+    days = [str(date(2024, 1, 1) + timedelta(day)) for day in random.Random(5).sample(range(300), 300)]
+    splits = split_records(
+        make_records([{"text": "t", "timestamp": day} for day in days]), Split(by="time", validation=0.1, test=0.2), 13
     )
-
-
-def newest(rows: pl.DataFrame) -> Any:
-    """The newest time of each group; a row without one is its own."""
-    timed = rows.with_columns(read_times(rows["timestamp"])["time"], unit=pl.coalesce("group", "id"))
-    return timed.group_by("unit").agg(pl.col("time").max())["time"].drop_nulls()
-
-
-def test_the_newest_rows_are_test_and_those_before_validation() -> None:
-    days = random.Random(5).sample(range(300), 300)
-    splits = split_records(dated(days), Split(by="time", validation=0.1, test=0.2), seed=13)
     assert {name: rows.height for name, rows in splits.items()} == {"train": 210, "validation": 30, "test": 60}
     assert splits["test"]["timestamp"].min() == "2024-08-28"  # day 240
     assert splits["validation"]["timestamp"].min() == "2024-07-29"
-
-
-def test_rows_of_the_same_time_are_drawn_by_seed_and_the_shares_are_met() -> None:
-    records = dated([7] * 200)
-    splits = split_records(records, Split(by="time"), seed=13)
-    assert {name: rows.height for name, rows in splits.items()} == {"train": 160, "validation": 20, "test": 20}
-    other = split_records(records, Split(by="time"), seed=14)
-    assert set(other["test"]["id"]) != set(splits["test"]["id"])
-
-
-def test_official_rows_keep_their_place_and_the_others_fill_what_is_missing_by_time() -> None:
-    fixed = dated([1, 2, 3, 4], split="test").with_columns(id=pl.lit("official ") + pl.col("id"))
-    splits = split_records(pl.concat([fixed, dated(list(range(100)))]), Split(by="time"), seed=13)
-    assert set(splits["test"]["id"]) == set(fixed["id"])
-    assert splits["validation"].height == 10
-    assert newest(splits["train"]).max() < newest(splits["validation"]).min()
-
-
-DATED_ROW = st.fixed_dictionaries(
-    {
-        "label": st.sampled_from("ab"),
-        "group": st.none() | st.sampled_from([f"g{at}" for at in range(6)]),
-        "timestamp": st.none() | st.sampled_from([f"2024-0{month}-11" for month in range(1, 10)]),
-        "text": st.just("t"),
-    }
-)
-
-
-@given(st.lists(DATED_ROW, min_size=16, max_size=50), SHARE, SHARE, st.integers(0, 99), st.randoms())
-def test_any_dated_rows_are_split_in_time_order_without_a_shared_group_or_refused(
-    rows: Rows, validation: float, test: float, seed: int, rng: random.Random
-) -> None:
-    records = make_records(rows)
-    params = Split(by="time", validation=validation, test=test)
-    order = list(range(records.height))
-    rng.shuffle(order)
-    try:
-        splits = split_records(records, params, seed)
-    except AttuneError as error:
-        with pytest.raises(AttuneError, match=re.escape(str(error))):
-            split_records(records[order], params, seed)
-        return
-    assert sorted(row for part in splits.values() for row in part["id"]) == sorted(records["id"])
-    groups = [set(part["group"].drop_nulls()) for part in splits.values()]
-    assert sum(map(len, groups)) == len(set.union(*groups))
-    times = [newest(splits[name]) for name in SPLITS]
-    for before, after in pairwise(of_split for of_split in times if len(of_split)):
-        assert before.max() <= after.min()
-    again = split_records(records[order], params, seed)
-    assert all(again[name].equals(splits[name]) for name in SPLITS)
+    same = make_records([{"text": "t", "timestamp": "2024"}] * 200)
+    drawn = [split_records(same, Split(by="time"), seed)["test"]["id"] for seed in (13, 14)]
+    assert len(drawn[0]) == len(drawn[1]) == 20
+    assert set(drawn[0]) != set(drawn[1])
 
 
 # ── folds ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def folds_of(records: pl.DataFrame, folds: int, seed: int = 13) -> dict[str, int]:
-    return dict(zip(records["id"], assign_folds(records, folds, seed), strict=True))
 
 
 def test_test_has_no_fold_and_every_other_row_has_one() -> None:
@@ -308,30 +224,12 @@ def test_folds_have_the_same_label_shares_and_sizes(folds: int) -> None:
         assert counts.sum() == rows
 
 
-def test_rare_labels_do_not_all_fill_the_same_folds() -> None:
-    records = labelled({f"label {at}": 3 for at in range(200)})
-    counts = assign_folds(records, 5, 13).value_counts()["count"]
-    assert len(counts) == 5
-    assert counts.max() < 1.4 * counts.min()
-
-
-def test_a_group_larger_than_a_fold_leaves_rows_for_every_other_fold() -> None:
+def test_a_large_group_leaves_rows_for_every_other_fold_and_too_few_groups_are_an_error() -> None:
     records = pl.concat([labelled({"a": 600}, group="huge"), labelled({"a": 400}).with_columns(id=pl.col("id") + "x")])
     counts = assign_folds(records, 5, 13).value_counts()["count"].sort()
     assert len(counts) == 5
     assert counts[-1] >= 600
     assert counts[0] > 30
-
-
-def test_a_row_more_moves_hardly_any_other_row_to_another_fold() -> None:
-    records = labelled({"a": 500, "b": 500})
-    before = folds_of(records, 5)
-    for number in range(20):
-        after = folds_of(pl.concat([records, make_records([{"id": f"new{number}", "text": "t", "label": "a"}])]), 5)
-        assert sum(after[row] != before[row] for row in before) <= 5
-
-
-def test_more_folds_than_groups_are_an_error_with_both_numbers() -> None:
     with pytest.raises(AttuneError, match=r"asks for 10 folds, but the rows outside test fill 8"):
         assign_folds(labelled({"a": 8}), 10, 13)
 
@@ -344,14 +242,11 @@ def test_folds_keep_groups_together_in_any_order_of_the_rows(
     order = list(range(records.height))
     rng.shuffle(order)
     try:
-        found = folds_of(records, folds, seed)
+        found = records.with_columns(fold=assign_folds(records, folds, seed))
     except AttuneError:
         return
-    assert found == folds_of(records[order], folds, seed)
-    homes_of: dict[str, set[int]] = {}
-    for row, group in records.drop_nulls("group").select("id", "group").iter_rows():
-        homes_of.setdefault(group, set()).add(found[row])
-    assert all(len(homes) == 1 for homes in homes_of.values())
+    assert found[order]["fold"].equals(assign_folds(records[order], folds, seed))
+    assert (found.drop_nulls("group").group_by("group").agg(pl.col("fold").n_unique())["fold"] == 1).all()
 
 
 # ── the whole stage ─────────────────────────────────────────────────────────────────────────────────────────────────

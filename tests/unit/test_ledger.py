@@ -8,7 +8,7 @@ from small_project import make_records
 
 from stages.common.errors import AttuneError
 from stages.common.ledger import Ledger
-from stages.common.schemas import CleanRecords, RawRecords, Rejected
+from stages.common.schemas import CleanRecords, RawRecords
 
 
 def test_each_rejected_row_stands_in_the_account_with_stage_rule_and_reason() -> None:
@@ -71,14 +71,3 @@ def test_a_row_against_the_contract_is_never_written_and_no_text_is_shown(
     assert said in str(raised.value)
     assert "secret" not in str(raised.value)
     assert not (tmp_path / "train.parquet").exists()
-
-
-def test_a_missing_column_is_a_broken_contract(tmp_path: Path) -> None:
-    rows = make_records([{"text": "one"}]).with_columns(fold=pl.lit(None, pl.Int16))
-    with pytest.raises(AttuneError, match="column_in_dataframe"):
-        CleanRecords.write(rows.drop("label"), tmp_path / "train.parquet")
-
-
-def test_an_empty_table_has_the_columns_of_a_full_one() -> None:
-    assert Rejected.empty().columns == ["id", "stage", "rule", "reason", "text", "label", "source", "extra"]
-    assert set(Rejected.empty().dtypes) == {pl.String}
