@@ -100,7 +100,7 @@ class RawRecords(Table):
 
 
 class TrainableRecords(Table):
-    """What training needs of the raw records. Never written: `reports/validation/raw.json` tells how far they are."""
+    """What training needs of the raw records. Never written: `reports/validation/raw.json` says how far they are."""
 
     id: str = pa.Field(unique=True)
     text: str
@@ -169,7 +169,7 @@ class Decontamination(Table):
 
 
 class Suspects(Table):
-    """Rows whose label looks wrong, the surest first."""
+    """Rows whose label looks wrong, by confidence."""
 
     id: str = pa.Field(unique=True)
     split: str = pa.Field(isin=SPLITS)
@@ -181,7 +181,7 @@ class Suspects(Table):
 
 
 class TokenizedRecords(Table):
-    """Token ids of one split; no padding. `token_type_ids` tell the two texts of a pair apart."""
+    """Token ids of one split; no padding. `token_type_ids` distinguish the two texts of a pair."""
 
     id: str = pa.Field(unique=True)
     input_ids: pl.List(pl.Int32)  # type: ignore[valid-type]

@@ -56,7 +56,7 @@ def _mask(text: str, probability: float, rng: random.Random, tokenizer: Any, lim
     cores = [core(word) for word in words]
     places = [at for at, (_, inner, _) in enumerate(cores) if replaceable(inner)]
     chosen = sorted(rng.sample(places, min(len(places), max(1, round(probability * len(words))))))
-    if not chosen or tokenizer.mask_token in text:  # it could not be told from ours
+    if not chosen or tokenizer.mask_token in text:  # indistinguishable from ours
         return Masked(words, joint, [], [])
     hidden = list(words)
     for at in chosen:

@@ -65,7 +65,7 @@ def dictionary(folder: Path) -> Look:
         reader = _open(folder)
         exceptions = {part: _exceptions(folder / f"{part}.exc") for part in PARTS}
     irregular = {base for _, base in exceptions["noun"]}
-    # "paid" is an adjective, too, but mostly the past of "pay", and only a parser could tell.
+    # "paid" is an adjective, too, but mostly the past of "pay", and only a parser would know.
     forms = {form for listed in exceptions.values() for form, base in listed if form not in (base, _s_form(base))}
 
     @cache
