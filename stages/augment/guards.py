@@ -53,6 +53,8 @@ def lost_its_label(rows: pl.DataFrame, train: pl.DataFrame, min_probability: flo
     Labels weigh alike however many rows they have: otherwise new rows of rare labels, which are what class balancing
     makes, would be taken for common ones. It says nothing of labels that it has not learnt.
     """
+    if rows.is_empty():
+        return pl.lit(None, pl.String)
     if train.height > ROWS:
         train = train[sorted(random.Random(f"{seed} label check").sample(range(train.height), ROWS))]
     labels = train["label"].n_unique()
@@ -61,7 +63,7 @@ def lost_its_label(rows: pl.DataFrame, train: pl.DataFrame, min_probability: flo
             f"  no new row is checked for its label (augment.label_preservation): train has {labels:,} labels, "
             f"more than {MOST_LABELS}"
         )
-    if rows.is_empty() or not 2 <= labels <= MOST_LABELS:
+    if not 2 <= labels <= MOST_LABELS:
         return pl.lit(None, pl.String)
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression

@@ -1,6 +1,7 @@
 """Near-duplicates: MinHash may find too many candidates, but the exact similarity has the last word."""
 
 import random
+from typing import Any
 
 import polars as pl
 import pytest
@@ -39,18 +40,20 @@ def one_by_one(texts: list[str], threshold: float, size: int) -> list[bool]:
     return stays
 
 
-def thinned(texts: list[str], threshold: float, size: int = 5, num_perm: int = 128) -> list[tuple[int, float] | None]:
-    twins, similarities = deduplicate(pl.Series(texts, dtype=pl.String), threshold, size, num_perm)
-    return [None if twin < 0 else (int(twin), similarity) for twin, similarity in zip(twins, similarities, strict=True)]
+Matches = list[tuple[int, float] | None]
 
 
-def nearest(
-    texts: list[str], others: list[str], threshold: float, size: int = 5, num_perm: int = 128
-) -> list[tuple[int, float] | None]:
-    found = nearest_among(
-        pl.Series(texts, dtype=pl.String), pl.Series(others, dtype=pl.String), threshold, size, num_perm
-    )
+def matches(found: tuple[Any, Any]) -> Matches:
     return [None if at < 0 else (int(at), similarity) for at, similarity in zip(*found, strict=True)]
+
+
+def thinned(texts: list[str], threshold: float, size: int = 5, num_perm: int = 128) -> Matches:
+    return matches(deduplicate(pl.Series(texts, dtype=pl.String), threshold, size, num_perm))
+
+
+def nearest(texts: list[str], others: list[str], threshold: float, size: int = 5, num_perm: int = 128) -> Matches:
+    columns = [pl.Series(column, dtype=pl.String) for column in (texts, others)]
+    return matches(nearest_among(*columns, threshold, size, num_perm))
 
 
 def test_shingles_are_the_runs_of_characters_without_regard_to_case() -> None:
