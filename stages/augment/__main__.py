@@ -1,11 +1,13 @@
 """augment: more training rows out of training rows; validation and test are read only to keep clear of them."""
 
+from statistics import fmean
+
 import polars as pl
 
-from stages.augment.diversity import method_report
 from stages.augment.guards import guarded, shingle_size
 from stages.augment.rows import as_originals, new_rows
 from stages.common.ledger import Ledger
+from stages.common.near_duplicates import jaccard, shingles
 from stages.common.params import AugmentParams
 from stages.common.schemas import AugmentedRecords, CleanRecords
 from stages.common.stage import Run, stage, write_json
@@ -23,9 +25,8 @@ def main(run: Run[AugmentParams]) -> None:
     kept, ledger = guarded(made, train, held_out, run.params, run.seed)
 
     rows = AugmentedRecords.write(pl.concat([as_originals(train), kept]), run.output("data/augmented/train.parquet"))
-    write_json(
-        validation_report(AugmentedRecords, rows, name="augmented"), run.output("reports/validation/augmented.json")
-    )
+    contract = validation_report(AugmentedRecords, rows, name="augmented")
+    write_json(contract, run.output("reports/validation/augmented.json"))
     write_json(report(train, made, kept, ledger), run.output("reports/augment.json"))
     dropped = made.height - kept.height
     print(f"  {train.height:,} rows in, {kept.height:,} added, {dropped:,} of those made dropped")
@@ -34,16 +35,15 @@ def main(run: Run[AugmentParams]) -> None:
 def report(train: pl.DataFrame, made: pl.DataFrame, kept: pl.DataFrame, ledger: Ledger) -> dict[str, object]:
     """Account for every row made, in all and by method; the number of rows per label before and after."""
     reasons = made.select("id", "method").join(ledger.rejected.select("id", "rule"), on="id")
-    size = shingle_size(train["text"])
     methods = {}
     for name in made["method"].unique(maintain_order=True):
-        of_method, stayed = (rows.filter(pl.col("method") == name) for rows in (made, kept))
-        dropped = reasons.filter(pl.col("method") == name)["rule"].to_list()
+        of_method, stayed = made.filter(method=name), kept.filter(method=name)
+        dropped = reasons.filter(method=name)["rule"].to_list()
         methods[name] = {
             "made": of_method.height,
             "dropped": {rule: dropped.count(rule) for rule in ledger.by_rule},
             "added": stayed.height,
-            **method_report(of_method, stayed, train, size),
+            **diversity(of_method, stayed, train),
         }
     labels = pl.concat([train["label"], kept["label"]])
     return {
@@ -57,6 +57,23 @@ def report(train: pl.DataFrame, made: pl.DataFrame, kept: pl.DataFrame, ledger: 
             for label, before in train["label"].value_counts().sort("label").iter_rows()
         },
         "methods": methods,
+    }
+
+
+def diversity(made: pl.DataFrame, kept: pl.DataFrame, train: pl.DataFrame) -> dict[str, float | None]:
+    """Measure how much new there is in one method's rows: hardly any, and they repeat; too much, and they are wrong.
+
+    Returns:
+        distinct_texts: distinct texts as a share of those made; of the rows kept, None without any, the means of
+        similarity_to_parent (Jaccard similarity of character shingles) and length_ratio (characters over the parent's).
+    """
+    parents = kept.select(id="parent").join(train, on="id", maintain_order="left")["text"]
+    pairs, size = list(zip(kept["text"], parents, strict=True)), shingle_size(train["text"])
+    similarities = [jaccard(shingles(new, size), shingles(old, size)) for new, old in pairs]
+    return {
+        "distinct_texts": round(made["text"].n_unique() / made.height, 4),
+        "similarity_to_parent": round(fmean(similarities), 4) if pairs else None,
+        "length_ratio": round(fmean(len(new) / len(old) for new, old in pairs), 4) if pairs else None,
     }
 
 

@@ -1,79 +1,96 @@
-"""What keeps a new row out. Each guard parts new rows into (kept, dropped), the dropped ones with a `reason`."""
+"""What keeps a new row out: each guard gives the reason, null where the row stays."""
 
-from collections.abc import Callable
+import random
 
+import numpy as np
 import polars as pl
 
-from stages.augment.label_check import likeliest_labels
-from stages.common.ledger import Ledger
+from stages.common.ledger import Ledger, Rule
 from stages.common.near_duplicates import nearest_among
 from stages.common.params import AugmentParams
-from stages.common.texts import whole_text
+from stages.common.texts import is_unspaced, whole_text
 
 NUM_PERM = 128
-
-Parted = tuple[pl.DataFrame, pl.DataFrame]
-Guard = Callable[[pl.DataFrame], Parted]
+ROWS = 100_000  # that the classifier is trained on at most; more hardly change what it says
+WEIGHTS = 1_000_000  # labels × features of the classifier at most: its time and memory go with them
+MOST_LABELS = 500  # with more, few rows are left for each, and probabilities of all labels fill the memory
 
 
 def guarded(
     made: pl.DataFrame, train: pl.DataFrame, held_out: pl.DataFrame, params: AugmentParams, seed: int
 ) -> tuple[pl.DataFrame, Ledger]:
     """Return the new rows that pass every guard, in their order, and the account of the others."""
-    ledger = Ledger("augment", made)
-    kept = made
-    for guard in guards(train, held_out, params, seed):
-        kept = ledger.apply(guard, kept)
+    known, same = "a training row has the same text", "another new row has the same text"
+
+    def near_a_held_out_text(rows: pl.DataFrame) -> pl.Expr:
+        """The model would be scored on what it has nearly seen."""
+        others = whole_text(held_out)
+        found, similarity = nearest_among(
+            whole_text(rows), others, params.leak_threshold, shingle_size(others), NUM_PERM
+        )
+        reason = pl.format("similarity {} to a validation or test row", pl.Series(similarity).round(2))
+        return pl.when(pl.Series(found >= 0, dtype=pl.Boolean)).then(reason)
+
+    # The cheap ones first. The first two: a method changed nothing, hit upon what is there, or two made the same.
+    guards: dict[str, Rule] = {
+        "equal_to_a_training_text": lambda rows: _where(whole_text(rows).is_in(whole_text(train).implode()), known),
+        "equal_to_another_new_text": lambda rows: _where(~whole_text(rows).is_first_distinct(), same),
+        "near_a_held_out_text": near_a_held_out_text,
+    }
+    if params.label_preservation.enabled:
+        least = params.label_preservation.min_probability
+        guards["lost_its_label"] = lambda rows: lost_its_label(rows, train, least, seed)
+    ledger, kept = Ledger("augment", made.height), made
+    for name, guard in guards.items():
+        kept = ledger.apply(name, guard, kept)
     ledger.close(kept.height)
     return kept, ledger
 
 
-def guards(train: pl.DataFrame, held_out: pl.DataFrame, params: AugmentParams, seed: int) -> list[Guard]:
-    """Return the guards in the order they are applied, the cheap ones first."""
+def lost_its_label(rows: pl.DataFrame, train: pl.DataFrame, min_probability: float, seed: int) -> pl.Expr:
+    """A quick classifier (TF-IDF, logistic regression) gives another label, or the row's own too little probability.
 
-    def equal_to_a_training_text(made: pl.DataFrame) -> Parted:
-        """The method changed nothing, or hit upon what is there already."""
-        known = whole_text(made).is_in(whole_text(train).implode())
-        return _part(made, known, pl.lit("a training row has the same text"))
+    Labels weigh alike however many rows they have: otherwise new rows of rare labels, which are what class balancing
+    makes, would be taken for common ones. It says nothing of labels that it has not learnt.
+    """
+    if rows.is_empty():
+        return pl.lit(None, pl.String)
+    if train.height > ROWS:
+        train = train[sorted(random.Random(f"{seed} label check").sample(range(train.height), ROWS))]
+    labels = train["label"].n_unique()
+    if labels > MOST_LABELS:
+        print(
+            f"  no new row is checked for its label (augment.label_preservation): train has {labels:,} labels, "
+            f"more than {MOST_LABELS}"
+        )
+    if not 2 <= labels <= MOST_LABELS:
+        return pl.lit(None, pl.String)
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from threadpoolctl import threadpool_limits
 
-    def equal_to_another_new_text(made: pl.DataFrame) -> Parted:
-        """Two methods, or two turns of one, made the same of a text; the first stays."""
-        return _part(made, ~whole_text(made).is_first_distinct(), pl.lit("another new row has the same text"))
-
-    def near_a_held_out_text(made: pl.DataFrame) -> Parted:
-        """The model would be scored on what it has nearly seen."""
-        return near_held_out(made, held_out, params.leak_threshold)
-
-    def lost_its_label(made: pl.DataFrame) -> Parted:
-        """A quick classifier trained on train no longer gives the text the label of its parent."""
-        return without_their_label(made, train, params.label_preservation.min_probability, seed)
-
-    chosen: list[Guard] = [equal_to_a_training_text, equal_to_another_new_text, near_a_held_out_text]
-    return [*chosen, lost_its_label] if params.label_preservation.enabled else chosen
-
-
-def near_held_out(made: pl.DataFrame, held_out: pl.DataFrame, threshold: float) -> Parted:
-    """Part off the rows whose text and second text together equal or nearly equal those of a held-out row."""
-    texts, others = whole_text(made), whole_text(held_out)
-    found, similarity = nearest_among(texts, others, threshold, shingle_size(others), NUM_PERM)
-    reason = pl.format("similarity {} to a validation or test row", pl.Series("similarity", similarity).round(2))
-    return _part(made, pl.Series(found >= 0, dtype=pl.Boolean), reason)
-
-
-def without_their_label(made: pl.DataFrame, train: pl.DataFrame, min_probability: float, seed: int) -> Parted:
-    """Part off the rows to which the classifier gives another label, or their own with too little probability."""
-    if made.is_empty():
-        return made, made.with_columns(reason=pl.lit(None, pl.String))
-    labels, of_own = likeliest_labels(whole_text(train), train["label"], whole_text(made), made["label"], seed)
-    reason = pl.format("a classifier gives it {} (its own label: {})", labels, of_own.round(2))
-    return _part(made, (labels != made["label"]) | (of_own < min_probability), reason)
+    texts, most = whole_text(train), WEIGHTS // labels
+    kind = {"ngram_range": (1, 2), "token_pattern": r"\w+", "max_features": most}
+    if is_unspaced(texts):
+        kind = {"ngram_range": (1, 3), "analyzer": "char", "max_features": min(200_000, most)}
+    classifier = LogisticRegression(C=4.0, max_iter=1000, class_weight="balanced")
+    model = make_pipeline(TfidfVectorizer(**kind, sublinear_tf=True), classifier)
+    with threadpool_limits(1):  # sums in one order, whatever the machine; more threads are no faster here
+        model.fit(texts.to_list(), train["label"].to_list())
+        probabilities = model.predict_proba(whole_text(rows).to_list())  # [rows x labels]
+    likeliest = pl.Series(model.classes_[probabilities.argmax(axis=1)], dtype=pl.String)
+    own = np.searchsorted(model.classes_, rows["label"].to_list()).clip(max=labels - 1)
+    learnt = pl.Series(model.classes_[own], dtype=pl.String) == rows["label"]
+    of_own = pl.Series(probabilities[np.arange(rows.height), own])
+    reason = pl.format("a classifier gives it {} (its own label: {})", likeliest, of_own.round(2))
+    return pl.when(learnt & ((likeliest != rows["label"]) | (of_own < min_probability))).then(reason)
 
 
 def shingle_size(texts: pl.Series) -> int:
-    """Return how many characters a shingle has: fewer where most texts are of a script without spaces."""
-    spaced = texts.str.contains(" ", literal=True).mean()
-    return 5 if spaced is None or spaced > 0.5 else 3  # type: ignore[operator]
+    """Return how many characters a shingle has: fewer where a script has no blanks between words."""
+    return 3 if is_unspaced(texts) else 5
 
 
-def _part(rows: pl.DataFrame, out: pl.Series, reason: pl.Expr) -> Parted:
-    return rows.filter(~out), rows.with_columns(reason=reason).filter(out)
+def _where(out: pl.Series, reason: str) -> pl.Expr:
+    return pl.when(out).then(pl.lit(reason))

@@ -7,36 +7,39 @@ from hashlib import sha256
 
 import polars as pl
 
-from stages.augment.methods import METHODS, Resource
+from stages.augment.methods import METHODS
+from stages.augment.methods.simple import Resource
 from stages.common.params import AugmentParams
-
-NOTHING = pl.lit(None, pl.String)
 
 
 def as_originals(train: pl.DataFrame) -> pl.DataFrame:
-    """Return the training rows with the columns that tell new rows from them."""
-    return train.with_columns(parent=NOTHING, method=NOTHING)
+    """Return the training rows with the columns that distinguish new rows from them."""
+    return train.with_columns(parent=pl.lit(None, pl.String), method=pl.lit(None, pl.String))
 
 
 def new_rows(train: pl.DataFrame, params: AugmentParams, seed: int, resource: Resource) -> pl.DataFrame:
     """Make the rows that the params ask for, method by method; class balancing comes last.
 
-    A method changes `text`; every other column, a second text (`text_pair`) among them, is that of the parent.
+    A method changes `text`; every other column, a second text (`text_pair`) among them, is that of the parent. What is
+    drawn for a row depends on the seed, the method's name and the row's key alone.
     """
-    made = [as_originals(train).clear()]
+    ids, made = train["id"].to_list(), [as_originals(train).clear()]
+
+    def add(name: str, method: str, parents: list[int], keys: list[str]) -> None:
+        rows, seeds = train[parents], [f"{seed} {name} {key}" for key in keys]
+        texts = METHODS[method](rows["text"].to_list(), seeds, getattr(params, method), resource)
+        new_ids = [sha256(f"{name} {key}".encode()).hexdigest()[:16] for key in keys]
+        changed = [pl.Series("id", new_ids), pl.Series("text", texts), rows["id"].alias("parent")]
+        made.append(rows.with_columns(changed).with_columns(method=pl.lit(name)))
+
     for name in METHODS:
         if count := round(getattr(params, name).share * train.height):
-            chosen = sorted(random.Random(f"{seed} {name}").sample(range(train.height), count))
-            made.append(
-                _children(train[chosen], name, train["id"].gather(chosen).to_list(), params, name, seed, resource)
-            )
+            parents = sorted(random.Random(f"{seed} {name}").sample(range(train.height), count))
+            add(name, name, parents, [ids[at] for at in parents])
     labels = pl.concat(made)["label"].to_list()
-    chosen_again = to_fill_up(train["label"].to_list(), train["id"].to_list(), params.balance.target, seed, labels)
-    if chosen_again:
-        ids = train["id"].to_list()
-        keys = [f"{ids[at]} {time}" for at, time in chosen_again]
-        parents = train[[at for at, _ in chosen_again]]
-        made.append(_children(parents, "balance", keys, params, params.balance.method, seed, resource))
+    if chosen := to_fill_up(train["label"].to_list(), ids, params.balance.target, seed, labels):
+        keys = [f"{ids[at]} {time}" for at, time in chosen]
+        add("balance", params.balance.method, [at for at, _ in chosen], keys)
     return pl.concat(made)
 
 
@@ -67,24 +70,3 @@ def to_fill_up(
         missing = range(wanted - have[label])
         chosen += [(drawn[number % len(drawn)], number // len(drawn)) for number in missing]
     return chosen
-
-
-def _children(
-    parents: pl.DataFrame,
-    name: str,
-    keys: Sequence[str],
-    params: AugmentParams,
-    method: str,
-    seed: int,
-    resource: Resource,
-) -> pl.DataFrame:
-    """Make a row out of each parent; what is drawn for it hangs on the seed, the method's name and its key alone."""
-    seeds = [f"{seed} {name} {key}" for key in keys]
-    texts = METHODS[method](parents["text"].to_list(), seeds, getattr(params, method), resource)
-    ids = [sha256(f"{name} {key}".encode()).hexdigest()[:16] for key in keys]
-    return parents.with_columns(
-        id=pl.Series(ids, dtype=pl.String),
-        text=pl.Series(texts, dtype=pl.String),
-        parent=parents["id"],
-        method=pl.lit(name),
-    )

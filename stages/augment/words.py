@@ -19,7 +19,7 @@ UNIT = re.compile(rf"\d+(?:[.,:]\d+)*|{LATIN}+(?:['’]{LATIN}+)*|.", re.DOTALL)
 
 
 def split(text: str) -> tuple[list[str], str]:
-    """Return the words of a text and what joins them.
+    """Return the words of a text and what joins them: `joint.join(words)` is the text again.
 
     A text with spaces is split at them; one without (Chinese, Japanese, Thai) into characters, with Latin words and
     numbers in one piece.
@@ -28,13 +28,8 @@ def split(text: str) -> tuple[list[str], str]:
     return (text.split(" ") if joint else UNIT.findall(text)), joint
 
 
-def joined(words: list[str], joint: str) -> str:
-    """Return the text of words that `split` took apart."""
-    return joint.join(words)
-
-
 def core(word: str) -> tuple[str, str, str]:
-    """Part a word from the marks around it: `"great,` into `"`, `great` and `,`."""
+    """Separate a word from the marks around it: `"great,` into `"`, `great` and `,`."""
     before, inner, after = re.fullmatch(r"(\W*)(.*?)(\W*)", word, re.DOTALL).groups()  # type: ignore[union-attr]
     return before, inner, after
 

@@ -2,14 +2,12 @@
 
 from collections import Counter
 from functools import partial
-from pathlib import Path
 
 import polars as pl
 
 from stages.clean.leaks import split_report
 from stages.clean.page import PageData, render
-from stages.clean.reject import CONTRARY
-from stages.clean.rules import rules
+from stages.clean.rules import CONTRARY, rules
 from stages.clean.split import split_records
 from stages.clean.suspects import act, find_suspects
 from stages.common.drift import split_drift
@@ -30,19 +28,22 @@ def main(run: Run[CleanParams]) -> None:
     raw = RawRecords.read(run.input("data/raw/records.parquet"))
     contract = validation_report(TrainableRecords, raw, name="raw", mask=mask)
     write_json(contract, run.output("reports/validation/raw.json"))
-    ledger = Ledger("clean", raw)
 
     cleaning = params.text_cleaning
     run.output("data/clean/text_cleaning.json").write_text(cleaning.as_text(), encoding="utf-8")
+    ledger = Ledger("clean", raw.height)
     records, changed = cleaned(raw, cleaning)
+    # An empty text is rejected as it came.
+    ledger.reject("empty_text", raw.filter(records["text"].is_null()).with_columns(reason=pl.lit("the text is empty")))
+    records = records.drop_nulls("text")
     del raw  # here and below: two million rows are to fit into 2 GiB
-    _tell(f"{ledger.rows_in:,} rows in, texts changed by", changed)
+    _print_counts(f"{ledger.rows_in:,} rows in, texts changed by", changed)
     against = Decontamination.read(run.input("data/raw/decontamination.parquet"))
     against = against.with_columns(cleaning.column(against["text"])[0]).drop_nulls("text")
-    for rule in rules(params, against):
-        records = ledger.apply(rule, records)
+    for name, rule in rules(params, against).items():
+        records = ledger.apply(name, rule, records)
 
-    _tell("rejected:", ledger.by_rule)
+    _print_counts("rejected:", ledger.by_rule)
     enforce(params.stop_above, ledger.rejected, ledger.rows_in)
     splits = split_records(records, params.split, run.seed)
     del records
@@ -53,10 +54,9 @@ def main(run: Run[CleanParams]) -> None:
 
     for name, rows in splits.items():
         CleanRecords.write(rows, run.output(f"data/clean/{name}.parquet"))
-        contract_of_split = validation_report(CleanRecords, rows, name=name, mask=mask)
-        write_json(contract_of_split, run.output(f"reports/validation/{name}.json"))
-    rejected = _with_texts(ledger.rejected.sort("id", "rule"), run.input("data/raw/records.parquet"))
-    Rejected.write(rejected, run.output("data/clean/rejected.parquet"))
+        report = validation_report(CleanRecords, rows, name=name, mask=mask)
+        write_json(report, run.output(f"reports/validation/{name}.json"))
+    rejected = Rejected.write(ledger.rejected.sort("id", "rule"), run.output("data/clean/rejected.parquet"))
     Suspects.write(suspects, run.output("data/clean/suspects.parquet"))
     account = {
         **ledger.close(sum(rows.height for rows in splits.values())),
@@ -66,26 +66,27 @@ def main(run: Run[CleanParams]) -> None:
     }
     write_json(account, run.output("reports/clean.json"))
 
-    shared = split_report(splits, params, run.seed, mask)
-    shared["warnings"] += _contrary(rejected)
-    drift = split_drift(splits)
-    write_json({**shared, "drift": drift}, run.output("reports/splits.json"))
-    rejected_before = Rejected.read(run.input("data/raw/rejected.parquet"))
+    report = {**split_report(splits, params, run.seed, mask), "drift": split_drift(splits)}
+    if contrary := int(rejected["reason"].str.contains(CONTRARY, literal=True).sum()):
+        report["warnings"].append(
+            f"{contrary:,} rows nearly equal one that stays and has another label: one of the two labels is wrong; "
+            "rejected.parquet names both"
+        )
+    write_json(report, run.output("reports/splits.json"))
     page = PageData(
         changed=changed,
         by_rule=ledger.by_rule,
-        rejected=pl.concat([rejected_before, rejected]),
+        rejected=pl.concat([Rejected.read(run.input("data/raw/rejected.parquet")), rejected]),
         splits=splits,
         suspects=suspects,
-        split_report=shared,
-        drift=drift,
-        raw_validation=contract,
+        report=report,
+        contract=contract,
         examples=params.report.examples,
     )
     run.output("reports/data.html").write_text(render(page, mask), encoding="utf-8")
-    for warning in shared["warnings"]:
+    for warning in report["warnings"]:
         print(f"  warning: {warning}")
-    _tell("rows:", {name: rows.height for name, rows in splits.items()})
+    _print_counts("rows:", {name: rows.height for name, rows in splits.items()})
     print(f"  {suspects.height:,} labels look wrong; all of it on reports/data.html", flush=True)
 
 
@@ -100,20 +101,6 @@ def cleaned(records: pl.DataFrame, cleaning: TextCleaning) -> tuple[pl.DataFrame
     return records.with_columns(**texts), dict(changed)
 
 
-def _with_texts(rejected: pl.DataFrame, raw: Path) -> pl.DataFrame:
-    """Give the rows of which cleaning left no text the one that they came with."""
-    empty = rejected.filter(pl.col("text").is_null()).lazy()
-    came = pl.scan_parquet(raw).select("id", came="text").join(empty, on="id", how="semi").collect()
-    texts = pl.coalesce("text", "came")
-    return rejected.join(came, on="id", how="left", maintain_order="left").with_columns(text=texts).drop("came")
-
-
-def _contrary(rejected: pl.DataFrame) -> list[str]:
-    count = int(rejected["reason"].str.contains(CONTRARY, literal=True).sum())
-    told = f"{count:,} rows nearly equal one that stays and has another label: one of the two labels is wrong"
-    return [f"{told}; rejected.parquet names both"] if count else []
-
-
 def _described(rows: pl.DataFrame) -> dict[str, object]:
     return {
         "rows": rows.height,
@@ -122,9 +109,8 @@ def _described(rows: pl.DataFrame) -> dict[str, object]:
     }
 
 
-def _tell(what: str, counts: dict[str, int]) -> None:
-    listed = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
-    print(f"  {what} {listed or 'none'}", flush=True)
+def _print_counts(what: str, counts: dict[str, int]) -> None:
+    print(f"  {what} {', '.join(f'{name} {n:,}' for name, n in counts.items() if n) or 'none'}", flush=True)
 
 
 if __name__ == "__main__":

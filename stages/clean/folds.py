@@ -1,10 +1,40 @@
-"""Folds for cross-validation: whole groups, the same label shares in each, and hardly changed by a row more."""
+"""Whole groups in the order of a seeded hash, and folds of them for cross-validation, hardly changed by a row more."""
+
+from hashlib import sha256
 
 import numpy as np
 import polars as pl
 
-from stages.clean.units import UNIT, lot, units_of
 from stages.common.errors import AttuneError
+
+# A group as a whole, or a row without one.
+UNIT = pl.coalesce(pl.lit("group ") + pl.col("group"), pl.lit("row ") + pl.col("id")).alias("unit")
+
+
+def hash_order(column: str, seed: str) -> pl.Expr:
+    """Return the seeded hash of each name: the first 64 bits of SHA-256, the same on every machine and version."""
+
+    def hashed(name: str) -> int:
+        return int.from_bytes(sha256(f"{seed} {name}".encode()).digest()[:8], "big")
+
+    return pl.col(column).map_elements(hashed, return_dtype=pl.UInt64)
+
+
+def units_of(rows: pl.DataFrame, seed: str) -> pl.DataFrame:
+    """Return the units of rows that have `id`, `group`, `label` and `time` (any type), in no particular order.
+
+    Returns:
+        unit: name; rows: how many; label: its commonest, the first by name of several; time: its newest;
+        draw (uint64): hash of seed and name, which depends on no other unit, so that one more moves hardly any other.
+    """
+    alone = rows.filter(pl.col("group").is_null()).select(UNIT, "label", "time", rows=pl.lit(1, pl.Int64))
+    per_label = rows.drop_nulls("group").group_by(UNIT, "label").agg(pl.col("time").max(), rows=pl.len().cast(pl.Int64))
+    together = (
+        per_label.sort("rows", "label", descending=[True, False])
+        .group_by("unit")
+        .agg(pl.col("label").first(), pl.col("time").max(), pl.col("rows").sum())
+    )
+    return pl.concat([alone, together]).with_columns(draw=hash_order("unit", seed))
 
 
 def assign_folds(rows: pl.DataFrame, folds: int, seed: int) -> pl.Series:
@@ -24,13 +54,14 @@ def assign_folds(rows: pl.DataFrame, folds: int, seed: int) -> pl.Series:
     """
     keys = rows.select("id", "group", "label", time=pl.lit(None, pl.Int8))
     units = units_of(keys, f"{seed} fold").sort("label", "draw", "unit")
-    starts = units.select(pl.col("label").unique(maintain_order=True)).with_columns(start=lot("label", f"{seed} arc"))
-    placed = [
-        stratum.select("unit", fold=pl.Series(_arcs(stratum["rows"].to_numpy(), folds, start), dtype=pl.Int16))
-        for stratum, start in zip(
-            units.partition_by("label", maintain_order=True), (starts["start"] / 2**64).to_list(), strict=True
-        )
-    ]
+    placed = []
+    for stratum in units.partition_by("label", maintain_order=True):
+        start = stratum.head(1).select(hash_order("label", f"{seed} arc")).item() / 2**64
+        sizes = stratum["rows"].to_numpy()
+        weights = np.minimum(sizes, sizes.sum() / folds)  # a group larger than a fold counts as one
+        middles = (np.cumsum(weights) - weights / 2) / weights.sum()
+        fold = np.floor(middles * folds + start * folds).astype(np.int16) % folds
+        placed.append(stratum.select("unit", fold=pl.Series(fold, dtype=pl.Int16)))
     fold = keys.select(UNIT).join(pl.concat(placed), on="unit", how="left", maintain_order="left")["fold"]
     if (found := fold.n_unique()) < folds:
         raise AttuneError(
@@ -38,21 +69,3 @@ def assign_folds(rows: pl.DataFrame, folds: int, seed: int) -> pl.Series:
             f"they are {units.height} groups (a row without one is its own): ask for fewer folds",
         )
     return fold
-
-
-def _arcs(sizes: np.ndarray, folds: int, start: float) -> np.ndarray:
-    """Return the arc, 0 to folds - 1, that holds the middle of each group; `start` is a share of the circle."""
-    weights = np.minimum(sizes, _most(sizes, folds))
-    middles = np.cumsum(weights) - weights / 2
-    return np.floor(middles / weights.sum() * folds + start * folds).astype(np.int64) % folds
-
-
-def _most(sizes: np.ndarray, folds: int) -> float:
-    """Return the weight that no group may pass: one that is larger than a fold has a fold's weight."""
-    largest = np.sort(sizes)[::-1]
-    rest = float(sizes.sum())
-    for left, size in zip(range(folds, 0, -1), largest, strict=False):
-        if size <= rest / left:
-            return rest / left
-        rest -= float(size)
-    return 1.0  # no more groups than folds: each counts the same

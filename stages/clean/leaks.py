@@ -37,21 +37,32 @@ def split_report(
         RuntimeError: if a text is in two splits, which `exact_duplicate` rules out.
     """
     ordered = {name: splits[name].sort("id") for name in SPLITS}
-    pairs = {
-        f"{one} / {other}": _shared(ordered[one], ordered[other], params.near_duplicates, seed, mask)
-        for one, other in combinations(SPLITS, 2)
-    }
-    for name, pair in pairs.items():
-        if pair["equal_texts"]["rows"]:
-            raise RuntimeError(f"{name} share texts, such as the rows {pair['equal_texts']['examples'][0]}")
+    near, pairs, warnings = params.near_duplicates, {}, []
+    for first, second in combinations(SPLITS, 2):
+        one, other, pair = ordered[first], ordered[second], f"{first} / {second}"
+        keys = [rows.select("id", key=same_text_key().hash()) for rows in (one, other)]
+        if not (equal := keys[0].join(keys[1], on="key").sort("id", "id_right")).is_empty():
+            raise RuntimeError(f"{pair} share texts, such as the rows {equal['id'][0]} and {equal['id_right'][0]}")
+        groups = sorted(set(one["group"].drop_nulls()) & set(other["group"].drop_nulls()))
+        examples = [shown(name, NAME, mask) for name in groups[:EXAMPLES]]
+        pairs[pair] = {
+            "groups": {"groups": len(groups), "examples": examples},
+            "equal_texts": {"rows": 0, "examples": []},
+            "near_duplicates": _near(one, other, near, seed),
+        }
+        if groups:
+            listed = ", ".join(examples) + (", …" if len(groups) > EXAMPLES else "")
+            warnings.append(f"{pair}: {len(groups)} groups are in both, as the official split has it: {listed}")
+        if rows := pairs[pair]["near_duplicates"]["rows"]:
+            why = "MinHash missed them" if near.enabled else "clean.near_duplicates is off"
+            warnings.append(f"{pair}: {rows} rows of the second nearly equal one of the first ({why})")
+    if params.split.by == "time":
+        warnings += _out_of_time(ordered)
     return {
         "splits": {name: describe(rows) for name, rows in ordered.items()},
         "shared": pairs,
-        "near_duplicates_from": params.near_duplicates.threshold,
-        "warnings": [
-            *_warnings(pairs, params.near_duplicates),
-            *(_out_of_time(ordered) if params.split.by == "time" else []),
-        ],
+        "near_duplicates_from": near.threshold,
+        "warnings": warnings,
     }
 
 
@@ -68,115 +79,54 @@ def describe(rows: pl.DataFrame) -> dict[str, Any]:
             for label, count in listed.iter_rows()
         ],
         "other_labels": {"labels": counts.height - listed.height, "rows": rows.height - int(listed["count"].sum())},
-        "characters": {
-            f"{quantile:.0%}": None if rows.is_empty() else int(lengths.quantile(quantile, "nearest") or 0)
-            for quantile in QUANTILES
-        },
-        "times": _times(rows),
-        "folds": {str(fold): count for fold, count in _counted(rows["fold"])} or None,
+        "characters": {f"{quantile:.0%}": int(lengths.quantile(quantile, "nearest") or 0) for quantile in QUANTILES},
+        "times": _times(rows["timestamp"]) if rows["timestamp"].count() else None,
+        "folds": {str(fold): count for fold, count in rows["fold"].drop_nulls().value_counts().sort("fold").iter_rows()}
+        or None,
     }
 
 
-def _counted(values: pl.Series) -> list[tuple[Any, int]]:
-    return list(values.drop_nulls().value_counts().sort(values.name).iter_rows())
-
-
-def _times(rows: pl.DataFrame) -> dict[str, Any] | None:
-    """Return the oldest and the newest time, and what could not be read; None where no row has one."""
-    texts = rows["timestamp"]
-    if not texts.count():
-        return None
+def _times(texts: pl.Series) -> dict[str, Any]:
+    """Return the oldest and the newest time, and how many cannot be read or lack a zone."""
     read = read_times(texts)
-    shown = read.select(
-        oldest=pl.col("time").min().dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        newest=pl.col("time").max().dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
-    ).row(0, named=True)
+    times = read["time"].drop_nulls().sort().dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
-        **shown,
-        "unreadable": int(read["time"].null_count()),
-        "taken_as_utc": int(read["no_zone"].sum()),  # they name a time of day, but no zone
+        "oldest": times.first(),
+        "newest": times.last(),
+        "unreadable": read["time"].null_count(),
+        "taken_as_utc": int(read["no_zone"].sum()),
     }
-
-
-def _shared(
-    one: pl.DataFrame, other: pl.DataFrame, near: NearDuplicates, seed: int, mask: Mask | None
-) -> dict[str, Any]:
-    groups = one.select("group").drop_nulls().unique().join(other.select("group").unique(), on="group", how="semi")
-    equal = _equal(one, other)
-    return {
-        "groups": {
-            "groups": groups.height,
-            "examples": [shown(name, NAME, mask) for name in groups["group"].sort().head(EXAMPLES)],
-        },
-        "equal_texts": {"rows": equal.height, "examples": [list(row) for row in equal.head(EXAMPLES).iter_rows()]},
-        "near_duplicates": _near(one, other, near, seed),
-    }
-
-
-def _equal(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
-    """Return the pairs of ids whose texts are the same but for case; hashes first, to hold no second copy of them."""
-    alike = one.select("id", key=same_text_key().hash()).join(
-        other.select(key=same_text_key().hash(), other="id"), on="key"
-    )
-    known = one.join(alike, on="id", how="semi").select("id", key=same_text_key())
-    return (
-        other.join(alike, left_on="id", right_on="other", how="semi")
-        .select(key=same_text_key(), other="id")
-        .join(known, on="key")
-        .select("id", "other")
-        .sort("id", "other")
-    )
 
 
 def _near(one: pl.DataFrame, other: pl.DataFrame, near: NearDuplicates, seed: int) -> dict[str, Any]:
     """Look in `one` for the nearest text of each of `other`."""
-    known, new = _drawn(one, seed), _drawn(other, seed)
+    known, new = (
+        rows[np.sort(np.random.default_rng(seed).choice(rows.height, ROWS, replace=False))]
+        if rows.height > ROWS
+        else rows
+        for rows in (one, other)
+    )
     position, similarity = nearest_among(
         whole_text(new), whole_text(known), near.threshold, near.shingle_size, near.num_perm, seed + 2
     )
     found = np.flatnonzero(position >= 0)
     worst = found[np.argsort(-similarity[found], kind="stable")][:EXAMPLES]
+    examples = [[known["id"][int(position[at])], new["id"][int(at)], round(float(similarity[at]), 4)] for at in worst]
     return {
         "rows": len(found),
-        "highest_similarity": round(float(similarity[worst[0]]), 4) if len(found) else None,
-        "examples": [
-            [known["id"][int(position[at])], new["id"][int(at)], round(float(similarity[at]), 4)] for at in worst
-        ],
+        "highest_similarity": examples[0][2] if examples else None,
+        "examples": examples,
         "compared": [known.height, new.height],
     }
 
 
-def _drawn(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
-    if rows.height <= ROWS:
-        return rows
-    return rows[np.sort(np.random.default_rng(seed).choice(rows.height, ROWS, replace=False))]
-
-
 def _out_of_time(splits: dict[str, pl.DataFrame]) -> list[str]:
     """Say where a split by time is none: a group stays whole, and so takes its older rows along."""
-    newest = read_times(splits["train"]["timestamp"])["time"].max()
-    told = []
-    for name in ("validation", "test"):
-        older = int((read_times(splits[name]["timestamp"])["time"] < newest).sum())
-        if older:
-            told.append(
-                f"{name}: {older:,} of {splits[name].height:,} rows are older than the newest row of train, because "
-                "groups stay whole (or the split is official); without columns.group the split is by time alone"
-            )
-    return told
-
-
-def _warnings(pairs: dict[str, Any], near: NearDuplicates) -> list[str]:
-    """Say what is shared all the same: the official split is honoured as it is, and MinHash misses one pair in 1000."""
-    told = []
-    for name, pair in pairs.items():
-        if groups := pair["groups"]["groups"]:
-            told.append(f"{name}: {groups} groups are in both, as the official split has it: {_listed(pair['groups'])}")
-        if rows := pair["near_duplicates"]["rows"]:
-            why = "MinHash missed them" if near.enabled else "clean.near_duplicates is off"
-            told.append(f"{name}: {rows} rows of the second nearly equal one of the first ({why})")
-    return told
-
-
-def _listed(found: dict[str, Any]) -> str:
-    return ", ".join(found["examples"]) + (", …" if found["groups"] > len(found["examples"]) else "")
+    times = {name: read_times(rows["timestamp"])["time"] for name, rows in splits.items()}
+    older = {name: int((times[name] < times["train"].max()).sum()) for name in ("validation", "test")}
+    return [
+        f"{name}: {count:,} of {splits[name].height:,} rows are older than the newest row of train, because "
+        "groups stay whole (or the split is official); without columns.group the split is by time alone"
+        for name, count in older.items()
+        if count
+    ]

@@ -3,11 +3,10 @@
 import numpy as np
 import polars as pl
 
-from stages.clean.folds import assign_folds
+from stages.clean.folds import UNIT, assign_folds, units_of
 from stages.clean.timestamps import read_times
-from stages.clean.units import UNIT, units_of
 from stages.common.errors import AttuneError
-from stages.common.labels import check_labels
+from stages.common.labels import check_label_counts
 from stages.common.params.clean import Split
 from stages.common.schemas import SPLITS, CleanRecords
 
@@ -15,27 +14,41 @@ HELD_OUT = ("test", "validation")  # in the order in which they are drawn
 
 
 def split_records(records: pl.DataFrame, params: Split, seed: int) -> dict[str, pl.DataFrame]:
-    """Part raw records into the train, validation and test of clean ones, each sorted by id.
+    """Divide raw records into the train, validation and test of clean ones, each sorted by id.
 
-    A row with an official split goes there. The others are parted by group (a row without one is its own group):
+    A row with an official split goes there. The others are divided by group (a row without one is its own group):
     at random with the same label shares everywhere, as well as groups allow, or by time, the newest into test.
 
     Raises:
         AttuneError: if there are too few rows, one label alone, or a label missing from a split.
     """
-    check_labels(records["label"], "after cleaning")
+    check_label_counts(dict(records["label"].value_counts().sort("label").iter_rows()), "after cleaning")
     keys = records.select("id", "group", "label", "split", "timestamp")
     homes = _homes(keys, params, seed)
-    _check_groups(keys, homes)
-    placed = records.with_columns(home=homes, fold=_folds(keys, homes, params.folds, seed))
-    splits = {name: placed.filter(pl.col("home") == name).sort("id").select(CleanRecords.columns()) for name in SPLITS}
-    _check_labels(splits)
+    fold = pl.Series([None], dtype=pl.Int16).new_from_index(0, keys.height)
+    if params.folds:
+        outside = (homes != "test").arg_true()
+        fold = fold.scatter(outside, assign_folds(keys[outside], params.folds, seed))
+    placed = records.with_columns(home=homes, fold=fold)
+    splits = {name: placed.filter(home=name).sort("id").select(CleanRecords.columns()) for name in SPLITS}
+    for name, rows in splits.items():
+        if rows.is_empty():
+            raise AttuneError(
+                f"the {name} split would be empty",
+                "give it rows in the split column, or leave columns.split out; "
+                "if there are groups, there may be too few, or one may hold too many rows",
+            )
+        if missing := sorted(set(records["label"].unique()) - set(rows["label"].unique())):
+            raise AttuneError(
+                f"the {name} split ({rows.height} rows) would hold no row with the label {missing[0]!r}",
+                "add rows of that label, change clean.split or seed, or leave the label out through ingest.labels",
+            )
     return splits
 
 
 def _homes(keys: pl.DataFrame, params: Split, seed: int) -> pl.Series:
     """Return the split of each row: its own, else its group's, else one that is drawn where a split is missing."""
-    official = keys.filter(pl.col("split").is_not_null())
+    official = keys.drop_nulls("split")
     of_group = official.drop_nulls("group").group_by("group").agg(home=pl.col("split").min())
     homes = keys.join(of_group, on="group", how="left", maintain_order="left").select(pl.coalesce("split", "home"))
     loose = keys.filter(homes["split"].is_null())
@@ -43,27 +56,20 @@ def _homes(keys: pl.DataFrame, params: Split, seed: int) -> pl.Series:
     if not missing or loose.is_empty():
         return homes["split"].fill_null("train")
     if params.by == "time":
-        units = _by_time(
-            units_of(loose.with_columns(read_times(loose["timestamp"])["time"]), str(seed)), params, missing
-        )
+        loose = loose.with_columns(read_times(loose["timestamp"])["time"])
+        units = _by_time(units_of(loose, str(seed)), params, missing)
     else:
-        units = _at_random(units_of(loose.with_columns(time=pl.lit(None, pl.Int8)), str(seed)), params)
-    drawn = keys.select(UNIT).join(units.select("unit", drawn="split"), on="unit", how="left", maintain_order="left")
+        # Each label's groups on their own, in the order of a seeded hash of their name: a row that is added later moves
+        # hardly any other one, and a champion is not scored on rows that it was trained on.
+        units = units_of(loose.with_columns(time=pl.lit(None, pl.Int8)), str(seed)).sort("label", "draw", "unit")
+        strata = units.partition_by("label", maintain_order=True)
+        units = pl.concat([part.with_columns(_at_random(part["rows"].to_numpy(), params)) for part in strata])
+    drawn = keys.select(UNIT).join(units.select("unit", "drawn"), on="unit", how="left", maintain_order="left")
     into_missing = pl.when(pl.col("drawn").is_in(missing)).then("drawn").otherwise(pl.lit("train"))
     return pl.concat([homes, drawn], how="horizontal").select(pl.coalesce("split", into_missing)).to_series()
 
 
-def _at_random(units: pl.DataFrame, params: Split) -> pl.DataFrame:
-    """Draw groups in the order of a seeded hash of their name, each label's on their own.
-
-    A row that is added later therefore moves hardly any other one, and a champion is not scored on rows that it was
-    trained on.
-    """
-    strata = units.sort("label", "draw", "unit").partition_by("label", maintain_order=True)
-    return pl.concat([part.with_columns(split=pl.Series(_draw(part["rows"].to_numpy(), params))) for part in strata])
-
-
-def _draw(sizes: np.ndarray, params: Split) -> np.ndarray:
+def _at_random(sizes: np.ndarray, params: Split) -> pl.Series:
     """Return the split of each group, in the order drawn; every split gets one as long as there are three."""
     total = int(sizes.sum())
     names = np.full(len(sizes), "train", dtype=object)
@@ -77,7 +83,7 @@ def _draw(sizes: np.ndarray, params: Split) -> np.ndarray:
         taken = min(max(1, int(np.searchsorted(middles, share * total, "right"))), max(0, len(places) - spare))
         names[places[:taken]] = name
         places = places[taken:]
-    return names
+    return pl.Series("drawn", names)
 
 
 def _by_time(units: pl.DataFrame, params: Split, missing: list[str]) -> pl.DataFrame:
@@ -89,46 +95,10 @@ def _by_time(units: pl.DataFrame, params: Split, missing: list[str]) -> pl.DataF
     sizes = units["rows"].to_numpy()
     middles = np.cumsum(sizes) - sizes / 2
     names = np.full(len(sizes), "train", dtype=object)
-    start, upto = 0, 0.0
+    start, share = 0, 0.0
     for name in missing:
-        upto += getattr(params, name) * int(sizes.sum())
-        end = max(start + 1, int(np.searchsorted(middles, upto, "right")))
+        share += getattr(params, name) * int(sizes.sum())
+        end = max(start + 1, int(np.searchsorted(middles, share, "right")))
         names[start:end] = name
         start = end
-    return units.with_columns(split=pl.Series(names))
-
-
-def _folds(keys: pl.DataFrame, homes: pl.Series, folds: int, seed: int) -> pl.Series:
-    """Return the fold of each row, null in test."""
-    empty = pl.Series([None], dtype=pl.Int16)
-    if not folds:
-        return empty.new_from_index(0, keys.height)
-    outside = keys.with_row_index("row").filter(homes != "test")
-    numbered = outside.select("row", fold=assign_folds(outside, folds, seed))
-    rows = pl.select(row=pl.int_range(keys.height, dtype=pl.UInt32))
-    return rows.join(numbered, on="row", how="left", maintain_order="left")["fold"]
-
-
-def _check_groups(keys: pl.DataFrame, homes: pl.Series) -> None:
-    """Hold the promise that no group is in two splits, unless the source itself tears it."""
-    placed = keys.with_columns(home=homes).drop_nulls("group").group_by("group")
-    torn = placed.agg(homes=pl.col("home").n_unique(), official=pl.col("split").drop_nulls().n_unique())
-    if not (broken := torn.filter((pl.col("homes") > 1) & (pl.col("official") < 2))).is_empty():
-        raise RuntimeError(f"{broken.height} groups are in several splits, such as {broken['group'].min()!r}")
-
-
-def _check_labels(splits: dict[str, pl.DataFrame]) -> None:
-    labels = pl.concat([rows["label"] for rows in splits.values()]).unique().sort()
-    for name, rows in splits.items():
-        if rows.is_empty():
-            raise AttuneError(
-                f"the {name} split would be empty",
-                "give it rows in the split column, or leave columns.split out; "
-                "if there are groups, there may be too few, or one may hold too many rows",
-            )
-        missing = labels.filter(~labels.is_in(rows["label"].unique().implode()))
-        if not missing.is_empty():
-            raise AttuneError(
-                f"the {name} split ({rows.height} rows) would hold no row with the label {missing[0]!r}",
-                "add rows of that label, change clean.split or seed, or leave the label out through ingest.labels",
-            )
+    return units.with_columns(drawn=pl.Series(names))

@@ -2,27 +2,16 @@
 
 from collections.abc import Mapping
 
-import polars as pl
-
 from stages.common.errors import AttuneError
 from stages.common.schemas import SPLITS
 
 
-def check_labels(labels: pl.Series, when: str) -> None:
-    """Check the labels of all rows; those without one do not count.
-
-    Args:
-        labels: one per row, as text.
-        when: for the message, such as "after cleaning".
+def check_label_counts(counts: Mapping[str, int], when: str) -> None:
+    """Check the number of rows of each label; `when` is for the message, such as "after cleaning".
 
     Raises:
         AttuneError: if there are fewer than two labels, or too few rows of one for three splits.
     """
-    check_label_counts(dict(labels.drop_nulls().value_counts().sort("label").iter_rows()), when)
-
-
-def check_label_counts(counts: Mapping[str, int], when: str) -> None:
-    """Do what `check_labels` does for rows that were counted, by label."""
     if len(counts) < 2:
         found = f"only the label {next(iter(counts))!r}" if counts else "not one labelled row"
         raise AttuneError(

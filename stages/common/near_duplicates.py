@@ -1,16 +1,16 @@
 """Near-duplicate texts: MinHash LSH finds candidates, the exact Jaccard similarity of shingles decides.
 
 Broder 1997, "On the resemblance and containment of documents"; MinHash comes from rensa. Whatever is done per text or
-per pair is done for many at once in numpy; benchmarks/cleaning.py has the figures.
+per pair is done for many at once in numpy, on whole numbers; benchmarks/cleaning.py has the figures.
 """
 
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -29,8 +29,6 @@ ATTEMPTS = ((0, 1), (1, 8), (8, 2**32))  # candidates of a text that are compare
 MISS = 0.001  # chance that a pair at the threshold shares no band
 DOUBT = 4.5  # standard deviations below the threshold from which a signature rules a pair out
 HASH_BITS = np.uint64(48)  # of a shingle, where the upper 16 name the pair: one pair in 10^9 is mistaken, by a shingle
-
-Bits = np.ndarray  # whole numbers as numpy holds them; shapes and dtypes stand in the docstrings
 
 
 def shingles(text: str, size: int) -> set[str]:
@@ -53,20 +51,20 @@ def deduplicate(texts: pl.Series, threshold: float, shingle_size: int, num_perm:
     stay under the threshold: then each is compared with each.
 
     Args:
-        texts: strings, no nulls, in the order in which they have precedence.
+        texts: no nulls, in the order in which they have precedence.
         threshold: Jaccard similarity from which two texts match.
         shingle_size: characters in a shingle.
         num_perm: MinHash permutations.
 
     Returns:
-        duplicate_of: int64, shape (len(texts),): the kept text that this one nearly equals, -1 where it is kept itself.
-        similarity: float64, shape (len(texts),): their Jaccard similarity, 0.0 where there is none.
+        duplicate_of: int64 (texts,), the kept text that this one nearly equals, -1 where it is kept itself.
+        similarity: float64 (texts,), their exact Jaccard similarity, 0.0 where there is none.
     """
     duplicate_of, similarity = np.full(len(texts), NONE), np.zeros(len(texts))
     sketch = _sketch(texts, shingle_size, num_perm, threshold, SEED)
     bucket, row = _buckets(sketch.keys)
     while len(bucket):
-        first = np.concatenate([[True], bucket[1:] != bucket[:-1]])
+        first = _first(bucket)
         blocked = np.zeros(len(texts), dtype=bool)
         blocked[row[~first]] = True
         # Each bucket that a kept text leads: that text, and all behind it.
@@ -85,8 +83,8 @@ def nearest_among(
     """Find for each text one of the others that nearly equals it, those of the highest estimated similarity first.
 
     Returns:
-        position: int64, shape (len(texts),): where in `others` the match stands, -1 where there is none.
-        similarity: float64, shape (len(texts),): exact Jaccard similarity, 0.0 where there is none.
+        position: int64 (texts,), where in `others` the match stands, -1 where there is none.
+        similarity: float64 (texts,), their exact Jaccard similarity, 0.0 where there is none.
     """
     position, similarity = np.full(len(texts), NONE), np.zeros(len(texts))
     if len(texts) and len(others):
@@ -97,21 +95,11 @@ def nearest_among(
     return position, similarity
 
 
-@dataclass(frozen=True)
-class _Sketch:
-    """Texts with what MinHash says of them.
-
-    Attributes:
-        texts: strings.
-        size: characters in a shingle.
-        keys: uint32 (bands, texts).
-        low: uint8 (texts, num_perm), the signatures' lowest bits (b-bit MinHash, Li & König 2010).
-    """
-
+class _Sketch(NamedTuple):
     texts: pl.Series
-    size: int
-    keys: list[Bits]
-    low: Bits
+    size: int  # characters in a shingle
+    keys: list[np.ndarray]  # of each band, uint32 (texts,)
+    low: np.ndarray  # uint8 (texts, num_perm), the signatures' lowest bits (b-bit MinHash, Li & König 2010)
 
 
 def _sketch(texts: pl.Series, size: int, num_perm: int, threshold: float, seed: int) -> _Sketch:
@@ -132,7 +120,7 @@ def _sketch(texts: pl.Series, size: int, num_perm: int, threshold: float, seed: 
     return _Sketch(texts, size, keys, low)
 
 
-def _signatures(texts: list[str], size: int, num_perm: int, rows: int, seed: int) -> tuple[Bits, Bits]:
+def _signatures(texts: list[str], size: int, num_perm: int, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the keys (uint32, (num_perm // rows, len(texts))) and the lowest bits of the signatures."""
     hashes, offsets = _shingle_hashes(texts, size)
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets.astype(np.uint64), num_perm, seed)
@@ -143,13 +131,8 @@ def _signatures(texts: list[str], size: int, num_perm: int, rows: int, seed: int
     return keys.T.astype(np.uint32), (signatures & 0xFF).astype(np.uint8)
 
 
-def _shingle_hashes(texts: list[str], size: int) -> tuple[Bits, Bits]:
-    """Return the hash of every shingle of the texts, one text after the other, and where each text begins.
-
-    Returns:
-        hashes: uint64, one per position of a shingle (equal shingles of a text are there more than once).
-        offsets: int64, shape (len(texts) + 1,).
-    """
+def _shingle_hashes(texts: list[str], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return uint64 hashes of the shingles at all positions, text after text; and where each text begins (n + 1)."""
     folded = [text.casefold().ljust(size, "\0") for text in texts]  # a shorter text is its own shingle
     lengths = np.fromiter(map(len, folded), dtype=np.int64, count=len(folded))
     points = np.frombuffer("".join(folded).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
@@ -165,41 +148,43 @@ def _shingle_hashes(texts: list[str], size: int) -> tuple[Bits, Bits]:
     return _mixed(hashes[inside]), offsets
 
 
-def _mixed(values: Bits) -> Bits:
+def _mixed(values: np.ndarray) -> np.ndarray:
     """Spread every bit over all 64 (the finalizer of SplitMix64; Steele et al. 2014)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
 
 
-def _buckets(keys: list[Bits]) -> tuple[Bits, Bits]:
+def _buckets(keys: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return, over all bands, which texts share a key: the bucket (ascending) and the row of each, int32 both.
 
     Empties `keys`, which takes much memory.
     """
-    buckets, rows, numbered = [np.empty(0, np.int32)], [np.empty(0, np.int32)], 0
+    firsts, rows = [], []
     while keys:
         key = keys.pop()
         tagged = np.sort(key.astype(np.uint64) << np.uint64(32) | np.arange(len(key), dtype=np.uint64))
-        row = (tagged & np.uint64(0xFFFFFFFF)).astype(np.int32)
-        shared, row = _without_singletons((tagged >> np.uint64(32)).astype(np.uint32), row)
-        number = np.cumsum(np.concatenate([[False], shared[1:] != shared[:-1]]), dtype=np.int32)[: len(shared)]
-        buckets.append(number + numbered)
+        shared, row = _without_singletons(tagged >> np.uint64(32), tagged.astype(np.uint32).astype(np.int32))
+        firsts.append(_first(shared))
         rows.append(row)
-        numbered += int(number[-1]) + 1 if len(number) else 0
-    return np.concatenate(buckets), np.concatenate(rows)
+    return np.cumsum(np.concatenate(firsts), dtype=np.int32), np.concatenate(rows)
 
 
-def _without_singletons(bucket: Bits, row: Bits) -> tuple[Bits, Bits]:
+def _without_singletons(bucket: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Leave out the buckets that hold one text."""
-    same = bucket[1:] == bucket[:-1]
-    shared = np.zeros(len(bucket), dtype=bool)
-    shared[1:] |= same
-    shared[:-1] |= same
+    first = _first(bucket)
+    shared = ~(first & np.append(first[1:], True)) if len(first) else first
     return bucket[shared], row[shared]
 
 
-def _in_common(own: list[Bits], their: list[Bits]) -> Iterator[Bits]:
+def _first(values: np.ndarray) -> np.ndarray:
+    """Return where a run of equal values begins."""
+    first = np.ones(len(values), dtype=bool)
+    first[1:] = values[1:] != values[:-1]
+    return first
+
+
+def _in_common(own: list[np.ndarray], their: list[np.ndarray]) -> Iterator[np.ndarray]:
     """Yield the pairs (text in the upper, other in the lower 32 bits) that share a key, all of a text's together."""
     orders = [np.argsort(key, kind="stable") for key in their]
     spans = [
@@ -217,21 +202,20 @@ def _in_common(own: list[Bits], their: list[Bits]) -> Iterator[Bits]:
 
 
 def _match(
-    pairs: Bits, own: _Sketch, their: _Sketch, threshold: float, position: np.ndarray, similarity: np.ndarray
+    pairs: np.ndarray, own: _Sketch, their: _Sketch, threshold: float, position: np.ndarray, similarity: np.ndarray
 ) -> None:
     """Note in `position` and `similarity` for each text one of its candidates that nearly equals it.
 
-    The candidate of the highest estimate is compared first: where it matches, the others need no exact comparison.
-
-    Args:
-        pairs: int64, each a text in its upper and another in its lower 32 bits.
+    `pairs` (int64) have a text in their upper and a candidate in their lower 32 bits. The candidate of the highest
+    estimate is compared first: where it matches, the others need no exact comparison.
     """
     text, other = pairs >> 32, pairs & 0xFFFFFFFF
     num_perm = own.low.shape[1]
-    step = max(1, 16_000_000 // num_perm)
-    parts = [slice(start, start + step) for start in range(0, len(pairs), step)]
-    agree = [(own.low[text[here]] == their.low[other[here]]).mean(axis=1) for here in parts]
-    estimate = (np.concatenate([np.empty(0), *agree]) - 1 / 256) / (1 - 1 / 256)  # without what is equal by chance
+    agree, step = np.empty(len(pairs)), max(1, 16_000_000 // num_perm)
+    for start in range(0, len(pairs), step):
+        here = slice(start, start + step)
+        agree[here] = (own.low[text[here]] == their.low[other[here]]).mean(axis=1)
+    estimate = (agree - 1 / 256) / (1 - 1 / 256)  # without what is equal by chance
     least = threshold - DOUBT * float(np.sqrt(threshold * (1 - threshold) / num_perm)) - 1e-9
     order = np.lexsort((other, -estimate, text))
     order = order[estimate[order] >= least]
@@ -247,7 +231,7 @@ def _match(
         similarity[best["text"].to_numpy()] = best["exact"].to_numpy()
 
 
-def _similarity(text: Bits, other: Bits, own: _Sketch, their: _Sketch) -> np.ndarray:
+def _similarity(text: np.ndarray, other: np.ndarray, own: _Sketch, their: _Sketch) -> np.ndarray:
     """Return the exact Jaccard similarity of each pair, float64; numpy mostly works outside of Python's lock."""
 
     def exact(here: slice) -> np.ndarray:
@@ -262,7 +246,7 @@ def _similarity(text: Bits, other: Bits, own: _Sketch, their: _Sketch) -> np.nda
         return np.concatenate([np.empty(0), *threads.map(exact, _portions(lengths.to_numpy(), 0xFFFF))])
 
 
-def _portions(sizes: Bits, most: int, limit: int = CHARACTERS) -> Iterator[slice]:
+def _portions(sizes: np.ndarray, most: int, limit: int = CHARACTERS) -> Iterator[slice]:
     """Part things of these sizes into portions of at most so many things and, one thing alone excepted, `limit`."""
     ends = np.cumsum(sizes, dtype=np.int64)
     start = 0
@@ -273,7 +257,7 @@ def _portions(sizes: Bits, most: int, limit: int = CHARACTERS) -> Iterator[slice
         start = end
 
 
-def _distinct_shingles(texts: list[str], size: int) -> tuple[Bits, Bits]:
+def _distinct_shingles(texts: list[str], size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct shingles of each text, its number in the upper 16 bits; and how many each text has."""
     hashes, offsets = _shingle_hashes(texts, size)
     number = np.repeat(np.arange(len(texts), dtype=np.uint64), np.diff(offsets))
@@ -281,7 +265,7 @@ def _distinct_shingles(texts: list[str], size: int) -> tuple[Bits, Bits]:
     return tagged, np.bincount(tagged >> HASH_BITS, minlength=len(texts))
 
 
-def _distinct_values(values: Bits) -> Bits:
+def _distinct_values(values: np.ndarray) -> np.ndarray:
     """Return the sorted distinct values; `values` is sorted in place (numpy's `unique` hashes, many times slower)."""
     values.sort()
-    return values[np.concatenate([[True], values[1:] != values[:-1]])] if len(values) else values
+    return values[_first(values)]

@@ -57,15 +57,8 @@ BEGUN = re.compile(r"\+(?:[ ()./-]*[0-9]){1,7}[ ()./-]*$")  # an international n
 NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 NO_DIGIT = "\0"  # stands where a date is while phone numbers are looked for
 
-# For pages only: digits in groups, as phone numbers of any country are written, and amounts, which look alike.
+# For pages only: digits in groups, as phone numbers of any country are written.
 GROUPS = re.compile(r"(?<![A-Za-z0-9_])[+(]{0,2}[0-9]+(?:[ ().\-\u2010-\u2013/]{1,3}[0-9]+)+")
-CURRENCY = r"(?:[$€£¥₹]|\b(?:EUR|USD|GBP|CHF|CNY|RMB|JPY|INR|Rs)\b)"
-SUM = r"[0-9]{1,3}(?:[., ][0-9]{3})*(?:[.,][0-9]{2})?"
-AMOUNT = re.compile(
-    rf"{CURRENCY}\.? ?{SUM}(?![0-9]|[ .-][0-9])|(?<![0-9])(?<![0-9][ .-]){SUM} ?{CURRENCY}"
-    r"|(?<![0-9])(?<![0-9][ .()/-])(?:[1-9][0-9]?(?:[. ][0-9]{3}){2,}(?:[.,][0-9]{2})?|(?:0|[1-9][0-9]*)\.[0-9]+"
-    rf"|{YEAR}(?:[ -]{YEAR})+)(?![0-9]|[ .()/-]{{1,3}}[0-9])"
-)
 
 
 def mask(texts: pl.Series, kinds: Sequence[str], phone_region: str | None) -> pl.Series:
@@ -80,7 +73,7 @@ def mask(texts: pl.Series, kinds: Sequence[str], phone_region: str | None) -> pl
         at = texts.str.contains("[@＠]")
         texts = change_where(texts, at, lambda some: some.str.replace_all(EMAIL, "[EMAIL]"))
     if "card" in kinds:  # before phones, which could be parts of them
-        texts = change_each(texts, texts.str.contains(CARD_LIKE), _mask_cards)
+        texts = change_each(texts, texts.str.contains(CARD_LIKE), lambda text: NUMBER.sub(_mask_card, text))
     if "phone" in kinds:
         possible = texts.str.contains(NATIONAL if phone_region else INTERNATIONAL)
         texts = change_each(texts, possible, lambda text: _mask_phones(text, phone_region))
@@ -91,23 +84,18 @@ def mask_text(text: str, phone_region: str | None) -> str:
     """Mask everything there is a rule for in one text that goes onto a page, which may end up in Git.
 
     Without a country, that is also whatever looks like a phone number of any: seven digits or more in groups (of two
-    digits or more in the mean), which are no date, amount or years.
+    digits or more in the mean), which are no date. Better an amount masked than a number shown.
     """
     masked: str = mask(pl.Series([text]), KINDS, phone_region)[0]
     if phone_region:
         return masked
-    searched = AMOUNT.sub(_hidden, _without_dates(masked))
     parts, done = [], 0
-    for found in GROUPS.finditer(searched):
+    for found in GROUPS.finditer(_without_dates(masked)):
         groups = re.findall("[0-9]+", found[0])
         if sum(map(len, groups)) >= max(7, 2 * len(groups)):
             parts += [masked[done : found.start()], "[PHONE]"]
             done = found.end()
     return "".join([*parts, masked[done:]])
-
-
-def _mask_cards(text: str) -> str:
-    return NUMBER.sub(_mask_card, text)
 
 
 def _mask_card(found: re.Match[str]) -> str:
@@ -136,11 +124,9 @@ def _mask_phones(text: str, region: str | None) -> str:
 def _without_dates(text: str) -> str:
     """Return a text of the same length without dates and the times behind them, full-width marks and digits folded."""
     text = text.translate(NARROW)
-    return DATE.sub(
-        lambda found: found[0] if BEGUN.search(text, max(0, found.start() - 40), found.start()) else _hidden(found),
-        text,
-    )
 
+    def hidden(found: re.Match[str]) -> str:
+        begun = BEGUN.search(text, max(0, found.start() - 40), found.start())
+        return found[0] if begun else NO_DIGIT * len(found[0])
 
-def _hidden(found: re.Match[str]) -> str:
-    return NO_DIGIT * len(found[0])
+    return DATE.sub(hidden, text)

@@ -57,7 +57,7 @@ class Table(pa.DataFrameModel):
 
     @classmethod
     def checked(cls, rows: pl.DataFrame, name: str) -> pl.DataFrame:
-        """Return the rows, once each of them has been held against the contract.
+        """Return the rows, once each of them has been checked.
 
         Raises:
             AttuneError: as `write` does.
@@ -65,7 +65,9 @@ class Table(pa.DataFrameModel):
         try:
             return cls.validate(rows, lazy=True)
         except SchemaErrors as error:
-            raise AttuneError(f"{name} would break its contract:\n  " + "\n  ".join(_faults(error))) from None
+            counted = error.failure_cases.group_by("column", "check").len().sort("len", descending=True)
+            faults = [f"column {row['column']}: {row['check']}: {row['len']} failing" for row in counted[:5].to_dicts()]
+            raise AttuneError(f"{name} would break its contract:\n  " + "\n  ".join(faults)) from None
 
     @classmethod
     def read(cls, path: Path) -> pl.DataFrame:
@@ -83,12 +85,6 @@ class Table(pa.DataFrameModel):
         return pl.DataFrame(schema={name: column.dtype.type for name, column in cls.to_schema().columns.items()})
 
 
-def _faults(error: SchemaErrors) -> list[str]:
-    cases = error.failure_cases
-    counted = cases.group_by("column", "check").len().sort("len", descending=True)
-    return [f"column {row['column']}: {row['check']}: {row['len']} failing" for row in counted.head(5).to_dicts()]
-
-
 class RawRecords(Table):
     """Rows as the sources give them, columns renamed, labels mapped; nothing repaired yet."""
 
@@ -104,7 +100,7 @@ class RawRecords(Table):
 
 
 class TrainableRecords(Table):
-    """What training needs of the raw records. Never written: `reports/validation/raw.json` tells how far they are."""
+    """What training needs of the raw records. Never written: `reports/validation/raw.json` says how far they are."""
 
     id: str = pa.Field(unique=True)
     text: str
@@ -162,16 +158,7 @@ class Rejected(Table):
     def of(cls, rows: pl.DataFrame, stage: str, rule: str, reason: pl.Expr | str) -> pl.DataFrame:
         """Make the table out of records that a rule kept out."""
         because = pl.lit(reason) if isinstance(reason, str) else reason
-        return rows.select(
-            "id",
-            stage=pl.lit(stage),
-            rule=pl.lit(rule),
-            reason=because,
-            text=pl.col("text"),
-            label=pl.col("label"),
-            source=pl.col("source"),
-            extra=pl.col("extra"),
-        )
+        return rows.with_columns(stage=pl.lit(stage), rule=pl.lit(rule), reason=because).select(cls.columns())
 
 
 class Decontamination(Table):
@@ -182,7 +169,7 @@ class Decontamination(Table):
 
 
 class Suspects(Table):
-    """Rows whose label looks wrong, the surest first."""
+    """Rows whose label looks wrong, by confidence."""
 
     id: str = pa.Field(unique=True)
     split: str = pa.Field(isin=SPLITS)
@@ -194,7 +181,7 @@ class Suspects(Table):
 
 
 class TokenizedRecords(Table):
-    """Token ids of one split; no padding. `token_type_ids` tell the two texts of a pair apart."""
+    """Token ids of one split; no padding. `token_type_ids` distinguish the two texts of a pair."""
 
     id: str = pa.Field(unique=True)
     input_ids: pl.List(pl.Int32)  # type: ignore[valid-type]

@@ -35,16 +35,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class TextCleaning:
-    """Which steps are on; the fields are those of the same names in the `clean` section of `params.yaml`.
-
-    Args:
-        normalization: Unicode form; NFKC also folds full-width letters, circled digits, ligatures and the like.
-        strip_html: tags, comments, scripts and styles give way to blanks.
-        strip_markdown: what a reader of the rendered page would read.
-        simplify_chinese: traditional to simplified characters (OpenCC's table `t2s`).
-        pii: kinds of personal data that give way to marks (`stages.common.pii`).
-        phone_region: country whose national phone numbers count as such.
-    """
+    """Which steps are on; the fields are those of the same names in the `clean` section of `params.yaml`."""
 
     normalization: Literal["NFC", "NFKC"] = "NFC"
     strip_html: bool = True
@@ -123,13 +114,12 @@ class TextCleaning:
 
         The same as `column`, without the milliseconds that Polars takes for a single text which needs no repair.
         """
-        cleaned = [self._quick(text) for text in texts]
-        needed = [index for index, text in enumerate(cleaned) if text is None]
-        if needed:
-            column, _ = self.column(pl.Series([texts[index] for index in needed], dtype=pl.String))
-            for index, text in zip(needed, column, strict=True):
-                cleaned[index] = text or ""
-        return [text or "" for text in cleaned]
+        quick = [self._quick(text) for text in texts]
+        if None not in quick:
+            return [text for text in quick if text is not None]
+        needed = [text for text, done in zip(texts, quick, strict=True) if done is None]
+        slow = iter(self.column(pl.Series(needed))[0])
+        return [next(slow) or "" if done is None else done for done in quick]
 
     def _quick(self, text: str) -> str | None:
         """Return a text as all steps leave it, where that is plain to see: only curly quotes may have to change."""

@@ -18,7 +18,7 @@ QUOTES = "[\u02bc\u2018-\u201f]"
 # Soft hyphen, zero-width space, word joiner, byte-order mark. The zero-width (non-)joiner stays: Persian, Indic
 # scripts and composed emoji are spelt with it; so do marks of direction, which Arabic and Hebrew need.
 INVISIBLE = "[\u00ad\u200b\u2060\ufeff]"
-# One after the other, not as one alternation: that would look for the end of each of a thousand open `<script>`s anew.
+# One after the other, not as one alternation: that would look for the end of each of a thousand open `<script>`s again.
 MARKUP = (
     r"(?s)<!--.*?-->",
     r"(?is)<script(?:\s[^<>]*)?>.*?</script\s*>",
@@ -29,7 +29,7 @@ MARKUP = (
 )
 HAN = r"\p{Han}"
 # Japanese and Korean write Han characters of their own: a text with kana or hangul is left as it is. A Japanese text
-# of Han characters alone cannot be told from Chinese.
+# of Han characters alone looks like Chinese.
 OTHER_SCRIPTS = r"[\p{Hiragana}\p{Katakana}\p{Hangul}]"
 UNEVEN = r"[\s&&[^ ]]|  |^ | $|^$"
 

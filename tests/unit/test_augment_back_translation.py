@@ -106,20 +106,12 @@ def back_translation(model: Path, texts: list[str], **settings: Any) -> list[str
 TEXTS = [some_text(random.Random(number)) for number in range(30)]
 
 
-def test_texts_go_there_and_back(model: Path) -> None:
-    assert back_translation(model, TEXTS) == [after(text, 2) for text in TEXTS]
-
-
-def test_a_model_for_ctranslate2_gives_the_same(converted: Path) -> None:
-    assert not list(converted.glob("*.safetensors"))
-    assert back_translation(converted, TEXTS) == [after(text, 2) for text in TEXTS]
-
-
 @pytest.mark.parametrize("engine", ["model", "converted"])
-def test_texts_too_long_for_the_model_or_the_answer_stay_as_they_are(
+def test_texts_go_there_and_back_and_those_too_long_for_the_model_or_the_answer_stay_as_they_are(
     engine: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = request.getfixturevalue(engine)
+    assert back_translation(folder, TEXTS) == [after(text, 2) for text in TEXTS]
     long = " ".join(WORDS)  # six words and the end: one more than the tokenizer says the model takes
     assert back_translation(folder, [long, "film"]) == [long, "actor"]
     assert "1 texts too long for the model" in capsys.readouterr().out
@@ -129,19 +121,14 @@ def test_texts_too_long_for_the_model_or_the_answer_stay_as_they_are(
     ]
 
 
-def test_a_model_for_ctranslate2_without_ctranslate2_says_what_to_install(
-    converted: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_damaged_model_and_a_missing_engine_say_so(
+    converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "ctranslate2", None)  # as if it were not installed
-    with pytest.raises(
-        AttuneError, match=r"ingest\.resources\.translation\.forward: a model for CTranslate2"
-    ) as caught:
-        back_translation(converted, TEXTS)
-    assert "pip install ctranslate2" in caught.value.fix
-
-
-def test_a_damaged_model_says_so(converted: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(converted, tmp_path / "broken")
     (broken / "model.bin").write_bytes(b"nothing")
     with pytest.raises(AttuneError, match="CTranslate2 cannot open the model there"):
         back_translation(broken, TEXTS)
+    monkeypatch.setitem(sys.modules, "ctranslate2", None)  # as if it were not installed
+    with pytest.raises(AttuneError, match=r"translation\.forward: a model for CTranslate2") as caught:
+        back_translation(converted, TEXTS)
+    assert "pip install ctranslate2" in caught.value.fix

@@ -10,7 +10,6 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer
 
 from stages.augment.methods import METHODS
-from stages.augment.methods.contextual import Masked, _fill
 from stages.common.errors import AttuneError
 
 WHO, EAT, FOOD, DRINK, LIQUID = (
@@ -87,7 +86,7 @@ def test_the_words_drawn_do_not_hang_on_the_batch_a_text_is_in(model: Path) -> N
     assert contextual(model, TEXTS, seed=2) != whole
 
 
-@pytest.mark.parametrize("top_k", [1, 2, 3])
+@pytest.mark.parametrize("top_k", [1, 3])
 @pytest.mark.parametrize("noun", ["bread", "water"])  # the second is none of the likeliest itself
 def test_words_are_drawn_from_the_likeliest_top_k(model: Path, top_k: int, noun: str) -> None:
     texts = [f"Cooks Eat {noun} ."] * 60  # words with capitals stay, so that it is always the last
@@ -98,18 +97,6 @@ def test_words_are_drawn_from_the_likeliest_top_k(model: Path, top_k: int, noun:
     assert drawn <= {*FOOD} - {noun}
 
 
-def test_the_last_digits_of_floats_change_no_word() -> None:
-    vocabulary = dict(enumerate(["rice", "soup", "fish", "tea"]))
-    drawn = []
-    for error in (0.0, 1e-7, -1e-7):
-        texts = [Masked(["bread"], " ", [0], []) for _ in range(50)]
-        for number, text in enumerate(texts):
-            _fill(text, torch.tensor([[0.25 + error, 0.25, 0.25 - error, 0.25]]), vocabulary, 4, str(number))
-        drawn.append([text.words for text in texts])
-    assert drawn[0] == drawn[1] == drawn[2]
-    assert len({words[0] for words in drawn[0]}) == 4
-
-
 def test_marks_around_a_word_stay_and_negations_numbers_and_names_are_not_replaced(model: Path) -> None:
     (made,) = contextual(model, ['"cooks," not the two Guests 7'], probability=1.0)
     assert made.startswith('"')
@@ -117,19 +104,11 @@ def test_marks_around_a_word_stay_and_negations_numbers_and_names_are_not_replac
     assert made != '"cooks," not the two Guests 7'
     unchanged = "not the two Guests 7 ."
     assert contextual(model, [unchanged], probability=1.0) == [unchanged]
-
-
-def test_pieces_of_words_marks_and_stop_words_are_never_put_in(model: Path) -> None:
-    allowed = {word for one in CLASSES for word in one}
-    for text in contextual(model, TEXTS, probability=1.0, top_k=1000):
-        assert set(text.split(" ")) <= {*allowed, "."}
-
-
-def test_words_beyond_the_models_limit_stay(model: Path) -> None:
-    text = " ".join(["cooks eat bread"] * 20)
-    (made,) = contextual(model, [text], probability=1.0)
-    assert made.split(" ")[14:] == text.split(" ")[14:]
-    assert made.split(" ")[:14] != text.split(" ")[:14]
+    long = " ".join(["cooks eat bread"] * 20)
+    (made,) = contextual(model, [long], probability=1.0, top_k=1000)
+    assert made.split(" ")[14:] == long.split(" ")[14:], "words beyond the model's limit stay"
+    assert made != long
+    assert set(made.split(" ")) <= {word for one in CLASSES for word in one}, "no pieces, marks or stop words"
 
 
 @pytest.mark.parametrize("text", ["[MASK] cooks eat bread", "", " ", "这部电影", "?!"])

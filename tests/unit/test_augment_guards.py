@@ -9,10 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_project import make_records
 
-from stages.augment.__main__ import report
-from stages.augment.diversity import distinct_n, method_report
+from stages.augment.__main__ import diversity, report
 from stages.augment.guards import guarded
-from stages.augment.label_check import likeliest_labels
 from stages.common.near_duplicates import jaccard, shingles
 from stages.common.params import AugmentParams
 
@@ -65,22 +63,10 @@ def test_what_a_training_row_or_another_new_row_says_already_is_dropped() -> Non
 
 
 def test_two_texts_of_a_pair_count_together() -> None:
+    second = "a long second text about a fox that jumps over dogs, cats and fences"
     train = table([{"id": "t", "text": "one", "text_pair": "two", "label": "good"}])
-    held_out = table(
-        [
-            {
-                "id": "h",
-                "text": "short",
-                "text_pair": "a long second text about a fox that jumps over dogs, cats and fences",
-                "label": "good",
-            },
-            {"id": "g", "text": "the same first text in both of these rows", "text_pair": "x" * 200, "label": "good"},
-        ]
-    )
-    new = made_rows(
-        *("one", "one", "shorter", "the same first text in both of these rows"),
-        pairs=["two", "three", "a long second text about a fox that jumps over dogs, cats and fences", "y" * 200],
-    )
+    held_out = table([{"id": "h", "text": "short", "text_pair": second, "label": "good"}])
+    new = made_rows("one", "one", "shorter", "short", pairs=["two", "three", second, "y" * 200])
     assert rules_of(new, train, held_out, **NO_LABEL_CHECK) == {
         "new0": "equal_to_a_training_text",  # the same pair; with another second text it is another row
         "new2": "near_a_held_out_text",  # by its second text, though the first differs
@@ -88,74 +74,42 @@ def test_two_texts_of_a_pair_count_together() -> None:
 
 
 def test_the_leak_threshold_says_how_near_is_too_near() -> None:
-    near = "the quick brown fox jumps over the lazy cat"
-    similarity = jaccard(shingles(near, 5), shingles(HELD_OUT["text"][0], 5))
-    for threshold, dropped in ((similarity - 0.01, True), (similarity + 0.01, False)):
-        rules = rules_of(made_rows(near), train_rows(), HELD_OUT, leak_threshold=threshold, **NO_LABEL_CHECK)
-        assert rules == ({"new0": "near_a_held_out_text"} if dropped else {})
+    near = made_rows("the quick brown fox jumps over the lazy cat")
+    similarity = jaccard(shingles(near["text"][0], 5), shingles(HELD_OUT["text"][0], 5))
+    for threshold, dropped in ((similarity - 0.01, {"new0": "near_a_held_out_text"}), (similarity + 0.01, {})):
+        assert rules_of(near, train_rows(), HELD_OUT, leak_threshold=threshold, **NO_LABEL_CHECK) == dropped
 
 
-def test_texts_without_spaces_are_compared_by_shorter_shingles() -> None:
-    held_out = table([{"id": "h", "text": "这部电影非常好看我很喜欢", "label": "good"}])
-    train = table([{"id": "t", "text": "剧情很差演员也不行", "label": "good"}])
-    near = "这部电影非常好看我也喜欢"  # similarity 0.54 by threes, 0.33 by fives
-    assert rules_of(made_rows(near), train, held_out, leak_threshold=0.5, **NO_LABEL_CHECK)
-
-
-def test_a_text_that_reads_like_another_label_is_dropped() -> None:
-    new = made_rows("an awful and boring film", "a lovely and moving film")
+def test_a_text_that_reads_like_another_label_or_hardly_like_its_own_is_dropped() -> None:
+    new = made_rows("an awful and boring film", "a lovely film", "some film that is lovely, and boring, and moving")
     assert rules_of(new, train_rows(), HELD_OUT) == {"new0": "lost_its_label"}
     assert rules_of(new, train_rows(), HELD_OUT, **NO_LABEL_CHECK) == {}
-
-
-def test_min_probability_drops_what_the_classifier_is_not_sure_of() -> None:
-    new = made_rows(
-        "a lovely and moving and brilliant film", "some film or other that is lovely, and boring, and moving"
-    )
-    assert rules_of(new, train_rows(), HELD_OUT) == {}
     unsure = rules_of(new, train_rows(), HELD_OUT, label_preservation={"min_probability": 0.7})
-    assert unsure == {"new1": "lost_its_label"}
-    assert len(rules_of(new, train_rows(), HELD_OUT, label_preservation={"min_probability": 1.0})) == 2
+    assert unsure == dict.fromkeys(["new0", "new2"], "lost_its_label")
+    rare = train_rows().filter((pl.col("label") == "bad") | pl.col("id").is_in(["train0good", "train1good"]))
+    assert rules_of(made_rows("a great film"), rare, HELD_OUT) == {}, "a rare label is not taken for a common one"
 
 
-def test_rows_of_a_rare_label_are_not_taken_for_common_ones() -> None:
-    train = train_rows().filter((pl.col("label") == "bad") | pl.col("id").is_in(["train0good", "train1good"]))
-    assert rules_of(made_rows("a great film"), train, HELD_OUT) == {}
+def test_the_classifier_says_nothing_of_labels_it_has_not_learnt(capsys: pytest.CaptureFixture[str]) -> None:
+    train = train_rows()
+    new = made_rows("an awful and boring film", label="other")
+    assert rules_of(new, train, HELD_OUT, label_preservation={"min_probability": 1.0}) == {}
+    assert rules_of(new, train.filter(label="good"), HELD_OUT) == {}
+    many = table([{"id": f"t{at}", "text": f"text {at}", "label": f"label {at}"} for at in range(501)])
+    assert rules_of(made_rows("a new text", label="label 7"), many, HELD_OUT) == {}
+    assert "no new row is checked for its label" in capsys.readouterr().out
 
 
-def test_the_classifier_says_nothing_of_labels_it_has_not_learnt() -> None:
-    one = pl.Series(["a text", "another"])
-    labels, chances = likeliest_labels(one, pl.Series(["only", "only"]), one, pl.Series(["only", "only"]), 1)
-    assert labels.to_list() == ["only", "only"]
-    known, own = pl.Series(["good film", "bad film"]), pl.Series(["good", "new"])
-    labels, chances = likeliest_labels(known, pl.Series(["good", "bad"]), known, own, 1)
-    assert labels.to_list() == ["good", "new"]
-    assert chances[0] > 0.5
-    assert chances[1] == 1.0
-
-
-def test_more_labels_than_a_classifier_bears_are_said_to_be_unchecked(capsys: pytest.CaptureFixture[str]) -> None:
-    known = pl.Series([f"text {at}" for at in range(501)])
-    own = pl.Series(["label 7"])
-    labels, chances = likeliest_labels(known, "label " + pl.Series(range(501)).cast(pl.String), known[:1], own, 1)
-    assert (labels.to_list(), chances.to_list()) == (["label 7"], [1.0])
-    assert "no new row is held against its label" in capsys.readouterr().out
-
-
-TEXTS = st.one_of(
-    st.sampled_from(
-        ["a great film about thing 0", HELD_OUT["text"][0], "an awful film", "a new one", "ok", "这部电影"]
-    ),
-    st.text(min_size=1, max_size=20),
-)
+COMMON = ["a great film about thing 0", HELD_OUT["text"][0], "an awful film", "a new one", "ok", "这部电影"]
+TEXTS = st.sampled_from(COMMON) | st.text(min_size=1, max_size=20)
 
 
 @pytest.mark.filterwarnings("ignore")
 @given(
-    rows=st.lists(
+    st.lists(
         st.tuples(TEXTS, st.sampled_from(["good", "bad"]), st.sampled_from(["random_swap", "balance"])), max_size=12
     ),
-    check=st.booleans(),
+    st.booleans(),
 )
 def test_rows_made_are_added_or_dropped_for_a_reason(rows: list[tuple[str, str, str]], check: bool) -> None:
     train = train_rows()
@@ -168,36 +122,21 @@ def test_rows_made_are_added_or_dropped_for_a_reason(rows: list[tuple[str, str, 
     kept, ledger = guarded(made, train, HELD_OUT, AugmentParams(label_preservation={"enabled": check}), seed=1)
     assert sorted([*kept["id"], *ledger.rejected["id"]]) == sorted(made["id"])
     assert kept["id"].to_list() == [row for row in made["id"] if row in set(kept["id"])]
-    told = report(train, made, kept, ledger)
-    assert told["rows_made"] == told["rows_added"] + sum(told["dropped"].values())  # type: ignore[operator, attr-defined]
-    by_method = told["methods"]
-    assert {name: of["made"] for name, of in by_method.items()} == Counter(method for *_, method in rows)  # type: ignore[attr-defined]
-    for of in by_method.values():  # type: ignore[attr-defined]
-        assert of["made"] == of["added"] + sum(of["dropped"].values())
+    of_methods: Any = report(train, made, kept, ledger)["methods"]
+    assert {name: of["made"] for name, of in of_methods.items()} == Counter(method for *_, method in rows)
+    assert all(of["made"] == of["added"] + sum(of["dropped"].values()) for of in of_methods.values())
     assert not set(kept["text"]) & {*train["text"], *HELD_OUT["text"]}
     assert kept["text"].is_unique().all()
 
 
-def test_the_statistics_are_those_of_their_papers() -> None:
-    assert distinct_n(["a b a", "b a"]) == (2 / 5, round(2 / 3, 4))  # words a b; pairs ab ba, of ab ba ba
-    assert distinct_n([]) == (None, None)
+def test_the_report_says_how_much_new_there_is() -> None:
     train = table([{"id": "one", "text": "aaaa bbbb"}, {"id": "two", "text": "cccc dddd"}])
-    made = table(
-        [
-            {"id": "x", "text": "bbbb aaaa bbbb aaaa", "parent": "one", "method": "m"},
-            {"id": "y", "text": "cccc dddd", "parent": "two", "method": "m"},
-            {"id": "z", "text": "cccc dddd", "parent": "two", "method": "m"},
-        ]
-    )
-    told = method_report(made, made.filter(pl.col("id") != "z"), train, size=4)
-    similar = jaccard(shingles("bbbb aaaa bbbb aaaa", 4), shingles("aaaa bbbb", 4))
-    assert told == {
+    rows = [("x", "bbbb aaaa bbbb aaaa", "one"), ("y", "cccc dddd", "two"), ("z", "cccc dddd", "two")]
+    made = table([{"id": row, "text": text, "parent": parent, "method": "m"} for row, text, parent in rows])
+    similar = jaccard(shingles("bbbb aaaa bbbb aaaa", 5), shingles("aaaa bbbb", 5))
+    assert diversity(made, made[:2], train) == {
         "distinct_texts": round(2 / 3, 4),
         "similarity_to_parent": round((similar + 1) / 2, 4),
         "length_ratio": round((19 / 9 + 1) / 2, 4),
-        "distinct_1": round(4 / 6, 4),
-        "distinct_2": round(3 / 4, 4),
-        "distinct_1_of_parents": 1.0,
-        "distinct_2_of_parents": 1.0,
     }
-    assert method_report(made, made.clear(), train, size=4)["similarity_to_parent"] is None
+    assert diversity(made, made.clear(), train)["similarity_to_parent"] is None

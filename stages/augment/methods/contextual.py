@@ -1,27 +1,20 @@
 """Contextual augmentation (Kobayashi 2018): words give way to what a masked language model would put in their place."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stages.augment.methods.simple import Resource
 from stages.augment.pretrained import open_model, open_tokenizer
-from stages.augment.words import core, joined, replaceable, split
+from stages.augment.words import core, replaceable, split
 
 KEY = "ingest.resources.masked_lm"
 
 
 @dataclass
 class Masked:
-    """A text with some words masked.
-
-    Attributes:
-        words: the words as they are, and in the end as they are to be.
-        joint: what joins them.
-        places: which words are masked, in order.
-        input_ids: of the masked text, cut off at the model's limit.
-    """
+    """The words of a text, the places of those that are masked, and the ids of the masked text."""
 
     words: list[str]
     joint: str
@@ -40,9 +33,7 @@ def contextual(texts: Sequence[str], seeds: Sequence[str], settings: Any, resour
 
     folder = resource("masked_lm")
     tokenizer = open_tokenizer(folder, KEY)
-    model = open_model(folder, "AutoModelForMaskedLM", KEY)
-    positions = getattr(model.config, "max_position_embeddings", None)
-    limit = min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
+    model, limit = open_model(folder, "AutoModelForMaskedLM", KEY, tokenizer)
     masked = [
         _mask(text, settings.probability, random.Random(seed), tokenizer, limit)
         for text, seed in zip(texts, seeds, strict=True)
@@ -57,7 +48,7 @@ def contextual(texts: Sequence[str], seeds: Sequence[str], settings: Any, resour
         for at, row, ids in zip(batch, logits, given["input_ids"], strict=True):
             at_masks = row[ids == tokenizer.mask_token_id].softmax(dim=-1).cpu()  # [masks x v]
             _fill(masked[at], at_masks, vocabularies[bool(masked[at].joint)], settings.top_k, f"{seeds[at]} words")
-    return [joined(one.words, one.joint) for one in masked]
+    return [one.joint.join(one.words) for one in masked]
 
 
 def _mask(text: str, probability: float, rng: random.Random, tokenizer: Any, limit: int) -> Masked:
@@ -65,31 +56,27 @@ def _mask(text: str, probability: float, rng: random.Random, tokenizer: Any, lim
     cores = [core(word) for word in words]
     places = [at for at, (_, inner, _) in enumerate(cores) if replaceable(inner)]
     chosen = sorted(rng.sample(places, min(len(places), max(1, round(probability * len(words))))))
-    if tokenizer.mask_token in text:  # it could not be told from ours
-        chosen = []
+    if not chosen or tokenizer.mask_token in text:  # indistinguishable from ours
+        return Masked(words, joint, [], [])
     hidden = list(words)
     for at in chosen:
         before, _, after = cores[at]
         hidden[at] = f"{before}{tokenizer.mask_token}{after}"
-    ids = tokenizer(joined(hidden, joint), truncation=True, max_length=limit)["input_ids"] if chosen else []
+    ids = tokenizer(joint.join(hidden), truncation=True, max_length=limit)["input_ids"]
     return Masked(words, joint, chosen[: ids.count(tokenizer.mask_token_id)], ids)
 
 
 def _fill(masked: Masked, probabilities: Any, vocabulary: dict[int, str], top_k: int, seed: str) -> None:
     """Put a word into each masked place, drawn by the model's probabilities [masks x v]."""
-    rng = random.Random(seed)
-    allowed = list(vocabulary)
+    rng, allowed = random.Random(seed), list(vocabulary)
     for at, chances in zip(masked.places, probabilities[:, allowed], strict=True):
         before, original, after = core(masked.words[at])
         found = chances.topk(min(top_k + 1, len(allowed)))
-        likeliest = [
-            (-round(chance, 4), word)
-            for chance, number in zip(found.values.tolist(), found.indices.tolist(), strict=True)
-            if (word := vocabulary[allowed[number]]) != original
-        ]
-        if drawable := sorted(likeliest)[:top_k]:
-            weights = [1e-4 - chance for chance, _ in drawable]
-            (word,) = rng.choices([word for _, word in drawable], weights)
+        words = [vocabulary[allowed[number]] for number in found.indices.tolist()]
+        rounded = [round(chance, 4) for chance in found.values.tolist()]
+        likeliest = sorted((-chance, word) for chance, word in zip(rounded, words, strict=True) if word != original)
+        if drawable := likeliest[:top_k]:
+            (word,) = rng.choices([word for _, word in drawable], [1e-4 - chance for chance, _ in drawable])
             masked.words[at] = f"{before}{word}{after}"
 
 
@@ -99,17 +86,13 @@ def _whole_words(tokenizer: Any, spaced: bool) -> dict[int, str]:
     Between spaces a word begins as the tokenizer marks it: no ## in WordPiece, a Ġ or ▁ in front in the byte-level
     and SentencePiece ones. In a script without spaces any piece of that script will do.
     """
-    vocabulary = tokenizer.get_vocab()
-    mark = next((mark for mark in ("##", "Ġ", "▁") if any(token.startswith(mark) for token in vocabulary)), "##")
-
-    def begins(token: str) -> bool:
-        return not token.startswith("##") if mark == "##" or not spaced else token.startswith(mark)
-
-    def pieces() -> Iterator[tuple[int, str]]:
-        for token, number in sorted(vocabulary.items(), key=lambda item: item[1]):
-            if begins(token) and number not in tokenizer.all_special_ids:
-                word = tokenizer.convert_tokens_to_string([token]).strip()
-                if replaceable(word) and (spaced or not word.isascii()):
-                    yield number, word
-
-    return dict(pieces())
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    mark = next((mark for mark in ("##", "Ġ", "▁") if any(token.startswith(mark) for token, _ in vocabulary)), "##")
+    words = {}
+    for token, number in vocabulary:
+        begins = not token.startswith("##") if mark == "##" or not spaced else token.startswith(mark)
+        if begins and number not in tokenizer.all_special_ids:
+            word = tokenizer.convert_tokens_to_string([token]).strip()
+            if replaceable(word) and (spaced or not word.isascii()):
+                words[number] = word
+    return words

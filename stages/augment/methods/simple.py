@@ -3,32 +3,18 @@
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from stages.augment.words import joined, split
+from stages.augment.words import split
 
 MARKS = (".", ";", "?", ":", "!", ",")  # those of the AEDA paper
 
-Resource = Callable[[str], Path]  # gives the folder of a dictionary or model that `ingest` brought in: "wordnet", say
+Resource = Callable[[str], Path]  # from "wordnet", say, to the folder of a dictionary or model that `ingest` brought in
 WordFunction = Callable[[list[str], float, random.Random], list[str]]
-
-
-class Method(Protocol):
-    """A way to make new texts."""
-
-    def __call__(self, texts: Sequence[str], seeds: Sequence[str], settings: Any, resource: Resource) -> list[str]:
-        """Return a new text for each text; a text that the method can do nothing with comes back as it is.
-
-        Args:
-            texts: what to rewrite, all at once, so that models work on batches.
-            seeds: for each text, the seed of all that is drawn for it, so that no text depends on another.
-            settings: the method's section of the params.
-            resource: folders with what the method needs.
-
-        Raises:
-            AttuneError: if a resource is missing or unsuitable.
-        """
-        ...
+# From texts (all at once, so that models work on batches), a seed for each of all that is drawn for it, the method's
+# section of the params and the resources, to a new text for each: itself where the method can do nothing with it.
+# AttuneError if a resource is missing or unsuitable.
+Method = Callable[[Sequence[str], Sequence[str], Any, Resource], list[str]]
 
 
 def over_words(change: WordFunction) -> Method:
@@ -38,7 +24,7 @@ def over_words(change: WordFunction) -> Method:
         made = []
         for text, seed in zip(texts, seeds, strict=True):
             words, joint = split(text)
-            made.append(joined(change(words, settings.probability, random.Random(seed)), joint))
+            made.append(joint.join(change(words, settings.probability, random.Random(seed))))
         return made
 
     return rewrite

@@ -4,7 +4,8 @@ import io
 import random
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from stages.augment.words import core, replaceable
 from stages.common.errors import AttuneError
 
 PARTS = ("noun", "verb", "adj", "adv")
-FILES = (*(name for part in PARTS for name in (f"index.{part}", f"data.{part}", f"{part}.exc")), "cntlist.rev")
 LEXICOGRAPHERS = "".join(f"{number:02d}\tunnamed\t0\n" for number in range(45))
 
 Weighted = list[tuple[str, int]]  # words with how often each was met
@@ -24,11 +24,8 @@ Look = Callable[[str], list[tuple[int, Weighted]]]
 def synonyms(texts: Sequence[str], seeds: Sequence[str], settings: Any, resource: Resource) -> list[str]:
     """Replace `probability * len(words)` random words by synonyms, at least one, as far as WordNet has any."""
     look = dictionary(resource("wordnet"))
-
-    def change(words: list[str], probability: float, rng: random.Random) -> list[str]:
-        return replace(words, probability, rng, look)
-
-    return over_words(change)(texts, seeds, settings, resource)
+    change = over_words(lambda words, probability, rng: replace(words, probability, rng, look))
+    return change(texts, seeds, settings, resource)
 
 
 def replace(words: list[str], probability: float, rng: random.Random, look: Look) -> list[str]:
@@ -62,37 +59,21 @@ def dictionary(folder: Path) -> Look:
         Other forms (went, better, paid) have none, whatever else they may be: a text would not stay grammatical.
 
     Raises:
-        AttuneError: if a file is missing or is not what WordNet has there.
+        AttuneError: if a file is missing or is not what WordNet has there; the function does so, too.
     """
-    if missing := [name for name in FILES if not (folder / name).is_file()]:
-        raise AttuneError(
-            f"ingest.resources.wordnet: that folder is no WordNet dictionary, it has no {', '.join(missing)}",
-            "name the folder `dict` of Princeton WordNet 3.0 or 3.1; on Debian: apt-get install wordnet-base, then "
-            "cp -r /usr/share/wordnet data/inbox/wordnet and ingest.resources.wordnet: {path: data/inbox/wordnet}",
-        )
-    try:
-        reader = _reader(folder)
-    except Exception as error:
-        raise AttuneError(
-            f"ingest.resources.wordnet: the dictionary cannot be read: {folder} ({type(error).__name__}: {error})",
-            "copy the folder again",
-        ) from None
-    exceptions = {part: _exceptions(folder / f"{part}.exc") for part in PARTS}
+    with _reading(folder):
+        reader = _open(folder)
+        exceptions = {part: _exceptions(folder / f"{part}.exc") for part in PARTS}
     irregular = {base for _, base in exceptions["noun"]}
-    # "paid" is an adjective, too, but mostly the past of "pay", and only a parser could tell.
+    # "paid" is an adjective, too, but mostly the past of "pay", and only a parser would know.
     forms = {form for listed in exceptions.values() for form, base in listed if form not in (base, _s_form(base))}
 
     @cache
     def look(word: str) -> list[tuple[int, Weighted]]:
         if word in forms:
             return []
-        try:
+        with _reading(folder):
             found = [_sense(synset, word, irregular) for synset in reader.synsets(word)]
-        except Exception as error:  # NLTK trusts the files: anything from an index error to bad UTF-8
-            raise AttuneError(
-                f"ingest.resources.wordnet: {folder} is damaged at the word {word!r} ({type(error).__name__})",
-                "copy the folder again",
-            ) from None
         senses = [sense for sense in found if sense is not None]
         if not any(count for count, _ in senses):  # never met in SemCor: the senses still stand in order
             return [(1, names) for _, names in senses[:1]]
@@ -101,14 +82,26 @@ def dictionary(folder: Path) -> Look:
     return look
 
 
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # NLTK trusts the files: anything from an index error to bad UTF-8
+        raise AttuneError(
+            f"ingest.resources.wordnet: {folder} is no WordNet dictionary, or a damaged one ({error!r})",
+            "name the folder `dict` of Princeton WordNet 3.0 or 3.1; on Debian: apt-get install wordnet-base, then "
+            "cp -r /usr/share/wordnet data/inbox/wordnet and ingest.resources.wordnet: {path: data/inbox/wordnet}",
+        ) from None
+
+
 def _exceptions(file: Path) -> list[tuple[str, str]]:
     """Return irregular forms with each of their base forms."""
     lines = map(str.split, file.read_text(encoding="utf-8").splitlines())
     return [(line[0], base) for line in lines for base in line[1:]]
 
 
-def _reader(folder: Path) -> Any:
-    """Open the folder with NLTK, held to it: nothing else is looked for, nothing is downloaded or unpickled."""
+def _open(folder: Path) -> Any:
+    """Open the folder with NLTK: nothing else is looked for, nothing is downloaded or unpickled."""
     import nltk.data
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
