@@ -189,7 +189,7 @@ def make_lab(root: Path) -> Lab:
     lab.write("dvc.yaml", GRAPH.replace("python ", f"{python} "))
     lab.write("params.yaml", PARAMS)
     lab.write("constraints.txt", "mlflow==1\n")
-    lab.write("recipes/films.yaml", PARAMS)
+    lab.write("recipes/films.yaml", "seed: 1\n")
     lab.write(".gitignore", IGNORED)
     lab.write(".dvc/config", "[core]\n    analytics = false\n    check_update = false\n")
     lab.write("data/inbox/.gitignore", "*\n!.gitignore\n")

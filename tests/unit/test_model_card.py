@@ -7,8 +7,6 @@ from typing import Any
 import polars as pl
 import pytest
 from huggingface_hub import ModelCard
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from stages.common.params import Params, check_params
@@ -129,50 +127,28 @@ def test_no_label_can_break_a_table_or_start_markup(tmp_path: Path, label: str) 
     assert not any(token.type == "html_block" for token in shown(text))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=12))
-def test_any_label_stands_in_its_cell_as_it_is(tmp_path: Path, label: str) -> None:
-    if not label.strip():
-        label += "x"
-    splits, _, classes = tables(card(tmp_path, [label, "other"]))
-    assert one_line(splits[0][2]) == one_line(label) == one_line(classes[1][0])
-
-
 def test_licence_and_gates_are_stated(tmp_path: Path) -> None:
     text = card(tmp_path, ["bad", "good"])
     assert "licence: Apache 2.0" in text
     assert "- passed minimum accuracy: accuracy 0.9000 is at least 0.8000" in text
     assert "- FAILED minimum macro\\_f1: macro\\_f1 0.9000 is under 0.9500" in text
     assert "240 of 300 rows read reached a split" in text
+    data = ModelCard(text).data
+    assert (data.library_name, data.pipeline_tag) == ("transformers", "text-classification")
 
 
-def test_a_missing_licence_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_a_missing_licence_is_said_to_be_missing_and_a_whole_text_stays_in_its_line(tmp_path: Path) -> None:
     assert "licence: not stated" in card(tmp_path, ["bad", "good"], licence=None)
-
-
-def test_a_whole_licence_text_stays_in_its_line(tmp_path: Path) -> None:
     text = card(tmp_path, ["bad", "good"], licence="MIT\n\n# Copyright\n<b>me</b>")
     headings = [plain(shown(text)[at + 1]) for at, token in enumerate(shown(text)) if token.type == "heading_open"]
     assert "Copyright" not in headings
     assert not any("html" in part.type for token in shown(text) for part in token.children or [])
 
 
-@pytest.mark.parametrize(("confidence", "said"), [(0.95, "95%"), (0.999, "99.9%"), (0.975, "97.5%"), (0.57, "57%")])
-def test_the_confidence_of_the_intervals_is_not_rounded_away(tmp_path: Path, confidence: float, said: str) -> None:
-    evaluate = {"bootstrap": {"confidence": confidence}}
-    assert f"In brackets: {said} bootstrap interval" in card(tmp_path, ["bad", "good"], evaluate=evaluate)
-
-
 def test_every_knob_of_the_training_is_listed(tmp_path: Path) -> None:
     text = card(tmp_path, ["bad", "good"], finetune={"learning_rate": 0.00123})
     assert "- `learning_rate`: 0.00123" in text
     assert all(f"- `{name}`: " in text for name in params().finetune.model_fields)
-
-
-def test_the_hub_can_read_the_metadata(tmp_path: Path) -> None:
-    data = ModelCard(card(tmp_path, ["bad", "good"])).data
-    assert data.library_name == "transformers"
-    assert data.pipeline_tag == "text-classification"
 
 
 def test_rows_that_augmentation_made_are_told(tmp_path: Path) -> None:
@@ -185,7 +161,6 @@ def test_rows_that_augmentation_made_are_told(tmp_path: Path) -> None:
     ("finetune", "told"),
     [
         ({}, "(full)"),
-        ({"strategy": "partial", "partial": {"layers": 3}}, "(partial, layers 3)"),
         ({"strategy": "ia3"}, "(ia3, merged into the weights)"),
         ({"strategy": "ia3", "merge_adapter": False}, "(ia3, kept beside the weights)"),
         ({"strategy": "prefix"}, "(prefix, num_virtual_tokens 20, prefix_projection False, kept beside the weights)"),
@@ -267,7 +242,7 @@ def test_the_forms_that_are_not_offered_say_why(tmp_path: Path) -> None:
     assert "## Exported" not in card(tmp_path, ["bad", "good"])
 
 
-@pytest.mark.parametrize("name", [*NASTY, "\u202eturned", "x" * 1000])
+@pytest.mark.parametrize("name", ["a|<b>b\\", "\u202eturned", "x" * 1000])
 def test_the_weakest_slices_are_listed_whatever_they_are_called(tmp_path: Path, name: str) -> None:
     rows = [("a", 30, 0.9, 0.9), (name, 20, 0.5, 0.4), ("b", 30, 0.8, 0.8), ("c", 30, 0.7, 0.7)]
     text = card(tmp_path, ["bad", "good"], slices=rows)
@@ -283,10 +258,9 @@ def test_the_weakest_slices_are_listed_whatever_they_are_called(tmp_path: Path, 
     assert not any("html" in part.type for token in shown(text) for part in token.children or [])
 
 
-@pytest.mark.parametrize("reason", NASTY)
-def test_no_reason_of_a_gate_can_break_the_page(tmp_path: Path, reason: str) -> None:
+def test_no_reason_of_a_gate_can_break_the_page(tmp_path: Path) -> None:
     text = card(tmp_path, ["bad", "good"])
-    verdicts = [Verdict("slices accuracy", 0.1, 0.5, False, f"the worst, {reason}, is under")]
+    verdicts = [Verdict("slices accuracy", 0.1, 0.5, False, f"the worst, {reason}, is under") for reason in NASTY]
     changed = card(tmp_path, ["bad", "good"], verdicts=verdicts)
     kinds = [part.type for token in shown(changed) for part in token.children or []]
     assert not {"html_inline", "link_open", "em_open", "image"} & set(kinds)

@@ -16,18 +16,19 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-PROMOTED_TAG = "attune.promoted"  # of a version: when it was put into use (UTC), the last few times
+PROMOTED_TAG = "attune.promoted"  # of a version: when it was last put into use (UTC)
 REPLACED_TAG = "attune.replaced"  # of a version: when another one last took its place (UTC)
 DEMOTED_TAG = "attune.demoted"  # of a version: when and why it was rolled back
-TIMES = 5  # kept of each version
 GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # how stores say that there is no such alias or version
+LISTS = "see who was: make champion"
 
 
 class Overtaken(AttuneError):
     """Another model became champion in the meantime."""
 
     def __init__(self) -> None:
-        super().__init__("another model became champion in the meantime", "look again: make champion")
+        fix = "see who it is: make champion; judge this model again: make register"
+        super().__init__("another model became champion in the meantime", fix, passing=True)
 
 
 def champion(client: "MlflowClient", name: str) -> Any | None:
@@ -77,11 +78,10 @@ def promote(client: "MlflowClient", name: str, version: int, seen: int | None) -
         if seen is not None and seen != version:
             with unless_gone():
                 client.set_model_version_tag(name, str(seen), REPLACED_TAG, now)
-        times = client.get_model_version(name, str(version)).tags.get(PROMOTED_TAG, "").split()
         if champion_number(client, name) != seen:  # asked last: MLflow gives an alias to whoever comes last
             raise Overtaken
         client.set_registered_model_alias(name, CHAMPION, str(version))
-        client.set_model_version_tag(name, str(version), PROMOTED_TAG, " ".join([*times, now][-TIMES:]))
+        client.set_model_version_tag(name, str(version), PROMOTED_TAG, now)
         if str(client.get_registered_model(name).aliases.get(CHALLENGER)) == str(version):
             client.delete_registered_model_alias(name, CHALLENGER)
 
@@ -97,22 +97,20 @@ def roll_back(client: "MlflowClient", name: str, to: int | None = None, reason: 
     """
     current, versions = champion_number(client, name), version_tags(client, name)
     if current is None:
-        raise AttuneError(f"{name} has no champion that could be rolled back", "see who was: make champion")
+        raise AttuneError(f"{name} has no champion that could be rolled back", LISTS)
     to = previous_champion(client, name) if to is None else to
     if to is None:
-        fix = "see who was: make champion; for one that was rolled back: make rollback ARGS='--to N'"
+        fix = f"{LISTS}; for one that was rolled back: make rollback ARGS='--to N'"
         raise AttuneError(f"no champion is known that was in use before version {current}", fix)
-    if to == current:
-        raise AttuneError(f"version {to} is the champion already", "see who was: make champion")
-    if not {PROMOTED_TAG, REPLACED_TAG} & versions.get(to, {}).keys():
-        fix = "see who was: make champion; to use it all the same, give it the alias champion in MLflow: make ui"
-        raise AttuneError(f"version {to} is not known to have been champion", fix)
+    if to == current or not {PROMOTED_TAG, REPLACED_TAG} & versions.get(to, {}).keys():
+        fix = f"{LISTS}; to use a version all the same, give it the alias champion in MLflow: make ui"
+        raise AttuneError(f"version {to} is no earlier champion of {name}", fix)
     with quiet():
         why = " ".join(reason.split())[:500] or "no reason given"
         client.set_model_version_tag(name, str(current), DEMOTED_TAG, f"{_now()}: {why}")
         if DEMOTED_TAG in versions[to]:
             client.delete_model_version_tag(name, str(to), DEMOTED_TAG)
-        promote(client, name, to, current)
+    promote(client, name, to, current)
     return current, to
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import sqlite3
-from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from urllib.parse import quote
 
 from stages.common.errors import AttuneError
 from stages.common.serving.classifier import Package
+from stages.common.stage import write_json
 from stages.common.tracking.champions import (
     CHALLENGER,
     CHAMPION,
@@ -21,9 +21,8 @@ from stages.common.tracking.champions import (
     promote,
     version_tags,
 )
-from stages.common.tracking.packaging import PACKAGE_TAG, log_and_register
-from stages.common.tracking.provenance import keep_lineage
-from stages.common.tracking.runs import MODEL_TAG
+from stages.common.tracking.packaging import PACKAGE_TAG, log_and_register, package_digest
+from stages.common.tracking.runs import MODEL_TAG, model_digest
 from stages.common.tracking.store import connect, quiet, tracking_uri
 
 if TYPE_CHECKING:
@@ -33,6 +32,10 @@ VERDICT_TAG = "attune.champion_verdict"  # of a version: what became of it besid
 REGISTRATION = Path("reports/registration.json")
 REGISTERED = Path("logs/registered.json")  # no out: version, alias and champion differ from registry to registry
 STAMP = Path("logs/registered.model")  # the out of `register` that Git does not keep: which model is registered
+KNOWN = (  # MLflow keeps the tags of a version that was deleted
+    "SELECT 1 FROM model_version_tags JOIN model_versions USING (name, version) "
+    "WHERE name = ? AND key = ? AND value = ? AND current_stage != 'Deleted_Internal'"
+)
 
 
 class Registered(NamedTuple):
@@ -81,7 +84,7 @@ class Registration:
 
     def write(self, report: Path, stamp: Path) -> None:
         """Write the report, and the stamp that goes with it."""
-        report.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(asdict(self), report)
         self.stamp(stamp)
 
     def stamp(self, path: Path) -> None:
@@ -105,11 +108,7 @@ class Registration:
         # Asked without MLflow, whose import takes seconds that each `make run` and `make plan` would wait for.
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as store:
             try:
-                asked = (  # MLflow keeps the tags of a version that was deleted
-                    "SELECT 1 FROM model_version_tags JOIN model_versions USING (name, version) "
-                    "WHERE name = ? AND key = ? AND value = ? AND current_stage != 'Deleted_Internal'"
-                )
-                return store.execute(asked, (self.model_name, PACKAGE_TAG, self.package)).fetchone() is not None
+                return store.execute(KNOWN, (self.model_name, PACKAGE_TAG, self.package)).fetchone() is not None
             except sqlite3.OperationalError as error:
                 if "no such table" in str(error):  # a store without a registry yet
                     return False
@@ -138,11 +137,6 @@ def version_of(client: "MlflowClient", name: str, digest: str, package: str | No
     return max((int(version.version) for version in same), default=None)
 
 
-def is_same(version: Any, digest: str, package: str) -> bool:
-    """Say whether a registered version has these weights, and all else that its answers depend on."""
-    return bool(version.tags.get(MODEL_TAG) == digest and version.tags.get(PACKAGE_TAG) == package)
-
-
 def ensure_registered(
     client: "MlflowClient",
     registration: Registration,
@@ -150,7 +144,6 @@ def ensure_registered(
     package: Package,
     card: Path,
     beside: ChampionVerdicts | None = None,
-    reports: Mapping[str, Path] | None = None,
 ) -> Registered:
     """Register the model unless it is there, and give it the alias it has earned.
 
@@ -162,20 +155,20 @@ def ensure_registered(
         card: its model card.
         beside: what the comparison with the champion said. None: it was not made now, so that the model takes the place
             of no champion, and becomes one only in a registry that never had any.
-        reports: of the run, by path; None: no lineage is kept with the version.
 
     Raises:
+        AttuneError: if the parts are not those of the registration.
         Overtaken: if another model became champion since it was judged.
     """
     name, parts = registration.model_name, registration.package
     version = version_of(client, name, registration.model, parts)
     if version is None:
-        version = log_and_register(client, registration, run_id, package, card)
-    if reports is not None:
-        keep_lineage(client, name, version, run_id, registration.model, parts, reports)
+        if (model_digest(package.model), package_digest(package)) != (registration.model, parts):
+            raise AttuneError("models/ is not the model of reports/registration.json", "make both anew: make run")
+        version = log_and_register(client, name, run_id, package, card)
     current = champion(client, name)
-    if current is not None and is_same(current, registration.model, parts):
-        return Registered(int(current.version), CHAMPION)
+    if current is not None and int(current.version) == version:
+        return Registered(version, CHAMPION)
     with quiet():
         if beside is not None and beside.reason:
             client.set_model_version_tag(name, str(version), VERDICT_TAG, beside.reason)
