@@ -50,13 +50,11 @@ def _act(options: argparse.Namespace) -> None:
 def _table(client: "MlflowClient", name: str) -> Table:
     """Return the versions, the newest first: alias, when each was last put into use, scores, why it was rolled back."""
     from stages.common.tracking.champions import CHAMPION, DEMOTED_TAG, PROMOTED_TAG, unless_gone
-    from stages.common.tracking.store import quiet
 
-    with quiet():
-        versions = client.search_model_versions(f"name = '{name}'")
-        aliases = client.get_registered_model(name).aliases if versions else {}
+    versions = client.search_model_versions(f"name = '{name}'")
     if not versions:
         raise AttuneError(f"{name} has no versions in MLflow yet", "make run")
+    aliases = client.get_registered_model(name).aliases
     table = Table(title=f"{name} in MLflow's registry (times in UTC)", title_justify="left")
     for column in ("version", "alias", "put into use", *SCORES, "rolled back"):
         table.add_column(column, justify="right" if column in SCORES else "left")

@@ -63,19 +63,13 @@ def _act(options: argparse.Namespace) -> int:
 
 
 def facts_of(version: Version, kept: Path, commit: str) -> dict[str, list[str]]:
-    """Return what is known of where a version comes from, in lines.
-
-    Args:
-        version: as MLflow has it.
-        kept: folder of what was kept with it.
-        commit: that it was made from.
-    """
+    """Return what is known of where a version comes from, in lines; `kept` is the folder of what was kept with it."""
     manifest, run = read_report(kept / MANIFEST), version.run
     hashes = {out["path"]: out.get("md5") for stage in read_lock(kept).values() for out in stage.get("outs", [])}
     metrics = run.data.metrics if run else {}  # with a dot: of a class, a slice or a table
     model = shlex.quote(f"{version.name}/{version.number}")
     return {
-        "model": [f"{version.name} version {version.number}, registered {version.registered}"],
+        "model": [f"{version.name} version {version.number}"],
         "aliases": version.aliases,
         "run": [f"{run.info.run_id} {run.info.run_name}"] if run else [],
         "commit": [commit or "not known"],

@@ -9,7 +9,7 @@ from flows.reviewing.revision import Revision
 from flows.told.deadline import within
 from stages.common.tracking.provenance import MANIFEST, SCORES
 from stages.common.tracking.runs import MODEL_TAG
-from stages.common.tracking.store import client_of, quiet
+from stages.common.tracking.store import client_of
 
 SECONDS = 8.0  # MLflow takes up to three of them to import
 SPLITS = tuple(f"data/clean/{name}.parquet" for name in ("train", "validation", "test"))
@@ -17,12 +17,7 @@ Places = tuple[str | None, tuple[tuple[str, int, str], ...]]
 
 
 def lineage_of(head: Revision, tracking: str | None) -> Lineage:
-    """Return where a revision's model comes from; MLflow is only read, for seconds at most.
-
-    Args:
-        head: a revision with its results.
-        tracking: address of the project's MLflow store; None: it is not asked.
-    """
+    """Return where a revision's model comes from; MLflow (None: not asked) is only read, for seconds at most."""
     manifest, locked = head.report(MANIFEST), head.hashes("clean", "outs")
     sources = [(str(one.get("origin", "")), str(one.get("sha256", ""))) for one in manifest.get("sources") or []]
     model = str((head.report(SCORES).get("model") or {}).get("digest") or "")
@@ -55,12 +50,11 @@ def base_model_of(manifest: Mapping[str, Any]) -> tuple[str, str]:
 def _places(tracking: str, model: str) -> Places:
     """Return the run of a model, and the registered versions that are it, each with its aliases."""
     check_there(tracking)
-    with quiet():
-        client = client_of(tracking)
-        same = f"tags.`{MODEL_TAG}` = '{model}'"
-        found = [(one.name, int(one.version)) for one in client.search_model_versions(same)]
-        aliases = {name: client.get_registered_model(name).aliases for name, _ in found}
-        everywhere = [one.experiment_id for one in client.search_experiments()]
-        runs = client.search_runs(everywhere, filter_string=same, max_results=1)
+    client = client_of(tracking)
+    same = f"tags.`{MODEL_TAG}` = '{model}'"
+    found = [(one.name, int(one.version)) for one in client.search_model_versions(same)]
+    aliases = {name: client.get_registered_model(name).aliases for name, _ in found}
+    everywhere = [one.experiment_id for one in client.search_experiments()]
+    runs = client.search_runs(everywhere, filter_string=same, max_results=1)
     versions = sorted((name, number, ", ".join(aliases_of(aliases[name], number))) for name, number in found)
     return str(runs[0].info.run_id) if runs else None, tuple(versions)

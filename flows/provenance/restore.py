@@ -36,7 +36,7 @@ def restore(home: Path, folder: Path, version: Version, kept: Path, commit: str,
         home: a checkout of the project.
         folder: where; it must not exist, or be empty.
         version: what to restore.
-        kept: folder of what was kept with it (`fetch_kept`).
+        kept: what `fetch_kept` has brought.
         commit: full hash of the one to start from.
         log: gets what a person should know.
 
@@ -79,11 +79,10 @@ def restore(home: Path, folder: Path, version: Version, kept: Path, commit: str,
     differs = [f"  not as it was: {stage}: {change}" for stage, reasons in found.items() for change in reasons]
     missing = _missing(folder, graph)  # from which most of what differs follows
     lines = [f"  missing: {path}, which neither DVC's cache, nor a remote, nor the registry has" for path in missing]
-    for line in lines or differs:
+    for line in lines or differs or ["  all is as dvc.lock says: `dvc status` there finds nothing to do"]:
         log(line)
-    again = f"  to make it again: cd {shlex.quote(str(folder))} && make run"
-    log(again if lines or differs else "  all is as dvc.lock says: `dvc status` there finds nothing to do")
-    log(f"to remove it: git worktree remove --force {shlex.quote(str(folder))}")
+    name = shlex.quote(str(folder))
+    log(f"to make what is missing or differs: cd {name} && make run; to remove all: git worktree remove --force {name}")
     return MODEL_OUT not in missing
 
 

@@ -5,10 +5,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from flows.git import asked as ask_git
 from stages.common.errors import AttuneError
@@ -16,7 +14,7 @@ from stages.common.shown import shown
 from stages.common.tracking.champions import CHAMPION
 from stages.common.tracking.provenance import LINEAGE_TAG, PATCH_TAG, SCORES, SHOWN_COMMIT_TAG, patch_artifact
 from stages.common.tracking.runs import MODEL_TAG
-from stages.common.tracking.store import quiet, without_password
+from stages.common.tracking.store import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,23 +26,13 @@ PATCH = "uncommitted.patch"  # beside what is kept
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a registered model.
-
-    Args:
-        name: of the registered model.
-        number: of the version.
-        aliases: in order.
-        registered: time in UTC, ISO 8601.
-        tags: of the run, and over them those of the version.
-        run: as MLflow has it; None: it was deleted.
-    """
+    """A version of a registered model."""
 
     name: str
     number: int
     aliases: list[str]
-    registered: str
-    tags: Mapping[str, str]
-    run: "Run | None" = None
+    tags: Mapping[str, str]  # of the run, and over them those of the version
+    run: "Run | None"  # None: it was deleted
 
     @property
     def model(self) -> str:
@@ -53,12 +41,7 @@ class Version:
 
 
 def find_version(client: "MlflowClient", asked: str, name: str) -> Version:
-    """Return the version that is asked for.
-
-    Args:
-        client: of a store that answers.
-        asked: `NAME@champion`, `NAME/3`, `@champion`, `3`, or nothing for the champion.
-        name: of the registered model where none is asked for.
+    """Return a version: `NAME@champion`, `NAME/3`, or of the model `name` `@champion`, `3` or nothing (the champion).
 
     Raises:
         AttuneError: if there is no such model, alias or version.
@@ -70,26 +53,17 @@ def find_version(client: "MlflowClient", asked: str, name: str) -> Version:
     if match is None:
         raise AttuneError(f"{asked!r} names no version", "write NAME@champion, NAME/3, @champion or 3")
     model, number = match["name"] or match["model"] or name, match["number"]
-    with quiet():
-        try:
-            by_alias = client.get_model_version_by_alias
-            found = client.get_model_version(model, number) if number else by_alias(model, match["alias"])
-            aliases = client.get_registered_model(model).aliases
-        except MlflowException as error:
-            raise AttuneError(
-                f"MLflow has no {asked}: {reason_of(error)}", "list the versions: make champion"
-            ) from None
-        run = None
-        with suppress(MlflowException):
-            run = client.get_run(found.run_id)
-    return Version(
-        name=model,
-        number=int(found.version),
-        aliases=aliases_of(aliases, found.version),
-        registered=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).isoformat(timespec="minutes"),
-        tags={**(run.data.tags if run else {}), **found.tags},
-        run=run,
-    )
+    try:
+        by_alias = client.get_model_version_by_alias
+        found = client.get_model_version(model, number) if number else by_alias(model, match["alias"])
+        aliases = client.get_registered_model(model).aliases
+    except MlflowException as error:
+        raise AttuneError(f"MLflow has no {asked}: {reason_of(error)}", "list the versions: make champion") from None
+    run = None
+    with suppress(MlflowException):
+        run = client.get_run(found.run_id)
+    tags = {**(run.data.tags if run else {}), **found.tags}
+    return Version(model, int(found.version), aliases_of(aliases, found.version), tags, run)
 
 
 def commit_of(home: Path, version: Version) -> str:
@@ -106,19 +80,15 @@ def commit_of(home: Path, version: Version) -> str:
 
 
 def fetch_kept(client: "MlflowClient", version: Version, folder: Path) -> Path:
-    """Copy what was kept with a version (`dvc.lock`, params.yaml, reports) into a folder, and return where it is.
-
-    Uncommitted changes are beside it, as `uncommitted.patch`.
-    """
+    """Copy what was kept with a version (`dvc.lock`, params, reports) into a folder; return where, beside the patch."""
     kept = folder / "kept"
     kept.mkdir()
     if version.run:
-        with quiet():
-            run_id, lineage = version.run.info.run_id, version.tags.get(LINEAGE_TAG, "")
-            if lineage:
-                shutil.copytree(client.download_artifacts(run_id, lineage, str(folder)), kept, dirs_exist_ok=True)
-            if patch := patch_artifact(version.tags.get(PATCH_TAG, "")):
-                shutil.copyfile(client.download_artifacts(run_id, patch, str(folder)), folder / PATCH)
+        run_id = version.run.info.run_id
+        if lineage := version.tags.get(LINEAGE_TAG):
+            shutil.copytree(client.download_artifacts(run_id, lineage, str(folder)), kept, dirs_exist_ok=True)
+        if patch := patch_artifact(version.tags.get(PATCH_TAG, "")):
+            shutil.copyfile(client.download_artifacts(run_id, patch, str(folder)), folder / PATCH)
     return kept
 
 
@@ -128,19 +98,13 @@ def aliases_of(aliases: Mapping[str, Any], version: Any) -> list[str]:
 
 
 def check_there(tracking: str) -> None:
-    """Make sure that asking creates nothing: MLflow makes a SQLite file or folders where there are none.
+    """Make sure that asking creates nothing: MLflow makes a SQLite file where there is none.
 
     Raises:
         FileNotFoundError: if there is no such store.
     """
-    parts = urlsplit(tracking)
-    if parts.scheme.partition("+")[0] == "sqlite":
-        file = Path(parts.path.removeprefix("/"))
-        there = file.is_file() and file.stat().st_size > 0
-    else:
-        path = parts.scheme in ("", "file") and tracking not in ("databricks", "uc")
-        there = not path or Path(unquote(parts.path)).is_dir()
-    if not there:
+    kind, _, file = tracking.partition(":///")
+    if kind == "sqlite" and not (Path(file).is_file() and Path(file).stat().st_size):
         raise FileNotFoundError("there is no store yet: nothing was trained or published here")
 
 

@@ -27,17 +27,11 @@ ABSENT = object()  # where a value of YAML would be: null is one, too
 
 @dataclass(frozen=True)
 class Change:
-    """One reason why a stage is out of date.
-
-    Args:
-        kind: what sort of thing changed.
-        what: a path, or the dotted key of a param; empty for the stage as a whole.
-        how: for people: `deleted`, `3 → 5`.
-    """
+    """One reason why a stage is out of date."""
 
     kind: Kind
-    what: str = ""
-    how: str = ""
+    what: str = ""  # a path, or the dotted key of a param; empty for the stage as a whole
+    how: str = ""  # for people: `deleted`, `3 → 5`
 
     def __str__(self) -> str:
         """`params: clean.length.min 3 → 5`."""
@@ -57,8 +51,7 @@ def changes(names: list[str], data: Any = None, root: Path = Path(), *, outs: bo
         names: of the stages.
         data: params to judge by instead of those in `params.yaml`.
         root: the project's folder.
-        outs: false: what the stages depend on is all that counts, not whether their outs are there, nor whether
-            somebody has frozen them.
+        outs: false: only what the stages depend on counts, even if they are frozen.
 
     Raises:
         AttuneError: if DVC cannot read the project.
@@ -74,11 +67,8 @@ def changes(names: list[str], data: Any = None, root: Path = Path(), *, outs: bo
                 raise AttuneError(f"dvc.yaml: {unknown[0]} is no stage of its own for DVC", "no foreach, no matrix")
             return {name: list(_of(known[name], data, outs=outs)) for name in names}
     except DvcException as error:
-        lock = root / "dvc.lock"
-        merging = lock.exists() and "<<<<<<<" in lock.read_text(encoding="utf-8", errors="replace")
-        sides = "after a merge, take one side whole: git checkout --ours dvc.lock (or --theirs), then make run"
-        fix = sides if merging else "`dvc status` there says the same"
-        raise AttuneError(f"DVC cannot read this project: {error}", fix) from None
+        fix = "`dvc status` there says the same; after a merge, take one side whole: git checkout --ours dvc.lock (or "
+        raise AttuneError(f"DVC cannot read this project: {error}", f"{fix}--theirs), then make run") from None
 
 
 def _of(stage: "PipelineStage", data: Any, *, outs: bool) -> list[Change]:
@@ -100,16 +90,14 @@ def _of(stage: "PipelineStage", data: Any, *, outs: bool) -> list[Change]:
             found += params_between(dep.hash_info.value or {}, new, dep.params)
         elif not (outs and not dep.exists and _in_cache(dep)):  # else the stage that makes it has something to say
             kind: Kind = "code" if Path(dep.def_path).parts[0] == CODE else "data"
-            found += [
-                Change(kind, dep.def_path, str(how).replace("modified", "changed")) for how in dep.status().values()
-            ]
-    asked = [out for out in stage.outs if out not in restored] if outs else []
-    found += [
-        Change("outs", out.def_path, str(how).replace("modified", "changed"))
-        for out in asked
-        for how in out.status().values()
-    ]
+            found += _status(kind, dep)
+    for out in stage.outs if outs else ():
+        found += [] if out in restored else _status("outs", out)
     return found or ([Change("in DVC's cache")] if restored else [])
+
+
+def _status(kind: Kind, one: Any) -> list[Change]:
+    return [Change(kind, one.def_path, str(how).replace("modified", "changed")) for how in one.status().values()]
 
 
 @contextmanager
@@ -158,8 +146,8 @@ def _of_mappings(value: Any) -> bool:
 
 
 def _told(was: str | None, now: str | None) -> str:
-    short, shorter = (text if text is None or len(text) <= MOST else f"{text[: MOST - 1]}…" for text in (was, now))
-    return f"new: {shorter}" if was is None else f"{short} → {'left out' if now is None else shorter}"
+    before, after = (text if text is None or len(text) <= MOST else f"{text[: MOST - 1]}…" for text in (was, now))
+    return f"new: {after}" if was is None else f"{before} → {'left out' if now is None else after}"
 
 
 def _text(value: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from stages.common.digests import sha256_file, sha256_path
@@ -94,7 +95,7 @@ def _register(run: Run[RegisterParams], own: list[gates.Verdict], labels: list[s
     package = _package(run)
     passed = all(verdict.passed for verdict in own)
     digests = model_digest(package.model), package_digest(package)
-    registration = Registration(run.params.model_name, *digests, passed, [verdict.as_report() for verdict in own])
+    registration = Registration(run.params.model_name, *digests, passed, [asdict(verdict) for verdict in own])
     registration.write(run.output(str(REGISTRATION)), run.output(str(STAMP)))
 
     verdicts = [_latency(run, limit)] if (limit := run.params.gates.max_latency_ms) is not None else []
@@ -121,7 +122,7 @@ def _register(run: Run[RegisterParams], own: list[gates.Verdict], labels: list[s
         "alias": registered.alias if registered else None,
         "new_champion": registered is not None and registered.new_champion,
         "promoted": promoted,
-        "gates": [verdict.as_report() for verdict in verdicts],
+        "gates": [asdict(verdict) for verdict in verdicts],
     }
     LOGS.mkdir(exist_ok=True)
     write_json(outcome, REGISTERED)  # no out: the version, and the champion beside it, differ from registry to registry

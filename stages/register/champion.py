@@ -16,12 +16,7 @@ MIN_ROWS = 30  # fewer rows compare nothing
 
 
 def judge_beside_champion(run: Run[RegisterParams], digest: str, labels: list[str]) -> tuple[list[Verdict], int | None]:
-    """Judge a model by who is champion, and by what became of this very model before.
-
-    Args:
-        run: of the stage.
-        digest: of the model's files.
-        labels: that the model predicts.
+    """Judge a model (by the digest of its files) by who is champion, and by what became of this very model before.
 
     Returns:
         Verdicts, and the number of the version in use; None: there is none.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -29,22 +29,11 @@ class Verdict:
         """Return the verdict as a line for the terminal."""
         return f"{'passed' if self.passed else 'FAILED'}  {self.gate}: {self.reason}"
 
-    def as_report(self) -> dict[str, Any]:
-        """Return the verdict as it stands in the report."""
-        return asdict(self)
-
 
 def judge_reports(
     gates: Gates, evaluated: EvaluateParams, metrics: Mapping[str, Any], slices: pl.DataFrame
 ) -> list[Verdict]:
-    """Judge a model by its reports; what they lack fails its gate.
-
-    Args:
-        gates: what was asked for; the verdicts come in this order.
-        evaluated: how the reports were made.
-        metrics: content of `reports/metrics.json`.
-        slices: `reports/plots/slices.csv`, with the columns slice, rows, accuracy, macro_f1.
-    """
+    """Judge a model by `reports/metrics.json` and `reports/plots/slices.csv`; what they lack fails its gate."""
     minima = gates.minimum.items()
     return [
         *(_limited(f"minimum {metric}", _number(metrics, metric), limit, metric, metric) for metric, limit in minima),
@@ -69,16 +58,7 @@ def gain_of(scores: Mapping[str, Any], metric: str, confidence: float) -> str | 
 
 
 def _limited(gate: str, value: float | None, limit: float, what: str, key: str, *, most: bool = False) -> Verdict:
-    """Compare a number of the report with its least (or largest) allowed value.
-
-    Args:
-        gate: its name.
-        value: None: the report has none.
-        limit: that the number may equal.
-        what: the number, in words.
-        key: its place in `reports/metrics.json`.
-        most: whether the limit is an upper one.
-    """
+    """Compare a number of the report (named `what`, at the place `key`) with its least, or `most`, allowed value."""
     if value is None:
         return _lacking(gate, limit, key)
     passed = value <= limit if most else value >= limit

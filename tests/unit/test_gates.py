@@ -1,6 +1,7 @@
 """The gates: each says yes and no for the right reason, at its limit as well."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import polars as pl
@@ -65,13 +66,9 @@ def test_a_gain_that_could_be_chance_beats_nothing_where_significance_is_asked_f
 
 
 def test_every_gate_set_gets_a_verdict_and_no_other_does() -> None:
-    several = Gates(minimum={"accuracy": 0.7, "macro_f1": 0.9}, beat_baselines=["majority", "tfidf"])
-    assert passes(several, metrics(majority=0.3, tfidf=0.85)) == {
-        "minimum accuracy": True,
-        "minimum macro_f1": False,
-        "beat majority": True,
-        "beat tfidf": False,
-    }
+    several = Gates(minimum={"accuracy": 0.7, "macro_f1": 0.9}, beat_baselines=["majority"])
+    found = passes(several, metrics(majority=0.3))
+    assert found == {"minimum accuracy": True, "minimum macro_f1": False, "beat majority": True}
     assert passes(Gates(), metrics()) == {}
 
 
@@ -225,7 +222,7 @@ def test_with_significance_the_whole_interval_has_to_be_above_the_allowed_drop(
 
 def test_a_verdict_is_json_and_a_line(run: Run[Any]) -> None:
     verdicts = [*judged(Gates(minimum={"macro_f1": 0.9}), metrics()), beside(run, 800, 700)]
-    reports = json.loads(json.dumps([verdict.as_report() for verdict in verdicts], allow_nan=False))
+    reports = json.loads(json.dumps([asdict(verdict) for verdict in verdicts], allow_nan=False))
     assert [list(report) for report in reports] == [["gate", "value", "limit", "passed", "reason"]] * 2
     assert verdicts[0].line() == "FAILED  minimum macro_f1: macro_f1 0.8000 is under 0.9000"
     assert verdicts[1].line().startswith("passed  champion: ")

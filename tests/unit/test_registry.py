@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -185,9 +184,6 @@ def test_a_store_that_is_not_there_yet_knows_nothing_and_is_not_made_by_asking(
     (tmp_path / "none.db").touch()
     assert not passed(home.package).known
     assert (tmp_path / "none.db").read_bytes() == b""
-    (tmp_path / "none.db").write_text("this is no database")
-    with pytest.raises(sqlite3.DatabaseError):
-        _ = passed(home.package).known
 
 
 def test_registering_twice_gives_one_version(client: MlflowClient, home: Home) -> None:
@@ -219,15 +215,9 @@ def test_a_registration_is_read_as_it_was_written_and_its_stamp_names_the_model(
     assert Registration.read(report) == registration
     assert "„gut“" in report.read_text(encoding="utf-8")
     assert stamp.read_text() == f"reviews {'1' * 64}\n", "the same weights with other thresholds have another one"
-
-
-@pytest.mark.parametrize("content", ['{"model_name": "reviews", "alias": "champion"}', '{"model_name"', "[1]"])
-def test_a_report_of_another_format_says_how_to_make_it_again(tmp_path: Path, content: str) -> None:
-    """Such as that of an earlier Attune, which said who was champion."""
-    (tmp_path / "registration.json").write_text(content)
-    with pytest.raises(AttuneError, match="is not understood") as told:
-        Registration.read(tmp_path / "registration.json")
-    assert "make register" in told.value.fix
+    report.write_text('{"model_name": "reviews", "alias": "champion"}')  # of an earlier Attune
+    with pytest.raises(AttuneError, match="is not understood"):
+        Registration.read(report)
 
 
 def test_other_thresholds_make_another_version_of_the_same_weights(

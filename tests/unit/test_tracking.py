@@ -2,16 +2,10 @@
 
 import csv
 import json
-import os
 import shutil
-import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +16,12 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from stages.common.errors import AttuneError
-from stages.common.graph import read_graph, upstream_of
+from stages.common.graph import read_graph
 from stages.common.params import Params, check_params
 from stages.common.params.loading import read_yaml
 from stages.common.stage import Run
 from stages.common.tracking import publish, store
 from stages.common.tracking.live import LiveRun
-from stages.common.tracking.provenance import stage_tags
 from stages.common.tracking.publish import publish_live, publish_run, reports_up_to, trained_params
 from stages.common.tracking.runs import DATA_SETS, INPUTS_TAG, MODEL_TAG, finish, flatten, model_digest, run_name
 
@@ -213,23 +206,6 @@ def test_the_run_holds_every_param_under_its_dotted_name(params: Params) -> None
     assert [key for key in found.params if not key.startswith("ingest.")] == list(sections)
 
 
-def test_a_stage_is_known_by_what_it_read() -> None:
-    def lock(seed: int) -> dict[str, Any]:
-        first = {
-            "cmd": "run first",
-            "deps": [{"path": "in.csv", "md5": "1"}],
-            "params": {"params.yaml": {"seed": seed}},
-        }
-        return {
-            "first": first,
-            "second": {"deps": [{"path": "a", "md5": "A"}], "outs": [{"path": "b", "md5": str(seed)}]},
-        }
-
-    before, after = (stage_tags(["first", "second", "not yet run"], lock(seed)) for seed in (1, 2))
-    assert list(before) == ["attune.stage.first", "attune.stage.second"]
-    assert [key for key in before if before[key] != after[key]] == ["attune.stage.first"]
-
-
 def test_a_runs_beginning_stays_as_it_was_first_told(params: Params) -> None:
     run_id = publish_run(store.connect(), params, Path("models/finetuned"), {})
     client = MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
@@ -320,16 +296,6 @@ def test_a_model_published_from_files_has_one_run_also_after_it_is_trained_again
 # ── where MLflow is ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_environment_says_where_runs_go(
-    params: Params, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copyfile(empty_store, tmp_path / "other.db")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
-    train_watched(params)
-    assert len(runs(f"sqlite:///{tmp_path}/other.db")) == 1
-    assert runs(f"sqlite:///{tmp_path}/mlflow.db") == []
-
-
 def test_a_run_id_in_the_environment_does_not_capture_the_run(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     client = store.connect()
     other = client.create_run(client.create_experiment("somebody else's")).info.run_id
@@ -363,97 +329,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[int]:
-    """A real MLflow server with its own artifacts; its port."""
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
-    shutil.copyfile(empty_store, folder / "mlflow.db")
-    arguments = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *arguments, "--port", str(port), "--workers", "1"],
-            cwd=folder,
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        try:
-            wait_until_open(port, process, folder / "log")
-            yield port
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(timeout=30)
-
-
-def wait_until_open(port: int, process: subprocess.Popen, log: Path, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        assert process.poll() is None, log.read_text()
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise AssertionError(f"the server did not open its port\n{log.read_text()}")
-
-
-class Line:
-    """A line to the server that can be cut and mended: to a client, the server dies and comes back."""
-
-    def __init__(self, server: int) -> None:
-        self.port, self._server = free_port(), server
-        self._listener: socket.socket | None = None
-        self._sockets: list[socket.socket] = []
-
-    def mend(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", self.port))
-        threading.Thread(target=self._accept, args=[self._listener], daemon=True).start()
-
-    def cut(self) -> None:
-        if self._listener:
-            self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-        for one in self._sockets:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-        self._listener, self._sockets = None, []
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                near = listener.accept()[0]
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", self._server))
-            self._sockets += [near, far]
-            for source, target in ((near, far), (far, near)):
-                threading.Thread(target=self._copy, args=[source, target], daemon=True).start()
-
-    @staticmethod
-    def _copy(source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        with suppress(OSError):
-            target.shutdown(socket.SHUT_RDWR)
-
-
-@pytest.fixture
-def line(server: int, params: Params, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
-    one = Line(server)
-    one.mend()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:geheim@127.0.0.1:{one.port}")
-    yield one
-    one.cut()
-
-
-def in_experiment(params: Params, name: str) -> Params:
-    """Each test has its own experiment on the one server; the project's params.yaml says so, too."""
-    Path("params.yaml").write_text(PARAMS.replace("trials", name))
-    return check_params(read_yaml(Path("params.yaml")))
-
-
 def test_a_server_away_costs_a_training_a_warning_within_seconds_and_publishing_fails(
     params: Params, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -471,52 +346,48 @@ def test_a_server_away_costs_a_training_a_warning_within_seconds_and_publishing_
 
 
 def test_a_catch_up_gives_what_live_tracking_would_have_given(
-    line: Line, params: Params, server: int, capfd: pytest.CaptureFixture[str]
+    params: Params, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("live", "later"):
-        here = in_experiment(params, name)
-        if name == "later":
-            line.cut()
-        train_watched(here)
-        report("reports/metrics.json", METRICS)
-        run = Run(node=read_graph()["evaluate"], params=here.evaluate, all_params=here, staging=Path("staging"))
-        publish_live(run, Path("models/finetuned"))
-    line.mend()
-    stages = upstream_of(run.node, read_graph())
-    publish_run(store.connect(), here, Path("models/finetuned"), reports_up_to("evaluate"), stages)
-    live, later = (runs(f"http://127.0.0.1:{server}", name) for name in ("live", "later"))
-    assert len(live) == 1
-    assert later == live
+    report("reports/metrics.json", METRICS)
+    run = Run(node=read_graph()["evaluate"], params=params.evaluate, all_params=params, staging=Path("staging"))
+    train_watched(params)
+    publish_live(run, Path("models/finetuned"))
+    live = runs()
     assert live[0].points | expected_points() == live[0].points
     assert "reports/metrics.json" in live[0].artifacts
+    shutil.rmtree(".attune")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    train_watched(params)
+    publish_live(run, Path("models/finetuned"))
+    shutil.copyfile(empty_store, tmp_path / "later.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/later.db")
+    publish_run(store.connect(), params, Path("models/finetuned"), reports_up_to("evaluate"))
+    assert runs(f"sqlite:///{tmp_path}/later.db") == live
 
 
 def test_a_server_that_dies_while_training_is_caught_up_with_in_the_same_run(
-    line: Line, params: Params, server: int, capfd: pytest.CaptureFixture[str]
+    params: Params, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    here = in_experiment(params, "dies")
-    live = LiveRun(here, "inputs-1", {"attune.threads": "2"})
+    live = LiveRun(params, "inputs-1", {"attune.threads": "2"})
     watch(live, range(1, 4))
-    line.cut()
-    started = time.monotonic()
-    watch(live, range(4, 9))
-    live.finish(model_digest(Path("models/finetuned")), curve_files())
-    assert time.monotonic() - started < 20
-    said = capfd.readouterr()
-    assert said.err.count("warning") == 1
-    assert "geheim" not in said.out + said.err
-    (half,) = runs(f"http://127.0.0.1:{server}", "dies")
-    assert half.status == "RUNNING"
-    assert len(half.points["loss"]) == 3
 
-    line.mend()
+    def dead(*_: object, **__: object) -> None:
+        raise ConnectionError("http://me:geheim@127.0.0.1 is dead")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_batch", dead)
+        watch(live, range(4, 9))
+        live.finish(model_digest(Path("models/finetuned")), curve_files())
+    said = capfd.readouterr()
+    assert said.err.count("warning") == 1 and "make publish" in said.err
+    assert "http://me:***@127.0.0.1 is dead" in said.err
+    (half,) = runs()
+    assert (half.status, len(half.points["loss"])) == ("RUNNING", 3)
     for _ in range(2):
         assert publish.main() == 0
-        (whole,) = runs(f"http://127.0.0.1:{server}", "dies")
-        assert whole.status == "FINISHED"
-        assert whole.points == expected_points()
+        (whole,) = runs()
+        assert (whole.status, whole.points) == ("FINISHED", expected_points())
         assert whole.tags[MODEL_TAG] == model_digest(Path("models/finetuned"))
-    assert "geheim" not in "".join(capfd.readouterr())
 
 
 # ── publishing from the files ───────────────────────────────────────────────────────────────────────────────────────

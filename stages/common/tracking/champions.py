@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.errors import AttuneError
 from stages.common.tracking.runs import MODEL_TAG
-from stages.common.tracking.store import quiet
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,7 +32,7 @@ class Overtaken(AttuneError):
 
 def champion(client: "MlflowClient", name: str) -> Any | None:
     """Return the registered version in use, or None if there is none."""
-    with quiet(), unless_gone():
+    with unless_gone():
         return client.get_model_version_by_alias(name, CHAMPION)
     return None
 
@@ -46,8 +45,7 @@ def champion_number(client: "MlflowClient", name: str) -> int | None:
 
 def version_tags(client: "MlflowClient", name: str) -> dict[int, dict[str, str]]:
     """Return the tags of each version of a registered model, by its number."""
-    with quiet():
-        return {int(version.version): version.tags for version in client.search_model_versions(f"name = '{name}'")}
+    return {int(version.version): version.tags for version in client.search_model_versions(f"name = '{name}'")}
 
 
 def previous_champion(client: "MlflowClient", name: str) -> int | None:
@@ -64,26 +62,19 @@ def previous_champion(client: "MlflowClient", name: str) -> int | None:
 def promote(client: "MlflowClient", name: str, version: int, seen: int | None) -> None:
     """Make a version champion.
 
-    Args:
-        client: of the registry.
-        name: of the registered model.
-        version: the new champion.
-        seen: number of the champion that it was compared with; None: there was none.
-
     Raises:
-        Overtaken: if the champion is another one by now.
+        Overtaken: if the champion is another one by now than `seen`, which it was compared with; None: there was none.
     """
     now = _now()
-    with quiet():
-        if seen is not None and seen != version:
-            with unless_gone():
-                client.set_model_version_tag(name, str(seen), REPLACED_TAG, now)
-        if champion_number(client, name) != seen:  # asked last: MLflow gives an alias to whoever comes last
-            raise Overtaken
-        client.set_registered_model_alias(name, CHAMPION, str(version))
-        client.set_model_version_tag(name, str(version), PROMOTED_TAG, now)
-        if str(client.get_registered_model(name).aliases.get(CHALLENGER)) == str(version):
-            client.delete_registered_model_alias(name, CHALLENGER)
+    if seen is not None and seen != version:
+        with unless_gone():
+            client.set_model_version_tag(name, str(seen), REPLACED_TAG, now)
+    if champion_number(client, name) != seen:  # asked last: MLflow gives an alias to whoever comes last
+        raise Overtaken
+    client.set_registered_model_alias(name, CHAMPION, str(version))
+    client.set_model_version_tag(name, str(version), PROMOTED_TAG, now)
+    if str(client.get_registered_model(name).aliases.get(CHALLENGER)) == str(version):
+        client.delete_registered_model_alias(name, CHALLENGER)
 
 
 def roll_back(client: "MlflowClient", name: str, to: int | None = None, reason: str = "") -> tuple[int, int]:
@@ -105,11 +96,10 @@ def roll_back(client: "MlflowClient", name: str, to: int | None = None, reason: 
     if to == current or not {PROMOTED_TAG, REPLACED_TAG} & versions.get(to, {}).keys():
         fix = f"{LISTS}; to use a version all the same, give it the alias champion in MLflow: make ui"
         raise AttuneError(f"version {to} is no earlier champion of {name}", fix)
-    with quiet():
-        why = " ".join(reason.split())[:500] or "no reason given"
-        client.set_model_version_tag(name, str(current), DEMOTED_TAG, f"{_now()}: {why}")
-        if DEMOTED_TAG in versions[to]:
-            client.delete_model_version_tag(name, str(to), DEMOTED_TAG)
+    why = " ".join(reason.split())[:500] or "no reason given"
+    client.set_model_version_tag(name, str(current), DEMOTED_TAG, f"{_now()}: {why}")
+    if DEMOTED_TAG in versions[to]:
+        client.delete_model_version_tag(name, str(to), DEMOTED_TAG)
     promote(client, name, to, current)
     return current, to
 

@@ -35,30 +35,21 @@ EXAMPLE = ["A film that stays with you.", "Two hours I will not get back."]
 def fetch_seen_ids(client: "MlflowClient", version: Any, folder: Path) -> set[str]:
     """Return the ids of the rows that a registered model was trained or selected on (none if it kept no list)."""
     import polars as pl
-    from mlflow.artifacts import download_artifacts
 
-    with quiet():
-        kept = {item.path for item in client.list_artifacts(version.run_id, str(Path(SEEN_IDS).parent))}
-        if SEEN_IDS not in kept:
-            return set()
-        file = download_artifacts(run_id=version.run_id, artifact_path=SEEN_IDS, dst_path=str(folder))
+    kept = client.list_artifacts(version.run_id, str(Path(SEEN_IDS).parent))
+    if SEEN_IDS not in {item.path for item in kept}:
+        return set()
+    file = client.download_artifacts(version.run_id, SEEN_IDS, str(folder))
     return set(pl.read_parquet(file)["id"])
 
 
 def fetch_package(name: str, which: str, folder: Path) -> Package:
-    """Copy a registered model's parts into a folder. Nothing of what is fetched is run.
-
-    Args:
-        name: of the registered model.
-        which: an alias, or the number of a version.
-        folder: where to.
-    """
+    """Copy the parts of a registered model (by alias or number) into a folder. Nothing of what is fetched is run."""
     from mlflow.artifacts import download_artifacts
     from mlflow.models import Model
 
     uri = f"models:/{name}/{which}" if which.isdigit() else f"models:/{name}@{which}"
-    with quiet():
-        downloaded = Path(download_artifacts(uri, dst_path=str(folder / "artifacts")))
+    downloaded = Path(download_artifacts(uri, dst_path=str(folder / "artifacts")))
     logged = Model.load(str(downloaded)).flavors["python_function"].get("artifacts", {})
     if not logged:  # an earlier version: in MLflow's flavour for transformers
         shutil.copytree(downloaded / "components" / "tokenizer", downloaded / "model", dirs_exist_ok=True)
@@ -89,21 +80,20 @@ def log_and_register(client: "MlflowClient", name: str, run_id: str, package: Pa
         file = Path(folder) / Path(SEEN_IDS).name
         pl.concat([pl.read_parquet(seen, columns=["id"]) for seen in SEEN]).write_parquet(file, compression="zstd")
         client.log_artifact(run_id, str(file), str(Path(SEEN_IDS).parent))
-    with quiet():
-        logged = _log(client, run_id, package, card)
-        try:
-            client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        version = client.create_model_version(
-            name,
-            source=f"models:/{logged}",
-            run_id=run_id,
-            model_id=logged,
-            tags={MODEL_TAG: model_digest(package.model), PACKAGE_TAG: package_digest(package)},
-            description=card.read_text(encoding="utf-8")[:5000],
-        )
+    logged = _log(client, run_id, package, card)
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = client.create_model_version(
+        name,
+        source=f"models:/{logged}",
+        run_id=run_id,
+        model_id=logged,
+        tags={MODEL_TAG: model_digest(package.model), PACKAGE_TAG: package_digest(package)},
+        description=card.read_text(encoding="utf-8")[:5000],
+    )
     return int(version.version)
 
 
@@ -116,7 +106,7 @@ def _log(client: "MlflowClient", run_id: str, package: Package, card: Path) -> s
     # Made here, and not by `log_model` within the run: that would end the training's run a second time.
     model = client.create_logged_model(run.info.experiment_id, "model", run_id, params=run.data.params)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-    with tempfile.TemporaryDirectory() as name:
+    with quiet(), tempfile.TemporaryDirectory() as name:
         code = Path(name) / "stages"
         for path in CODE:
             (code / path).parent.mkdir(parents=True, exist_ok=True)

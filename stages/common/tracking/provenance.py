@@ -18,7 +18,7 @@ from stages.common.params.loading import PARAMS_FILE
 from stages.common.redact import redacted
 from stages.common.shown import listed, shown
 from stages.common.stage import WORK
-from stages.common.tracking.store import quiet, warn
+from stages.common.tracking.store import warn
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -127,21 +127,15 @@ def keep_lineage(client: "MlflowClient", name: str, version: int, model: str, re
     """Keep `dvc.lock`, params and reports with a registered version, once; whatever goes wrong is a warning.
 
     With other thresholds, the same weights are another version of the same run, so each version has its own folder.
-
-    Args:
-        client: of a store that answers.
-        name: of the registered model.
-        version: its number.
-        model: digest of its weights.
-        reports: of the run, by path; staged ones may stand elsewhere.
+    Reports come by path, since staged ones stand elsewhere.
     """
     try:
-        with quiet(), TemporaryDirectory() as folder:
+        with TemporaryDirectory() as folder:
             registered = client.get_model_version(name, str(version))
             if LINEAGE_TAG in registered.tags or not stages_that_made(model, reports):
                 return
-            inputs = {path: Path(path) for path in (MANIFEST, LOCK) if Path(path).exists()}
-            files = {path: file.read_bytes() for path, file in {**reports, **inputs}.items()}
+            inputs = {path: Path(path) for path in (MANIFEST, LOCK)}
+            files = {path: file.read_bytes() for path, file in {**reports, **inputs}.items() if file.exists()}
             for path, content in {**files, str(PARAMS_FILE): recorded_params()}.items():
                 (Path(folder) / path).parent.mkdir(parents=True, exist_ok=True)
                 (Path(folder) / path).write_bytes(content)

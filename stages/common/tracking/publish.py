@@ -5,14 +5,13 @@ The files alone are read; doing it twice changes nothing.
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
 from stages.common.errors import AttuneError
-from stages.common.graph import read_graph, read_lock, upstream_of
+from stages.common.graph import read_graph, read_lock
 from stages.common.params import Params, check_params
 from stages.common.serving.classifier import Package
 from stages.common.stage import Run
@@ -35,7 +34,7 @@ from stages.common.tracking.runs import (
     run_of_model,
     training_tags,
 )
-from stages.common.tracking.store import Unreachable, connect, quiet, tracking_uri, warn, without_password
+from stages.common.tracking.store import Unreachable, connect, tracking_uri, warn, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,34 +44,19 @@ CURVES = ("reports/plots/training.csv", "reports/plots/validation.csv")
 CARD = "reports/model_card.md"
 
 
-def publish_run(
-    client: "MlflowClient",
-    params: Params,
-    model: Path,
-    reports: dict[str, Path],
-    stages: Sequence[str] = (),
-) -> str:
-    """Record a trained model's curves, scores and reports in its run; return the run's id.
-
-    Args:
-        client: of a store that answers.
-        params: those the model was trained with.
-        model: the trained model's folder.
-        reports: the files to keep with the run, by their path in the project.
-        stages: that made it all, as far as `dvc.lock` tells of them by now.
-    """
+def publish_run(client: "MlflowClient", params: Params, model: Path, reports: dict[str, Path]) -> str:
+    """Record a model's curves, scores and reports (by path) in the run of its training; return the run's id."""
     digest = model_digest(model)
     tags = training_tags(digest)  # of a training that nobody here has noted, the commit is not known
-    with quiet():
-        run_id = run_of_model(client, params, digest, tags)
-        record_curves(client, run_id, [reports[curve] for curve in CURVES if curve in reports])
-        if SCORES in reports:
-            scores = flatten(json.loads(reports[SCORES].read_text(encoding="utf-8")))  # a reason is no number
-            numbers = {f"test_{key}": float(value) for key, value in scores if isinstance(value, int | float)}
-            record_metrics(client, run_id, numbers)
-        for path, file in reports.items():
-            client.log_artifact(run_id, str(file), Path(path).parent.as_posix())
-        finish(client, run_id, tags, {MODEL_TAG: digest, **stage_tags(stages, read_lock())})
+    run_id = run_of_model(client, params, digest, tags)
+    record_curves(client, run_id, [reports[curve] for curve in CURVES if curve in reports])
+    if SCORES in reports:
+        scores = flatten(json.loads(reports[SCORES].read_text(encoding="utf-8")))  # a reason is no number
+        numbers = {f"test_{key}": float(value) for key, value in scores if isinstance(value, int | float)}
+        record_metrics(client, run_id, numbers)
+    for path, file in reports.items():
+        client.log_artifact(run_id, str(file), Path(path).parent.as_posix())
+    finish(client, run_id, tags, {MODEL_TAG: digest, **stage_tags(stages_that_made(digest, reports), read_lock())})
     return run_id
 
 
@@ -103,7 +87,7 @@ def publish_live(
         model: the trained model's folder.
         registration: what its own gates said of it; None: it is not to be registered yet.
         beside: what the comparison with the champion said.
-        costs: what the model costs on this machine, by name; metrics `cost_…`.
+        costs: what the model costs on this machine; metrics `cost_…`.
 
     Raises:
         Overtaken: if another model became champion meanwhile.
@@ -111,27 +95,17 @@ def publish_live(
     reports = reports_up_to(run.node.name, run.staging)
     try:
         client = connect()
-        run_id = publish_run(client, run.all_params, model, reports, upstream_of(run.node, read_graph()))
+        run_id = publish_run(client, run.all_params, model, reports)
         record_metrics(client, run_id, {f"cost_{name}": value for name, value in (costs or {}).items()})
         if registration:
-            return _register(client, registration, run_id, reports, beside)
+            found = ensure_registered(client, registration, run_id, Package.of_project(), reports[CARD], beside)
+            keep_lineage(client, registration.model_name, found.version, registration.model, reports)
+            return found
     except Overtaken:
         raise
     except Exception as error:  # MLflow's troubles must not cost a result
         warn(error)
     return None
-
-
-def _register(
-    client: "MlflowClient",
-    registration: Registration,
-    run_id: str,
-    reports: dict[str, Path],
-    beside: ChampionVerdicts | None = None,
-) -> Registered:
-    found = ensure_registered(client, registration, run_id, Package.of_project(), reports[CARD], beside)
-    keep_lineage(client, registration.model_name, found.version, registration.model, reports)
-    return found
 
 
 def trained_params() -> Params:
@@ -152,15 +126,14 @@ def main() -> int:
         if not MODEL.exists():
             raise AttuneError(f"{MODEL} is missing", "run the pipeline first, or fetch it: dvc pull, dvc checkout")
         client, reports = connect(), reports_up_to()
-        run_id = publish_run(client, params, MODEL, reports, stages_that_made(model_digest(MODEL), reports))
+        run_id = publish_run(client, params, MODEL, reports)
         print(f"run {run_id} is up to date in {without_password(tracking_uri())}")
         if REGISTRATION.exists():
             registration = Registration.read()
-            found = _register(client, registration, run_id, reports)
-            name = f"model {registration.model_name} version {found.version}"
-            print(f"{name} is registered{f' as {found.alias}' if found.alias else ''}")
-            if found.alias is None:
-                print("another model is champion there: make register judges this one beside it")
+            found = ensure_registered(client, registration, run_id, Package.of_project(), reports[CARD])
+            keep_lineage(client, registration.model_name, found.version, registration.model, reports)
+            now = found.alias or "no champion, since another one is: make register judges it beside that one"
+            print(f"model {registration.model_name} version {found.version} is registered as {now}")
     except Unreachable as error:
         print(f"MLflow cannot be reached: {error}\n  → start the server, or unset MLFLOW_TRACKING_URI", file=sys.stderr)
     except AttuneError as error:

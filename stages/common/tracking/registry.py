@@ -23,7 +23,7 @@ from stages.common.tracking.champions import (
 )
 from stages.common.tracking.packaging import PACKAGE_TAG, log_and_register, package_digest
 from stages.common.tracking.runs import MODEL_TAG, model_digest
-from stages.common.tracking.store import connect, quiet, tracking_uri
+from stages.common.tracking.store import connect, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,44 +39,26 @@ KNOWN = (  # MLflow keeps the tags of a version that was deleted
 
 
 class Registered(NamedTuple):
-    """What became of a model in the registry.
-
-    Args:
-        version: its number.
-        alias: that it has; None: another one is champion, and this one would have to be judged.
-        new_champion: whether it has become champion just now.
-    """
+    """What became of a model in the registry."""
 
     version: int
-    alias: str | None
-    new_champion: bool = False
+    alias: str | None  # None: another one is champion, and this one would have to be judged
+    new_champion: bool = False  # just now
 
 
 @dataclass(frozen=True)
 class Registration:
-    """What `reports/registration.json` says of a model; the same on every machine, whoever is champion there.
+    """What `reports/registration.json` says of a model; the same on every machine, whoever is champion there."""
 
-    Args:
-        model_name: in the registry.
-        model: digest of its weights.
-        package: digest of all that its answers depend on.
-        passed: whether it passed the gates that need nothing but its own reports.
-        gates: these.
-    """
-
-    model_name: str
-    model: str
-    package: str
-    passed: bool
+    model_name: str  # in the registry
+    model: str  # digest of its weights
+    package: str  # digest of all that its answers depend on
+    passed: bool  # the gates that need nothing but its own reports
     gates: list[dict[str, Any]]
 
     @classmethod
     def read(cls, path: Path = REGISTRATION) -> "Registration":
-        """Read a report.
-
-        Raises:
-            AttuneError: if it is not what it should be, such as that of an earlier version of Attune.
-        """
+        """Read a report; an AttuneError if it is another, such as that of an earlier version of Attune."""
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (TypeError, ValueError):
@@ -94,11 +76,7 @@ class Registration:
 
     @property
     def known(self) -> bool:
-        """Whether the registry that MLflow's address names has this model.
-
-        Raises:
-            Exception: of whatever kind, if it does not answer.
-        """
+        """Whether the registry that MLflow's address names has this model; any exception, if it does not answer."""
         uri = tracking_uri()
         if not uri.startswith("sqlite:///") or os.environ.get("MLFLOW_REGISTRY_URI"):
             return version_of(connect(), self.model_name, self.model, self.package) is not None
@@ -116,23 +94,16 @@ class Registration:
 
 
 class ChampionVerdicts(NamedTuple):
-    """What became of a model beside the champion, in the registry where it was judged.
+    """What became of a model beside the champion, in the registry where it was judged."""
 
-    Args:
-        passed: whether it may take the champion's place.
-        reason: for people.
-        seen: the version in use that it was compared with; None: there was none.
-    """
-
-    passed: bool
-    reason: str
-    seen: int | None
+    passed: bool  # it may take the champion's place
+    reason: str  # for people
+    seen: int | None  # the version in use that it was compared with; None: there was none
 
 
 def version_of(client: "MlflowClient", name: str, digest: str, package: str | None = None) -> int | None:
     """Return the registered version with this model digest (and this digest of all parts), if there is one."""
-    with quiet():
-        found = client.search_model_versions(f"name = '{name}' and tags.`{MODEL_TAG}` = '{digest}'")
+    found = client.search_model_versions(f"name = '{name}' and tags.`{MODEL_TAG}` = '{digest}'")
     same = (version for version in found if package is None or version.tags.get(PACKAGE_TAG) == package)
     return max((int(version.version) for version in same), default=None)
 
@@ -151,13 +122,12 @@ def ensure_registered(
         client: of a store that answers.
         registration: what the model's own gates said.
         run_id: of the model's run.
-        package: its parts.
+        package: its parts, which must be those of the registration.
         card: its model card.
         beside: what the comparison with the champion said. None: it was not made now, so that the model takes the place
             of no champion, and becomes one only in a registry that never had any.
 
     Raises:
-        AttuneError: if the parts are not those of the registration.
         Overtaken: if another model became champion since it was judged.
     """
     name, parts = registration.model_name, registration.package
@@ -169,12 +139,11 @@ def ensure_registered(
     current = champion(client, name)
     if current is not None and int(current.version) == version:
         return Registered(version, CHAMPION)
-    with quiet():
-        if beside is not None and beside.reason:
-            client.set_model_version_tag(name, str(version), VERDICT_TAG, beside.reason)
-        if not registration.passed or (beside is not None and not beside.passed):
-            client.set_registered_model_alias(name, CHALLENGER, str(version))
-            return Registered(version, CHALLENGER)
+    if beside is not None and beside.reason:
+        client.set_model_version_tag(name, str(version), VERDICT_TAG, beside.reason)
+    if not registration.passed or (beside is not None and not beside.passed):
+        client.set_registered_model_alias(name, CHALLENGER, str(version))
+        return Registered(version, CHALLENGER)
     if beside is not None:
         promote(client, name, version, beside.seen)
         return Registered(version, CHAMPION, new_champion=True)

@@ -17,7 +17,7 @@ from stages.common.graph import read_lock
 from stages.common.params import Params
 from stages.common.stage import WORK, write_json
 from stages.common.tracking.provenance import PATCH_TAG, log_patch
-from stages.common.tracking.store import experiment_id, quiet
+from stages.common.tracking.store import experiment_id
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,9 +51,8 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def find_run(client: "MlflowClient", params: Params, tag: str, value: str) -> str | None:
     """Return the id of the newest run of the experiment with this tag, if there is one."""
-    with quiet():
-        experiment = experiment_id(client, params.tracking.experiment_name)
-        found = client.search_runs([experiment], filter_string=f"tags.`{tag}` = '{value}'", max_results=1)
+    experiment = experiment_id(client, params.tracking.experiment_name)
+    found = client.search_runs([experiment], filter_string=f"tags.`{tag}` = '{value}'", max_results=1)
     return str(found[0].info.run_id) if found else None
 
 
@@ -61,15 +60,14 @@ def create_run(client: "MlflowClient", params: Params, tags: Mapping[str, str]) 
     """Start a run with its params, data sets and tags (`origin_tags` among them); return its id."""
     from mlflow.entities import Param
 
-    with quiet():
-        experiment = experiment_id(client, params.tracking.experiment_name)
-        who = {**SOURCE, "mlflow.user": os.environ.get("USER") or "unknown"}
-        run_id = str(client.create_run(experiment, run_name=run_name(params), tags={**who, **tags}).info.run_id)
-        known = [Param(key, value) for key, value in as_recorded(params).items()]
-        for start in range(0, len(known), 100):  # MLflow takes a hundred at a time
-            client.log_batch(run_id, params=known[start : start + 100])
-        record_data_sets(client, run_id)
-        log_patch(client, run_id, tags.get(PATCH_TAG, ""))
+    experiment = experiment_id(client, params.tracking.experiment_name)
+    who = {**SOURCE, "mlflow.user": os.environ.get("USER") or "unknown"}
+    run_id = str(client.create_run(experiment, run_name=run_name(params), tags={**who, **tags}).info.run_id)
+    known = [Param(key, value) for key, value in as_recorded(params).items()]
+    for start in range(0, len(known), 100):  # MLflow takes a hundred at a time
+        client.log_batch(run_id, params=known[start : start + 100])
+    record_data_sets(client, run_id)
+    log_patch(client, run_id, tags.get(PATCH_TAG, ""))
     return run_id
 
 
@@ -162,11 +160,8 @@ def record_metrics(client: "MlflowClient", run_id: str, metrics: Mapping[str, fl
 def finish(client: "MlflowClient", run_id: str, training: Mapping[str, str], results: Mapping[str, str]) -> None:
     """Tag a run and end it, unless that was done before.
 
-    Args:
-        client: of a store that answers.
-        run_id: of the run.
-        training: tags that say how the training began and what it ran on; they stay as they were first set.
-        results: tags that follow what the run shows, such as its model and scores.
+    Tags of the `training` (how it began, what it ran on) stay as they were first set; those of `results` follow what
+    the run shows, such as its model and scores.
     """
     run = client.get_run(run_id)
     known = run.data.tags

@@ -48,8 +48,7 @@ class Recorder:
     def trying(self) -> Iterator[None]:
         """Turn any error into a warning and the end of the recording."""
         try:
-            with quiet():
-                yield
+            yield
         except Exception as error:  # whatever goes wrong over there, the training is worth more
             self.client = None
             warn(error, self.catch_up)
@@ -95,6 +94,8 @@ def client_of(uri: str) -> "MlflowClient":
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     os.environ.pop("MLFLOW_RUN_ID", None)  # it would send this project's runs into somebody else's
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # their messages of routine are nobody's
     with quiet():
         import mlflow
 
@@ -114,31 +115,21 @@ def _check_reachable(address: str, shown: str) -> None:
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
     """Return the id of an experiment, made if it is new (artifacts beside mlflow.db where that is the store)."""
-    with quiet():
-        found = client.get_experiment_by_name(name)
-        if found is not None:
-            if found.lifecycle_stage == "deleted":
-                client.restore_experiment(found.experiment_id)
-            return str(found.experiment_id)
-        local = tracking_uri().partition("sqlite:///")[2]
-        artifacts = (Path(local).resolve().parent / "mlruns").as_uri() if local else None
-        return str(client.create_experiment(name, artifact_location=artifacts, tags=MODEL_TRAINING))
+    if found := client.get_experiment_by_name(name):
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+    local = tracking_uri().partition("sqlite:///")[2]
+    artifacts = (Path(local).resolve().parent / "mlruns").as_uri() if local else None
+    return str(client.create_experiment(name, artifact_location=artifacts, tags=MODEL_TRAINING))
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep MLflow's and Alembic's messages of routine away from the terminal."""
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
-    levels = [logger.level for logger in loggers]
+    """Keep MLflow's warnings of routine away from the terminal."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+        yield
 
 
 def warn(error: Exception, catch_up: str = CATCH_UP) -> None:
