@@ -105,7 +105,10 @@ evaluate: {}
 register: {model_name: films}
 tracking: {experiment_name: trials}
 """
-NAMES = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+NAMES = (
+    *("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID"),
+    *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
+)
 IGNORED = ("/.attune/\n/.dvc/config.local\n/.dvc/tmp/\n/.dvc/cache/\n/data/*\n!/data/inbox/\n/models/\n/logs/\n"
            "/mlflow.db\n/mlruns/\n__pycache__\n")  # fmt: skip
 

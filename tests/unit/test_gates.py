@@ -1,7 +1,5 @@
 """The gates: each says yes and no for the right reason, at its limit as well."""
 
-import json
-from dataclasses import asdict
 from typing import Any
 
 import polars as pl
@@ -200,29 +198,12 @@ def test_a_champion_may_be_missed_by_the_allowed_drop_at_most(
     assert f"gain {(right - champion_right) / 1000:+.4f}" in verdict.reason
 
 
-@pytest.mark.parametrize(
-    ("right", "champion_right", "allowed_drop", "passed"),
-    [
-        (850, 800, 0.0, True),
-        (802, 800, 0.0, False),  # two rows of a thousand could be chance
-        (799, 800, 0.01, True),
-        (792, 800, 0.01, False),
-    ],
-)
+@pytest.mark.parametrize(("right", "passed"), [(802, False), (850, True)])  # two rows of a thousand could be chance
 def test_with_significance_the_whole_interval_has_to_be_above_the_allowed_drop(
-    run: Run[Any], right: int, champion_right: int, allowed_drop: float, passed: bool
+    run: Run[Any], right: int, passed: bool
 ) -> None:
-    verdict = beside(run, right, champion_right, allowed_drop=allowed_drop, significant=True)
-    assert verdict.passed is passed
-    assert verdict.limit == -allowed_drop
-    assert verdict.value is not None
-    assert (verdict.value > -allowed_drop) is passed
+    verdict = beside(run, right, 800, significant=True)
+    assert (verdict.passed, verdict.limit) == (passed, 0.0)
+    assert verdict.value is not None and (verdict.value > 0) is passed
     assert ("not all above" in verdict.reason) is not passed
-
-
-def test_a_verdict_is_json_and_a_line(run: Run[Any]) -> None:
-    verdicts = [*judged(Gates(minimum={"macro_f1": 0.9}), metrics()), beside(run, 800, 700)]
-    reports = json.loads(json.dumps([asdict(verdict) for verdict in verdicts], allow_nan=False))
-    assert [list(report) for report in reports] == [["gate", "value", "limit", "passed", "reason"]] * 2
-    assert verdicts[0].line() == "FAILED  minimum macro_f1: macro_f1 0.8000 is under 0.9000"
-    assert verdicts[1].line().startswith("passed  champion: ")
+    assert beside(run, right - 50, 800, significant=True, allowed_drop=0.1).passed, "worse, but beyond doubt by less"

@@ -126,17 +126,15 @@ def lay_out(root: Path, model: Path, test: pl.DataFrame) -> None:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Home:
     root = tmp_path_factory.mktemp("home")
     models = build(root)
     test = made_up_rows(models["good"])
     stores = {}
-    empty = root / "empty.db"
-    MlflowClient(f"sqlite:///{empty}").search_registered_models()
     for name in ("good", "poor"):
         project = Project(root / f"project of {name}")
         project.file("dvc.yaml", (ROOT / "dvc.yaml").read_bytes())
-        project.file("mlflow.db", empty.read_bytes())
+        project.file("mlflow.db", empty_store.read_bytes())
         project.params()
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(project.root)

@@ -27,14 +27,12 @@ from stages.common.tracking.champions import (
     CHALLENGER,
     CHAMPION,
     PROMOTED_TAG,
-    Overtaken,
     champion,
     champion_number,
     version_tags,
 )
 from stages.common.tracking.packaging import PACKAGE_TAG, fetch_model, fetch_seen_ids, package_digest
 from stages.common.tracking.registry import (
-    VERDICT_TAG,
     ChampionVerdicts,
     Registered,
     Registration,
@@ -260,30 +258,6 @@ def test_a_promoted_challenger_is_champion_alone_and_another_challenger_stays(cl
     assert again(client, home, "second") == (second, CHAMPION, True)
     assert again(client, home, "second") == (second, CHAMPION, False), "it is no new champion a second time"
     assert aliases(client) == {CHAMPION: second}
-
-
-def test_a_model_that_was_judged_beside_a_champion_of_the_past_is_not_promoted(
-    client: MlflowClient, home: Home
-) -> None:
-    another_version(client, home, "second")
-    third = another_version(client, home, "third")
-    again(client, home, "third")
-    registration = Registration("reviews", "second", package_digest(home.package), True, [])
-    with pytest.raises(Overtaken):
-        ensure_registered(
-            client, registration, home.run, home.package, Path("card.md"), ChampionVerdicts(True, "better", 1)
-        )
-    assert aliases(client) == {CHAMPION: third}
-
-
-def test_a_version_says_what_became_of_it_beside_the_champion_and_a_champion_how_it_became_one(
-    client: MlflowClient, home: Home
-) -> None:
-    second, said = another_version(client, home, "second"), []
-    for beside, why in ((None, "…"), (False, "too poor"), (True, "good enough now"), (True, "its own weights")):
-        again(client, home, "second", beside=beside, why=why)
-        said.append(client.get_model_version("reviews", str(second)).tags.get(VERDICT_TAG))
-    assert said == [None, "too poor", "good enough now", "good enough now"]
 
 
 def test_publishing_an_old_report_takes_the_champions_place_from_nobody(client: MlflowClient, home: Home) -> None:

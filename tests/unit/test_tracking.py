@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
+from small_lineage import apart
 
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph
@@ -23,7 +24,7 @@ from stages.common.stage import Run
 from stages.common.tracking import publish, store
 from stages.common.tracking.live import LiveRun
 from stages.common.tracking.publish import publish_live, publish_run, reports_up_to, trained_params
-from stages.common.tracking.runs import DATA_SETS, INPUTS_TAG, MODEL_TAG, finish, flatten, model_digest, run_name
+from stages.common.tracking.runs import DATA_SETS, INPUTS_TAG, MODEL_TAG, finish, flatten, model_digest
 
 PROJECT = Path(__file__).resolve().parents[2]
 MD5 = {"train": "1" * 32, "validation": "2" * 32, "test": "3" * 32}
@@ -45,20 +46,10 @@ tracking: {experiment_name: trials}
 """
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without runs; making one takes seconds, copying it none."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}").search_experiments()
-    return file
-
-
 @pytest.fixture
 def params(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     """A project with a trained model, its curves and a DVC lock; MLflow is the default store in its folder."""
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
-        monkeypatch.setenv(name, "")  # so that whatever the code sets is taken back after the test
-        monkeypatch.delenv(name)
+    apart(monkeypatch)
     monkeypatch.chdir(tmp_path)
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     shutil.copyfile(PROJECT / "dvc.yaml", tmp_path / "dvc.yaml")
@@ -192,9 +183,10 @@ def test_a_training_watched_live_is_one_finished_run_with_every_point_once(param
     assert found.data_sets == {name: (split, MD5[split]) for split, name in DATA_SETS.items()}
 
 
-def test_the_run_holds_every_param_under_its_dotted_name(params: Params) -> None:
+def test_the_run_holds_every_param_under_its_dotted_name_and_is_called_after_some(params: Params) -> None:
     train_watched(params)
     (found,) = runs()
+    assert found.name == "full lr=0.0001 epochs=2 seed=13 scratch"
     assert found.params["finetune.learning_rate"] == "0.0001"
     assert found.params["ingest.sources.0.columns.text"] == "text"
     assert found.params["ingest.labels.c__"] == "code"
@@ -213,12 +205,6 @@ def test_a_runs_beginning_stays_as_it_was_first_told(params: Params) -> None:
     finish(client, run_id, {"attune.commit": "later", "attune.threads": "4"}, {"attune.stage.evaluate": "later"})
     tags = client.get_run(run_id).data.tags
     assert (tags["attune.commit"], tags["attune.threads"], tags["attune.stage.evaluate"]) == ("first", "4", "later")
-
-
-def test_a_run_is_called_as_params_say_or_after_what_tells_it_apart(params: Params) -> None:
-    assert run_name(params) == "full lr=0.0001 epochs=2 seed=13 scratch"
-    named = params.model_copy(update={"tracking": params.tracking.model_copy(update={"run_name": "mine"})})
-    assert run_name(named) == "mine"
 
 
 @settings(max_examples=300)

@@ -109,7 +109,10 @@ def record_data_sets(client: "MlflowClient", run_id: str) -> None:
     inputs = []
     for name, context in DATA_SETS.items():
         if out := outs.get(f"data/clean/{name}.parquet"):
-            source, profile = json.dumps({"path": out["path"], "md5": out["md5"]}), json.dumps({"bytes": out["size"]})
+            source, profile = (
+                json.dumps({"path": out["path"], "md5": out["md5"]}),
+                json.dumps({"bytes": out.get("size")}),
+            )
             data_set = Dataset(name, out["md5"], source_type="dvc", source=source, profile=profile)
             inputs.append(DatasetInput(data_set, [InputTag("mlflow.data.context", context)]))
     if inputs:
@@ -129,7 +132,7 @@ class Curves:
 
         new, now = [], int(1000 * time.time())
         for step, metrics in points:
-            for key in metrics.keys() - set(POSITIONS):
+            for key in (key for key in metrics if key not in POSITIONS):
                 if key not in self._known:
                     history = self._client.get_metric_history(self._run_id, key)
                     self._known[key] = {point.step for point in history}
