@@ -66,8 +66,9 @@ def restore(home: Path, folder: Path, version: Version, kept: Path, commit: str,
             check_out(folder, log)
         stages = _take_parts(folder, graph, version, log)
         if (kept / REGISTRATION).exists():
-            Registration.read(folder / REGISTRATION).stamp(folder / STAMP)
-            stages.append("register")  # its end was recorded after `dvc.lock` was kept
+            with suppress(AttuneError):  # of a version of another format
+                Registration.read(folder / REGISTRATION).stamp(folder / STAMP)
+                stages.append("register")  # its end was recorded after `dvc.lock` was kept
         if stages and (problem := run_dvc(folder, "commit", "--force", *stages)):
             log(f"warning: {', '.join(stages)} are not recorded: {problem}")
         found = changes(list(graph), root=folder)

@@ -1,7 +1,6 @@
 """The gate that needs the registry: a model beside the one in use, on the same test rows."""
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from stages.common.params import RegisterParams
@@ -55,10 +54,13 @@ def judge_beside_champion(run: Run[RegisterParams], digest: str, labels: list[st
 def _on_the_same_rows(
     run: Run[RegisterParams], gate: ChampionGate, model: Path, seen: set[str], labels: list[str]
 ) -> Verdict:
-    """Score champion and challenger on the test rows that neither has seen, and compare."""
+    """Score champion and challenger on the test rows that the champion has not seen, and compare."""
     import polars as pl
 
-    task = load_task(run.all_params.task)
+    from stages.tasks.comparison import compare
+    from stages.tasks.scores import class_numbers
+
+    task, bootstrap = load_task(run.all_params.task), run.all_params.evaluate.bootstrap
     champion_labels = task.labels_of(model)
     if set(champion_labels) != set(labels):
         fix = "give this model its own register.model_name, or set gates.champion: null"
@@ -67,31 +69,16 @@ def _on_the_same_rows(
     fresh = test.filter(~pl.col("id").is_in(list(seen)))
     if fresh.height < MIN_ROWS:
         fix = "a larger clean.split.test gives more; else keep seed and split, or set gates.champion: null once"
-        rows = f"{fresh.height} of the {test.height} test rows were not seen by the champion"
-        return failed("champion", f"{rows}, and a comparison needs {MIN_ROWS}; {fix}")
+        unseen = f"{fresh.height} of the {test.height} test rows were not seen by the champion"
+        return failed("champion", f"{unseen}, and a comparison needs {MIN_ROWS}; {fix}")
     theirs = [champion_labels[at] for at in task.probabilities(model, fresh, BATCH).argmax(axis=1)]
-    mine = fresh.join(Predictions.read(run.input("data/predictions.parquet")), on="id", maintain_order="left")
-    return against_champion(run, gate, labels, fresh["label"].to_list(), mine["prediction"].to_list(), theirs)
-
-
-def against_champion(
-    run: Run[RegisterParams],
-    gate: ChampionGate,
-    labels: list[str],
-    actual: Sequence[str],
-    ours: Sequence[str],
-    theirs: Sequence[str],
-) -> Verdict:
-    """Judge a model beside the champion by what both predict for the same rows, which neither was trained on."""
-    from stages.tasks.comparison import compare
-    from stages.tasks.scores import class_numbers
-
-    rows, mine, their = (class_numbers(column, labels) for column in (actual, ours, theirs))
-    task, bootstrap = load_task(run.all_params.task), run.all_params.evaluate.bootstrap
+    ours = fresh.join(Predictions.read(run.input("data/predictions.parquet")), on="id", maintain_order="left")
+    columns = (fresh["label"].to_list(), ours["prediction"].to_list(), theirs)
+    rows, mine, their = (class_numbers(column, labels) for column in columns)
     value, champion = (task.scores(rows, chosen, len(labels))[gate.metric] for chosen in (mine, their))
     compared = compare(rows, mine, their, len(labels), bootstrap, run.seed)
     gain = gain_of(compared, gate.metric, bootstrap.confidence)
-    beside = f"(champion {champion:.4f} on the {len(actual)} test rows that it was not trained on): {gain}"
+    beside = f"(champion {champion:.4f} on the {fresh.height} test rows that it was not trained on): {gain}"
     if gate.significant:
         low, limit = compared[f"{gate.metric}_gain_low"], -gate.allowed_drop or 0.0
         passed = low > limit

@@ -7,12 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.graph import read_graph
-from stages.common.params import Params, check_params
 from stages.common.params.evaluate import EvaluateParams
-from stages.common.params.register import ChampionGate, Gates, SliceGate
-from stages.common.stage import Run
-from stages.register import champion, gates
+from stages.common.params.register import Gates, SliceGate
+from stages.register import gates
 from stages.register.gates import Verdict
 
 shares = st.floats(0, 1).map(lambda value: round(value, 6))
@@ -145,65 +142,3 @@ def test_a_gate_whose_numbers_are_missing_fails_and_says_which(damage: str, sign
     )
     assert [(verdict.passed, verdict.value) for verdict in found] == [(False, None)] * 6
     assert [verdict.gate for verdict in found if "--force evaluate" not in verdict.reason] == ["slices accuracy"]
-
-
-# ── champion ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-def run(project: Any) -> Run[Any]:
-    project.params()
-    whole: Params = check_params(
-        {
-            "ingest": {
-                "sources": [{"path": "data/inbox/a.csv", "columns": {"text": "text", "label": "label"}}],
-                "base_model": {"scratch": {}},
-            },
-            "register": {"model_name": "reviews"},
-        }
-    )
-    return Run(node=read_graph()["register"], params=whole.register_, all_params=whole, staging=project.root)
-
-
-def beside(run: Run[Any], right: int, champion_right: int, rows: int = 1000, **gate: Any) -> Verdict:
-    """Judge a model that is right for so many of the rows, beside a champion that is right for so many of the same."""
-    actual = ["bad", "good"] * (rows // 2)
-    other = {"bad": "good", "good": "bad"}
-    ours, theirs = (
-        [label if at < number else other[label] for at, label in enumerate(actual)]
-        for number in (right, champion_right)
-    )
-    settings = ChampionGate(**{"metric": "accuracy", **gate})
-    return champion.against_champion(run, settings, ["bad", "good"], actual, ours, theirs)
-
-
-@pytest.mark.parametrize(
-    ("right", "champion_right", "allowed_drop", "passed"),
-    [
-        (900, 800, 0.0, True),
-        (799, 800, 0.0, False),
-        (780, 800, 0.02, True),
-        (779, 800, 0.02, False),
-        (700, 800, 0.1, True),  # 0.8 - 0.1 is 0.7000000000000001 to a computer
-    ],
-)
-def test_a_champion_may_be_missed_by_the_allowed_drop_at_most(
-    run: Run[Any], right: int, champion_right: int, allowed_drop: float, passed: bool
-) -> None:
-    verdict = beside(run, right, champion_right, allowed_drop=allowed_drop)
-    assert (verdict.passed, verdict.value) == (passed, right / 1000)
-    assert ("at least" if passed else "under") in verdict.reason
-    assert f"champion {champion_right / 1000:.4f} on the 1000 test rows" in verdict.reason
-    assert f"{max(0, right - champion_right)} rows fixed, {max(0, champion_right - right)} broken" in verdict.reason
-    assert f"gain {(right - champion_right) / 1000:+.4f}" in verdict.reason
-
-
-@pytest.mark.parametrize(("right", "passed"), [(802, False), (850, True)])  # two rows of a thousand could be chance
-def test_with_significance_the_whole_interval_has_to_be_above_the_allowed_drop(
-    run: Run[Any], right: int, passed: bool
-) -> None:
-    verdict = beside(run, right, 800, significant=True)
-    assert (verdict.passed, verdict.limit) == (passed, 0.0)
-    assert verdict.value is not None and (verdict.value > 0) is passed
-    assert ("not all above" in verdict.reason) is not passed
-    assert beside(run, right - 50, 800, significant=True, allowed_drop=0.1).passed, "worse, but beyond doubt by less"

@@ -205,26 +205,30 @@ def agree(client: MlflowClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("champion", "model", "significant", "promoted"),
+    ("champion", "model", "gate", "promoted"),
     [
-        ("poor", "good", True, True),
-        ("good", "twin", False, True),  # an equal one may take over
-        ("good", "twin", True, False),  # unless it has to be better beyond doubt
-        ("good", "poor", False, False),
+        ("poor", "good", {"significant": True}, True),
+        ("good", "twin", {}, True),  # an equal one may take over
+        ("good", "twin", {"significant": True}, False),  # unless it has to be better beyond doubt
+        ("good", "twin", {"significant": True, "allowed_drop": 0.01}, True),  # or not worse beyond doubt
+        ("good", "poor", {}, False),
+        ("good", "poor", {"allowed_drop": 0.8}, True),
     ],
 )
 def test_a_model_becomes_champion_if_it_is_good_enough_beside_the_one_in_use(
-    home: Home, beside: Callable[..., MlflowClient], champion: str, model: str, significant: bool, promoted: bool
+    home: Home, beside: Callable[..., MlflowClient], champion: str, model: str, gate: dict[str, Any], promoted: bool
 ) -> None:
-    client = beside(champion, model, significant=significant)
+    client = beside(champion, model, **gate)
     assert registered() == ([] if promoted else ["champion"])
     agree(client)
     ours, theirs = (model_digest(home.models[name]) for name in (model, champion))
     assert aliases(client) == ({CHAMPION: ours} if promoted else {CHAMPION: theirs, CHALLENGER: ours})
     assert (here()["promoted"], here()["new_champion"], here()["version"]) == (promoted, promoted, 2)
-    (gate,) = here()["gates"]
-    assert f"on the {ROWS} test rows" in gate["reason"]
-    assert gate["reason"] in client.get_model_version(NAME, "2").tags[VERDICT_TAG]
+    (found,) = here()["gates"]
+    assert f"on the {ROWS} test rows" in found["reason"] and "rows fixed" in found["reason"]
+    reached = found["value"] == found["limit"] and "significant" not in gate
+    assert (found["value"] > found["limit"] or reached) is promoted
+    assert found["reason"] in client.get_model_version(NAME, "2").tags[VERDICT_TAG]
 
 
 @pytest.mark.parametrize(

@@ -99,13 +99,13 @@ def stage_tags(stages: Iterable[str], lock: Mapping[str, Any]) -> dict[str, str]
 
     Runs part at the first stage whose digests differ.
     """
-    return {f"{STAGE_TAG}{name}": _digest(lock[name]) for name in stages if name in lock}
-
-
-def _digest(entry: Mapping[str, Any]) -> str:
-    deps = sorted((dep["path"], str(dep.get("md5") or dep.get("hash") or "")) for dep in entry.get("deps", []))
-    read = [entry.get("cmd"), deps, json.loads(json.dumps(entry.get("params", {}), default=str))]
-    return sha256_value(read)[:10]  # enough to tell runs apart, few enough to compare by eye
+    tags = {}
+    for name in stages:
+        if entry := lock.get(name):
+            deps = sorted((dep["path"], str(dep.get("md5") or dep.get("hash") or "")) for dep in entry.get("deps", []))
+            read = [entry.get("cmd"), deps, json.loads(json.dumps(entry.get("params", {}), default=str))]
+            tags[f"{STAGE_TAG}{name}"] = sha256_value(read)[:10]  # enough to tell apart, few enough to compare by eye
+    return tags
 
 
 def stages_that_made(model: str, reports: Mapping[str, Path]) -> list[str]:

@@ -63,9 +63,12 @@ def create_run(client: "MlflowClient", params: Params, tags: Mapping[str, str]) 
     experiment = experiment_id(client, params.tracking.experiment_name)
     who = {**SOURCE, "mlflow.user": os.environ.get("USER") or "unknown"}
     run_id = str(client.create_run(experiment, run_name=run_name(params), tags={**who, **tags}).info.run_id)
-    known = [Param(key, value) for key, value in as_recorded(params).items()]
-    for start in range(0, len(known), 100):  # MLflow takes a hundred at a time
-        client.log_batch(run_id, params=known[start : start + 100])
+    settings = params.model_dump(mode="json", by_alias=True, exclude={"tracking", "tune", "review"})
+    # Of sources and base model, what is not said is left out: of the kinds that there are, each is only one.
+    settings["ingest"] = params.ingest.model_dump(mode="json", by_alias=True, exclude_none=True)
+    recorded = [Param(key, str(value)[:6000]) for key, value in flatten(settings)]
+    for start in range(0, len(recorded), 100):  # MLflow takes a hundred at a time
+        client.log_batch(run_id, params=recorded[start : start + 100])
     record_data_sets(client, run_id)
     log_patch(client, run_id, tags.get(PATCH_TAG, ""))
     return run_id
@@ -89,16 +92,6 @@ def run_name(params: Params) -> str:
     base = re.split("==|@", params.ingest.base_model.origin)[0].rpartition("/")[2]
     how = params.finetune
     return f"{how.strategy} lr={how.learning_rate:g} epochs={how.num_train_epochs} seed={params.seed} {base}"
-
-
-def as_recorded(params: Params) -> dict[str, str]:
-    """Return what MLflow gets of params, by dotted name.
-
-    Of sources and base model, what is not said is left out: of the kinds that there are, each is only one.
-    """
-    dumped = params.model_dump(mode="json", by_alias=True, exclude={"tracking", "tune", "review"})
-    dumped["ingest"] = params.ingest.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return {key: str(value)[:6000] for key, value in flatten(dumped)}
 
 
 def record_data_sets(client: "MlflowClient", run_id: str) -> None:
