@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.command import exit_status
+from flows.provenance.versions import aliases_of, asking_mlflow
 from stages.common.errors import AttuneError
 from stages.common.params import load_params
 from stages.common.shown import shown
@@ -16,74 +17,57 @@ from stages.common.shown import shown
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-LATEST = 20  # versions listed, besides those that were champion
 SCORES = {"accuracy": "test_accuracy", "macro-F1": "test_macro_f1"}
+LATEST = 20  # versions listed, besides those that were champion
 REASON = 100  # characters of a reason in the table
 
 
 def main(arguments: list[str] | None = None) -> int:
     """List the versions, or roll the champion back."""
-    asked = _parser().parse_args(arguments)
-    return exit_status(lambda: _act(asked), "interrupted; `make champion` shows who is champion")
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m flows.champion", description="Who is champion, and who was.")
     parser.add_argument("--rollback", action="store_true", help="put the previous champion back into use")
     parser.add_argument("--to", metavar="VERSION", type=int, help="an earlier champion to roll back to")
     parser.add_argument("--reason", metavar="TEXT", default="", help="why it is rolled back, kept with the version")
-    return parser
+    options = parser.parse_args(arguments)
+    return exit_status(lambda: _act(options), "interrupted; `make champion` shows who is champion")
 
 
-def _act(asked: argparse.Namespace) -> None:
+def _act(options: argparse.Namespace) -> None:
     from stages.common.tracking.champions import roll_back
-    from stages.common.tracking.store import Unreachable, connect
+    from stages.common.tracking.store import connect
 
-    if not asked.rollback and (asked.to is not None or asked.reason):
+    if not options.rollback and (options.to is not None or options.reason):
         raise AttuneError("--to and --reason say how to roll back", "add --rollback")
-    console = Console(highlight=False, soft_wrap=True)
-    name = load_params().register_.model_name
-    try:
+    console, name = Console(highlight=False, soft_wrap=True), load_params().register_.model_name
+    with asking_mlflow("start the server, or unset MLFLOW_TRACKING_URI; `make champion` shows who is champion"):
         client = connect()
-    except Unreachable as error:
-        fix = "start the server, or unset MLFLOW_TRACKING_URI"
-        raise AttuneError(f"MLflow cannot be reached: {error}", fix) from None
-    from mlflow.exceptions import MlflowException
-
-    try:
-        if asked.rollback:
-            demoted, now = roll_back(client, name, asked.to, asked.reason)
+        if options.rollback:
+            demoted, now = roll_back(client, name, options.to, options.reason)
             console.print(Text(f"version {demoted} was rolled back; version {now} is the champion of {name}\n"))
         console.print(_table(client, name))
-    except MlflowException as error:
-        what = str(error).partition("\n")[0]
-        raise AttuneError(f"MLflow failed: {what}", "`make champion` shows who is champion") from None
 
 
 def _table(client: "MlflowClient", name: str) -> Table:
-    """Return the versions, the newest first: alias, when each was put into use, scores, why it was rolled back."""
-    from stages.common.tracking.champions import CHALLENGER, CHAMPION, DEMOTED_TAG, PROMOTED_TAG, unless_gone
-    from stages.common.tracking.store import quiet
+    """Return the versions, the newest first: alias, when each was last put into use, scores, why it was rolled back."""
+    from stages.common.tracking.champions import CHAMPION, DEMOTED_TAG, PROMOTED_TAG, unless_gone
 
-    with quiet():
-        versions = client.search_model_versions(f"name = '{name}'")
-        aliases = client.get_registered_model(name).aliases if versions else {}
+    versions = client.search_model_versions(f"name = '{name}'")
     if not versions:
         raise AttuneError(f"{name} has no versions in MLflow yet", "make run")
+    aliases = client.get_registered_model(name).aliases
     table = Table(title=f"{name} in MLflow's registry (times in UTC)", title_justify="left")
     for column in ("version", "alias", "put into use", *SCORES, "rolled back"):
         table.add_column(column, justify="right" if column in SCORES else "left")
     for index, version in enumerate(sorted(versions, key=lambda version: -int(version.version))):
-        names = [alias for alias in (CHAMPION, CHALLENGER) if str(aliases.get(alias)) == str(version.version)]
-        times = version.tags.get(PROMOTED_TAG, "").split()
-        if index >= LATEST and not names and not times:
+        names, time = aliases_of(aliases, version.version), version.tags.get(PROMOTED_TAG, "").rpartition(" ")[2]
+        if index >= LATEST and not names and not time:
             continue
         metrics: dict[str, float] = {}
         with unless_gone():  # its run may have been deleted
             metrics = client.get_run(version.run_id).data.metrics
         scores = [f"{metrics[key]:.4f}" if key in metrics else "–" for key in SCORES.values()]
-        in_use = "\n".join(time[:16].replace("T", " ") for time in times)
-        cells = [str(version.version), ", ".join(names), in_use, *scores, shown(version.tags.get(DEMOTED_TAG), REASON)]
+        why = shown(version.tags.get(DEMOTED_TAG), REASON)
+        cells = [str(version.version), ", ".join(names), time[:16].replace("T", " "), *scores, why]
         table.add_row(*map(Text, cells), style="bold" if CHAMPION in names else "")
     return table
 

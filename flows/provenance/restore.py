@@ -4,10 +4,10 @@ It is a Git worktree of the checkout, whose DVC cache and remotes it shares. The
 """
 
 import os
+import shlex
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,89 +16,75 @@ from flows.provenance.versions import PATCH, Version
 from flows.scheduled.worktree_files import check_out, fetch_all, furnish, run_dvc
 from stages.common.errors import AttuneError
 from stages.common.graph import Node, read_graph
-from stages.common.params.loading import PARAMS_FILE
 from stages.common.recorded import changes
 from stages.common.stage import WORK
 from stages.common.tracking.packaging import fetch_package
-from stages.common.tracking.provenance import LOCK, MANIFEST
 from stages.common.tracking.registry import REGISTRATION, STAMP, Registration
 from stages.common.tracking.runs import model_digest
 
+FETCH = ("fetch", "--quiet", "--no-write-fetch-head", "--no-tags")
 MODEL_OUT = "models/finetuned"
 PARTS = {MODEL_OUT: "model", "models/exported": "exported", "models/serving": "serving"}  # in a Package
 
 Log = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Restored:
-    """What came back.
-
-    Args:
-        folder: where.
-        patched: whether uncommitted changes were applied.
-        from_registry: parts of the model that neither DVC's cache nor its remote had.
-        missing: outs that nobody has.
-        differs: what else is not as it was, a line each.
-    """
-
-    folder: Path
-    patched: bool
-    from_registry: list[str]
-    missing: list[str]
-    differs: list[str]
-
-
-def restore(home: Path, folder: Path, version: Version, kept: Path, commit: str, log: Log) -> Restored:
-    """Make a folder in which a version is as it was made; if that fails, there is no folder.
+def restore(home: Path, folder: Path, version: Version, kept: Path, commit: str, log: Log) -> bool:
+    """Make a folder in which a version is as it was made; return whether its model is there.
 
     Args:
         home: a checkout of the project.
         folder: where; it must not exist, or be empty.
         version: what to restore.
-        kept: folder of what was kept with it.
+        kept: what `fetch_kept` has brought.
         commit: full hash of the one to start from.
         log: gets what a person should know.
 
     Raises:
         AttuneError: if the folder holds something, the commit cannot be had, the patch does not apply, or the model
-            that came back is not the version's.
+            that came back is not the version's; then there is no folder.
     """
     folder = check_folder(home, folder)
-    _bring(home, commit)
+    if not object_at(home, f"{commit}^{{commit}}"):
+        fix = f"fetch it from a clone that has it: git fetch OTHER-CLONE {commit}"
+        with _explained(f"neither this clone nor origin has the commit {commit}", fix):
+            git(home, *FETCH, "origin", commit, seconds=NETWORK_SECONDS)
     try:
-        git(home, "worktree", "add", "--quiet", "--detach", "--force", "--force", "--", str(folder), commit)
-        patched = commit == version.commit and (kept / PATCH).exists()
-        if patched:
-            _apply(folder, kept / PATCH, commit)
-        for path in (LOCK, str(PARAMS_FILE), MANIFEST):
-            if (kept / path).exists():
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(kept / path, folder / path)
-        if (kept / "reports").exists():
-            shutil.copytree(kept / "reports", folder / "reports", dirs_exist_ok=True)
+        git(home, "worktree", "add", "--quiet", "--detach", "--force", "--", str(folder), commit)
+        log(f"{shlex.quote(str(folder))}: commit {commit[:10]}")
+        if (patch := kept.with_name(PATCH)).exists():
+            fix = "they are in lineage/ among the artifacts of the version's run: apply them by hand"
+            with _explained(f"the uncommitted changes do not apply to {commit[:10]}", fix):
+                git(folder, "apply", "--whitespace=nowarn", "--", str(patch))
+            log("  with the changes that were not committed")
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
         graph = read_graph(folder)
         furnish(home, folder, log)
         check_out(folder, log)
         if _missing(folder, graph):
             fetch_all(folder, log)
             check_out(folder, log)
-        taken = _take_parts(folder, graph, version, log)
-        if (folder / REGISTRATION).exists() and (kept / REGISTRATION).exists():
-            _stamp(folder, log)
-        missing = _missing(folder, graph)
-        differs = [
-            f"{stage}: {change}"
-            for stage, found in changes(list(graph), root=folder).items()
-            for change in found
-            if not missing or (change.what and change.what not in missing)  # the rest follows from what is missing
-        ]
+        stages = _take_parts(folder, graph, version, log)
+        if (kept / REGISTRATION).exists():
+            with suppress(AttuneError):  # of a version of another format
+                Registration.read(folder / REGISTRATION).stamp(folder / STAMP)
+                stages.append("register")  # its end was recorded after `dvc.lock` was kept
+        if stages and (problem := run_dvc(folder, "commit", "--force", *stages)):
+            log(f"warning: {', '.join(stages)} are not recorded: {problem}")
+        found = changes(list(graph), root=folder)
     except BaseException:
         with suppress(GitFailed):
             git(home, "worktree", "remove", "--force", "--force", str(folder))
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return Restored(folder, patched, taken, missing, differs)
+    differs = [f"  not as it was: {stage}: {change}" for stage, reasons in found.items() for change in reasons]
+    missing = _missing(folder, graph)  # from which most of what differs follows
+    lines = [f"  missing: {path}, which neither DVC's cache, nor a remote, nor the registry has" for path in missing]
+    for line in lines or differs or ["  all is as dvc.lock says: `dvc status` there finds nothing to do"]:
+        log(line)
+    name = shlex.quote(str(folder))
+    log(f"to make what is missing or differs: cd {name} && make run; to remove all: git worktree remove --force {name}")
+    return MODEL_OUT not in missing
 
 
 def check_folder(home: Path, folder: Path) -> Path:
@@ -117,29 +103,16 @@ def check_folder(home: Path, folder: Path) -> Path:
     return folder
 
 
-def _bring(home: Path, commit: str) -> None:
-    """Have a commit in this clone, from origin if need be."""
-    if object_at(home, f"{commit}^{{commit}}"):
-        return
+@contextmanager
+def _explained(what: str, fix: str) -> Iterator[None]:
     try:
-        git(home, "fetch", "--quiet", "--no-write-fetch-head", "--no-tags", "origin", commit, seconds=NETWORK_SECONDS)
+        yield
     except GitFailed as error:
-        what = f"neither this clone nor origin has the commit {commit}: {error.what}"
-        raise AttuneError(what, f"fetch it from a clone that has it: git fetch OTHER-CLONE {commit}") from None
-
-
-def _apply(folder: Path, patch: Path, commit: str) -> None:
-    try:
-        git(folder, "apply", "--whitespace=nowarn", "--", str(patch))
-    except GitFailed as error:
-        what = f"the uncommitted changes do not apply to {commit[:10]}: {error.what}"
-        raise AttuneError(
-            what, "they are in lineage/ among the artifacts of the version's run: apply them by hand"
-        ) from None
+        raise AttuneError(f"{what}: {error.what}", fix) from None
 
 
 def _take_parts(folder: Path, graph: Mapping[str, Node], version: Version, log: Log) -> list[str]:
-    """Copy what DVC does not have of the model out of the registry; return these parts.
+    """Copy what DVC does not have of the model out of the registry; return the stages whose outs that are.
 
     Raises:
         AttuneError: if there is a model in the end, and it is not the version's.
@@ -148,46 +121,23 @@ def _take_parts(folder: Path, graph: Mapping[str, Node], version: Version, log: 
     wanted = [path for path in PARTS if path in outs and not (folder / path).exists()]
     if model.is_dir() and model_digest(model) != version.model:
         wanted = [MODEL_OUT, *wanted]  # a file of DVC's cache is damaged
-    taken = []
     with TemporaryDirectory(dir=folder / WORK) as beside:
         try:
             package = fetch_package(version.name, str(version.number), Path(beside)) if wanted else None
         except Exception as error:  # of whatever kind: what is there is there
             log(f"warning: the registry does not give {', '.join(wanted)}: {error}".partition("\n")[0])
             package = None
-        for path in wanted if package else ():
-            part = getattr(package, PARTS[path])
-            shutil.rmtree(folder / path, ignore_errors=True)
-            if part:
-                shutil.copytree(part, folder / path)
-                taken.append(path)
-            else:  # the registry keeps no empty part
+        if package:
+            log(f"  from the registry, since DVC does not have it: {', '.join(wanted)}")
+            for path in wanted:
+                shutil.rmtree(folder / path, ignore_errors=True)
                 (folder / path).mkdir(parents=True)
+                if part := getattr(package, PARTS[path]):  # the registry keeps no empty part
+                    shutil.copytree(part, folder / path, dirs_exist_ok=True)
     if model.is_dir() and (found := model_digest(model)) != version.model:
         what = f"{MODEL_OUT} is not the version's model: its digest is {found}, the registry says {version.model}"
         raise AttuneError(what, "DVC's cache or the registry was changed: compare with a backup")
-    _cache(folder, taken)
-    return taken
-
-
-def _cache(folder: Path, paths: list[str]) -> None:
-    """Give outs that are as `dvc.lock` says to DVC's cache: else `dvc repro` would make them again."""
-    from dvc.repo import Repo
-
-    with Repo(str(folder)) as repo, repo.lock:
-        for out in repo.index.outs:
-            if out.def_path in paths and out.get_hash() == out.hash_info:
-                out.commit()
-
-
-def _stamp(folder: Path, log: Log) -> None:
-    """Record that the version is registered: DVC writes that when a stage has ended, and `dvc.lock` was kept before."""
-    try:
-        Registration.read(folder / REGISTRATION).stamp(folder / STAMP)
-    except AttuneError as error:  # of a version of another format
-        log(f"warning: {error.what}")
-    if problem := run_dvc(folder, "commit", "--force", "register"):
-        log(f"warning: register is not recorded: {problem}")
+    return [name for name, node in graph.items() if package and set(wanted) & set(node.outs)]
 
 
 def _missing(folder: Path, graph: Mapping[str, Node]) -> list[str]:

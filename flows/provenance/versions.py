@@ -2,69 +2,46 @@
 
 import re
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from flows.provenance.lineage import aliases_of
+from flows.git import asked as ask_git
 from stages.common.errors import AttuneError
-from stages.common.shown import listed
+from stages.common.shown import shown
 from stages.common.tracking.champions import CHAMPION
-from stages.common.tracking.provenance import COMMIT_TAG, LINEAGE_TAG, PATCH_TAG, SHOWN_COMMIT_TAG, patch_artifact
+from stages.common.tracking.provenance import LINEAGE_TAG, PATCH_TAG, SCORES, SHOWN_COMMIT_TAG, patch_artifact
 from stages.common.tracking.runs import MODEL_TAG
-from stages.common.tracking.store import quiet
+from stages.common.tracking.store import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
-PATCH = "uncommitted.patch"  # among what is kept
+COMMIT, DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}"), re.compile("[0-9a-f]{64}")
+PATCH = "uncommitted.patch"  # beside what is kept
 
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a registered model.
-
-    Args:
-        name: of the registered model.
-        number: of the version.
-        aliases: in order.
-        registered: time in UTC, ISO 8601.
-        tags: of the run, and over them those of the version.
-        run: as MLflow has it; None: it was deleted.
-    """
+    """A version of a registered model."""
 
     name: str
     number: int
     aliases: list[str]
-    registered: str
-    tags: Mapping[str, str]
-    run: "Run | None" = None
+    tags: Mapping[str, str]  # of the run, and over them those of the version
+    run: "Run | None"  # None: it was deleted
 
     @property
     def model(self) -> str:
         """Digest of the fine-tuned model's files."""
         return self.tags.get(MODEL_TAG, "")
 
-    @property
-    def commit(self) -> str:
-        """Full hash of the commit that was checked out for the training; nothing if it is not known."""
-        commit = self.tags.get(SHOWN_COMMIT_TAG) or self.tags.get(COMMIT_TAG) or ""
-        return commit if COMMIT.fullmatch(commit) else ""
-
 
 def find_version(client: "MlflowClient", asked: str, name: str) -> Version:
-    """Return the version that is asked for.
-
-    Args:
-        client: of a store that answers.
-        asked: `NAME@champion`, `NAME/3`, `@champion`, `3`, or nothing for the champion.
-        name: of the registered model where none is asked for.
+    """Return a version: `NAME@champion`, `NAME/3`, or of the model `name` `@champion`, `3` or nothing (the champion).
 
     Raises:
         AttuneError: if there is no such model, alias or version.
@@ -77,38 +54,71 @@ def find_version(client: "MlflowClient", asked: str, name: str) -> Version:
         raise AttuneError(f"{asked!r} names no version", "write NAME@champion, NAME/3, @champion or 3")
     model, number = match["name"] or match["model"] or name, match["number"]
     try:
-        with quiet():
-            by_alias = client.get_model_version_by_alias
-            found = client.get_model_version(model, number) if number else by_alias(model, match["alias"])
-            aliases = client.get_registered_model(model).aliases
+        by_alias = client.get_model_version_by_alias
+        found = client.get_model_version(model, number) if number else by_alias(model, match["alias"])
+        aliases = client.get_registered_model(model).aliases
     except MlflowException as error:
-        with quiet():
-            names = sorted(str(one.name) for one in client.search_registered_models())
-        there = f"`make champion` lists the versions; registered are: {listed(names, 5)}" if names else "make run"
-        raise AttuneError(f"MLflow has no {asked}: {error}".partition("\n")[0], there) from None
+        raise AttuneError(f"MLflow has no {asked}: {reason_of(error)}", "list the versions: make champion") from None
     run = None
-    with quiet(), suppress(MlflowException):
+    with suppress(MlflowException):
         run = client.get_run(found.run_id)
-    return Version(
-        name=model,
-        number=int(found.version),
-        aliases=aliases_of(aliases, found.version),
-        registered=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).isoformat(timespec="minutes"),
-        tags={**(run.data.tags if run else {}), **found.tags},
-        run=run,
-    )
+    tags = {**(run.data.tags if run else {}), **found.tags}
+    return Version(model, int(found.version), aliases_of(aliases, found.version), tags, run)
+
+
+def commit_of(home: Path, version: Version) -> str:
+    """Return the commit that was checked out for the training, or nothing.
+
+    Where it was not noted, it is the latest commit, of any branch or Attune's own references, whose scores are of the
+    model.
+    """
+    commit, model = version.tags.get(SHOWN_COMMIT_TAG, ""), version.model
+    if COMMIT.fullmatch(commit) or not DIGEST.fullmatch(model):
+        return commit if COMMIT.fullmatch(commit) else ""
+    found = ask_git(home, "log", "--all", "--format=%H", f"-S{model}", "--", SCORES).split()
+    return next((commit for commit in found if model in ask_git(home, "show", f"{commit}:{SCORES}")), "")
 
 
 def fetch_kept(client: "MlflowClient", version: Version, folder: Path) -> Path:
-    """Copy what was kept with a version into a folder; return where `dvc.lock`, params.yaml, reports and patch are."""
-    kept, lineage = folder / "kept", version.tags.get(LINEAGE_TAG, "")
-    patch = patch_artifact(version.tags.get(PATCH_TAG, ""))
+    """Copy what was kept with a version (`dvc.lock`, params, reports) into a folder; return where, beside the patch."""
+    kept = folder / "kept"
     kept.mkdir()
     if version.run:
-        with quiet():
-            get = partial(client.download_artifacts, version.run.info.run_id, dst_path=str(folder))
-            if lineage:
-                shutil.copytree(get(lineage), kept, dirs_exist_ok=True)
-            if patch:
-                shutil.copyfile(get(patch), kept / PATCH)
+        run_id = version.run.info.run_id
+        if lineage := version.tags.get(LINEAGE_TAG):
+            shutil.copytree(client.download_artifacts(run_id, lineage, str(folder)), kept, dirs_exist_ok=True)
+        if patch := patch_artifact(version.tags.get(PATCH_TAG, "")):
+            shutil.copyfile(client.download_artifacts(run_id, patch, str(folder)), folder / PATCH)
     return kept
+
+
+def aliases_of(aliases: Mapping[str, Any], version: Any) -> list[str]:
+    """Return the aliases that name a version, of all of its registered model."""
+    return sorted(alias for alias, number in aliases.items() if str(number) == str(version))
+
+
+def check_there(tracking: str) -> None:
+    """Make sure that asking creates nothing: MLflow makes a SQLite file where there is none.
+
+    Raises:
+        FileNotFoundError: if there is no such store.
+    """
+    kind, _, file = tracking.partition(":///")
+    if kind == "sqlite" and not (Path(file).is_file() and Path(file).stat().st_size):
+        raise FileNotFoundError("there is no store yet: nothing was trained or published here")
+
+
+@contextmanager
+def asking_mlflow(fix: str) -> Iterator[None]:
+    """Turn whatever MLflow raises (a server that is away, a missing driver, an unknown address) into an AttuneError."""
+    try:
+        yield
+    except AttuneError:
+        raise
+    except Exception as error:
+        raise AttuneError(f"MLflow cannot be asked: {reason_of(error)}", fix) from None
+
+
+def reason_of(error: Exception) -> str:
+    """Return the first line of an error of MLflow's, without the password of its address."""
+    return shown(without_password(str(error).partition("\n")[0]) or type(error).__name__, 200)

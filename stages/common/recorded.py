@@ -5,6 +5,7 @@ Nothing is locked and nothing is written but DVC's memory of hashes, so it may b
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -26,17 +27,11 @@ ABSENT = object()  # where a value of YAML would be: null is one, too
 
 @dataclass(frozen=True)
 class Change:
-    """One reason why a stage is out of date.
-
-    Args:
-        kind: what sort of thing changed.
-        what: a path, or the dotted key of a param; empty for the stage as a whole.
-        how: for people: `deleted`, `3 → 5`.
-    """
+    """One reason why a stage is out of date."""
 
     kind: Kind
-    what: str = ""
-    how: str = ""
+    what: str = ""  # a path, or the dotted key of a param; empty for the stage as a whole
+    how: str = ""  # for people: `deleted`, `3 → 5`
 
     def __str__(self) -> str:
         """`params: clean.length.min 3 → 5`."""
@@ -44,25 +39,22 @@ class Change:
         return f"{self.kind}: {told}" if told else self.kind
 
 
-def changes_of(name: str, data: Any = None, root: Path = Path()) -> list[Change]:
-    """Return why DVC would run a stage now, apart from what the stages before it will have done; nothing: it would not.
-
-    Args:
-        name: of the stage.
-        data: params to judge by instead of those in `params.yaml`.
-        root: the project's folder.
-
-    Raises:
-        AttuneError: if DVC cannot read the project.
-    """
-    return changes([name], data, root)[name]
+def changes_of(name: str) -> list[Change]:
+    """Return the changes of one stage."""
+    return changes([name])[name]
 
 
 def changes(names: list[str], data: Any = None, root: Path = Path(), *, outs: bool = True) -> dict[str, list[Change]]:
-    """Return the same of several stages, which is quicker than one by one.
+    """Return why DVC would run each stage now, apart from what the stages before it will have done.
 
-    With `outs` false, what the stages depend on is all that counts: not whether their outs are there, nor whether
-    somebody has frozen them.
+    Args:
+        names: of the stages.
+        data: params to judge by instead of those in `params.yaml`.
+        root: the project's folder.
+        outs: false: only what the stages depend on counts, even if they are frozen.
+
+    Raises:
+        AttuneError: if DVC cannot read the project.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -75,11 +67,8 @@ def changes(names: list[str], data: Any = None, root: Path = Path(), *, outs: bo
                 raise AttuneError(f"dvc.yaml: {unknown[0]} is no stage of its own for DVC", "no foreach, no matrix")
             return {name: list(_of(known[name], data, outs=outs)) for name in names}
     except DvcException as error:
-        lock = root / "dvc.lock"
-        merging = lock.exists() and "<<<<<<<" in lock.read_text(encoding="utf-8", errors="replace")
-        sides = "after a merge, take one side whole: git checkout --ours dvc.lock (or --theirs), then make run"
-        fix = sides if merging else "`dvc status` there says the same"
-        raise AttuneError(f"DVC cannot read this project: {error}", fix) from None
+        fix = "`dvc status` there says the same; after a merge, take one side whole: git checkout --ours dvc.lock (or "
+        raise AttuneError(f"DVC cannot read this project: {error}", f"{fix}--theirs), then make run") from None
 
 
 def _of(stage: "PipelineStage", data: Any, *, outs: bool) -> list[Change]:
@@ -97,34 +86,33 @@ def _of(stage: "PipelineStage", data: Any, *, outs: bool) -> list[Change]:
         found.append(Change("runs always"))
     for dep in () if stage.frozen and outs else stage.deps:
         if isinstance(dep, ParamsDependency):
-            found += _params(dep, data)
+            new = dep.read_params() if data is None else {key: data[key] for key in dep.params if key in data}
+            found += params_between(dep.hash_info.value or {}, new, dep.params)
         elif not (outs and not dep.exists and _in_cache(dep)):  # else the stage that makes it has something to say
             kind: Kind = "code" if Path(dep.def_path).parts[0] == CODE else "data"
-            found += [Change(kind, dep.def_path, _said(how)) for how in dep.status().values()]
-    asked = [out for out in stage.outs if out not in restored] if outs else []
-    found += [Change("outs", out.def_path, _said(how)) for out in asked for how in out.status().values()]
+            found += _status(kind, dep)
+    for out in stage.outs if outs else ():
+        found += [] if out in restored else _status("outs", out)
     return found or ([Change("in DVC's cache")] if restored else [])
 
 
-def _in_cache(out: Any) -> bool:
-    """Return whether DVC's cache has what its lock names; reports that Git keeps are in the cache of runs as well."""
-    if not out.hash_info:
-        return False
-    used, out.use_cache = out.use_cache, True  # of this object alone: DVC answers for what it caches
+def _status(kind: Kind, one: Any) -> list[Change]:
+    return [Change(kind, one.def_path, str(how).replace("modified", "changed")) for how in one.status().values()]
+
+
+@contextmanager
+def as_cached(out: Any) -> Iterator[None]:
+    """Have DVC answer for an out that Git keeps as for those it caches: the cache of runs holds it as well."""
+    used, out.use_cache = out.use_cache, True  # of this object alone
     try:
-        return not out.changed_cache()
+        yield
     finally:
         out.use_cache = used
 
 
-def _said(how: object) -> str:
-    return {"modified": "changed"}.get(str(how), str(how))
-
-
-def _params(dep: Any, data: Any) -> list[Change]:
-    old = dep.hash_info.value or {}
-    new = dep.read_params() if data is None else {key: data[key] for key in dep.params if key in data}
-    return params_between(old, new, dep.params)
+def _in_cache(out: Any) -> bool:
+    with as_cached(out):
+        return bool(out.hash_info) and not out.changed_cache()
 
 
 def params_between(
@@ -132,8 +120,8 @@ def params_between(
 ) -> list[Change]:
     """Return which settings differ between two records of params, in these sections of theirs (None: all)."""
     named = dict.fromkeys([*old, *new]) if sections is None else sections
-    was, now = ({name: params[name] for name in named if name in params} for params in (old, new))
-    return [Change("params", key, _told(before, after)) for key, before, after in differing(was, now)]
+    before, after = ({name: params[name] for name in named if name in params} for params in (old, new))
+    return [Change("params", key, _told(was, now)) for key, was, now in differing(before, after)]
 
 
 def differing(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, str | None, str | None]]:
@@ -158,9 +146,8 @@ def _of_mappings(value: Any) -> bool:
 
 
 def _told(was: str | None, now: str | None) -> str:
-    if was is None:
-        return f"new: {_short(now or '')}"
-    return f"{_short(was)} → {'left out' if now is None else _short(now)}"
+    before, after = (text if text is None or len(text) <= MOST else f"{text[: MOST - 1]}…" for text in (was, now))
+    return f"new: {after}" if was is None else f"{before} → {'left out' if now is None else after}"
 
 
 def _text(value: Any) -> str | None:
@@ -174,7 +161,3 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _without_nulls(inner) for key, inner in value.items() if inner is not None}
     return value
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= MOST else f"{text[: MOST - 1]}…"

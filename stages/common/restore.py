@@ -5,10 +5,11 @@ DVC removes the outs of a stage before it runs it. A stage that fails puts its o
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from stages.common.graph import read_lock
+from stages.common.recorded import as_cached
 
 
 def restore_outs(stages: Iterable[str] | None = None, root: Path = Path()) -> list[str]:
@@ -20,37 +21,30 @@ def restore_outs(stages: Iterable[str] | None = None, root: Path = Path()) -> li
         stages: names; None: all stages of the lock.
         root: the project's folder.
     """
-    restored: list[str] = []
     try:
-        lock = read_lock(root)
-        missing = {
-            name: [out["path"] for out in entry.get("outs", []) if not (root / out["path"]).exists()]
-            for name, entry in lock.items()
+        names = {
+            name: {out["path"] for out in entry.get("outs", []) if not (root / out["path"]).exists()}
+            for name, entry in read_lock(root).items()
             if stages is None or name in stages
         }
-        if any(missing.values()):
-            restored += _restore(root, {name: paths for name, paths in missing.items() if paths})
+        return _restore(root, names) if any(names.values()) else []
     except Exception as error:  # of DVC, of the disk, of a lock with conflicts: each is told by what needs it
         print(f"  warning: earlier outs were not put back: {error}", file=sys.stderr, flush=True)
-    return restored
+        return []
 
 
-def _restore(root: Path, missing: dict[str, list[str]]) -> list[str]:
+def _restore(root: Path, missing: Mapping[str, set[str]]) -> list[str]:
     from dvc.repo import Repo
 
+    restored = []
     with Repo(str(root)) as repo:
-        outs = [
-            out
-            for stage in repo.index.stages
-            for out in stage.outs
-            if out.def_path in missing.get(getattr(stage, "name", ""), ()) and not out.exists and out.hash_info
-        ]
-        restored: list[str] = []
-        for out in sorted(outs, key=lambda out: not out.use_cache):
-            if not out.use_cache:  # of this object alone: DVC checks out nothing else
-                out.use_cache = True
-                repo.cache.local.cache_types = ["copy"]  # a file that Git keeps is never a link into the cache
-            if not out.changed_cache():
-                out.checkout(allow_missing=True)
-                restored.append(str(out.def_path))
-        return restored
+        outs = [(out, getattr(stage, "name", "")) for stage in repo.index.stages for out in stage.outs]
+        for out, stage in sorted(outs, key=lambda one: not one[0].use_cache):
+            if out.def_path in missing.get(stage, ()) and not out.exists and out.hash_info:
+                if not out.use_cache:
+                    repo.cache.local.cache_types = ["copy"]  # a file that Git keeps is never a link into the cache
+                with as_cached(out):
+                    if not out.changed_cache():
+                        out.checkout(allow_missing=True)
+                        restored.append(str(out.def_path))
+    return restored

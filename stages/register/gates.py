@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -29,39 +29,19 @@ class Verdict:
         """Return the verdict as a line for the terminal."""
         return f"{'passed' if self.passed else 'FAILED'}  {self.gate}: {self.reason}"
 
-    def as_report(self) -> dict[str, Any]:
-        """Return the verdict as it stands in the report."""
-        return asdict(self)
-
 
 def judge_reports(
     gates: Gates, evaluated: EvaluateParams, metrics: Mapping[str, Any], slices: pl.DataFrame
 ) -> list[Verdict]:
-    """Judge a model by its reports; what they lack fails its gate.
-
-    Args:
-        gates: what was asked for; the verdicts come in this order.
-        evaluated: how the reports were made.
-        metrics: content of `reports/metrics.json`.
-        slices: `reports/plots/slices.csv`, with the columns slice, rows, accuracy, macro_f1.
-    """
+    """Judge a model by `reports/metrics.json` and `reports/plots/slices.csv`; what they lack fails its gate."""
+    minima = gates.minimum.items()
     return [
-        *(_minimum(metric, limit, metrics) for metric, limit in gates.minimum.items()),
+        *(_limited(f"minimum {metric}", _number(metrics, metric), limit, metric, metric) for metric, limit in minima),
         *(_baseline(name, gates, evaluated.bootstrap.confidence, metrics) for name in gates.beat_baselines),
         *([_slices(gates.slices, evaluated.slices.min_rows, slices)] if gates.slices else []),
         *_at_most(gates, metrics),
         *(_behaviour(name, limit, metrics) for name, limit in gates.behaviour.items()),
     ]
-
-
-def within_latency(limit: float, p95_ms: float) -> Verdict:
-    """Judge how long one text takes.
-
-    The milliseconds stand on the terminal alone: they are others each time, and a report is not to change for that.
-    """
-    passed = p95_ms <= limit
-    reason = f"one text takes {'no longer' if passed else 'longer'} than {limit:g} ms here (95th percentile)"
-    return Verdict("max_latency_ms", None, limit, passed, reason)
 
 
 def gain_of(scores: Mapping[str, Any], metric: str, confidence: float) -> str | None:
@@ -77,13 +57,13 @@ def gain_of(scores: Mapping[str, Any], metric: str, confidence: float) -> str | 
     )
 
 
-def _minimum(metric: str, limit: float, metrics: Mapping[str, Any]) -> Verdict:
-    value = _number(metrics, metric)
+def _limited(gate: str, value: float | None, limit: float, what: str, key: str, *, most: bool = False) -> Verdict:
+    """Compare a number of the report (named `what`, at the place `key`) with its least, or `most`, allowed value."""
     if value is None:
-        return _lacking(f"minimum {metric}", limit, metric)
-    passed = value >= limit
-    reason = f"{metric} {value:.4f} is {'at least' if passed else 'under'} {limit:.4f}"
-    return Verdict(f"minimum {metric}", value, limit, passed, reason)
+        return _lacking(gate, limit, key)
+    passed = value <= limit if most else value >= limit
+    words = ("over", "at most") if most else ("under", "at least")
+    return Verdict(gate, value, limit, passed, f"{what} {value:.4f} is {words[passed]} {limit:.4f}")
 
 
 def _baseline(name: str, gates: Gates, confidence: float, metrics: Mapping[str, Any]) -> Verdict:
@@ -99,11 +79,8 @@ def _baseline(name: str, gates: Gates, confidence: float, metrics: Mapping[str, 
     if gain is None:
         return _lacking(gate, 0.0, f"{key}_gain")
     low = float(metrics["baselines"][name]["macro_f1_gain_low"])
-    passed = low > 0
-    reason = (
-        f"macro_f1 {value:.4f} is {'' if passed else 'not '}significantly above the baseline's {theirs:.4f}: {gain}"
-    )
-    return Verdict(gate, low, 0.0, passed, reason)
+    above = f"{'' if low > 0 else 'not '}significantly above the baseline's {theirs:.4f}"
+    return Verdict(gate, low, 0.0, low > 0, f"macro_f1 {value:.4f} is {above}: {gain}")
 
 
 def _slices(gate: SliceGate, min_rows: int, slices: pl.DataFrame) -> Verdict:
@@ -121,36 +98,24 @@ def _slices(gate: SliceGate, min_rows: int, slices: pl.DataFrame) -> Verdict:
 
 
 def _at_most(gates: Gates, metrics: Mapping[str, Any]) -> Iterator[Verdict]:
-    if gates.max_ece is not None:
+    if (limit := gates.max_ece) is not None:
         ece = _number(metrics, "calibration", "ece")
-        if ece is None:
-            yield _lacking("max_ece", gates.max_ece, "calibration.ece")
-        else:
-            passed = ece <= gates.max_ece
-            reason = f"expected calibration error {ece:.4f} is {'at most' if passed else 'over'} {gates.max_ece:.4f}"
-            yield Verdict("max_ece", ece, gates.max_ece, passed, reason)
-    if gates.max_size_mb is not None:
+        yield _limited("max_ece", ece, limit, "expected calibration error", "calibration.ece", most=True)
+    if (limit := gates.max_size_mb) is not None:
         size = _number(metrics, "model", "bytes")
-        if size is None:
-            yield _lacking("max_size_mb", gates.max_size_mb, "model.bytes")
-        else:
-            passed = size <= gates.max_size_mb * MIB
-            reason = f"{size / MIB:.2f} MiB of weights are {'at most' if passed else 'over'} {gates.max_size_mb:g}"
-            yield Verdict("max_size_mb", round(size / MIB, 6), gates.max_size_mb, passed, reason)
+        mib = None if size is None else round(size / MIB, 6)
+        yield _limited("max_size_mb", mib, limit, "the weights' size in MiB,", "model.bytes", most=True)
 
 
 def _behaviour(name: str, limit: float, metrics: Mapping[str, Any]) -> Verdict:
-    gate = f"behaviour {name}"
-    found = metrics.get("behaviour", {}).get(name)
-    if found and found.get("pass_rate", math.nan) is None:
+    gate, tests = f"behaviour {name}", metrics.get("behaviour", {})
+    found = tests.get(name) or {}
+    if found.get("pass_rate", math.nan) is None:
         return Verdict(gate, None, limit, True, "no row of the test split can be changed this way: nothing to judge")
-    rate = _number(metrics, "behaviour", name, "pass_rate")
-    if rate is None:
-        return _lacking(gate, limit, f"behaviour.{name}")
-    passed = rate >= limit
-    cases = f"{found['passed']} of {found['cases']} cases passed" if {"passed", "cases"} <= found.keys() else ""
-    reason = f"pass rate {rate:.4f} is {'at least' if passed else 'under'} {limit:.4f}"
-    return Verdict(gate, rate, limit, passed, f"{reason} ({cases})" if cases else reason)
+    verdict = _limited(gate, _number(tests, name, "pass_rate"), limit, "pass rate", f"behaviour.{name}")
+    if verdict.value is None:
+        return verdict
+    return replace(verdict, reason=f"{verdict.reason} ({found['passed']} of {found['cases']} cases passed)")
 
 
 def _number(report: Any, *keys: str) -> float | None:

@@ -122,13 +122,6 @@ def test_a_stage_that_fails_puts_its_earlier_outs_back(toy: Toy) -> None:
     assert (toy.root / "dvc.lock").read_bytes() == lock
 
 
-def test_params_that_stop_a_stage_before_it_begins_cost_no_outs_either(toy: Toy) -> None:
-    before = toy.outs()
-    toy.seed(-1)
-    assert "seed" in toy.repro(check=False).stderr
-    assert toy.outs() == before
-
-
 @pytest.mark.parametrize("how", ["make", "flow"])
 def test_after_a_stage_was_killed_its_earlier_outs_are_put_back(
     toy: Toy, how: str, monkeypatch: pytest.MonkeyPatch

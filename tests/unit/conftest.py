@@ -43,6 +43,16 @@ def records_of() -> Any:
     return make_records
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs; making one takes seconds, copying it none."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_registered_models()
+    return file
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Train with one thread: tiny models are done sooner without threads that wait for each other."""

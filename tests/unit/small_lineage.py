@@ -105,7 +105,10 @@ evaluate: {}
 register: {model_name: films}
 tracking: {experiment_name: trials}
 """
-NAMES = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+NAMES = (
+    *("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID"),
+    *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
+)
 IGNORED = ("/.attune/\n/.dvc/config.local\n/.dvc/tmp/\n/.dvc/cache/\n/data/*\n!/data/inbox/\n/models/\n/logs/\n"
            "/mlflow.db\n/mlruns/\n__pycache__\n")  # fmt: skip
 
@@ -189,7 +192,7 @@ def make_lab(root: Path) -> Lab:
     lab.write("dvc.yaml", GRAPH.replace("python ", f"{python} "))
     lab.write("params.yaml", PARAMS)
     lab.write("constraints.txt", "mlflow==1\n")
-    lab.write("recipes/films.yaml", PARAMS)
+    lab.write("recipes/films.yaml", "seed: 1\n")
     lab.write(".gitignore", IGNORED)
     lab.write(".dvc/config", "[core]\n    analytics = false\n    check_update = false\n")
     lab.write("data/inbox/.gitignore", "*\n!.gitignore\n")

@@ -1,6 +1,5 @@
 """The gates: each says yes and no for the right reason, at its limit as well."""
 
-import json
 from typing import Any
 
 import polars as pl
@@ -8,12 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.graph import read_graph
-from stages.common.params import Params, check_params
 from stages.common.params.evaluate import EvaluateParams
-from stages.common.params.register import ChampionGate, Gates, SliceGate
-from stages.common.stage import Run
-from stages.register import champion, gates
+from stages.common.params.register import Gates, SliceGate
+from stages.register import gates
 from stages.register.gates import Verdict
 
 shares = st.floats(0, 1).map(lambda value: round(value, 6))
@@ -46,14 +42,10 @@ def passes(given_gates: Gates, scores: dict[str, Any], slices: pl.DataFrame = NO
 
 
 @given(shares, shares)
-def test_a_minimum_is_passed_from_its_limit_on(value: float, limit: float) -> None:
-    assert passes(Gates(minimum={"accuracy": limit}), metrics(accuracy=value)) == {"minimum accuracy": value >= limit}
-
-
-@given(shares, shares)
-def test_a_baseline_has_to_be_beaten_not_equalled(value: float, limit: float) -> None:
-    found = passes(Gates(beat_baselines=["tfidf"]), metrics(macro_f1=value, tfidf=limit))
-    assert found == {"beat tfidf": value > limit}
+def test_a_minimum_may_be_equalled_a_baseline_has_to_be_beaten(value: float, limit: float) -> None:
+    wanted = Gates(minimum={"accuracy": limit}, beat_baselines=["tfidf"])
+    found = passes(wanted, metrics(accuracy=value, macro_f1=value, tfidf=limit))
+    assert found == {"minimum accuracy": value >= limit, "beat tfidf": value > limit}
 
 
 @pytest.mark.parametrize(("low", "passed"), [(0.000001, True), (0.0, False), (-0.01, False)])
@@ -68,21 +60,10 @@ def test_a_gain_that_could_be_chance_beats_nothing_where_significance_is_asked_f
     assert "McNemar's p 0.00012" in middle.reason
 
 
-def test_the_confidence_of_the_interval_is_the_one_in_params() -> None:
-    evaluated = EvaluateParams(bootstrap={"confidence": 0.8})
-    scores = metrics() | {"baselines": {"tfidf": gained(0.1, 0.2)}}
-    (found,) = gates.judge_reports(Gates(beat_baselines=["tfidf"]), evaluated, scores, NO_SLICES)
-    assert "80% interval" in found.reason
-
-
 def test_every_gate_set_gets_a_verdict_and_no_other_does() -> None:
-    several = Gates(minimum={"accuracy": 0.7, "macro_f1": 0.9}, beat_baselines=["majority", "tfidf"])
-    assert passes(several, metrics(majority=0.3, tfidf=0.85)) == {
-        "minimum accuracy": True,
-        "minimum macro_f1": False,
-        "beat majority": True,
-        "beat tfidf": False,
-    }
+    several = Gates(minimum={"accuracy": 0.7, "macro_f1": 0.9}, beat_baselines=["majority"])
+    found = passes(several, metrics(majority=0.3))
+    assert found == {"minimum accuracy": True, "minimum macro_f1": False, "beat majority": True}
     assert passes(Gates(), metrics()) == {}
 
 
@@ -93,25 +74,14 @@ def slices(*rows: tuple[str, int, float, float]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=NO_SLICES.schema, orient="row")
 
 
-@pytest.mark.parametrize(("metric", "minimum", "passed"), [("accuracy", 0.7, True), ("accuracy", 0.700001, False)])
+@pytest.mark.parametrize(
+    ("metric", "minimum", "passed"), [("accuracy", 0.7, True), ("accuracy", 0.700001, False), ("macro_f1", 0.3, False)]
+)
 def test_the_worst_slice_decides_and_is_named_with_its_rows(metric: Any, minimum: float, passed: bool) -> None:
     table = slices(("source: a", 90, 0.9, 0.9), ("source: b", 21, 0.7, 0.2), ("source: c", 40, 0.8, 0.8))
     (found,) = judged(Gates(slices=SliceGate(metric=metric, minimum=minimum)), metrics(), table)
-    assert (found.passed, found.value, found.limit) == (passed, 0.7, minimum)
+    assert (found.passed, found.value, found.limit) == (passed, {"accuracy": 0.7, "macro_f1": 0.2}[metric], minimum)
     assert "the worst of 3 slices, 'source: b' with 21 rows" in found.reason
-
-
-def test_slices_are_judged_by_the_metric_asked_for() -> None:
-    table = slices(("a", 30, 0.9, 0.3), ("b", 30, 0.5, 0.5))
-    (found,) = judged(Gates(slices=SliceGate(metric="macro_f1", minimum=0.4)), metrics(), table)
-    assert (found.passed, found.value) == (False, 0.3)
-
-
-def test_a_slice_with_a_hostile_name_cannot_command_the_terminal() -> None:
-    table = slices(("source: \x1b[2J\u202e" + "x" * 500, 30, 0.5, 0.5))
-    (found,) = judged(Gates(slices=SliceGate(minimum=0.9)), metrics(), table)
-    assert found.reason.isprintable()
-    assert len(found.reason) < 300
 
 
 def test_without_a_slice_that_is_large_enough_nothing_is_promised() -> None:
@@ -121,17 +91,13 @@ def test_without_a_slice_that_is_large_enough_nothing_is_promised() -> None:
 
 
 @given(shares, shares)
-def test_the_calibration_error_may_be_its_limit_at_most(value: float, limit: float) -> None:
-    (found,) = judged(Gates(max_ece=limit), metrics() | {"calibration": {"ece": value}})
-    assert (found.gate, found.passed, found.value, found.limit) == ("max_ece", value <= limit, value, limit)
-
-
-@given(shares, shares)
-def test_a_pass_rate_may_be_its_limit_at_least(value: float, limit: float) -> None:
+def test_a_calibration_error_has_an_upper_limit_and_a_pass_rate_a_lower_one(value: float, limit: float) -> None:
     behaviour = {"typos": {"kind": "invariance", "cases": 8, "passed": 5, "pass_rate": value}}
-    (found,) = judged(Gates(behaviour={"typos": limit}), metrics() | {"behaviour": behaviour})
-    assert (found.gate, found.passed, found.value) == ("behaviour typos", value >= limit, value)
-    assert "(5 of 8 cases passed)" in found.reason
+    scores = metrics() | {"calibration": {"ece": value}, "behaviour": behaviour}
+    ece, typos = judged(Gates(max_ece=limit, behaviour={"typos": limit}), scores)
+    assert (ece.gate, ece.passed, ece.value, ece.limit) == ("max_ece", value <= limit, value, limit)
+    assert (typos.gate, typos.passed, typos.value) == ("behaviour typos", value >= limit, value)
+    assert "(5 of 8 cases passed)" in typos.reason
 
 
 def test_a_test_of_behaviour_that_applies_to_no_row_is_passed_and_says_so() -> None:
@@ -147,13 +113,6 @@ def test_a_model_may_be_as_large_as_its_limit_to_the_byte(extra: int, passed: bo
     (found,) = judged(Gates(max_size_mb=2.5), metrics() | size)
     assert (found.gate, found.passed, found.limit) == ("max_size_mb", passed, 2.5)
     assert found.value == pytest.approx(2.5, abs=1e-5)
-
-
-@pytest.mark.parametrize(("p95", "passed"), [(1.0, True), (20.0, True), (20.01, False)])
-def test_a_latency_is_judged_but_stands_in_no_report(p95: float, passed: bool) -> None:
-    found = gates.within_latency(20.0, p95)
-    assert (found.passed, found.value, found.limit) == (passed, None, 20.0)
-    assert f"{p95:g}" not in found.reason.replace("20 ms", "").replace("95th", "")
 
 
 EVERY = Gates(
@@ -181,138 +140,5 @@ def test_a_gate_whose_numbers_are_missing_fails_and_says_which(damage: str, sign
     found = judged(
         EVERY.model_copy(update={"beat_significantly": significantly}), {} if damage == "missing" else broken
     )
-    assert len(found) == 6
-    assert not any(verdict.passed for verdict in found)
-    assert all(verdict.value is None for verdict in found)
-    assert [verdict.reason for verdict in found if "dvc repro --force evaluate" not in verdict.reason] == [
-        verdict.reason for verdict in found if verdict.gate.startswith("slices")
-    ]
-
-
-def test_a_gain_that_was_not_measured_is_not_significant() -> None:
-    (found,) = judged(Gates(beat_baselines=["tfidf"], beat_significantly=True), metrics(macro_f1=0.9, tfidf=0.1))
-    assert not found.passed
-    assert "baselines.tfidf.macro_f1_gain" in found.reason
-
-
-# ── champion ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-def run(project: Any) -> Run[Any]:
-    project.params()
-    whole: Params = check_params(
-        {
-            "ingest": {
-                "sources": [{"path": "data/inbox/a.csv", "columns": {"text": "text", "label": "label"}}],
-                "base_model": {"scratch": {}},
-            },
-            "register": {"model_name": "reviews"},
-        }
-    )
-    return Run(node=read_graph()["register"], params=whole.register_, all_params=whole, staging=project.root)
-
-
-def beside(run: Run[Any], right: int, champion_right: int, rows: int = 1000, **gate: Any) -> Verdict:
-    """Judge a model that is right for so many of the rows, beside a champion that is right for so many of the same."""
-    actual = ["bad", "good"] * (rows // 2)
-    other = {"bad": "good", "good": "bad"}
-    ours, theirs = (
-        [label if at < number else other[label] for at, label in enumerate(actual)]
-        for number in (right, champion_right)
-    )
-    settings = ChampionGate(**{"metric": "accuracy", **gate})
-    return champion.against_champion(run, settings, ["bad", "good"], actual, ours, theirs)
-
-
-@pytest.mark.parametrize(
-    ("right", "champion_right", "allowed_drop", "passed"),
-    [
-        (900, 800, 0.0, True),
-        (800, 800, 0.0, True),
-        (799, 800, 0.0, False),
-        (780, 800, 0.02, True),
-        (779, 800, 0.02, False),
-        (700, 800, 0.1, True),  # 0.8 - 0.1 is 0.7000000000000001 to a computer
-    ],
-)
-def test_a_champion_may_be_missed_by_the_allowed_drop_at_most(
-    run: Run[Any], right: int, champion_right: int, allowed_drop: float, passed: bool
-) -> None:
-    verdict = beside(run, right, champion_right, allowed_drop=allowed_drop)
-    assert (verdict.passed, verdict.value) == (passed, right / 1000)
-    assert ("at least" if passed else "under") in verdict.reason
-    assert f"champion {champion_right / 1000:.4f} on the 1000 test rows" in verdict.reason
-    assert f"{max(0, right - champion_right)} rows fixed, {max(0, champion_right - right)} broken" in verdict.reason
-    assert f"gain {(right - champion_right) / 1000:+.4f}" in verdict.reason
-
-
-@pytest.mark.parametrize(
-    ("right", "champion_right", "allowed_drop", "passed"),
-    [
-        (850, 800, 0.0, True),
-        (802, 800, 0.0, False),  # two rows of a thousand could be chance
-        (800, 800, 0.0, False),
-        (750, 800, 0.0, False),
-        (800, 800, 0.01, True),
-        (799, 800, 0.01, True),
-        (792, 800, 0.01, False),
-    ],
-)
-def test_with_significance_the_whole_interval_has_to_be_above_the_allowed_drop(
-    run: Run[Any], right: int, champion_right: int, allowed_drop: float, passed: bool
-) -> None:
-    verdict = beside(run, right, champion_right, allowed_drop=allowed_drop, significant=True)
-    assert verdict.passed is passed
-    assert verdict.limit == -allowed_drop
-    assert verdict.value is not None
-    assert (verdict.value > -allowed_drop) is passed
-    assert ("not all above" in verdict.reason) is not passed
-
-
-def test_the_same_rows_and_seed_give_the_same_verdict(run: Run[Any]) -> None:
-    assert beside(run, 803, 800, significant=True) == beside(run, 803, 800, significant=True)
-
-
-def test_without_another_champion_there_is_nothing_to_fail() -> None:
-    verdict = champion.no_other_champion(ChampionGate())
-    assert (verdict.passed, verdict.value, verdict.limit) == (True, None, None)
-
-
-@pytest.mark.parametrize(
-    ("verdict", "what_to_do"),
-    [
-        (champion.unknown_champion(), "make register"),
-        (champion.overtaken(), "make register"),
-        (champion.not_recorded(), "make register"),
-        (champion.other_labels(), "register.model_name"),
-        (champion.too_few_fresh_rows(12, 400, 30), "gates.champion: null"),
-        (
-            champion.too_few_fresh_rows(26, 26, 30),
-            "there are 26 test rows, and a comparison with the champion needs 30",
-        ),
-        (champion.not_rolled_back(4, "it swears"), "make rollback ARGS='--to 4'"),
-    ],
-)
-def test_a_model_that_cannot_be_promoted_fails_and_is_told_what_to_do(verdict: Verdict, what_to_do: str) -> None:
-    assert verdict.passed is False
-    assert what_to_do in verdict.reason
-
-
-def test_too_few_rows_are_counted_in_the_reason() -> None:
-    reason = champion.too_few_fresh_rows(12, 400, 30).reason
-    assert "all but 12 of the 400" in reason
-    assert "needs 30" in reason
-
-
-def test_a_verdict_is_json_and_a_line(run: Run[Any]) -> None:
-    verdicts = [
-        *judged(Gates(minimum={"macro_f1": 0.9}), metrics()),
-        beside(run, 800, 700),
-        champion.no_other_champion(ChampionGate()),
-        gates.within_latency(1.0, 2.0),
-    ]
-    reports = json.loads(json.dumps([verdict.as_report() for verdict in verdicts], allow_nan=False))
-    assert [list(report) for report in reports] == [["gate", "value", "limit", "passed", "reason"]] * 4
-    assert verdicts[0].line() == "FAILED  minimum macro_f1: macro_f1 0.8000 is under 0.9000"
-    assert verdicts[1].line().startswith("passed  champion: ")
+    assert [(verdict.passed, verdict.value) for verdict in found] == [(False, None)] * 6
+    assert [verdict.gate for verdict in found if "--force evaluate" not in verdict.reason] == ["slices accuracy"]

@@ -1,6 +1,5 @@
 """Lineage: any registered version shows which commit, data and params made it, and can be restored."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -11,7 +10,6 @@ from hashlib import md5
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 from small_lineage import Lab, apart, make_lab
 
 from flows.provenance.lineage import lineage_of
@@ -22,7 +20,7 @@ from stages.common.graph import read_graph, read_lock
 from stages.common.params.loading import read_yaml
 from stages.common.tracking import provenance
 from stages.common.tracking.packaging import PACKAGE_TAG
-from stages.common.tracking.provenance import DIRTY_TAG, LINEAGE_TAG, PATCH_TAG, commit_tags, params_of
+from stages.common.tracking.provenance import DIRTY_TAG, LINEAGE_TAG, PATCH_TAG, commit_tags
 from stages.common.tracking.runs import MODEL_TAG
 from tests.unit.small_checkout import dvc
 
@@ -95,13 +93,6 @@ def test_a_version_that_no_commit_has_comes_back_byte_for_byte(
     assert "finds nothing to do" in capsys.readouterr().out
     assert lab.seen() == before
     assert lab.git("status", "--porcelain") == status
-
-
-def test_a_committed_version_comes_back_without_a_patch(lab: Lab, tmp_path: Path) -> None:
-    assert lab.lineage("2", "--restore", "../new") == 0
-    assert contents(tmp_path / "new/models/finetuned") == words(8, "3.0e-3")
-    assert dvc(tmp_path / "new", "status").strip() == UP_TO_DATE
-    assert tags_of(lab, 2)[PATCH_TAG] == "none"
 
 
 def test_what_dvc_does_not_have_comes_from_its_remote_or_else_from_the_registry(
@@ -197,12 +188,8 @@ def test_a_model_of_unknown_beginning_is_restored_from_the_commit_that_recorded_
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
     shutil.rmtree(lab.root / ".attune/trainings")
     number = str(lab.register().version)
-    assert (
-        not {"attune.commit", DIRTY_TAG}
-        & find_version(MlflowClient(f"sqlite:///{tmp_path}/other.db"), number, "films").tags.keys()
-    )
     assert lab.lineage(number) == 0
-    assert f"recorded_by {recording}" in capsys.readouterr().out
+    assert f"commit       {recording}" in capsys.readouterr().out
     assert lab.lineage(number, "--restore", "../old") == 0
     assert contents(tmp_path / "old/models/finetuned") == words(8, "3.0e-3")
 
@@ -216,45 +203,27 @@ def test_a_version_shows_what_made_it(lab: Lab, capsys: pytest.CaptureFixture[st
     head, split = lab.git("rev-parse", "HEAD"), "data/clean/train.parquet"
     read = next(out["md5"] for out in read_lock(lab.root)["clean"]["outs"] if out["path"] == split)
     for part in (
-        *(f"hash {head}", "branch main", "uncommitted false", "data/inbox/rows.csv", f"{split} {read}", "b" * 64),
-        *("films, but finetune.learning_rate", "finetune.learning_rate 0.003", "test_accuracy 0.", "restored-2"),
+        *(f"commit       {head}", "attune.dirty false", "data/inbox/rows.csv", f"{split} {read}", "b" * 64),
+        *("test_accuracy 0.", "restored-2"),
     ):
         assert part in said, part
     assert "register.model_name" not in said
     assert lab.lineage("--params", "@champion") == 0
-    assert "register.model_name films" in capsys.readouterr().out
-
-
-def test_json_says_the_same_to_programs(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    assert lab.lineage("1", "--json") == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["differing"] == {"finetune.learning_rate": "0.002"}
-    assert (said["version"], said["aliases"], said["commit"]["uncommitted"]) == (1, ["champion"], "true")
-    assert re.fullmatch("kept as [0-9a-f]{12}", said["commit"]["patch"])
-
-
-def test_names_from_the_store_command_no_terminal_and_no_git(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    lab.client.set_model_version_tag("films", "2", "attune.recipe", "\x1b]0;taken\x07\u202e")
-    lab.client.set_model_version_tag("films", "2", "attune.commit", f"--output={lab.root}/x")
-    assert lab.lineage("2") == 0
-    assert not {"\x1b", "\x07", "\u202e"} & set(capsys.readouterr().out)
-    assert lab.lineage("2", "--restore", "../old") == 1
-    assert "is not known" in capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert "films version 1" in said and "register.model_name films" in said
 
 
 @pytest.mark.parametrize("asked", ["films", "flims/1", "@nobody", "films/9"])
 def test_what_names_no_version_is_an_error(lab: Lab, asked: str) -> None:
     with pytest.raises(AttuneError) as error:
         find_version(lab.client, asked, "films")
-    assert "registered are: films" in error.value.fix or "write NAME@champion" in error.value.fix
+    assert "make champion" in error.value.fix or "write NAME@champion" in error.value.fix
 
 
 @pytest.mark.parametrize(
     ("address", "why"),
     [
         ("sqlite:///{}/none.db", "no store yet"),
-        ("{}/none", "no store yet"),
-        ("bogus://u:pa55word@h", "cannot be asked"),
         ("postgresql+nodriver://u:pa55word@h/db", "cannot be asked"),
         ("http://u:pa55word@127.0.0.1:9", "127.0.0.1:9"),
     ],
@@ -314,17 +283,7 @@ def test_a_patch_applies_whatever_a_persons_git_settings_are(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("line", "why"),
-    [
-        ("-----BEGIN RSA PRIVATE KEY-----", "looks like a key"),
-        (f"token = 'ghp_{'a1' * 18}'", "looks like a key"),
-        (f"hf = 'hf_{'a1' * 17}'", "looks like a key"),
-        (f"glpat-{'a1' * 10}", "looks like a key"),
-        (f"AKIA{'A1' * 8}", "looks like a key"),
-        (f"xoxb-{'1' * 12}", "looks like a key"),
-        ("postgresql://me:hunter22@db/films", "looks like a key"),
-        ("x" * 1000, "1,000"),
-    ],
+    ("line", "why"), [("postgresql://me:hunter22@db/films", "looks like a key"), ("x" * 1000, "1,000")]
 )
 def test_a_patch_with_a_secret_or_a_large_one_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, why: str
@@ -347,7 +306,8 @@ def test_what_is_kept_is_what_the_training_began_with(lab: Lab, tmp_path: Path) 
     lab.rate("1.0")
     number = lab.register(passed=False).version
     assert lab.lineage(str(number), "--restore", "../old") == 0
-    assert read_yaml(tmp_path / "old/params.yaml")["finetune"]["learning_rate"] == 4.0e-3
+    restored = (tmp_path / "old/params.yaml").read_text()
+    assert "learning_rate: 4.0e-3" in restored or "learning_rate: 0.004" in restored
     assert dvc(tmp_path / "old", "status").strip() == UP_TO_DATE
 
 
@@ -365,13 +325,11 @@ def test_a_later_edit_changes_nothing_of_what_an_earlier_version_says(lab: Lab) 
 
 def test_no_lineage_is_kept_from_a_lock_of_another_model(lab: Lab) -> None:
     for number, there in (("2", True), ("1", False)):
-        version = find_version(lab.client, number, "films")
-        assert version.run
-        run_id = version.run.info.run_id
+        model = find_version(lab.client, number, "films").model
         lab.client.delete_model_version_tag("films", number, LINEAGE_TAG)
         with chdir(lab.root):
             reports = {path.as_posix(): path for path in Path("reports").rglob("*") if path.is_file()}
-            provenance.keep_lineage(lab.client, "films", int(number), run_id, version.model, "0" * 64, reports)
+            provenance.keep_lineage(lab.client, "films", int(number), model, reports)
         assert (LINEAGE_TAG in tags_of(lab, number)) is there
 
 
@@ -380,19 +338,7 @@ def test_runs_part_at_the_first_stage_whose_digests_differ(lab: Lab) -> None:
     stages = [name for name in read_graph(lab.root) if name != "register"]
     differing = [name for name in stages if one[f"attune.stage.{name}"] != two[f"attune.stage.{name}"]]
     assert differing == ["finetune", "evaluate"]
-    assert (one[DIRTY_TAG], two[DIRTY_TAG]) == ("true", "false")
-    assert one["attune.recipe"] == two["attune.recipe"] == "films, but finetune.learning_rate"
-
-
-def test_params_are_kept_as_the_model_was_made_with(lab: Lab) -> None:
-    with chdir(lab.root):
-        lock, text = read_lock(), Path("params.yaml").read_bytes()
-        assert params_of(lock) == text, "with its comments, as long as it says the same"
-        lab.write("params.yaml", text.decode().replace("3.0e-3", "1.0").replace("trials", "renamed"))
-        lab.write("kept.yaml", params_of(lock).decode())
-        found = read_yaml(Path("kept.yaml"))
-        assert found["finetune"]["learning_rate"] == 3.0e-3
-        assert found["tracking"]["experiment_name"] == "renamed"  # no stage reads it
+    assert (one[DIRTY_TAG], two[DIRTY_TAG], two[PATCH_TAG]) == ("true", "false", "none")
 
 
 # ── for a review ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -415,18 +361,11 @@ def test_a_review_gets_data_base_model_run_and_versions(lab: Lab) -> None:
 
 
 def test_a_review_makes_no_store_and_waits_for_none(lab: Lab, tmp_path: Path) -> None:
-    (tmp_path / "empty.db").touch()
     for address, why in {
         f"sqlite:///{tmp_path}/none.db": "there is no store yet",
-        f"sqlite:///{tmp_path}/empty.db": "there is no store yet",
         "http://me:geheim@127.0.0.1:9": "127.0.0.1:9",
     }.items():
         found = lineage_of(revision(lab), address)
-        assert found.run is None and why in found.problem
+        assert found.run is None and found.model and why in found.problem
         assert "geheim" not in found.problem
-        assert found.model
-    assert {path.name: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()} == {
-        "home": False,
-        "empty.db": b"",
-    }
-    assert lineage_of(revision(lab), None).problem == ""
+    assert {path.name for path in tmp_path.iterdir()} == {"home"}

@@ -7,8 +7,6 @@ from typing import Any
 import polars as pl
 import pytest
 from huggingface_hub import ModelCard
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from stages.common.params import Params, check_params
@@ -129,50 +127,28 @@ def test_no_label_can_break_a_table_or_start_markup(tmp_path: Path, label: str) 
     assert not any(token.type == "html_block" for token in shown(text))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=12))
-def test_any_label_stands_in_its_cell_as_it_is(tmp_path: Path, label: str) -> None:
-    if not label.strip():
-        label += "x"
-    splits, _, classes = tables(card(tmp_path, [label, "other"]))
-    assert one_line(splits[0][2]) == one_line(label) == one_line(classes[1][0])
-
-
 def test_licence_and_gates_are_stated(tmp_path: Path) -> None:
     text = card(tmp_path, ["bad", "good"])
     assert "licence: Apache 2.0" in text
     assert "- passed minimum accuracy: accuracy 0.9000 is at least 0.8000" in text
     assert "- FAILED minimum macro\\_f1: macro\\_f1 0.9000 is under 0.9500" in text
     assert "240 of 300 rows read reached a split" in text
+    data = ModelCard(text).data
+    assert (data.library_name, data.pipeline_tag) == ("transformers", "text-classification")
 
 
-def test_a_missing_licence_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_a_missing_licence_is_said_to_be_missing_and_a_whole_text_stays_in_its_line(tmp_path: Path) -> None:
     assert "licence: not stated" in card(tmp_path, ["bad", "good"], licence=None)
-
-
-def test_a_whole_licence_text_stays_in_its_line(tmp_path: Path) -> None:
     text = card(tmp_path, ["bad", "good"], licence="MIT\n\n# Copyright\n<b>me</b>")
     headings = [plain(shown(text)[at + 1]) for at, token in enumerate(shown(text)) if token.type == "heading_open"]
     assert "Copyright" not in headings
     assert not any("html" in part.type for token in shown(text) for part in token.children or [])
 
 
-@pytest.mark.parametrize(("confidence", "said"), [(0.95, "95%"), (0.999, "99.9%"), (0.975, "97.5%"), (0.57, "57%")])
-def test_the_confidence_of_the_intervals_is_not_rounded_away(tmp_path: Path, confidence: float, said: str) -> None:
-    evaluate = {"bootstrap": {"confidence": confidence}}
-    assert f"In brackets: {said} bootstrap interval" in card(tmp_path, ["bad", "good"], evaluate=evaluate)
-
-
 def test_every_knob_of_the_training_is_listed(tmp_path: Path) -> None:
     text = card(tmp_path, ["bad", "good"], finetune={"learning_rate": 0.00123})
     assert "- `learning_rate`: 0.00123" in text
     assert all(f"- `{name}`: " in text for name in params().finetune.model_fields)
-
-
-def test_the_hub_can_read_the_metadata(tmp_path: Path) -> None:
-    data = ModelCard(card(tmp_path, ["bad", "good"])).data
-    assert data.library_name == "transformers"
-    assert data.pipeline_tag == "text-classification"
 
 
 def test_rows_that_augmentation_made_are_told(tmp_path: Path) -> None:
@@ -185,7 +161,6 @@ def test_rows_that_augmentation_made_are_told(tmp_path: Path) -> None:
     ("finetune", "told"),
     [
         ({}, "(full)"),
-        ({"strategy": "partial", "partial": {"layers": 3}}, "(partial, layers 3)"),
         ({"strategy": "ia3"}, "(ia3, merged into the weights)"),
         ({"strategy": "ia3", "merge_adapter": False}, "(ia3, kept beside the weights)"),
         ({"strategy": "prefix"}, "(prefix, num_virtual_tokens 20, prefix_projection False, kept beside the weights)"),
@@ -196,78 +171,51 @@ def test_what_was_trained_is_told_and_where_it_went(tmp_path: Path, finetune: di
 
 
 CALIBRATION = {"temperature": 1.25, "ece": 0.0213, "ece_before": 0.0741, "brier": 0.25}
+BOUNDS = {"": 0.1, "_low": -0.01, "_high": 0.2}
 
 
-def test_a_calibrated_model_says_by_how_much_it_was_off(tmp_path: Path) -> None:
-    text = " ".join(card(tmp_path, ["bad", "good"], more={"calibration": CALIBRATION}).split())
-    assert "Calibrated: logits are divided by 1.25, fitted on validation" in text
-    assert "expected calibration error 0.0213" in text
-    assert "0.0741" in text
-    assert "not calibrated" not in text
+def test_what_was_measured_stands_in_tables(tmp_path: Path) -> None:
+    gain = {f"{name}_gain{end}": at for name in ("accuracy", "macro_f1") for end, at in BOUNDS.items()}
+    sure = {"threshold": 0.73, "precision": 0.91, "recall": 0.6, "coverage": 0.66}
+    never = {"threshold": None, "precision": None, "recall": 0.0, "coverage": 0.0}
+    onnx = {"offered": True, "reason": "", "bytes": 2**20, "accuracy": 0.9, "accuracy_change": 0.0, "agreement": 1.0}
+    more = {
+        "baselines": {"tfidf": interval(0.3) | gain | {"fixed": 60, "broken": 12, "mcnemar_p": 1.2e-9}},
+        "calibration": CALIBRATION,
+        "thresholds": {"coverage": 0.625, "accuracy": 0.91, "labels": {"b|ad": sure, "good": never}},
+        "behaviour": {
+            "typos": {"kind": "invariance", "cases": 300, "passed": 270, "pass_rate": 0.9},
+            "na<b>mes|": {"kind": "invariance", "cases": 0, "passed": 0, "pass_rate": None},
+        },
+    }
+    export = {"onnx": onnx, "int8": {"offered": False, "reason": "its accuracy | falls"}}
+    text = card(tmp_path, ["b|ad", "good"], more=more, export=export)
+    gains, thresholds, behaviour, forms = tables(text)[3:]
+    assert gains[1] == ["tfidf", *["+0.1000 [-0.0100, +0.2000]"] * 2, "60", "12", "1.2e-09"]
+    assert thresholds[1:] == [
+        ["b|ad", "0.7300", "91.0%", "60.0%", "66.0%"],
+        ["good", "never answered", "–", "0.0%", "0.0%"],
+    ]
+    assert behaviour[1:] == [["typos", "invariance", "300", "90.0%"], ["na<b>mes|", "invariance", "0", "–"]]
+    assert forms[1:] == [
+        ["ONNX", "yes", "1.0 MiB", "0.9000", "+0.0000", "100.0%"],
+        ["ONNX, 8 bits", "no: its accuracy | falls", "–", "–", "–", "–"],
+    ]
+    said = " ".join(text.split())
+    assert "Calibrated: logits are divided by 1.25, fitted on validation" in said and "0.0741" in said
+    assert "answers 62.5% of the test rows; 91.0% of these answers are right" in said
 
 
-def test_a_model_that_is_not_calibrated_says_so(tmp_path: Path) -> None:
+def test_what_was_not_measured_is_left_out_or_said(tmp_path: Path) -> None:
     evaluate = {"calibration": {"temperature": False}}
     for more in ({"calibration": CALIBRATION | {"temperature": 1.0}}, {}):
         text = card(tmp_path, ["bad", "good"], more=more, evaluate=evaluate)
         assert "- The probabilities are not calibrated: read them as a ranking, not as chances." in text
-        assert "Calibrated: " not in text
+        assert "Calibrated: " not in text and len(tables(text)) == 3
+        assert ("it answers every text" in text) is bool(more)
 
 
-def test_thresholds_are_listed_with_what_they_cost(tmp_path: Path) -> None:
-    sure = {"threshold": 0.73, "precision": 0.91, "recall": 0.6, "coverage": 0.66}
-    never = {"threshold": None, "precision": None, "recall": 0.0, "coverage": 0.0}
-    thresholds = {"coverage": 0.625, "accuracy": 0.91, "labels": {"b|ad": sure, "good": never}}
-    text = card(tmp_path, ["b|ad", "good"], more={"calibration": CALIBRATION, "thresholds": thresholds})
-    assert "answers 62.5% of the test rows; 91.0% of these answers are right" in text
-    assert ["b|ad", "0.7300", "91.0%", "60.0%", "66.0%"] in tables(text)[3]
-    assert ["good", "never answered", "–", "0.0%", "0.0%"] in tables(text)[3]
-    without = card(tmp_path, ["bad", "good"], more={"calibration": CALIBRATION, "thresholds": None})
-    assert "it answers every text" in without
-
-
-def test_gains_over_baselines_stand_with_interval_and_p_value(tmp_path: Path) -> None:
-    gain = {"fixed": 60, "broken": 12, "mcnemar_p": 1.2e-9}
-    gain |= {f"{name}_gain{end}": at for name in ("accuracy", "macro_f1") for end, at in BOUNDS.items()}
-    text = card(tmp_path, ["bad", "good"], more={"baselines": {"tfidf": interval(0.3) | gain}})
-    assert tables(text)[3][1] == [
-        "tfidf",
-        "+0.1000 [-0.0100, +0.2000]",
-        "+0.1000 [-0.0100, +0.2000]",
-        "60",
-        "12",
-        "1.2e-09",
-    ]
-    assert "95% interval of the difference" in text
-
-
-BOUNDS = {"": 0.1, "_low": -0.01, "_high": 0.2}
-
-
-def test_behaviour_is_listed_with_its_pass_rates(tmp_path: Path) -> None:
-    behaviour = {
-        "typos": {"kind": "invariance", "cases": 300, "passed": 270, "pass_rate": 0.9},
-        "na<b>mes|": {"kind": "invariance", "cases": 0, "passed": 0, "pass_rate": None},
-    }
-    text = card(tmp_path, ["bad", "good"], more={"behaviour": behaviour})
-    assert tables(text)[3][1:] == [["typos", "invariance", "300", "90.0%"], ["na<b>mes|", "invariance", "0", "–"]]
-    assert "## Behaviour" not in card(tmp_path, ["bad", "good"])
-
-
-def test_the_forms_that_are_not_offered_say_why(tmp_path: Path) -> None:
-    onnx = {"offered": True, "reason": "", "bytes": 2**20, "accuracy": 0.9, "accuracy_change": 0.0, "agreement": 1.0}
-    int8 = {**onnx, "offered": False, "reason": "its accuracy | falls", "accuracy_change": -0.02, "faster": None}
-    text = card(tmp_path, ["bad", "good"], export={"onnx": onnx, "int8": int8})
-    assert tables(text)[3][1:] == [
-        ["ONNX", "yes", "1.0 MiB", "0.9000", "+0.0000", "100.0%"],
-        ["ONNX, 8 bits", "no: its accuracy | falls", "1.0 MiB", "0.9000", "-0.0200", "100.0%"],
-    ]
-    without = card(tmp_path, ["bad", "good"], export={"int8": {"offered": False, "reason": "not asked for"}})
-    assert ["ONNX, 8 bits", "no: not asked for", "–", "–", "–", "–"] in tables(without)[3]
-    assert "## Exported" not in card(tmp_path, ["bad", "good"])
-
-
-@pytest.mark.parametrize("name", [*NASTY, "\u202eturned", "x" * 1000])
+@pytest.mark.parametrize("name", ["a|<b>b\\", "\u202eturned", "x" * 1000])
 def test_the_weakest_slices_are_listed_whatever_they_are_called(tmp_path: Path, name: str) -> None:
     rows = [("a", 30, 0.9, 0.9), (name, 20, 0.5, 0.4), ("b", 30, 0.8, 0.8), ("c", 30, 0.7, 0.7)]
     text = card(tmp_path, ["bad", "good"], slices=rows)
@@ -283,10 +231,9 @@ def test_the_weakest_slices_are_listed_whatever_they_are_called(tmp_path: Path, 
     assert not any("html" in part.type for token in shown(text) for part in token.children or [])
 
 
-@pytest.mark.parametrize("reason", NASTY)
-def test_no_reason_of_a_gate_can_break_the_page(tmp_path: Path, reason: str) -> None:
+def test_no_reason_of_a_gate_can_break_the_page(tmp_path: Path) -> None:
     text = card(tmp_path, ["bad", "good"])
-    verdicts = [Verdict("slices accuracy", 0.1, 0.5, False, f"the worst, {reason}, is under")]
+    verdicts = [Verdict("slices accuracy", 0.1, 0.5, False, f"the worst, {reason}, is under") for reason in NASTY]
     changed = card(tmp_path, ["bad", "good"], verdicts=verdicts)
     kinds = [part.type for token in shown(changed) for part in token.children or []]
     assert not {"html_inline", "link_open", "em_open", "image"} & set(kinds)

@@ -10,29 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.errors import AttuneError
 from stages.common.tracking.runs import MODEL_TAG
-from stages.common.tracking.store import quiet
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-PROMOTED_TAG = "attune.promoted"  # of a version: when it was put into use (UTC), the last few times
+PROMOTED_TAG = "attune.promoted"  # of a version: when it was last put into use (UTC)
 REPLACED_TAG = "attune.replaced"  # of a version: when another one last took its place (UTC)
 DEMOTED_TAG = "attune.demoted"  # of a version: when and why it was rolled back
-TIMES = 5  # kept of each version
 GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # how stores say that there is no such alias or version
+LISTS = "see who was: make champion"
 
 
 class Overtaken(AttuneError):
     """Another model became champion in the meantime."""
 
     def __init__(self) -> None:
-        super().__init__("another model became champion in the meantime", "look again: make champion")
+        fix = "see who it is: make champion; judge this model again: make register"
+        super().__init__("another model became champion in the meantime", fix, passing=True)
 
 
 def champion(client: "MlflowClient", name: str) -> Any | None:
     """Return the registered version in use, or None if there is none."""
-    with quiet(), unless_gone():
+    with unless_gone():
         return client.get_model_version_by_alias(name, CHAMPION)
     return None
 
@@ -45,8 +45,7 @@ def champion_number(client: "MlflowClient", name: str) -> int | None:
 
 def version_tags(client: "MlflowClient", name: str) -> dict[int, dict[str, str]]:
     """Return the tags of each version of a registered model, by its number."""
-    with quiet():
-        return {int(version.version): version.tags for version in client.search_model_versions(f"name = '{name}'")}
+    return {int(version.version): version.tags for version in client.search_model_versions(f"name = '{name}'")}
 
 
 def previous_champion(client: "MlflowClient", name: str) -> int | None:
@@ -63,27 +62,19 @@ def previous_champion(client: "MlflowClient", name: str) -> int | None:
 def promote(client: "MlflowClient", name: str, version: int, seen: int | None) -> None:
     """Make a version champion.
 
-    Args:
-        client: of the registry.
-        name: of the registered model.
-        version: the new champion.
-        seen: number of the champion that it was compared with; None: there was none.
-
     Raises:
-        Overtaken: if the champion is another one by now.
+        Overtaken: if the champion is another one by now than `seen`, which it was compared with; None: there was none.
     """
     now = _now()
-    with quiet():
-        if seen is not None and seen != version:
-            with unless_gone():
-                client.set_model_version_tag(name, str(seen), REPLACED_TAG, now)
-        times = client.get_model_version(name, str(version)).tags.get(PROMOTED_TAG, "").split()
-        if champion_number(client, name) != seen:  # asked last: MLflow gives an alias to whoever comes last
-            raise Overtaken
-        client.set_registered_model_alias(name, CHAMPION, str(version))
-        client.set_model_version_tag(name, str(version), PROMOTED_TAG, " ".join([*times, now][-TIMES:]))
-        if str(client.get_registered_model(name).aliases.get(CHALLENGER)) == str(version):
-            client.delete_registered_model_alias(name, CHALLENGER)
+    if seen is not None and seen != version:
+        with unless_gone():
+            client.set_model_version_tag(name, str(seen), REPLACED_TAG, now)
+    if champion_number(client, name) != seen:  # asked last: MLflow gives an alias to whoever comes last
+        raise Overtaken
+    client.set_registered_model_alias(name, CHAMPION, str(version))
+    client.set_model_version_tag(name, str(version), PROMOTED_TAG, now)
+    if str(client.get_registered_model(name).aliases.get(CHALLENGER)) == str(version):
+        client.delete_registered_model_alias(name, CHALLENGER)
 
 
 def roll_back(client: "MlflowClient", name: str, to: int | None = None, reason: str = "") -> tuple[int, int]:
@@ -97,22 +88,19 @@ def roll_back(client: "MlflowClient", name: str, to: int | None = None, reason: 
     """
     current, versions = champion_number(client, name), version_tags(client, name)
     if current is None:
-        raise AttuneError(f"{name} has no champion that could be rolled back", "see who was: make champion")
+        raise AttuneError(f"{name} has no champion that could be rolled back", LISTS)
     to = previous_champion(client, name) if to is None else to
     if to is None:
-        fix = "see who was: make champion; for one that was rolled back: make rollback ARGS='--to N'"
+        fix = f"{LISTS}; for one that was rolled back: make rollback ARGS='--to N'"
         raise AttuneError(f"no champion is known that was in use before version {current}", fix)
-    if to == current:
-        raise AttuneError(f"version {to} is the champion already", "see who was: make champion")
-    if not {PROMOTED_TAG, REPLACED_TAG} & versions.get(to, {}).keys():
-        fix = "see who was: make champion; to use it all the same, give it the alias champion in MLflow: make ui"
-        raise AttuneError(f"version {to} is not known to have been champion", fix)
-    with quiet():
-        why = " ".join(reason.split())[:500] or "no reason given"
-        client.set_model_version_tag(name, str(current), DEMOTED_TAG, f"{_now()}: {why}")
-        if DEMOTED_TAG in versions[to]:
-            client.delete_model_version_tag(name, str(to), DEMOTED_TAG)
-        promote(client, name, to, current)
+    if to == current or not {PROMOTED_TAG, REPLACED_TAG} & versions.get(to, {}).keys():
+        fix = f"{LISTS}; to use a version all the same, give it the alias champion in MLflow: make ui"
+        raise AttuneError(f"version {to} is no earlier champion of {name}", fix)
+    why = " ".join(reason.split())[:500] or "no reason given"
+    client.set_model_version_tag(name, str(current), DEMOTED_TAG, f"{_now()}: {why}")
+    if DEMOTED_TAG in versions[to]:
+        client.delete_model_version_tag(name, str(to), DEMOTED_TAG)
+    promote(client, name, to, current)
     return current, to
 
 

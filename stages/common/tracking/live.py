@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stages.common.params import Params
 from stages.common.stage import LOGS
@@ -10,100 +9,53 @@ from stages.common.tracking.provenance import origin_tags
 from stages.common.tracking.runs import (
     INPUTS_TAG,
     MODEL_TAG,
-    POSITIONS,
+    Curves,
     create_run,
     find_run,
     finish,
     keep_training_tags,
     record_curves,
-    recorded_steps,
+    run_of_model,
 )
-from stages.common.tracking.store import connect, quiet, warn
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from stages.common.tracking.store import Recorder, connect
 
 LIVE = LOGS / "finetune.jsonl"  # a line per point of both curves, while the stage runs
 TRIAL_RUN = "ATTUNE_TRIAL_RUN"  # set by flows.search.trials: the run that a training reports to; empty: to none
 
 
-class LiveRun:
+class LiveRun(Recorder):
     """The MLflow run of one training, identified by the digest of the training's inputs.
 
-    A training that was cut short goes on in its run. One that was recorded in full before is only checked: training
-    again from the same inputs gives the same model and adds nothing. A trial of a search or a cross-validation is given
-    its run, and leaves its end to those who gave it.
+    A training that was cut short goes on in its run; training again from the same inputs adds nothing. A trial of a
+    search or a cross-validation is given its run, and leaves its end to those who gave it.
     """
 
     def __init__(self, params: Params, inputs: str, tags: dict[str, str]) -> None:
+        super().__init__()
         self._params, self._tags = params, {**tags, INPUTS_TAG: inputs}
-        self._client: MlflowClient | None = None
-        self._run_id = ""
-        self._steps: dict[str, set[int]] = {}  # of each metric, those the run has: an epoch begun again adds no point
-        self._complete = False
         self._given = os.environ.get(TRIAL_RUN)
         if self._given == "":
             return
-        try:
+        with self.trying():
             if not self._given:  # before MLflow is asked: it may be away, and this is the time to look
-                self._tags = {**origin_tags(params), **self._tags}
-            self._client = connect()
-            if self._given:
-                self._run_id = self._given
-                return
-            found = find_run(self._client, params, INPUTS_TAG, inputs)
-            self._complete = bool(found) and MODEL_TAG in self._client.get_run(found or "").data.tags
-            self._run_id = found or create_run(self._client, params, self._tags)
-        except Exception as error:  # whatever goes wrong over there, the training is worth more
-            self._break_off(error)
+                self._tags = {**origin_tags(), **self._tags}
+            self.client = connect()
+            run = self._given or find_run(self.client, params, INPUTS_TAG, inputs)
+            self._curves = Curves(self.client, run or create_run(self.client, params, self._tags))
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         """Record a point of each curve."""
-        if self._client is None or self._complete:
-            return
-        from mlflow.entities import Metric
-        from mlflow.utils.time import get_current_time_millis
-
-        now = get_current_time_millis()
-        try:
-            scores = {key: value for key, value in metrics.items() if key not in POSITIONS}
-            for key in scores.keys() - self._steps.keys():
-                self._steps[key] = recorded_steps(self._client, self._run_id, key)
-            new = [Metric(key, value, now, step) for key, value in scores.items() if step not in self._steps[key]]
-            self._client.log_batch(self._run_id, metrics=new)
-            for metric in new:
-                self._steps[metric.key].add(step)
-        except Exception as error:
-            self._break_off(error)
+        if self.client is not None:
+            with self.trying():
+                self._curves.add([(step, metrics)])
 
     def finish(self, model: str, curves: list[Path]) -> None:
         """Fill the gaps of the curves, tag the run with the model's digest and end it."""
         keep_training_tags(model, self._tags)
-        if self._client is None:
+        if self.client is None:
             return
-        try:
-            with quiet():
-                if self._given:
-                    record_curves(self._client, self._run_id, curves)
-                    return
-                self._run_id = self._run_of(self._client, model)
-                record_curves(self._client, self._run_id, curves)
-                finish(self._client, self._run_id, {**self._tags, MODEL_TAG: model}, {})
-        except Exception as error:
-            self._break_off(error)
-
-    def _run_of(self, client: "MlflowClient", model: str) -> str:
-        """Return the one run that this model is to have."""
-        recorded = client.get_run(self._run_id).data.tags.get(MODEL_TAG)
-        known = find_run(client, self._params, MODEL_TAG, model)
-        if known and known != self._run_id and recorded is None:
-            client.delete_run(self._run_id)  # the model was published before, from its files
-        if known:
-            return known
-        if recorded:  # another number of threads, say: another model needs another run
-            return create_run(client, self._params, self._tags)
-        return self._run_id
-
-    def _break_off(self, error: Exception) -> None:
-        self._client = None
-        warn(error)
+        with self.trying():
+            run = self._given or run_of_model(self.client, self._params, model, self._tags)
+            record_curves(self.client, run, curves)
+            if not self._given:
+                finish(self.client, run, self._tags, {INPUTS_TAG: self._tags[INPUTS_TAG], MODEL_TAG: model})

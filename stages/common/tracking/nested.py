@@ -6,24 +6,19 @@ found, so what a search or a cross-validation trains is never taken for the pipe
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from stages.common.params import Params
 from stages.common.tracking.provenance import origin_tags
 from stages.common.tracking.runs import create_run, find_run, record_curves, record_metrics
-from stages.common.tracking.store import connect, quiet, tracking_uri, warn
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from stages.common.tracking.store import Recorder, connect, tracking_uri
 
 KEY_TAG = "attune.nested"  # of a parent, its key; of a child, the parent's key and its own
 STATE_TAG = "attune.trial_state"  # complete, pruned or failed
 PARENT_TAG = "mlflow.parentRunId"
-CATCH_UP = "the trainings go on, unrecorded"
 
 
-class NestedRuns:
+class NestedRuns(Recorder):
     """A parent run and its children. The store may break at any time, and the work does not notice.
 
     Args:
@@ -33,66 +28,48 @@ class NestedRuns:
         tags: further tags of the parent run.
     """
 
+    catch_up = "the trainings go on, unrecorded"
+
     def __init__(self, params: Params, key: str, name: str, tags: dict[str, str]) -> None:
+        super().__init__()
         self._key = key
-        self._client: MlflowClient | None = None
-        self._parent = ""
-        try:
-            self._client = connect()
+        with self.trying():
+            self.client = connect()
             self._parent = self._open(params, key, name, tags)
-        except Exception as error:
-            self._break_off(error)
 
     def begin(self, params: Params, key: str, name: str) -> str:
         """Return the id of the child run of a training, a new one or that of the same training; "" without a store."""
-        if self._client is None:
-            return ""
-        try:
-            return self._open(params, f"{self._key}/{key}", name, {PARENT_TAG: self._parent})
-        except Exception as error:
-            self._break_off(error)
-            return ""
+        if self.client is not None:
+            with self.trying():
+                return self._open(params, f"{self._key}/{key}", name, {PARENT_TAG: self._parent})
+        return ""
 
     def end(self, run_id: str, state: str, reason: str, curve: Path, scores: dict[str, float]) -> None:
         """Record how a training ended: its state, why, its curve (if the file is there) and its scores."""
-        if self._client is None or not run_id:
+        if self.client is None or not run_id:
             return
-        try:
-            with quiet():
-                record_curves(self._client, run_id, [curve] if curve.exists() else [])
-                record_metrics(self._client, run_id, scores)
-                for key, value in {STATE_TAG: state, "attune.trial_reason": reason}.items():
-                    if value:
-                        self._client.set_tag(run_id, key, value[:5000])
-                status = {"complete": "FINISHED", "pruned": "KILLED"}.get(state, "FAILED")
-                self._client.set_terminated(run_id, status)
-        except Exception as error:
-            self._break_off(error)
+        with self.trying():
+            record_curves(self.client, run_id, [curve] if curve.exists() else [])
+            record_metrics(self.client, run_id, scores)
+            for key, value in {STATE_TAG: state, "attune.trial_reason": reason}.items():
+                if value:
+                    self.client.set_tag(run_id, key, value[:5000])
+            self.client.set_terminated(run_id, {"complete": "FINISHED", "pruned": "KILLED"}.get(state, "FAILED"))
 
     def finish(self, scores: dict[str, float]) -> None:
         """Record the result of all, and end the parent run."""
-        if self._client is None:
-            return
-        try:
-            with quiet():
-                record_metrics(self._client, self._parent, scores)
-                self._client.set_terminated(self._parent)
-        except Exception as error:
-            self._break_off(error)
+        if self.client is not None:
+            with self.trying():
+                record_metrics(self.client, self._parent, scores)
+                self.client.set_terminated(self._parent)
 
     def _open(self, params: Params, key: str, name: str, tags: dict[str, str]) -> str:
-        assert self._client is not None
-        found = find_run(self._client, params, KEY_TAG, key)
-        if found:
-            with quiet():
-                self._client.update_run(found, status="RUNNING")
+        assert self.client is not None
+        if found := find_run(self.client, params, KEY_TAG, key):
+            self.client.update_run(found, status="RUNNING")
             return found
         named = params.model_copy(update={"tracking": params.tracking.model_copy(update={"run_name": name})})
-        return create_run(self._client, named, {**origin_tags(params), **tags, KEY_TAG: key})
-
-    def _break_off(self, error: Exception) -> None:
-        self._client = None
-        warn(error, CATCH_UP)
+        return create_run(self.client, named, {**origin_tags(), **tags, KEY_TAG: key})
 
 
 def absolute_uri() -> str:

@@ -1,6 +1,5 @@
 """A trained model as MLflow keeps it: its parts, and the code that serves them."""
 
-import json
 import shutil
 import tempfile
 from importlib.metadata import version as installed
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.digests import sha256_path, sha256_value
-from stages.common.errors import AttuneError
 from stages.common.serving.classifier import Package
 from stages.common.shown import shown
 from stages.common.text_cleaning import TextCleaning
@@ -18,8 +16,6 @@ from stages.tasks.loading import adapter_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-    from stages.common.tracking.registry import Registration
 
 SEEN = ("data/augmented/train.parquet", "data/clean/validation.parquet")
 SEEN_IDS = "data/seen_ids.parquet"  # among the run's artifacts: what no later test may count on this model's side
@@ -32,7 +28,6 @@ CODE = (  # what it imports
     *(f"common/{name}.py" for name in ("markdown_text", "pii", "selection", "text_cleaning", "text_steps")),
     *(f"common/serving/{name}.py" for name in ("__init__", "answers", "classifier", "decision", "tokens")),
 )
-MEASURED = ("test_", "cost_")  # metrics of the model as a whole
 CONFIG = {"variant": None, "threads": None}  # what SERVING_MODEL_CONFIG may set
 EXAMPLE = ["A film that stays with you.", "Two hours I will not get back."]
 
@@ -40,46 +35,30 @@ EXAMPLE = ["A film that stays with you.", "Two hours I will not get back."]
 def fetch_seen_ids(client: "MlflowClient", version: Any, folder: Path) -> set[str]:
     """Return the ids of the rows that a registered model was trained or selected on (none if it kept no list)."""
     import polars as pl
-    from mlflow.artifacts import download_artifacts
 
-    with quiet():
-        kept = {item.path for item in client.list_artifacts(version.run_id, str(Path(SEEN_IDS).parent))}
-        if SEEN_IDS not in kept:
-            return set()
-        file = download_artifacts(run_id=version.run_id, artifact_path=SEEN_IDS, dst_path=str(folder))
+    kept = client.list_artifacts(version.run_id, str(Path(SEEN_IDS).parent))
+    if SEEN_IDS not in {item.path for item in kept}:
+        return set()
+    file = client.download_artifacts(version.run_id, SEEN_IDS, str(folder))
     return set(pl.read_parquet(file)["id"])
 
 
 def fetch_package(name: str, which: str, folder: Path) -> Package:
-    """Copy a registered model's parts into a folder. Nothing of what is fetched is run.
-
-    Args:
-        name: of the registered model.
-        which: an alias, or the number of a version.
-        folder: where to.
-    """
+    """Copy the parts of a registered model (by alias or number) into a folder. Nothing of what is fetched is run."""
     from mlflow.artifacts import download_artifacts
     from mlflow.models import Model
 
     uri = f"models:/{name}/{which}" if which.isdigit() else f"models:/{name}@{which}"
-    with quiet():
-        downloaded = Path(download_artifacts(uri, dst_path=str(folder / "artifacts")))
+    downloaded = Path(download_artifacts(uri, dst_path=str(folder / "artifacts")))
     logged = Model.load(str(downloaded)).flavors["python_function"].get("artifacts", {})
-    if logged:
-        parts = {name: _part(downloaded, str(part["path"])) for name, part in logged.items()}
-        return Package(parts["model"], parts.get("exported"), parts.get("serving"))
-    model = folder / "model"  # an earlier version: in MLflow's flavour for transformers
-    shutil.copytree(downloaded / "model", model)
-    shutil.copytree(downloaded / "components" / "tokenizer", model, dirs_exist_ok=True)
-    return Package(model)
-
-
-def _part(downloaded: Path, path: str) -> Path:
-    """Return a part of what was downloaded; a registry may name any path."""
-    part = downloaded / path
-    if not part.resolve().is_relative_to(downloaded.resolve()):
-        raise ValueError(f"the version names a part outside of it: {shown(path, 120)}")
-    return part
+    if not logged:  # an earlier version: in MLflow's flavour for transformers
+        shutil.copytree(downloaded / "components" / "tokenizer", downloaded / "model", dirs_exist_ok=True)
+        return Package(downloaded / "model")
+    parts = {name: downloaded / str(part["path"]) for name, part in logged.items()}
+    for path in parts.values():
+        if not path.resolve().is_relative_to(downloaded.resolve()):  # a registry may name any path
+            raise ValueError(f"the version names a part outside of it: {shown(str(path), 120)}")
+    return Package(parts["model"], parts.get("exported"), parts.get("serving"))
 
 
 def fetch_model(name: str, which: str, folder: Path) -> Path:
@@ -92,85 +71,58 @@ def package_digest(package: Package) -> str:
     return sha256_value([sha256_path(part) if part else None for part in _parts(package).values()])
 
 
-def log_and_register(
-    client: "MlflowClient", registration: "Registration", run_id: str, package: Package, card: Path
-) -> int:
+def log_and_register(client: "MlflowClient", name: str, run_id: str, package: Package, card: Path) -> int:
     """Log a model with all its parts in MLflow, and make it a version of the registered model."""
     import polars as pl
     from mlflow.exceptions import MlflowException
 
-    digest = model_digest(package.model)
-    if (digest, package_digest(package)) != (registration.model, registration.package):
-        raise AttuneError("models/ is not the model of reports/registration.json", "bring both up to date: make run")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / Path(SEEN_IDS).name
         pl.concat([pl.read_parquet(seen, columns=["id"]) for seen in SEEN]).write_parquet(file, compression="zstd")
         client.log_artifact(run_id, str(file), str(Path(SEEN_IDS).parent))
-    with quiet():
-        run = client.get_run(run_id)
-        logged = _log(client, run, package, card)
-        _link_scores(client, run, logged)
-        try:
-            client.create_registered_model(registration.model_name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        version = client.create_model_version(
-            registration.model_name,
-            source=f"models:/{logged}",
-            run_id=run_id,
-            model_id=logged,
-            tags={MODEL_TAG: digest, PACKAGE_TAG: package_digest(package)},
-            description=card.read_text(encoding="utf-8")[:5000],
-        )
-        # What a server does by itself: the model's page names its version.
-        named = json.dumps([{"name": registration.model_name, "version": int(version.version)}])
-        client.set_logged_model_tags(logged, {"mlflow.modelVersions": named})
+    logged = _log(client, run_id, package, card)
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = client.create_model_version(
+        name,
+        source=f"models:/{logged}",
+        run_id=run_id,
+        model_id=logged,
+        tags={MODEL_TAG: model_digest(package.model), PACKAGE_TAG: package_digest(package)},
+        description=card.read_text(encoding="utf-8")[:5000],
+    )
     return int(version.version)
 
 
-def _log(client: "MlflowClient", run: Any, package: Package, card: Path) -> str:
+def _log(client: "MlflowClient", run_id: str, package: Package, card: Path) -> str:
     """Log the model as Python that MLflow runs when it is served (its source, no pickle of it); return its id."""
     import mlflow
     from mlflow.entities import LoggedModelOutput
 
-    who = {key: value for key, value in run.data.tags.items() if key.startswith(("mlflow.source.", "mlflow.user"))}
-    run_id = run.info.run_id
-    # Made here, and not by `log_model` within the run: that would link all scores, with no word on which rows.
-    model = client.create_logged_model(run.info.experiment_id, "model", run_id, who, run.data.params)
+    run = client.get_run(run_id)
+    # Made here, and not by `log_model` within the run: that would end the training's run a second time.
+    model = client.create_logged_model(run.info.experiment_id, "model", run_id, params=run.data.params)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with quiet(), tempfile.TemporaryDirectory() as name:
+        code = Path(name) / "stages"
         for path in CODE:
-            (folder / "stages" / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(STAGES / path, folder / "stages" / path)
+            (code / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(STAGES / path, code / path)
         parts = {name: str(part) for name, part in _parts(package).items() if part}
         mlflow.pyfunc.log_model(
             model_id=model.model_id,
             python_model=str(STAGES / SERVED),
             artifacts={**parts, "card": str(card)},
-            code_paths=[str(folder / "stages")],
+            code_paths=[str(code)],
             signature=_signature(),
             input_example=EXAMPLE,
             model_config=CONFIG,
             pip_requirements=_pinned(package),
         )
     return str(model.model_id)
-
-
-def _link_scores(client: "MlflowClient", run: Any, model: str) -> None:
-    """Have MLflow show what a run measured (no points of its curves) beside the model; scores with their rows."""
-    from mlflow.entities import Metric
-
-    given = {one.dataset.name: one.dataset for one in run.inputs.dataset_inputs}
-    test, found = given.get("test"), []
-    for key in run.data.metrics:
-        if key.startswith(MEASURED):
-            last = max(client.get_metric_history(run.info.run_id, key), key=lambda point: point.timestamp)
-            rows = (test.name, test.digest) if test and key.startswith("test_") else (None, None)
-            found.append(Metric(key, last.value, last.timestamp, last.step, model, *rows, run.info.run_id))
-    for start in range(0, len(found), 500):
-        client.log_batch(run.info.run_id, metrics=found[start : start + 500])
 
 
 def _parts(package: Package) -> dict[str, Path | None]:

@@ -3,7 +3,6 @@
 import json
 import os
 import sqlite3
-from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from urllib.parse import quote
 
 from stages.common.errors import AttuneError
 from stages.common.serving.classifier import Package
+from stages.common.stage import write_json
 from stages.common.tracking.champions import (
     CHALLENGER,
     CHAMPION,
@@ -21,10 +21,9 @@ from stages.common.tracking.champions import (
     promote,
     version_tags,
 )
-from stages.common.tracking.packaging import PACKAGE_TAG, log_and_register
-from stages.common.tracking.provenance import keep_lineage
-from stages.common.tracking.runs import MODEL_TAG
-from stages.common.tracking.store import connect, quiet, tracking_uri
+from stages.common.tracking.packaging import PACKAGE_TAG, log_and_register, package_digest
+from stages.common.tracking.runs import MODEL_TAG, model_digest
+from stages.common.tracking.store import connect, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,47 +32,33 @@ VERDICT_TAG = "attune.champion_verdict"  # of a version: what became of it besid
 REGISTRATION = Path("reports/registration.json")
 REGISTERED = Path("logs/registered.json")  # no out: version, alias and champion differ from registry to registry
 STAMP = Path("logs/registered.model")  # the out of `register` that Git does not keep: which model is registered
+KNOWN = (  # MLflow keeps the tags of a version that was deleted
+    "SELECT 1 FROM model_version_tags JOIN model_versions USING (name, version) "
+    "WHERE name = ? AND key = ? AND value = ? AND current_stage != 'Deleted_Internal'"
+)
 
 
 class Registered(NamedTuple):
-    """What became of a model in the registry.
-
-    Args:
-        version: its number.
-        alias: that it has; None: another one is champion, and this one would have to be judged.
-        new_champion: whether it has become champion just now.
-    """
+    """What became of a model in the registry."""
 
     version: int
-    alias: str | None
-    new_champion: bool = False
+    alias: str | None  # None: another one is champion, and this one would have to be judged
+    new_champion: bool = False  # just now
 
 
 @dataclass(frozen=True)
 class Registration:
-    """What `reports/registration.json` says of a model; the same on every machine, whoever is champion there.
+    """What `reports/registration.json` says of a model; the same on every machine, whoever is champion there."""
 
-    Args:
-        model_name: in the registry.
-        model: digest of its weights.
-        package: digest of all that its answers depend on.
-        passed: whether it passed the gates that need nothing but its own reports.
-        gates: these.
-    """
-
-    model_name: str
-    model: str
-    package: str
-    passed: bool
+    model_name: str  # in the registry
+    model: str  # digest of its weights
+    package: str  # digest of all that its answers depend on
+    passed: bool  # the gates that need nothing but its own reports
     gates: list[dict[str, Any]]
 
     @classmethod
     def read(cls, path: Path = REGISTRATION) -> "Registration":
-        """Read a report.
-
-        Raises:
-            AttuneError: if it is not what it should be, such as that of an earlier version of Attune.
-        """
+        """Read a report; an AttuneError if it is another, such as that of an earlier version of Attune."""
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (TypeError, ValueError):
@@ -81,7 +66,7 @@ class Registration:
 
     def write(self, report: Path, stamp: Path) -> None:
         """Write the report, and the stamp that goes with it."""
-        report.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(asdict(self), report)
         self.stamp(stamp)
 
     def stamp(self, path: Path) -> None:
@@ -91,11 +76,7 @@ class Registration:
 
     @property
     def known(self) -> bool:
-        """Whether the registry that MLflow's address names has this model.
-
-        Raises:
-            Exception: of whatever kind, if it does not answer.
-        """
+        """Whether the registry that MLflow's address names has this model; any exception, if it does not answer."""
         uri = tracking_uri()
         if not uri.startswith("sqlite:///") or os.environ.get("MLFLOW_REGISTRY_URI"):
             return version_of(connect(), self.model_name, self.model, self.package) is not None
@@ -105,11 +86,7 @@ class Registration:
         # Asked without MLflow, whose import takes seconds that each `make run` and `make plan` would wait for.
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as store:
             try:
-                asked = (  # MLflow keeps the tags of a version that was deleted
-                    "SELECT 1 FROM model_version_tags JOIN model_versions USING (name, version) "
-                    "WHERE name = ? AND key = ? AND value = ? AND current_stage != 'Deleted_Internal'"
-                )
-                return store.execute(asked, (self.model_name, PACKAGE_TAG, self.package)).fetchone() is not None
+                return store.execute(KNOWN, (self.model_name, PACKAGE_TAG, self.package)).fetchone() is not None
             except sqlite3.OperationalError as error:
                 if "no such table" in str(error):  # a store without a registry yet
                     return False
@@ -117,30 +94,18 @@ class Registration:
 
 
 class ChampionVerdicts(NamedTuple):
-    """What became of a model beside the champion, in the registry where it was judged.
+    """What became of a model beside the champion, in the registry where it was judged."""
 
-    Args:
-        passed: whether it may take the champion's place.
-        reason: for people.
-        seen: the version in use that it was compared with; None: there was none.
-    """
-
-    passed: bool
-    reason: str
-    seen: int | None
+    passed: bool  # it may take the champion's place
+    reason: str  # for people
+    seen: int | None  # the version in use that it was compared with; None: there was none
 
 
 def version_of(client: "MlflowClient", name: str, digest: str, package: str | None = None) -> int | None:
     """Return the registered version with this model digest (and this digest of all parts), if there is one."""
-    with quiet():
-        found = client.search_model_versions(f"name = '{name}' and tags.`{MODEL_TAG}` = '{digest}'")
+    found = client.search_model_versions(f"name = '{name}' and tags.`{MODEL_TAG}` = '{digest}'")
     same = (version for version in found if package is None or version.tags.get(PACKAGE_TAG) == package)
     return max((int(version.version) for version in same), default=None)
-
-
-def is_same(version: Any, digest: str, package: str) -> bool:
-    """Say whether a registered version has these weights, and all else that its answers depend on."""
-    return bool(version.tags.get(MODEL_TAG) == digest and version.tags.get(PACKAGE_TAG) == package)
 
 
 def ensure_registered(
@@ -150,7 +115,6 @@ def ensure_registered(
     package: Package,
     card: Path,
     beside: ChampionVerdicts | None = None,
-    reports: Mapping[str, Path] | None = None,
 ) -> Registered:
     """Register the model unless it is there, and give it the alias it has earned.
 
@@ -158,11 +122,10 @@ def ensure_registered(
         client: of a store that answers.
         registration: what the model's own gates said.
         run_id: of the model's run.
-        package: its parts.
+        package: its parts, which must be those of the registration.
         card: its model card.
         beside: what the comparison with the champion said. None: it was not made now, so that the model takes the place
             of no champion, and becomes one only in a registry that never had any.
-        reports: of the run, by path; None: no lineage is kept with the version.
 
     Raises:
         Overtaken: if another model became champion since it was judged.
@@ -170,18 +133,17 @@ def ensure_registered(
     name, parts = registration.model_name, registration.package
     version = version_of(client, name, registration.model, parts)
     if version is None:
-        version = log_and_register(client, registration, run_id, package, card)
-    if reports is not None:
-        keep_lineage(client, name, version, run_id, registration.model, parts, reports)
+        if (model_digest(package.model), package_digest(package)) != (registration.model, parts):
+            raise AttuneError("models/ is not the model of reports/registration.json", "make both anew: make run")
+        version = log_and_register(client, name, run_id, package, card)
     current = champion(client, name)
-    if current is not None and is_same(current, registration.model, parts):
-        return Registered(int(current.version), CHAMPION)
-    with quiet():
-        if beside is not None and beside.reason:
-            client.set_model_version_tag(name, str(version), VERDICT_TAG, beside.reason)
-        if not registration.passed or (beside is not None and not beside.passed):
-            client.set_registered_model_alias(name, CHALLENGER, str(version))
-            return Registered(version, CHALLENGER)
+    if current is not None and int(current.version) == version:
+        return Registered(version, CHAMPION)
+    if beside is not None and beside.reason:
+        client.set_model_version_tag(name, str(version), VERDICT_TAG, beside.reason)
+    if not registration.passed or (beside is not None and not beside.passed):
+        client.set_registered_model_alias(name, CHALLENGER, str(version))
+        return Registered(version, CHALLENGER)
     if beside is not None:
         promote(client, name, version, beside.seen)
         return Registered(version, CHAMPION, new_champion=True)

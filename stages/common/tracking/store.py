@@ -1,5 +1,6 @@
 """Where MLflow keeps its runs, and whether it can be reached."""
 
+import logging
 import os
 import re
 import sys
@@ -17,12 +18,40 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 REACH_SECONDS = 3.0
+DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # what MLflow's UI opens the experiment as
 CATCH_UP = "the files have it all: once it is back, `make publish` catches up"
 
 
 class Unreachable(Exception):
     """The tracking store does not answer."""
+
+
+class Recorder:
+    """Records in MLflow until something goes wrong there: that is a warning, and whoever records works on.
+
+    `client` is None before there is a connection, and after it broke.
+    """
+
+    catch_up = CATCH_UP
+
+    def __init__(self) -> None:
+        self.client: MlflowClient | None = None
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """Turn any error into a warning and the end of the recording."""
+        try:
+            yield
+        except Exception as error:  # whatever goes wrong over there, the training is worth more
+            self.client = None
+            warn(error, self.catch_up)
 
 
 def tracking_uri(root: Path | None = None) -> str:
@@ -54,83 +83,57 @@ def client_of(uri: str) -> "MlflowClient":
     Raises:
         Unreachable: if it is a server and does not answer within seconds.
     """
-    _check_reachable(uri)
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # Ids chosen by a caller's environment would send this project's runs into somebody else's.
-    os.environ.pop("MLFLOW_RUN_ID", None)
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        _check_reachable(bare, without_password(uri))
+        if parts.password is not None:  # which MLflow would put into its messages
+            os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username or "")
+            os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
+            uri = bare
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    os.environ.pop("MLFLOW_RUN_ID", None)  # it would send this project's runs into somebody else's
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # their messages of routine are nobody's
     with quiet():
         import mlflow
 
-        return mlflow.MlflowClient(tracking_uri=_move_login(uri))
+        return mlflow.MlflowClient(tracking_uri=uri)
 
 
-def _check_reachable(uri: str) -> None:
-    """Ask a server for anything at all; MLflow's own client would try for minutes.
-
-    Raises:
-        Unreachable: if nothing comes back within seconds.
-    """
-    parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https"):
-        return
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+def _check_reachable(address: str, shown: str) -> None:
+    """Ask a server for anything at all; MLflow's own client would try for minutes."""
     try:
-        urlopen(f"{bare.rstrip('/')}/health", timeout=REACH_SECONDS).close()  # noqa: S310, http and https alone
+        urlopen(f"{address.rstrip('/')}/health", timeout=REACH_SECONDS).close()  # noqa: S310, http and https alone
     except HTTPError:
         return  # an answer of whatever kind is one
-    except OSError as error:
-        raise Unreachable(f"{without_password(uri)} ({error})") from None
-    except (ValueError, HTTPException):  # whose texts quote the address, password and all
-        raise Unreachable(f"{without_password(uri)} (not an address that can be asked)") from None
-
-
-def _move_login(uri: str) -> str:
-    """Take name and password out of a server's URI, which MLflow puts into its messages, into the environment."""
-    parts = urlsplit(uri)
-    if parts.scheme in ("http", "https") and parts.password is not None:
-        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username or "")
-        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    return uri
+    except (OSError, ValueError, HTTPException) as error:
+        reason = error if isinstance(error, OSError) else "not an address that can be asked"
+        raise Unreachable(f"{shown} ({reason})") from None
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
     """Return the id of an experiment, made if it is new (artifacts beside mlflow.db where that is the store)."""
-    with quiet():
-        found = client.get_experiment_by_name(name)
-        if found is not None:
-            if found.lifecycle_stage == "deleted":
-                client.restore_experiment(found.experiment_id)
-            return str(found.experiment_id)
-        local = tracking_uri().partition("sqlite:///")[2]
-        artifacts = (Path(local).resolve().parent / "mlruns").as_uri() if local else None
-        return str(client.create_experiment(name, artifact_location=artifacts, tags=MODEL_TRAINING))
+    if found := client.get_experiment_by_name(name):
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+    local = tracking_uri().partition("sqlite:///")[2]
+    artifacts = (Path(local).resolve().parent / "mlruns").as_uri() if local else None
+    return str(client.create_experiment(name, artifact_location=artifacts, tags=MODEL_TRAINING))
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep MLflow's and Alembic's messages of routine away from the terminal."""
-    import logging
-
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
-    levels = [logger.level for logger in loggers]
+    """Keep MLflow's warnings of routine away from the terminal."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+        yield
 
 
 def warn(error: Exception, catch_up: str = CATCH_UP) -> None:
-    """Say on the terminal that MLflow could not be told, and what to do about it."""
+    """Say on the terminal that something went wrong with MLflow, and what to do about it."""
     reason = without_password(str(error).splitlines()[0])[:200] if str(error) else type(error).__name__
     what = "cannot be reached" if isinstance(error, Unreachable) else "failed"
     print(f"  warning: MLflow {what}: {reason}; {catch_up}", file=sys.stderr, flush=True)
