@@ -139,14 +139,10 @@ def test_texts_themselves_keep_what_only_looks_like_a_phone_number() -> None:
     assert masked("call (212) 555-0147", None) == "call (212) 555-0147"
 
 
-@pytest.mark.parametrize(
-    ("code", "said"),
-    [("UK", "did you mean GB?"), ("de", "did you mean DE"), ("USA", "did you mean US"), ("XX", "such as US, DE or CN")],
-)
-def test_a_country_without_phone_numbers_is_refused(code: str, said: str) -> None:
-    with pytest.raises(ValueError, match="is no country that phone numbers are known of") as caught:
+@pytest.mark.parametrize("code", ["UK", "de", "USA", "XX"])
+def test_a_country_without_phone_numbers_is_refused(code: str) -> None:
+    with pytest.raises(ValueError, match="must be an ISO 3166 code"):
         Pii(phone_region=code)
-    assert said in str(caught.value)
     assert Pii(phone_region="GB").phone_region == "GB"
 
 
