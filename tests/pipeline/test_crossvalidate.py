@@ -1,6 +1,8 @@
 """Cross-validation: each row held out once, nothing trained twice, and what comes of it."""
 
 import json
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,14 +21,12 @@ FOLDS = 3
 @pytest.fixture(scope="module")
 def validated(tokenized_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose folds have been run once, with the store in its folder."""
-    import shutil
-
     from tests.pipeline.conftest import PRETENDED
 
     project = Project(tmp_path_factory.mktemp("folds") / "project")
     shutil.copytree(tokenized_project.root, project.root, symlinks=True)
     (project.root / "stages" / "finetune" / "__main__.py").write_text(PRETENDED)
-    done = crossvalidate(project, "--keep-models", uri="sqlite:///mlflow.db")
+    done = crossvalidate(project, uri="sqlite:///mlflow.db")
     assert done.stdout.count("(trained)") == FOLDS
     return project
 
@@ -38,8 +38,9 @@ def crossvalidate(project: Project, *arguments: str, check: bool = True, uri: st
 
 def sides(project: Project) -> list[tuple[pl.DataFrame, pl.DataFrame]]:
     """Return what each fold's training read: the rows to train on, and those held out."""
-    folders = list(project.root.glob(".attune/trials/*/models/finetuned"))
-    return [(pl.read_parquet(folder / "train"), pl.read_parquet(folder / "validation")) for folder in folders]
+    folders = project.root.glob(".attune/trials/*/data/tokenized")
+    names = ("train.parquet", "validation.parquet")
+    return [(pl.read_parquet(folder / names[0]), pl.read_parquet(folder / names[1])) for folder in folders]
 
 
 def test_the_folds_hold_each_row_outside_test_once(validated: Project) -> None:
@@ -129,17 +130,22 @@ def test_folds_that_are_not_there_are_asked_for(
 
 
 def test_the_final_model_learns_from_all_rows_outside_test(validated: Project, monkeypatch: Any) -> None:
-    from rich.console import Console
-
     from flows import crossvalidate as program
 
     monkeypatch.chdir(validated.root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
     asked: list[list[str]] = []
-    monkeypatch.setattr(program, "run_pipeline", lambda: asked.append(["repro"]) or 0)
+
+    def record(command: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        asked.append(command[1:])
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(program.subprocess, "run", record)
     before = Path("params.yaml").read_text()
-    assert program.train_final(Console()) == 0 and asked
+    assert program.main(["--final"]) == 3, "DVC's"
     after = Path("params.yaml").read_text()
     Path("params.yaml").write_text(before)
+    assert asked[-1] == ["-m", "dvc", "--wait-for-lock", "repro"]
     added = [line.strip() for line in after.splitlines() if line not in before.splitlines()]
     assert sorted(added) == ["early_stopping_patience: null", "train_on: train_and_validation"]
 
