@@ -19,7 +19,7 @@ from rich.text import Text
 
 from flows.command import exit_status
 from flows.search.params_patch import difference, patched, read_text, write_params
-from flows.search.trials import SCORES, Epoch, Trial, prepare_trial, train
+from flows.search.trials import SCORES, Epoch, Trial, prepare_trial, train_trial
 from stages.common.digests import sha256_value
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
@@ -52,38 +52,35 @@ def _validate(*, final: bool) -> int:
     params = check_params(data)
     with alone("trials"):
         rows, number = read_rows(params), params.clean.split.folds
-        sizes, trials = zip(*(_prepare_fold(data, fold, rows) for fold in range(number)), strict=True)
-        key = sha256_value([trial.digest for trial in trials])
+        prepared = [_prepare_fold(data, fold, rows) for fold in range(number)]
+        key = sha256_value([trial.digest for _, trial in prepared])
         runs = NestedRuns(params, key[:16], f"cross-validation, {number} folds", {"attune.crossvalidation": key[:16]})
-        scores = [_train_fold(fold, trial, runs, console) for fold, trial in enumerate(trials)]
-        folds = [{"fold": fold, **sizes[fold], **scores[fold]} for fold in range(number)]
-        confidence = params.evaluate.bootstrap.confidence
-        means = {end: _means(params, folds, end) for end in ("kept_epoch", "last_epoch")}
-        kept, last = means.values()
+        folds = [{**fold, **_train_fold(fold["fold"], trial, runs, console)} for fold, trial in prepared]
+        kept, last = (_means(params, folds, end) for end in ("kept_epoch", "last_epoch"))
         runs.finish({f"{part}_{name}": value for name, parts in kept.items() for part, value in parts.items()})
+        level = params.evaluate.bootstrap.confidence
         REPORT.parent.mkdir(exist_ok=True)
-        write_json({"inputs": key, "confidence": confidence, **means, "folds": folds}, REPORT)
+        write_json({"inputs": key, "confidence": level, "kept_epoch": kept, "last_epoch": last, "folds": folds}, REPORT)
         for name, of in kept.items():
-            spread = f"{of['mean']:.4f} ± {of['sd']:.4f}, {confidence:.0%} from {of['low']:.4f} to {of['high']:.4f}"
+            spread = f"{of['mean']:.4f} ± {of['sd']:.4f}, {level:.0%} from {of['low']:.4f} to {of['high']:.4f}"
             console.print(f"{name}: {spread}; at the last epoch {last[name]['mean']:.4f}")
         console.print(Text(f"the same in {REPORT}; how to read it: docs/tuning.md"))
     return _train_final(console) if final else 0
 
 
-def _prepare_fold(data: Any, fold: int, rows: pl.DataFrame) -> tuple[dict[str, int], Trial]:
-    """Write the rows of a fold's training and lay out its trial; return how many rows there are, and the trial."""
-    parts = dict(zip(("train", "validation"), split_fold(rows, fold), strict=True))
-    files = {TOKENIZED.format(name): FOLDS / str(fold) / f"{name}.parquet" for name in parts}
-    for part, path in zip(parts.values(), files.values(), strict=True):
+def _prepare_fold(data: Any, fold: int, rows: pl.DataFrame) -> tuple[dict[str, Any], Trial]:
+    """Write the rows of a fold's training and lay out its trial; return what the report says of it, and the trial."""
+    train, held_out = split_fold(rows, fold)
+    files = {TOKENIZED.format(name): FOLDS / str(fold) / f"{name}.parquet" for name in ("train", "validation")}
+    for part, path in zip((train, held_out), files.values(), strict=True):
         TokenizedRecords.write(part, path)
-    sizes = {"train_rows": parts["train"].height, "held_out_rows": parts["validation"].height}
-    return sizes, prepare_trial(data, files)
+    return {"fold": fold, "train_rows": train.height, "held_out_rows": held_out.height}, prepare_trial(data, files)
 
 
 def _train_fold(fold: int, trial: Trial, runs: NestedRuns, console: Console) -> dict[str, Epoch]:
     """Train a fold unless it is finished; return the epoch that the stage keeps, and the last one."""
     how = "finished before" if trial.curve.exists() else "trained"
-    epochs, kept = train(trial, runs, f"fold {fold}")
+    epochs, kept = train_trial(trial, runs, f"fold {fold}")
     console.print(f"fold {fold}: {', '.join(f'{name} {kept[name]:.4f}' for name in SCORES)} ({how})")
     return {"kept_epoch": kept, "last_epoch": epochs[-1]}
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from flows.running.stage_process import seconds_of
 from flows.search.params_patch import STRATEGY, change
-from flows.search.trials import Epoch, TrialFailed, digests, prepare_trial, train
+from flows.search.trials import Epoch, TrialFailed, digests, prepare_trial, train_trial
 from stages.common.digests import sha256_value
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph
@@ -32,7 +32,6 @@ with warnings.catch_warnings():
 
 STUDIES = WORK / "tune" / "studies.db"
 DIGITS = 3  # of a number drawn from a range: more would only look like knowledge
-FAILURES = 3  # trials in a row that fail: then something else is wrong
 
 
 class Search:
@@ -64,10 +63,10 @@ class Search:
         """Train until there are as many trials as asked for, or time is up; return the score of params.yaml as it is.
 
         Raises:
-            AttuneError: if params.yaml as it is cannot be trained with, several trials in a row fail, or files change.
+            AttuneError: if params.yaml as it is cannot be trained with, or files change.
         """
         study, tune = self.study, self.params.tune
-        score = train(prepare_trial(self.data), self.runs, "params.yaml")[1][self.metric]
+        score = train_trial(prepare_trial(self.data), self.runs, "params.yaml")[1][self.metric]
         say(f"params.yaml as it is: {self.metric} {score:.4f}")
         for trial in study.get_trials(states=(TrialState.RUNNING,)):  # of a search that was killed: tune holds a lock
             study.tell(trial.number, state=TrialState.FAIL)
@@ -75,10 +74,7 @@ class Search:
             say(self._line(number, trial))
 
         def report(_: optuna.Study, trial: FrozenTrial) -> None:
-            ended = with_outcome(study)
-            say(self._line(len(ended), trial))
-            if [one.state for one in ended[-FAILURES:]] == [TrialState.FAIL] * FAILURES:
-                raise AttuneError(f"{FAILURES} trials in a row failed", "the lines above say why; narrow tune.space")
+            say(self._line(len(with_outcome(study)), trial))
             seed_sampler(study, self.params.seed)
 
         seed_sampler(study, self.params.seed)
@@ -125,7 +121,7 @@ class Search:
             except AttuneError as error:
                 raise optuna.TrialPruned(error.what.splitlines()[-1].strip()) from None
             number = len(with_outcome(self.study)) + 1  # Optuna's counts interrupted ones, too
-            return train(trial, self.runs, f"trial {number}", watch)[1][self.metric]
+            return train_trial(trial, self.runs, f"trial {number}", watch)[1][self.metric]
         except (optuna.TrialPruned, TrialFailed) as error:
             asked.set_user_attr("reason", str(error))
             raise

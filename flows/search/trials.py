@@ -107,14 +107,14 @@ def digests(files: Mapping[str, Path]) -> dict[str, str]:
     return {name: sha256_path(path) for name, path in files.items()}
 
 
-def train(
+def train_trial(
     trial: Trial, runs: NestedRuns, name: str, watch: Callable[[Epoch], None] = lambda _: None
 ) -> tuple[list[Epoch], Epoch]:
     """Train, unless the trial is finished; return its epochs, and the one that the stage keeps.
 
     Args:
         trial: a prepared one.
-        runs: where to record it, under the name.
+        runs: where to record it.
         name: for people.
         watch: is called after each epoch, and ends the training if it raises TrialPruned.
 

@@ -48,9 +48,10 @@ def test_the_folds_hold_each_row_outside_test_once(validated: Project) -> None:
     ids = [row for _, held_out in sides(validated) for row in held_out["id"]]
     assert len(sides(validated)) == FOLDS
     assert sorted(ids) == sorted(pl.concat(clean)["id"])
+    columns = pl.read_parquet_schema(validated.root / "data/tokenized/train.parquet").names()
     for train, held_out in sides(validated):
         assert not set(train["id"]) & set(held_out["id"])
-        assert train.columns == held_out.columns == pl.read_parquet_schema(_tokenized(validated)).names()
+        assert train.columns == held_out.columns == columns
 
 
 def test_no_group_is_on_both_sides_of_a_fold_nor_a_child_apart_from_its_parent(validated: Project) -> None:
@@ -134,21 +135,10 @@ def test_the_final_model_learns_from_all_rows_outside_test(validated: Project, m
 
     monkeypatch.chdir(validated.root)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
-    asked: list[list[str]] = []
-
-    def record(command: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
-        asked.append(command[1:])
-        return subprocess.CompletedProcess(command, 3)
-
-    monkeypatch.setattr(program.subprocess, "run", record)
+    monkeypatch.setattr(program.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 3))
     before = Path("params.yaml").read_text()
     assert program.main(["--final"]) == 3, "DVC's"
     after = Path("params.yaml").read_text()
     Path("params.yaml").write_text(before)
-    assert asked[-1] == ["-m", "dvc", "--wait-for-lock", "repro"]
     added = [line.strip() for line in after.splitlines() if line not in before.splitlines()]
     assert sorted(added) == ["early_stopping_patience: null", "train_on: train_and_validation"]
-
-
-def _tokenized(project: Project) -> Path:
-    return project.root / "data/tokenized/train.parquet"

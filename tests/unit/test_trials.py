@@ -1,9 +1,10 @@
-"""Trials: their folders and names, what is read of them, and scores over folds."""
+"""Trials: their folders and names, what is drawn for them and read of them, and scores over folds."""
 
 import os
 from pathlib import Path
 from typing import Any
 
+import optuna
 import polars as pl
 import pytest
 from ruamel.yaml import YAML
@@ -11,7 +12,8 @@ from small_project import ROOT, Project
 
 from flows.crossvalidate import split_fold, summarize
 from flows.search import trials
-from flows.search.trials import TrialFailed, prepare_trial, train
+from flows.search.study import draw
+from flows.search.trials import TrialFailed, prepare_trial, train_trial
 from stages.common.params import Params, check_params
 from stages.common.stage import Run
 from stages.common.tracking.nested import NestedRuns, absolute_uri
@@ -72,7 +74,7 @@ def test_a_finished_trial_is_read_and_its_first_best_epoch_kept(data: Any, metri
         "step,epoch,validation_accuracy,validation_macro_f1,validation_loss\n"
         "5,1,0.9,0.6,0.5\n10,2,0.9,0.8,0.4\n15,3,0.7,0.8,0.4\n"
     )
-    epochs, best = train(trial, runs, "it")  # the project's finetune is empty: it could not train
+    epochs, best = train_trial(trial, runs, "it")  # the project's finetune is empty: it could not train
     assert [epoch["step"] for epoch in epochs] == [5, 10, 15] and best["epoch"] == kept
     assert runs.ended == [("complete", {f"best_validation_{name}": best[name] for name in trials.SCORES})]
 
@@ -82,7 +84,9 @@ def test_a_training_that_stops_with_an_error_tells_its_last_lines(data: Any, mon
     Path("stages/__init__.py").touch()
     runs = Runs()
     with pytest.raises(TrialFailed, match=r"(?s)training of fold 1 failed.*No module named 'stages\.common'"):
-        train(prepare_trial(data), runs, "fold 1")  # the project's own stages/finetune is empty, and it is what runs
+        train_trial(
+            prepare_trial(data), runs, "fold 1"
+        )  # the project's own stages/finetune is empty, and it is what runs
     assert runs.ended == [("failed", {})]
 
 
@@ -93,22 +97,16 @@ def test_lines_of_the_training_curve_and_half_lines_are_passed_over(data: Any) -
     assert trials._live(trial) == [{"step": 5, "epoch": 1.0, "loss": 0.4, "accuracy": 0.5, "macro_f1": 0.6}]
 
 
-@pytest.mark.parametrize(
-    ("given", "meant"),
-    [
-        ("sqlite:///mlflow.db", "sqlite:///{here}/mlflow.db"),
-        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
-        ("https://user:pass@host/x", "https://user:pass@host/x"),
-        ("mlruns", "{here}/mlruns"),
-        ("", "sqlite:///{here}/mlflow.db"),
-    ],
-)
-def test_a_store_is_the_same_one_in_the_folder_of_a_trial(
-    given: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_is_the_same_one_in_the_folder_of_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
-    assert absolute_uri() == meant.format(here=os.path.realpath(tmp_path))
+    here = os.path.realpath(tmp_path)
+    for given, meant in {
+        "": f"sqlite:///{here}/mlflow.db",
+        "mlruns": f"{here}/mlruns",
+        "https://x/y": "https://x/y",
+    }.items():
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+        assert absolute_uri() == meant
 
 
 def test_children_of_a_held_out_row_are_nowhere() -> None:
@@ -125,3 +123,40 @@ def test_the_interval_over_folds_allows_for_what_they_share() -> None:
     half = 4.302653 * (1 / 3 + 0.5) ** 0.5 * 0.1  # t of 2 degrees of freedom; Nadeau & Bengio's factor
     assert (found["low"], found["high"]) == pytest.approx((0.9 - half, 0.9 + half), abs=1e-6)
     assert summarize([0.8, 0.9, 1.0], ratio=0.5, confidence=0.95, most=1.0)["high"] == 1.0
+
+
+def drawn(data: Any, space: dict[str, Any], trials: int = 30, **finetune: Any) -> list[dict[str, Any]]:
+    params = check_params({**data, "finetune": finetune, "tune": {"space": space}})
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    found = []
+    for _ in range(trials):
+        trial = study.ask()
+        found.append(draw(trial, params))
+        study.tell(trial, 0.0)
+    return found
+
+
+def test_what_is_drawn_is_in_the_range_and_of_the_parameters_type(data: Any) -> None:
+    space = {
+        "finetune.learning_rate": {"low": 2e-5, "high": 3e-4, "log": True},
+        "finetune.num_train_epochs": {"low": 1, "high": 3},
+        "finetune.weight_decay": {"low": 0.0, "high": 0.1, "step": 0.025},
+        "finetune.optim": {"choices": ["adamw", "sgd"]},
+        "finetune.dropout": {"choices": [None, 0.1]},
+    }
+    found = drawn(data, space)
+    for settings in found:
+        assert 2e-5 <= settings["finetune.learning_rate"] <= 3e-4
+        assert float(f"{settings['finetune.learning_rate']:.3g}") == settings["finetune.learning_rate"]
+        assert type(settings["finetune.num_train_epochs"]) is int
+        assert settings["finetune.weight_decay"] in (0.0, 0.025, 0.05, 0.075, 0.1)
+    assert {settings["finetune.num_train_epochs"] for settings in found} == {1, 2, 3}
+    assert {settings["finetune.dropout"] for settings in found} == {None, 0.1}
+
+
+def test_options_of_a_strategy_are_drawn_where_it_is_the_one(data: Any) -> None:
+    space = {"finetune.lora.r": {"choices": [4, 8]}, "finetune.strategy": {"choices": ["full", "lora"]}}
+    for settings in drawn(data, space):
+        assert ("finetune.lora.r" in settings) == (settings["finetune.strategy"] == "lora")
+    assert all(not settings for settings in drawn(data, {"finetune.lora.r": {"choices": [4]}}))
+    assert all(settings for settings in drawn(data, {"finetune.lora.r": {"choices": [4]}}, strategy="lora"))

@@ -1,10 +1,10 @@
 """The `clean` section: repair, filters, deduplication, label issues, split, report."""
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator
 
-from stages.common.params.base import Section, Share, Similarity, key, spelled
+from stages.common.params.base import Faults, Section, Share, Similarity, key, spelled
 
 if TYPE_CHECKING:
     from stages.common.text_cleaning import TextCleaning
@@ -42,11 +42,9 @@ class Length(Section):
     min: int = key(3, "Shorter texts are rejected (characters).", ge=1, le=10_000)
     max: int = key(10_000, "Longer texts are rejected (characters).", ge=1, le=10_000_000)
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _faults(self) -> Faults:
         if self.min > self.max:
-            raise ValueError(f"min ({self.min}) is greater than max ({self.max}): no text could pass")
-        return self
+            yield "min", f"is greater than max ({self.max}): no text could pass"
 
 
 class Languages(Section):
@@ -99,13 +97,11 @@ class Split(Section):
         0, "Number the rows outside test 0 to folds-1 (column `fold`), for cross-validation.", ge=0, le=100
     )
 
-    @model_validator(mode="after")
-    def _leaves_train(self) -> Self:
+    def _faults(self) -> Faults:
         if self.validation + self.test > 0.8:
-            raise ValueError(f"validation + test = {self.validation + self.test:g} leaves under 20 % for training")
+            yield (), f"validation + test = {self.validation + self.test:g} leaves under 20 % for training"
         if self.folds == 1:
-            raise ValueError("folds: one fold is no cross-validation; give 2 or more, or 0 for none")
-        return self
+            yield "folds", "one fold is no cross-validation; give 2 or more, or 0 for none"
 
 
 class DataReport(Section):

@@ -4,12 +4,12 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from math import prod
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from stages.common.errors import AttuneError
-from stages.common.params.base import Section, Share, key
+from stages.common.params.base import Faults, Section, Share, key
 
 Baseline = Literal["majority", "tfidf", "base_model"]
 Invariance = Literal["typos", "names", "punctuation", "casing"]
@@ -75,10 +75,9 @@ class MinimumTest(Section):
         """The texts, filled in; each once."""
         return list(dict.fromkeys(text for template in self.texts for (text,) in _filled([template], self.fill)))
 
-    @model_validator(mode="after")
-    def _fillable(self) -> Self:
-        _ = self.cases
-        return self
+    def _faults(self) -> Faults:
+        _ = self.cases  # raises where it cannot be filled in
+        yield from ()
 
 
 class DirectionTest(Section):
@@ -97,11 +96,9 @@ class DirectionTest(Section):
         """Each text and what it is changed to, filled in."""
         return [(text, changed) for text, changed in _filled([self.text, self.changed], self.fill)]
 
-    @model_validator(mode="after")
-    def _fillable(self) -> Self:
+    def _faults(self) -> Faults:
         if same := [text for text, changed in self.cases if text == changed]:
-            raise ValueError(f"text and changed are both {same[0]!r}: nothing can move")
-        return self
+            yield "changed", f"is the same as text, {same[0]!r}: nothing can move"
 
 
 class Behaviour(Section):
@@ -133,11 +130,9 @@ class Behaviour(Section):
                     f"name one of the labels: {', '.join(labels)}",
                 )
 
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
+    def _faults(self) -> Faults:
         if twice := [name for name in self.names if self.names.count(name) > 1]:
-            raise ValueError(f"two behavioural tests have the name {twice[0]!r}")
-        return self
+            yield (), f"two behavioural tests have the name {twice[0]!r}"
 
 
 class Attributions(Section):

@@ -1,12 +1,11 @@
 """The section `finetune` of `params.yaml`, under the names of `transformers.TrainingArguments`."""
 
 import json
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from stages.common.params.base import Part, Section, Share, key, refuse
+from stages.common.params.base import Faults, Part, Section, Share, key
 from stages.common.params.strategies import (
     ADAPTERS,
     OPTIONS,
@@ -20,6 +19,9 @@ from stages.common.params.strategies import (
 GREATER_IS_BETTER = {"loss": False, "accuracy": True, "macro_f1": True}
 
 Weight = Annotated[float, Field(gt=0.0, le=1_000_000.0)]
+Factor = Annotated[float, Field(gt=0.0, le=1.0)]
+Epochs = Annotated[int, Field(ge=1, le=1000)]
+Score = Literal["loss", "accuracy", "macro_f1"]
 
 # Settings that only go with others: their value that says nothing, the other setting, and what that has to be
 ONLY_WITH: dict[str, tuple[Any, str, tuple[Any, ...]]] = {
@@ -60,16 +62,14 @@ class FinetuneParams(Section):
     )
 
     # How long, how fast
-    num_train_epochs: int = key(2, "Passes over the training rows.", ge=1, le=1000)
-    learning_rate: float = key(1e-4, "Peak learning rate.", gt=0.0, le=1.0)
+    num_train_epochs: Epochs = key(2, "Passes over the training rows.")
+    learning_rate: Factor = key(1e-4, "Peak learning rate.")
     lr_scheduler_type: Literal["linear", "cosine", "exponential", "constant"] = key(
         "linear", "How the learning rate falls after the warm-up."
     )
     lr_final_ratio: Share = key(0.0, "Share of the peak that is left at the end; exponential needs one.")
     warmup_ratio: Share = key(0.06, "Share of the steps over which the learning rate rises.")
-    layerwise_lr_decay: float = key(
-        1.0, "Factor of the learning rate from each layer to the one below; 1: all alike.", gt=0.0, le=1.0
-    )
+    layerwise_lr_decay: Factor = key(1.0, "Factor of the learning rate from each layer to the one below; 1: all alike.")
 
     # Batches
     per_device_train_batch_size: int = key(32, "Rows per forward pass and process.", ge=1, le=4096)
@@ -106,13 +106,9 @@ class FinetuneParams(Section):
     dropout: Part | None = key(None, "Dropout in the encoder; null keeps the base model's own.")
 
     # Which epoch is kept
-    metric_for_best_model: Literal["loss", "accuracy", "macro_f1"] = key(
-        "macro_f1", "Validation score that picks the epoch to keep."
-    )
+    metric_for_best_model: Score = key("macro_f1", "Validation score that picks the epoch to keep.")
     greater_is_better: bool | None = key(None, "Its direction: false for loss, true for the others; null: that one.")
-    early_stopping_patience: int | None = key(
-        2, "Epochs without a better score before training stops; null: never.", ge=1, le=1000
-    )
+    early_stopping_patience: Epochs | None = key(2, "Epochs without a better score before training stops; null: never.")
 
     # The machine
     bf16: Literal["auto", True, False] = key("auto", "bfloat16 autocast; auto: where the processor or GPU has it.")
@@ -134,18 +130,12 @@ class FinetuneParams(Section):
         possible = self.strategy in ("lora", "adalora", "ia3")
         return possible if self.merge_adapter is None else self.merge_adapter
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        refuse(type(self), (((name,), reason) for name, reason in self._contradictions()))
-        return self
-
-    def _contradictions(self) -> Iterator[tuple[str, str]]:
-        """Yield the key to change and the reason: a setting is ignored, or two cannot both be had."""
+    def _faults(self) -> Faults:
         for name, (nothing, other, values) in ONLY_WITH.items():
             actual = getattr(self, other)
             if getattr(self, name) != nothing and actual not in values:
-                belongs = " or ".join(f"{other}: {_yaml(value)}" for value in values)
-                yield name, f"belongs to {belongs}, but {other} is {_yaml(actual)}: set it to {_yaml(nothing)}"
+                belongs = " or ".join(f"{other}: {json.dumps(value)}" for value in values)
+                yield name, f"belongs to {belongs}, not {json.dumps(actual)}: set it to {json.dumps(nothing)}"
         if self.merge_adapter and self.strategy == "prefix":
             yield "merge_adapter", "a prefix cannot be merged into the weights: set it to false or null"
         if self.lr_scheduler_type == "exponential" and self.lr_final_ratio == 0:
@@ -159,7 +149,3 @@ class FinetuneParams(Section):
                 yield "class_weights", "a label is there twice, once as text and once as a number: delete one"
         if self.greater_is_better not in (None, GREATER_IS_BETTER[self.metric_for_best_model]):
             yield "greater_is_better", f"is the wrong way round for {self.metric_for_best_model}: set it to null"
-
-
-def _yaml(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

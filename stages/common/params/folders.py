@@ -1,11 +1,11 @@
 """Folders that come along as data: the base model, and what augmentation needs."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from stages.common.params.base import Section, key
+from stages.common.params.base import Faults, Section, key
 from stages.common.params.places import HubRepository, InboxPath, Member, Revision, Sha256, Wheel, without_secrets
 
 Kinds = Mapping[str, tuple[str, ...]]
@@ -18,18 +18,16 @@ class Place(Section):
     needs: ClassVar[Kinds]  # key → the kinds that are nothing without it
     takes: ClassVar[Kinds]  # key → the kinds that may have it
 
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
+    def _faults(self) -> Faults:
         given = [kind for kind in self.kinds if getattr(self, kind)]
         if len(given) != 1:
-            found = " and ".join(given) or "none of them"
-            raise ValueError(f"needs exactly one of {', '.join(self.kinds)}; found {found}")
+            yield (), f"needs exactly one of {', '.join(self.kinds)}; found {' and '.join(given) or 'none of them'}"
+            return
         for name, kinds in self.takes.items():
             if self.kind not in kinds and getattr(self, name):
-                raise ValueError(f"{self.kind} takes no {name}")
+                yield name, f"{self.kind} takes no {name}"
             if self.kind in self.needs.get(name, ()) and not getattr(self, name):
-                raise ValueError(f"{self.kind} needs a {name}: {type(self).model_fields[name].description}")
-        return self
+                yield (), f"{self.kind} needs a {name}: {type(self).model_fields[name].description}"
 
     @property
     def kind(self) -> str:
@@ -61,11 +59,9 @@ class Scratch(Section):
     num_attention_heads: int = key(2, "Attention heads per layer.", ge=1, le=16)
     max_position_embeddings: int = key(512, "Longest text in tokens.", ge=8, le=4096)
 
-    @model_validator(mode="after")
-    def _divisible(self) -> Self:
+    def _faults(self) -> Faults:
         if self.hidden_size % self.num_attention_heads:
-            raise ValueError("hidden_size must be a multiple of num_attention_heads")
-        return self
+            yield "hidden_size", "must be a multiple of num_attention_heads"
 
 
 class FolderSource(Place):

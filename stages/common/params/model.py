@@ -1,13 +1,12 @@
 """The sections of `params.yaml` from `tokenize` on, and the whole."""
 
-from collections.abc import Iterator
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from stages.common.errors import AttuneError
 from stages.common.params.augment import AugmentParams
-from stages.common.params.base import Section, Share, key, refuse
+from stages.common.params.base import Faults, Section, Share, key
 from stages.common.params.clean import CleanParams
 from stages.common.params.evaluate import EvaluateParams
 from stages.common.params.finetune import FinetuneParams
@@ -30,11 +29,9 @@ class ExportParams(Section):
     int8: bool = key(True, "Quantize the ONNX model to 8 bits, dynamically.")
     allowed_drop: Share = key(0.003, "int8 is offered if its accuracy on the test rows falls by no more than this.")
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _faults(self) -> Faults:
         if self.int8 and not self.onnx:
-            raise ValueError("int8 is made of the ONNX model: set onnx: true, or int8: false")
-        return self
+            yield "int8", "is made of the ONNX model: set onnx: true, or int8: false"
 
 
 class TrackingParams(Section):
@@ -61,13 +58,7 @@ class Params(Section):
     review: ReviewParams = key(ReviewParams(), "What a review shows and how it judges.")
     tracking: TrackingParams = key(TrackingParams(), "MLflow experiment.")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        refuse(Params, ((tuple(key.split(".")), reason) for key, reason in self._contradictions()))
-        return self
-
-    def _contradictions(self) -> Iterator[tuple[str, str]]:
-        """Yield the key to change and the reason, where sections contradict each other."""
+    def _faults(self) -> Faults:
         sources, scratch = self.ingest.sources, self.ingest.base_model.scratch
         if scratch and self.tokenize.max_length > (most := scratch.max_position_embeddings):
             yield "tokenize.max_length", f"is over the scratch model's max_position_embeddings ({most})"
@@ -92,7 +83,7 @@ class Params(Section):
             except AttuneError as error:
                 yield "evaluate.behaviour", f"{error.what} in ingest.labels"
 
-    def _lacking_resources(self) -> Iterator[tuple[str, str]]:
+    def _lacking_resources(self) -> Faults:
         augment, resources = self.augment, self.ingest.resources
         fills_up = augment.balance.target > 0 and augment.balance.method == "synonyms"
         for on, method, resource in (

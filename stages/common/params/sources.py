@@ -2,13 +2,13 @@
 
 from codecs import lookup
 from pathlib import PurePosixPath
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, Field, field_serializer, model_validator
+from pydantic import AfterValidator, Field, field_serializer
 
 from stages.common.params import folders, places
-from stages.common.params.base import Section, key, spelled
+from stages.common.params.base import Faults, Section, key, spelled
 from stages.common.params.folders import BaseModelSource, Place, Resources
 from stages.common.params.places import is_archive, split_at_archive, without_secrets
 from stages.common.readers.streams import COMPRESSIONS, ENDINGS
@@ -43,11 +43,9 @@ class Columns(TextColumn):
     timestamp: str | None = key(None, "Column with a date or time, for clean.split.by: time.")
     extra: list[str] = key([], "Further columns to carry along, for evaluate.slices.columns.")
 
-    @model_validator(mode="after")
-    def _once(self) -> Self:
+    def _faults(self) -> Faults:
         if len(set(self.extra)) < len(self.extra):
-            raise ValueError("extra names a column twice")
-        return self
+            yield "extra", "names a column twice"
 
 
 class TextSource(Place):
@@ -81,19 +79,21 @@ class TextSource(Place):
     needs: ClassVar = {"revision": ("hub",), "query": ("sql",), "member": ("wheel", "package", "hub")}
     takes: ClassVar = needs | {"etag": ("url",), "member": FILES, "sha256": FILES, "format": FILES}
 
-    @model_validator(mode="after")
-    def _readable(self) -> Self:
+    def _faults(self) -> Faults:
+        faults = [*super()._faults()]
+        yield from faults
+        if faults:
+            return
         if is_archive(self.stored) and not self.inside:
-            raise ValueError(f"{self.stored} is an archive: member has to name the file inside it")
-        if self.inside and not is_archive(self.stored):
-            raise ValueError(f"{self.kind} takes no member: it is no archive")
-        if self.inside and (is_archive(self.inside) or split_at_archive(self.inside)[1]):
-            raise ValueError("member is an archive inside an archive, which is not read: unpack the outer one")
-        if self.file_format == "lines" and self.columns != type(self.columns)():
-            raise ValueError("plain lines have no columns: leave columns out")
-        if self.file_format != "lines" and not self.columns.text:
-            raise ValueError("needs columns.text: the column that holds the text")
-        return self
+            yield (), f"{self.stored} is an archive: member has to name the file inside it"
+        elif self.inside and not is_archive(self.stored):
+            yield "member", f"{self.kind} takes none: it is no archive"
+        elif self.inside and (is_archive(self.inside) or split_at_archive(self.inside)[1]):
+            yield "member", "is an archive inside an archive, which is not read: unpack the outer one"
+        elif self.file_format == "lines" and self.columns != type(self.columns)():
+            yield "columns", "plain lines have none: leave it out"
+        elif self.file_format != "lines" and not self.columns.text:
+            yield (), "needs columns.text: the column that holds the text"
 
     @field_serializer("url", when_used="json")
     def _without_secrets(self, url: str | None) -> str | None:
@@ -140,11 +140,10 @@ class Source(TextSource):
     columns: Columns = key(Columns(), "Where each column of a record comes from.")
     label: str | None = key(None, "One label for every row, instead of columns.label.")
 
-    @model_validator(mode="after")
-    def _one_label(self) -> Self:
+    def _faults(self) -> Faults:
+        yield from super()._faults()
         if (self.label is None) == (self.columns.label is None):
-            raise ValueError("needs either columns.label (a column) or label (one label for every row)")
-        return self
+            yield (), "needs either columns.label (a column) or label (one label for every row)"
 
 
 class IngestParams(Section):
@@ -165,15 +164,13 @@ class IngestParams(Section):
     resources: Resources = key(Resources(), "Dictionaries and models that augment uses.")
     base_model: BaseModelSource = Field(description="The pretrained model to fine-tune.")
 
-    @model_validator(mode="after")
-    def _once(self) -> Self:
+    def _faults(self) -> Faults:
         for number, source in enumerate(self.sources, start=1):
             if (first := self.sources.index(source) + 1) < number:
-                raise ValueError(f"sources: entries {first} and {number} are the same: each row would count twice")
+                yield "sources", f"entries {first} and {number} are the same: each row would count twice"
         texts = [text for raw in self.labels or {} for text in _as_in_files(raw)]
         if len(set(texts)) < len(texts):
-            raise ValueError("labels: a label is there twice, once as text and once not: delete one")
-        return self
+            yield "labels", "a label is there twice, once as text and once not: delete one"
 
     @property
     def unpinned(self) -> list[str]:

@@ -1,10 +1,10 @@
 """The options of each strategy that has some, under peft's names where it is peft's."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from stages.common.params.base import Part, Section, Share, key
+from stages.common.params.base import Faults, Part, Section, Share, key
 
 ADAPTERS = ("lora", "adalora", "ia3", "prefix")  # strategies of peft: new weights beside those of the base model
 Names = Annotated[list[str], Field(min_length=1)]
@@ -41,16 +41,11 @@ class AdaloraOptions(Section):
     lora_dropout: Part = key(0.0, "Dropout before the updates.")
     target_modules: Targets = "all-linear"
 
-    @model_validator(mode="after")
-    def _shrinks(self) -> Self:
+    def _faults(self) -> Faults:
         if self.target_r >= self.init_r:
-            raise ValueError(
-                f"target_r ({self.target_r}) is not under init_r ({self.init_r}), so no rank could fall: lower it, or "
-                "set strategy: lora"
-            )
+            yield "target_r", f"is not under init_r ({self.init_r}): no rank could fall; or set strategy: lora"
         if self.tinit_ratio + self.tfinal_ratio >= 1.0:
-            raise ValueError("tinit_ratio and tfinal_ratio leave no steps in which ranks could fall: lower one")
-        return self
+            yield "tfinal_ratio", "leaves no steps after tinit_ratio in which ranks could fall: lower one"
 
 
 class Ia3Options(Section):
@@ -63,12 +58,9 @@ class Ia3Options(Section):
         None, "Those of target_modules whose input is scaled; null: peft's choice for the model."
     )
 
-    @model_validator(mode="after")
-    def _within(self) -> Self:
-        others = set(self.feedforward_modules or ()) - set(self.target_modules or ())
-        if others:
-            raise ValueError(f"feedforward_modules names {min(others)!r}, which target_modules does not: add it there")
-        return self
+    def _faults(self) -> Faults:
+        if others := set(self.feedforward_modules or ()) - set(self.target_modules or ()):
+            yield "feedforward_modules", f"names {min(others)!r}, which target_modules does not: add it there"
 
 
 class PrefixOptions(Section):

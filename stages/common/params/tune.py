@@ -3,13 +3,13 @@
 from difflib import get_close_matches
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from stages.common.params.base import Section, key, refuse
-from stages.common.params.finetune import FinetuneParams
+from stages.common.params.base import Faults, Section, key
+from stages.common.params.finetune import FinetuneParams, Score
 
 EARLIER = ("ingest", "clean", "augment", "tokenize")
 COMPARED_BY = ("finetune.train_on", "finetune.metric_for_best_model", "finetune.greater_is_better")
@@ -24,18 +24,16 @@ class Dimension(Section):
     step: int | float | None = key(None, "Distance of the values from low on; null: any.", gt=0)
     choices: list[bool | int | float | str | None] | None = key(None, "The values to choose from.", min_length=1)
 
-    @model_validator(mode="after")
-    def _range_or_choices(self) -> Self:
+    def _faults(self) -> Faults:
         if self.choices is not None:
             if self != Dimension.model_construct(choices=self.choices):
-                raise ValueError("choices have no low, high, log or step: take them out")
+                yield (), "choices have no low, high, log or step: take them out"
         elif self.low is None or self.high is None:
-            raise ValueError("give low and high, or choices")
+            yield (), "give low and high, or choices"
         elif self.low >= self.high:
-            raise ValueError(f"low ({self.low:g}) must be under high ({self.high:g})")
+            yield "low", f"must be under high ({self.high:g})"
         elif self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError("log needs a low above 0 and no step")
-        return self
+            yield "log", "needs a low above 0 and no step"
 
 
 class Pruner(Section):
@@ -55,19 +53,16 @@ class TuneParams(Section):
     timeout: str | None = key(
         None, "No new trial starts after so long: 90s, 30m, 2h; null: never.", pattern=r"^\d+(\.\d+)?[smh]$"
     )
-    metric: Literal["loss", "accuracy", "macro_f1"] | None = key(
-        None, "Validation score to make better; null: finetune.metric_for_best_model."
-    )
+    metric: Score | None = key(None, "Validation score to make better; null: finetune.metric_for_best_model.")
     pruner: Pruner = key(Pruner(), "When a trial is ended early.")
     space: dict[str, Dimension] = key(
         {}, "What is searched: parameters under finetune by dotted name, each a range or choices."
     )
 
-    @model_validator(mode="after")
-    def _searchable(self) -> Self:
-        faults = ((("space", key), _fault(key, dimension)) for key, dimension in self.space.items())
-        refuse(TuneParams, ((keys, reason) for keys, reason in faults if reason))
-        return self
+    def _faults(self) -> Faults:
+        for name, dimension in self.space.items():
+            if reason := _fault(name, dimension):
+                yield ("space", name), reason
 
 
 def number_type(key: str) -> type[int] | type[float] | None:
