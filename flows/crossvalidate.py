@@ -36,14 +36,12 @@ FINAL = {"finetune.train_on": "train_and_validation", "finetune.early_stopping_p
 
 def main(arguments: list[str] | None = None) -> int:
     """Train and score each fold; show their mean and spread, and write the report."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.crossvalidate", description="Train once per fold, on the rows of the others."
-    )
+    what = "Train once per fold, on the rows of the others."
+    parser = argparse.ArgumentParser(prog="python -m flows.crossvalidate", description=what)
     parser.add_argument("--final", action="store_true", help="then train on train and validation: the whole pipeline")
     asked = parser.parse_args(arguments)
-    return exit_status(
-        lambda: _validate(final=asked.final), "the cross-validation was interrupted; the same command goes on with it"
-    )
+    interrupted = "the cross-validation was interrupted; the same command goes on with it"
+    return exit_status(lambda: _validate(final=asked.final), interrupted)
 
 
 def _validate(*, final: bool) -> int:
@@ -122,9 +120,8 @@ def read_rows(params: Params) -> pl.DataFrame:
     known = pl.concat([clean.with_columns(original=True), children.with_columns(original=False)])
     rows = pl.concat([TokenizedRecords.read(path) for path in tokenized])
     if set(rows["id"]) != set(known["id"]) or known["fold"].null_count() or known["fold"].n_unique() != folds:
-        raise AttuneError(
-            f"data/ was made with other params than params.yaml (clean.split.folds: {folds})", "dvc repro tokenize"
-        )
+        what = f"data/ was made with other params than params.yaml (clean.split.folds: {folds})"
+        raise AttuneError(what, "dvc repro tokenize")
     return rows.join(known, on="id", how="left", maintain_order="left")
 
 

@@ -29,9 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.tune", description="Search for better params of finetune.")
     parser.add_argument("--apply", action="store_true", help="write the best into params.yaml")
     asked = parser.parse_args(arguments)
-    return exit_status(
-        lambda: _search(apply=asked.apply), "the search was interrupted; the same command goes on with it"
-    )
+    interrupted = "the search was interrupted; the same command goes on with it"
+    return exit_status(lambda: _search(apply=asked.apply), interrupted)
 
 
 def _search(*, apply: bool) -> None:

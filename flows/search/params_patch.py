@@ -78,8 +78,7 @@ def patched(text: str, settings: Mapping[str, Any]) -> str:
 
 
 def _dumped(yaml: YAML, data: Any) -> str:
-    result = StringIO()
-    yaml.dump(data, result)
+    yaml.dump(data, result := StringIO())
     return result.getvalue()
 
 
@@ -96,11 +95,7 @@ def write_params(text: str, path: Path = PARAMS_FILE) -> None:
     os.replace(new, path)
 
 
-def read_text(path: Path = PARAMS_FILE) -> str:
-    """Return a params file's text.
-
-    Raises:
-        AttuneError: if it is missing or is no YAML.
-    """
-    read_yaml(path)
-    return path.read_text(encoding="utf-8")
+def read_text() -> str:
+    """Return the text of params.yaml; an AttuneError says if it is missing or is no YAML."""
+    read_yaml(PARAMS_FILE)
+    return PARAMS_FILE.read_text(encoding="utf-8")

@@ -6,10 +6,12 @@ never on how often the search was interrupted.
 """
 
 import copy
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
 
 from flows.running.stage_process import seconds_of
 from flows.search.params_patch import STRATEGY, change
@@ -25,23 +27,12 @@ from stages.common.stage import WORK
 from stages.common.tracking.flat import flatten
 from stages.common.tracking.nested import NestedRuns
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import optuna
-    from optuna.trial import FrozenTrial, TrialState
-
 STUDIES = WORK / "tune" / "studies.db"
 DIGITS = 3  # of a number drawn from a range: more would only look like knowledge
 
 
 class Search:
-    """A study and what its trials share.
-
-    Args:
-        data: params.yaml as it was read.
-        params: the same, checked.
-        metric: what the trials are compared by.
-    """
+    """A study, with params.yaml as it was read and checked, and the metric that its trials are compared by."""
 
     def __init__(self, data: Any, params: Params, metric: str) -> None:
         self.data, self.params, self.metric = data, params, metric
@@ -73,17 +64,12 @@ class Search:
         for number, trial in enumerate(with_outcome(study), start=1):
             say(self._line(number, trial))
 
-        def report(_: optuna.Study, trial: FrozenTrial) -> None:
-            say(self._line(len(with_outcome(study)), trial))
-            seed_sampler(study, self.params.seed)
-
-        seed_sampler(study, self.params.seed)
         study.optimize(
             self._objective,
             n_trials=max(tune.trials - 1 - len(with_outcome(study)), 0),
             timeout=seconds_of(tune.timeout) if tune.timeout else None,
             catch=(TrialFailed,),
-            callbacks=[report],
+            callbacks=[lambda _, trial: say(self._line(len(with_outcome(study)), trial))],
         )
         return score
 
@@ -97,15 +83,12 @@ class Search:
         return sha256_value([kept, searched, self.metric, files])[:16]
 
     def _objective(self, asked: optuna.Trial) -> float:
-        """Train with the values of a trial, and return its score.
-
-        Raises:
-            TrialPruned: if the values contradict other settings, or the training was ended early.
-            TrialFailed: if the training failed.
-            AttuneError: if files have changed.
-        """
+        """Train with the values of a trial, and return its score."""
         if self._name() != self.study.study_name:
             raise AttuneError("the files that finetune reads changed while the search ran", "start it again")
+        # Drawn from the seed and the trials with an outcome: one that was killed is drawn again with the same values.
+        number = len(with_outcome(self.study)) + 1  # Optuna's counts interrupted ones, too
+        self.study.sampler = optuna.samplers.TPESampler(seed=int(sha256_value([self.params.seed, number])[:8], 16))
         settings = draw(asked, self.params)
         asked.set_user_attr("settings", settings)
 
@@ -120,7 +103,6 @@ class Search:
                 trial = prepare_trial(change(copy.deepcopy(self.data), settings))
             except AttuneError as error:
                 raise optuna.TrialPruned(error.what.splitlines()[-1].strip()) from None
-            number = len(with_outcome(self.study)) + 1  # Optuna's counts interrupted ones, too
             return train_trial(trial, self.runs, f"trial {number}", watch)[1][self.metric]
         except (optuna.TrialPruned, TrialFailed) as error:
             asked.set_user_attr("reason", str(error))
@@ -139,14 +121,6 @@ def with_outcome(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials that count: one that ended with the search has no outcome."""
     ended = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
     return [trial for trial in ended if trial.state != TrialState.FAIL or "reason" in trial.user_attrs]
-
-
-def seed_sampler(study: optuna.Study, seed: int) -> None:
-    """Let the next draw depend on the seed and the trials with an outcome, and on nothing else.
-
-    So a trial that was running when the search was killed is drawn again with the same values.
-    """
-    study.sampler = optuna.samplers.TPESampler(seed=int(sha256_value([seed, len(with_outcome(study))])[:8], 16))
 
 
 def draw(trial: optuna.Trial, params: Params) -> dict[str, Any]:

@@ -45,7 +45,6 @@ end_with_parent()  # also after a kill -9: nobody would wait for this training
 runpy.run_module("stages.finetune", run_name="__main__", alter_sys=True)
 """
 
-
 Epoch = dict[str, float]  # step, epoch, and the validation scores after it
 
 
@@ -60,19 +59,11 @@ class Trial:
     params: Params
     digest: str  # of all that the training depends on
     folder: Path
-
-    @property
-    def curve(self) -> Path:
-        """The validation curve, which is there once the trial is finished."""
-        return self.folder / CURVE
+    curve: Path  # of validation: there once the trial is finished
 
 
 def prepare_trial(data: Mapping[str, Any], inputs: Mapping[str, Path] | None = None) -> Trial:
-    """Check a trial's params and lay out its folder.
-
-    Args:
-        data: the whole of its params.
-        inputs: files to take in the place of dependencies of finetune, by their path in dvc.yaml.
+    """Check the params of a trial and lay out its folder, with `inputs` in the place of dependencies of finetune.
 
     Raises:
         AttuneError: if the params contradict each other, or an earlier stage has not run yet.
@@ -93,7 +84,7 @@ def prepare_trial(data: Mapping[str, Any], inputs: Mapping[str, Path] | None = N
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to(path)
-    return Trial(params, digest, folder)
+    return Trial(params, digest, folder, folder / CURVE)
 
 
 def digests(files: Mapping[str, Path]) -> dict[str, str]:
@@ -112,11 +103,7 @@ def train_trial(
 ) -> tuple[list[Epoch], Epoch]:
     """Train, unless the trial is finished; return its epochs, and the one that the stage keeps.
 
-    Args:
-        trial: a prepared one.
-        runs: where to record it.
-        name: for people.
-        watch: is called after each epoch, and ends the training if it raises TrialPruned.
+    `watch` is called after each epoch, and ends the training if it raises TrialPruned.
 
     Raises:
         TrialFailed: with its last lines, if the training stopped with an error.
@@ -170,10 +157,9 @@ def _start(trial: Trial, run_id: str) -> "subprocess.Popen[bytes]":
         "MLFLOW_TRACKING_URI": absolute_uri(),
         TRIAL_RUN: run_id,
     }
-    command = [sys.executable, "-c", STAGE]
     with (trial.folder / OUTPUT).open("wb") as output:
         return subprocess.Popen(
-            command,
+            [sys.executable, "-c", STAGE],
             cwd=trial.folder,
             env={**os.environ, **own},
             stdout=output,

@@ -4,17 +4,20 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
+from flows import crossvalidate as crossvalidation
+from flows.crossvalidate import read_rows
+from stages.common.errors import AttuneError
+from stages.common.params import check_params
+from stages.common.params.loading import read_yaml
 from tests.conftest import Project
 from tests.pipeline.conftest import NOWHERE, started
 
-Make = Callable[..., Project]
 FOLDS = 3
 
 
@@ -108,36 +111,30 @@ def test_other_params_train_again_and_a_fold_that_fails_is_named_with_its_last_l
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("sections", "message"),
     [
-        (lambda params: params["clean"].update(split={}), "set it to 5"),
-        (lambda params: params["clean"].update(split={"folds": 4}), "data/ was made with other params"),
+        ({"clean": {}}, "the rows have no folds"),
+        ({"clean": {"split": {"folds": 4}}}, "data/ was made with other params"),
         (
-            lambda params: params["finetune"].update(train_on="train_and_validation", early_stopping_patience=None),
-            "would train on the held-out fold",
+            {"finetune": {"train_on": "train_and_validation", "early_stopping_patience": None}},
+            "would train on",
         ),
     ],
 )
 def test_folds_that_are_not_there_are_asked_for(
-    pretending: Make, change: Any, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    validated: Project, sections: Any, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.crossvalidate import main
-
-    project = pretending()
-    project.params(change)
-    monkeypatch.chdir(project.root)
-    assert main([]) == 1
-    assert message in capsys.readouterr().err
+    monkeypatch.chdir(validated.root)
+    with pytest.raises(AttuneError, match=message):
+        read_rows(check_params({**read_yaml(Path("params.yaml")), **sections}))
 
 
 def test_the_final_model_learns_from_all_rows_outside_test(validated: Project, monkeypatch: Any) -> None:
-    from flows import crossvalidate as program
-
     monkeypatch.chdir(validated.root)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
-    monkeypatch.setattr(program.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 3))
+    monkeypatch.setattr(crossvalidation.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 3))
     before = Path("params.yaml").read_text()
-    assert program.main(["--final"]) == 3, "DVC's"
+    assert crossvalidation.main(["--final"]) == 3, "DVC's"
     after = Path("params.yaml").read_text()
     Path("params.yaml").write_text(before)
     added = [line.strip() for line in after.splitlines() if line not in before.splitlines()]

@@ -6,13 +6,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import optuna
 import psutil
-import pytest
-from ruamel.yaml import YAML
 
 from tests.conftest import Project
 from tests.pipeline.conftest import NOWHERE, started
@@ -100,7 +97,7 @@ def test_a_search_killed_in_the_middle_loses_no_finished_trial_and_draws_the_sam
 def test_a_hopeless_trial_is_ended(pretending: Make) -> None:
     project = asks_for(pretending(), trials=4, space={"finetune.learning_rate": {"choices": [1.0e-3, 1.0e-6]}})
     project.params(lambda params: params["tune"].update(pruner={"kind": "median", "startup_trials": 1}))
-    project.params(lambda params: params.update(seed=0))  # draws 1e-3 first
+    project.params(lambda params: params.update(seed=2))  # draws 1e-3 first, then 1e-6
     (project.root / "hangs").write_text("1e-06\n")
     begun = time.perf_counter()
     done = search(project)
@@ -121,13 +118,9 @@ def test_trials_that_fail_or_contradict_themselves_are_passed_over_with_the_reas
     done = search(asks_for(project, trials=3, space={"finetune.learning_rate": {"low": 0.6, "high": 0.9}}))
     assert done.stdout.count("the loss is not a number any more") == 2
     assert "0 trials finished, 0 pruned, 2 failed; nothing beats" in done.stdout
-
-
-def test_params_that_cannot_be_trained_with_as_they_are_end_it_at_once(pretending: Make) -> None:
-    project = asks_for(pretending(), trials=9, space=RATES)
     project.params(lambda params: params["finetune"].update(learning_rate=0.7))
     done = search(project, check=False)
-    assert done.returncode == 1 and len(started(project)) == 1
+    assert done.returncode == 1, "params.yaml as it is has to work"
     assert "the training of params.yaml failed" in done.stderr and "lower finetune.learning_rate" in done.stderr
 
 
@@ -142,35 +135,6 @@ def test_other_data_begin_another_study_and_more_trials_go_on_with_the_same(pret
     search(project)
     names = optuna.get_all_study_names(f"sqlite:///{project.root / '.attune/tune/studies.db'}")
     assert len(names) == 2 and len(started(project)) == 4
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda params: params.pop("tune"), "tune.space is empty"),
-        (
-            lambda params: params["finetune"].update(train_on="train_and_validation", early_stopping_patience=None),
-            "no row is left to compare trials by",
-        ),
-        (
-            lambda params: params["tune"].update(
-                metric="loss", space={"finetune.label_smoothing_factor": {"low": 0.0, "high": 0.2}}
-            ),
-            "changes what the loss measures",
-        ),
-    ],
-)
-def test_a_search_that_makes_no_sense_is_refused(
-    pretending: Make, change: Any, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from flows.tune import main
-
-    project = asks_for(pretending(), space=RATES)
-    project.params(change)
-    monkeypatch.chdir(project.root)
-    assert main([]) == 1
-    assert message in capsys.readouterr().err
-    assert YAML().load(Path("params.yaml"))
 
 
 def _until(true: Callable[[], bool], seconds: float = 60) -> None:

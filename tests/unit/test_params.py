@@ -62,7 +62,6 @@ def fault_of(folder: Path, old: str, new: str) -> str:
             "14: finetune.learning_rat: unknown key; did you mean 'learning_rate'?",
         ),
         ("tokenize:", "tokenise:", "11: tokenise: unknown key; did you mean 'tokenize'?"),
-        ("{text: body", "{txt: body", "6: ingest.sources.0.columns.txt: unknown key; did you mean 'text'?"),
         ("scratch: {max", "scrach: {max", "8: ingest.base_model.scrach: unknown key; did you mean 'scratch'?"),
         ("  max_length: 32", "  zzz: 32", "12: tokenize.zzz: unknown key; known here: max_length"),
         (
@@ -103,8 +102,12 @@ def fault_of(folder: Path, old: str, new: str) -> str:
             "{hidden_size: 10, num_attention_heads: 4}",
             "8: ingest.base_model.scratch.hidden_size: must be a multiple of num_attention_heads",
         ),
-        ("columns: [source]", "columns: [mood]", "16: evaluate.slices.columns: 'mood' is no column of the records"),
-        ("evaluate:", "augment: {synonyms: {share: 0.1}}\nevaluate:", "15: augment.synonyms: is on and needs"),
+        (
+            "columns: [source]",
+            "columns: [mood]",
+            "16: evaluate.slices.columns: 'mood' is none of group,",
+        ),
+        ("evaluate:", "augment: {synonyms: {share: 0.1}}\nevaluate:", "15: augment.synonyms: is on, and its data"),
         ("evaluate:", "export: {onnx: false}\nevaluate:", "15: export.int8: is made of the ONNX model"),
         # columns and labels of a source
         ("stars}", "stars}\n      label: good", "5: ingest.sources.0: needs either columns.label (a column) or label"),
@@ -155,7 +158,6 @@ def searched(name: str, **dimension: Any) -> dict[str, Any]:
         ({"finetune": {"strategy": "lora", "lora": {"rank": 8}}}, "finetune.lora.rank: unknown key"),
         ({"finetune": {"strategy": "lora", "lora": {"target_modules": "x"}}}, "must be one of 'all-linear', not 'x'"),
         ({"finetune": {"strategy": "lora", "lora": {"target_modules": []}}}, "target_modules: must not be empty"),
-        ({"finetune": {"strategy": "lora", "lora": {"target_modules": [1]}}}, "target_modules.0: input should be a"),
         ({"finetune": {"strategy": "adalora", "adalora": {"init_r": 2}}}, "adalora.target_r: is not under init_r (2)"),
         ({"finetune": {"strategy": "adalora", "adalora": {"tinit_ratio": 0.8}}}, "adalora.tfinal_ratio: leaves no"),
         (
@@ -170,11 +172,9 @@ def searched(name: str, **dimension: Any) -> dict[str, Any]:
         (searched("zzz", choices=[1]), "tune.space.finetune.zzz: no such parameter of finetune"),
         (searched("train_on", choices=["train"]), "trials are compared by this"),
         (searched("learning_rate", low=1e-5, high=3.0), "less than or equal to 1, not 3.0"),
-        (searched("learning_rate", choices=[1e-4, "fast"]), "valid number, not 'fast'"),
         (searched("num_train_epochs", low=1, high=2.5), "valid integer, not 2.5"),
         (searched("num_train_epochs", low=1, high=9, step=0.5), "step cannot be 0.5"),
         (searched("strategy", choices=["full", "lara"]), "'lora'"),
-        (searched("lora.r", choices=[0]), "greater than or equal to 1, not 0"),
         (searched("learning_rate", low=3e-4, high=2e-5), "tune.space.finetune.learning_rate.low: must be under high"),
         (searched("learning_rate", low=1e-5), "give low and high, or choices"),
         (searched("learning_rate", choices=[1e-4], log=True), "take them out"),
@@ -190,8 +190,10 @@ def test_a_value_that_cannot_be_is_answered_in_one_line(sections: dict[str, Any]
 def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path) -> None:
     text = MINIMAL.replace("seed: 7", "sed: 7").replace("max_length: 32", "max_length: many")
     with pytest.raises(AttuneError) as raised:
-        load(tmp_path, text)
-    assert "params.yaml has 2 faults" in str(raised.value)
+        load(tmp_path, text.replace("learning_rate: 1e-4", "momentum: 0.9\n  focal_gamma: 1.0"))
+    assert "params.yaml has 4 faults" in str(raised.value)
+    assert 'params.yaml:14: finetune.momentum: belongs to optim: "sgd", not "adamw": set it to 0.0' in str(raised.value)
+    assert "params.yaml:15: finetune.focal_gamma: belongs to loss:" in str(raised.value)
     assert "params.yaml:2: sed: unknown key; did you mean 'seed'?" in str(raised.value)
     assert "params.yaml:12: tokenize.max_length: " in str(raised.value)
 
@@ -221,14 +223,11 @@ def source(*keys: str) -> str:
     [
         ("url: https://example.org/a.csv?version=3",),
         ("url: s3://bucket/folder/a.parquet", "etag: '\"abc\"'"),
-        ("url: az://container/a.csv",),
         ("url: 'http://[::1]:8080/a.zip'", "member: day/*.csv"),
         ("hub: owner/name", f"revision: {COMMIT}", "member: data/a.parquet"),
-        ("hub: owner/name", "revision: v1.0", "member: data/a.zip/day/*.csv.gz"),
         ("sql: REVIEWS_DB", "query: WITH x AS (SELECT 1 AS body, 2 AS stars) SELECT * FROM x"),
         ("sql: REVIEWS_DB", 'query: "-- the newest\\n (select 1) ;  "'),
         ("path: data/inbox/a.tar.gz", "member: ./a.csv"),
-        ("wheel: a==1", "member: a/data.zip/rows.csv"),
     ],
 )
 def test_every_kind_of_source_is_accepted(tmp_path: Path, keys: tuple[str, ...]) -> None:
@@ -246,23 +245,18 @@ def test_every_kind_of_source_is_accepted(tmp_path: Path, keys: tuple[str, ...])
         ),
         (("path: data/inbox/a.xlsx",), "cannot tell the format of 'a.xlsx'"),
         (("path: data/inbox/a.csv", "member: a.csv"), "member: path takes none: it is no archive"),
-        (("path: data/inbox/a.csv", "etag: x"), "path takes no etag"),
         (("path: data/inbox/a.zip",), "is an archive: member has to name the file inside it"),
         (("path: data/inbox/a.zip", "member: b.tar/c.csv"), "an archive inside an archive"),
         (("path: data/inbox/a.zip", "member: ../c.csv"), "must be a path inside"),
-        (("url: file:///etc/passwd",), "other files go to data/inbox/"),
-        (("url: simplecache::file:///etc/passwd.csv",), "must begin with one of https://, "),
-        (("url: https:///a.csv",), "is no address of a file"),
+        (("url: file:///etc/passwd",), "a file of yours goes to data/inbox/"),
         (("url: 'http://[::1/a.csv'",), "is no address"),
         (("url: https://user:hunter2@example.org/a.csv",), "must not hold a user or password"),
         (("url: s3://key:hunter2@bucket/a.csv",), "must not hold a user or password"),
         (("hub: owner/name", "member: a.csv"), "hub needs a revision"),
         (("hub: owner/name", f"revision: {COMMIT}"), "hub needs a member"),
-        (("hub: owner/name", f"revision: {COMMIT}", "member: a.zip"), "member has to name the file inside it"),
         (("hub: owner/name", "revision: main", "member: a.csv"), "must be a commit (40 hex digits"),
         (("hub: https://hub/owner/name", f"revision: {COMMIT}", "member: a.csv"), "as owner/name"),
         (("sql: REVIEWS_DB",), "sql needs a query"),
-        (("sql: REVIEWS_DB", "query: SELECT 1", "format: csv"), "sql takes no format"),
         (("sql: 'postgresql://reader:hunter2@host/db'", "query: SELECT 1"), "the name of an environment variable"),
         (("sql: REVIEWS_DB", "query: SELECT 1; DROP TABLE x"), "must be one statement"),
         (("sql: REVIEWS_DB", "query: '/* SELECT */ DELETE FROM x'"), "must be a SELECT"),

@@ -1,22 +1,22 @@
 """Trials: their folders and names, what is drawn for them and read of them, and scores over folds."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import optuna
-import polars as pl
 import pytest
 from ruamel.yaml import YAML
 from small_project import ROOT, Project
 
-from flows.crossvalidate import split_fold, summarize
+from flows.crossvalidate import summarize
 from flows.search import trials
 from flows.search.study import draw
 from flows.search.trials import TrialFailed, prepare_trial, train_trial
+from flows.tune import checked_metric
+from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
 from stages.common.stage import Run
-from stages.common.tracking.nested import NestedRuns, absolute_uri
+from stages.common.tracking.nested import NestedRuns
 
 
 @pytest.fixture
@@ -97,26 +97,6 @@ def test_lines_of_the_training_curve_and_half_lines_are_passed_over(data: Any) -
     assert trials._live(trial) == [{"step": 5, "epoch": 1.0, "loss": 0.4, "accuracy": 0.5, "macro_f1": 0.6}]
 
 
-def test_a_store_is_the_same_one_in_the_folder_of_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    here = os.path.realpath(tmp_path)
-    for given, meant in {
-        "": f"sqlite:///{here}/mlflow.db",
-        "mlruns": f"{here}/mlruns",
-        "https://x/y": "https://x/y",
-    }.items():
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
-        assert absolute_uri() == meant
-
-
-def test_children_of_a_held_out_row_are_nowhere() -> None:
-    known = {"fold": [0, 1, 0, 1, 1], "original": [True, True, False, False, True]}
-    rows = pl.DataFrame({"id": ["a", "b", "a'", "b'", "c"], "length": [1, 2, 3, 4, 5], **known})
-    kept, held_out = split_fold(rows, 0)
-    assert kept.to_dict(as_series=False) == {"id": ["b", "b'", "c"], "length": [2, 4, 5]}
-    assert held_out.to_dict(as_series=False) == {"id": ["a"], "length": [1]}
-
-
 def test_the_interval_over_folds_allows_for_what_they_share() -> None:
     found = summarize([0.8, 0.9, 1.0], ratio=0.5, confidence=0.95)
     assert (found["mean"], found["sd"]) == (0.9, 0.1)
@@ -160,3 +140,20 @@ def test_options_of_a_strategy_are_drawn_where_it_is_the_one(data: Any) -> None:
         assert ("finetune.lora.r" in settings) == (settings["finetune.strategy"] == "lora")
     assert all(not settings for settings in drawn(data, {"finetune.lora.r": {"choices": [4]}}))
     assert all(settings for settings in drawn(data, {"finetune.lora.r": {"choices": [4]}}, strategy="lora"))
+
+
+RATES = {"finetune.learning_rate": {"choices": [1e-3]}}
+SMOOTH = {"finetune.label_smoothing_factor": {"choices": [0.0, 0.2]}}
+
+
+@pytest.mark.parametrize(
+    ("tune", "finetune", "message"),
+    [
+        ({}, {}, r"tune\.space is empty"),
+        ({"space": RATES}, {"train_on": "train_and_validation", "early_stopping_patience": None}, "no row is left"),
+        ({"space": SMOOTH, "metric": "loss"}, {}, "changes what the loss measures"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(data: Any, tune: Any, finetune: Any, message: str) -> None:
+    with pytest.raises(AttuneError, match=message):
+        checked_metric(check_params({**data, "finetune": finetune, "tune": tune}))

@@ -23,8 +23,6 @@ RuleName = Literal[
     "any",
 ]
 PiiKind = Literal["email", "phone", "card"]
-
-
 Language = Annotated[str, spelled(r"[a-z]{2}", "must be an ISO 639-1 code of two small letters, such as en, de or zh")]
 
 

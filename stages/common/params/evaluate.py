@@ -125,10 +125,8 @@ class Behaviour(Section):
         wanted = [(test.name, test.label) for test in self.minimum]
         for name, label in [*wanted, *((test.name, test.label) for test in self.direction)]:
             if label not in labels:
-                raise AttuneError(
-                    f"evaluate.behaviour, test {name!r}: there is no label {label!r}",
-                    f"name one of the labels: {', '.join(labels)}",
-                )
+                what = f"evaluate.behaviour, test {name!r}: there is no label {label!r}"
+                raise AttuneError(what, f"name one of the labels: {', '.join(labels)}")
 
     def _faults(self) -> Faults:
         if twice := [name for name in self.names if self.names.count(name) > 1]:

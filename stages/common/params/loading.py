@@ -29,10 +29,8 @@ def load_params(path: Path = PARAMS_FILE, *, complete: bool = False) -> Params:
     fields = {name: field.alias or name for name, field in Params.model_fields.items() if name not in OF_NO_STAGE}
     left_out = [key for name, key in fields.items() if name not in params.model_fields_set]
     if complete and left_out:
-        raise AttuneError(
-            f"{path}: {', '.join(left_out)} left out",
-            f"write `{left_out[0]}: {{}}` for a section's defaults, or copy it from a file in recipes/",
-        )
+        fix = f"write `{left_out[0]}: {{}}` for a section's defaults, or copy it from a file in recipes/"
+        raise AttuneError(f"{path}: {', '.join(left_out)} left out", fix)
     return params
 
 
@@ -47,14 +45,13 @@ def read_yaml(path: Path) -> Any:
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise AttuneError(
-            f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}",
-            "look for a quote or bracket that is not closed, a tab (indent with spaces), or a key that is there twice",
-        ) from None
+        what = f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}"
+        fix = "look for a quote or bracket that is not closed, a tab (indent with spaces), a key that is there twice"
+        raise AttuneError(what, fix) from None
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0][:200]
-        hint = "run in the project's folder, where it is UTF-8 text; recipes/ has files to begin with"
-        raise AttuneError(f"{path}: cannot be read: {reason}", hint) from None
+        fix = "run in the project's folder, where it is UTF-8 text; recipes/ has files to begin with"
+        raise AttuneError(f"{path}: cannot be read: {reason}", fix) from None
 
 
 def check_params(data: Any, name: str = "params.yaml") -> Params:

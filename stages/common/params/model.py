@@ -67,11 +67,19 @@ class Params(Section):
             columns.add("suspect")
         for name in sorted({*self.evaluate.slices.columns} - columns):
             mend = "set clean.label_issues.action: flag" if name == "suspect" else "add it to columns.extra of a source"
-            has = ", ".join(sorted(columns))
-            yield "evaluate.slices.columns", f"{name!r} is no column of the records (they have {has}): {mend}"
+            yield "evaluate.slices.columns", f"{name!r} is none of {', '.join(sorted(columns))}: {mend}"
         if self.clean.split.by == "time" and not any(source.columns.timestamp for source in sources):
             yield "clean.split.by", "is time, but no source has columns.timestamp"
-        yield from self._lacking_resources()
+        augment, resources = self.augment, self.ingest.resources
+        fills_up = augment.balance.target > 0 and augment.balance.method == "synonyms"
+        for on, method, given in (
+            (augment.synonyms.share > 0, "synonyms", resources.wordnet),
+            (fills_up, "balance", resources.wordnet),
+            (augment.contextual.share > 0, "contextual", resources.masked_lm),
+            (augment.back_translation.share > 0, "back_translation", resources.translation),
+        ):
+            if on and given is None:
+                yield f"augment.{method}", "is on, and its data are not among ingest.resources: see docs/augment.md"
         for name in sorted({*self.register_.gates.beat_baselines} - {*self.evaluate.baselines}):
             yield "register.gates.beat_baselines", f"{name!r} is not among evaluate.baselines"
         tests = self.evaluate.behaviour
@@ -81,18 +89,7 @@ class Params(Section):
             try:
                 tests.check_labels(sorted({*self.ingest.labels.values()}))
             except AttuneError as error:
-                yield "evaluate.behaviour", f"{error.what} in ingest.labels"
-
-    def _lacking_resources(self) -> Faults:
-        augment, resources = self.augment, self.ingest.resources
-        fills_up = augment.balance.target > 0 and augment.balance.method == "synonyms"
-        for on, method, resource in (
-            (augment.synonyms.share > 0 or fills_up, "synonyms", "wordnet"),
-            (augment.contextual.share > 0, "contextual", "masked_lm"),
-            (augment.back_translation.share > 0, "back_translation", "translation"),
-        ):
-            if on and getattr(resources, resource) is None:
-                yield f"augment.{method}", f"is on and needs ingest.resources.{resource}: see docs/augment.md"
+                yield "evaluate.behaviour", f"{error.what.removeprefix('evaluate.behaviour, ')} in ingest.labels"
 
     def section(self, name: str) -> Section:
         """Return the section of the stage `name`."""

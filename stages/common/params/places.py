@@ -42,22 +42,16 @@ def _remote(url: str) -> str:
         raise ValueError("is no address") from None
     if parts.scheme not in PROTOCOLS:
         protocols = ", ".join(f"{name}://" for name in PROTOCOLS)
-        raise ValueError(f"must begin with one of {protocols}; other files go to data/inbox/ and are named as path:")
+        raise ValueError(f"must begin with one of {protocols}; a file of yours goes to data/inbox/, as path:")
     if parts.password is not None or (parts.username is not None and parts.scheme in ("http", "https")):
-        raise ValueError(
-            "must not hold a user or password: this file is committed; give them through the environment "
-            "(docs/data.md says how) and change the password that stood here"
-        )
+        raise ValueError("must not hold a user or password: give them through the environment, and change this one")
     if not parts.netloc or " " in url:
         raise ValueError("is no address of a file")
     return url
 
 
 def _one_select(query: str) -> str:
-    """Check that a query is one statement that begins as a reading one does; the database is opened read-only besides.
-
-    A second statement could end that (`SELECT 1; COMMIT; SET …`).
-    """
+    """Check that a query is one statement that reads; a second one could end that the database is read-only."""
     query = query.strip().removesuffix(";").rstrip()
     if ";" in query:
         raise ValueError("must be one statement: leave out ';' (inside a text it can be written as CHR(59))")
@@ -103,10 +97,6 @@ Revision = Annotated[
 ]
 Variable = Annotated[
     str,
-    spelled(
-        r"[A-Za-z_][A-Za-z0-9_]*",
-        "must be the name of an environment variable with the database's address, such as REVIEWS_DB: an address may "
-        "hold a password, and this file is committed",
-    ),
+    spelled(r"[A-Za-z_][A-Za-z0-9_]*", "must be the name of an environment variable with the database's address"),
 ]
 Select = Annotated[str, Field(max_length=20_000), AfterValidator(_one_select)]

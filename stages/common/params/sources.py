@@ -80,11 +80,9 @@ class TextSource(Place):
     takes: ClassVar = needs | {"etag": ("url",), "member": FILES, "sha256": FILES, "format": FILES}
 
     def _faults(self) -> Faults:
-        faults = [*super()._faults()]
-        yield from faults
-        if faults:
-            return
-        if is_archive(self.stored) and not self.inside:
+        if faults := [*super()._faults()]:
+            yield from faults
+        elif is_archive(self.stored) and not self.inside:
             yield (), f"{self.stored} is an archive: member has to name the file inside it"
         elif self.inside and not is_archive(self.stored):
             yield "member", f"{self.kind} takes none: it is no archive"
