@@ -1,6 +1,5 @@
 """Folders that come along as data: the base model, and what augmentation needs."""
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import Field
@@ -8,15 +7,13 @@ from pydantic import Field
 from stages.common.params.base import Faults, Section, key
 from stages.common.params.places import HubRepository, InboxPath, Member, Revision, Sha256, Wheel, without_secrets
 
-Kinds = Mapping[str, tuple[str, ...]]
-
 
 class Place(Section):
     """Where something is read from: exactly one of `kinds`, with the keys that belong to it."""
 
     kinds: ClassVar[tuple[str, ...]]
-    needs: ClassVar[Kinds]  # key → the kinds that are nothing without it
-    takes: ClassVar[Kinds]  # key → the kinds that may have it
+    needs: ClassVar[dict[str, tuple[str, ...]]]  # key → the kinds that are nothing without it
+    takes: ClassVar[dict[str, tuple[str, ...]]]  # key → the kinds that may have it
 
     def _faults(self) -> Faults:
         given = [kind for kind in self.kinds if getattr(self, kind)]

@@ -71,10 +71,8 @@ def check_params(data: Any, name: str = "params.yaml") -> Params:
                 faults[keys] = f"{name}:{line}: {message}" if line else f"{name}: {message}"
         # A value that may be a word or hold keys has a fault of each kind: the one further in is about what is meant.
         lines = [text for keys, text in faults.items() if not any(keys == key[:-1] for key in faults if key)]
-        count = "1 fault" if len(lines) == 1 else f"{len(lines)} faults"
-        raise AttuneError(
-            f"{name} has {count}:\n  " + "\n  ".join(lines), f"correct {name}; docs/params.md explains every key"
-        ) from None
+        what = f"{name} has {len(lines)} fault{'s'[: len(lines) - 1]}:\n  " + "\n  ".join(lines)
+        raise AttuneError(what, f"correct {name}; docs/params.md explains every key") from None
 
 
 def _locate(fault: ErrorDetails, data: Any) -> tuple[tuple[int | str, ...], int | None]:
