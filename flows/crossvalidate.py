@@ -8,182 +8,160 @@ import argparse
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
-from math import inf
+from math import inf, sqrt
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import polars as pl
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from flows.command import exit_status
-from flows.search.epochs import SCORES, Epoch, best_epoch
-from flows.search.fold_rows import TOKENIZED, checked_folds, read_rows, split_fold
-from flows.search.fold_scores import summarize
 from flows.search.params_patch import difference, patched, read_text, write_params
-from flows.search.trials import Trial, prepare_trial, run_trial
+from flows.search.trials import SCORES, Epoch, Trial, prepare_trial, train_trial
 from stages.common.digests import sha256_value
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
 from stages.common.params.loading import PARAMS_FILE, read_yaml
-from stages.common.schemas import TokenizedRecords
+from stages.common.schemas import AugmentedRecords, CleanRecords, TokenizedRecords
 from stages.common.stage import WORK, alone, write_json
 from stages.common.tracking.nested import NestedRuns
 
 REPORT = Path("reports/crossvalidation.json")
+TOKENIZED = "data/tokenized/{}.parquet"
 FOLDS = WORK / "folds"
 FINAL = {"finetune.train_on": "train_and_validation", "finetune.early_stopping_patience": None}
 
 
-@dataclass(frozen=True)
-class Fold:
-    """A fold's training, its rows and what came of it."""
-
-    number: int
-    trial: Trial
-    train_rows: int
-    held_out_rows: int
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Train and score each fold; show the table and write the report."""
-    asked = _parser().parse_args(arguments)
-    return exit_status(
-        lambda: _validate(final=asked.final, keep_models=asked.keep_models),
-        "the cross-validation was interrupted; the same command goes on with it",
-    )
+    """Train and score each fold; show their mean and spread, and write the report."""
+    what = "Train once per fold, on the rows of the others."
+    parser = argparse.ArgumentParser(prog="python -m flows.crossvalidate", description=what)
+    parser.add_argument("--final", action="store_true", help="then train on train and validation: the whole pipeline")
+    asked = parser.parse_args(arguments)
+    interrupted = "the cross-validation was interrupted; the same command goes on with it"
+    return exit_status(lambda: _validate(final=asked.final), interrupted)
 
 
-def _validate(*, final: bool, keep_models: bool) -> int:
+def _validate(*, final: bool) -> int:
     console = Console(highlight=False, soft_wrap=True)
     data = read_yaml(PARAMS_FILE)
     params = check_params(data)
     with alone("trials"):
-        number = checked_folds(params)
-        rows, placed = read_rows(number)
-        folds = [prepare_fold(data, at, rows, placed) for at in range(number)]
-        epochs = train_folds(params, folds, console, keep_models=keep_models)
-        report = make_report(params, folds, epochs)
+        rows, number = read_rows(params), params.clean.split.folds
+        prepared = [_prepare_fold(data, fold, rows) for fold in range(number)]
+        key = sha256_value([trial.digest for _, trial in prepared])
+        runs = NestedRuns(params, key[:16], f"cross-validation, {number} folds", {"attune.crossvalidation": key[:16]})
+        folds = [{**fold, **_train_fold(fold["fold"], trial, runs, console)} for fold, trial in prepared]
+        kept, last = (_means(params, folds, end) for end in ("kept_epoch", "last_epoch"))
+        runs.finish({f"{part}_{name}": value for name, parts in kept.items() for part, value in parts.items()})
+        level = params.evaluate.bootstrap.confidence
         REPORT.parent.mkdir(exist_ok=True)
-        write_json(report, REPORT)
-        console.print(_table(report))
+        write_json({"inputs": key, "confidence": level, "kept_epoch": kept, "last_epoch": last, "folds": folds}, REPORT)
+        for name, of in kept.items():
+            spread = f"{of['mean']:.4f} ± {of['sd']:.4f}, {level:.0%} from {of['low']:.4f} to {of['high']:.4f}"
+            console.print(f"{name}: {spread}; at the last epoch {last[name]['mean']:.4f}")
         console.print(Text(f"the same in {REPORT}; how to read it: docs/tuning.md"))
-    return train_final(console) if final else 0
+    return _train_final(console) if final else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.crossvalidate", description="Train once per fold, on the rows of the others."
-    )
-    parser.add_argument("--final", action="store_true", help="then train on train and validation: the whole pipeline")
-    parser.add_argument("--keep-models", action="store_true", help="keep the weights of folds in .attune/trials/")
-    return parser
-
-
-def prepare_fold(data: Any, number: int, rows: pl.DataFrame, placed: pl.DataFrame) -> Fold:
-    """Write the rows of a fold's training, out of what `read_rows` gives, and lay out its trial."""
-    train, held_out = split_fold(rows, placed, number)
-    files = {TOKENIZED.format(name): FOLDS / str(number) / f"{name}.parquet" for name in ("train", "validation")}
+def _prepare_fold(data: Any, fold: int, rows: pl.DataFrame) -> tuple[dict[str, Any], Trial]:
+    """Write the rows of a fold's training and lay out its trial; return what the report says of it, and the trial."""
+    train, held_out = split_fold(rows, fold)
+    files = {TOKENIZED.format(name): FOLDS / str(fold) / f"{name}.parquet" for name in ("train", "validation")}
     for part, path in zip((train, held_out), files.values(), strict=True):
         TokenizedRecords.write(part, path)
-    return Fold(number, prepare_trial(data, files), train.height, held_out.height)
+    return {"fold": fold, "train_rows": train.height, "held_out_rows": held_out.height}, prepare_trial(data, files)
 
 
-def train_folds(params: Params, folds: list[Fold], console: Console, *, keep_models: bool) -> list[list[Epoch]]:
-    """Train the folds that are not finished, one after the other; return the epochs of all.
-
-    Raises:
-        AttuneError: if one of them fails.
-    """
-    key = sha256_value([fold.trial.digest for fold in folds])[:16]
-    runs = NestedRuns(params, key, f"cross-validation, {len(folds)} folds", {"attune.crossvalidation": key})
-    epochs: list[list[Epoch]] = []
-    for fold in folds:
-        trial = fold.trial
-        cached = trial.finished(keep_models)
-        run_id = runs.begin(trial.params, trial.digest[:16], f"fold {fold.number}")
-        try:
-            epochs.append(run_trial(trial, run_id, keep_model=keep_models))
-        except AttuneError as error:
-            runs.end(run_id, "failed", error.what, trial.curve, {})
-            raise AttuneError(f"the training of fold {fold.number} failed; its last lines:\n{error.what}") from None
-        best = best_epoch(epochs[-1], params)
-        runs.end(run_id, "complete", "", trial.curve, best.metrics())
-        how = "finished before" if cached else "trained"
-        console.print(
-            f"fold {fold.number}: accuracy {best.accuracy:.4f}, macro-F1 {best.macro_f1:.4f}, loss {best.loss:.4f} "
-            f"({how})"
-        )
-    means = _means(params, folds, [best_epoch(of_fold, params) for of_fold in epochs])
-    runs.finish({f"{part}_{name}": value for name, parts in means.items() for part, value in parts.items()})
-    return epochs
+def _train_fold(fold: int, trial: Trial, runs: NestedRuns, console: Console) -> dict[str, Epoch]:
+    """Train a fold unless it is finished; return the epoch that the stage keeps, and the last one."""
+    how = "finished before" if trial.curve.exists() else "trained"
+    epochs, kept = train_trial(trial, runs, f"fold {fold}")
+    console.print(f"fold {fold}: {', '.join(f'{name} {kept[name]:.4f}' for name in SCORES)} ({how})")
+    return {"kept_epoch": kept, "last_epoch": epochs[-1]}
 
 
-def make_report(params: Params, folds: list[Fold], epochs: list[list[Epoch]]) -> dict[str, Any]:
-    """Return the report: mean and spread, and the scores of each fold at the epoch that is kept and at the last one."""
-    kept = [best_epoch(of_fold, params) for of_fold in epochs]
-    last = [of_fold[-1] for of_fold in epochs]
-    return {
-        "inputs": sha256_value([fold.trial.digest for fold in folds]),
-        "confidence": params.evaluate.bootstrap.confidence,
-        "kept_epoch": _means(params, folds, kept),
-        "last_epoch": _means(params, folds, last),
-        "folds": [
-            {
-                "fold": fold.number,
-                "train_rows": fold.train_rows,
-                "held_out_rows": fold.held_out_rows,
-                "kept_epoch": asdict(best),
-                "last_epoch": asdict(end),
-            }
-            for fold, best, end in zip(folds, kept, last, strict=True)
-        ],
-    }
-
-
-def _means(params: Params, folds: list[Fold], epochs: list[Epoch]) -> dict[str, dict[str, float]]:
+def _means(params: Params, folds: list[dict[str, Any]], end: str) -> dict[str, dict[str, float]]:
     """Return mean, spread and interval of each score over one epoch of each fold."""
-    ratio = sum(fold.held_out_rows / fold.train_rows for fold in folds) / len(folds)
+    ratio = sum(fold["held_out_rows"] / fold["train_rows"] for fold in folds) / len(folds)
     confidence = params.evaluate.bootstrap.confidence
     return {
-        name: summarize([epoch.score(name) for epoch in epochs], ratio, confidence, inf if name == "loss" else 1.0)
+        name: summarize([fold[end][name] for fold in folds], ratio, confidence, inf if name == "loss" else 1.0)
         for name in SCORES
     }
 
 
-def _table(report: dict[str, Any]) -> Table:
-    names = {"accuracy": "accuracy", "macro_f1": "macro-F1", "loss": "loss"}
-    table = Table(title=f"Cross-validation, {len(report['folds'])} folds", title_justify="left")
-    for name in ("fold", "train", "held out", "epoch", *names.values()):
-        table.add_column(name, justify="left" if name == "fold" else "right")
-    for fold in report["folds"]:
-        kept = fold["kept_epoch"]
-        cells = [f"{fold['train_rows']:,}", f"{fold['held_out_rows']:,}", f"{kept['epoch']:g}"]
-        table.add_row(str(fold["fold"]), *cells, *(f"{kept[name]:.4f}" for name in names))
-    table.add_section()
-    confidence = f"{report['confidence']:.0%}"
-    for title, part in {"mean": "mean", "sd": "sd", f"{confidence} from": "low", f"{confidence} to": "high"}.items():
-        cells = [f"{report['kept_epoch'][name][part]:.4f}" for name in names]
-        table.add_row(title, "", "", "kept", *cells, style="bold" if part == "mean" else "")
-    table.add_row("mean", "", "", "last", *(f"{report['last_epoch'][name]['mean']:.4f}" for name in names))
-    return table
+def read_rows(params: Params) -> pl.DataFrame:
+    """Return the tokenized rows outside test, with the `fold` of each and whether it is an `original`.
+
+    A row made by augmentation has the fold of its parent.
+
+    Raises:
+        AttuneError: if params ask for no folds, or for a training that looks at no held-out rows; if a table is
+            missing, or they are not of the same data and number of folds.
+    """
+    folds, train_on = params.clean.split.folds, params.finetune.train_on
+    if not folds:
+        fix = "set it to 5 (say), then: dvc repro tokenize"
+        raise AttuneError("params.yaml: clean.split.folds is 0: the rows have no folds", fix)
+    if train_on != "train":
+        what = f"params.yaml: finetune.train_on is {train_on}: it would train on the held-out fold, too"
+        raise AttuneError(what, "set it to train; --final sets it back afterwards")
+    names = ("data/clean/train.parquet", "data/clean/validation.parquet", "data/augmented/train.parquet")
+    train, validation, augmented = map(Path, names)
+    tokenized = [Path(TOKENIZED.format(name)) for name in ("train", "validation")]
+    if missing := [path for path in (train, validation, augmented, *tokenized) if not path.exists()]:
+        raise AttuneError(f"{missing[0]} is missing", "make it: dvc repro tokenize")
+    clean = pl.concat([CleanRecords.read(path).select("id", "fold") for path in (train, validation)])
+    made = AugmentedRecords.read(augmented).filter(pl.col("parent").is_not_null()).select("id", "parent")
+    children = made.join(clean.rename({"id": "parent"}), on="parent", how="left").select("id", "fold")
+    known = pl.concat([clean.with_columns(original=True), children.with_columns(original=False)])
+    rows = pl.concat([TokenizedRecords.read(path) for path in tokenized])
+    if set(rows["id"]) != set(known["id"]) or known["fold"].null_count() or known["fold"].n_unique() != folds:
+        what = f"data/ was made with other params than params.yaml (clean.split.folds: {folds})"
+        raise AttuneError(what, "dvc repro tokenize")
+    return rows.join(known, on="id", how="left", maintain_order="left")
 
 
-def train_final(console: Console) -> int:
-    """Set params to train on train and validation, and run the pipeline; return its exit code."""
+def split_fold(rows: pl.DataFrame, number: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the rows to train on and those held out.
+
+    A row made by augmentation is held out with its parent, which means that it is left out: nobody is tested on it.
+    """
+    here = pl.col("fold") == number
+    parts = rows.filter(~here), rows.filter(here & pl.col("original"))
+    return parts[0].drop("fold", "original"), parts[1].drop("fold", "original")
+
+
+def summarize(scores: list[float], ratio: float, confidence: float, most: float = inf) -> dict[str, float]:
+    """Return `mean`, `sd`, `low` and `high` of the folds' scores, the interval by the corrected resampled t-test.
+
+    The trainings of two folds have most of their rows in common, so their scores are not independent, and the plain
+    standard error, sd / √k, is too small. Nadeau & Bengio (2003) put √(1/k + held out/train) · sd in its place.
+
+    Args:
+        scores: one per fold, at least two.
+        ratio: held-out rows to training rows.
+        confidence: of the interval, such as 0.95.
+        most: the greatest value that a score can have; the least is 0. The interval ends there.
+    """
+    from scipy.stats import t
+
+    middle, spread = mean(scores), stdev(scores)
+    half = float(t.ppf((1 + confidence) / 2, len(scores) - 1)) * sqrt(1 / len(scores) + ratio) * spread
+    values = {"mean": middle, "sd": spread, "low": max(0.0, middle - half), "high": min(most, middle + half)}
+    return {name: round(value, 6) for name, value in values.items()}
+
+
+def _train_final(console: Console) -> int:
+    """Set params to train on train and validation, and run the pipeline; return DVC's exit code."""
     before = read_text()
     after = patched(before, FINAL)
     write_params(after)
-    console.print(
-        Text("\n".join(["a final model from train and validation; params.yaml:", *difference(before, after)]))
-    )
-    return run_pipeline()
-
-
-def run_pipeline() -> int:
-    """Bring all stages up to date; return DVC's exit code."""
+    changed = "\n".join(difference(before, after))
+    console.print(Text(f"a final model from train and validation; params.yaml:\n{changed}"))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # stages are started as `python`
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro"]
     return subprocess.run(command, env={**os.environ, "PATH": path}, check=False).returncode

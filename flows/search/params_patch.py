@@ -1,7 +1,6 @@
 """Other values in `params.yaml`: for a trial, and written back with every comment (ruamel.yaml's round trip)."""
 
 import os
-import shutil
 from collections.abc import Mapping, MutableMapping
 from difflib import unified_diff
 from io import StringIO
@@ -16,39 +15,21 @@ from stages.common.errors import AttuneError
 from stages.common.params import check_params
 from stages.common.params.loading import PARAMS_FILE, read_yaml
 from stages.common.params.strategies import OPTIONS
-from stages.common.shown import shown
 
 STRATEGY = "finetune.strategy"
 
 
 class _Representer(RoundTripRepresenter):
-    """Writes null as `null`, and small numbers as YAML 1.1 reads them too: 2.5e-05, 1.0e-05."""
-
-
-def _number(writer: RoundTripRepresenter, value: float) -> Any:
-    text = repr(value)
-    return writer.represent_scalar("tag:yaml.org,2002:float", text if "." in text else text.replace("e", ".0e"))
+    """Writes null as `null`, not as nothing."""
 
 
 _Representer.add_representer(type(None), lambda writer, _: writer.represent_scalar("tag:yaml.org,2002:null", "null"))
-_Representer.add_representer(float, _number)
 
 
 def change(data: Any, settings: Mapping[str, Any]) -> Any:
     """Set dotted keys in the mapping that a params file holds, in place; return it.
 
     With `finetune.strategy`, the options of other strategies become null: they would contradict it.
-    """
-    set_keys(data, settings)
-    if STRATEGY in settings:
-        for name in OPTIONS:
-            if name != settings[STRATEGY] and data["finetune"].get(name) is not None:
-                data["finetune"][name] = None
-    return data
-
-
-def set_keys(data: Any, settings: Mapping[str, Any]) -> None:
-    """Set dotted keys in nested mappings, and whatever sections they need.
 
     Raises:
         AttuneError: if a key goes on below a setting that holds no keys.
@@ -56,14 +37,18 @@ def set_keys(data: Any, settings: Mapping[str, Any]) -> None:
     for key, value in settings.items():
         *sections, last = key.split(".")
         inner = data
-        for depth, section in enumerate(sections, start=1):
+        for section in sections:
             if inner.get(section) is None:
                 _put(inner, section, {})
             inner = inner[section]
             if not isinstance(inner, MutableMapping):
-                holder = ".".join(sections[:depth])
-                raise AttuneError(f"{shown(key, 80)}: {shown(holder, 80)} holds no keys", "see docs/params.md")
+                raise AttuneError(f"{key}: {section} holds no keys", "see docs/params.md")
         _put(inner, last, value)
+    if STRATEGY in settings:
+        for name in {*OPTIONS} - {settings[STRATEGY]}:
+            if data["finetune"].get(name) is not None:
+                data["finetune"][name] = None
+    return data
 
 
 def _put(section: Any, key: str, value: Any) -> None:
@@ -93,8 +78,7 @@ def patched(text: str, settings: Mapping[str, Any]) -> str:
 
 
 def _dumped(yaml: YAML, data: Any) -> str:
-    result = StringIO()
-    yaml.dump(data, result)
+    yaml.dump(data, result := StringIO())
     return result.getvalue()
 
 
@@ -108,16 +92,10 @@ def write_params(text: str, path: Path = PARAMS_FILE) -> None:
     """Write a params file whole or not at all."""
     new = path.with_name(f".{path.name}.new")
     new.write_text(text, encoding="utf-8")
-    if path.exists():
-        shutil.copymode(path, new)
     os.replace(new, path)
 
 
-def read_text(path: Path = PARAMS_FILE) -> str:
-    """Return a params file's text.
-
-    Raises:
-        AttuneError: if it is missing or is no YAML.
-    """
-    read_yaml(path)
-    return path.read_text(encoding="utf-8")
+def read_text() -> str:
+    """Return the text of params.yaml; an AttuneError says if it is missing or is no YAML."""
+    read_yaml(PARAMS_FILE)
+    return PARAMS_FILE.read_text(encoding="utf-8")

@@ -12,35 +12,40 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optuna.exceptions import TrialPruned
 from ruamel.yaml import YAML
 
 from flows.running.stage_process import end_group
-from flows.search.epochs import Epoch
 from stages.common.digests import sha256_path, sha256_value
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph
 from stages.common.params import Params, check_params
+from stages.common.params.finetune import GREATER_IS_BETTER
 from stages.common.stage import WORK
 from stages.common.tracking.live import LIVE, TRIAL_RUN
-from stages.common.tracking.nested import absolute_uri
+from stages.common.tracking.nested import NestedRuns, absolute_uri
 
 TRIALS = WORK / "trials"
 CURVE = Path("reports/plots/validation.csv")  # the stage's last out: with it, all are in place
 MODEL = Path("models/finetuned")
-LAST_LINES = 15
 OUTPUT = Path("logs/output.txt")
+LAST_LINES = 15
 LOOK_SECONDS = 0.2
+SCORES = ("accuracy", "macro_f1", "loss")
 STAGE = """
 import runpy
 from stages.common.ranks import end_with_parent
 end_with_parent()  # also after a kill -9: nobody would wait for this training
 runpy.run_module("stages.finetune", run_name="__main__", alter_sys=True)
 """
+
+Epoch = dict[str, float]  # step, epoch, and the validation scores after it
 
 
 class TrialFailed(AttuneError):
@@ -54,23 +59,11 @@ class Trial:
     params: Params
     digest: str  # of all that the training depends on
     folder: Path
-
-    @property
-    def curve(self) -> Path:
-        """The validation curve, once the trial is finished."""
-        return self.folder / CURVE
-
-    def finished(self, keep_model: bool) -> bool:
-        """Whether it has run to its end (and its weights are still there, if they are wanted)."""
-        return self.curve.exists() and (not keep_model or (self.folder / MODEL).exists())
+    curve: Path  # of validation: there once the trial is finished
 
 
 def prepare_trial(data: Mapping[str, Any], inputs: Mapping[str, Path] | None = None) -> Trial:
-    """Check a trial's params and lay out its folder.
-
-    Args:
-        data: the whole of its params.
-        inputs: files to take in the place of dependencies of finetune, by their path in dvc.yaml.
+    """Check the params of a trial and lay out its folder, with `inputs` in the place of dependencies of finetune.
 
     Raises:
         AttuneError: if the params contradict each other, or an earlier stage has not run yet.
@@ -91,7 +84,7 @@ def prepare_trial(data: Mapping[str, Any], inputs: Mapping[str, Path] | None = N
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to(path)
-    return Trial(params, digest, folder)
+    return Trial(params, digest, folder, folder / CURVE)
 
 
 def digests(files: Mapping[str, Path]) -> dict[str, str]:
@@ -105,65 +98,70 @@ def digests(files: Mapping[str, Path]) -> dict[str, str]:
     return {name: sha256_path(path) for name, path in files.items()}
 
 
-def run_trial(
-    trial: Trial, run_id: str = "", *, keep_model: bool = False, enough: Callable[[Epoch], bool] = lambda _: False
-) -> list[Epoch]:
-    """Train, unless the trial is finished; return its epochs.
+def train_trial(
+    trial: Trial, runs: NestedRuns, name: str, watch: Callable[[Epoch], None] = lambda _: None
+) -> tuple[list[Epoch], Epoch]:
+    """Train, unless the trial is finished; return its epochs, and the one that the stage keeps.
 
-    Whether it is ended early depends on the scores alone, not on how soon they are seen.
-
-    Args:
-        trial: a prepared one.
-        run_id: of the MLflow run that the training reports to; empty: to none.
-        keep_model: leave the weights in the folder.
-        enough: is called after each epoch; at the first True the training is ended.
+    `watch` is called after each epoch, and ends the training if it raises TrialPruned.
 
     Raises:
         TrialFailed: with its last lines, if the training stopped with an error.
     """
+    run_id = runs.begin(trial.params, trial.digest[:16], name)
     epochs: list[Epoch] = []
+    try:
+        with closing(_epochs(trial, run_id, name)) as running:
+            for epoch in running:
+                epochs.append(epoch)
+                watch(epoch)
+    except (TrialPruned, TrialFailed) as error:
+        shutil.rmtree(trial.folder / WORK, ignore_errors=True)  # checkpoints of a training that will not go on
+        runs.end(run_id, "failed" if isinstance(error, TrialFailed) else "pruned", str(error), trial.curve, {})
+        raise
+    metric = trial.params.finetune.metric_for_best_model
+    best = (max if GREATER_IS_BETTER[metric] else min)(epochs, key=lambda epoch: epoch[metric])  # the first of several
+    runs.end(run_id, "complete", "", trial.curve, {f"best_validation_{name}": best[name] for name in SCORES})
+    return epochs, best
 
-    def ended(all_so_far: list[Epoch]) -> bool:
-        for epoch in all_so_far[len(epochs) :]:
-            epochs.append(epoch)
-            if enough(epoch):
-                return True
-        return False
 
-    if not trial.finished(keep_model):
+def _epochs(trial: Trial, run_id: str, name: str) -> Generator[Epoch]:
+    """Yield the epochs of a trial as they end; closing this ends the training."""
+    seen = 0
+    if not trial.curve.exists():
         (trial.folder / LIVE).unlink(missing_ok=True)
         process = _start(trial, run_id)
         try:
             while process.poll() is None:
-                if ended(_live(trial)):
-                    return epochs
+                for epoch in _live(trial)[seen:]:
+                    seen += 1
+                    yield epoch
                 time.sleep(LOOK_SECONDS)
         finally:
             end_group(process)
         if process.returncode:
-            raise TrialFailed(_last_lines(trial, process.returncode))
-        forget_checkpoints(trial)
-        if not keep_model:
-            shutil.rmtree(trial.folder / MODEL, ignore_errors=True)
+            lines = _last_lines(trial, process.returncode)
+            raise TrialFailed(f"the training of {name} failed; its last lines:\n{lines}")
+        for unused in (MODEL, WORK):
+            shutil.rmtree(trial.folder / unused, ignore_errors=True)
     with trial.curve.open(newline="", encoding="utf-8") as file:
-        ended([Epoch.of(row) for row in csv.DictReader(file)])
-    return epochs
+        yield from [_epoch(row) for row in csv.DictReader(file)][seen:]
 
 
 def _start(trial: Trial, run_id: str) -> "subprocess.Popen[bytes]":
     paths = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    own = {
+        "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *paths]),
+        "PYTHONSAFEPATH": "1",  # the code is the project's; the folder's `stages` are there to be hashed
+        "PYTHONUNBUFFERED": "1",
+        "MLFLOW_TRACKING_URI": absolute_uri(),
+        TRIAL_RUN: run_id,
+    }
     with (trial.folder / OUTPUT).open("wb") as output:
         return subprocess.Popen(
             [sys.executable, "-c", STAGE],
             cwd=trial.folder,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *paths]),
-                "PYTHONSAFEPATH": "1",  # the code is the project's; the folder's `stages` are there to be hashed
-                "PYTHONUNBUFFERED": "1",
-                "MLFLOW_TRACKING_URI": absolute_uri(),
-                TRIAL_RUN: run_id,
-            },
+            env={**os.environ, **own},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -175,17 +173,17 @@ def _live(trial: Trial) -> list[Epoch]:
     path = trial.folder / LIVE
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     points = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [Epoch.of(point) for point in points if "validation_loss" in point]
+    return [_epoch(point) for point in points if "validation_loss" in point]
+
+
+def _epoch(point: Mapping[str, Any]) -> Epoch:
+    scores = {name: float(point[f"validation_{name}"]) for name in SCORES}
+    return {"step": int(point["step"]), "epoch": float(point["epoch"]), **scores}
 
 
 def _last_lines(trial: Trial, code: int) -> str:
-    lines = (trial.folder / OUTPUT).read_text(encoding="utf-8", errors="replace").splitlines()
-    lines = [line for line in lines if line.strip()][-LAST_LINES:]
+    output = (trial.folder / OUTPUT).read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in output.splitlines() if line.strip()][-LAST_LINES:]
     if code < 0:
         lines.append(f"ended by {signal.Signals(-code).name}" + (": out of memory?" if code == -signal.SIGKILL else ""))
     return "\n".join(lines)
-
-
-def forget_checkpoints(trial: Trial) -> None:
-    """Remove the checkpoints of a trial that will not go on."""
-    shutil.rmtree(trial.folder / WORK, ignore_errors=True)

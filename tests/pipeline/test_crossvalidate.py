@@ -1,32 +1,35 @@
 """Cross-validation: each row held out once, nothing trained twice, and what comes of it."""
 
 import json
+import shutil
+import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
+from flows import crossvalidate as crossvalidation
+from flows.crossvalidate import read_rows
+from stages.common.errors import AttuneError
+from stages.common.params import check_params
+from stages.common.params.loading import read_yaml
 from tests.conftest import Project
 from tests.pipeline.conftest import NOWHERE, started
 
-Make = Callable[..., Project]
 FOLDS = 3
 
 
 @pytest.fixture(scope="module")
 def validated(tokenized_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose folds have been run once, with the store in its folder."""
-    import shutil
-
     from tests.pipeline.conftest import PRETENDED
 
     project = Project(tmp_path_factory.mktemp("folds") / "project")
     shutil.copytree(tokenized_project.root, project.root, symlinks=True)
     (project.root / "stages" / "finetune" / "__main__.py").write_text(PRETENDED)
-    done = crossvalidate(project, "--keep-models", uri="sqlite:///mlflow.db")
+    done = crossvalidate(project, uri="sqlite:///mlflow.db")
     assert done.stdout.count("(trained)") == FOLDS
     return project
 
@@ -38,8 +41,9 @@ def crossvalidate(project: Project, *arguments: str, check: bool = True, uri: st
 
 def sides(project: Project) -> list[tuple[pl.DataFrame, pl.DataFrame]]:
     """Return what each fold's training read: the rows to train on, and those held out."""
-    folders = list(project.root.glob(".attune/trials/*/models/finetuned"))
-    return [(pl.read_parquet(folder / "train"), pl.read_parquet(folder / "validation")) for folder in folders]
+    folders = project.root.glob(".attune/trials/*/data/tokenized")
+    names = ("train.parquet", "validation.parquet")
+    return [(pl.read_parquet(folder / names[0]), pl.read_parquet(folder / names[1])) for folder in folders]
 
 
 def test_the_folds_hold_each_row_outside_test_once(validated: Project) -> None:
@@ -47,9 +51,10 @@ def test_the_folds_hold_each_row_outside_test_once(validated: Project) -> None:
     ids = [row for _, held_out in sides(validated) for row in held_out["id"]]
     assert len(sides(validated)) == FOLDS
     assert sorted(ids) == sorted(pl.concat(clean)["id"])
+    columns = pl.read_parquet_schema(validated.root / "data/tokenized/train.parquet").names()
     for train, held_out in sides(validated):
         assert not set(train["id"]) & set(held_out["id"])
-        assert train.columns == held_out.columns == pl.read_parquet_schema(_tokenized(validated)).names()
+        assert train.columns == held_out.columns == columns
 
 
 def test_no_group_is_on_both_sides_of_a_fold_nor_a_child_apart_from_its_parent(validated: Project) -> None:
@@ -106,43 +111,31 @@ def test_other_params_train_again_and_a_fold_that_fails_is_named_with_its_last_l
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("sections", "message"),
     [
-        (lambda params: params["clean"].update(split={}), "set it to 5"),
-        (lambda params: params["clean"].update(split={"folds": 4}), "data/ was made with other params"),
+        ({"clean": {}}, "the rows have no folds"),
+        ({"clean": {"split": {"folds": 4}}}, "data/ was made with other params"),
         (
-            lambda params: params["finetune"].update(train_on="train_and_validation", early_stopping_patience=None),
-            "would train on the held-out fold",
+            {"finetune": {"train_on": "train_and_validation", "early_stopping_patience": None}},
+            "would train on",
         ),
     ],
 )
 def test_folds_that_are_not_there_are_asked_for(
-    pretending: Make, change: Any, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    validated: Project, sections: Any, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.crossvalidate import main
-
-    project = pretending()
-    project.params(change)
-    monkeypatch.chdir(project.root)
-    assert main([]) == 1
-    assert message in capsys.readouterr().err
+    monkeypatch.chdir(validated.root)
+    with pytest.raises(AttuneError, match=message):
+        read_rows(check_params({**read_yaml(Path("params.yaml")), **sections}))
 
 
 def test_the_final_model_learns_from_all_rows_outside_test(validated: Project, monkeypatch: Any) -> None:
-    from rich.console import Console
-
-    from flows import crossvalidate as program
-
     monkeypatch.chdir(validated.root)
-    asked: list[list[str]] = []
-    monkeypatch.setattr(program, "run_pipeline", lambda: asked.append(["repro"]) or 0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    monkeypatch.setattr(crossvalidation.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 3))
     before = Path("params.yaml").read_text()
-    assert program.train_final(Console()) == 0 and asked
+    assert crossvalidation.main(["--final"]) == 3, "DVC's"
     after = Path("params.yaml").read_text()
     Path("params.yaml").write_text(before)
     added = [line.strip() for line in after.splitlines() if line not in before.splitlines()]
     assert sorted(added) == ["early_stopping_patience: null", "train_on: train_and_validation"]
-
-
-def _tokenized(project: Project) -> Path:
-    return project.root / "data/tokenized/train.parquet"

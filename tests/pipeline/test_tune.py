@@ -6,13 +6,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import optuna
 import psutil
-import pytest
-from ruamel.yaml import YAML
 
 from tests.conftest import Project
 from tests.pipeline.conftest import NOWHERE, started
@@ -46,13 +43,11 @@ def test_a_search_finds_the_better_learning_rate_shows_it_in_mlflow_and_keeps_th
     project = asks_for(copied(), trials=2, space={"finetune.learning_rate": {"choices": [0.02]}})
     before = (project.root / "params.yaml").read_text()
     project.run("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qam", "params")
-    done = search(project, "--keep-models", uri="sqlite:///mlflow.db")
+    done = search(project, uri="sqlite:///mlflow.db")
     assert "-  learning_rate: 1e-05\n+  learning_rate: 0.02" in done.stdout
     assert (project.root / "params.yaml").read_text() == before
     tuned = (project.root / "params.tuned.yaml").read_text()
     assert tuned == before.replace("learning_rate: 1e-05", "learning_rate: 0.02")
-    models = sorted(project.root.glob(".attune/trials/*/models/finetuned/model.safetensors"))
-    assert len(models) == 2
 
     import mlflow
 
@@ -88,20 +83,21 @@ def test_a_search_killed_in_the_middle_loses_no_finished_trial_and_draws_the_sam
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     _until(lambda: not psutil.pid_exists(orphan))  # a training that nobody waits for any more ends too
-    assert [trial.state.name for trial in trials_of(project)] == ["COMPLETE"] * 2 + ["RUNNING"]
+    assert [trial.state.name for trial in trials_of(project)] == ["COMPLETE", "RUNNING"]
 
     (project.root / "hangs").unlink()
     search(project)
-    assert finished(project) == finished(whole), "two before, two after, the first of them with what it had drawn"
+    assert finished(project) == finished(whole), "one before, two after, the first of them with what it had drawn"
     rates = started(whole)
     assert started(project) == [*rates[:3], rates[2], *rates[3:]], "only the one that was cut short ran twice"
-    assert "4 trials finished" in search(project).stdout
+    assert "3 trials finished" in search(project).stdout
     assert len(started(project)) == 5, "and then there is nothing left to do"
 
 
-def test_a_hopeless_trial_is_ended_and_the_first_one_never(pretending: Make) -> None:
-    project = asks_for(pretending(), trials=4, space={"finetune.learning_rate": {"choices": [1.0e-5, 1.0e-3, 1.0e-6]}})
+def test_a_hopeless_trial_is_ended(pretending: Make) -> None:
+    project = asks_for(pretending(), trials=4, space={"finetune.learning_rate": {"choices": [1.0e-3, 1.0e-6]}})
     project.params(lambda params: params["tune"].update(pruner={"kind": "median", "startup_trials": 1}))
+    project.params(lambda params: params.update(seed=2))  # draws 1e-3 first, then 1e-6
     (project.root / "hangs").write_text("1e-06\n")
     begun = time.perf_counter()
     done = search(project)
@@ -113,28 +109,19 @@ def test_a_hopeless_trial_is_ended_and_the_first_one_never(pretending: Make) -> 
     assert "+  learning_rate: 0.001" in done.stdout
 
 
-def test_settings_that_contradict_each_other_are_passed_over_with_the_reason(pretending: Make) -> None:
+def test_trials_that_fail_or_contradict_themselves_are_passed_over_with_the_reason(pretending: Make) -> None:
     project = asks_for(pretending(), trials=3, space={"finetune.momentum": {"low": 0.0, "high": 0.9}})
     done = search(project)
     assert done.stdout.count("pruned:") == 2 and "finetune.momentum" in done.stdout
     assert len(started(project)) == 1, "nothing is trained with them"
     assert "nothing beats params.yaml as it is" in done.stdout
-
-
-def test_trials_that_fail_are_told_of_and_three_in_a_row_end_the_search(pretending: Make) -> None:
-    project = asks_for(pretending(), trials=9, space={"finetune.learning_rate": {"low": 0.6, "high": 0.9}})
-    done = search(project, check=False)
-    assert done.returncode == 1
-    assert done.stdout.count("the loss is not a number any more") == 3
-    assert "3 trials in a row failed" in done.stderr
-
-
-def test_params_that_cannot_be_trained_with_as_they_are_end_it_at_once(pretending: Make) -> None:
-    project = asks_for(pretending(), trials=9, space=RATES)
+    done = search(asks_for(project, trials=3, space={"finetune.learning_rate": {"low": 0.6, "high": 0.9}}))
+    assert done.stdout.count("the loss is not a number any more") == 2
+    assert "0 trials finished, 0 pruned, 2 failed; nothing beats" in done.stdout
     project.params(lambda params: params["finetune"].update(learning_rate=0.7))
     done = search(project, check=False)
-    assert done.returncode == 1 and len(started(project)) == 1
-    assert "params.yaml as it is failed" in done.stderr and "lower finetune.learning_rate" in done.stderr
+    assert done.returncode == 1, "params.yaml as it is has to work"
+    assert "the training of params.yaml failed" in done.stderr and "lower finetune.learning_rate" in done.stderr
 
 
 def test_other_data_begin_another_study_and_more_trials_go_on_with_the_same(pretending: Make) -> None:
@@ -142,51 +129,12 @@ def test_other_data_begin_another_study_and_more_trials_go_on_with_the_same(pret
     search(project)
     project.params(lambda params: params["tune"].update(trials=2))
     search(project)
-    assert len(started(project)) == len(trials_of(project)) == 2
+    assert len(started(project)) == 1 + len(trials_of(project)) == 2
     with (project.root / "data/tokenized/encoding.json").open("a") as file:
         file.write(" ")
     search(project)
     names = optuna.get_all_study_names(f"sqlite:///{project.root / '.attune/tune/studies.db'}")
     assert len(names) == 2 and len(started(project)) == 4
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda params: params.pop("tune"), "tune.space is empty"),
-        (
-            lambda params: params["finetune"].update(train_on="train_and_validation", early_stopping_patience=None),
-            "no row is left to compare trials by",
-        ),
-        (
-            lambda params: params["tune"].update(
-                metric="loss", space={"finetune.label_smoothing_factor": {"low": 0.0, "high": 0.2}}
-            ),
-            "changes what the loss measures",
-        ),
-    ],
-)
-def test_a_search_that_makes_no_sense_is_refused(
-    pretending: Make, change: Any, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from flows.tune import main
-
-    project = asks_for(pretending(), space=RATES)
-    project.params(change)
-    monkeypatch.chdir(project.root)
-    assert main([]) == 1
-    assert message in capsys.readouterr().err
-    assert YAML().load(Path("params.yaml"))
-
-
-def test_there_is_one_search_at_a_time(pretending: Make) -> None:
-    import fcntl
-
-    project = asks_for(pretending(), space=RATES)
-    with (project.root / ".attune" / "trials.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = search(project, check=False)
-    assert done.returncode == 1 and "running in this checkout already" in done.stderr
 
 
 def _until(true: Callable[[], bool], seconds: float = 60) -> None:

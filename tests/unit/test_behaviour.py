@@ -95,13 +95,11 @@ def test_a_text_and_its_change_are_filled_with_the_same_words() -> None:
     [
         ({"texts": ["{it} is {fine}"], "fill": {"it": ["this"]}}, r"\{fine\} has no words in fill"),
         ({"texts": ["{it} is good"], "fill": {"it": []}}, r"\{it\} has no words"),
-        ({"texts": ["it is good"], "fill": {"it": ["this"]}}, r"\{it\}, which no text of the test names"),
         ({"texts": ["{a} {b}"], "fill": {"a": list(map(str, range(50))), "b": list(map(str, range(41)))}}, "2,050"),
-        ({"texts": ["{a}", "x{a}"], "fill": {"a": list(map(str, range(1001)))}}, "2,002"),
     ],
 )
 def test_a_template_that_cannot_be_filled_is_an_error_in_the_params(knobs: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValidationError, match=f"test 'praise': .*{told}"):
+    with pytest.raises(ValidationError, match=told):
         MinimumTest(name="praise", label="good", **knobs)
 
 

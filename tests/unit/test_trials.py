@@ -1,23 +1,22 @@
-"""Trials: their folders and names, what is read of them, and scores over folds."""
+"""Trials: their folders and names, what is drawn for them and read of them, and scores over folds."""
 
-import os
 from pathlib import Path
 from typing import Any
 
-import polars as pl
+import optuna
 import pytest
 from ruamel.yaml import YAML
 from small_project import ROOT, Project
 
+from flows.crossvalidate import summarize
 from flows.search import trials
-from flows.search.epochs import Epoch, best_epoch
-from flows.search.fold_rows import split_fold
-from flows.search.fold_scores import summarize
-from flows.search.trials import Trial, TrialFailed, prepare_trial, run_trial
+from flows.search.study import draw
+from flows.search.trials import TrialFailed, prepare_trial, train_trial
+from flows.tune import checked_metric
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
 from stages.common.stage import Run
-from stages.common.tracking.nested import absolute_uri
+from stages.common.tracking.nested import NestedRuns
 
 
 @pytest.fixture
@@ -54,84 +53,48 @@ def test_the_folder_holds_what_the_stage_reads_and_checked_params(data: Any, pro
     prepare_trial(data)  # once more, over what is there
 
 
-def test_what_is_missing_is_asked_for_and_wrong_params_make_no_folder(data: Any, project: Project) -> None:
-    (project.root / "data/tokenized/encoding.json").unlink()
-    with pytest.raises(AttuneError, match=r"(?s)encoding.json is missing.*dvc repro tokenize"):
-        prepare_trial(data)
-    with pytest.raises(AttuneError, match="momentum"):
-        prepare_trial({**data, "finetune": {"momentum": 0.5}})
-    assert not Path(".attune").exists()
+class Runs(NestedRuns):
+    """Keeps what would go to MLflow."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[str, dict[str, float]]] = []
+
+    def begin(self, params: Params, key: str, name: str) -> str:
+        return ""
+
+    def end(self, run_id: str, state: str, reason: str, curve: Path, scores: dict[str, float]) -> None:
+        self.ended.append((state, scores))
 
 
-def curve(trial: Trial, scores: list[float]) -> None:
-    trial.curve.parent.mkdir(parents=True, exist_ok=True)
-    rows = [f"{at * 5},{at}.0,{1 - score},{score},{score}" for at, score in enumerate(scores, 1)]
-    header = "step,epoch,validation_loss,validation_accuracy,validation_macro_f1"
-    trial.curve.write_text("\n".join([header, *rows]) + "\n")
-
-
-def test_a_finished_trial_is_read_and_not_run(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise RuntimeError("started")
-
-    trial = prepare_trial(data)
-    curve(trial, [0.5, 0.8, 0.7])
-    monkeypatch.setattr(trials.subprocess, "Popen", refuse)
-    epochs = run_trial(trial)
-    assert [epoch.accuracy for epoch in epochs] == [0.5, 0.8, 0.7]
-    assert [epoch.step for epoch in run_trial(trial, enough=lambda epoch: epoch.accuracy > 0.6)] == [5, 10]
-    with pytest.raises(RuntimeError, match="started"):
-        run_trial(trial, keep_model=True)  # its weights are gone, and they are wanted
+@pytest.mark.parametrize(("metric", "kept"), [("loss", 2), ("accuracy", 1), ("macro_f1", 2)])
+def test_a_finished_trial_is_read_and_its_first_best_epoch_kept(data: Any, metric: str, kept: int) -> None:
+    trial, runs = prepare_trial({**data, "finetune": {"metric_for_best_model": metric}}), Runs()
+    trial.curve.parent.mkdir(parents=True)
+    trial.curve.write_text(
+        "step,epoch,validation_accuracy,validation_macro_f1,validation_loss\n"
+        "5,1,0.9,0.6,0.5\n10,2,0.9,0.8,0.4\n15,3,0.7,0.8,0.4\n"
+    )
+    epochs, best = train_trial(trial, runs, "it")  # the project's finetune is empty: it could not train
+    assert [epoch["step"] for epoch in epochs] == [5, 10, 15] and best["epoch"] == kept
+    assert runs.ended == [("complete", {f"best_validation_{name}": best[name] for name in trials.SCORES})]
 
 
 def test_a_training_that_stops_with_an_error_tells_its_last_lines(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     Path("stages/__init__.py").touch()
-    trial = prepare_trial(data)
-    with pytest.raises(TrialFailed, match=r"No module named 'stages\.common'"):
-        run_trial(trial)  # the project's own stages/finetune is empty, and it is the project's code that runs
+    runs = Runs()
+    with pytest.raises(TrialFailed, match=r"(?s)training of fold 1 failed.*No module named 'stages\.common'"):
+        train_trial(
+            prepare_trial(data), runs, "fold 1"
+        )  # the project's own stages/finetune is empty, and it is what runs
+    assert runs.ended == [("failed", {})]
 
 
 def test_lines_of_the_training_curve_and_half_lines_are_passed_over(data: Any) -> None:
     trial = prepare_trial(data)
     point = '{"step": 5, "epoch": 1.0, "validation_loss": 0.4, "validation_accuracy": 0.5, "validation_macro_f1": 0.6}'
     (trial.folder / trials.LIVE).write_text('{"step": 5, "epoch": 1.0, "loss": 0.3}\n' + point + "\n" + point[:30])
-    assert trials._live(trial) == [Epoch(5, 1.0, loss=0.4, accuracy=0.5, macro_f1=0.6)]
-
-
-@pytest.mark.parametrize(("metric", "kept"), [("loss", 2), ("accuracy", 1), ("macro_f1", 2)])
-def test_the_epoch_kept_is_the_first_of_the_best_by_the_stages_metric(data: Any, metric: str, kept: int) -> None:
-    params = check_params({**data, "finetune": {"metric_for_best_model": metric}})
-    epochs = [Epoch(5, 1, 0.9, 0.6, 0.5), Epoch(10, 2, 0.9, 0.8, 0.4), Epoch(15, 3, 0.7, 0.8, 0.4)]
-    assert best_epoch(epochs, params).epoch == kept
-
-
-@pytest.mark.parametrize(
-    ("given", "meant"),
-    [
-        ("sqlite:///mlflow.db", "sqlite:///{here}/mlflow.db"),
-        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
-        ("https://user:pass@host/x", "https://user:pass@host/x"),
-        ("mlruns", "{here}/mlruns"),
-        ("", "sqlite:///{here}/mlflow.db"),
-    ],
-)
-def test_a_store_is_the_same_one_in_the_folder_of_a_trial(
-    given: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
-    assert absolute_uri() == meant.format(here=os.path.realpath(tmp_path))
-
-
-def test_children_of_a_held_out_row_are_nowhere() -> None:
-    rows = pl.DataFrame({"id": ["a", "b", "a'", "b'", "c"], "length": [1, 2, 3, 4, 5]})
-    placed = pl.DataFrame(
-        {"id": ["c", "b'", "a'", "b", "a"], "fold": [1, 1, 0, 1, 0], "original": [True, False, False, True, True]}
-    )
-    train, held_out = split_fold(rows, placed, 0)
-    assert train.to_dict(as_series=False) == {"id": ["b", "b'", "c"], "length": [2, 4, 5]}
-    assert held_out.to_dict(as_series=False) == {"id": ["a"], "length": [1]}
+    assert trials._live(trial) == [{"step": 5, "epoch": 1.0, "loss": 0.4, "accuracy": 0.5, "macro_f1": 0.6}]
 
 
 def test_the_interval_over_folds_allows_for_what_they_share() -> None:
@@ -142,8 +105,55 @@ def test_the_interval_over_folds_allows_for_what_they_share() -> None:
     assert summarize([0.8, 0.9, 1.0], ratio=0.5, confidence=0.95, most=1.0)["high"] == 1.0
 
 
-def test_params_without_a_search_are_complete(project: Project) -> None:
-    from stages.common.params import load_params
+def drawn(data: Any, space: dict[str, Any], trials: int = 30, **finetune: Any) -> list[dict[str, Any]]:
+    params = check_params({**data, "finetune": finetune, "tune": {"space": space}})
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    found = []
+    for _ in range(trials):
+        trial = study.ask()
+        found.append(draw(trial, params))
+        study.tell(trial, 0.0)
+    return found
 
-    project.params(**{name: {} for name in ("clean", "augment", "finetune", "export", "evaluate", "tracking")})
-    assert isinstance(load_params(complete=True), Params)
+
+def test_what_is_drawn_is_in_the_range_and_of_the_parameters_type(data: Any) -> None:
+    space = {
+        "finetune.learning_rate": {"low": 2e-5, "high": 3e-4, "log": True},
+        "finetune.num_train_epochs": {"low": 1, "high": 3},
+        "finetune.weight_decay": {"low": 0.0, "high": 0.1, "step": 0.025},
+        "finetune.optim": {"choices": ["adamw", "sgd"]},
+        "finetune.dropout": {"choices": [None, 0.1]},
+    }
+    found = drawn(data, space)
+    for settings in found:
+        assert 2e-5 <= settings["finetune.learning_rate"] <= 3e-4
+        assert float(f"{settings['finetune.learning_rate']:.3g}") == settings["finetune.learning_rate"]
+        assert type(settings["finetune.num_train_epochs"]) is int
+        assert settings["finetune.weight_decay"] in (0.0, 0.025, 0.05, 0.075, 0.1)
+    assert {settings["finetune.num_train_epochs"] for settings in found} == {1, 2, 3}
+    assert {settings["finetune.dropout"] for settings in found} == {None, 0.1}
+
+
+def test_options_of_a_strategy_are_drawn_where_it_is_the_one(data: Any) -> None:
+    space = {"finetune.lora.r": {"choices": [4, 8]}, "finetune.strategy": {"choices": ["full", "lora"]}}
+    for settings in drawn(data, space):
+        assert ("finetune.lora.r" in settings) == (settings["finetune.strategy"] == "lora")
+    assert all(not settings for settings in drawn(data, {"finetune.lora.r": {"choices": [4]}}))
+    assert all(settings for settings in drawn(data, {"finetune.lora.r": {"choices": [4]}}, strategy="lora"))
+
+
+RATES = {"finetune.learning_rate": {"choices": [1e-3]}}
+SMOOTH = {"finetune.label_smoothing_factor": {"choices": [0.0, 0.2]}}
+
+
+@pytest.mark.parametrize(
+    ("tune", "finetune", "message"),
+    [
+        ({}, {}, r"tune\.space is empty"),
+        ({"space": RATES}, {"train_on": "train_and_validation", "early_stopping_patience": None}, "no row is left"),
+        ({"space": SMOOTH, "metric": "loss"}, {}, "changes what the loss measures"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(data: Any, tune: Any, finetune: Any, message: str) -> None:
+    with pytest.raises(AttuneError, match=message):
+        checked_metric(check_params({**data, "finetune": finetune, "tune": tune}))

@@ -1,33 +1,17 @@
 """Typed parameters: `params.yaml` in, checked models out."""
 
-from stages.common.params.augment import AugmentParams
-from stages.common.params.clean import CleanParams
-from stages.common.params.evaluate import EvaluateParams
-from stages.common.params.export import ExportParams
-from stages.common.params.finetune import FinetuneParams
-from stages.common.params.loading import check_params, load_params
-from stages.common.params.model import Params, TokenizeParams, TrackingParams
-from stages.common.params.register import RegisterParams
-from stages.common.params.sources import BaseModelSource, Columns, FolderSource, IngestParams, Source, TextSource
-from stages.common.params.tune import TuneParams
-
-__all__ = [
-    "AugmentParams",
-    "BaseModelSource",
-    "CleanParams",
-    "Columns",
-    "EvaluateParams",
-    "ExportParams",
-    "FinetuneParams",
-    "FolderSource",
-    "IngestParams",
-    "Params",
-    "RegisterParams",
-    "Source",
-    "TextSource",
-    "TokenizeParams",
-    "TrackingParams",
-    "TuneParams",
-    "check_params",
-    "load_params",
-]
+from stages.common.params.augment import AugmentParams as AugmentParams
+from stages.common.params.clean import CleanParams as CleanParams
+from stages.common.params.evaluate import EvaluateParams as EvaluateParams
+from stages.common.params.finetune import FinetuneParams as FinetuneParams
+from stages.common.params.folders import BaseModelSource as BaseModelSource
+from stages.common.params.folders import FolderSource as FolderSource
+from stages.common.params.loading import check_params as check_params
+from stages.common.params.loading import load_params as load_params
+from stages.common.params.model import ExportParams as ExportParams
+from stages.common.params.model import Params as Params
+from stages.common.params.model import TokenizeParams as TokenizeParams
+from stages.common.params.register import RegisterParams as RegisterParams
+from stages.common.params.sources import IngestParams as IngestParams
+from stages.common.params.sources import Source as Source
+from stages.common.params.sources import TextSource as TextSource

@@ -10,21 +10,15 @@ from stages.common.params.manual import manual
 from stages.common.params.model import Params
 
 
-def json_schema() -> str:
-    """Return the JSON schema of `params.yaml` as text."""
-    return json.dumps(Params.model_json_schema(by_alias=True), indent=1, ensure_ascii=False) + "\n"
-
-
 def main(arguments: list[str]) -> int:
     """Check the file named (default params.yaml), or print schema or manual."""
-    if arguments == ["--schema"]:
-        print(json_schema(), end="")
-        return 0
-    if arguments == ["--manual"]:
-        print(manual(), end="")
-        return 0
     try:
-        load_params(Path(arguments[0]) if arguments else PARAMS_FILE, complete=True)
+        if arguments == ["--schema"]:
+            print(json.dumps(Params.model_json_schema(by_alias=True), indent=1, ensure_ascii=False))
+        elif arguments == ["--manual"]:
+            print(manual(), end="")
+        else:
+            load_params(Path(arguments[0]) if arguments else PARAMS_FILE, complete=True)
     except AttuneError as error:
         print(error, file=sys.stderr)
         return 1

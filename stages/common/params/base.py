@@ -1,17 +1,48 @@
 """The rules every section of `params.yaml` obeys."""
 
-from pydantic import BaseModel, ConfigDict
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Self, TypeVar
 
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-class FaultAt(ValueError):
-    """A fault that a section finds at a place of its own inside itself; `inside` are the keys that lead there."""
-
-    def __init__(self, inside: tuple[str, ...], message: str) -> None:
-        super().__init__(message)
-        self.inside = inside
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Part = Annotated[float, Field(ge=0.0, lt=1.0)]
+Similarity = Annotated[float, Field(ge=0.3, le=1.0)]  # Jaccard's
+T = TypeVar("T")
+Faults = Iterator[tuple[str | tuple[str, ...], str]]
 
 
 class Section(BaseModel):
     """A part of `params.yaml`: unknown keys and wrong types are errors, values never change."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        found = ((keys.split(".") if isinstance(keys, str) else keys, reason) for keys, reason in self._faults())
+        kinds = ((keys, PydanticCustomError("value_error", "{error}", {"error": reason})) for keys, reason in found)
+        if errors := [InitErrorDetails(type=kind, loc=tuple(keys), input=None) for keys, kind in kinds]:
+            raise ValidationError.from_exception_data(type(self).__name__, errors)
+        return self
+
+    def _faults(self) -> Faults:
+        """Yield the key to change within this section, or (), and the reason: settings contradict each other."""
+        yield from ()
+
+
+def key(default: T, description: str, **limits: Any) -> T:
+    """Return the field of a key that may be left out: pydantic's, with its meaning for the manual."""
+    return Field(default, description=description, **limits)
+
+
+def spelled(pattern: str, reason: str) -> AfterValidator:
+    """Return a validator of texts that match the pattern from end to end."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(reason)
+        return text
+
+    return AfterValidator(check)

@@ -1,45 +1,65 @@
-"""`params.yaml`, section `evaluate`: what is scored, and what the scores are held against."""
+"""`params.yaml`, section `evaluate`: what is scored, and what the scores are compared with."""
 
-from typing import Literal, Self
+import re
+from collections.abc import Collection, Mapping, Sequence
+from itertools import product
+from math import prod
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from stages.common.errors import AttuneError
-from stages.common.params.augment import Share
-from stages.common.params.base import Section
-from stages.common.params.templates import MOST, check_all_used, filled, of_test
+from stages.common.params.base import Faults, Section, Share, key
 
 Baseline = Literal["majority", "tfidf", "base_model"]
 Invariance = Literal["typos", "names", "punctuation", "casing"]
+WORD = re.compile(r"\{(\w+)\}")
+MOST = 2000  # texts that one template may make
+
+
+def _filled(templates: Sequence[str], fill: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
+    """Return the templates with every combination of the words that they name, together; each combination once.
+
+    Raises:
+        ValueError: if a word has nothing to be filled with, or there are too many combinations.
+    """
+    names = dict.fromkeys(name for template in templates for name in WORD.findall(template))
+    if empty := [name for name in names if not fill.get(name)]:
+        raise ValueError(f"{{{empty[0]}}} has no words in fill: add `{empty[0]}: [...]`")
+    if (count := prod(len(fill[name]) for name in names)) > MOST:
+        raise ValueError(f"fill makes {count:,} texts of {templates[0]!r}, more than {MOST:,}: list fewer words")
+    chosen = [dict(zip(names, words, strict=True)) for words in product(*(fill[name] for name in names))]
+    made = [tuple(WORD.sub(lambda found: words[found[1]], text) for text in templates) for words in chosen]  # noqa: B023
+    return list(dict.fromkeys(made))
 
 
 class Bootstrap(Section):
     """Percentile bootstrap over the test rows (Efron & Tibshirani 1993)."""
 
-    resamples: int = Field(2000, ge=100, le=100_000, description="How many times the test rows are drawn again.")
-    confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Share of resamples inside the interval.")
+    resamples: int = key(2000, "How many times the test rows are drawn again.", ge=100, le=100_000)
+    confidence: float = key(0.95, "Share of resamples inside the interval.", gt=0.5, lt=1.0)
 
 
 class Slices(Section):
     """Parts of the test set that are scored on their own."""
 
-    length_bins: int = Field(4, ge=1, le=20, description="Bins of text length with equally many rows.")
-    columns: list[str] = Field(["source"], description="What to slice by: source, group, or any of columns.extra.")
-    min_rows: int = Field(20, ge=1, le=1_000_000, description="Smaller slices are left out: their scores are noise.")
+    length_bins: int = key(4, "Bins of text length with equally many rows.", ge=1, le=20)
+    columns: list[str] = key(["source"], "What to slice by: source, group, or any of columns.extra.")
+    min_rows: int = key(20, "Smaller slices are left out: their scores are noise.", ge=1, le=1_000_000)
 
 
 class Calibration(Section):
     """Probabilities that mean what they say (Guo et al. 2017)."""
 
-    temperature: bool = Field(True, description="Divide the logits by a number fitted on validation.")
-    bins: int = Field(15, ge=2, le=100, description="Bins of confidence with equally many rows, for the ECE.")
+    temperature: bool = key(True, "Divide the logits by a number fitted on validation.")
+    bins: int = key(15, "Bins of confidence with equally many rows, for the ECE.", ge=2, le=100)
 
 
 class Thresholds(Section):
     """How sure the model has to be of a label, chosen on validation; below, it abstains."""
 
-    metric: Literal["precision", "recall"] = Field("precision", description="What each label has to reach.")
-    target: Share = Field(0.9, description="Least precision or recall of each label on validation.")
+    metric: Literal["precision", "recall"] = key("precision", "What each label has to reach.")
+    target: Share = key(0.9, "Least precision or recall of each label on validation.")
 
 
 class MinimumTest(Section):
@@ -48,20 +68,16 @@ class MinimumTest(Section):
     name: str = Field(min_length=1, max_length=60, description="Name of the test, for reports and gates.")
     label: str = Field(description="The label that each text must get.")
     texts: list[str] = Field(min_length=1, description="Texts; {word} is filled in from fill.")
-    fill: dict[str, list[str]] = Field({}, description="Lists of words; every combination is tried.")
+    fill: dict[str, list[str]] = key({}, "Lists of words; every combination is tried.")
 
     @property
     def cases(self) -> list[str]:
         """The texts, filled in; each once."""
-        return list(dict.fromkeys(text for template in self.texts for (text,) in filled([template], self.fill)))
+        return list(dict.fromkeys(text for template in self.texts for (text,) in _filled([template], self.fill)))
 
-    @model_validator(mode="after")
-    def _fillable(self) -> Self:
-        with of_test(self.name):
-            check_all_used(self.texts, self.fill)
-            if len(self.cases) > MOST:
-                raise ValueError(f"fill makes {len(self.cases):,} texts, more than {MOST:,}: list fewer words")
-        return self
+    def _faults(self) -> Faults:
+        _ = self.cases  # raises where it cannot be filled in
+        yield from ()
 
 
 class DirectionTest(Section):
@@ -71,82 +87,71 @@ class DirectionTest(Section):
     label: str = Field(description="The label whose probability must move.")
     text: str = Field(description="A text; {word} is filled in from fill.")
     changed: str = Field(description="The same text, changed.")
-    fill: dict[str, list[str]] = Field({}, description="Lists of words; every combination is tried.")
-    moves: Literal["down", "up"] = Field("down", description="Where the label's probability must go.")
-    margin: Share = Field(0.0, description="By how much at least.")
+    fill: dict[str, list[str]] = key({}, "Lists of words; every combination is tried.")
+    moves: Literal["down", "up"] = key("down", "Where the label's probability must go.")
+    margin: Share = key(0.0, "By how much at least.")
 
     @property
     def cases(self) -> list[tuple[str, str]]:
         """Each text and what it is changed to, filled in."""
-        return [(text, changed) for text, changed in filled([self.text, self.changed], self.fill)]
+        return [(text, changed) for text, changed in _filled([self.text, self.changed], self.fill)]
 
-    @model_validator(mode="after")
-    def _fillable(self) -> Self:
-        with of_test(self.name):
-            check_all_used([self.text, self.changed], self.fill)
-            for text, changed in self.cases:
-                if text == changed:
-                    raise ValueError(f"text and changed are both {text!r}: nothing can move")
-        return self
+    def _faults(self) -> Faults:
+        if same := [text for text, changed in self.cases if text == changed]:
+            yield "changed", f"is the same as text, {same[0]!r}: nothing can move"
 
 
 class Behaviour(Section):
     """Tests of behaviour in the manner of CheckList (Ribeiro et al. 2020)."""
 
-    rows: int = Field(300, ge=1, le=100_000, description="Test rows that invariances are tried on.")
-    invariance: list[Invariance] = Field(
-        ["typos", "names", "punctuation", "casing"], description="Changes under which the prediction must stay."
+    rows: int = key(300, "Test rows that invariances are tried on.", ge=1, le=100_000)
+    invariance: list[Invariance] = key(
+        ["typos", "names", "punctuation", "casing"], "Changes under which the prediction must stay."
     )
-    minimum: list[MinimumTest] = Field([], description="Texts that any usable model gets right.")
-    direction: list[DirectionTest] = Field([], description="Changes that must move a probability one way.")
+    minimum: list[MinimumTest] = key([], "Texts that any usable model gets right.")
+    direction: list[DirectionTest] = key([], "Changes that must move a probability one way.")
 
     @property
     def names(self) -> list[str]:
         """The names of all tests, in the order of the reports."""
         return [*self.invariance, *(test.name for test in self.minimum), *(test.name for test in self.direction)]
 
-    def check_labels(self, labels: list[str]) -> None:
+    def check_labels(self, labels: Collection[str]) -> None:
         """Check that the tests speak of labels that there are.
 
         Raises:
             AttuneError: naming the test and the label.
         """
         wanted = [(test.name, test.label) for test in self.minimum]
-        wanted += [(test.name, test.label) for test in self.direction]
-        for name, label in wanted:
+        for name, label in [*wanted, *((test.name, test.label) for test in self.direction)]:
             if label not in labels:
-                raise AttuneError(
-                    f"evaluate.behaviour, test {name!r}: there is no label {label!r}",
-                    f"name one of the labels: {', '.join(labels)}",
-                )
+                what = f"evaluate.behaviour, test {name!r}: there is no label {label!r}"
+                raise AttuneError(what, f"name one of the labels: {', '.join(labels)}")
 
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        twice = sorted({name for name in self.names if self.names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two behavioural tests have the name {twice[0]!r}")
-        return self
+    def _faults(self) -> Faults:
+        if twice := [name for name in self.names if self.names.count(name) > 1]:
+            yield (), f"two behavioural tests have the name {twice[0]!r}"
 
 
 class Attributions(Section):
     """Which words a prediction rests on: integrated gradients (Sundararajan et al. 2017)."""
 
-    errors: int = Field(12, ge=0, le=200, description="The most confident errors that are explained.")
-    sample: int = Field(8, ge=0, le=200, description="Other test rows, drawn with the seed, that are explained.")
-    steps: int = Field(32, ge=4, le=1000, description="Steps of the integral: more are more exact, slower.")
+    errors: int = key(12, "The most confident errors that are explained.", ge=0, le=200)
+    sample: int = key(8, "Other test rows, drawn with the seed, that are explained.", ge=0, le=200)
+    steps: int = key(32, "Steps of the integral: more are more exact, slower.", ge=4, le=1000)
 
 
 class EvaluateParams(Section):
     """Scores on the test split, and what they are compared with."""
 
-    bootstrap: Bootstrap = Field(Bootstrap(), description="Intervals of the scores.")
-    slices: Slices = Field(Slices(), description="Scores of parts of the test set.")
-    baselines: list[Baseline] = Field(
-        ["majority", "tfidf", "base_model"], description="Models that a fine-tuned one has to beat, on the same rows."
+    bootstrap: Bootstrap = key(Bootstrap(), "Intervals of the scores.")
+    slices: Slices = key(Slices(), "Scores of parts of the test set.")
+    baselines: list[Baseline] = key(
+        ["majority", "tfidf", "base_model"], "Models that a fine-tuned one has to beat, on the same rows."
     )
-    calibration: Calibration = Field(Calibration(), description="Probabilities that mean what they say.")
-    thresholds: Thresholds | None = Field(None, description="Below them the served model abstains; null: never.")
-    behaviour: Behaviour = Field(Behaviour(), description="What the model must do whatever its average score.")
-    attributions: Attributions = Field(Attributions(), description="Which words predictions rest on.")
-    examples: int = Field(20, ge=0, le=200, description="Texts that the page lists of each kind; 0: none.")
-    mask_pii: bool = Field(True, description="Mask e-mail addresses, phone and card numbers on the page.")
+    calibration: Calibration = key(Calibration(), "Probabilities that mean what they say.")
+    thresholds: Thresholds | None = key(None, "Below them the served model abstains; null: never.")
+    behaviour: Behaviour = key(Behaviour(), "What the model must do whatever its average score.")
+    attributions: Attributions = key(Attributions(), "Which words predictions rest on.")
+    examples: int = key(20, "Texts that the page lists of each kind; 0: none.", ge=0, le=200)
+    mask_pii: bool = key(True, "Mask e-mail addresses, phone and card numbers on the page.")

@@ -1,12 +1,11 @@
 """The section `finetune` of `params.yaml`, under the names of `transformers.TrainingArguments`."""
 
-from typing import Annotated, Literal, Self
+import json
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import Field
 
-from stages.common.params.augment import Share
-from stages.common.params.base import Section
+from stages.common.params.base import Faults, Part, Section, Share, key
 from stages.common.params.strategies import (
     ADAPTERS,
     OPTIONS,
@@ -20,104 +19,103 @@ from stages.common.params.strategies import (
 GREATER_IS_BETTER = {"loss": False, "accuracy": True, "macro_f1": True}
 
 Weight = Annotated[float, Field(gt=0.0, le=1_000_000.0)]
+Factor = Annotated[float, Field(gt=0.0, le=1.0)]
+Epochs = Annotated[int, Field(ge=1, le=1000)]
+Score = Literal["loss", "accuracy", "macro_f1"]
+
+# Settings that only go with others: their value that says nothing, the other setting, and what that has to be
+ONLY_WITH: dict[str, tuple[Any, str, tuple[Any, ...]]] = {
+    **{name: (None, "strategy", (name,)) for name in OPTIONS},
+    "merge_adapter": (None, "strategy", ADAPTERS),
+    "freeze_embeddings": (False, "strategy", ("full",)),
+    "layerwise_lr_decay": (1.0, "strategy", ("full", "partial")),
+    "lr_final_ratio": (0.0, "lr_scheduler_type", ("linear", "cosine", "exponential")),
+    "max_tokens_per_batch": (None, "group_by_length", (True,)),
+    "momentum": (0.0, "optim", ("sgd",)),
+    "adam_beta1": (0.9, "optim", ("adamw",)),
+    "adam_beta2": (0.999, "optim", ("adamw",)),
+    "adam_epsilon": (1e-8, "optim", ("adamw",)),
+    "focal_gamma": (None, "loss", ("focal",)),
+    "label_smoothing_factor": (0.0, "loss", ("cross_entropy",)),
+    "early_stopping_patience": (None, "train_on", ("train",)),
+}
 
 
 class FinetuneParams(Section):
     """Training, under the names of `transformers.TrainingArguments`."""
 
     # What is trained
-    strategy: Literal["full", "head", "partial", "lora", "adalora", "ia3", "prefix"] = Field(
-        "full", description="Which weights train: all, the new head, the last layers too, or an adapter of peft."
+    strategy: Literal["full", "head", "partial", "lora", "adalora", "ia3", "prefix"] = key(
+        "full", "Which weights train: all, the new head, the last layers too, or an adapter of peft."
     )
-    partial: PartialOptions | None = Field(None, description="Options of the strategy partial; null: its defaults.")
-    lora: LoraOptions | None = Field(None, description="Options of the strategy lora; null: its defaults.")
-    adalora: AdaloraOptions | None = Field(None, description="Options of the strategy adalora; null: its defaults.")
-    ia3: Ia3Options | None = Field(None, description="Options of the strategy ia3; null: its defaults.")
-    prefix: PrefixOptions | None = Field(None, description="Options of the strategy prefix; null: its defaults.")
-    merge_adapter: bool | None = Field(
-        None, description="Save an adapter merged into the model, or beside it; null: merged where that is possible."
+    partial: PartialOptions | None = key(None, "Options of the strategy partial; null: its defaults.")
+    lora: LoraOptions | None = key(None, "Options of the strategy lora; null: its defaults.")
+    adalora: AdaloraOptions | None = key(None, "Options of the strategy adalora; null: its defaults.")
+    ia3: Ia3Options | None = key(None, "Options of the strategy ia3; null: its defaults.")
+    prefix: PrefixOptions | None = key(None, "Options of the strategy prefix; null: its defaults.")
+    merge_adapter: bool | None = key(
+        None, "Save an adapter merged into the model, or beside it; null: merged where that is possible."
     )
-    freeze_embeddings: bool = Field(False, description="Leave the token embeddings as they are: faster, less memory.")
-    train_on: Literal["train", "train_and_validation"] = Field(
-        "train",
-        description="Rows to learn from; with those of validation, the last epoch is kept.",
+    freeze_embeddings: bool = key(False, "Leave the token embeddings as they are: faster, less memory.")
+    train_on: Literal["train", "train_and_validation"] = key(
+        "train", "Rows to learn from; with those of validation, the last epoch is kept."
     )
 
     # How long, how fast
-    num_train_epochs: int = Field(2, ge=1, le=1000, description="Passes over the training rows.")
-    learning_rate: float = Field(1e-4, gt=0.0, le=1.0, description="Peak learning rate.")
-    lr_scheduler_type: Literal["linear", "cosine", "exponential", "constant"] = Field(
-        "linear", description="How the learning rate falls after the warm-up."
+    num_train_epochs: Epochs = key(2, "Passes over the training rows.")
+    learning_rate: Factor = key(1e-4, "Peak learning rate.")
+    lr_scheduler_type: Literal["linear", "cosine", "exponential", "constant"] = key(
+        "linear", "How the learning rate falls after the warm-up."
     )
-    lr_final_ratio: Share = Field(0.0, description="Share of the peak that is left at the end; exponential needs one.")
-    warmup_ratio: Share = Field(0.06, description="Share of the steps over which the learning rate rises.")
-    layerwise_lr_decay: float = Field(
-        1.0, gt=0.0, le=1.0, description="Factor of the learning rate from each layer to the one below; 1: all alike."
-    )
+    lr_final_ratio: Share = key(0.0, "Share of the peak that is left at the end; exponential needs one.")
+    warmup_ratio: Share = key(0.06, "Share of the steps over which the learning rate rises.")
+    layerwise_lr_decay: Factor = key(1.0, "Factor of the learning rate from each layer to the one below; 1: all alike.")
 
     # Batches
-    per_device_train_batch_size: int = Field(32, ge=1, le=4096, description="Rows per forward pass and process.")
-    per_device_eval_batch_size: int = Field(128, ge=1, le=4096, description="Rows per forward pass when scoring.")
-    gradient_accumulation_steps: int = Field(
-        1, ge=1, le=4096, description="Forward passes per training step; the gradient is that of their rows together."
+    per_device_train_batch_size: int = key(32, "Rows per forward pass and process.", ge=1, le=4096)
+    per_device_eval_batch_size: int = key(128, "Rows per forward pass when scoring.", ge=1, le=4096)
+    gradient_accumulation_steps: int = key(
+        1, "Forward passes per training step; the gradient is that of their rows together.", ge=1, le=4096
     )
-    max_tokens_per_batch: int | None = Field(
-        None, ge=16, le=100_000_000, description="Batches whose padded size is over this are cut smaller; null: never."
+    max_tokens_per_batch: int | None = key(
+        None, "Batches whose padded size is over this are cut smaller; null: never.", ge=16, le=100_000_000
     )
-    group_by_length: bool = Field(True, description="Batches of similar lengths: less padding, faster.")
-    dataloader_num_workers: int = Field(0, ge=0, le=256, description="Processes that prepare batches; 0: this one.")
-    nproc_per_node: int = Field(1, ge=1, le=64, description="Training processes on this machine, one per GPU.")
+    group_by_length: bool = key(True, "Batches of similar lengths: less padding, faster.")
+    dataloader_num_workers: int = key(0, "Processes that prepare batches; 0: this one.", ge=0, le=256)
+    nproc_per_node: int = key(1, "Training processes on this machine, one per GPU.", ge=1, le=64)
 
     # Optimiser
-    optim: Literal["adamw", "sgd", "adafactor"] = Field("adamw", description="Optimiser.")
-    adam_beta1: float = Field(0.9, ge=0.0, lt=1.0, description="AdamW's decay of the mean gradient.")
-    adam_beta2: float = Field(0.999, ge=0.0, lt=1.0, description="AdamW's decay of the mean squared gradient.")
-    adam_epsilon: float = Field(1e-8, ge=1e-20, le=1.0, description="AdamW's guard against division by zero.")
-    momentum: float = Field(0.0, ge=0.0, lt=1.0, description="SGD's momentum (Nesterov's).")
-    weight_decay: float = Field(
-        0.01, ge=0.0, le=1.0, description="Weight decay (L2): decoupled, but part of sgd's gradient."
-    )
-    l1: float = Field(0.0, ge=0.0, le=1.0, description="Decoupled L1: weights shrink by this times the learning rate.")
-    max_grad_norm: float = Field(
-        1.0, ge=0.0, le=1000.0, description="Gradients are clipped to this norm; 0 switches it off."
-    )
+    optim: Literal["adamw", "sgd", "adafactor"] = key("adamw", "Optimiser.")
+    adam_beta1: Part = key(0.9, "AdamW's decay of the mean gradient.")
+    adam_beta2: Part = key(0.999, "AdamW's decay of the mean squared gradient.")
+    adam_epsilon: float = key(1e-8, "AdamW's guard against division by zero.", ge=1e-20, le=1.0)
+    momentum: Part = key(0.0, "SGD's momentum (Nesterov's).")
+    weight_decay: Share = key(0.01, "Weight decay (L2): decoupled, but part of sgd's gradient.")
+    l1: Share = key(0.0, "Decoupled L1: weights shrink by this times the learning rate.")
+    max_grad_norm: float = key(1.0, "Gradients are clipped to this norm; 0 switches it off.", ge=0.0, le=1000.0)
 
     # Loss
-    loss: Literal["cross_entropy", "focal"] = Field("cross_entropy", description="Training loss.")
-    focal_gamma: float | None = Field(
-        None, ge=0.0, le=10.0, description="How much focal loss looks past easy rows (Lin et al. 2017); null: 2."
+    loss: Literal["cross_entropy", "focal"] = key("cross_entropy", "Training loss.")
+    focal_gamma: float | None = key(
+        None, "How much focal loss looks past easy rows (Lin et al. 2017); null: 2.", ge=0.0, le=10.0
     )
-    label_smoothing_factor: float = Field(
-        0.0, ge=0.0, lt=1.0, description="Share of each target that is spread over all labels."
+    label_smoothing_factor: Part = key(0.0, "Share of each target that is spread over all labels.")
+    class_weights: Literal["none", "balanced"] | dict[str | int, Weight] = key(
+        "none", "Weight of a row by its label: none, balanced (rare labels count more), or one per label."
     )
-    class_weights: Literal["none", "balanced"] | dict[str | int, Weight] = Field(
-        "none", description="Weight of a row by its label: none, balanced (rare labels count more), or one per label."
-    )
-    dropout: float | None = Field(
-        None, ge=0.0, lt=1.0, description="Dropout in the encoder; null keeps the base model's own."
-    )
+    dropout: Part | None = key(None, "Dropout in the encoder; null keeps the base model's own.")
 
     # Which epoch is kept
-    metric_for_best_model: Literal["loss", "accuracy", "macro_f1"] = Field(
-        "macro_f1", description="Validation score that picks the epoch to keep."
-    )
-    greater_is_better: bool | None = Field(
-        None, description="Its direction: false for loss, true for the others; null: that one."
-    )
-    early_stopping_patience: int | None = Field(
-        2, ge=1, le=1000, description="Epochs without a better score before training stops; null: never."
-    )
+    metric_for_best_model: Score = key("macro_f1", "Validation score that picks the epoch to keep.")
+    greater_is_better: bool | None = key(None, "Its direction: false for loss, true for the others; null: that one.")
+    early_stopping_patience: Epochs | None = key(2, "Epochs without a better score before training stops; null: never.")
 
     # The machine
-    bf16: bool | Literal["auto"] = Field(
-        "auto", description="bfloat16 autocast; auto: where the processor or GPU has it."
-    )
-    torch_num_threads: int | None = Field(
-        None, ge=1, le=1024, description="CPU threads; null: one per core. Pin to rebuild bytes."
-    )
-    logging_steps: int = Field(20, ge=1, le=100_000, description="Steps between two points of the training curve.")
-    save_steps: int | None = Field(
-        None, ge=1, le=10_000_000, description="Steps between two checkpoints; null: one at the end of each epoch."
+    bf16: Literal["auto", True, False] = key("auto", "bfloat16 autocast; auto: where the processor or GPU has it.")
+    torch_num_threads: int | None = key(None, "CPU threads; null: one per core. Pin to rebuild bytes.", ge=1, le=1024)
+    logging_steps: int = key(20, "Steps between two points of the training curve.", ge=1, le=100_000)
+    save_steps: int | None = key(
+        None, "Steps between two checkpoints; null: one at the end of each epoch.", ge=1, le=10_000_000
     )
 
     @property
@@ -132,113 +130,22 @@ class FinetuneParams(Section):
         possible = self.strategy in ("lora", "adalora", "ia3")
         return possible if self.merge_adapter is None else self.merge_adapter
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        faults = [
-            InitErrorDetails(
-                type=PydanticCustomError("value_error", "{error}", {"error": reason}),
-                loc=(key,),
-                input=getattr(self, key),
-            )
-            for found, key, reason in self._contradictions()
-            if found
-        ]
-        if faults:
-            raise ValidationError.from_exception_data("finetune", faults)
-        return self
-
-    def _contradictions(self) -> list[tuple[bool, str, str]]:
-        """Return (whether it is so, key to change, reason): a setting is ignored, or two cannot both be had."""
-        adamw = {name: type(self).model_fields[name].default for name in ("adam_beta1", "adam_beta2", "adam_epsilon")}
-        labels = [str(label) for label in self.class_weights] if isinstance(self.class_weights, dict) else []
-        higher = GREATER_IS_BETTER[self.metric_for_best_model]
-        better = f"{self.metric_for_best_model} is better when it is {'higher' if higher else 'lower'}"
-        return [
-            *(
-                (
-                    name != self.strategy and getattr(self, name) is not None,
-                    name,
-                    f"has options, but strategy is {self.strategy}: take them out, or set strategy: {name}",
-                )
-                for name in OPTIONS
-            ),
-            (
-                self.merge_adapter is not None and self.strategy not in ADAPTERS,
-                "merge_adapter",
-                f"strategy {self.strategy} makes no adapter: set it to null",
-            ),
-            (
-                self.merge_adapter is True and self.strategy == "prefix",
-                "merge_adapter",
-                "a prefix cannot be merged into the weights: set it to false or null",
-            ),
-            (
-                self.freeze_embeddings and self.strategy != "full",
-                "freeze_embeddings",
-                f"strategy {self.strategy} leaves them as they are anyway: set it to false",
-            ),
-            (
-                self.layerwise_lr_decay < 1 and self.strategy not in ("full", "partial"),
-                "layerwise_lr_decay",
-                f"strategy {self.strategy} trains no layers of the model: set it to 1",
-            ),
-            (
-                self.lr_scheduler_type == "exponential" and self.lr_final_ratio == 0,
-                "lr_final_ratio",
-                "an exponential fall never arrives at 0: set it above, such as 0.01",
-            ),
-            (
-                self.lr_scheduler_type == "constant" and self.lr_final_ratio > 0,
-                "lr_final_ratio",
-                "a constant learning rate does not fall: set it to 0",
-            ),
-            (
-                self.warmup_ratio == 1 and self.lr_final_ratio > 0 and self.lr_scheduler_type != "constant",
-                "warmup_ratio",
-                "leaves no steps in which the learning rate could fall to lr_final_ratio: lower it",
-            ),
-            (
-                self.max_tokens_per_batch is not None and not self.group_by_length,
-                "max_tokens_per_batch",
-                "cuts batches by length: set group_by_length: true, or this to null",
-            ),
-            (
-                self.momentum > 0 and self.optim != "sgd",
-                "momentum",
-                f"belongs to sgd, but optim is {self.optim}: set it to 0",
-            ),
-            *(
-                (
-                    self.optim != "adamw" and getattr(self, name) != default,
-                    name,
-                    f"belongs to adamw, but optim is {self.optim}: set it to {default}, or leave it out",
-                )
-                for name, default in adamw.items()
-            ),
-            (
-                self.focal_gamma is not None and self.loss != "focal",
-                "focal_gamma",
-                "belongs to the focal loss: set loss: focal, or this to null",
-            ),
-            (
-                self.label_smoothing_factor > 0 and self.loss == "focal",
-                "label_smoothing_factor",
-                "the focal loss has no smoothed targets: set it to 0, or loss: cross_entropy",
-            ),
-            (self.class_weights == {}, "class_weights", "names no label: write none, or a weight for each label"),
-            (
-                len(set(labels)) < len(labels),
-                "class_weights",
-                "a label is there twice, once as text and once as a number: delete one",
-            ),
-            (
-                self.greater_is_better is not None and self.greater_is_better is not higher,
-                "greater_is_better",
-                f"{better}: set it to null",
-            ),
-            (
-                self.early_stopping_patience is not None and self.train_on != "train",
-                "early_stopping_patience",
-                f"train_on: {self.train_on} leaves no rows to stop by: set it to null",
-            ),
-        ]
+    def _faults(self) -> Faults:
+        for name, (nothing, other, values) in ONLY_WITH.items():
+            actual = getattr(self, other)
+            if getattr(self, name) != nothing and actual not in values:
+                belongs = " or ".join(f"{other}: {json.dumps(value)}" for value in values)
+                yield name, f"belongs to {belongs}, not {json.dumps(actual)}: set it to {json.dumps(nothing)}"
+        if self.merge_adapter and self.strategy == "prefix":
+            yield "merge_adapter", "a prefix cannot be merged into the weights: set it to false or null"
+        if self.lr_scheduler_type == "exponential" and self.lr_final_ratio == 0:
+            yield "lr_final_ratio", "an exponential fall never arrives at 0: set it above, such as 0.01"
+        if self.warmup_ratio == 1 and self.lr_final_ratio > 0 and self.lr_scheduler_type != "constant":
+            yield "warmup_ratio", "leaves no steps in which the learning rate could fall to lr_final_ratio: lower it"
+        if isinstance(self.class_weights, dict):
+            if not self.class_weights:
+                yield "class_weights", "names no label: write none, or a weight for each label"
+            if len({str(label) for label in self.class_weights}) < len(self.class_weights):
+                yield "class_weights", "a label is there twice, once as text and once as a number: delete one"
+        if self.greater_is_better not in (None, GREATER_IS_BETTER[self.metric_for_best_model]):
+            yield "greater_is_better", f"is the wrong way round for {self.metric_for_best_model}: set it to null"

@@ -1,6 +1,7 @@
 """docs/params.md, written from the models: every key with its type, default, range and meaning."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 from stages.common.params.model import Params
@@ -14,16 +15,19 @@ This page is written from the code by `make schema`; `params.schema.json` has th
 |---|---|---|---|---|
 """
 HOLDS = {"array": ("list of sections", "[]"), "object": ("mapping to sections", ".NAME")}
+TYPES = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "mapping"}
+Schema = dict[str, Any]
 
 
 def manual() -> str:
     """Return the page as Markdown."""
-    return HEAD + "".join(_row(key, name, model, nested) for key, name, model, nested in _keys())
+    return HEAD + "".join(_row(*row) for row in _rows())
 
 
+@cache
 def doc_lines() -> dict[str, str]:
     """Return the meaning of each key, as the page names them: `ingest.sources[].path`, `….NAME.path`."""
-    return {key: str(model["properties"][name].get("description", "")) for key, name, model, _ in _keys()}
+    return {key: str(field.get("description", "")) for key, field, _, _ in _rows()}
 
 
 def doc_line(key: str, lines: dict[str, str]) -> str:
@@ -33,85 +37,75 @@ def doc_line(key: str, lines: dict[str, str]) -> str:
         key: dotted. Of a key within a mapping that has no sections, it is the mapping's.
         lines: of `doc_lines`.
     """
-    places, found = [""], ""
-    for part in key.split("."):
-        within = [f"{place}.{part}" if place else part for place in places]
-        within += [f"{place}.NAME" for place in places] + [f"{place}[]" for place in places if part.isdigit()]
-        places = [place for place in within if any(known == place or known.startswith(f"{place}.") for known in lines)]
-        found = next((lines[place] for place in places if place in lines), found)
-    return found
+    parts = key.split(".")
+    meanings = (lines[place] for end in range(len(parts), 0, -1) for place in _places(parts[:end]) if place in lines)
+    return next(meanings, "")
 
 
-def _keys() -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any] | None]]:
-    """Yield each key, its last part, the model that it belongs to and the section that it holds, if it holds one."""
+def known_keys(parts: Sequence[int | str]) -> list[str]:
+    """Return the keys that may stand at a place of params.yaml."""
+    below = [f"{place}." if place else "" for place in _places(parts)]
+    inside = [key.removeprefix(place) for place in below for key in doc_lines() if key.startswith(place)]
+    return [key for key in inside if "." not in key]
+
+
+def _places(parts: Sequence[int | str]) -> list[str]:
+    """Return the names that the page may have for a place of params.yaml."""
+    places = [""]
+    for part in parts:
+        found = [f"{place}.{part}".lstrip(".") for place in places]
+        found += [f"{place}.NAME" for place in places] + [f"{place}[]" for place in places if str(part).isdigit()]
+        places = [place for place in found if any(key == place or key.startswith(f"{place}.") for key in doc_lines())]
+    return places
+
+
+def _rows() -> Iterator[tuple[str, Schema, bool, bool]]:
+    """Yield each key, its field's schema, and whether it is required and holds a section."""
     schema = Params.model_json_schema(by_alias=True)
 
-    def within(model: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any] | None]]:
+    def within(model: Schema, prefix: str) -> Iterator[tuple[str, Schema, bool, bool]]:
         for name, field in model["properties"].items():
-            nested = _nested(field, schema["$defs"])
-            yield f"{prefix}{name}", name, model, nested
-            if nested is not None:
-                yield from within(nested, f"{prefix}{name}{HOLDS.get(field.get('type', ''), ('', ''))[1]}.")
+            options = [field, field.get("items", {}), field.get("additionalProperties", {}), *field.get("anyOf", [])]
+            inside = [option["$ref"].rpartition("/")[2] for option in options if "$ref" in option]
+            yield prefix + name, field, name in model.get("required", ()), bool(inside)
+            for section in inside:  # one at most
+                below = f"{prefix}{name}{HOLDS.get(field.get('type', ''), ('', ''))[1]}."
+                yield from within(schema["$defs"][section], below)
 
     return within(schema, "")
 
 
-def _row(key: str, name: str, model: dict[str, Any], nested: dict[str, Any] | None) -> str:
-    field = model["properties"][name]
-    default = "required" if name in model.get("required", []) else _code(field.get("default"))
-    kind = _kind(field)
-    if nested is not None:
-        kind = HOLDS.get(field.get("type", ""), ("section", ""))[0]
-        default = "required" if default == "required" else "–"
-    return f"| `{key}` | {kind} | {default} | {_limits(field)} | {_cell(field.get('description', ''))} |\n"
+def _row(key: str, field: Schema, required: bool, section: bool) -> str:
+    kind = HOLDS.get(field.get("type", ""), ("section", ""))[0] if section else _kind(field)
+    default = "required" if required else "–" if section else _code(field.get("default"))
+    meaning = field.get("description", "").replace("|", "\\|").replace("<", "&lt;")
+    return f"| `{key}` | {kind} | {default} | {_limits(field)} | {meaning} |\n"
 
 
-def _nested(field: dict[str, Any], models: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the section that a field holds, alone, as an option or in a list."""
-    inside = field.get("additionalProperties", {})
-    options = [
-        field,
-        field.get("items", {}),
-        inside if isinstance(inside, dict) else {},
-        *field.get("anyOf", []),
-        *field.get("allOf", []),
-    ]
-    for option in options:
-        found = models.get(str(option.get("$ref", "")).rpartition("/")[2])
-        if found and "properties" in found:
-            return dict(found)
-    return None
-
-
-def _kind(field: dict[str, Any]) -> str:
+def _kind(field: Schema) -> str:
     if "enum" in field:
-        return "one of " + ", ".join(f"`{value}`" for value in field["enum"])
+        return "one of " + ", ".join(map(_code, field["enum"]))
     if "const" in field:
         return f"`{field['const']}`"
     if "anyOf" in field:
         return " or ".join(_kind(option) for option in field["anyOf"])
     if field.get("type") == "array":
         return f"list of {_kind(field['items'])}"
-    return {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "mapping"}.get(
-        str(field.get("type")), str(field.get("type", "value"))
-    )
+    kind = str(field.get("type", "value"))
+    return TYPES.get(kind, kind)
 
 
-def _limits(field: dict[str, Any]) -> str:
+def _limits(field: Schema) -> str:
     for option in [field, *field.get("anyOf", [])]:
         low = option.get("minimum", option.get("exclusiveMinimum"))
         high = option.get("maximum", option.get("exclusiveMaximum"))
         if low is not None or high is not None:
-            low_sign = "over " if "exclusiveMinimum" in option else ""
-            high_sign = "under " if "exclusiveMaximum" in option else ""
-            return f"{low_sign}{low} to {high_sign}{high}" if high is not None else f"{low_sign}{low} or more"
+            least = f"{'over ' if 'exclusiveMinimum' in option else ''}{low}"
+            most = f"to {'under ' if 'exclusiveMaximum' in option else ''}{high}"
+            return f"{least} {'or more' if high is None else most}"
     return "–"
 
 
 def _code(value: Any) -> str:
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     return f"`{text}`" if text else '`""`'
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")

@@ -7,11 +7,14 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
+from stages.common.params.base import spelled
+
 # Protocols of fsspec that sources may use, with what pip has to install for each. An allow-list: fsspec has others that
 # read this machine (file, local), wrap one another (simplecache::file://…) or build an answer (reference).
 PROTOCOLS = {"https": "fsspec[http]", "http": "fsspec[http]", "s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-BRANCHES = ("main", "master", "head")
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+OWNER = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 
 
 def _inside_inbox(path: str) -> str:
@@ -26,80 +29,29 @@ def _inside_inbox(path: str) -> str:
 
 def _relative(member: str) -> str:
     path = PurePosixPath(member)
-    if path.is_absolute() or ".." in path.parts or not path.parts or not member.isprintable():
+    if path.is_absolute() or ".." in path.parts or not path.parts:
         raise ValueError("must be a path inside the package, archive or repository, without '..'")
     return member
-
-
-def _pinned(requirement: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._+!-]*", requirement):
-        raise ValueError("must be pinned to one release, as NAME==VERSION")
-    return requirement
-
-
-def _distribution(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ValueError("must be the name of an installed package, such as snownlp")
-    return name
 
 
 def _remote(url: str) -> str:
     """Check an address; no message repeats it, because of what a slip may have put into it."""
     try:
         parts = urlsplit(url)
-        secret = parts.password is not None or (parts.scheme in ("http", "https") and parts.username is not None)
-        host = parts.hostname or parts.netloc
     except ValueError:
         raise ValueError("is no address") from None
-    if parts.scheme in ("file", "local") or not parts.scheme:
-        raise ValueError("must be an address such as https://…; a file of yours goes to data/inbox/, as path:")
-    if parts.scheme not in PROTOCOLS or "://" not in url:
+    if parts.scheme not in PROTOCOLS:
         protocols = ", ".join(f"{name}://" for name in PROTOCOLS)
-        raise ValueError(f"must begin with one of {protocols}; from elsewhere, download the file to data/inbox/ first")
-    if secret:
-        raise ValueError(
-            "must not hold a user or password: this file is committed; give them through the environment "
-            "(docs/data.md says how) and change the password that stood here"
-        )
-    chained = "::" in url and parts.scheme not in ("http", "https")  # fsspec would open one protocol inside another
-    if not host or chained or not url.isprintable() or " " in url:
+        raise ValueError(f"must begin with one of {protocols}; a file of yours goes to data/inbox/, as path:")
+    if parts.password is not None or (parts.username is not None and parts.scheme in ("http", "https")):
+        raise ValueError("must not hold a user or password: give them through the environment, and change this one")
+    if not parts.netloc or " " in url:
         raise ValueError("is no address of a file")
     return url
 
 
-def _repository(name: str) -> str:
-    part = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
-    if not re.fullmatch(rf"{part}(?:/{part})?", name) or "--" in name or ".." in name:
-        raise ValueError("must be a repository of the Hugging Face Hub, as owner/name")
-    return name
-
-
-def _fixed(revision: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", revision) or ".." in revision:
-        raise ValueError("must be a commit (40 hex digits) or a tag")
-    if revision.lower() in BRANCHES:
-        raise ValueError(
-            f"{revision} is a branch, which moves, and a rebuild must get the same bytes: name a commit "
-            "(40 hex digits, on the repository's page under History) or a tag"
-        )
-    return revision
-
-
-def _variable(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise ValueError(
-            "must be the name of an environment variable that holds the database's address, such as REVIEWS_DB; "
-            "an address with a password has no place in this file"
-        )
-    return name
-
-
 def _one_select(query: str) -> str:
-    """Check that a query is one statement that begins as a reading one does.
-
-    This is the first of two fences: the database is opened read-only besides. It keeps a second statement out, which
-    could undo the second fence (`SELECT 1; COMMIT; SET …`).
-    """
+    """Check that a query is one statement that reads; a second one could end that the database is read-only."""
     query = query.strip().removesuffix(";").rstrip()
     if ";" in query:
         raise ValueError("must be one statement: leave out ';' (inside a text it can be written as CHR(59))")
@@ -114,11 +66,11 @@ def is_archive(name: str) -> bool:
 
 
 def split_at_archive(path: str) -> tuple[str, str | None]:
-    """Part `data/reviews.zip/day/1.csv` into the archive and the file inside it; (path, None) if there is none."""
+    """Split `data/reviews.zip/day/1.csv` into the archive and the file inside it; (path, None) if there is none."""
     parts = path.split("/")
-    for at, part in enumerate(parts[:-1], start=1):
-        if is_archive(part):
-            return "/".join(parts[:at]), "/".join(parts[at:])
+    for end in range(1, len(parts)):
+        if is_archive(parts[end - 1]):
+            return "/".join(parts[:end]), "/".join(parts[end:])
     return path, None
 
 
@@ -130,10 +82,21 @@ def without_secrets(url: str) -> str:
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 InboxPath = Annotated[str, AfterValidator(_inside_inbox)]
 Member = Annotated[str, AfterValidator(_relative)]
-Wheel = Annotated[str, AfterValidator(_pinned)]
-Distribution = Annotated[str, AfterValidator(_distribution)]
+Wheel = Annotated[str, spelled(rf"{NAME}==[A-Za-z0-9][A-Za-z0-9._+!-]*", "must be one release, as NAME==VERSION")]
+Distribution = Annotated[str, spelled(NAME, "must be the name of an installed package, such as snownlp")]
 Url = Annotated[str, AfterValidator(_remote)]
-HubRepository = Annotated[str, AfterValidator(_repository)]
-Revision = Annotated[str, AfterValidator(_fixed)]
-Variable = Annotated[str, AfterValidator(_variable)]
+HubRepository = Annotated[
+    str, spelled(rf"(?!.*(--|\.\.)){OWNER}(/{OWNER})?", "must be a repository of the Hugging Face Hub, as owner/name")
+]
+Revision = Annotated[
+    str,
+    spelled(
+        r"(?!(?i:main|master|head)$)(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.+-]*",
+        "must be a commit (40 hex digits, on its page under History) or a tag: the bytes of a branch change",
+    ),
+]
+Variable = Annotated[
+    str,
+    spelled(r"[A-Za-z_][A-Za-z0-9_]*", "must be the name of an environment variable with the database's address"),
+]
 Select = Annotated[str, Field(max_length=20_000), AfterValidator(_one_select)]

@@ -1,149 +1,111 @@
 """The section `tune` of `params.yaml`: what `flows.tune` searches; it belongs to no stage, so it re-runs nothing."""
 
-from collections.abc import Iterator
 from difflib import get_close_matches
+from functools import cache
 from types import UnionType
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from stages.common.params.base import FaultAt, Section
-from stages.common.params.finetune import FinetuneParams
+from stages.common.params.base import Faults, Section, key
+from stages.common.params.finetune import FinetuneParams, Score
 
-SCALAR = bool | int | float | str | None
 EARLIER = ("ingest", "clean", "augment", "tokenize")
-COMPARED_BY = ("train_on", "metric_for_best_model", "greater_is_better")  # what trials are compared by is no choice
+COMPARED_BY = ("finetune.train_on", "finetune.metric_for_best_model", "finetune.greater_is_better")
 
 
 class Dimension(Section):
     """Values of one parameter: a range (low, high, log, step) or choices."""
 
-    low: int | float | None = Field(None, description="Least value.")
-    high: int | float | None = Field(None, description="Greatest value.")
-    log: bool = Field(False, description="Draw factors rather than differences: for learning rates and the like.")
-    step: int | float | None = Field(None, gt=0, description="Distance of the values from low on; null: any.")
-    choices: list[SCALAR] | None = Field(None, min_length=1, description="The values to choose from.")
+    low: int | float | None = key(None, "Least value.")
+    high: int | float | None = key(None, "Greatest value.")
+    log: bool = key(False, "Draw factors rather than differences: for learning rates and the like.")
+    step: int | float | None = key(None, "Distance of the values from low on; null: any.", gt=0)
+    choices: list[bool | int | float | str | None] | None = key(None, "The values to choose from.", min_length=1)
 
-    @property
-    def values(self) -> list[SCALAR]:
-        """The values that stand in the file: the choices, or both ends."""
-        return self.choices if self.choices is not None else [self.low, self.high]
-
-    @model_validator(mode="after")
-    def _range_or_choices(self) -> Self:
+    def _faults(self) -> Faults:
         if self.choices is not None:
-            if self.low is not None or self.high is not None or self.log or self.step is not None:
-                raise ValueError("choices have no low, high, log or step: take them out")
-            if len({(type(choice), choice) for choice in self.choices}) < len(self.choices):
-                raise ValueError("choices: a value stands there twice")
+            if self != Dimension.model_construct(choices=self.choices):
+                yield (), "choices have no low, high, log or step: take them out"
         elif self.low is None or self.high is None:
-            raise ValueError("give low and high, or choices")
+            yield (), "give low and high, or choices"
         elif self.low >= self.high:
-            raise ValueError(f"low ({self.low:g}) must be under high ({self.high:g})")
+            yield "low", f"must be under high ({self.high:g})"
         elif self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError("log needs a low above 0 and no step")
-        elif self.step is not None and self.step > self.high - self.low:
-            raise ValueError(f"step ({self.step:g}) is longer than the range")
-        return self
+            yield "log", "needs a low above 0 and no step"
 
 
 class Pruner(Section):
     """Ends a trial that is doing badly."""
 
-    kind: Literal["median", "none"] = Field(
-        "median", description="median: a trial whose best epoch is worse than half of the others were by then; or none."
+    kind: Literal["median", "none"] = key(
+        "median", "median: a trial whose best epoch is worse than half of the others were by then; or none."
     )
-    startup_trials: int = Field(4, ge=1, le=10_000, description="Trials that are finished before any is ended.")
-    warmup_epochs: int = Field(1, ge=1, le=1000, description="Epochs that every trial gets.")
+    startup_trials: int = key(4, "Trials that are finished before any is ended.", ge=1, le=10_000)
+    warmup_epochs: int = key(1, "Epochs that every trial gets.", ge=1, le=1000)
 
 
 class TuneParams(Section):
     """The search of `make tune`; belongs to no stage, so changing it re-runs nothing."""
 
-    trials: int = Field(
-        20, ge=1, le=100_000, description="Trainings in all, the one with the params as they are first."
+    trials: int = key(20, "Trainings in all, the one with the params as they are first.", ge=1, le=100_000)
+    timeout: str | None = key(
+        None, "No new trial starts after so long: 90s, 30m, 2h; null: never.", pattern=r"^\d+(\.\d+)?[smh]$"
     )
-    timeout: str | None = Field(
-        None, pattern=r"^\d+(\.\d+)?[smh]$", description="No new trial starts after so long: 90s, 30m, 2h; null: never."
-    )
-    metric: Literal["loss", "accuracy", "macro_f1"] | None = Field(
-        None, description="Validation score to make better; null: finetune.metric_for_best_model."
-    )
-    pruner: Pruner = Field(Pruner(), description="When a trial is ended early.")
-    space: dict[str, Dimension] = Field(
-        {}, description="What is searched: parameters under finetune by dotted name, each a range or choices."
+    metric: Score | None = key(None, "Validation score to make better; null: finetune.metric_for_best_model.")
+    pruner: Pruner = key(Pruner(), "When a trial is ended early.")
+    space: dict[str, Dimension] = key(
+        {}, "What is searched: parameters under finetune by dotted name, each a range or choices."
     )
 
-    @model_validator(mode="after")
-    def _searchable(self) -> Self:
-        for key, dimension in self.space.items():
-            try:
-                _check(key, dimension)
-            except ValueError as error:
-                raise FaultAt(("space", key), str(error)) from None
-        return self
-
-
-def field_of(key: str) -> FieldInfo:
-    """Return the field of `FinetuneParams` that a dotted name such as `finetune.lora.r` means.
-
-    Raises:
-        ValueError: saying why it cannot be searched, or what it should be called.
-    """
-    stage, *_ = key.split(".")
-    if stage in EARLIER:
-        raise ValueError(
-            f"a trial runs finetune alone, after {stage}: search with `dvc exp run --queue` (docs/tuning.md)"
-        )
-    known = dict(_fields("finetune", FinetuneParams))
-    if key not in known:
-        names = [name.removeprefix("finetune.") for name in known]
-        close = get_close_matches(key.removeprefix("finetune."), names, n=1)
-        hint = f"; did you mean 'finetune.{close[0]}'?" if close else ": it has to be one of finetune's"
-        raise ValueError(f"no such parameter{hint}")
-    if key.removeprefix("finetune.") in COMPARED_BY:
-        raise ValueError("trials are compared by this, so it has to be the same in all of them")
-    return known[key]
+    def _faults(self) -> Faults:
+        for name, dimension in self.space.items():
+            if reason := _fault(name, dimension):
+                yield ("space", name), reason
 
 
 def number_type(key: str) -> type[int] | type[float] | None:
-    """Return whether a parameter is a whole number or any number; None if it has no range."""
-    kinds = set(_kinds(field_of(key).annotation))
+    """Return whether a parameter such as `finetune.lora.r` is a whole number or any number; None: it has no range."""
+    kinds = _kinds(_searchable_fields()[key].annotation)
     return float if float in kinds else int if int in kinds else None
 
 
-def _check(key: str, dimension: Dimension) -> None:
-    """Raise ValueError unless the parameter takes the values."""
-    field = field_of(key)
-    if dimension.choices is None and number_type(key) is None:
-        raise ValueError("this is no number, so it has no low and high: give choices")
-    if number_type(key) is int and isinstance(dimension.step, float):
-        raise ValueError(f"this is a whole number, so step cannot be {dimension.step:g}")
+def _fault(key: str, dimension: Dimension) -> str | None:
+    """Return why a parameter cannot be searched, or cannot have these values."""
+    stage, known = key.split(".", maxsplit=1)[0], _searchable_fields()
+    if stage in EARLIER:
+        return f"a trial runs finetune alone, after {stage}: search with `dvc exp run --queue` (docs/tuning.md)"
+    if key in COMPARED_BY:
+        return "trials are compared by this, so it has to be the same in all of them"
+    if key not in known:
+        names = [name.removeprefix("finetune.") for name in known]
+        close = get_close_matches(key.removeprefix("finetune."), names, n=1)
+        return "no such parameter of finetune" + (f"; did you mean 'finetune.{close[0]}'?" if close else "")
+    field, number = known[key], number_type(key)
+    if number is int and isinstance(dimension.step, float):
+        return f"this is a whole number, so step cannot be {dimension.step:g}"
     config = ConfigDict(strict=True, allow_inf_nan=False)
     adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field], config=config)  # type: ignore[arg-type, valid-type]
-    for value in dimension.values:
+    for value in dimension.choices if dimension.choices is not None else (dimension.low, dimension.high):
         try:
             adapter.validate_python(value)
         except ValidationError as error:
             message = error.errors(include_url=False)[0]["msg"]
-            raise ValueError(f"{message[0].lower()}{message[1:]}, not {value!r}") from None
+            return f"{message[0].lower()}{message[1:]}, not {value!r}"
+    return None
 
 
-def _fields(prefix: str, model: type[Section]) -> Iterator[tuple[str, FieldInfo]]:
-    """Yield the searchable fields of a section and of the sections in it."""
+@cache
+def _searchable_fields(model: type[Section] = FinetuneParams, prefix: str = "finetune") -> dict[str, FieldInfo]:
+    """Return the fields of `finetune` and of the sections in it, by dotted name."""
+    fields: dict[str, FieldInfo] = {}
     for name, field in model.model_fields.items():
-        sections = [kind for kind in _kinds(field.annotation) if isinstance(kind, type) and issubclass(kind, Section)]
-        if sections:
-            yield from _fields(f"{prefix}.{name}", sections[0])
-        else:
-            yield f"{prefix}.{name}", field
+        inner = [kind for kind in _kinds(field.annotation) if isinstance(kind, type) and issubclass(kind, Section)]
+        fields |= _searchable_fields(inner[0], f"{prefix}.{name}") if inner else {f"{prefix}.{name}": field}
+    return fields
 
 
-def _kinds(annotation: Any) -> Iterator[Any]:
-    """Yield what a union is made of."""
-    if get_origin(annotation) in (Union, UnionType, Annotated):
-        for part in get_args(annotation):
-            yield from _kinds(part)
-    else:
-        yield annotation
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    """Return what a union is made of."""
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
