@@ -13,7 +13,6 @@ from flows.reviewing.findings import (
     Changes,
     Curve,
     Effect,
-    EnvironmentChange,
     Figure,
     FileChange,
     Gain,
@@ -24,11 +23,9 @@ from flows.reviewing.findings import (
     Review,
     StageChange,
     Trend,
-    ValidationChange,
     VersionChange,
 )
 from flows.reviewing.revision import Revision
-from stages.common.graph import Node
 
 STAGES = ("ingest", "clean", "augment", "tokenize", "finetune", "export", "evaluate", "register")
 MODEL = "models/finetuned"
@@ -37,9 +34,7 @@ MODEL = "models/finetuned"
 def make_revision(side: str = "faster", subject: str = "A lower learning rate", **changes: Any) -> Revision:
     """A commit with results, of files that nobody reads."""
     commit = ("ab12cd34" if side == "faster" else "12345678") * 5
-    graph = {stage: Node(stage, "", f"python -m stages.{stage}") for stage in STAGES}
-    data = {"register": {"model_name": "films", "gates": {"champion": {"metric": "macro_f1"}}}}
-    return replace(Revision(side, commit, subject, Path("nowhere"), graph, {}, data), **changes)
+    return replace(Revision(side, commit, subject, Path("nowhere"), {}, {}, {}), **changes)
 
 
 def make_gain(name: str, gain: float = 0.0123, half: float = 0.0092, trend: Trend = "better", rows: int = 1281) -> Gain:
@@ -79,12 +74,7 @@ def make_effect(trend: Trend = "better", text: str = "a moving film", width: int
             Curve("training loss", points, tuple((x, 0.9 * y) for x, y in points), "step"),
             Curve("validation loss", (), points[:1], "epoch"),
         ),
-        reliability=(Curve("reliability", ((0.6, 0.5), (0.9, 0.85)), ((0.6, 0.58), (0.9, 0.91)), "confidence"),),
-        figures=(
-            Figure("calibration error", 0.0306, 0.0281, ""),
-            Figure("size of the model", 86.7, 86.7, "MiB"),
-            Figure(f"latency {text}", 13.2, None, "ms"),
-        ),
+        figures=(Figure("calibration error", 0.0306, 0.0281), Figure("size of the model", 86.7, None, "MiB")),
     )
     return replace(effect, **changes)
 
@@ -101,13 +91,12 @@ def make_changes(text: str = "A lower learning rate", **changes: Any) -> Changes
             StageChange("finetune", "ran again", ("params: finetune.learning_rate 0.00015 → 0.0001", text), (MODEL,)),
             *(StageChange(name, "ran again", (f"data: {MODEL}",), ()) for name in STAGES[5:]),
         ),
-        files=(FileChange("pipeline", "params.yaml", 1, 1), FileChange("other", text, None, None)),
+        files=(FileChange("params.yaml", "params.yaml", 1, 1), FileChange("other", text, None, None)),
         versions=(VersionChange("tokenizers", "0.21.0", text, text),),
         data=(
             Listing("Splits", ("split", text, "head", "added"), [["train", "10,180", "10,181", "1"]]),
             Listing("Relabelled: 1", ("id", "from", "to", "text"), [["00ff", text, "b", text]]),
         ),
-        validation=(ValidationChange("train", True, True, ("rows: 10180 → 10181", text)),),
     )
     return replace(found, **changes)
 
@@ -147,7 +136,7 @@ def make_review(**changes: Any) -> Review:
         base=make_revision("origin/main", "What was there"),
         asked_base="origin/main",
         behind=0,
-        changes=make_changes(data=(), versions=(), validation=(), files=()),
+        changes=make_changes(data=(), versions=(), files=()),
         effect=make_effect(),
         rebuild=make_rebuild(),
         lineage=Lineage(
@@ -187,7 +176,7 @@ def foreign_review(text: str, labels: int = 2) -> Review:
             first=text,
             how=text,
             outs=(OutCheck(text, text, "different", text), OutCheck("register", text, "missing", text)),
-            environment=(EnvironmentChange(text, text, text),),
+            environment=((text, text, text),),
             tolerance=text,
             last_lines=(text, text),
             seconds={text: 1.0},

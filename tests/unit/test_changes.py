@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from flows.reviewing.changes import changes_between, other_versions, part_of
-from flows.reviewing.findings import Changes, FileChange, ParamChange, StageChange, ValidationChange
+from flows.reviewing.changes import changes_between, other_versions
+from flows.reviewing.findings import Changes, FileChange, ParamChange, StageChange
 from flows.reviewing.revision import Revision
 from tests.unit.small_revisions import PARAMS, locked, node, put_data, put_text, revision
 
@@ -27,12 +27,6 @@ LOCK = {
         {"models/finetuned": "5"},
         {"finetune": {"learning_rate": 1.5e-4}, "seed": 13},
     ),
-}
-CHECKED = {
-    "passed": True,
-    "rows": 10,
-    "columns": {"text": {"dtype": "String", "nulls": 0}, "group": {"dtype": "String", "nulls": 10}},
-    "checks": [{"column": "id", "check": "unique", "failing": 0}],
 }
 
 
@@ -64,7 +58,6 @@ def sides(tmp_path: Path) -> tuple[Revision, Revision]:
     for name, folder in (("main", tmp_path / "base"), ("HEAD", repository)):
         put_data(folder, TRAIN)
         put_text(folder, "constraints.txt", "Jinja2==3.1.6\nno-such-thing==1  # why\n")
-        put_text(folder, "reports/validation/train.json", CHECKED)
         made.append(revision(folder, name, commit=only, graph=GRAPH, lock=copy.deepcopy(LOCK)))
     return made[0], made[1]
 
@@ -98,18 +91,6 @@ def test_a_setting_is_told_from_what_to_what_and_what_it_means(sides: tuple[Revi
 
 def test_a_default_that_is_written_out_is_no_change(sides: tuple[Revision, Revision]) -> None:
     assert changed(sides, lambda data: data.update(finetune={"learning_rate": 1e-4}, clean={})).params == ()
-
-
-def test_sources_are_compared_one_by_one(sides: tuple[Revision, Revision]) -> None:
-    def change(data: Any) -> None:
-        data["ingest"]["sources"][0]["path"] = "data/inbox/other.csv"
-        data["ingest"]["sources"].append({"path": "data/inbox/more.csv", "columns": {"text": "t", "label": "l"}})
-
-    first, second = changed(sides, change).params
-    doc = "A file of your own below data/inbox/."
-    assert first == ParamChange("ingest.sources.0.path", "data/inbox/rows.csv", "data/inbox/other.csv", doc)
-    assert (second.key, second.old) == ("ingest.sources.1", None)
-    assert second.new and '"path": "data/inbox/more.csv"' in second.new and "null" not in second.new
 
 
 def test_passwords_in_settings_are_not_shown(sides: tuple[Revision, Revision]) -> None:
@@ -164,18 +145,6 @@ def test_a_stage_that_made_something_else_of_the_same_is_told_so(sides: tuple[Re
     assert found.reasons[0].startswith("nothing that it depends on differs")
 
 
-def test_commands_and_dependencies_that_came_or_went_are_reasons(sides: tuple[Revision, Revision]) -> None:
-    def change(lock: Any) -> None:
-        lock["finetune"]["cmd"] = "python -O"
-        lock["finetune"]["deps"] = [{"path": "models/base", "md5": "1"}, lock["finetune"]["deps"][1]]
-
-    assert relocked(sides, change)["finetune"].reasons == (
-        "command: python → python -O",
-        "data: models/base is read now",
-        "data: data/clean/train.parquet is not read any more",
-    )
-
-
 def test_stages_that_are_new_or_gone_are_told(sides: tuple[Revision, Revision]) -> None:
     graph = {"clean": GRAPH["clean"], "export": node("export")}
     found = relocked(sides, lambda lock: None, graph=graph)
@@ -201,20 +170,13 @@ def test_files_are_counted_by_git_and_listed_by_part_what_programs_write_last(si
     }
     head = replace(head, commit=commit(head.folder, files))
     assert changes_between(base, head, 5).files == (
+        FileChange("data", "data/a\tpicture \N{REPLACEMENT CHARACTER}.png", None, None),
         FileChange("docs", "docs/tracking.md", 1, 0),
-        FileChange("other", "data/a\tpicture \N{REPLACEMENT CHARACTER}.png", None, None),
-        FileChange("pipeline", "params.yaml", 0, 1),
+        FileChange("params.yaml", "params.yaml", 0, 1),
         FileChange("stages/clean", "stages/clean/reject.py", 3, 0),
         FileChange("stages/common", "stages/common/pii.py", 1, 0),
         FileChange("generated", "dvc.lock", 50, 0),
     )
-    found = changes_between(replace(base, commit="1" * 40), head, 5)
-    assert found.files == () and found.missing[0].startswith("files of the two commits cannot be compared")
-
-
-def test_parts_of_the_project_have_names() -> None:
-    paths = ["README.md", "constraints.txt", "stages/__init__.py", "tests/unit/a.py", "docs/params.md", "Makefile"]
-    assert [part_of(path) for path in paths] == ["docs", "dependencies", "stages", "tests", "generated", "other"]
 
 
 def test_versions_are_told_from_what_to_what_and_what_is_installed(sides: tuple[Revision, Revision]) -> None:
@@ -246,38 +208,11 @@ def test_texts_are_masked_unless_valid_params_say_otherwise(sides: tuple[Revisio
     assert "ann@" not in str(unknown.data)
 
 
-def test_no_more_rows_are_listed_than_asked_for(sides: tuple[Revision, Revision]) -> None:
-    put_data(sides[1].folder, {**TRAIN, **{f"n{at}": ("bad", "new") for at in range(9)}})
-    (added,) = [one for one in changes_between(*sides, 2).data if one.title == "Added: 9"]
-    assert len(added.rows) == 2
-
-
-@pytest.mark.parametrize("path", ["data/clean/validation.parquet", "data/raw/rejected.parquet"])
-def test_a_table_that_is_gone_or_broken_is_a_line(sides: tuple[Revision, Revision], path: str) -> None:
-    put_text(sides[1].folder, path, "PAR1")
-    found = changes_between(*sides, 5)
-    assert found.data is None
-    assert found.missing == (f"{path} of HEAD is not there or not readable: rows cannot be compared",)
-
-
-def test_checks_are_told_where_something_differs_or_still_fails(sides: tuple[Revision, Revision]) -> None:
-    now = copy.deepcopy(CHECKED)
-    now.update(passed=False, rows=12, checks=[{"column": "id", "check": "unique", "failing": 2}])
-    now["columns"] = {"text": {"dtype": "Int64", "nulls": 1}, "group": {"dtype": "String", "nulls": 12}}
-    put_text(sides[1].folder, "reports/validation/train.json", now)
-    put_text(sides[1].folder, "reports/validation/test.json", CHECKED)
-    put_text(sides[1].folder, "reports/validation/odd.json", {"passed": True, "rows": 3, "checks": "none"})
-    for side in sides:
-        put_text(side.folder, "reports/validation/raw.json", {**CHECKED, "passed": False})
-    notes = (
-        "rows: 10 → 12",
-        "columns.text: String, 0 nulls → Int64, 1 nulls",
-        "checks.id unique: none → 2 rows fail",
-    )
-    found = changes_between(*sides, 5)
-    assert found.validation == (
-        ValidationChange("raw", False, False),
-        ValidationChange("train", True, False, notes),
-        ValidationChange("test", None, True),
-    )
-    assert found.missing == ("reports/validation/odd.json is no report of checks in one of the two",)
+def test_a_table_that_is_gone_or_broken_is_a_line(sides: tuple[Revision, Revision]) -> None:
+    put_text(sides[1].folder, "data/clean/validation.parquet", "PAR1")
+    broken = changes_between(*sides, 5)
+    (sides[0].folder / "data/raw/rejected.parquet").unlink()
+    gone = changes_between(*sides, 5)
+    for found, path in ((broken, "data/clean/validation.parquet"), (gone, "data/raw/rejected.parquet")):
+        assert found.data is None
+        assert found.missing[0].startswith("rows cannot be compared: ") and path in found.missing[0]

@@ -1,6 +1,7 @@
 """What differs between two versions of the data: real Git, real DVC, nothing checked out."""
 
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,13 +12,12 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_project import ROOT
 
 from flows.compare_data import main
 from flows.data_changes import Listing, Version, data_changes
 
 REJECTED = {"id": pl.String, "stage": pl.String, "rule": pl.String}
-ROWS = {"id": pl.String, "text": pl.String, "label": pl.String, "split": pl.String}
+ROWS = {"id": pl.String, "text": pl.String, "label": pl.String, "split": pl.String, "fold": pl.Int16}
 
 
 def version(name: str, rows: dict[str, tuple[str, str]], rejected: dict[str, tuple[str, str]] | None = None) -> Version:
@@ -75,16 +75,9 @@ def test_new_and_lost_labels_are_marked() -> None:
     assert labels["y"] == ["0 → 2", "1 → 0", "1 → 0"]
 
 
-def test_equal_versions_have_no_differences() -> None:
-    assert data_changes(BASE, BASE, 5) == []
-
-
 def test_texts_are_shown_only_when_asked_for() -> None:
-    def shown(**options: bool) -> str:
-        return str(data_changes(BASE, HEAD, 5, **options))
-
-    assert "text of" not in shown()
-    assert "text of h" in shown(texts=True)
+    assert "text of" not in str(data_changes(BASE, HEAD, 5))
+    assert "text of h" in str(data_changes(BASE, HEAD, 5, texts=True))
 
 
 def test_only_so_many_examples_are_listed_and_all_are_counted() -> None:
@@ -212,27 +205,14 @@ def test_without_arguments_the_folder_is_compared_with_head(repository: Reposito
 
 
 def test_rows_whose_fold_alone_changed_are_listed(repository: Repository, compare: Any) -> None:
-    def folded(fold: int | None) -> Version:
-        rows = HEAD.rows.with_columns(fold=pl.when(pl.col("id") == "a").then(fold).cast(pl.Int16))
-        return Version("folds", rows, HEAD.rejected)
-
-    repository.write(folded(1))
+    rows = HEAD.rows.with_columns(fold=pl.when(pl.col("id") == "a").then(1).cast(pl.Int16))
+    repository.write(Version("folds", rows, HEAD.rejected))
     try:
-        told = compare()[1]  # HEAD has no such column
-        both = compare("workspace", "workspace")[1]
+        assert "Another fold: 1" in compare()[1]
+        repository.write(Version("older", HEAD.rows.drop("fold"), HEAD.rejected))
+        assert "hold the same data" in compare()[1]
     finally:
         repository.write(HEAD)
-    assert "hold the same data" in told
-    assert "hold the same data" in both
-    assert by_title(data_changes(folded(1), folded(None), 5))["Another fold: 1"] == [["a", "train", "1", ""]]
-
-
-def test_headings_stay_whole_on_a_narrow_terminal(compare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    heading = next(line for line in compare("HEAD~1", "workspace")[1].splitlines() if "removed" in line)
-    assert [part.strip() for part in heading.split("┃")[1:-1]] == [
-        *("split", "HEAD~1", "workspace", "added", "removed", "relabelled", "in", "out")
-    ]
 
 
 def test_the_markdown_file_is_a_report_in_which_data_stay_data(
@@ -248,7 +228,7 @@ def test_the_markdown_file_is_a_report_in_which_data_stay_data(
     assert "\x1b[31m" not in told
     page = (tmp_path / "changes.md").read_text(encoding="utf-8")
     assert page.startswith("# Data: HEAD → workspace\n\n## Splits\n\n| split | HEAD | workspace | added |")
-    assert r"&lt;img src=x&gt;\|\[a\]\(http://evil\)⟨U+001B⟩\[31m" in page
+    assert "| `<img src=x>¦[a](http://evil)⟨U+001B⟩[31m` |" in page
     assert "text of a" in page
 
 
@@ -256,13 +236,9 @@ def test_the_markdown_file_is_a_report_in_which_data_stay_data(
     ("revisions", "expected"),
     [
         (["nope"], "'nope' is no commit here"),
-        (["HEAD~9"], "'HEAD~9' is no commit here"),
         (["HEAD", "--", "-x"], "'-x' is no commit here"),
-        (["--", "--upload-pack=ls"], "'--upload-pack=ls' is no commit here"),
         (["HEAD^{tree}"], "'HEAD^{tree}' is no commit here"),
-        (["HEAD:dvc.yaml"], "'HEAD:dvc.yaml' is no commit here"),
         ([""], "'' is no commit here"),
-        (["\udcff"], r"'\udcff' is no commit here"),
         (["\x1b[31m"], r"'\x1b[31m' is no commit here"),
         (["HEAD~2"], "HEAD~2 has no data/clean/train.parquet\n  → take a revision whose dvc.lock lists it"),
     ],
@@ -273,36 +249,26 @@ def test_a_revision_that_cannot_be_read_is_named(compare: Any, revisions: list[s
     assert expected in error
 
 
-def test_data_that_are_in_no_cache_are_named_with_the_way_to_get_them(repository: Repository, compare: Any) -> None:
+def test_a_remote_is_read_where_the_cache_is_empty_and_without_one_the_way_to_get_the_data_is_named(
+    repository: Repository, compare: Any, tmp_path: Path
+) -> None:
+    dvc = (sys.executable, "-m", "dvc")
+    repository.run(*dvc, "remote", "add", "-q", "--local", "-d", "store", str(tmp_path / "store"))
+    repository.run(*dvc, "push", "-q", "--all-commits")
     cache = repository.root / ".dvc" / "cache"
     cache.rename(cache.with_name("away"))
     try:
+        with_remote = compare("HEAD~1", "HEAD")
+        shutil.rmtree(cache, ignore_errors=True)
+        repository.run(*dvc, "remote", "remove", "--local", "store")
         code, _, error = compare("HEAD~1")
     finally:
-        if cache.exists():
-            cache.rename(cache.with_name("emptied"))
+        shutil.rmtree(cache, ignore_errors=True)
         cache.with_name("away").rename(cache)
+    assert with_remote[0] == 0 and "Added: 2" in with_remote[1]
     assert code == 1
     assert "data/clean/train.parquet of HEAD~1 is neither in DVC's cache nor in its remote" in error
     assert "dvc fetch --all-commits" in error
-
-
-def test_a_remote_is_read_where_the_cache_is_empty(repository: Repository, compare: Any, tmp_path: Path) -> None:
-    repository.run(
-        sys.executable, "-m", "dvc", "remote", "add", "-q", "--local", "-d", "store", str(tmp_path / "store")
-    )
-    repository.run(sys.executable, "-m", "dvc", "push", "-q", "--all-commits")
-    cache = repository.root / ".dvc" / "cache"
-    cache.rename(cache.with_name("away"))
-    try:
-        code, told, error = compare("HEAD~1", "HEAD")
-    finally:
-        if cache.exists():
-            cache.rename(cache.with_name("made"))
-        cache.with_name("away").rename(cache)
-        repository.run(sys.executable, "-m", "dvc", "remote", "remove", "--local", "store")
-    assert (code, error) == (0, "")
-    assert "Added: 2" in told
 
 
 def test_missing_files_and_folders_without_git_are_named(
@@ -313,16 +279,3 @@ def test_missing_files_and_folders_without_git_are_named(
     assert "data/clean/train.parquet is missing\n  → make it with `make run`" in capsys.readouterr().err
     assert main([]) == 1
     assert "is no commit here" in capsys.readouterr().err
-
-
-def test_it_runs_as_a_program(repository: Repository) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.compare_data", "HEAD~1"],
-        cwd=repository.root,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(repository.root), "COLUMNS": "150"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Relabelled: 1" in done.stdout

@@ -1,5 +1,6 @@
 """The verdict says in plain sentences what a review comes to, and each risk in one line."""
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -16,18 +17,15 @@ from small_review import (
 )
 
 from flows.reviewing.findings import (
-    ChangedRows,
-    EnvironmentChange,
-    Figure,
     ParamChange,
     Review,
-    ValidationChange,
     VersionChange,
 )
 from flows.reviewing.verdict import verdict_of
+from tests.unit.small_revisions import PARAMS
 
-CALM = make_effect(regressed=ChangedRows(18))
-BARE = make_changes(params=(), files=(), versions=(), validation=(), data=())
+CALM = make_effect()
+BARE = make_changes(params=(), files=(), versions=(), data=())
 
 
 def risks(**found: Any) -> list[str]:
@@ -102,10 +100,9 @@ def test_each_trend_has_its_sentence(trend: Any, tone: str, sentence: str) -> No
 
 
 def test_the_score_that_decides_and_its_confidence_are_those_of_the_params() -> None:
-    data = {
-        "evaluate": {"bootstrap": {"confidence": 0.9}},
-        "register": {"gates": {"champion": {"metric": "accuracy"}}},
-    }
+    data = copy.deepcopy(PARAMS)
+    data["evaluate"]["bootstrap"]["confidence"] = 0.9
+    data["register"]["gates"] = {"champion": {"metric": "accuracy"}}
     scores = (make_gain("macro_f1", trend="better"), make_gain("accuracy", -0.02, 0.01, "worse"))
     review = make_review(head=make_revision(data=data), effect=make_effect(scores=scores))
     assert verdict_of(review).headline[2].text.startswith("Worse: accuracy -0.0200 [-0.0300, -0.0100] with 90 %")
@@ -121,7 +118,7 @@ def test_the_score_that_decides_and_its_confidence_are_those_of_the_params() -> 
         ),
         (make_review(effect=None), "Not compared: one side has no predictions"),
         (
-            make_review(effect=make_effect(rows=0, missing=("no test row is in both",))),
+            make_review(effect=make_effect(rows=0, scores=(), missing=("no test row is in both",))),
             "Not compared: no test row is in both",
         ),
     ],
@@ -146,15 +143,6 @@ def test_a_part_that_got_worse_under_a_whole_that_did_not_is_named() -> None:
             {"effect": replace(CALM, only_base=12, only_head=3, relabelled=5)},
             "The test rows differ: 12 only in the base, 3 only in the head, 5 relabelled; scores are on those of both",
         ),
-        ({"effect": make_effect()}, "3 of the rows listed as regressed have a confidence of 0.9 or more"),
-        (
-            {"effect": replace(CALM, figures=(Figure("calibration error", 0.03, 0.07, ""),))},
-            "calibration error: 0.0300 → 0.0700",
-        ),
-        (
-            {"effect": replace(CALM, figures=(Figure("size", 100.0, 120.0, "MiB"),))},
-            "size: 100.0 MiB → 120.0 MiB",
-        ),
         (
             {"changes": replace(BARE, params=(ParamChange("clean.split.test", "0.1", "0.2"),))},
             "What decides on the splits changed: `clean.split.test` `0.1` → `0.2`",
@@ -164,15 +152,11 @@ def test_a_part_that_got_worse_under_a_whole_that_did_not_is_named() -> None:
             "The gates themselves changed: `register.gates.max_ece` `0.05` → `None`",
         ),
         (
-            {"changes": replace(BARE, validation=(ValidationChange("train", True, False),))},
-            "Tables that fail their checks: `train`",
-        ),
-        (
             {"changes": replace(BARE, versions=(VersionChange("torch", "2.12.0", "2.13.0", "2.12.0"),))},
             "constraints.txt changed, and nothing ran with what it pins now: `torch` `2.13.0`, here `2.12.0`",
         ),
         (
-            {"rebuild": make_rebuild("equal", environment=(EnvironmentChange("threads", "2", "8"),))},
+            {"rebuild": make_rebuild("equal", environment=(("threads", "2", "8"),))},
             "Rebuilt in another environment than it was recorded in: `threads` `2` → `8`",
         ),
         (
@@ -196,14 +180,6 @@ def test_a_part_that_got_worse_under_a_whole_that_did_not_is_named() -> None:
 )
 def test_each_risk_has_its_line(found: dict[str, Any], sentence: str) -> None:
     assert sentence in risks(**found)
-
-
-def test_sources_that_may_change_by_themselves_are_named_without_their_tokens() -> None:
-    source = {"url": "https://example.org/a.csv?token=geheim-1234", "columns": {"text": "text", "label": "label"}}
-    data = {"ingest": {"sources": [source], "base_model": {"path": "data/inbox/base"}}}
-    assert risks(head=make_revision(data=data)) == [
-        "Sources without a pin, which may hold something else tomorrow: `https://example.org/a.csv`"
-    ]
 
 
 def test_bad_risks_come_first_and_a_foreign_name_cannot_end_the_code_that_it_stands_in() -> None:
