@@ -22,12 +22,6 @@ from stages.common.shown import visible
 from stages.common.stage import LOGS
 
 NOT_REPRODUCED = 3
-STATUS = f"""exit status:
-  0  reproduced: the same bytes, or equal within the tolerance; with --no-rebuild: nothing speaks against it
-  {NOT_REPRODUCED}  not reproduced: an out differs, a stage failed, or dvc.lock is missing or of other code, params or
-     data
-  1  there is no such commit, or it is no project that can be read
-  2  wrong options"""
 
 
 class Written(NamedTuple):
@@ -74,8 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m flows.review",
         description="What a commit changes, what that did, and whether it can be rebuilt: review.md and review.html.",
-        epilog=STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"It ends with {NOT_REPRODUCED} if the recorded results are not reproduced (docs/reviewing.md).",
     )
     base = "what to compare it with (default: origin/main, else main, else the one before)"
     rebuilt = "run the head's pipeline again from nothing, and compare every out with dvc.lock (default)"

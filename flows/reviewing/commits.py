@@ -1,6 +1,5 @@
-"""Which two commits a review is about, and whether the head can be merged into the base as it is now."""
+"""Which two commits a review is about."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +8,6 @@ from flows.scheduled.place import one_at_a_time
 
 DEFAULT = {"origin/main": "refs/remotes/origin/main", "main": "refs/heads/main"}  # the first that there is
 LOCK = "dvc.lock"
-MARKS = re.compile(r"^(?:<{7}|>{7}) ", re.MULTILINE)  # of a merge that nobody has finished
-CLEAN, CONFLICTING = 0, 1  # exit statuses of `git merge-tree`
 
 
 @dataclass(frozen=True)
@@ -57,27 +54,6 @@ def find_commits(home: Path, base: str | None, head: str) -> Commits:
     return Commits(
         _short(home, name), there, shared or there, behind, _short(home, head), found, tuple(dict.fromkeys(notes))
     )
-
-
-def conflicts(home: Path, base: str, head: str) -> tuple[tuple[str, ...], str]:
-    """Return the files that keep a head from being merged into a base, and a note if Git could not say.
-
-    Args:
-        home: a checkout; but for objects of Git's, nothing in it changes.
-        base: full hash.
-        head: full hash.
-    """
-    files: list[str] = []
-    note = ""
-    options = ("--write-tree", "--name-only", "--no-messages", "-z")
-    try:
-        printed = git(home, "merge-tree", *options, base, head, answers=(CLEAN, CONFLICTING))
-        files = list(filter(None, printed.split("\0")[1:]))  # after the tree that the merge would make
-    except GitFailed as error:
-        note = f"whether the head merges into the base is not known (that takes Git 2.38 or newer): {error.what}"
-    if MARKS.search(asked(home, "show", f"{head}:{LOCK}")):
-        files.append(LOCK)
-    return tuple(dict.fromkeys(files)), note
 
 
 def _short(home: Path, name: str) -> str:

@@ -18,7 +18,7 @@ from stages.tasks.slices import slice_rows
 PREDICTIONS = "data/predictions.parquet"
 TEST = "data/clean/test.parquet"
 COLUMNS = {"id": pl.String, "label": pl.String, "prediction": pl.String, "confidence": pl.Float64}
-TEXTS = {"id": pl.String, "text": pl.String}
+TEXTS = dict.fromkeys(("id", "text", "text_pair", "extra"), pl.String)
 SEED = 13  # where the head's params cannot be read
 DIGITS = 6
 LEAST_MOVED = 6  # other predictions: of fewer, even the exact sign test tells nothing (2 / 2**5 = 0.06)
@@ -44,30 +44,23 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
     missing: list[str] = []
     old, new = (_table(revision, PREDICTIONS, COLUMNS, missing) for revision in (base, head))
     test = _table(head, TEST, TEXTS, missing)
-    if head.params is None:
-        missing.append(f"params.yaml of {head.name} is not what the code here reads: intervals and slices are default")
     before = old.select("id", label_before="label", before="prediction", before_confidence="confidence")
     after = new.select("id", "label", now="prediction", now_confidence="confidence")
     rows = after.join(before, on="id").sort("id")
     answers, mask = SharedAnswers(rows, head), head.mask
-    only = old.height - rows.height, new.height - rows.height
-    relabelled = rows.filter(pl.col("label") != pl.col("label_before")).height
     if not rows.height and not missing:
         missing.append("no test row is in both revisions: the scores cannot be compared")
-    if any(only) or relabelled:
-        missing.append("calibration is that of each revision on its own test rows, which are not the same")
-    pair = pl.col("text_pair") if "text_pair" in test.columns else pl.lit(None, pl.String)
-    texts = rows.join(test.select("id", "text", text_pair=pair).unique("id", keep="first"), on="id", how="left")
+    texts = rows.join(test.select("id", "text", "text_pair").unique("id", keep="first"), on="id", how="left")
     right, was_right = pl.col("now") == pl.col("label"), pl.col("before") == pl.col("label")
     return Effect(
         rows=rows.height,
-        only_base=only[0],
-        only_head=only[1],
-        relabelled=relabelled,
+        only_base=old.height - rows.height,
+        only_head=new.height - rows.height,
+        relabelled=rows.filter(pl.col("label") != pl.col("label_before")).height,
         scores=answers.scores(),
         mcnemar_p=answers.mcnemar_p,
         classes=answers.classes(mask),
-        slices=answers.slices(test, rows["id"], mask, missing),
+        slices=answers.slices(test, rows["id"], mask),
         improved=_changed_rows(texts.filter(right & ~was_right), examples, mask),
         regressed=_changed_rows(texts.filter(was_right & ~right), examples, mask),
         moved=rows.filter(~right & ~was_right & (pl.col("now") != pl.col("before"))).height,
@@ -115,15 +108,11 @@ class SharedAnswers:
             gains.append(_gain(name, rows, old[at], new[at], found, "f1_gain", self.moved[counted]))
         return tuple(gains)
 
-    def slices(self, test: pl.DataFrame, ids: pl.Series, mask: Mask | None, missing: list[str]) -> tuple[Gain, ...]:
+    def slices(self, test: pl.DataFrame, ids: pl.Series, mask: Mask | None) -> tuple[Gain, ...]:
         """Return the gain in accuracy on each slice of the head's test split, as far as its rows are shared."""
         if test.is_empty():
             return ()
-        try:
-            parts = slice_rows(test, self.parts.model_copy(update={"min_rows": 1}))
-        except pl.exceptions.PolarsError as error:
-            missing.append(f"slices cannot be compared: {str(error).splitlines()[0]}")
-            return ()
+        parts = slice_rows(test, self.parts.model_copy(update={"min_rows": 1}))
         place = {name: number for number, name in enumerate(ids)}
         at = np.array([place.get(name, -1) for name in test["id"]])  # of each test row among the shared ones
         within = ((name, np.sort(at[part][at[part] >= 0])) for name, part in parts)

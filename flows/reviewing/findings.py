@@ -140,11 +140,11 @@ class Effect:
 
 
 class OutCheck(NamedTuple):
-    """An out of the rebuild, compared with `dvc.lock`; `missing`: made in one of the two alone."""
+    """An out of the rebuild, compared with `dvc.lock`."""
 
     stage: str
     path: str
-    verdict: Literal["identical", "equal", "different", "missing"]
+    verdict: Literal["identical", "equal", "different"]
     how: str = ""
 
 
@@ -163,7 +163,6 @@ class Rebuild:
     seconds: Mapping[str, float] = field(default_factory=dict)  # wall time of each stage that was run
     tolerance: str = ""  # what `equal` means and what was found; nothing: that question did not come up
     environment: tuple[tuple[str, str, str], ...] = ()  # what differs of the two trainings' machines: recorded, here
-    environment_known: bool = True  # both trainings say on which hardware they were
     last_lines: tuple[str, ...] = ()  # of the stage that failed
 
     @property
@@ -199,7 +198,6 @@ class Review:
     rebuild: Rebuild
     lineage: Lineage
     gates: Sequence[Mapping[str, Any]] = ()  # of the head's registration report: gate, value, limit, passed, reason
-    conflicts: tuple[str, ...] = ()  # files that keep the head from being merged into the asked base
     uncommitted: tuple[str, ...] = ()  # files of the checkout that differ from its HEAD, where that is reviewed
     notes: tuple[str, ...] = ()  # anything else that a reader should know, a line each
     failure: str = ""  # what went wrong on the base's side, so that nothing could be compared

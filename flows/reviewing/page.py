@@ -25,7 +25,7 @@ LIMITS = {"review.md.j2": (60_000, 40), "review.html.j2": (1_000_000, 200)}
 SENTENCE = 1200  # characters
 MARK = "<!-- attune-review -->"  # by which a workflow finds the comment that it wrote before
 SIGNS = {"good": Markup("✓"), "warn": Markup("△"), "bad": Markup("✗")}
-WORDS = {"better", "worse", "same", "unclear", "passed", "failed", "identical", "equal", "different", "missing"}
+WORDS = {"better", "worse", "same", "unclear", "passed", "failed", "identical", "equal", "different"}
 
 
 def render(review: Review, verdict: Verdict, *, markdown: bool) -> str:

@@ -89,7 +89,7 @@ def _write(file: TextIO, line: str) -> None:
     print(visible(redacted(line)), file=file, flush=True)
 
 
-def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, threads: str) -> tuple[Ran, list[str]]:
+def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, threads: str) -> Ran:
     """Run every stage of the head in a worktree that holds its commit and nothing that a stage has made.
 
     What came from the network is the checkout's `.attune/downloads`: ingest compares it with the hashes in params.
@@ -102,16 +102,12 @@ def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, thre
         log: gets a line as a stage begins, and one as it ends.
         threads: that the recorded training had; nothing: not known.
 
-    Returns:
-        How far the stages came, and what a reader should know of it.
-
     Raises:
         AttuneError: if the commit holds no project, or an out of dvc.yaml lies outside of it.
     """
     furnish(home, folder, lambda _: None)  # what there is to say was said of the head
     _empty(folder, head.graph)
-    variables, notes = variables_for(head, threads)
-    return run_pipeline(folder, head.graph, logs, log, variables), notes
+    return run_pipeline(folder, head.graph, logs, log, variables_for(head, threads))
 
 
 def _empty(folder: Path, graph: Mapping[str, Node]) -> None:
@@ -131,17 +127,12 @@ def _empty(folder: Path, graph: Mapping[str, Node]) -> None:
             path.unlink(missing_ok=True)
 
 
-def variables_for(head: Revision, threads: str) -> tuple[dict[str, str], list[str]]:
-    """Return variables for as many threads as the recorded training had, and a note if that is not what would be taken.
-
-    Another number gives other bytes.
-    """
+def variables_for(head: Revision, threads: str) -> dict[str, str]:
+    """Return variables for as many threads as the recorded training had: another number gives other bytes."""
     pinned = head.params and head.params.finetune.torch_num_threads
     cores = len(os.sched_getaffinity(0))
-    here = os.environ.get("OMP_NUM_THREADS") or str(cores)
-    if pinned or not threads.isdigit() or threads == here:
-        return {}, []
+    if pinned or not threads.isdigit() or threads == (os.environ.get("OMP_NUM_THREADS") or str(cores)):
+        return {}
     # Threads that wait for each other on too few cores are not to take the time of those that work.
     more = {"OMP_WAIT_POLICY": "passive"} if int(threads) > cores else {}
-    note = f"rebuilt with {threads} threads, as recorded; this machine would take {here}"
-    return {"OMP_NUM_THREADS": threads, **more}, [note]
+    return {"OMP_NUM_THREADS": threads, **more}

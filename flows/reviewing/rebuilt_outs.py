@@ -1,8 +1,8 @@
 """Every out of a rebuild compared with `dvc.lock`; trained on other hardware, a model may have other bytes."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from flows.reviewing.file_differences import difference
 from flows.reviewing.findings import OutCheck, Rebuild
@@ -75,31 +75,26 @@ def compare_outs(
     against, tolerance = "", ""
     if any(before and after and before != after for stage, _, before, after in hashes if stage in trained):
         against, tolerance = _tolerance(recorded, rebuilt, min_agreement)
+        tolerance += "" if known else "; on which hardware each was trained is not known"
         if same_hardware:
             against = "the hardware is the same, where the same training gives the same bytes"
     outs = []
     for stage, path, before, after in hashes:
-        if before == after:
-            outs.append(OutCheck(stage, path, "identical"))
-        elif not (before and after):
-            outs.append(OutCheck(stage, path, "missing", f"the {'rebuild' if before else 'record'} has no such out"))
-        else:
-            how = difference(recorded.folder / path, rebuilt.folder / path)
-            outs.append(OutCheck(stage, path, "equal" if stage in trained and not against else "different", how))
-    bad = [out for out in outs if out.verdict in ("different", "missing")]
+        tolerated = stage in trained and before and after and not against
+        how = "" if before == after else difference(recorded.folder / path, rebuilt.folder / path)
+        outs.append(
+            OutCheck(stage, path, "identical" if before == after else "equal" if tolerated else "different", how)
+        )
+    first, how = "", ""
+    if bad := [out for out in outs if out.verdict == "different"]:
+        worst = next((out for out in bad if out.stage == bad[0].stage and out.path == MODEL), bad[0])
+        first, how = (
+            worst.stage,
+            f"{worst.path}: {worst.how}{f'; {against}' if against and worst.path == MODEL else ''}",
+        )
     equal = any(out.verdict == "equal" for out in outs)
-    found = Rebuild(
-        "different" if bad else "equal" if equal else "identical",
-        outs=tuple(outs),
-        tolerance=tolerance,
-        environment=environment,
-        environment_known=known,
-    )
-    if not bad:
-        return found
-    worst = next((out for out in bad if out.stage == bad[0].stage and out.path == MODEL), bad[0])
-    why = f"; {against}" if against and worst.path == MODEL else ""
-    return replace(found, first=worst.stage, how=f"{worst.path}: {worst.how}{why}")
+    verdict: Literal["different", "equal", "identical"] = "different" if bad else "equal" if equal else "identical"
+    return Rebuild(verdict, first, how, tuple(outs), tolerance=tolerance, environment=environment)
 
 
 def trained_stages(graph: Mapping[str, Node]) -> frozenset[str]:

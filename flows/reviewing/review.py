@@ -8,7 +8,7 @@ from typing import Literal
 from flows.git import git, object_at
 from flows.provenance.lineage import lineage_of
 from flows.reviewing.changes import PINNED, changes_between, other_versions
-from flows.reviewing.commits import LOCK, Commits, conflicts, find_commits
+from flows.reviewing.commits import LOCK, Commits, find_commits
 from flows.reviewing.effect import effect_of
 from flows.reviewing.findings import Rebuild, Review
 from flows.reviewing.rebuild import Log, Ran, rebuild, run_pipeline
@@ -65,13 +65,16 @@ def _review(home: Path, folders: Mapping[str, Path], commits: Commits, request: 
     missing = missing_outs(committed.folder, committed.lock)
     base, failure = _base(home, folders["base"], commits, request, log) if "base" in folders else (None, "")
     settings = committed.params.review if committed.params else ReviewParams()
-    recorded, store = bool(committed.lock) and not committed.stale, _store(home)
-    head, ran, notes = committed, Ran(), [*commits.notes]
+    store: str | None = tracking_uri(home)
+    if store and store.startswith("sqlite:///") and not Path(store.removeprefix("sqlite:///")).exists():
+        store = None  # asking would make the file
+    recorded = bool(committed.lock) and not committed.stale
+    head, ran = committed, Ran()
     judged = Rebuild("unrecorded" if request.rebuild else "left out", how=OTHER_DATA if request.rebuild else "")
     if request.rebuild and (committed.own_data or missing or not recorded):
         machine, folder = recorded_machine(committed, store, home), folders["rebuild"]
-        ran, more = rebuild(home, folder, committed, request.logs / "rebuild", log, machine.get("threads", ""))
-        rebuilt, notes = _made(committed, folder, "rebuilt"), notes + more
+        ran = rebuild(home, folder, committed, request.logs / "rebuild", log, machine.get("threads", ""))
+        rebuilt = _made(committed, folder, "rebuilt")
         if recorded and not ran.failed and committed.own_data:
             machines = machine, recorded_machine(rebuilt, None, folder)
             judged = compare_outs(committed, rebuilt, machines, settings.min_agreement)
@@ -85,7 +88,11 @@ def _review(home: Path, folders: Mapping[str, Path], commits: Commits, request: 
     elif not recorded:
         judged = Rebuild("unrecorded", next(iter(committed.stale), ""))
     log("comparing")
-    in_the_way, unknown = conflicts(home, commits.asked, commits.head)
+    uncommitted = ""
+    if git(home, "rev-parse", "HEAD") == commits.head:
+        # without its locks, which would have Git write the index anew
+        locks = {"GIT_OPTIONAL_LOCKS": "0"}
+        uncommitted = git(home, "status", "--porcelain", "--no-renames", "-z", environment=locks)
     gates = head.report(str(REGISTRATION)).get("gates")
     return Review(
         head=head,
@@ -97,9 +104,8 @@ def _review(home: Path, folders: Mapping[str, Path], commits: Commits, request: 
         rebuild=replace(judged, seconds=ran.seconds),
         lineage=lineage_of(head, store),
         gates=gates if isinstance(gates, list) else (),
-        conflicts=in_the_way,
-        uncommitted=_uncommitted(home, commits.head),
-        notes=(*notes, *_notes(head, missing), *filter(None, [unknown])),
+        uncommitted=tuple(entry[3:] for entry in uncommitted.split("\0") if entry),
+        notes=(*commits.notes, *_notes(head, missing)),
         failure=failure,
     )
 
@@ -125,22 +131,6 @@ def _base(home: Path, folder: Path, commits: Commits, request: Request, log: Log
 def _made(committed: Revision, folder: Path, how: Literal["run", "rebuilt"]) -> Revision:
     lock = lock_at(folder)
     return replace(committed, folder=folder, lock=lock, results=how if lock else "none")
-
-
-def _store(home: Path) -> str | None:
-    """Return where the project's MLflow store is; nothing for a file that is not there, which asking would make."""
-    uri = tracking_uri(home)
-    kind, file, path = uri.partition("sqlite:///")
-    return None if file and not kind and not Path(path).exists() else uri
-
-
-def _uncommitted(home: Path, head: str) -> tuple[str, ...]:
-    """Return the files of the checkout that differ from its HEAD, if that is what is reviewed."""
-    if git(home, "rev-parse", "HEAD") != head:
-        return ()
-    # without its locks, which would have Git write the index anew
-    printed = git(home, "status", "--porcelain", "--no-renames", "-z", environment={"GIT_OPTIONAL_LOCKS": "0"})
-    return tuple(entry[3:] for entry in printed.split("\0") if entry)
 
 
 def _notes(head: Revision, missing: Sequence[str]) -> Iterator[str]:

@@ -9,8 +9,10 @@ import numpy as np
 from flows.reviewing.findings import ChangedRows, Changes, Curve, Effect, Gain, Rebuild, Review
 from flows.reviewing.verdict import confidence_of, interval, quoted
 from stages.common.pages.charts import Axis, Line, Range, line
+from stages.common.shown import shown
 
 CELL = 6  # lines in a cell
+NAME = 40  # characters of a column's name
 LONG = 12  # rows from which a table of gains is folded; cells of the confusion; points that are drawn as dots, too
 POINTS = 400  # of a line; more cannot be told apart
 
@@ -85,10 +87,9 @@ def _changes(changes: Changes) -> Iterator[Block]:
     yield Table("Versions in constraints.txt", "package|old|new|installed here", versions)
     yield "Data: the same rows in the same splits with the same labels." if changes.data == () else ""
     for one in changes.data or ():
-        columns = "|".join(name.replace("|", "¦") for name in one.columns)
+        columns = "|".join(shown(name, NAME).replace("|", "¦") for name in one.columns)
         rows = [[quoted(cell, 200) for cell in row] for row in one.rows]
         yield Table(f"Data: {one.title}", columns, rows, not one.title.startswith(("Splits", "Relabelled")))
-    yield from (f"Not compared: {line}." for line in changes.missing[:CELL])
 
 
 def _effect(effect: Effect, confidence: str) -> Iterator[Block]:
@@ -106,8 +107,7 @@ def _effect(effect: Effect, confidence: str) -> Iterator[Block]:
         yield _confusion(effect)
     yield [chart(curve) for curve in effect.curves]
     numbers = [(one.name, _number(one.base, one.unit), _number(one.head, one.unit)) for one in effect.figures]
-    yield Table("Calibration and size", "|>base|>head", numbers)
-    yield from (f"Not compared: {line}." for line in effect.missing[:CELL])
+    yield Table("Calibration, each on its own test rows, and size", "|>base|>head", numbers)
 
 
 def _gains(title: str, what: str, gains: Sequence[Gain]) -> Table:

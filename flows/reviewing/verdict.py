@@ -3,10 +3,9 @@
 Foreign names stand between backticks in the sentences; pages show these as code.
 """
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
 
 from flows.reviewing.findings import Effect, Gain, Review
 from stages.common.redact import redacted
@@ -82,9 +81,8 @@ def _reproduced(review: Review) -> Line:
         same = f"{counts['identical']:,} of {total:,} outs have the same bytes"
         return Line("good", f"Rebuilt from nothing, equal within the tolerance: {same}")
     if rebuild.verdict == "different":
-        bad = counts["different"] + counts["missing"]
         first = f"{quoted(rebuild.first)} is the first stage that differs"
-        return Line("bad", f"Not reproduced: {first}{how} ({bad:,} of {total:,} outs differ)")
+        return Line("bad", f"Not reproduced: {first}{how} ({counts['different']:,} of {total:,} outs differ)")
     if rebuild.verdict == "failed":
         return Line("bad", f"Not rebuilt: {quoted(rebuild.first)} failed{how}")
     if rebuild.verdict == "left out":
@@ -93,7 +91,10 @@ def _reproduced(review: Review) -> Line:
         how = f": dvc.lock is not of this code, params and data ({_names(review.head.stale)})"
     made = {"rebuilt": "those of the run from nothing", "run": "made by this review"}.get(review.head.results)
     below = f"; the results below are {made}" if made else ""
-    return Line("warn", f"Nothing to compare a rebuild with{how or ': there is no dvc.lock'}{below}")
+    return Line(
+        "warn",
+        f"Nothing to compare a rebuild with{how or ': there is no dvc.lock that can be read'}{below}",
+    )
 
 
 def _gates(review: Review) -> Line:
@@ -103,15 +104,8 @@ def _gates(review: Review) -> Line:
     failed = [gate for gate in review.gates if gate.get("passed") is not True]
     if not failed:
         return Line("good", f"Gates: all {len(review.gates)} passed")
-    named = [f"{quoted(gate.get('gate', ''))}{_beside(gate)}" for gate in failed]
-    return Line("bad", f"Gates: {len(failed)} of {len(review.gates)} failed: {listed(named, FEW)}")
-
-
-def _beside(gate: Mapping[str, Any]) -> str:
-    """Return what a gate found beside its limit."""
-    value, limit = gate.get("value"), gate.get("limit")
-    sound = all(isinstance(one, int | float) and math.isfinite(one) for one in (value, limit))
-    return f" ({value:.4g}, limit {limit:.4g})" if sound else ""
+    named = _names(gate.get("gate", "") for gate in failed)
+    return Line("bad", f"Gates: {len(failed)} of {len(review.gates)} failed: {named}")
 
 
 def _effect(review: Review) -> Line:
@@ -139,13 +133,7 @@ def _deciding(review: Review, effect: Effect) -> Gain:
 
 # ── the risks ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _record_risks(review: Review) -> Risks:
-    base, asked = review.base, quoted(review.asked_base)
-    made = [path for path in review.conflicts if path == "dvc.lock" or path.startswith("reports/")]
-    if other := [path for path in review.conflicts if path not in made]:
-        yield "bad", f"Conflicts with {asked}, to be solved by hand: {_names(other)}"
-    if made:
-        whole = "take one side whole (`git checkout --theirs dvc.lock reports`), `make run`, then commit"
-        yield "bad", f"{_names(made)} cannot be merged with {asked}: {whole}"
+    base = review.base
     if review.head.stale:
         stages = listed([f"{quoted(name)} ({quoted(why, 100)})" for name, why in review.head.stale.items()], FEW)
         yield "bad", f"dvc.lock is not of this code, params and data: {stages}; `make run`, then commit"
@@ -156,12 +144,9 @@ def _record_risks(review: Review) -> Risks:
 
 
 def _machine_risks(review: Review) -> Risks:
-    rebuild = review.rebuild
-    if rebuild.environment:
-        machine = [f"{quoted(name)} {quoted(was)} → {quoted(now)}" for name, was, now in rebuild.environment]
+    machine = [f"{quoted(name)} {quoted(was)} → {quoted(now)}" for name, was, now in review.rebuild.environment]
+    if machine:
         yield "warn", f"Rebuilt in another environment than it was recorded in: {', '.join(machine)}"
-    if not rebuild.environment_known and rebuild.verdict in ("equal", "different"):
-        yield "warn", "Which hardware the recorded model was trained on is not known"
     pins = [one for one in (review.changes.versions if review.changes else ()) if one.new != one.here]
     if pins:
         versions = [f"{quoted(one.package)} {quoted(one.new)}, here {quoted(one.here)}" for one in pins]

@@ -175,7 +175,7 @@ def foreign_review(text: str, labels: int = 2) -> Review:
             text,
             first=text,
             how=text,
-            outs=(OutCheck(text, text, "different", text), OutCheck("register", text, "missing", text)),
+            outs=(OutCheck(text, text, "different", text), OutCheck("register", text, "equal", text)),
             environment=((text, text, text),),
             tolerance=text,
             last_lines=(text, text),
@@ -183,7 +183,6 @@ def foreign_review(text: str, labels: int = 2) -> Review:
         ),
         lineage=Lineage("ab" * 20, text, ((text, text),), (text, text), text, text, ((text, 1, text),), text),
         gates=({"gate": text, "value": text, "limit": text, "passed": False, "reason": text},),
-        conflicts=(text, "dvc.lock"),
         uncommitted=(text,),
         notes=(text,),
     )

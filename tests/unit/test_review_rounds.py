@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.review import NOT_REPRODUCED, main
-from flows.reviewing.commits import conflicts, find_commits
+from flows.reviewing.commits import find_commits
 from flows.reviewing.findings import Review
 from flows.reviewing.rebuild import variables_for
 from flows.reviewing.rebuilt_outs import recorded_machine
@@ -213,20 +213,10 @@ def test_histories_that_share_nothing_are_compared_all_the_same(checkout: Checko
     assert any("share no history" in note for note in found.notes)
 
 
-def test_a_lock_that_both_sides_changed_is_a_conflict_and_a_clean_merge_is_none(checkout: Checkout) -> None:
-    head = checkout.commit(**{"only here.txt": "mine"})
-    assert conflicts(checkout.root, "main", head) == ((), "")
-    checkout.git("checkout", "-q", "main")
-    checkout.write("params.yaml", "seed: 555\n")
-    found, note = conflicts(checkout.root, run(checkout), head)
-    assert {*found} == {"dvc.lock", "params.yaml", "reports/metrics.json"} and not note
-
-
 def test_marks_of_a_merge_in_the_lock_count_as_no_lock(checkout: Checkout) -> None:
     lock = (checkout.root / "dvc.lock").read_text()
     checkout.commit(**{"dvc.lock": f"<<<<<<< HEAD\n{lock}=======\n{lock}>>>>>>> main\n"})
     found = reviewed(checkout)
-    assert "dvc.lock" in found.conflicts
     assert (found.rebuild.verdict, found.head.results) == ("unrecorded", "rebuilt")
 
 
@@ -334,22 +324,21 @@ def test_what_a_model_was_trained_on_is_looked_up_and_its_threads_are_taken(
     run(mine)
     of("b", "B", threads="1")
     found = reviewed(mine)
-    assert (found.rebuild.verdict, found.rebuild.environment_known) == ("equal", True)
+    assert found.rebuild.verdict == "equal" and "not known" not in found.rebuild.tolerance
     assert found.rebuild.environment == (("processor", "A", "B"),)
-    assert "rebuilt with 3 threads, as recorded; this machine would take 1" in found.notes
     of("b", "A", threads="3")
     found = reviewed(mine)
     assert (found.rebuild.verdict, found.rebuild.first, found.rebuild.environment) == ("different", "finetune", ())
     shutil.rmtree(mine.root / ".attune" / "trainings")
     found = reviewed(mine)
-    assert (found.rebuild.verdict, found.rebuild.environment_known) == ("equal", False)
+    assert found.rebuild.verdict == "equal" and "not known" in found.rebuild.tolerance
 
 
 def test_a_rebuild_takes_as_many_threads_as_the_record_unless_they_are_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
 
     def asked(recorded: str, pinned: int | None = None) -> dict[str, str]:
-        return variables_for(make_revision(data={**PARAMS, "finetune": {"torch_num_threads": pinned}}), recorded)[0]
+        return variables_for(make_revision(data={**PARAMS, "finetune": {"torch_num_threads": pinned}}), recorded)
 
     assert asked("1") == {"OMP_NUM_THREADS": "1"}
     assert asked("4096") == {"OMP_NUM_THREADS": "4096", "OMP_WAIT_POLICY": "passive"}
