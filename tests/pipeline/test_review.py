@@ -167,15 +167,3 @@ def test_a_code_change_in_clean_that_nobody_ran_is_unrecorded_and_its_effect_tha
     assert "stages/common/text_steps.py" in found.head.stale["clean"]
     assert ran_again(found)[0] == "clean"
     assert found.effect and found.effect.rows > 10
-
-
-def test_a_dependency_bump_runs_nothing_again_and_is_listed(branch: Project) -> None:
-    (branch.root / "constraints.txt").write_text(PINS.replace("fancy-lib==1.0", "fancy-lib==2.0"))
-    commit(branch, "bump", "fancy-lib 2", run=True)
-    found = reviewed(branch, 0, "--no-rebuild")
-    assert found.changes and [(one.package, one.old, one.new) for one in found.changes.versions] == [
-        ("fancy-lib", "1.0", "2.0")
-    ]
-    assert ran_again(found) == []
-    assert any("polars 0.0.1" in note for note in found.notes), "what runs here is not what is pinned"
-    assert found.effect and found.effect.improved.total == found.effect.regressed.total == 0

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from small_project import ROOT
 
 from flows.reviewing.findings import Rebuild
-from flows.reviewing.rebuilt_outs import Machine, compare_outs, trained_stages
+from flows.reviewing.rebuilt_outs import Machine, compare_outs
 from flows.reviewing.revision import Revision
 from stages.common.graph import read_graph
 from stages.common.tracking.registry import STAMP
@@ -79,11 +79,6 @@ def test_the_same_bytes_are_identical_whatever_the_machine_and_every_out_is_list
     assert (found.verdict, found.first, found.tolerance) == ("identical", "", "")
     assert sorted(check.path for check in found.outs) == sorted(OUTS) and str(STAMP) in OUTS
     assert found.environment == (("processor", "A", "B"),)
-
-
-def test_the_stage_that_trains_and_all_that_need_its_model_are_found_in_the_graph() -> None:
-    assert trained_stages(GRAPH) == {"finetune", "export", "evaluate", "register"}
-    assert trained_stages({name: GRAPH[name] for name in ("ingest", "clean")}) == frozenset()
 
 
 def test_one_weight_on_the_same_hardware_is_another_model_and_named(tmp_path: Path) -> None:
@@ -162,10 +157,3 @@ def test_an_out_that_only_one_of_both_has_is_different(files: list[Files], tmp_p
     found = compared(tmp_path, *files)
     assert (found.verdict, found.how) == ("different", f"{PAGE}: only one of the two files is here")
     assert verdicts(found) == {PAGE: "different"}
-
-
-def test_a_recorded_file_that_is_not_here_is_said_to_be_missing(tmp_path: Path) -> None:
-    recorded, rebuilt = made_of(tmp_path / "recorded", {}), made_of(tmp_path / "rebuilt", {TRAIN: b"other"})
-    (recorded.folder / TRAIN).unlink()
-    found = compare_outs(recorded, rebuilt, OTHER, 0.99)
-    assert (found.verdict, found.how) == ("different", f"{TRAIN}: only one of the two files is here")
