@@ -42,11 +42,7 @@ class Listing:
 
 
 def read_version(name: str, opened: Callable[[str], BinaryIO]) -> Version:
-    """Read the clean splits and the rejected rows.
-
-    Args:
-        name: of the revision.
-        opened: opens a file of it, by its path in the project.
+    """Read the clean splits and the rejected rows of a revision, whose files are opened by their path in the project.
 
     Raises:
         AttuneError: if a file is not what the pipeline writes.

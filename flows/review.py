@@ -34,13 +34,7 @@ class Written(NamedTuple):
 
 
 def carry_out(home: Path, request: Request, output: Path, log: Log) -> Written:
-    """Review a commit, and write `review.md` and `review.html`.
-
-    Args:
-        home: the checkout, in which nothing changes.
-        request: what to do.
-        output: folder of both files, made if need be.
-        log: gets lines of progress, and what a person should know.
+    """Review a commit of a checkout, and write `review.md` and `review.html` into a folder that is made if need be.
 
     Raises:
         AttuneError: if a commit is none, the head is no project that can be read, or nothing can be written.

@@ -26,13 +26,7 @@ UNEXPLAINED = "nothing that it depends on differs, but what it made does: anothe
 
 
 def changes_between(base: Revision, head: Revision, examples: int) -> Changes:
-    """Compare two revisions; what cannot be compared is a line of `missing`.
-
-    Args:
-        base: the older one.
-        head: the newer one.
-        examples: rows listed of each kind of change in the data.
-    """
+    """Compare two revisions, with so many rows of each kind of change; what cannot be compared is in `missing`."""
     missing: list[str] = []
     files = _file_changes(base, head)
     return Changes(

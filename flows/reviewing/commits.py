@@ -28,11 +28,6 @@ def find_commits(home: Path, base: str | None, head: str) -> Commits:
 
     Without a base it is `origin/main`, else `main`; where that is the head itself, the commit before the head.
 
-    Args:
-        home: a checkout.
-        base: what the head is compared with.
-        head: what is reviewed.
-
     Raises:
         AttuneError: if one of them is no commit.
     """

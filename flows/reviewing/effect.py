@@ -29,15 +29,7 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
     """Compare the models of two revisions by what both predicted for their test rows.
 
     Labels, slices and settings are the head's. What cannot be compared is a line of `missing`; where no test row is in
-    both, there are no scores (`rows` is 0).
-
-    Args:
-        base: the older one.
-        head: the newer one.
-        examples: rows listed that improved, and that regressed.
-
-    Returns:
-        None if one of the two has no predictions at all.
+    both, there are no scores (`rows` is 0). None if one of the two has no predictions at all.
     """
     if not all((revision.folder / PREDICTIONS).exists() for revision in (base, head)):
         return None

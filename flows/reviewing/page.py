@@ -29,13 +29,7 @@ WORDS = {"better", "worse", "same", "unclear", "passed", "failed", "identical", 
 
 
 def render(review: Review, verdict: Verdict, *, markdown: bool) -> str:
-    """Return a page; tables get shorter until it fits.
-
-    Args:
-        review: what was found.
-        verdict: what it comes to.
-        markdown: whether it is the comment for a pull request, or the page in one file.
-    """
+    """Return the comment for a pull request (Markdown), or the page in one file; tables get shorter until it fits."""
     name = "review.md.j2" if markdown else "review.html.j2"
     templates = environment(Path(__file__).parent)
     templates.finalize = lambda value: _written(value, _in_markdown if markdown else _in_html)

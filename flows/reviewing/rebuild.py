@@ -43,12 +43,7 @@ def run_pipeline(
 ) -> Ran:
     """Bring all stages of a worktree up to date; the project's MLflow store is not touched.
 
-    Args:
-        folder: the worktree.
-        graph: its stages, in order.
-        logs: folder that gets all output of a stage, in STAGE.log; its name stands before each line of progress.
-        log: gets a line as a stage begins, and one as it ends.
-        variables: more of the environment.
+    The folder `logs` gets all output, in STAGE.log; its name stands before each line of progress.
 
     Raises:
         AttuneError: if a stage's timeout in dvc.yaml is none.
@@ -92,15 +87,8 @@ def _write(file: TextIO, line: str) -> None:
 def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, threads: str) -> Ran:
     """Run every stage of the head in a worktree that holds its commit and nothing that a stage has made.
 
-    What came from the network is the checkout's `.attune/downloads`: ingest compares it with the hashes in params.
-
-    Args:
-        home: the checkout.
-        folder: a worktree of it at the head's commit.
-        head: what the commit recorded.
-        logs: folder for all output of the stages.
-        log: gets a line as a stage begins, and one as it ends.
-        threads: that the recorded training had; nothing: not known.
+    It has as many threads as the recorded training, where these are known. What came from the network is the
+    checkout's `.attune/downloads`: ingest compares it with the hashes in params.
 
     Raises:
         AttuneError: if the commit holds no project, or an out of dvc.yaml lies outside of it.

@@ -21,12 +21,9 @@ Machine = Mapping[str, str]  # what a model was trained on, by name; empty: nobo
 
 
 def recorded_machine(revision: Revision, store: str | None, root: Path) -> Machine:
-    """Return what a revision's model was trained on: by the notes of a checkout, else by its run in MLflow.
+    """Return what the model that a revision's scores name was trained on.
 
-    Args:
-        revision: with its scores, which name the model.
-        store: address of MLflow's store; None: it is not asked.
-        root: the checkout.
+    By the notes of a checkout, else by its run in MLflow, if there is a store.
     """
     model = (revision.report(METRICS).get("model") or {}).get("digest")
 
@@ -49,13 +46,9 @@ def recorded_machine(revision: Revision, store: str | None, root: Path) -> Machi
 def compare_outs(
     recorded: Revision, rebuilt: Revision, machines: tuple[Machine, Machine], min_agreement: float
 ) -> Rebuild:
-    """Compare every out of a rebuild with the recorded one.
+    """Compare every out of a rebuild with the recorded one; `machines`: where each was trained.
 
-    Args:
-        recorded: the revision as its commit has it.
-        rebuilt: the same, made again from nothing.
-        machines: where each was trained.
-        min_agreement: least share of test rows with the same prediction for other bytes of a model to count as equal.
+    Other bytes of a model count as equal if at least `min_agreement` of the test rows have the same prediction.
     """
     was, now = machines
     known = "processor" in was and "processor" in now

@@ -40,11 +40,6 @@ class Request:
 def review(home: Path, request: Request, log: Log) -> Review:
     """Review a commit of a checkout, in which nothing changes.
 
-    Args:
-        home: the checkout.
-        request: what to do.
-        log: gets lines of progress, and what a person should know.
-
     Raises:
         AttuneError: if a commit is none, or the head is no project that can be read.
     """

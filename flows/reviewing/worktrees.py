@@ -26,13 +26,7 @@ NAMED = "review-"  # what the next review removes if nobody holds it
 
 @contextmanager
 def opened(home: Path, commits: Mapping[str, str], log: Log) -> Iterator[dict[str, Path]]:
-    """Make a worktree of each commit, and remove them at the end, however that comes.
-
-    Args:
-        home: a checkout.
-        commits: full hashes by what they are: `base`, `head`, `rebuild`.
-        log: gets what a person should know.
-    """
+    """Make a worktree of each commit (by its role: `base`, `head`), and remove them at the end, however that comes."""
     with ExitStack() as stack:
         with one_at_a_time(home):
             sweep(home, log, NAMED, 0)  # of a review that was killed
@@ -47,12 +41,6 @@ def opened(home: Path, commits: Mapping[str, str], log: Log) -> Iterator[dict[st
 
 def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
     """Furnish a worktree with the outs of its commit, as far as DVC's cache or remote has them; return what it holds.
-
-    Args:
-        home: the checkout that it belongs to.
-        folder: the worktree.
-        name: as the commit was asked for.
-        log: gets what a person should know.
 
     Raises:
         AttuneError: if the commit holds no project that can be read.

@@ -188,36 +188,20 @@ def foreign_review(text: str, labels: int = 2) -> Review:
     )
 
 
-def many(labels: int = 250, examples: int = 200) -> Review:
+def many() -> Review:
     """A review with too much of everything."""
-    text = "a rather long text, to be cut somewhere " * 40
-    names = [f"label {at} {text}" for at in range(labels)]
-    rows = tuple(
-        ChangedRow(f"{at}", text[:200], text[:200], names[0], names[1], 0.9, names[2], 0.9) for at in range(examples)
-    )
-    return make_review(
-        effect=make_effect(
-            classes=tuple(make_gain(name) for name in names),
-            slices=tuple(make_gain(f"{name} slice") for name in names),
-            improved=ChangedRows(10_000, rows),
-            regressed=ChangedRows(10_000, rows),
-            labels=tuple(names),
-            confusion_base=np.zeros((labels, labels), dtype=np.int64),
-            confusion_head=np.ones((labels, labels), dtype=np.int64),
-        ),
-        changes=Changes(
-            params=tuple(ParamChange(f"{name}.key", text, text, text) for name in names),
-            files=tuple(FileChange(name, text, 1, 1) for name in names for _ in range(10)),
-            stages=tuple(StageChange(name, "ran again", (text,) * 50, (text,) * 50) for name in names),
-            data=tuple(Listing(name, (text, text), [[text, text]] * 50) for name in names[:20]),
-            missing=(text,) * 100,
-        ),
-        rebuild=make_rebuild(
-            "different",
-            outs=tuple(OutCheck(name, text, "different", text) for name in names),
-            seconds=dict.fromkeys(names, 1.0),
-        ),
-        gates=tuple({"gate": name, "passed": False} for name in names),
-        uncommitted=(text,) * 1000,
-        notes=(text,) * 1000,
+    review = foreign_review("a rather long text, to be cut somewhere " * 40, labels=250)
+    assert review.changes and review.effect
+    lists = ("params", "stages", "files", "versions", "data", "missing")
+    rows = ChangedRows(10_000, review.effect.improved.examples * 70)
+    return replace(
+        review,
+        head=make_revision(),
+        base=make_revision("origin/main"),
+        changes=Changes(**{name: getattr(review.changes, name) * 100 for name in lists}),
+        effect=replace(review.effect, improved=rows, regressed=rows, slices=review.effect.slices * 100),
+        rebuild=replace(review.rebuild, outs=review.rebuild.outs * 100),
+        gates=(*review.gates,) * 100,
+        uncommitted=review.uncommitted * 1000,
+        notes=review.notes * 1000,
     )

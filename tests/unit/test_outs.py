@@ -124,6 +124,9 @@ def test_on_hardware_that_nobody_knows_other_bytes_are_equal_and_it_says_so(wher
         ({}, scored(macro_f1=float("nan")), "macro-F1 nan is not within [0.7800, 0.8200]"),
         ({}, scored(accuracy=None), "there is no accuracy with an interval to compare"),
         (scored(macro_f1_low="low"), {}, "there is no macro-F1 with an interval to compare"),
+        ({}, {PREDICTIONS: said(rows=199)}, "only 0 of 0 predictions are the same"),
+        ({}, {PREDICTIONS: None}, "only 0 of 0 predictions are the same"),
+        ({PREDICTIONS: b"broken"}, {}, "only 0 of 0 predictions are the same"),
     ],
 )
 def test_a_model_with_other_predictions_or_scores_is_another_one(
@@ -132,17 +135,6 @@ def test_a_model_with_other_predictions_or_scores_is_another_one(
     found = compared(tmp_path, recorded, MOVED | rebuilt)
     assert (found.verdict, found.first) == ("different", "finetune")
     assert found.how.endswith(f"(bert.weight); {told}")
-
-
-ODD = {"a row less": said(rows=199), "broken": b"no", "none": None, "no predictions": parquet(id=["a"], label=["b"])}
-
-
-@pytest.mark.parametrize("rows", ODD.values(), ids=ODD)
-def test_predictions_that_cannot_be_compared_agree_on_nothing(rows: Any, tmp_path: Path) -> None:
-    for folder, sides in (("one", ({PREDICTIONS: rows}, MOVED)), ("other", ({}, MOVED | {PREDICTIONS: rows}))):
-        found = compared(tmp_path / folder, *sides)
-        assert (found.verdict, found.first) == ("different", "finetune")
-        assert found.how.endswith("(bert.weight); only 0 of 0 predictions are the same")
 
 
 def test_other_hardware_explains_nothing_before_the_training(tmp_path: Path) -> None:

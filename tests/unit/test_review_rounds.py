@@ -3,10 +3,8 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +14,16 @@ from mlflow import MlflowClient
 from flows.review import NOT_REPRODUCED, main
 from flows.reviewing.commits import find_commits
 from flows.reviewing.findings import Review
-from flows.reviewing.rebuild import variables_for
 from flows.reviewing.rebuilt_outs import recorded_machine
 from flows.reviewing.review import Request, review
 from flows.reviewing.worktrees import NAMED
-from flows.scheduled.place import WORKTREES
+from flows.scheduled.place import WORKTREES, lock_of
 from stages.common.environment import tags
 from stages.common.errors import AttuneError
+from stages.common.locks import locked
 from stages.common.tracking.runs import MODEL_TAG, TRAININGS
-from tests.conftest import PROJECT
-from tests.unit.small_checkout import FILES, Checkout, dvc, make_checkout, repro
+from tests.unit.small_checkout import FILES, Checkout, make_checkout, repro
 from tests.unit.small_review import make_revision
-from tests.unit.small_revisions import PARAMS
 
 
 @pytest.fixture
@@ -56,11 +52,9 @@ def reviewed(mine: Checkout, base: str | None = None, head: str = "HEAD", **how:
 
 
 def left(mine: Checkout) -> list[str]:
-    """Return what reviews have left in the checkout; whether somebody holds it is found out with a file of its own."""
-    folder = mine.root / WORKTREES
-    assert mine.git("worktree", "list").count("\n") == sum(path.is_dir() for path in folder.iterdir())
-    names = {path.name for path in folder.iterdir() if path.name != "lock"}
-    return sorted(name for name in names if name.removesuffix(".lock") not in names - {name})
+    """Return what reviews have left in the checkout."""
+    assert mine.git("worktree", "list").count("\n") == sum(path.is_dir() for path in (mine.root / WORKTREES).iterdir())
+    return sorted(path.name for path in (mine.root / WORKTREES).iterdir() if path.suffix != ".lock" and path.is_dir())
 
 
 # ── what is reproduced ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -119,13 +113,6 @@ def test_data_that_moved_on_in_the_checkout_are_said_to_have(checkout: Checkout)
         assert (found.rebuild.verdict, found.rebuild.seconds) == (verdict, {}), "nothing runs on other data"
         assert found.base and (found.base.results, found.head.results) == ("recorded", "recorded")
         assert any("data/inbox/" in note for note in found.notes)
-
-
-def test_data_that_dvc_keeps_come_from_its_cache(checkout: Checkout) -> None:
-    dvc(checkout.root, "add", "-q", "data/inbox/rows.csv")
-    run(checkout)
-    checkout.write("data/inbox/rows.csv", "being edited\n")
-    assert reviewed(checkout).rebuild.verdict == "identical"
 
 
 def test_outs_that_are_nowhere_are_made_again_on_both_sides(checkout: Checkout) -> None:
@@ -235,24 +222,14 @@ def test_the_command_writes_both_pages_and_its_status_says_what_it_found(
     assert "name another --output" in told.err and told.out == "", "before a rebuild that takes hours"
 
 
-def test_what_a_killed_review_left_is_gone_after_the_next(checkout: Checkout) -> None:
-    checkout.write("judge.py", "import pathlib, time\npathlib.Path('../../../at work').touch()\ntime.sleep(60)\n")
-    checkout.commit()
-    own = {"PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, "-m", "flows.review", "--output", str(checkout.root.parent / "out")]
-    killed = subprocess.Popen(command, cwd=checkout.root, env=os.environ | own, stdout=subprocess.DEVNULL)
-    end = time.monotonic() + 60
-    while not (checkout.root / "at work").exists():
-        assert killed.poll() is None and time.monotonic() < end
-        time.sleep(0.1)
-    during = left(checkout)
-    assert [name.rpartition("-")[2] for name in during] == ["base", "head", "rebuild"]
-    assert all(name.startswith(NAMED) for name in during)
-    review(checkout.root, Request(None, "main", rebuild=False), lambda _: None)
-    assert left(checkout) == during, "a review at work is left alone by another"
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    reviewed(checkout, None, "main", rebuild=False)  # nothing is left
+def test_worktrees_of_a_killed_review_go_with_the_next_unless_somebody_is_at_work_there(checkout: Checkout) -> None:
+    dead, busy = (checkout.root / WORKTREES / f"{NAMED}{name}-head" for name in ("dead", "busy"))
+    for folder in (dead, busy):
+        checkout.git("worktree", "add", "-q", "--detach", str(folder))
+    with locked(lock_of(busy)):
+        review(checkout.root, Request(None, "main", rebuild=False), lambda _: None)
+        assert busy.exists() and not dead.exists()
+    reviewed(checkout, None, "main", rebuild=False)
 
 
 def test_a_review_that_is_interrupted_takes_its_worktrees_along(checkout: Checkout) -> None:
@@ -313,17 +290,6 @@ def test_what_a_model_was_trained_on_is_looked_up_and_its_threads_are_taken(
     assert found.rebuild.verdict == "equal" and "not known" in found.rebuild.tolerance
 
 
-def test_a_rebuild_takes_as_many_threads_as_the_record_unless_they_are_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-
-    def asked(recorded: str, pinned: int | None = None) -> dict[str, str]:
-        return variables_for(make_revision(data={**PARAMS, "finetune": {"torch_num_threads": pinned}}), recorded)
-
-    assert asked("1") == {"OMP_NUM_THREADS": "1"}
-    assert asked("4096") == {"OMP_NUM_THREADS": "4096", "OMP_WAIT_POLICY": "passive"}
-    assert asked("2") == asked("1", pinned=4) == asked("1, then 2") == asked("") == {}
-
-
 def test_where_a_model_was_trained_is_noted_in_the_checkout_or_in_its_run_in_mlflow(tmp_path: Path) -> None:
     def known(model: Any, uri: str | None = None) -> dict[str, str]:
         (tmp_path / "reports").mkdir(exist_ok=True)
@@ -351,15 +317,12 @@ def test_an_out_beyond_the_project_is_refused_before_anything_is_removed(checkou
     assert precious.read_text() == "kept"
 
 
-@pytest.mark.parametrize("name", [".attune", "reports"])
-def test_a_link_where_a_review_writes_is_refused_and_what_it_leads_to_stays(
-    checkout: Checkout, tmp_path: Path, name: str
-) -> None:
+def test_a_link_where_a_review_writes_is_refused_and_what_it_leads_to_stays(checkout: Checkout, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     blob = checkout.git("hash-object", "-w", str(checkout.write("link", str(theirs))))
-    checkout.git("rm", "-r", "-q", "--cached", "--ignore-unmatch", name)
-    checkout.git("update-index", "--add", "--cacheinfo", f"120000,{blob},{name}")
+    checkout.git("rm", "-r", "-q", "--cached", "reports")
+    checkout.git("update-index", "--add", "--cacheinfo", f"120000,{blob},reports")
     checkout.git("commit", "-q", "-m", "a link")
     with pytest.raises(AttuneError, match="as a link"):
         reviewed(checkout, rebuild=False)
