@@ -1,16 +1,20 @@
 """What differs between two versions of the clean data: rows by id, labels, splits, and what the rules rejected."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import polars as pl
 
+from stages.common.errors import AttuneError
 from stages.common.schemas import SPLITS
 from stages.common.shown import Mask, shown
 
+REJECTED = ("data/raw/rejected.parquet", "data/clean/rejected.parquet")
 LABELS = 20  # listed, those that changed most
 WIDTH = 100  # characters shown of a text
-NAME = 40  # of a label
+NAME = 40  # of a label, a revision
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Version:
 
     Args:
         name: the revision, or `workspace`.
-        rows: id, text, label and split of every row that was kept, and its fold where the revision has that column.
+        rows: id, text, label, fold (null: none) and split of every row that was kept.
         rejected: id, stage and rule of every row that was not.
     """
 
@@ -37,6 +41,28 @@ class Listing:
     rows: list[list[str]]
 
 
+def read_version(name: str, opened: Callable[[str], BinaryIO]) -> Version:
+    """Read the clean splits and the rejected rows of a revision, whose files are opened by their path in the project.
+
+    Raises:
+        AttuneError: if a file is not what the pipeline writes.
+    """
+
+    def read(path: str, *columns: str) -> pl.DataFrame:
+        with opened(path) as file:
+            try:
+                table = pl.read_parquet(file)
+                return table.select(*columns, *(["fold"] if "fold" in table.columns else []))
+            except pl.exceptions.PolarsError as error:
+                raise AttuneError(f"{path} is no table of Attune's: {str(error).splitlines()[0]}") from None
+
+    splits = [read(f"data/clean/{split}.parquet", "id", "text", "label") for split in SPLITS]
+    named = [rows.with_columns(split=pl.lit(split)) for rows, split in zip(splits, SPLITS, strict=True)]
+    older = [pl.lit(None, pl.Int16).alias("fold")] if "fold" not in named[0].columns else []
+    rejected = [read(path, "id", "stage", "rule") for path in REJECTED]
+    return Version(shown(name, NAME), pl.concat(named).with_columns(older), pl.concat(rejected))
+
+
 def data_changes(
     base: Version, head: Version, examples: int, *, texts: bool = False, mask: Mask | None = None
 ) -> list[Listing]:
@@ -51,107 +77,86 @@ def data_changes(
         texts: show the beginning of their texts too, which may hold personal data.
         mask: what hides these; None: nothing does.
     """
-    added = _with_rule(head.rows.join(base.rows, on="id", how="anti"), base)
-    removed = _with_rule(base.rows.join(head.rows, on="id", how="anti"), head)
-    both = head.rows.join(base.rows.select("id", was_label="label", was_split="split"), on="id")
+    was = base.rows.select("id", was_label="label", was_split="split", was_fold="fold")
+    both = head.rows.join(was, on="id")
+    added, removed = _only_in(head, base), _only_in(base, head)
     relabelled = both.filter(pl.col("label") != pl.col("was_label"))
     moved = both.filter(pl.col("split") != pl.col("was_split"))
-    refolded = _refolded(base, head)
+    refolded = both.filter(pl.col("split") == pl.col("was_split"), pl.col("fold").ne_missing(pl.col("was_fold")))
     rules = _rules(base, head)
-    if all(rows.is_empty() for rows in (added, removed, relabelled, moved, refolded)) and all(
-        was == now for _, _, was, now in rules
-    ):
+    changed = any(rows.height for rows in (added, removed, relabelled, moved, refolded))
+    if not changed and all(row[-1] == "–" for row in rules):
         return []
 
-    def listed(title: str, rows: pl.DataFrame, **columns: pl.Expr) -> Listing:
-        first = rows.sort("id").head(examples)
-        chosen = first.select("id", **columns, **({"text": pl.col("text")} if texts else {}))
-        shown_rows = [
+    def listed(title: str, rows: pl.DataFrame, **columns: str) -> Listing:
+        named = {"id": "id", **columns, **({"text": "text"} if texts else {})}
+        first = rows.sort("id").head(examples).select(pl.col(column).alias(name) for name, column in named.items())
+        cells = [
             [
                 shown(cell, WIDTH, mask) if name == "text" else shown(None if cell is None else str(cell), NAME)
                 for name, cell in row.items()
             ]
-            for row in chosen.to_dicts()
+            for row in first.to_dicts()
         ]
-        return Listing(f"{title}: {rows.height:,}", chosen.columns, shown_rows)
+        return Listing(f"{title}: {rows.height:,}", first.columns, cells)
 
-    split, label, reason = pl.col("split"), pl.col("label"), pl.col("rule")
-    changes = [
-        listed("Added", added, split=split, label=label, before=reason.fill_null("not in the sources")),
-        listed("Removed", removed, split=split, label=label, now=reason.fill_null("not in the sources")),
-        listed("Relabelled", relabelled, split=split, **{"from": pl.col("was_label"), "to": label}),
-        listed("Moved to another split", moved, **{"from": pl.col("was_split"), "to": split}, label=label),
-    ]
-    if not refolded.is_empty():
-        changes.append(
-            listed("Another fold", refolded, split=split, **{"from": pl.col("was_fold"), "to": pl.col("fold")})
-        )
-    return [
+    listings = [
         _splits(base, head, added, removed, relabelled, moved),
         _labels(base, head),
-        Listing("Rejected", ("stage", "rule", base.name, head.name, "change"), [_counted(*row) for row in rules]),
-        *changes,
+        Listing("Rejected", ("stage", "rule", base.name, head.name, "change"), rules),
+        listed("Added", added, split="split", label="label", before="rule"),
+        listed("Removed", removed, split="split", label="label", now="rule"),
+        listed("Relabelled", relabelled, split="split", **{"from": "was_label", "to": "label"}),
+        listed("Moved to another split", moved, **{"from": "was_split", "to": "split"}, label="label"),
     ]
+    fold = listed("Another fold", refolded, split="split", **{"from": "was_fold", "to": "fold"})
+    return [*listings, *([fold] if fold.rows else [])]
 
 
-def _refolded(base: Version, head: Version) -> pl.DataFrame:
-    """Return rows of both versions in the same split whose fold differs; none, if a version has no such column."""
-    if "fold" not in base.rows.columns or "fold" not in head.rows.columns:
-        return head.rows.clear()
-    both = head.rows.join(base.rows.select("id", "split", was_fold="fold"), on=("id", "split"))
-    return both.filter(pl.col("fold").ne_missing(pl.col("was_fold")))
-
-
-def _with_rule(rows: pl.DataFrame, other: Version) -> pl.DataFrame:
-    """Tell of rows that the other version lacks by which rule it rejected them, if it had them at all."""
-    return rows.join(other.rejected.select("id", "rule").unique("id", keep="first"), on="id", how="left")
+def _only_in(one: Version, other: Version) -> pl.DataFrame:
+    """Return the rows that the other version lacks, with the rule by which that rejected them."""
+    rules = other.rejected.select("id", "rule").unique("id", keep="first")
+    rows = one.rows.join(other.rows, on="id", how="anti").join(rules, on="id", how="left")
+    return rows.with_columns(pl.col("rule").fill_null("not in the sources"))
 
 
 def _splits(base: Version, head: Version, *changes: pl.DataFrame) -> Listing:
     added, removed, relabelled, moved = changes
     counts = [
         [
-            name,
-            *(version.rows.filter(split=name).height for version in (base, head)),
-            *(rows.filter(split=name).height for rows in (added, removed, relabelled)),
-            moved.filter(split=name).height,
+            *(rows.filter(split=name).height for rows in (base.rows, head.rows, added, removed, relabelled, moved)),
             moved.filter(was_split=name).height,
         ]
         for name in SPLITS
     ]
     columns = ("split", base.name, head.name, "added", "removed", "relabelled", "in", "out")
-    return Listing("Splits", columns, [[str(name), *(f"{count:,}" for count in row)] for name, *row in counts])
+    rows = [[str(name), *(f"{count:,}" for count in row)] for name, row in zip(SPLITS, counts, strict=True)]
+    return Listing("Splits", columns, rows)
 
 
 def _labels(base: Version, head: Version) -> Listing:
     """Count rows by label and split in both versions; labels that came or went are marked."""
-    counts = [
-        version.rows.group_by("label", "split").agg(pl.len().cast(pl.Int64).alias(name))
-        for name, version in (("was", base), ("is", head))
-    ]
-    table = counts[0].join(counts[1], on=("label", "split"), how="full", coalesce=True).fill_null(0)
-    changed = (
-        table.group_by("label")
-        .agg(pl.col("was", "is").sum(), change=(pl.col("is") - pl.col("was")).abs().sum())
-        .sort("change", "label", descending=[True, False])
-    )
-    cells = {
-        (label, split): (was, now) for label, split, was, now in table.select("label", "split", "was", "is").iter_rows()
-    }
+    was, now = (_counts(version.rows, "label", "split") for version in (base, head))
+    change: Counter[str] = Counter()
+    for label, split in {**was, **now}:
+        change[label] += abs(now[label, split] - was[label, split])
     rows = []
-    for label, was, now, _ in changed.head(LABELS).iter_rows():
-        mark = " (new)" if not was else " (lost)" if not now else ""
-        pairs = [cells.get((label, split), (0, 0)) for split in SPLITS]
-        rows.append([shown(label, NAME) + mark, *(f"{one:,} → {other:,}" for one, other in pairs)])
-    more = f", the {LABELS} that changed most of {changed.height:,}" if changed.height > LABELS else ""
+    for label in sorted(change, key=lambda label: (-change[label], label))[:LABELS]:
+        old, new = ([counts[label, split] for split in SPLITS] for counts in (was, now))
+        mark = " (new)" if not any(old) else " (lost)" if not any(new) else ""
+        rows.append([shown(label, NAME) + mark, *(f"{a:,} → {b:,}" for a, b in zip(old, new, strict=True))])
+    more = f", the {LABELS} that changed most of {len(change):,}" if len(change) > LABELS else ""
     return Listing(f"Labels{more}", ("label", *SPLITS), rows)
 
 
-def _rules(base: Version, head: Version) -> list[tuple[str, str, int, int]]:
-    counts = [version.rejected.group_by("stage", "rule").len(name) for name, version in (("was", base), ("is", head))]
-    table = counts[0].join(counts[1], on=("stage", "rule"), how="full", coalesce=True).fill_null(0)
-    return list(table.sort(pl.col("stage") != "ingest", "rule").select("stage", "rule", "was", "is").iter_rows())
+def _rules(base: Version, head: Version) -> list[list[str]]:
+    was, now = (_counts(version.rejected, "stage", "rule") for version in (base, head))
+    return [
+        [shown(stage, NAME), shown(rule, NAME), f"{old:,}", f"{new:,}", f"{new - old:+,}" if new != old else "–"]
+        for stage, rule in sorted({**was, **now}, key=lambda key: (key[0] != "ingest", key[1]))
+        for old, new in [(was[stage, rule], now[stage, rule])]
+    ]
 
 
-def _counted(stage: str, rule: str, was: int, now: int) -> list[str]:
-    return [shown(stage, NAME), shown(rule, NAME), f"{was:,}", f"{now:,}", f"{now - was:+,}" if now != was else "–"]
+def _counts(rows: pl.DataFrame, *columns: str) -> Counter[tuple[str, str]]:
+    return Counter({(one, other): count for one, other, count in rows.group_by(columns).len().iter_rows()})

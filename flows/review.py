@@ -6,14 +6,14 @@ on a pull request, and `review.html`, with everything in one file.
 
 import argparse
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from flows.command import exit_status
 from flows.reviewing.findings import Review
 from flows.reviewing.page import render
+from flows.reviewing.rebuild import Log
 from flows.reviewing.review import Request, review
 from flows.reviewing.verdict import Verdict, verdict_of
 from stages.common.errors import AttuneError
@@ -22,17 +22,9 @@ from stages.common.shown import visible
 from stages.common.stage import LOGS
 
 NOT_REPRODUCED = 3
-MARKDOWN, HTML = "review.md", "review.html"
-STATUS = f"""exit status:
-  0  reproduced: the same bytes, or equal within the tolerance; with --no-rebuild: nothing speaks against it
-  {NOT_REPRODUCED}  not reproduced: an out differs, a stage failed, or dvc.lock is missing or of other code, params or
-     data
-  1  there is no such commit, or it is no project that can be read
-  2  wrong options"""
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(NamedTuple):
     """A review, its verdict, and the files with both pages."""
 
     review: Review
@@ -41,74 +33,52 @@ class Written:
     html: Path
 
 
-def carry_out(home: Path, request: Request, output: Path, log: Callable[[str], None]) -> Written:
-    """Review a commit, and write `review.md` and `review.html`.
-
-    Args:
-        home: the checkout, in which nothing changes.
-        request: what to do.
-        output: folder of both files, made if need be.
-        log: gets lines of progress, and what a person should know.
+def carry_out(home: Path, request: Request, output: Path, log: Log) -> Written:
+    """Review a commit of a checkout, and write `review.md` and `review.html` into a folder that is made if need be.
 
     Raises:
         AttuneError: if a commit is none, the head is no project that can be read, or nothing can be written.
     """
-    paths = output / MARKDOWN, output / HTML
     try:  # before a rebuild that takes hours
         output.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=output):
             pass
     except OSError as error:
         raise AttuneError(f"nothing can be written to {output}: {error.strerror}", "name another --output") from None
-    if taken := next(filter(Path.is_dir, paths), None):
-        raise AttuneError(f"{taken} is in the way", "move it, or name another --output")
     found = review(home, request, lambda line: log(visible(redacted(line))))
-    verdict = verdict_of(found)
-    for path in paths:
+    written = Written(found, verdict_of(found), output / "review.md", output / "review.html")
+    for path in written[2:]:
         with TemporaryDirectory(dir=output, prefix=".review-") as beside:  # whole or not at all
             part = Path(beside) / path.name
-            part.write_text(render(found, verdict, markdown=path.name == MARKDOWN), encoding="utf-8")
+            part.write_text(render(found, written.verdict, markdown=path == written.markdown), encoding="utf-8")
             part.replace(path)
-    return Written(found, verdict, *paths)
+    for line in (*written.verdict.headline, *written.verdict.risks):
+        log(f"  {visible(redacted(line.text))}")
+    return written
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Review a commit from the command line."""
-    asked = _parser().parse_args(arguments)
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.review",
+        description="What a commit changes, what that did, and whether it can be rebuilt: review.md and review.html.",
+        epilog=f"It ends with {NOT_REPRODUCED} if the recorded results are not reproduced (docs/reviewing.md).",
+    )
+    base = "what to compare it with (default: origin/main, else main, else the one before)"
+    rebuilt = "run the head's pipeline again from nothing, and compare every out with dvc.lock (default)"
+    parser.add_argument("--base", metavar="COMMIT", help=base)
+    parser.add_argument("--head", metavar="COMMIT", default="HEAD", help="commit, tag or branch to review (HEAD)")
+    parser.add_argument("--rebuild", action=argparse.BooleanOptionalAction, default=True, help=rebuilt)
+    parser.add_argument("--output", metavar="FOLDER", type=Path, default=LOGS, help="where both files go (logs)")
+    asked = parser.parse_args(arguments)
 
     def work() -> int:
-        request = Request(asked.base, asked.head, asked.rebuild, asked.keep, asked.output / "review")
+        request = Request(asked.base, asked.head, asked.rebuild, asked.output / "review")
         written = carry_out(Path.cwd(), request, asked.output, lambda line: print(line, flush=True))
-        for line in (*written.verdict.headline, *written.verdict.risks):
-            print(f"  {visible(redacted(line.text))}")
         print(f"  {written.markdown}  {written.html}")
         return 0 if written.review.rebuild.holds else NOT_REPRODUCED
 
     return exit_status(work, "interrupted; neither page was written")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.review",
-        description="What a commit changes, what that did, and whether it can be rebuilt: review.md and review.html.",
-        epilog=STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--base",
-        metavar="COMMIT",
-        help="what to compare it with (default: origin/main, else main, else the one before)",
-    )
-    parser.add_argument("--head", metavar="COMMIT", default="HEAD", help="commit, tag or branch to review (HEAD)")
-    parser.add_argument(
-        "--rebuild",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="run the head's pipeline again from nothing, and compare every out with dvc.lock (default)",
-    )
-    parser.add_argument("--output", metavar="FOLDER", type=Path, default=LOGS, help="where both files go (logs)")
-    parser.add_argument("--keep", action="store_true", help="leave the worktrees for a look")
-    return parser
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from flows.review import carry_out
 from flows.reviewing.review import Request
 from flows.told.deadline import within
 from stages.common.errors import AttuneError
-from stages.common.shown import visible
 from stages.common.stage import LOGS
 
 KEY = "attune-review"
@@ -32,15 +31,15 @@ def review(base: str | None = None, head: str = "HEAD", rebuild: bool = True) ->
     Raises:
         AttuneError: if it is not reproduced, naming the first stage; if a commit is none.
     """
-    log = print  # into the run's log
-    written = carry_out(Path.cwd(), Request(base, head, rebuild, logs=LOGS / "review"), LOGS, log)
-    lines = [visible(line.text) for line in (*written.verdict.headline, *written.verdict.risks)]
-    log("\n".join(lines))
-    text = written.markdown.read_text(encoding="utf-8")
+    request = Request(base, head, rebuild, logs=LOGS / "review")
+    written = carry_out(Path.cwd(), request, LOGS, print)  # into the run's log
+    found, page = written.review.rebuild, written.markdown.read_text(encoding="utf-8")
+    reproduced = written.verdict.headline[0].text
     with suppress(TimeoutError):  # the state says it as well
-        within(SECONDS, lambda: create_markdown_artifact(text, key=KEY, description=lines[0]))
-    found = written.review.rebuild
+        within(SECONDS, lambda: create_markdown_artifact(page, key=KEY, description=reproduced))
     if not found.holds:
         why = f"{found.verdict}, first of all {found.first}" if found.first else found.verdict
-        raise AttuneError(f"{written.review.head.short} is not reproduced ({why}): {lines[0]}", f"read {written.html}")
+        raise AttuneError(
+            f"{written.review.head.short} is not reproduced ({why}): {reproduced}", f"read {written.html}"
+        )
     return {"commit": written.review.head.commit, "rebuild": found.verdict, "page": str(written.html.resolve())}

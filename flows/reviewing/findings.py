@@ -49,15 +49,6 @@ class VersionChange(NamedTuple):
     here: str | None
 
 
-class ValidationChange(NamedTuple):
-    """Whether a table passed its checks when it was written (None: no report), and what differs between the reports."""
-
-    table: str
-    before: bool | None
-    now: bool | None
-    notes: tuple[str, ...] = ()
-
-
 @dataclass(frozen=True)
 class Changes:
     """What changed; `data` is empty where no row differs, None where the tables could not be compared."""
@@ -67,7 +58,6 @@ class Changes:
     files: tuple[FileChange, ...] = ()
     versions: tuple[VersionChange, ...] = ()
     data: tuple[Listing, ...] | None = ()
-    validation: tuple[ValidationChange, ...] = ()
     missing: tuple[str, ...] = ()  # what could not be compared, and why, a line each
 
 
@@ -118,103 +108,62 @@ class Curve(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A number of both revisions without an interval, where lower or higher is better; None: not known."""
+    """A number of both revisions without an interval; None: not known."""
 
     name: str
     base: float | None
     head: float | None
-    unit: str
-    better: Literal["lower", "higher"] = "lower"
+    unit: str = ""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What the change did, on the test rows that both models predicted; the labels are the head's.
+    """What the change did, on the test rows that both models predicted; the labels are the head's."""
 
-    Args:
-        rows: how many these are; 0: nothing could be compared.
-        only_base: test rows of the base alone.
-        only_head: of the head alone.
-        relabelled: shared rows whose label differs.
-        scores: accuracy, macro-F1 and the others of `stages.tasks.scores`.
-        mcnemar_p: of the exact test on the rows that only one of the two gets right.
-        classes: F1 of each label.
-        slices: accuracy of each slice of the head's evaluate.slices.
-        improved: rows that the head gets right and the base did not.
-        regressed: the other way round.
-        moved: rows with another prediction though both are wrong.
-        labels: of the confusion matrices, in order.
-        confusion_base: counts [actual x predicted], int64.
-        confusion_head: the same of the head.
-        curves: of training and validation.
-        reliability: accuracy by confidence.
-        figures: calibration, sizes, and latency as measured here.
-        missing: what could not be compared, and why, a line each.
-    """
-
-    rows: int
-    only_base: int
+    rows: int  # 0: nothing could be compared
+    only_base: int  # test rows of the base alone
     only_head: int
-    relabelled: int
-    scores: tuple[Gain, ...]
-    mcnemar_p: float
-    classes: tuple[Gain, ...]
-    slices: tuple[Gain, ...]
-    improved: ChangedRows
+    relabelled: int  # shared rows whose label differs
+    scores: tuple[Gain, ...]  # accuracy, macro-F1 and the others of `stages.tasks.scores`
+    mcnemar_p: float  # of the exact test on the rows that only one of the two gets right
+    classes: tuple[Gain, ...]  # F1 of each label
+    slices: tuple[Gain, ...]  # accuracy of each slice of the head's evaluate.slices
+    improved: ChangedRows  # the head gets them right and the base did not
     regressed: ChangedRows
-    moved: int
-    labels: tuple[str, ...]
-    confusion_base: np.ndarray
+    moved: int  # rows with another prediction though both are wrong
+    labels: tuple[str, ...]  # of the confusion matrices, in order
+    confusion_base: np.ndarray  # counts [actual x predicted], int64
     confusion_head: np.ndarray
     curves: tuple[Curve, ...] = ()
-    reliability: tuple[Curve, ...] = ()
-    figures: tuple[Figure, ...] = ()
-    missing: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()  # calibration and size
+    missing: tuple[str, ...] = ()  # what could not be compared, and why, a line each
 
 
 class OutCheck(NamedTuple):
-    """An out of the rebuild, compared with `dvc.lock`; `missing`: made in one of the two alone."""
+    """An out of the rebuild, compared with `dvc.lock`."""
 
     stage: str
     path: str
-    verdict: Literal["identical", "equal", "different", "missing"]
+    verdict: Literal["identical", "equal", "different"]
     how: str = ""
-
-
-class EnvironmentChange(NamedTuple):
-    """Something about the machine that trained: as recorded, and in the rebuild."""
-
-    name: str
-    recorded: str
-    here: str
 
 
 @dataclass(frozen=True)
 class Rebuild:
     """Whether the recorded results come out again.
 
-    Args:
-        verdict: `identical`: every out has the bytes that dvc.lock says; `equal`: but for the tolerance; `unrecorded`:
-            dvc.lock is missing, or of other code, params or data than the commit's; `left out`: not asked for.
-        first: the first stage that differs or failed.
-        how: of that stage, in a line.
-        outs: every out, in graph order.
-        seconds: wall time of each stage that was run.
-        tolerance: what `equal` means and what was found, in a sentence; nothing: that question did not come up.
-        environment: what differs between the machine of the record and this one.
-        environment_known: whether both say which hardware they are.
-        last_lines: of the stage that failed.
+    `identical`: every out has the bytes that dvc.lock says; `equal`: but for what other hardware may change;
+    `unrecorded`: dvc.lock is missing, or of other code, params or data than the commit's; `left out`: not asked for.
     """
 
     verdict: Literal["identical", "equal", "different", "failed", "unrecorded", "left out"]
-    first: str = ""
-    how: str = ""
-    outs: tuple[OutCheck, ...] = ()
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    tolerance: str = ""
-    environment: tuple[EnvironmentChange, ...] = ()
-    environment_known: bool = True
-    last_lines: tuple[str, ...] = ()
+    first: str = ""  # stage that differs or failed
+    how: str = ""  # of that stage, in a line
+    outs: tuple[OutCheck, ...] = ()  # in the order of the graph
+    seconds: Mapping[str, float] = field(default_factory=dict)  # wall time of each stage that was run
+    tolerance: str = ""  # what `equal` means and what was found; nothing: that question did not come up
+    environment: tuple[tuple[str, str, str], ...] = ()  # what differs of the two trainings' machines: recorded, here
+    last_lines: tuple[str, ...] = ()  # of the stage that failed
 
     @property
     def holds(self) -> bool:
@@ -224,59 +173,31 @@ class Rebuild:
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where the head's model comes from.
+    """Where the head's model comes from."""
 
-    Args:
-        commit: full hash.
-        subject: first line of its message.
-        data: (what, digest) of sources and clean splits, in order.
-        base_model: (origin, digest of its weights).
-        model: digest of the fine-tuned model; nothing if there is none.
-        run: id of its run in the project's MLflow store; None: it has none, or the store was not asked.
-        versions: (registered model, version, alias) of the model, in that store.
-        problem: why MLflow could not be asked, or nothing.
-    """
-
-    commit: str
-    subject: str
-    data: tuple[tuple[str, str], ...] = ()
-    base_model: tuple[str, str] = ("", "")
-    model: str = ""
-    run: str | None = None
-    versions: tuple[tuple[str, int, str], ...] = ()
-    problem: str = ""
+    commit: str  # full hash
+    subject: str  # first line of its message
+    data: tuple[tuple[str, str], ...] = ()  # (what, digest) of sources and clean splits, in order
+    base_model: tuple[str, str] = ("", "")  # (origin, digest of its weights)
+    model: str = ""  # digest of the fine-tuned model; nothing if there is none
+    run: str | None = None  # id in the project's MLflow store; None: there is none, or it was not asked
+    versions: tuple[tuple[str, int, str], ...] = ()  # (registered model, version, alias), in that store
+    problem: str = ""  # why MLflow could not be asked
 
 
 @dataclass(frozen=True)
 class Review:
-    """All that a review found.
-
-    Args:
-        head: what is reviewed.
-        base: the last commit that both histories share; None: it has no results, so nothing can be compared.
-        asked_base: the base as it was asked for.
-        behind: commits of the asked base that the head does not have; they are no part of the review.
-        changes: None without a base.
-        effect: None where one side has no predictions.
-        rebuild: whether the results come out again.
-        lineage: where the model comes from.
-        gates: of the head's registration report: gate, value, limit, passed, reason.
-        conflicts: files that keep the head from being merged into the asked base.
-        uncommitted: files of the checkout that differ from its HEAD, where that is what is reviewed.
-        notes: anything else that a reader should know, a line each.
-        failure: what went wrong on the base's side, so that nothing could be compared.
-    """
+    """All that a review found."""
 
     head: Revision
-    base: Revision | None
+    base: Revision | None  # the last commit that both histories share; None: it has no results to compare with
     asked_base: str
-    behind: int
+    behind: int  # commits of the asked base that the head does not have; they are no part of the review
     changes: Changes | None
-    effect: Effect | None
+    effect: Effect | None  # None where one side has no predictions
     rebuild: Rebuild
     lineage: Lineage
-    gates: Sequence[Mapping[str, Any]] = ()
-    conflicts: tuple[str, ...] = ()
-    uncommitted: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    failure: str = ""
+    gates: Sequence[Mapping[str, Any]] = ()  # of the head's registration report: gate, value, limit, passed, reason
+    uncommitted: tuple[str, ...] = ()  # files of the checkout that differ from its HEAD, where that is reviewed
+    notes: tuple[str, ...] = ()  # anything else that a reader should know, a line each
+    failure: str = ""  # what went wrong on the base's side, so that nothing could be compared

@@ -3,11 +3,11 @@
 import os
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 from flows.git import OF_A_CALLER
 from flows.reviewing.commits import LOCK
@@ -15,7 +15,7 @@ from flows.reviewing.revision import Revision
 from flows.running.stage_process import DEFAULT_TIMEOUT, StageRunner, seconds_of
 from flows.scheduled.worktree_files import check_out, furnish
 from stages.common.errors import AttuneError
-from stages.common.graph import Node, read_lock
+from stages.common.graph import Node
 from stages.common.redact import redacted
 from stages.common.shown import visible
 from stages.common.stage import WORK
@@ -30,47 +30,20 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Ran:
-    """How far the stages came.
+    """How far the stages came."""
 
-    Args:
-        seconds: wall time of each stage that was run.
-        failed: the first stage that did not end well, after which none was run; nothing: all did.
-        how: of that one: `took longer than 30m`.
-        last_lines: its last lines of output.
-    """
-
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    failed: str = ""
-    how: str = ""
-    last_lines: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Rebuilt:
-    """What was made from nothing: the worktree with it, as far as the stages came, how they ended, and notes."""
-
-    revision: Revision
-    ran: Ran
-    notes: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)  # wall time of each stage that was run
+    failed: str = ""  # the first stage that did not end well, after which none was run; nothing: all did
+    how: str = ""  # of that one: `took longer than 1,800 s`
+    last_lines: tuple[str, ...] = ()  # of its output
 
 
 def run_pipeline(
-    folder: Path,
-    graph: Mapping[str, Node],
-    logs: Path,
-    title: str,
-    log: Log,
-    variables: Mapping[str, str] | None = None,
+    folder: Path, graph: Mapping[str, Node], logs: Path, log: Log, variables: Mapping[str, str] | None = None
 ) -> Ran:
     """Bring all stages of a worktree up to date; the project's MLflow store is not touched.
 
-    Args:
-        folder: the worktree.
-        graph: its stages, in order.
-        logs: folder that gets all output of a stage, in STAGE.log.
-        title: before each line of progress: `rebuild`.
-        log: gets a line as a stage begins, and one as it ends.
-        variables: more of the environment.
+    The folder `logs` gets all output, in STAGE.log; its name stands before each line of progress.
 
     Raises:
         AttuneError: if a stage's timeout in dvc.yaml is none.
@@ -81,50 +54,48 @@ def run_pipeline(
         raise AttuneError(f"dvc.yaml: meta of a stage: {error}", "write it like meta: {timeout: 2h}") from None
     logs.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
-    runner = StageRunner(folder, environment=_environment(folder, variables or {}))
+    # without the variables that would lead out of the worktree
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MLFLOW_", "_MLFLOW_", TRIAL)) and name not in OF_A_CALLER
+    }
+    environment |= {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / WORK / STORE}", "PYTHONPATH": str(folder)}
+    runner = StageRunner(folder, environment={**environment, **(variables or {})})
     try:
         for name in graph:
-            log(f"{title}: {name} …")
-            started, path, last = time.monotonic(), logs / f"{name}.log", deque[str](maxlen=LAST_LINES)
+            log(f"{logs.name}: {name} …")
+            started, path = time.monotonic(), logs / f"{name}.log"
             with path.open("w", encoding="utf-8") as file:
-
-                def keep(line: str, file: Any = file, last: deque[str] = last) -> None:
-                    last.append(visible(redacted(line)))
-                    print(last[-1], file=file, flush=True)
-
-                ended = runner.run(name, times[name], keep)
+                ended = runner.run(name, times[name], partial(_write, file))
             seconds[name] = time.monotonic() - started
             if ended.late or ended.code:
                 how = f"took longer than {times[name]:,.0f} s" if ended.late else f"ended with status {ended.code}"
-                log(f"{title}: {name} {how}; all its output: {path}")
+                log(f"{logs.name}: {name} {how}; all its output: {path}")
+                last = path.read_text(encoding="utf-8").splitlines()[-LAST_LINES:]
                 return Ran(seconds, name, how, tuple(last))
-            log(f"{title}: {name} {seconds[name]:.0f} s")
+            log(f"{logs.name}: {name} {seconds[name]:.0f} s")
     finally:
         runner.end()
     return Ran(seconds)
 
 
-def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, threads: str = "") -> Rebuilt:
+def _write(file: TextIO, line: str) -> None:
+    print(visible(redacted(line)), file=file, flush=True)
+
+
+def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, threads: str) -> Ran:
     """Run every stage of the head in a worktree that holds its commit and nothing that a stage has made.
 
-    What came from the network is the checkout's `.attune/downloads`: ingest compares it with the hashes in params.
-
-    Args:
-        home: the checkout.
-        folder: a worktree of it at the head's commit.
-        head: what the commit recorded.
-        logs: folder for all output of the stages.
-        log: gets a line as a stage begins, and one as it ends.
-        threads: that the recorded training had; nothing: not known.
+    It has as many threads as the recorded training, where these are known. What came from the network is the
+    checkout's `.attune/downloads`: ingest compares it with the hashes in params.
 
     Raises:
         AttuneError: if the commit holds no project, or an out of dvc.yaml lies outside of it.
     """
     furnish(home, folder, lambda _: None)  # what there is to say was said of the head
     _empty(folder, head.graph)
-    variables, notes = _threads(head, threads)
-    ran = run_pipeline(folder, head.graph, logs, "rebuild", log, variables)
-    return Rebuilt(replace(head, folder=folder, lock=read_lock(folder), results="rebuilt", stale={}), ran, notes)
+    return run_pipeline(folder, head.graph, logs, log, variables_for(head, threads))
 
 
 def _empty(folder: Path, graph: Mapping[str, Node]) -> None:
@@ -144,29 +115,12 @@ def _empty(folder: Path, graph: Mapping[str, Node]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _threads(head: Revision, recorded: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return variables for as many threads as the recorded training had, and a note if that is not what would be taken.
-
-    Another number gives other bytes.
-    """
-    finetune = head.data.get("finetune")
-    pinned = isinstance(finetune, Mapping) and finetune.get("torch_num_threads") is not None
+def variables_for(head: Revision, threads: str) -> dict[str, str]:
+    """Return variables for as many threads as the recorded training had: another number gives other bytes."""
+    pinned = head.params and head.params.finetune.torch_num_threads
     cores = len(os.sched_getaffinity(0))
-    here = os.environ.get("OMP_NUM_THREADS") or str(cores)
-    if pinned or not recorded.isdigit() or recorded == here:
-        return {}, ()
+    if pinned or not threads.isdigit() or threads == (os.environ.get("OMP_NUM_THREADS") or str(cores)):
+        return {}
     # Threads that wait for each other on too few cores are not to take the time of those that work.
-    more = {"OMP_WAIT_POLICY": "passive"} if int(recorded) > cores else {}
-    note = f"rebuilt with {recorded} threads, as recorded; this machine would take {here}"
-    return {"OMP_NUM_THREADS": recorded, **more}, (note,)
-
-
-def _environment(folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of this process without those that would lead out of the worktree."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("MLFLOW_", "_MLFLOW_", TRIAL)) and name not in OF_A_CALLER
-    }
-    own = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / WORK / STORE}", "PYTHONPATH": str(folder)}
-    return {**kept, **own, **variables}
+    more = {"OMP_WAIT_POLICY": "passive"} if int(threads) > cores else {}
+    return {"OMP_NUM_THREADS": threads, **more}

@@ -1,43 +1,93 @@
-"""Every out of a rebuild compared with what `dvc.lock` has recorded."""
+"""Every out of a rebuild compared with `dvc.lock`; trained on other hardware, a model may have other bytes."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 from flows.reviewing.file_differences import difference
 from flows.reviewing.findings import OutCheck, Rebuild
 from flows.reviewing.revision import Revision
-from flows.reviewing.tolerance import Environments, Tolerance, tolerance_of
+from flows.told.deadline import within
+from flows.told.reports import SCORES
+from stages.common.environment import HARDWARE, environment_of
 from stages.common.graph import Node, upstream_of
-from stages.common.tracking.registry import STAMP
+from stages.common.tracking.runs import MODEL_TAG, training_tags
+from stages.common.tracking.store import client_of, quiet
 
-MODEL = "models/finetuned"
+MODEL, METRICS, PREDICTIONS = "models/finetuned", "reports/metrics.json", "data/predictions.parquet"
+SECONDS = 8.0  # MLflow takes up to three of them to import
+
+Machine = Mapping[str, str]  # what a model was trained on, by name; empty: nobody has recorded it
 
 
-def compare_outs(recorded: Revision, rebuilt: Revision, environments: Environments, min_agreement: float) -> Rebuild:
-    """Compare every out of a rebuild with the recorded one.
+def recorded_machine(revision: Revision, store: str | None, root: Path) -> Machine:
+    """Return what the model that a revision's scores name was trained on.
 
-    Args:
-        recorded: the revision as its commit has it.
-        rebuilt: the same, made again from nothing.
-        environments: where each was trained.
-        min_agreement: least share of test rows with the same prediction for other bytes of a model to count as equal.
+    By the notes of a checkout, else by its run in MLflow, if there is a store.
     """
+    model = (revision.report(METRICS).get("model") or {}).get("digest")
+
+    def ask(store: str) -> Machine:
+        with quiet():
+            client = client_of(store)
+            everywhere = [one.experiment_id for one in client.search_experiments()]
+            runs = client.search_runs(everywhere, filter_string=f"tags.`{MODEL_TAG}` = '{model}'", max_results=1)
+            return environment_of(runs[0].data.tags) if runs else {}
+
+    noted = environment_of(training_tags(str(model), root))
+    if noted or not store or not model:
+        return noted
+    try:
+        return within(SECONDS, lambda: ask(store))
+    except Exception:  # of whatever kind: then nothing is known, and the review says so
+        return {}
+
+
+def compare_outs(
+    recorded: Revision, rebuilt: Revision, machines: tuple[Machine, Machine], min_agreement: float
+) -> Rebuild:
+    """Compare every out of a rebuild with the recorded one; `machines`: where each was trained.
+
+    Other bytes of a model count as equal if at least `min_agreement` of the test rows have the same prediction.
+    """
+    was, now = machines
+    known = "processor" in was and "processor" in now
+    environment = tuple(
+        (name, was.get(name, "none"), now.get(name, "none"))
+        for name in dict.fromkeys([*was, *now])
+        if known and was.get(name) != now.get(name)
+    )
+    same_hardware = known and not any(name in HARDWARE for name, _, _ in environment)
+    hashes = [
+        (stage, path, old.get(path), new.get(path))
+        for stage in dict.fromkeys([*rebuilt.graph, *recorded.lock])
+        for old, new in [(recorded.hashes(stage, "outs"), rebuilt.hashes(stage, "outs"))]
+        for path in sorted({*old, *new})
+    ]
     trained = trained_stages(rebuilt.graph)
-    outs, tolerance = [], None
-    for stage in dict.fromkeys([*rebuilt.graph, *recorded.lock]):
-        old, new = recorded.hashes(stage, "outs"), rebuilt.hashes(stage, "outs")
-        for path in sorted({*old, *new}):
-            if path not in old or path not in new:
-                outs.append(
-                    OutCheck(stage, path, "missing", f"the {'rebuild' if path in old else 'record'} has no such out")
-                )
-            elif old[path] == new[path]:
-                outs.append(OutCheck(stage, path, "identical"))
-            else:
-                if stage in trained and tolerance is None:
-                    tolerance = tolerance_of(recorded, rebuilt, environments, min_agreement)
-                outs.append(_other_bytes(recorded, rebuilt, stage, path, tolerance if stage in trained else None))
-    return _summed_up(outs, environments, tolerance)
+    against, tolerance = "", ""
+    if any(before and after and before != after for stage, _, before, after in hashes if stage in trained):
+        against, tolerance = _tolerance(recorded, rebuilt, min_agreement)
+        tolerance += "" if known else "; on which hardware each was trained is not known"
+        if same_hardware:
+            against = "the hardware is the same, where the same training gives the same bytes"
+    outs = []
+    for stage, path, before, after in hashes:
+        tolerated = stage in trained and before and after and not against
+        how = "" if before == after else difference(recorded.folder / path, rebuilt.folder / path)
+        outs.append(
+            OutCheck(stage, path, "identical" if before == after else "equal" if tolerated else "different", how)
+        )
+    first, how = "", ""
+    if bad := [out for out in outs if out.verdict == "different"]:
+        worst = next((out for out in bad if out.stage == bad[0].stage and out.path == MODEL), bad[0])
+        first, how = (
+            worst.stage,
+            f"{worst.path}: {worst.how}{f'; {against}' if against and worst.path == MODEL else ''}",
+        )
+    equal = any(out.verdict == "equal" for out in outs)
+    verdict: Literal["different", "equal", "identical"] = "different" if bad else "equal" if equal else "identical"
+    return Rebuild(verdict, first, how, tuple(outs), tolerance=tolerance, environment=environment)
 
 
 def trained_stages(graph: Mapping[str, Node]) -> frozenset[str]:
@@ -46,29 +96,33 @@ def trained_stages(graph: Mapping[str, Node]) -> frozenset[str]:
     return frozenset(name for name, node in graph.items() if name == trainer or trainer in upstream_of(node, graph))
 
 
-def _other_bytes(recorded: Revision, rebuilt: Revision, stage: str, path: str, tolerance: Tolerance | None) -> OutCheck:
-    equal = tolerance is not None and not tolerance.against
-    old = recorded.folder / path
-    if path == str(STAMP):  # of the registry of one machine: neither Git nor DVC's cache keeps it
-        how = "it names another model"
-    else:
-        how = difference(old, rebuilt.folder / path) if old.exists() else "the recorded file is not here to compare"
-    return OutCheck(stage, path, "equal" if equal else "different", how or "dvc.lock names other bytes than are here")
-
-
-def _summed_up(outs: list[OutCheck], environments: Environments, tolerance: Tolerance | None) -> Rebuild:
-    bad = [out for out in outs if out.verdict in ("different", "missing")]
-    apart = any(out.verdict == "equal" for out in outs)
-    found = Rebuild(
-        "different" if bad else "equal" if apart else "identical",
-        outs=tuple(outs),
-        tolerance=tolerance.sentence if tolerance else "",
-        environment=environments.changes,
-        environment_known=environments.known,
+def _tolerance(recorded: Revision, rebuilt: Revision, min_agreement: float) -> tuple[str, str]:
+    """Return why two models are not the same but for the machine (nothing: they are), and what was found."""
+    agreeing, rows = _agreement(recorded, rebuilt)
+    found = [f"{agreeing:,} of {rows:,} predictions are the same"]
+    against = [] if rows and agreeing >= min_agreement * rows else [f"only {found[0]}"]
+    before, now = recorded.report(METRICS), rebuilt.report(METRICS)
+    for name, key in SCORES.items():
+        try:
+            low, value, high = before[f"{key}_low"], now[key], before[f"{key}_high"]
+            inside = low <= value <= high
+            found.append(f"{name} {value:.4f} is {'' if inside else 'not '}within [{low:.4f}, {high:.4f}]")
+        except (KeyError, TypeError, ValueError):
+            inside = False
+            found.append(f"there is no {name} with an interval to compare")
+        against += [] if inside else [found[-1]]
+    asked = f"at least {100 * min_agreement:g} % of the test predictions are the same"
+    return "; ".join(against), (
+        f"Other bytes of a trained model count as equal on other hardware, if {asked} and the scores lie within the "
+        f"recorded intervals: {', '.join(found)}"
     )
-    if not bad:
-        return found
-    of_first = [out for out in bad if out.stage == bad[0].stage]
-    worst = next((out for out in of_first if out.path == MODEL), of_first[0])
-    against = f"; {tolerance.against}" if tolerance and tolerance.against and worst.path == MODEL else ""
-    return replace(found, first=worst.stage, how=f"{worst.path}: {worst.how}{against}")
+
+
+def _agreement(recorded: Revision, rebuilt: Revision) -> tuple[int, int]:
+    """Return how many test rows get the same prediction, and of how many; of none if they are not the same rows."""
+    tables = [revision.table(PREDICTIONS) for revision in (recorded, rebuilt)]
+    old, new = (None if one is None or not {"id", "prediction"} <= set(one.columns) else one for one in tables)
+    if old is None or new is None or sorted(old["id"]) != sorted(new["id"]):
+        return 0, 0
+    both = old.sort("id")["prediction"] == new.sort("id")["prediction"]
+    return int(both.sum()), len(both)

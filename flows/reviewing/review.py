@@ -3,21 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import ValidationError
+from typing import Literal
 
 from flows.git import git, object_at
 from flows.provenance.lineage import lineage_of
 from flows.reviewing.changes import PINNED, changes_between, other_versions
-from flows.reviewing.commits import LOCK, Commits, conflicts, find_commits
-from flows.reviewing.costs import measured
+from flows.reviewing.commits import LOCK, Commits, find_commits
 from flows.reviewing.effect import effect_of
-from flows.reviewing.findings import Effect, Rebuild, Review
-from flows.reviewing.rebuild import Log, Ran, Rebuilt, rebuild, run_pipeline
-from flows.reviewing.rebuilt_outs import compare_outs
+from flows.reviewing.findings import Rebuild, Review
+from flows.reviewing.rebuild import Log, Ran, rebuild, run_pipeline
+from flows.reviewing.rebuilt_outs import compare_outs, recorded_machine
 from flows.reviewing.revision import Revision
-from flows.reviewing.tolerance import Environments, recorded_environment
 from flows.reviewing.worktrees import lock_at, missing_outs, opened, revision_at
 from flows.scheduled.place import checked
 from stages.common.errors import AttuneError
@@ -33,30 +29,16 @@ OTHER_DATA = "files of data/inbox/ that Git does not keep are not here as dvc.lo
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be reviewed, and how.
+    """What is to be reviewed, and how."""
 
-    Args:
-        base: what to compare it with; none: `origin/main`, or what comes nearest to it.
-        head: the commit, tag or branch that is reviewed.
-        rebuild: run its pipeline again from nothing.
-        keep: leave the worktrees.
-        logs: folder for all output of the stages.
-    """
-
-    base: str | None = None
+    base: str | None = None  # what to compare it with; none: `origin/main`, or what comes nearest to it
     head: str = "HEAD"
-    rebuild: bool = True
-    keep: bool = False
-    logs: Path = Path("logs") / "review"
+    rebuild: bool = True  # run its pipeline again from nothing
+    logs: Path = Path("logs") / "review"  # folder for all output of the stages
 
 
 def review(home: Path, request: Request, log: Log) -> Review:
     """Review a commit of a checkout, in which nothing changes.
-
-    Args:
-        home: the checkout.
-        request: what to do.
-        log: gets lines of progress, and what a person should know.
 
     Raises:
         AttuneError: if a commit is none, or the head is no project that can be read.
@@ -69,55 +51,56 @@ def review(home: Path, request: Request, log: Log) -> Review:
         wanted["base"] = commits.base
     if request.rebuild:
         wanted["rebuild"] = commits.head
-    with opened(home, wanted, log, keep=request.keep) as folders:
-        found = _review(home, folders, commits, request, log)
-        if request.keep:
-            log(f"left for a look: {', '.join(map(str, folders.values()))} (git worktree remove --force ends them)")
-        return found
+    with opened(home, wanted, log) as folders:
+        return _review(home, folders, commits, request, log)
 
 
 def _review(home: Path, folders: Mapping[str, Path], commits: Commits, request: Request, log: Log) -> Review:
     committed = revision_at(home, folders["head"], commits.head_name, log)
     missing = missing_outs(committed.folder, committed.lock)
-    settings, notes = _settings(committed)
     base, failure = _base(home, folders["base"], commits, request, log) if "base" in folders else (None, "")
-    head, store, usable = committed, _store(home), bool(committed.lock) and not committed.stale
-    judged = Rebuild("left out")
-    if request.rebuild and usable and not missing and not committed.own_data:
-        log(f"no rebuild: {OTHER_DATA}")
-        judged = Rebuild("unrecorded", how=OTHER_DATA)
-    elif request.rebuild:
-        recorded = recorded_environment(committed, store, home)
-        rebuilt = rebuild(
-            home, folders["rebuild"], committed, request.logs / "rebuild", log, recorded.get("threads", "")
-        )
-        head, notes = _shown_head(committed, missing, rebuilt), [*notes, *rebuilt.notes]
-        here = Environments(recorded, recorded_environment(rebuilt.revision, None, rebuilt.revision.folder))
-        judged = _unusable(committed, rebuilt.ran) or (
-            compare_outs(committed, rebuilt.revision, here, settings.min_agreement)
-            if committed.own_data
-            else Rebuild("unrecorded", how=OTHER_DATA)
-        )
-        judged = replace(judged, seconds=rebuilt.ran.seconds)
-    elif missing or not usable:
+    settings = committed.params.review if committed.params else ReviewParams()
+    store: str | None = tracking_uri(home)
+    if store and store.startswith("sqlite:///") and not Path(store.removeprefix("sqlite:///")).exists():
+        store = None  # asking would make the file
+    recorded = bool(committed.lock) and not committed.stale
+    head, ran = committed, Ran()
+    judged = Rebuild("unrecorded" if request.rebuild else "left out", how=OTHER_DATA if request.rebuild else "")
+    if request.rebuild and (committed.own_data or missing or not recorded):
+        machine, folder = recorded_machine(committed, store, home), folders["rebuild"]
+        ran = rebuild(home, folder, committed, request.logs / "rebuild", log, machine.get("threads", ""))
+        rebuilt = _made(committed, folder, "rebuilt")
+        if recorded and not ran.failed and committed.own_data:
+            machines = machine, recorded_machine(rebuilt, None, folder)
+            judged = compare_outs(committed, rebuilt, machines, settings.min_agreement)
+        head = committed if recorded and (not missing or ran.failed) else rebuilt
+    elif not request.rebuild and (missing or not recorded):
         log("the head's results are missing or not of its code, params and data: what has to run is run")
-        ran = run_pipeline(committed.folder, committed.graph, request.logs / "head", "head", log)
-        head, judged = _made(committed, committed.folder, "run"), _unusable(committed, ran) or judged
+        ran = run_pipeline(committed.folder, committed.graph, request.logs / "head", log)
+        head = _made(committed, committed.folder, "run")
+    if ran.failed:
+        judged = Rebuild("failed", ran.failed, ran.how, last_lines=ran.last_lines)
+    elif not recorded:
+        judged = Rebuild("unrecorded", next(iter(committed.stale), ""))
     log("comparing")
-    in_the_way, unknown = conflicts(home, commits.asked, commits.head)
+    uncommitted = ""
+    if git(home, "rev-parse", "HEAD") == commits.head:
+        # without its locks, which would have Git write the index anew
+        locks = {"GIT_OPTIONAL_LOCKS": "0"}
+        uncommitted = git(home, "status", "--porcelain", "--no-renames", "-z", environment=locks)
+    gates = head.report(str(REGISTRATION)).get("gates")
     return Review(
         head=head,
         base=base,
         asked_base=commits.base_name,
         behind=commits.behind,
         changes=changes_between(base, head, settings.examples) if base else None,
-        effect=_effect(base, head, settings.examples) if base else None,
-        rebuild=judged,
+        effect=effect_of(base, head, settings.examples) if base else None,
+        rebuild=replace(judged, seconds=ran.seconds),
         lineage=lineage_of(head, store),
-        gates=_gates(head),
-        conflicts=in_the_way,
-        uncommitted=_uncommitted(home, commits.head),
-        notes=(*commits.notes, *notes, *_notes(head, missing), *filter(None, [unknown])),
+        gates=gates if isinstance(gates, list) else (),
+        uncommitted=tuple(entry[3:] for entry in uncommitted.split("\0") if entry),
+        notes=(*commits.notes, *_notes(head, missing)),
         failure=failure,
     )
 
@@ -131,7 +114,7 @@ def _base(home: Path, folder: Path, commits: Commits, request: Request, log: Log
         if not missing_outs(folder, base.lock):
             return base, ""
         log("the base's results are in neither DVC's cache nor a remote (dvc pull?): what has to run is run")
-        ran = run_pipeline(folder, base.graph, request.logs / "base", "base", log)
+        ran = run_pipeline(folder, base.graph, request.logs / "base", log)
     except AttuneError as error:
         return None, error.what
     if ran.failed:
@@ -140,62 +123,9 @@ def _base(home: Path, folder: Path, commits: Commits, request: Request, log: Log
     return replace(_made(base, folder, "run"), stale={}), ""
 
 
-def _shown_head(committed: Revision, missing: Sequence[str], rebuilt: Rebuilt) -> Revision:
-    """Return the head as it is shown: with the results that its commit recorded, or those of the rebuild."""
-    usable = committed.lock and not committed.stale
-    if usable and (not missing or rebuilt.ran.failed):
-        return committed
-    return _made(committed, rebuilt.revision.folder, "rebuilt")
-
-
 def _made(committed: Revision, folder: Path, how: Literal["run", "rebuilt"]) -> Revision:
     lock = lock_at(folder)
     return replace(committed, folder=folder, lock=lock, results=how if lock else "none")
-
-
-def _unusable(committed: Revision, ran: Ran) -> Rebuild | None:
-    """Return why there is nothing to compare a run with, or that it failed; None: there is a record of this commit."""
-    if ran.failed:
-        return Rebuild("failed", ran.failed, ran.how, last_lines=ran.last_lines)
-    if not committed.lock or committed.stale:
-        return Rebuild("unrecorded", next(iter(committed.stale), ""))
-    return None
-
-
-def _effect(base: Revision, head: Revision, examples: int) -> Effect | None:
-    effect = effect_of(base, head, examples)
-    if effect is None:
-        return None
-    costs, missing = measured(base, head)
-    return replace(effect, figures=(*effect.figures, *costs), missing=(*effect.missing, *missing))
-
-
-def _settings(head: Revision) -> tuple[ReviewParams, list[str]]:
-    try:
-        return ReviewParams.model_validate(head.data.get("review") or {}), []
-    except ValidationError:
-        return ReviewParams(), ["the section review of the head's params.yaml is not understood: defaults are used"]
-
-
-def _gates(head: Revision) -> tuple[Mapping[str, Any], ...]:
-    gates = head.report(str(REGISTRATION)).get("gates")
-    return tuple(gate for gate in gates if isinstance(gate, Mapping)) if isinstance(gates, list) else ()
-
-
-def _store(home: Path) -> str | None:
-    """Return where the project's MLflow store is; nothing for a file that is not there, which asking would make."""
-    uri = tracking_uri(home)
-    kind, file, path = uri.partition("sqlite:///")
-    return None if file and not kind and not Path(path).exists() else uri
-
-
-def _uncommitted(home: Path, head: str) -> tuple[str, ...]:
-    """Return the files of the checkout that differ from its HEAD, if that is what is reviewed."""
-    if git(home, "rev-parse", "HEAD") != head:
-        return ()
-    # without its locks, which would have Git write the index anew
-    printed = git(home, "status", "--porcelain", "--no-renames", "-z", environment={"GIT_OPTIONAL_LOCKS": "0"})
-    return tuple(entry[3:] for entry in printed.split("\0") if entry)
 
 
 def _notes(head: Revision, missing: Sequence[str]) -> Iterator[str]:

@@ -2,13 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
+from pyarrow import ArrowException  # type: ignore[import-untyped]
 
 from flows.told.reports import read_report
+from stages.common.errors import AttuneError
 from stages.common.graph import Node
+from stages.common.params import Params, check_params
+from stages.common.pii import mask_text
+from stages.common.shown import Mask
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,21 @@ class Revision:
         """The commit as people write it."""
         return self.commit[:10]
 
+    @cached_property
+    def params(self) -> Params | None:
+        """Its params; None if the code that runs here cannot read them: older code had other keys."""
+        try:
+            return check_params(self.data)
+        except (AttuneError, RecursionError):
+            return None
+
+    @property
+    def mask(self) -> Mask | None:
+        """What hides personal data in texts, unless its params say that its pages show them."""
+        if self.params and not self.params.evaluate.mask_pii:
+            return None
+        return partial(mask_text, phone_region=self.params.clean.pii.phone_region if self.params else None)
+
     def report(self, path: str) -> dict[str, Any]:
         """Return a report, such as `reports/metrics.json`; nothing if there is none or none that can be read."""
         return read_report(self.folder / path)
@@ -53,27 +74,11 @@ class Revision:
         """Return a Parquet or CSV table of the project, or None if it is not there or not readable."""
         file = self.folder / path
         try:
-            return pl.read_csv(file) if file.suffix == ".csv" else read_parquet(file)
-        except (OSError, pl.exceptions.PolarsError):
+            return pl.read_csv(file) if file.suffix == ".csv" else pl.read_parquet(file, use_pyarrow=True)
+        except (OSError, ArrowException, pl.exceptions.PolarsError):
             return None
 
     def hashes(self, stage: str, kind: Literal["deps", "outs"]) -> dict[str, str]:
         """Return the MD5 that `dvc.lock` has for each dependency or out of a stage, by path; folders end in `.dir`."""
         entries = self.lock.get(stage, {}).get(kind, [])
         return {entry["path"]: str(entry.get("md5") or entry.get("hash") or "") for entry in entries}
-
-
-def read_parquet(path: Path) -> pl.DataFrame:
-    """Read a table with Arrow: polars' own reader ends the whole process on some damaged files.
-
-    Raises:
-        OSError: if the file is no Parquet, or is damaged.
-    """
-    import pyarrow.parquet  # type: ignore[import-untyped]
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-        table.validate(full=True)
-        return pl.DataFrame(table)
-    except (Exception, pl.exceptions.PanicException):  # of invalid bytes, anything
-        raise OSError(f"{path} is no Parquet file, or is damaged") from None

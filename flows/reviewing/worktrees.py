@@ -9,7 +9,7 @@ from typing import Any
 from ruamel.yaml.error import YAMLError
 
 from flows.git import asked, git, succeeds
-from flows.reviewing.commits import LOCK, has_marks
+from flows.reviewing.commits import LOCK
 from flows.reviewing.rebuild import Log
 from flows.reviewing.revision import Revision
 from flows.scheduled.place import WORKTREES, lock_of, one_at_a_time, remove, sweep
@@ -22,72 +22,47 @@ from stages.common.recorded import Change, changes
 from stages.common.tracking.registry import STAMP
 
 NAMED = "review-"  # what the next review removes if nobody holds it
-KEPT = "look-"  # what stays for a person to look at, for days
 
 
 @contextmanager
-def opened(home: Path, commits: Mapping[str, str], log: Log, *, keep: bool = False) -> Iterator[dict[str, Path]]:
-    """Make a worktree of each commit, and remove them at the end, however that comes.
-
-    Args:
-        home: a checkout.
-        commits: full hashes by what they are: `base`, `head`, `rebuild`.
-        log: gets what a person should know.
-        keep: leave them.
-    """
+def opened(home: Path, commits: Mapping[str, str], log: Log) -> Iterator[dict[str, Path]]:
+    """Make a worktree of each commit (by its role: `base`, `head`), and remove them at the end, however that comes."""
     with ExitStack() as stack:
         with one_at_a_time(home):
             sweep(home, log, NAMED, 0)  # of a review that was killed
-            sweep(home, log, KEPT)
-            name = f"{KEPT if keep else NAMED}{secrets.token_hex(3)}"
+            name = f"{NAMED}{secrets.token_hex(3)}"
             folders = {role: home / WORKTREES / f"{name}-{role}" for role in commits}
             for role, folder in folders.items():
-                stack.enter_context(_held(home, folder, keep=keep))
+                stack.enter_context(locked(lock_of(folder)))  # so that nobody sweeps it away
+                stack.callback(remove, home, folder)
                 git(home, "worktree", "add", "--quiet", "--detach", str(folder), commits[role])
         yield folders
-
-
-@contextmanager
-def _held(home: Path, folder: Path, *, keep: bool) -> Iterator[None]:
-    """Hold the lock of a worktree that is to be made, so that nobody sweeps it away; remove both in the end."""
-    with locked(lock_of(folder)) as mine:
-        if not mine:
-            raise AttuneError(f"another process is at work in {folder}", "start the review again")
-        try:
-            yield
-        finally:
-            if keep:
-                lock_of(folder).unlink(missing_ok=True)
-            else:
-                remove(home, folder)
 
 
 def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
     """Furnish a worktree with the outs of its commit, as far as DVC's cache or remote has them; return what it holds.
 
-    Args:
-        home: the checkout that it belongs to.
-        folder: the worktree.
-        name: as the commit was asked for.
-        log: gets what a person should know.
-
     Raises:
         AttuneError: if the commit holds no project that can be read.
     """
     furnish(home, folder, log)
-    if (folder / LOCK).exists() and has_marks((folder / LOCK).read_text(encoding="utf-8", errors="replace")):
-        (folder / LOCK).unlink()  # neither side of an unfinished merge
     graph, lock, data = read_graph(folder), lock_at(folder), read_yaml(folder / PARAMS_FILE)
     if not isinstance(data, dict):
         raise AttuneError(f"{PARAMS_FILE} holds no sections", "docs/params.md lists them")
+    if not lock:
+        (folder / LOCK).unlink(missing_ok=True)
     check_out(folder, log, made=bool(lock))
     if missing_outs(folder, lock) and default_remote(folder):
         fetch_all(folder, log)
         check_out(folder, log)
     stale = stale_stages(folder, graph, lock) if lock else {}
     # What Git does not keep is as it is in the checkout now: that says nothing of the commit.
-    elsewhere = [name for name, reasons in stale.items() if any(map(_of_inbox, reasons)) and not _in_git(folder)]
-    stale |= {name: [reason for reason in stale[name] if not _of_inbox(reason)] for name in elsewhere}
+    recorded = asked(folder, "log", "-1", "--format=%H", "--", LOCK)
+    in_git = recorded and not succeeds(folder, "diff", "--quiet", recorded, "HEAD", "--", str(INBOX))
+
+    def elsewhere(reason: Change) -> bool:
+        return Path(reason.what) == INBOX and not in_git
+
     return Revision(
         name=name,
         commit=git(folder, "rev-parse", "HEAD"),
@@ -97,25 +72,21 @@ def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
         lock=lock,
         data=data,
         results="recorded" if lock else "none",
-        stale={name: "; ".join(map(str, reasons)) for name, reasons in stale.items() if reasons},
-        own_data=not elsewhere,
+        stale={
+            stage: how
+            for stage, reasons in stale.items()
+            if (how := "; ".join(str(reason) for reason in reasons if not elsewhere(reason)))
+        },
+        own_data=not any(elsewhere(reason) for reasons in stale.values() for reason in reasons),
     )
 
 
 def lock_at(folder: Path) -> dict[str, Any]:
-    """Return the stages of a worktree's `dvc.lock`.
-
-    Raises:
-        AttuneError: if it is none.
-    """
+    """Return the stages of a worktree's `dvc.lock`; none if it is none, such as one with the marks of a merge."""
     try:
-        found = read_lock(folder)
-        sound = all({"path"} <= set(entry) for stage in found.values() for entry in stage.get("outs", []))
-    except (YAMLError, AttributeError, TypeError, UnicodeDecodeError):
-        sound = False
-    if not sound:
-        raise AttuneError(f"{LOCK} is not understood", "take it from another commit, then make run")
-    return found
+        return read_lock(folder)
+    except (YAMLError, AttributeError, UnicodeDecodeError):
+        return {}
 
 
 def missing_outs(folder: Path, lock: Mapping[str, Any]) -> list[str]:
@@ -139,13 +110,3 @@ def stale_stages(folder: Path, graph: Mapping[str, Node], lock: Mapping[str, Any
     found = changes(list(graph), root=folder, outs=False)
     counted = {name: [reason for reason in reasons if counts(name, reason)] for name, reasons in found.items()}
     return {name: reasons for name, reasons in counted.items() if reasons}
-
-
-def _of_inbox(change: Change) -> bool:
-    return change.kind == "data" and Path(change.what) == INBOX
-
-
-def _in_git(folder: Path) -> bool:
-    """Say whether Git has other data of people's own than when the results were recorded, itself or as pointers."""
-    recorded = asked(folder, "log", "-1", "--format=%H", "--", LOCK)
-    return bool(recorded) and not succeeds(folder, "diff", "--quiet", recorded, "HEAD", "--", str(INBOX))

@@ -140,21 +140,6 @@ def test_another_learning_rate_is_reproduced_to_the_byte_and_its_effect_is_told(
     assert (found.base.results, found.head.results) == ("recorded", "recorded")  # type: ignore[union-attr]
 
 
-def test_a_label_fix_in_the_data_is_shown_row_by_row(branch: Project) -> None:
-    path = branch.root / "data" / "inbox" / "rows.csv"
-    lines = path.read_text().splitlines()
-    lines[1:13] = [f"{line.rpartition(',')[0]},{'bad' if line.endswith('good') else 'good'}" for line in lines[1:13]]
-    path.write_text("\n".join(lines) + "\n")
-    commit(branch, "labels", "twelve labels mended", run=True)
-    found = reviewed(branch, 0, "--no-rebuild")
-    assert found.rebuild.verdict == "left out" and found.rebuild.holds
-    assert ran_again(found)[0] == "ingest"
-    assert found.changes and not found.changes.params
-    (splits,) = (listing for listing in found.changes.data if listing.title == "Splits")
-    assert sum(int(row[splits.columns.index("relabelled")]) for row in splits.rows) == 12
-    assert found.effect and found.effect.relabelled > 0
-
-
 def test_a_code_change_in_clean_that_nobody_ran_is_unrecorded_and_its_effect_that_of_the_rebuild(
     branch: Project,
 ) -> None:
@@ -167,15 +152,3 @@ def test_a_code_change_in_clean_that_nobody_ran_is_unrecorded_and_its_effect_tha
     assert "stages/common/text_steps.py" in found.head.stale["clean"]
     assert ran_again(found)[0] == "clean"
     assert found.effect and found.effect.rows > 10
-
-
-def test_a_dependency_bump_runs_nothing_again_and_is_listed(branch: Project) -> None:
-    (branch.root / "constraints.txt").write_text(PINS.replace("fancy-lib==1.0", "fancy-lib==2.0"))
-    commit(branch, "bump", "fancy-lib 2", run=True)
-    found = reviewed(branch, 0, "--no-rebuild")
-    assert found.changes and [(one.package, one.old, one.new) for one in found.changes.versions] == [
-        ("fancy-lib", "1.0", "2.0")
-    ]
-    assert ran_again(found) == []
-    assert any("polars 0.0.1" in note for note in found.notes), "what runs here is not what is pinned"
-    assert found.effect and found.effect.improved.total == found.effect.regressed.total == 0

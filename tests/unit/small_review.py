@@ -13,7 +13,6 @@ from flows.reviewing.findings import (
     Changes,
     Curve,
     Effect,
-    EnvironmentChange,
     Figure,
     FileChange,
     Gain,
@@ -24,11 +23,9 @@ from flows.reviewing.findings import (
     Review,
     StageChange,
     Trend,
-    ValidationChange,
     VersionChange,
 )
 from flows.reviewing.revision import Revision
-from stages.common.graph import Node
 
 STAGES = ("ingest", "clean", "augment", "tokenize", "finetune", "export", "evaluate", "register")
 MODEL = "models/finetuned"
@@ -37,9 +34,7 @@ MODEL = "models/finetuned"
 def make_revision(side: str = "faster", subject: str = "A lower learning rate", **changes: Any) -> Revision:
     """A commit with results, of files that nobody reads."""
     commit = ("ab12cd34" if side == "faster" else "12345678") * 5
-    graph = {stage: Node(stage, "", f"python -m stages.{stage}") for stage in STAGES}
-    data = {"register": {"model_name": "films", "gates": {"champion": {"metric": "macro_f1"}}}}
-    return replace(Revision(side, commit, subject, Path("nowhere"), graph, {}, data), **changes)
+    return replace(Revision(side, commit, subject, Path("nowhere"), {}, {}, {}), **changes)
 
 
 def make_gain(name: str, gain: float = 0.0123, half: float = 0.0092, trend: Trend = "better", rows: int = 1281) -> Gain:
@@ -79,12 +74,7 @@ def make_effect(trend: Trend = "better", text: str = "a moving film", width: int
             Curve("training loss", points, tuple((x, 0.9 * y) for x, y in points), "step"),
             Curve("validation loss", (), points[:1], "epoch"),
         ),
-        reliability=(Curve("reliability", ((0.6, 0.5), (0.9, 0.85)), ((0.6, 0.58), (0.9, 0.91)), "confidence"),),
-        figures=(
-            Figure("calibration error", 0.0306, 0.0281, ""),
-            Figure("size of the model", 86.7, 86.7, "MiB"),
-            Figure(f"latency {text}", 13.2, None, "ms"),
-        ),
+        figures=(Figure("calibration error", 0.0306, 0.0281), Figure("size of the model", 86.7, None, "MiB")),
     )
     return replace(effect, **changes)
 
@@ -101,13 +91,12 @@ def make_changes(text: str = "A lower learning rate", **changes: Any) -> Changes
             StageChange("finetune", "ran again", ("params: finetune.learning_rate 0.00015 → 0.0001", text), (MODEL,)),
             *(StageChange(name, "ran again", (f"data: {MODEL}",), ()) for name in STAGES[5:]),
         ),
-        files=(FileChange("pipeline", "params.yaml", 1, 1), FileChange("other", text, None, None)),
+        files=(FileChange("params.yaml", "params.yaml", 1, 1), FileChange("other", text, None, None)),
         versions=(VersionChange("tokenizers", "0.21.0", text, text),),
         data=(
             Listing("Splits", ("split", text, "head", "added"), [["train", "10,180", "10,181", "1"]]),
             Listing("Relabelled: 1", ("id", "from", "to", "text"), [["00ff", text, "b", text]]),
         ),
-        validation=(ValidationChange("train", True, True, ("rows: 10180 → 10181", text)),),
     )
     return replace(found, **changes)
 
@@ -147,7 +136,7 @@ def make_review(**changes: Any) -> Review:
         base=make_revision("origin/main", "What was there"),
         asked_base="origin/main",
         behind=0,
-        changes=make_changes(data=(), versions=(), validation=(), files=()),
+        changes=make_changes(data=(), versions=(), files=()),
         effect=make_effect(),
         rebuild=make_rebuild(),
         lineage=Lineage(
@@ -186,50 +175,33 @@ def foreign_review(text: str, labels: int = 2) -> Review:
             text,
             first=text,
             how=text,
-            outs=(OutCheck(text, text, "different", text), OutCheck("register", text, "missing", text)),
-            environment=(EnvironmentChange(text, text, text),),
+            outs=(OutCheck(text, text, "different", text), OutCheck("register", text, "equal", text)),
+            environment=((text, text, text),),
             tolerance=text,
             last_lines=(text, text),
             seconds={text: 1.0},
         ),
         lineage=Lineage("ab" * 20, text, ((text, text),), (text, text), text, text, ((text, 1, text),), text),
         gates=({"gate": text, "value": text, "limit": text, "passed": False, "reason": text},),
-        conflicts=(text, "dvc.lock"),
         uncommitted=(text,),
         notes=(text,),
     )
 
 
-def many(labels: int = 250, examples: int = 200) -> Review:
+def many() -> Review:
     """A review with too much of everything."""
-    text = "a rather long text, to be cut somewhere " * 40
-    names = [f"label {at} {text}" for at in range(labels)]
-    rows = tuple(
-        ChangedRow(f"{at}", text[:200], text[:200], names[0], names[1], 0.9, names[2], 0.9) for at in range(examples)
-    )
-    return make_review(
-        effect=make_effect(
-            classes=tuple(make_gain(name) for name in names),
-            slices=tuple(make_gain(f"{name} slice") for name in names),
-            improved=ChangedRows(10_000, rows),
-            regressed=ChangedRows(10_000, rows),
-            labels=tuple(names),
-            confusion_base=np.zeros((labels, labels), dtype=np.int64),
-            confusion_head=np.ones((labels, labels), dtype=np.int64),
-        ),
-        changes=Changes(
-            params=tuple(ParamChange(f"{name}.key", text, text, text) for name in names),
-            files=tuple(FileChange(name, text, 1, 1) for name in names for _ in range(10)),
-            stages=tuple(StageChange(name, "ran again", (text,) * 50, (text,) * 50) for name in names),
-            data=tuple(Listing(name, (text, text), [[text, text]] * 50) for name in names[:20]),
-            missing=(text,) * 100,
-        ),
-        rebuild=make_rebuild(
-            "different",
-            outs=tuple(OutCheck(name, text, "different", text) for name in names),
-            seconds=dict.fromkeys(names, 1.0),
-        ),
-        gates=tuple({"gate": name, "passed": False} for name in names),
-        uncommitted=(text,) * 1000,
-        notes=(text,) * 1000,
+    review = foreign_review("a rather long text, to be cut somewhere " * 40, labels=250)
+    assert review.changes and review.effect
+    lists = ("params", "stages", "files", "versions", "data", "missing")
+    rows = ChangedRows(10_000, review.effect.improved.examples * 70)
+    return replace(
+        review,
+        head=make_revision(),
+        base=make_revision("origin/main"),
+        changes=Changes(**{name: getattr(review.changes, name) * 100 for name in lists}),
+        effect=replace(review.effect, improved=rows, regressed=rows, slices=review.effect.slices * 100),
+        rebuild=replace(review.rebuild, outs=review.rebuild.outs * 100),
+        gates=(*review.gates,) * 100,
+        uncommitted=review.uncommitted * 1000,
+        notes=review.notes * 1000,
     )

@@ -1,17 +1,16 @@
-"""What changed between two revisions: settings, stages, code, versions, data and the checks of tables."""
+"""What changed between two revisions: settings, stages, code, versions and data."""
 
 import copy
 import os
 import subprocess
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows.reviewing.changes import changes_between, other_versions, part_of
-from flows.reviewing.findings import Changes, FileChange, ParamChange, StageChange, ValidationChange
+from flows.reviewing.changes import changes_between, other_versions
+from flows.reviewing.findings import Changes, FileChange, ParamChange, StageChange
 from flows.reviewing.revision import Revision
 from tests.unit.small_revisions import PARAMS, locked, node, put_data, put_text, revision
 
@@ -22,18 +21,9 @@ GRAPH = {
 }
 LOCK = {
     "clean": locked({"data/inbox": "1", "stages/clean": "2"}, {"data/clean/train.parquet": "3"}, {"clean": {"min": 3}}),
-    "finetune": locked(
-        {"data/clean/train.parquet": "3", "stages/finetune": "4"},
-        {"models/finetuned": "5"},
-        {"finetune": {"learning_rate": 1.5e-4}, "seed": 13},
-    ),
+    "finetune": locked({"data/clean/train.parquet": "3"}, {"models/finetuned": "5"}, {"seed": 13}),
 }
-CHECKED = {
-    "passed": True,
-    "rows": 10,
-    "columns": {"text": {"dtype": "String", "nulls": 0}, "group": {"dtype": "String", "nulls": 10}},
-    "checks": [{"column": "id", "check": "unique", "failing": 0}],
-}
+Sides = tuple[Revision, Revision]
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -54,174 +44,115 @@ def commit(folder: Path, files: dict[str, bytes]) -> str:
 
 
 @pytest.fixture
-def sides(tmp_path: Path) -> tuple[Revision, Revision]:
+def sides(tmp_path: Path) -> Sides:
     """Two revisions that differ in nothing."""
     repository = tmp_path / "head"
     repository.mkdir()
     git(repository, "init", "-q")
     only = commit(repository, {"params.yaml": b"seed: 13\n"})
-    made = []
-    for name, folder in (("main", tmp_path / "base"), ("HEAD", repository)):
+    for folder in (tmp_path / "base", repository):
         put_data(folder, TRAIN)
         put_text(folder, "constraints.txt", "Jinja2==3.1.6\nno-such-thing==1  # why\n")
-        put_text(folder, "reports/validation/train.json", CHECKED)
-        made.append(revision(folder, name, commit=only, graph=GRAPH, lock=copy.deepcopy(LOCK)))
-    return made[0], made[1]
+    plain = {"commit": only, "graph": GRAPH, "lock": LOCK}
+    return revision(tmp_path / "base", **plain), revision(repository, "HEAD", **copy.deepcopy(plain))
 
 
-def changed(sides: tuple[Revision, Revision], change: Callable[[Any], None]) -> Changes:
+def changed(sides: Sides, **sections: Any) -> Changes:
     """Compare two revisions after a change of the head's params."""
-    data = copy.deepcopy(PARAMS)
-    change(data)
-    return changes_between(sides[0], replace(sides[1], data=data), 5)
+    return changes_between(sides[0], replace(sides[1], data={**PARAMS, **sections}), 5)
 
 
-def relocked(sides: tuple[Revision, Revision], change: Callable[[Any], None], **other: Any) -> dict[str, StageChange]:
-    """Return what became of the stages after a change of the head's dvc.lock."""
-    change(sides[1].lock)
-    return {one.stage: one for one in changes_between(sides[0], replace(sides[1], **other), 5).stages}
+def stages(*sides: Revision) -> dict[str, StageChange]:
+    return {one.stage: one for one in changes_between(*sides, 5).stages}
 
 
-def test_nothing_is_said_of_what_is_the_same(sides: tuple[Revision, Revision]) -> None:
+def test_nothing_is_said_of_what_is_the_same(sides: Sides) -> None:
     found = changes_between(*sides, 5)
     assert found == Changes(stages=(StageChange("clean", "same"), StageChange("finetune", "same")))
 
 
 # ── settings ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_a_setting_is_told_from_what_to_what_and_what_it_means(sides: tuple[Revision, Revision]) -> None:
-    found = changed(sides, lambda data: data.update(finetune={"learning_rate": 5e-5}, tracking={"run_name": "try"}))
+def test_a_setting_is_shown_from_what_to_what_and_what_it_means(sides: Sides) -> None:
+    found = changed(sides, finetune={"learning_rate": 5e-5}, clean={}, tracking={"run_name": "try"})
     assert found.params == (
         ParamChange("finetune.learning_rate", "0.0001", "5e-05", "Peak learning rate."),  # the default, to begin with
         ParamChange("tracking.run_name", "null", "try", "Name of the MLflow run; null: made of model and settings."),
     )
 
 
-def test_a_default_that_is_written_out_is_no_change(sides: tuple[Revision, Revision]) -> None:
-    assert changed(sides, lambda data: data.update(finetune={"learning_rate": 1e-4}, clean={})).params == ()
-
-
-def test_sources_are_compared_one_by_one(sides: tuple[Revision, Revision]) -> None:
-    def change(data: Any) -> None:
-        data["ingest"]["sources"][0]["path"] = "data/inbox/other.csv"
-        data["ingest"]["sources"].append({"path": "data/inbox/more.csv", "columns": {"text": "t", "label": "l"}})
-
-    first, second = changed(sides, change).params
-    doc = "A file of your own below data/inbox/."
-    assert first == ParamChange("ingest.sources.0.path", "data/inbox/rows.csv", "data/inbox/other.csv", doc)
-    assert (second.key, second.old) == ("ingest.sources.1", None)
-    assert second.new and '"path": "data/inbox/more.csv"' in second.new and "null" not in second.new
-
-
-def test_passwords_in_settings_are_not_shown(sides: tuple[Revision, Revision]) -> None:
-    def change(data: Any) -> None:
-        data["ingest"]["sources"][0] = {
-            "url": "https://me:hunter22@example.org/a.csv",
-            "columns": {"text": "a", "label": "b", "extra": ["stars"]},
-        }
-
-    found = changed(sides, change)
+def test_passwords_in_settings_are_not_shown(sides: Sides) -> None:
+    source = {
+        "url": "https://me:hunter22@example.org/a.csv",
+        "columns": {"text": "a", "label": "b", "extra": ["stars"]},
+    }
+    found = changed(sides, ingest={**PARAMS["ingest"], "sources": [source]})
     assert "example.org" in str(found.params)
     assert "hunter22" not in str(found)
 
 
-def test_params_that_the_code_here_does_not_know_are_compared_as_they_stand(sides: tuple[Revision, Revision]) -> None:
-    found = changed(sides, lambda data: data.update(finetune={"learnt": 1}, seed=14))
-    assert [(one.key, one.old, one.new) for one in found.params] == [
-        ("seed", "13", "14"),
-        ("finetune", None, '{"learnt": 1}'),
-    ]
-    assert len(found.missing) == 1
-    assert "params.yaml of HEAD" in found.missing[0]
+def test_params_that_the_code_here_does_not_know_are_compared_as_they_stand(sides: Sides) -> None:
+    found = changed(sides, finetune={"learnt": 1}, seed=14)
+    assert [one[:3] for one in found.params] == [("seed", "13", "14"), ("finetune", None, '{"learnt": 1}')]
+    assert len(found.missing) == 1 and "params.yaml of HEAD" in found.missing[0]
 
 
 # ── stages ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_a_stage_ran_again_for_its_settings_and_its_data(sides: tuple[Revision, Revision]) -> None:
-    def change(lock: Any) -> None:
-        lock["clean"] = locked(
-            {"data/inbox": "9", "stages/clean": "2"}, {"data/clean/train.parquet": "8"}, {"clean": {"min": 5}}
-        )
-        lock["finetune"]["deps"][0]["md5"] = "8"
-
-    found = relocked(sides, change)
-    assert found["clean"] == StageChange(
-        "clean", "ran again", ("params: clean.min 3 → 5", "data: data/inbox changed"), ("data/clean/train.parquet",)
-    )
+def test_a_stage_ran_again_for_its_settings_and_its_data(sides: Sides) -> None:
+    deps = {"data/inbox": "9", "stages/clean": "2"}
+    sides[1].lock["clean"].update(locked(deps, {"data/clean/train.parquet": "8"}, {"clean": {"min": 5}}, cmd="new"))
+    sides[1].lock["finetune"]["deps"][0]["md5"] = "8"
+    found = stages(*sides)
+    reasons = ("command: python → new", "params: clean.min 3 → 5", "data: data/inbox changed")
+    assert found["clean"] == StageChange("clean", "ran again", reasons, ("data/clean/train.parquet",))
     # the model has the same bytes although the stage ran: no out is named
     assert found["finetune"] == StageChange("finetune", "ran again", ("data: data/clean/train.parquet (of clean)",))
 
 
-def test_a_stage_ran_again_for_its_code_by_the_names_of_the_files(sides: tuple[Revision, Revision]) -> None:
+def test_a_stage_ran_again_for_its_code_by_the_names_of_the_files(sides: Sides) -> None:
     base, head = sides
     files = {f"stages/clean/{name}.py": b"new\n" for name in ("a", "b", "c", "d", "steps/e")}
     head = replace(head, commit=commit(head.folder, {**files, "stages/cleaner.py": b"", "params.yaml": b"seed: 13\n"}))
-    found = relocked((base, head), lambda lock: lock["clean"]["deps"][1].update(md5="7"))
-    assert found["clean"].reasons == ("code: stages/clean (a.py, b.py, c.py, d.py and 1 more)",)
+    head.lock["clean"]["deps"][1]["md5"] = "7"
+    assert stages(base, head)["clean"].reasons == ("code: stages/clean (a.py, b.py, c.py, d.py and 1 more)",)
 
 
-def test_a_stage_that_made_something_else_of_the_same_is_told_so(sides: tuple[Revision, Revision]) -> None:
-    found = relocked(sides, lambda lock: lock["finetune"]["outs"][0].update(md5="6"))["finetune"]
+def test_a_stage_that_made_something_else_of_the_same_is_named(sides: Sides) -> None:
+    sides[1].lock["finetune"]["outs"][0]["md5"] = "6"
+    found = stages(*sides)["finetune"]
     assert (found.kind, found.outs) == ("ran again", ("models/finetuned",))
     assert found.reasons[0].startswith("nothing that it depends on differs")
 
 
-def test_commands_and_dependencies_that_came_or_went_are_reasons(sides: tuple[Revision, Revision]) -> None:
-    def change(lock: Any) -> None:
-        lock["finetune"]["cmd"] = "python -O"
-        lock["finetune"]["deps"] = [{"path": "models/base", "md5": "1"}, lock["finetune"]["deps"][1]]
-
-    assert relocked(sides, change)["finetune"].reasons == (
-        "command: python → python -O",
-        "data: models/base is read now",
-        "data: data/clean/train.parquet is not read any more",
-    )
-
-
-def test_stages_that_are_new_or_gone_are_told(sides: tuple[Revision, Revision]) -> None:
+def test_stages_that_are_new_or_gone_are_named_and_one_without_a_record_is_a_line(sides: Sides) -> None:
     graph = {"clean": GRAPH["clean"], "export": node("export")}
-    found = relocked(sides, lambda lock: None, graph=graph)
+    found = stages(sides[0], replace(sides[1], graph=graph))
     assert {name: one.kind for name, one in found.items()} == {"clean": "same", "export": "new", "finetune": "removed"}
+    del sides[1].lock["finetune"]
+    missing = changes_between(*sides, 5).missing
+    assert missing == ("stage finetune: there is no record of it in dvc.lock of HEAD",)
 
 
-def test_a_stage_without_a_record_is_a_line(sides: tuple[Revision, Revision]) -> None:
-    del sides[0].lock["finetune"]
-    found = changes_between(*sides, 5)
-    assert [one.stage for one in found.stages] == ["clean"]
-    assert found.missing == ("stage finetune: there is no record of it in dvc.lock of main",)
-
-
-# ── code and versions ─────────────────────────────────────────────────────────────────────────────────────────────────
-def test_files_are_counted_by_git_and_listed_by_part_what_programs_write_last(sides: tuple[Revision, Revision]) -> None:
+# ── code, versions and data ───────────────────────────────────────────────────────────────────────────────────────────
+def test_files_are_counted_by_git_and_listed_by_part_what_programs_write_last(sides: Sides) -> None:
     base, head = sides
-    files = {
-        "stages/clean/reject.py": b"1\n2\n3\n",
-        "stages/common/pii.py": b"1\n",
-        "dvc.lock": b"1\n" * 50,
-        "docs/tracking.md": b"1\n",
-        os.fsdecode(b"data/a\tpicture \xff.png"): b"\x00\x01",
-    }
+    files = {"stages/clean/reject.py": b"1\n2\n3\n", "stages/common/pii.py": b"1\n", "dvc.lock": b"1\n" * 50}
+    files |= {"docs/tracking.md": b"1\n", os.fsdecode(b"data/a\tpicture \xff.png"): b"\x00\x01"}
     head = replace(head, commit=commit(head.folder, files))
     assert changes_between(base, head, 5).files == (
+        FileChange("data", "data/a\tpicture \N{REPLACEMENT CHARACTER}.png", None, None),
         FileChange("docs", "docs/tracking.md", 1, 0),
-        FileChange("other", "data/a\tpicture \N{REPLACEMENT CHARACTER}.png", None, None),
-        FileChange("pipeline", "params.yaml", 0, 1),
+        FileChange("params.yaml", "params.yaml", 0, 1),
         FileChange("stages/clean", "stages/clean/reject.py", 3, 0),
         FileChange("stages/common", "stages/common/pii.py", 1, 0),
         FileChange("generated", "dvc.lock", 50, 0),
     )
-    found = changes_between(replace(base, commit="1" * 40), head, 5)
-    assert found.files == () and found.missing[0].startswith("files of the two commits cannot be compared")
 
 
-def test_parts_of_the_project_have_names() -> None:
-    paths = ["README.md", "constraints.txt", "stages/__init__.py", "tests/unit/a.py", "docs/params.md", "Makefile"]
-    assert [part_of(path) for path in paths] == ["docs", "dependencies", "stages", "tests", "generated", "other"]
-
-
-def test_versions_are_told_from_what_to_what_and_what_is_installed(sides: tuple[Revision, Revision]) -> None:
+def test_versions_are_shown_from_what_to_what_and_what_is_installed(sides: Sides) -> None:
     pins = "# pins\njinja2==3.1.5\nnew_one==2 ; python_version > '3'\nwhat is this\n"
     put_text(sides[1].folder, "constraints.txt", pins)
     found = changes_between(*sides, 5).versions
-    assert [(one.package, one.old, one.new) for one in found] == [
+    assert [one[:3] for one in found] == [
         ("jinja2", "3.1.6", "3.1.5"),
         ("new-one", None, "2"),
         ("no-such-thing", "1", None),
@@ -230,54 +161,20 @@ def test_versions_are_told_from_what_to_what_and_what_is_installed(sides: tuple[
     assert other_versions(sides[1].folder) == [f"jinja2 3.1.5 (here {found[0].here})"]
 
 
-# ── data and checks ───────────────────────────────────────────────────────────────────────────────────────────────────
-def test_relabelled_rows_are_listed_with_their_texts_masked(sides: tuple[Revision, Revision]) -> None:
+def test_relabelled_rows_are_listed_with_their_texts_masked_unless_valid_params_say_otherwise(sides: Sides) -> None:
     put_data(sides[1].folder, {**TRAIN, "a": ("good", "write to ann@example.org")})
-    rows = {one.title: one.rows for one in changes_between(*sides, 5).data}
+    rows = {one.title: one.rows for one in changes_between(*sides, 5).data or ()}
     assert rows["Relabelled: 1"] == [["a", "train", "bad", "good", "write to [EMAIL]"]]
-    assert "ann@" not in str(rows)
+    bare = {**PARAMS["evaluate"], "mask_pii": False}
+    assert "ann@" in str(changed(sides, evaluate=bare).data)
+    assert "ann@" not in str(changed(sides, evaluate={**bare, "nonsense": 1}).data)
 
 
-def test_texts_are_masked_unless_valid_params_say_otherwise(sides: tuple[Revision, Revision]) -> None:
-    put_data(sides[1].folder, {"b": TRAIN["b"]})
-    assert "ann@" in str(changed(sides, lambda data: data["evaluate"].update(mask_pii=False)).data)
-    unknown = changed(sides, lambda data: data["evaluate"].update(mask_pii=False, nonsense=1))
-    assert "[EMAIL]" in str(unknown.data)
-    assert "ann@" not in str(unknown.data)
-
-
-def test_no_more_rows_are_listed_than_asked_for(sides: tuple[Revision, Revision]) -> None:
-    put_data(sides[1].folder, {**TRAIN, **{f"n{at}": ("bad", "new") for at in range(9)}})
-    (added,) = [one for one in changes_between(*sides, 2).data if one.title == "Added: 9"]
-    assert len(added.rows) == 2
-
-
-@pytest.mark.parametrize("path", ["data/clean/validation.parquet", "data/raw/rejected.parquet"])
-def test_a_table_that_is_gone_or_broken_is_a_line(sides: tuple[Revision, Revision], path: str) -> None:
-    put_text(sides[1].folder, path, "PAR1")
-    found = changes_between(*sides, 5)
-    assert found.data is None
-    assert found.missing == (f"{path} of HEAD is not there or not readable: rows cannot be compared",)
-
-
-def test_checks_are_told_where_something_differs_or_still_fails(sides: tuple[Revision, Revision]) -> None:
-    now = copy.deepcopy(CHECKED)
-    now.update(passed=False, rows=12, checks=[{"column": "id", "check": "unique", "failing": 2}])
-    now["columns"] = {"text": {"dtype": "Int64", "nulls": 1}, "group": {"dtype": "String", "nulls": 12}}
-    put_text(sides[1].folder, "reports/validation/train.json", now)
-    put_text(sides[1].folder, "reports/validation/test.json", CHECKED)
-    put_text(sides[1].folder, "reports/validation/odd.json", {"passed": True, "rows": 3, "checks": "none"})
-    for side in sides:
-        put_text(side.folder, "reports/validation/raw.json", {**CHECKED, "passed": False})
-    notes = (
-        "rows: 10 → 12",
-        "columns.text: String, 0 nulls → Int64, 1 nulls",
-        "checks.id unique: none → 2 rows fail",
-    )
-    found = changes_between(*sides, 5)
-    assert found.validation == (
-        ValidationChange("raw", False, False),
-        ValidationChange("train", True, False, notes),
-        ValidationChange("test", None, True),
-    )
-    assert found.missing == ("reports/validation/odd.json is no report of checks in one of the two",)
+def test_a_table_that_is_gone_or_broken_is_a_line(sides: Sides) -> None:
+    put_text(sides[1].folder, "data/clean/validation.parquet", "PAR1")
+    broken = changes_between(*sides, 5)
+    (sides[0].folder / "data/raw/rejected.parquet").unlink()
+    gone = changes_between(*sides, 5)
+    for found, path in ((broken, "data/clean/validation.parquet"), (gone, "data/raw/rejected.parquet")):
+        assert found.data is None
+        assert found.missing[0].startswith("rows cannot be compared: ") and path in found.missing[0]

@@ -1,24 +1,22 @@
 """Both pages of a review: the verdict first, all sections, and nothing that a text of the data or the commit wants."""
 
 import re
-from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from seen_page import HOSTILE, Seen, assert_shown_and_idle
-from small_review import foreign_review, make_changes, make_effect, make_gain, make_rebuild, make_review, many
+from small_review import foreign_review, make_changes, make_effect, make_rebuild, make_review, many
 
-from flows.reviewing.drawings import chart, confusion_difference, intervals
 from flows.reviewing.findings import Changes, Curve, Review
 from flows.reviewing.page import LIMITS, MARK, render
+from flows.reviewing.sections import chart
 from flows.reviewing.verdict import verdict_of
 
 RENDERER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 OURS = {
-    *("heading_open", "heading_close", "paragraph_open", "paragraph_close", "inline", "html_block", "fence"),
+    *("heading_open", "heading_close", "paragraph_open", "paragraph_close", "inline", "html_block"),
     *("bullet_list_open", "bullet_list_close", "list_item_open", "list_item_close"),
     *(f"{part}_{end}" for part in ("table", "thead", "tbody", "tr", "th", "td") for end in ("open", "close")),
     *("text", "code_inline", "softbreak", "html_inline", "strong_open", "strong_close", "text_special"),
@@ -27,11 +25,9 @@ NASTY = [
     *HOSTILE,
     "</details><script>alert(1)</script>",
     "![x](http://evil.example/x.png) [y](javascript:alert(1)) <http://evil.example>",
-    "@everyone and @someone/team, owner/repo#1, #2, GH-3, :tada:, $x^2$",
-    "www.evil.example http://evil.example me@example.org",
+    "@everyone, owner/repo#1, GH-3, :tada:, $x^2$, www.evil.example me@example.org",
     "| pipes | \\| and `ticks` ``` more `` |",
     "two\nlines\n\n# heading\n\n- list\n\n---\n\n    code",
-    "x" * 10_000,
     "1. one",
     "~~~",
 ]
@@ -65,38 +61,24 @@ def test_the_verdict_comes_first_and_each_section_follows_on_both_pages() -> Non
     review = make_review(changes=make_changes())
     text, seen = comment(review), Seen(page(review)).text
     assert text.startswith(f"{MARK}\n\n## Review of `faster`: A lower learning rate")
-    names = ["Risks", "What changed", "What it did", "Can it be rebuilt", "Where it comes from"]
-    assert text.index("**Rebuilt from nothing:** all 8 outs") < text.index("**Risks**")
-    places = [text.index(f"### {name}") for name in names[1:]]
+    names = ["What changed", "What it did", "Can it be rebuilt", "Where it comes from"]
+    places = [text.index("**Rebuilt from nothing:** all 8 outs"), *(text.index(f"### {name}") for name in names)]
     assert places == sorted(places)
     assert all(f'href="#{anchor}"' in page(review) for anchor in ("risks", "changes", "effect", "rebuild", "lineage"))
     for line in (
         "- ✓ **Gates:** all 3 passed",
         "| `finetune.learning_rate` | `0.00015` | `0.0001` | Peak learning rate. |",
         "| `finetune` | ran again | params: `finetune.learning_rate` 0.00015 → 0.0001<br>A lower learning rate |",
-        "| `pipeline` | 1 | 1 | 1 |",
+        "| `params.yaml` | `params.yaml` | 1 | 1 |",
         "| `tokenizers` | `0.21.0` |",
         "| `train` | `10,180` | `10,181` | `1` |",
         "| `macro_f1` | +0.0123 [+0.0031, +0.0215] | better | 0.8200 → 0.8323 | 1281 |",
-        "<details><summary>Improved: 31 rows, by the head's confidence</summary>",
         "| `a moving film row 0`<br>`a moving film` | `a moving film 0` | `a moving film 1` 0.90 |",
-        "| `a moving film 0` | `a moving film 1` | 10 | 3 |",
+        "| `a moving film 0` | `a moving film 1` | 10 | 3 | -7 |",
         "| calibration error | 0.0306 | 0.0281 |",
-        "| `finetune` | 12.5 s | 1 identical |",
-        "`python -m flows.lineage films/4`",
-        "`dvc plots diff 1234567812 ab12cd34ab`",
     ):
         assert line in text, line
-    for words in (
-        "✓ Gates: all 3 passed ✓ Better: macro-F1 +0.0123 [+0.0031, +0.0215]",
-        "finetune.learning_rate 0.00015 0.0001 Peak learning rate.",
-        "macro_f1 +0.0123 [+0.0031, +0.0215] better 0.8200 → 0.8323 1281",
-        "a moving film row 0 a moving film a moving film 0 a moving film 1 0.90 a moving film 0 0.95",
-        "+7 210 → 217",
-        "finetune 12.5 s 1 identical",
-        "model " + "80" * 32,
-    ):
-        assert words in seen, words
+        assert " ".join(re.sub(r"[`|*]|<br>|^- ✓", " ", line).split()) in seen, line
     assert_harmless(text)
 
 
@@ -128,8 +110,8 @@ def test_any_text_at_all_is_harmless(text: str) -> None:
     assert seen.tags <= KNOWN.tags and seen.attributes <= KNOWN.attributes
 
 
-@pytest.mark.parametrize("review", [foreign_review("😀" * 300, labels=60), many()], ids=["labels", "too much"])
-def test_both_pages_stay_small_whatever_there_is_to_say(review: Review) -> None:
+def test_both_pages_stay_small_whatever_there_is_to_say() -> None:
+    review = many()
     assert len(page(review).encode()) <= LIMITS["review.html.j2"][0]
     text = comment(review)
     assert len(text.encode()) <= LIMITS["review.md.j2"][0] < 65_536
@@ -146,12 +128,10 @@ def test_both_pages_stay_small_whatever_there_is_to_say(review: Review) -> None:
         ),
         (make_review(effect=None, base=None, changes=None, failure="no such file"), "no such file"),
         (make_review(changes=Changes(), effect=make_effect("same")), "no version, no row of the data"),
-        (make_review(rebuild=make_rebuild("left out")), "This was left out, as asked"),
         (make_review(rebuild=make_rebuild("failed", "no memory")), "ValueError: no memory"),
         (make_review(rebuild=make_rebuild("different")), "1 of 101 tensors differ"),
-        (make_review(effect=make_effect(rows=0)), "No row could be compared"),
     ],
-    ids=["first", "no base", "nothing", "left out", "failed", "different", "empty"],
+    ids=["first", "no base", "nothing", "failed", "different"],
 )
 def test_a_review_that_lacks_parts_still_says_what_there_is(review: Review, words: str) -> None:
     text, seen = comment(review), Seen(page(review)).text
@@ -169,25 +149,8 @@ def test_secrets_reach_no_page_even_where_a_text_is_cut() -> None:
             assert "geheim" not in text and "hf_abc" not in text
 
 
-def test_gains_are_drawn_around_a_zero_in_the_middle() -> None:
-    ranges, scale = intervals([make_gain("a", 0.03, 0.01), make_gain("b", 0, 0)])
-    assert scale == "-0.05 … +0.05"
-    assert (ranges[0].low, ranges[0].middle, ranges[0].high) == pytest.approx((0.7, 0.8, 0.9))
-
-
-def test_curves_share_their_axes() -> None:
-    plot = chart(Curve("loss", ((0, 1.0), (10, 0.5)), ((0, 0.9), (10, 0.42)), "step"))
-    assert [label for _, label in plot.up] == ["0.4", "0.6", "0.8", "1"]
-    assert [one.name for one in plot.lines] == ["base", "head"]
+def test_curves_share_their_axes_and_one_point_is_drawn_too() -> None:
+    plot = chart(Curve("loss", ((0, 1.0), (10, 0.5)), ((0, 0.9), (10, 0.4)), "step"))
+    assert (plot.across, plot.up) == (["0", "10"], ["0.4", "1"])
     assert plot.lines[0].points == "0.0,0.0 200.0,166.7"
-    assert chart(Curve("flat", (), ((1.0, 0.0),), "step")).lines[1].points == "100.0,100.0"
-
-
-def test_a_wide_confusion_matrix_shows_the_labels_that_changed_most() -> None:
-    base: Any = np.zeros((40, 40), dtype=np.int64)
-    head = base.copy()
-    head[30, 35], head[2, 2] = 5, -3
-    labels = tuple(f"label {at}" for at in range(40))
-    found = confusion_difference(make_effect(labels=labels, confusion_base=base, confusion_head=head))
-    assert [label for label, _ in found] == ["label 2", "label 30", "label 35"]
-    assert found[1][1][2] == ("label 35", 5, 0, 5)
+    assert chart(Curve("flat", (), ((1.0, 0.0),), "step")).lines[1].dots == [(0.0, 1.0)]
