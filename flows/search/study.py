@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from stages.common.tracking.flat import flatten
 
 from flows.running.stage_process import seconds_of
 from flows.search.params_patch import STRATEGY, change
@@ -24,7 +25,6 @@ from stages.common.params.finetune import GREATER_IS_BETTER
 from stages.common.params.strategies import OPTIONS
 from stages.common.params.tune import Dimension, number_type
 from stages.common.stage import WORK
-from stages.common.tracking.flat import flatten
 from stages.common.tracking.nested import NestedRuns
 
 STUDIES = WORK / "tune" / "studies.db"
