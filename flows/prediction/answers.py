@@ -11,7 +11,7 @@ from pandera.api.polars.types import PolarsData
 
 from flows.prediction.request import Columns
 from stages.common.errors import AttuneError
-from stages.common.readers.values import columns_of
+from stages.common.readers.table import columns_of
 from stages.common.schemas import Table
 from stages.common.serving.answers import blank
 
