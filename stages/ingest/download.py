@@ -21,7 +21,6 @@ from stages.common.readers.streams import BLOCK
 from stages.common.shown import shown
 from stages.ingest.expansion import Workspace
 
-TRIES = 5
 PAUSE = 1.0  # seconds before the second try; each further pause is twice as long, and a little by chance
 CONNECT_TIMEOUT, SILENCE_TIMEOUT = 30, 60  # seconds; a long download is no fault, a silent one is
 TRANSIENT_STATUS = (408, 425, 429)  # besides all from 500 up
@@ -53,7 +52,7 @@ def download(source: TextSource, workspace: Workspace) -> tuple[Path, str | None
     if file.exists() and (source.sha256 or source.etag):
         return file, json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))["etag"]
     tries = Retrying(
-        stop=stop_after_attempt(TRIES),
+        stop=stop_after_attempt(5),
         wait=wait_exponential_jitter(initial=PAUSE, max=60 * PAUSE, jitter=PAUSE),
         retry=retry_if_exception(_is_transient),
         before_sleep=lambda state: print(

@@ -7,12 +7,7 @@ from stages.common.errors import AttuneError
 
 
 class SizeBudget:
-    """The bytes that one source may still expand to.
-
-    Args:
-        megabytes: how many MiB there are in all (`ingest.max_expanded_mb`).
-        origin: the source, for the message.
-    """
+    """The bytes that one source may still expand to: `megabytes` MiB in all (`ingest.max_expanded_mb`)."""
 
     def __init__(self, megabytes: int, origin: str) -> None:
         self.left, self.megabytes, self.origin = megabytes << 20, megabytes, origin

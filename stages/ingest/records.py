@@ -65,11 +65,8 @@ def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
     for field, column in wanted:
         if column not in table.columns:
             close = get_close_matches(column.lower(), known, n=1)
-            names = f"the columns are: {_listed(table.columns[:20])}"
-            raise AttuneError(
-                f"{table.origin} has no column {column!r} (for {field})",
-                f"did you mean {known[close[0]]!r}?" if close else names,
-            )
+            fix = f"did you mean {known[close[0]]!r}?" if close else f"the columns are: {_listed(table.columns[:20])}"
+            raise AttuneError(f"{table.origin} has no column {column!r} (for {field})", fix)
 
 
 def with_text_ids(records: pl.DataFrame) -> pl.DataFrame:

@@ -31,9 +31,7 @@ RESOURCE_MODEL = (
 
 
 def bring_resources(named: dict[str, FolderSource], target: Path, workspace: Workspace) -> None:
-    """Bring each resource that is named into a folder of `target`, and write `resources.json` beside them.
-
-    It holds by name the origin, the commit and the SHA-256 of each file.
+    """Bring each named resource into a folder of `target`; write `resources.json`: origins, commits, SHA-256 of files.
 
     Raises:
         AttuneError: if one cannot be had, or is not what its use needs.

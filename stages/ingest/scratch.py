@@ -20,11 +20,10 @@ def build_scratch_model(texts: Iterable[str], scratch: Scratch, target: Path, se
     from transformers import BertConfig, BertModel, BertTokenizerFast, logging
 
     logging.disable_progress_bar()
-
     tokenizer = _word_pieces(_vocabulary(list(texts), scratch.vocab_size))
     tokenizer.add_special_tokens(SPECIAL_TOKENS)
-    ids = {token: number for number, token in enumerate(SPECIAL_TOKENS)}  # the trainer numbers them first
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+    ends = ((token, SPECIAL_TOKENS.index(token)) for token in ("[SEP]", "[CLS]"))  # the trainer numbers them first
+    tokenizer.post_processor = processors.BertProcessing(*ends)
     fast = BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=scratch.max_position_embeddings)
     fast.save_pretrained(target)
 

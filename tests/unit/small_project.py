@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from ruamel.yaml import YAML
+from safetensors.numpy import save
 
 from stages.common.params import Source
 from stages.common.schemas import RawRecords
@@ -26,6 +28,13 @@ SCRATCH = {
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "max_position_embeddings": 64,
+}
+
+
+MODEL = {  # the files of a model that ingest takes
+    "config.json": b'{"model_type": "bert"}',
+    "model.safetensors": save({"embeddings": np.zeros(2, dtype=np.float32)}),
+    "tokenizer.json": b"{}",
 }
 
 

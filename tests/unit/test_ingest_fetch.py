@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +48,12 @@ def test_a_download_with_a_wrong_sha256_is_fetched_anew_by_the_next_run(tmp_path
 def test_a_missing_file_is_answered_with_what_is_in_the_inbox(project: Project, tmp_path: Path) -> None:
     with pytest.raises(AttuneError, match=r"(?s)rows.csv: no such file.*copy the file into data/inbox/"):
         locate(INBOX, tmp_path, tmp_path)
+    os.mkfifo(project.root / "data/inbox/pipe.csv")  # to open it would wait for a writer
+    with pytest.raises(AttuneError, match=r"data/inbox/pipe.csv: no regular file"):
+        locate(INBOX.model_copy(update={"path": "data/inbox/pipe.csv"}), tmp_path, tmp_path)
     for name in ("mine.csv", "other.jsonl", "README.md", ".gitignore"):
         project.file(f"data/inbox/{name}", b"x")
     with pytest.raises(AttuneError, match=r"no such file\n.*there is: data/inbox/mine.csv, data/inbox/other.jsonl$"):
-        locate(INBOX, tmp_path, tmp_path)
-
-
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])  # to open a pipe would wait for a writer
-def test_what_is_no_regular_file_is_told_and_never_waited_for(project: Project, tmp_path: Path, make: Any) -> None:
-    make(project.root / "data/inbox/rows.csv")
-    with pytest.raises(AttuneError, match=r"data/inbox/rows.csv: no regular file"):
         locate(INBOX, tmp_path, tmp_path)
 
 
@@ -78,35 +73,14 @@ def test_only_the_member_asked_for_leaves_a_wheel_and_no_code_runs(put_wheel: Pu
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("metadata", [{}, {"reviews-1.0.dist-info/METADATA": b"License: UNKNOWN\n"}])
-def test_a_wheel_that_states_no_licence_has_none(put_wheel: PutWheel, metadata: dict[str, bytes]) -> None:
-    downloads = put_wheel("reviews==1.0", {"reviews/rows.csv": ROWS, **metadata})
+def test_a_damaged_wheel_is_told_with_what_to_remove(put_wheel: PutWheel, tmp_path: Path) -> None:
+    downloads = put_wheel("reviews==1.0", {"reviews/rows.csv": ROWS})
     assert licence_of(wheel_source("reviews/rows.csv"), downloads) is None
-
-
-@pytest.mark.parametrize("damage", ["no zip at all", "a wrong checksum"])
-def test_a_damaged_wheel_is_told_with_what_to_remove(put_wheel: PutWheel, tmp_path: Path, damage: str) -> None:
-    downloads = put_wheel("reviews==1.0", {})
     (archive,) = (downloads / "reviews==1.0").glob("*.whl")
-    if damage == "no zip at all":
-        archive.write_bytes(b"<html>502 Bad Gateway</html>")
-    else:
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as wheel:
-            wheel.writestr("reviews/rows.csv", ROWS)
-        archive.write_bytes(archive.read_bytes().replace(b"good", b"evil"))
+    archive.write_bytes(archive.read_bytes()[:-10])
     with pytest.raises(AttuneError) as raised:
         locate(wheel_source("reviews/rows.csv"), downloads, tmp_path / "unpacked")
     assert f"remove {archive.parent}" in str(raised.value)
-
-
-def test_a_wheel_that_pip_cannot_find_is_told_with_pips_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    source = Source(wheel="attune-no-such-package==1.0", member="a.csv", **MAPPED)
-    with pytest.raises(AttuneError) as raised:
-        locate(source, tmp_path, tmp_path)
-    assert "attune-no-such-package==1.0: pip could not download a wheel" in str(raised.value)
-    assert "No matching distribution found" in str(raised.value)
-    assert not (tmp_path / "attune-no-such-package==1.0").exists(), "a failed download must not look like a wheel"
 
 
 def test_pip_brings_a_wheel_once(put_wheel: PutWheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +95,8 @@ def test_pip_brings_a_wheel_once(put_wheel: PutWheel, tmp_path: Path, monkeypatc
         tmp_path / "shelf",
     )
     monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(AttuneError, match=r"(?s)reviews==1.0: pip could not download.*No matching distribution found"):
+        locate(wheel_source("reviews/rows.csv"), tmp_path / "downloads", tmp_path)
     for links in (os.fspath(shelf / "reviews==1.0"), ""):
         monkeypatch.setenv("PIP_FIND_LINKS", links)
         assert locate(wheel_source("reviews/rows.csv"), tmp_path / "downloads", tmp_path).read_bytes() == ROWS

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_project import make_records
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
@@ -83,13 +84,9 @@ def test_columns_get_the_names_of_a_record_and_the_source_is_told() -> None:
         "extra": '{"mood":"happy","film":"A"}',
     }
     assert json.loads(records["extra"][1]) == {"mood": None, "film": "B"}
-
-
-def test_a_source_may_have_one_label_for_all_its_rows() -> None:
-    one = Source(path="data/inbox/a.csv", columns={"text": "body"}, label="good")
-    assert to_records(TABLE, one)["label"].to_list() == ["good", "good"]
     lines = Source(path="data/inbox/a.txt", label="good")
-    assert to_records(pl.DataFrame({"line": ["a", None]}), lines)["text"].to_list() == ["a", None]
+    records = to_records(pl.DataFrame({"line": ["a", None]}), lines)
+    assert records.select("text", "label").rows() == [("a", "good"), (None, "good")]
 
 
 @pytest.mark.parametrize(
@@ -101,18 +98,12 @@ def test_a_source_may_have_one_label_for_all_its_rows() -> None:
         ({"extra": ["mod"]}, "has no column 'mod' (for extra)\n  → did you mean 'mood'?"),
     ],
 )
-def test_a_missing_column_is_answered_with_the_likely_one(columns: dict[str, Any], said: str) -> None:
+def test_a_missing_or_empty_column_is_answered_with_the_likely_ones(columns: dict[str, Any], said: str) -> None:
     with pytest.raises(AttuneError) as raised:
         to_records(TABLE, source(**columns))
     assert str(raised.value) == f"data/inbox/a.csv {said}"
-
-
-def test_a_text_column_without_any_text_is_an_error() -> None:
     with pytest.raises(AttuneError, match=r"'body' is empty in all 2 rows\n.*body, stars, film, fold, mood, day"):
         to_records(TABLE.with_columns(body=pl.lit(None, pl.String)), source())
-
-
-# ── ids ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def id_by_source(records: pl.DataFrame) -> dict[str, str]:
@@ -157,7 +148,22 @@ def test_ids_are_unique_and_the_same_in_any_order_whatever_the_texts(
     assert ids(rows) == ids(rng.sample(rows, len(rows)))
 
 
-# ── labels, splits, a limit ─────────────────────────────────────────────────────────────────────────────────────────
+LABEL = st.none() | st.sampled_from(["a", " b", "", "\x00"]) | st.text(max_size=3)
+
+
+@given(
+    st.lists(st.tuples(TEXT, LABEL), min_size=1, max_size=12),
+    st.sampled_from([None, {"a": "A", "b": "a"}]),
+    st.none() | st.integers(1, 4),
+)
+def test_each_row_is_kept_or_rejected_whatever_it_holds(
+    rows: list[tuple[str | None, str | None]], labels: dict[str, str] | None, limit: int | None
+) -> None:
+    records = make_records([{"text": text, "label": label} for text, label in rows])
+    kept, rejected = selected(records.with_columns(timestamp=pl.lit(None, pl.String)), labels, limit)
+    assert kept.height <= (limit or len(rows))
+    assert pl.concat([kept["id"], rejected["id"]]).is_unique().all()
+    assert labels is None or set(kept["label"]) <= {None, "A", "a"}
 
 
 def test_without_a_map_labels_stay_as_they_stand_but_for_blanks_around_them(records_of: Records) -> None:

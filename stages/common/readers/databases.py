@@ -30,14 +30,14 @@ DRIVER_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def select(variable: str, query: str, origin: str, size: int | None = None) -> Iterator[pl.DataFrame]:
+def select(variable: str, query: str, origin: str, size: int = ROWS_AT_A_TIME) -> Iterator[pl.DataFrame]:
     """Yield the rows of a query in chunks, all columns as text; without rows, one chunk that has none.
 
     Args:
         variable: environment variable that holds the database's address.
         query: one SELECT, taken as it stands.
         origin: what messages call it.
-        size: rows of a chunk; None: 10,000.
+        size: rows of a chunk.
 
     Raises:
         AttuneError: if the variable is not set, the database cannot be reached, or the query fails, would write, gives
@@ -45,7 +45,7 @@ def select(variable: str, query: str, origin: str, size: int | None = None) -> I
     """
     url, engine = _opened(variable, origin)
     with _faults_as_errors(origin, variable, url):
-        yield from _chunks(engine, query, origin, size or ROWS_AT_A_TIME)
+        yield from _chunks(engine, query, origin, size)
 
 
 class QueryRows(Table):

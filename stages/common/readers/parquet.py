@@ -23,7 +23,7 @@ class ParquetTable(Table):
             self._file = ParquetFile(file)
             self._empty = self._file.schema_arrow.empty_table()
             check_unique(self._empty.column_names, origin)
-            self.columns = [name for name in self._empty.column_names if not texts or self._has_text_form(name)]
+            self.columns = [field.name for field in self._empty.schema if not texts or _has_text_form(field.type)]
         self.rows = self._file.metadata.num_rows
 
     def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
@@ -38,10 +38,6 @@ class ParquetTable(Table):
                 read += batch.num_rows
             if read != self.rows:
                 raise ValueError(f"{read:,} of {self.rows:,} rows are there")
-
-    def _has_text_form(self, name: str) -> bool:
-        kind = pl.from_arrow(self._empty.column(name)).dtype  # type: ignore[union-attr]
-        return not kind.is_nested() and kind not in (pl.Binary, pl.Duration)
 
     def _frame(self, rows: Any, names: Sequence[str]) -> pl.DataFrame:
         frame = pl.DataFrame({name: pl.from_arrow(rows.column(name)) for name in names})
@@ -71,3 +67,10 @@ class ParquetTable(Table):
             raise AttuneError(
                 f"{self.origin}: not a readable Parquet file ({reason})", "write or copy it again"
             ) from None
+
+
+def _has_text_form(kind: Any) -> bool:
+    from pyarrow import types
+
+    without = (types.is_nested, types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_duration)
+    return not any(is_such(kind) for is_such in without)
