@@ -104,9 +104,9 @@ class SeparatedTable(LinesTable):
         check_unique(self.columns, f"{origin}:{self._reader.line_num}")
 
     def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
-        places = [self.columns.index(name) for name in names]
+        place = {name: index for index, name in enumerate(self.columns)}
         for row in self._rows():
-            yield [row[index] or None for index in places]
+            yield [row[place[name]] or None for name in names]
 
     def _rows(self) -> Iterator[list[str]]:
         """Yield the rows below the header, or from it on as long as there is none."""
