@@ -11,7 +11,7 @@ import polars as pl
 from flows.prediction.request import Request
 from stages.common.drift import FILE, VERSION, Counts, answer_counts, drift_report, text_counts
 from stages.common.errors import AttuneError
-from stages.common.readers.values import as_text
+from stages.common.readers.table import as_text
 from stages.common.serving.answers import blank
 from stages.common.serving.classifier import Classifier, Package, Variant
 from stages.common.shown import shown

@@ -1,51 +1,16 @@
-"""Decompress within a size budget: what a header promises is not believed."""
+"""Where ingest keeps its files, and how much one source may bring: what a header promises is not believed."""
 
-import bz2
-import errno
-import gzip
-import lzma
-import zlib
-from collections.abc import Callable
-from typing import IO, Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 from stages.common.errors import AttuneError
 
-BLOCK = 1 << 20
-OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-DAMAGE = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)  # what the three raise over broken bytes
-
-
-class Limits(NamedTuple):
-    """How large one source may be, in MiB."""
-
-    max_download_mb: int = 2048
-    max_expanded_mb: int = 8192
-
-
-def check_download_size(size: int, max_mb: int) -> None:
-    """Raise AttuneError if a download of `size` bytes is too large."""
-    if size > max_mb << 20:
-        raise AttuneError(f"is larger than {max_mb:,} MiB", "if it is what you expect, raise ingest.max_download_mb")
-
-
-def of_the_disk(error: Exception) -> bool:
-    """Tell a full or locked disk from damaged data, for which the libraries raise OSError too."""
-    of_the_data = (None, errno.EINVAL)  # EINVAL: an offset below zero
-    return isinstance(error, OSError) and error.errno not in of_the_data
-
 
 class SizeBudget:
-    """The bytes that one source may still expand to.
-
-    Args:
-        megabytes: how many MiB there are in all (`ingest.max_expanded_mb`).
-        origin: the source, for the message.
-    """
+    """The bytes that one source may still expand to: `megabytes` MiB in all (`ingest.max_expanded_mb`)."""
 
     def __init__(self, megabytes: int, origin: str) -> None:
-        self.left = megabytes << 20
-        self.megabytes = megabytes
-        self.origin = origin
+        self.left, self.megabytes, self.origin = megabytes << 20, megabytes, origin
 
     def spend(self, count: int) -> None:
         """Take `count` bytes off the budget.
@@ -60,8 +25,30 @@ class SizeBudget:
                 "if it is what you expect, raise ingest.max_expanded_mb; a small file that grows so may be a trap",
             )
 
-    def copy(self, stream: IO[bytes], out: IO[bytes]) -> None:
-        """Copy a stream to its end."""
-        while block := stream.read(BLOCK):
-            self.spend(len(block))
-            out.write(block)
+
+class Workspace(NamedTuple):
+    """Where files go, and how large one source may be.
+
+    Args:
+        downloads: folder that keeps downloads from run to run.
+        unpacked: folder for what comes out of archives while it is read.
+        max_download_mb: largest download in MiB.
+        max_expanded_mb: most MiB that a source may unpack to.
+    """
+
+    downloads: Path
+    unpacked: Path
+    max_download_mb: int = 2048
+    max_expanded_mb: int = 8192
+
+    def budget(self, origin: str) -> SizeBudget:
+        """Return what a source may unpack to."""
+        return SizeBudget(self.max_expanded_mb, origin)
+
+    def check_download(self, size: int, origin: str) -> None:
+        """Raise AttuneError if a download of `size` bytes is too large."""
+        if size > self.max_download_mb << 20:
+            raise AttuneError(
+                f"{origin}: is larger than {self.max_download_mb:,} MiB",
+                "if it is what you expect, raise ingest.max_download_mb",
+            )

@@ -9,15 +9,15 @@ import polars as pl
 
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
-from stages.common.readers.table import Table
+from stages.common.readers.table import Table, columns_of
 from stages.common.readers.tables import LINE
-from stages.common.readers.values import columns_of
 from stages.common.schemas import SPLITS, Rejected
 from stages.common.shown import shown
 
 STAGE = "ingest"
-FIELDS = ("text", "text_pair", "label", "group", "split", "timestamp")
+FIELDS = ("text", "text_pair", "label", "group", "split", "timestamp", "source", "extra")
 MOST_SHOWN = 80  # characters of a label or a name in a message
+SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation", "": None}
 
 
 def read_records(table: Table, source: TextSource) -> Iterator[pl.DataFrame]:
@@ -32,49 +32,41 @@ def read_records(table: Table, source: TextSource) -> Iterator[pl.DataFrame]:
             damaged.
     """
     lines = source.file_format == "lines"
-    carried: list[str] = getattr(source.columns, "extra", [])
+    extra: list[str] = getattr(source.columns, "extra", [])
     mapped = {"text": LINE} if lines else source.columns.model_dump(exclude_none=True, exclude={"extra"})
-    wanted = [*mapped.items(), *(("extra", column) for column in carried)]
+    wanted = [*mapped.items(), *(("extra", column) for column in extra)]
     if table.fixed:
         _check_columns(wanted, table)
     rows = texts = 0
     for batch in table.batches(list(dict.fromkeys(column for _, column in wanted))):
         rows += batch.height
         texts += int(batch.get_column(mapped["text"]).str.contains(r"\S").sum())
-        yield _to_records(batch, mapped, carried, source)
-    if not rows or (lines and not texts):
-        empty = "there are no rows below the header" if table.columns and not lines else "the file is empty"
-        raise AttuneError(f"{table.origin}: {empty}", "put rows into it, or name another file")
-    _check_columns(wanted, table)
-    if not texts:
-        raise AttuneError(
-            f"{table.origin}: {mapped['text']!r} is empty in all {rows} rows",
-            f"map text to the column that holds it; there are: {_listed(table.columns)}",
+        constant = {**dict.fromkeys(FIELDS), "label": getattr(source, "label", None), "source": source.origin}
+        records = pl.DataFrame({field: batch.get_column(column) for field, column in mapped.items()}).with_columns(
+            pl.lit(value, pl.String).alias(field) for field, value in constant.items() if field not in mapped
         )
-
-
-def _to_records(batch: pl.DataFrame, mapped: Mapping[str, str], carried: list[str], source: TextSource) -> pl.DataFrame:
-    none = pl.Series([None], dtype=pl.String).new_from_index(0, batch.height)
-    fields = {field: batch.get_column(mapped[field]) if field in mapped else none for field in FIELDS}
-    records = pl.DataFrame(fields).with_columns(
-        source=pl.lit(source.origin),
-        extra=columns_of(batch, carried).to_struct("extra").struct.json_encode() if carried else none,
-    )
-    label = getattr(source, "label", None)
-    return records if label is None else records.with_columns(label=pl.lit(label))
+        if extra:
+            records = records.with_columns(extra=columns_of(batch, extra).to_struct("extra").struct.json_encode())
+        yield records.select(FIELDS)
+    if rows and not lines:
+        _check_columns(wanted, table)
+    if not texts:
+        what = f"{mapped['text']!r} is empty in all {rows} rows"
+        if lines or not table.columns:
+            what = "the file is empty"
+        elif not rows:
+            what = "there are no rows below the header"
+        fix = "name another file, or map text to the column that holds it; there are: "
+        raise AttuneError(f"{table.origin}: {what}", fix + _listed(table.columns))
 
 
 def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
-    known = set(table.columns)
+    known = {name.lower(): name for name in table.columns}
     for field, column in wanted:
-        if column not in known:
-            hint = _column_hint(column, table.columns)
-            raise AttuneError(f"{table.origin} has no column {column!r} (for {field})", hint)
-
-
-def _column_hint(column: str, columns: list[str]) -> str:
-    close = get_close_matches(column, columns, n=1) or [name for name in columns if name.lower() == column.lower()]
-    return f"did you mean {close[0]!r}?" if close else f"the columns are: {_listed(columns[:20])}"
+        if column not in table.columns:
+            close = get_close_matches(column.lower(), known, n=1)
+            fix = f"did you mean {known[close[0]]!r}?" if close else f"the columns are: {_listed(table.columns[:20])}"
+            raise AttuneError(f"{table.origin} has no column {column!r} (for {field})", fix)
 
 
 def with_text_ids(records: pl.DataFrame) -> pl.DataFrame:
@@ -83,20 +75,6 @@ def with_text_ids(records: pl.DataFrame) -> pl.DataFrame:
     texts = pl.concat_str(pl.col("text").fill_null("\x1e"), pl.col("text_pair").fill_null("\x1e"), separator="\x1f")
     digest = texts.map_elements(lambda text: sha256(text.encode()).hexdigest()[:16], return_dtype=pl.String)
     return records.with_columns(id=digest)
-
-
-def number_repeats(rows: pl.DataFrame) -> pl.DataFrame:
-    """Number rows that have one id, in the order of their other fields.
-
-    Args:
-        rows: columns id, row (their order in the data), and those of records without the texts, which are equal; but
-            one that is missing and one that is "\\x1e" have one id, so `texts` tells how many are there.
-
-    Returns:
-        Columns row and number, from 1.
-    """
-    ordered = rows.sort("id", "texts", "label", "group", "split", "timestamp", "source", "extra", "row")
-    return ordered.select("row", number=pl.int_range(1, pl.len() + 1).over("id"))
 
 
 def clean_labels(records: pl.DataFrame) -> pl.DataFrame:
@@ -110,39 +88,33 @@ def check_label_map(counts: Mapping[str, int], labels: Mapping[str, str]) -> Non
     Raises:
         AttuneError: if not one label is in the map, or a key of the map looks like a misspelt label.
     """
-    unmapped = sorted(set(counts) - set(labels))
-    if len(unmapped) == len(counts):
+    unmapped = {label.casefold(): label for label in sorted(set(counts) - set(labels))}
+    if not set(counts) & set(labels):
         raise AttuneError(
-            f"ingest.labels maps {', '.join(labels)}, but the data holds {_listed(unmapped[:10]) or 'no labels'}",
+            f"ingest.labels maps {', '.join(labels)}, but the data holds "
+            f"{_listed([*unmapped.values()][:10]) or 'no labels'}",
             "make the map's keys the labels as they stand in the data, or leave ingest.labels out",
         )
-    near = {label.casefold(): label for label in unmapped}
     for raw in sorted(set(labels) - set(counts)):
-        close = get_close_matches(raw.casefold(), near, n=1, cutoff=0.75)
-        if close:
+        if close := get_close_matches(raw.casefold(), unmapped, n=1, cutoff=0.75):
+            near = shown(unmapped[close[0]], MOST_SHOWN)
             raise AttuneError(
-                f"ingest.labels maps {raw!r}, which no row has; "
-                f"the data holds {_shown(near[close[0]])!r}, which is not mapped",
-                f"did you mean {_shown(near[close[0]])!r}? If not, leave {raw!r} out",
+                f"ingest.labels maps {raw!r}, which no row has; the data holds {near!r}, which is not mapped",
+                f"write {near!r}, or leave {raw!r} out",
             )
 
 
-def map_labels(records: pl.DataFrame, labels: Mapping[str, str] | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+def map_labels(records: pl.DataFrame, labels: Mapping[str, str]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the records with labels mapped, and the rejected rows: those whose label is not in the map.
 
     Rows with no label at all pass: `clean` rejects them as unlabelled.
     """
-    if labels is None:
-        return records, Rejected.empty()
     known = pl.col("label").is_null() | pl.col("label").is_in(list(labels))
-    unknown = records.filter(~known)
-    shown_as = {label: _shown(label) for label in unknown["label"].unique()}
-    reason = pl.format(
-        "label {} is not in ingest.labels", pl.col("label").replace_strict(shown_as, return_dtype=pl.String)
-    )
+    label = pl.col("label").map_elements(lambda label: shown(label, MOST_SHOWN), return_dtype=pl.String)
+    reason = pl.format("label {} is not in ingest.labels", label)
     return (
         records.filter(known).with_columns(pl.col("label").replace(dict(labels))),
-        Rejected.of(unknown, STAGE, "unmapped_label", reason),
+        Rejected.of(records.filter(~known), STAGE, "unmapped_label", reason),
     )
 
 
@@ -159,14 +131,8 @@ def check_splits(records: pl.DataFrame) -> pl.DataFrame:
     Raises:
         AttuneError: naming the values that are none.
     """
-    names = (
-        pl.col("split")
-        .str.strip_chars()
-        .str.to_lowercase()
-        .replace({"valid": "validation", "val": "validation", "dev": "validation", "": None})
-    )
-    records = records.with_columns(split=names)
-    wrong = records.filter(pl.col("split").is_not_null() & ~pl.col("split").is_in(SPLITS))
+    records = records.with_columns(pl.col("split").str.strip_chars().str.to_lowercase().replace(SPLIT_NAMES))
+    wrong = records.filter(~pl.col("split").is_in(SPLITS))
     if not wrong.is_empty():
         values = _listed(wrong["split"].unique().sort().to_list()[:5])
         raise AttuneError(
@@ -176,9 +142,5 @@ def check_splits(records: pl.DataFrame) -> pl.DataFrame:
     return records
 
 
-def _shown(label: str) -> str:
-    return shown(label, MOST_SHOWN)
-
-
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(map(_shown, names))
+    return ", ".join(shown(name, MOST_SHOWN) for name in names)

@@ -2,19 +2,16 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from stages.common.params.sources import Scratch
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 LONGEST_WORD = 100  # characters; max_input_chars_per_word of WordPiece
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-def build_scratch_model(texts: Iterable[str], scratch: Scratch, target: Path, seed: int) -> list[str]:
-    """Write model and tokenizer to `target`; return the names of the files.
+def build_scratch_model(texts: Iterable[str], scratch: Scratch, target: Path, seed: int) -> None:
+    """Write model and tokenizer to `target`.
 
     The tokenizer sees the texts of every row, never a label. The same texts and seed give the same bytes.
     """
@@ -23,11 +20,10 @@ def build_scratch_model(texts: Iterable[str], scratch: Scratch, target: Path, se
     from transformers import BertConfig, BertModel, BertTokenizerFast, logging
 
     logging.disable_progress_bar()
-
     tokenizer = _word_pieces(_vocabulary(list(texts), scratch.vocab_size))
     tokenizer.add_special_tokens(SPECIAL_TOKENS)
-    ids = {token: number for number, token in enumerate(SPECIAL_TOKENS)}  # the trainer numbers them first
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+    ends = ((token, SPECIAL_TOKENS.index(token)) for token in ("[SEP]", "[CLS]"))  # the trainer numbers them first
+    tokenizer.post_processor = processors.BertProcessing(*ends)
     fast = BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=scratch.max_position_embeddings)
     fast.save_pretrained(target)
 
@@ -42,10 +38,9 @@ def build_scratch_model(texts: Iterable[str], scratch: Scratch, target: Path, se
         pad_token_id=0,
     )
     BertModel(config).save_pretrained(target)
-    return sorted(file.name for file in target.iterdir())
 
 
-def _word_pieces(vocabulary: dict[str, int]) -> "Tokenizer":
+def _word_pieces(vocabulary: dict[str, int]) -> Any:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=SPECIAL_TOKENS[1]))

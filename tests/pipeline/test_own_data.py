@@ -6,7 +6,7 @@ import random
 import polars as pl
 
 from stages.common.params import load_params
-from tests.conftest import PROJECT, Project, tiny
+from tests.conftest import Project, tiny
 
 WORDS = {
     "表扬": ["很好", "喜欢", "满意", "推荐", "漂亮", "快"],
@@ -26,21 +26,18 @@ def chinese_csv(rows: int, seed: int = 1) -> str:
     return "\n".join(lines) + "\n"
 
 
-def own_file(project: Project, name: str, columns: dict, **source: object) -> None:
+def test_chinese_three_classes_quoted_newlines_and_a_bom(project: Project) -> None:
+    project.inbox("意见.csv", "\ufeff" + chinese_csv(240))
     project.use("own-csv")
 
     def change(params):
-        params["ingest"]["sources"] = [{"path": f"data/inbox/{name}", "columns": columns, **source}]
+        columns = {"text": "意见", "label": "类别"}
+        params["ingest"]["sources"] = [{"path": "data/inbox/意见.csv", "columns": columns}]
         params["clean"] = {"near_duplicates": {"shingle_size": 2}}
         tiny(params)
         params["export"] = {"onnx": False, "int8": False}
 
     project.params(change)
-
-
-def test_chinese_three_classes_quoted_newlines_and_a_bom(project: Project) -> None:
-    project.inbox("意见.csv", "\ufeff" + chinese_csv(240))
-    own_file(project, "意见.csv", {"text": "意见", "label": "类别"})
     project.repro("evaluate")
     raw = pl.read_parquet(project.root / "data/raw/records.parquet")
     assert raw.height == 240
@@ -56,41 +53,6 @@ def test_chinese_three_classes_quoted_newlines_and_a_bom(project: Project) -> No
     project.inbox("意见.csv", "\ufeff" + chinese_csv(250))
     assert project.stages_run(project.repro("clean")) == ["ingest", "clean"]
     assert pl.read_parquet(project.root / "data/raw/records.parquet").height == 250
-
-
-def test_latin_1_bytes_semicolons_and_mapped_labels(project: Project) -> None:
-    lines = [f"{'très réussi, à voir' if n % 2 else 'raté, décevant'} nº {n} {n * 7919};{n % 2}" for n in range(60)]
-    project.inbox("avis.csv", ("avis;note\n" + "\n".join(lines)).encode("latin-1"))
-    own_file(project, "avis.csv", {"text": "avis", "label": "note"}, encoding="latin-1", separator=";")
-    project.params(lambda params: params["ingest"].update(labels={"0": "mauvais", "1": "bon"}))
-    project.repro("clean")
-    train = pl.read_parquet(project.root / "data/clean/train.parquet")
-    assert set(train["label"]) == {"mauvais", "bon"}
-    assert train["text"].str.contains("é").all()
-
-
-def test_an_official_split_is_honoured(project: Project) -> None:
-    rows = [
-        f"text number {n * 7919} of {n},{'ab'[n % 2]},{('train', 'train', 'dev', 'test')[n % 4 if n % 8 else 0]}"
-        for n in range(96)
-    ]
-    # both labels in every split
-    rows += [
-        f"held out {n * 104729} {n},{'ab'[n % 2]},{split}" for n, split in enumerate(["dev", "dev", "test", "test"])
-    ]
-    project.inbox("split.csv", "body,tag,part\n" + "\n".join(rows))
-    own_file(project, "split.csv", {"text": "body", "label": "tag", "split": "part"})
-    project.repro("clean")
-    raw = pl.read_parquet(project.root / "data/raw/records.parquet")
-    for name in ("train", "validation", "test"):
-        placed = pl.read_parquet(project.root / f"data/clean/{name}.parquet").join(raw, on="id", suffix="_raw")
-        assert set(placed["split"]) == {name}
-
-
-def test_there_are_these_recipes_and_no_other() -> None:
-    """rotten-tomatoes is run by test_end_to_end, own-csv by test_bad_input, chinese-reviews below."""
-    recipes = {path.stem for path in (PROJECT / "recipes").glob("*.yaml")}
-    assert recipes == {"rotten-tomatoes", "own-csv", "chinese-reviews"}
 
 
 def test_the_chinese_recipe_trains_on_a_small_slice(project: Project) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass
@@ -29,12 +29,25 @@ class Manners:
     requests: list[dict[str, str]] = field(default_factory=list)
 
 
-class FileServer:
+class FileServer(NamedTuple):
     """The server while it runs."""
 
-    def __init__(self, manners: Manners, port: int) -> None:
-        self.manners = manners
-        self.url = f"http://127.0.0.1:{port}/folder/rows.csv"
+    manners: Manners
+    url: str
+
+
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Run a server on a port of this machine; yield its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that hangs up is no news
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @contextmanager
@@ -94,13 +107,5 @@ def serving(**manners: Any) -> Iterator[FileServer]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that hangs up is no news
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield FileServer(how, server.server_address[1])
-    finally:
-        server.shutdown()
-        server.server_close()
+    with listening(Handler) as address:
+        yield FileServer(how, f"{address}/folder/rows.csv")

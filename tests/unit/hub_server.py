@@ -3,13 +3,14 @@
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from file_server import listening
 
 COMMIT = "c" * 40
 
@@ -68,9 +69,7 @@ def serving_hub() -> Iterator[Hub]:
                 self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
         def _known(self, repository: str, revision: str) -> bool:
-            if repository.endswith("/gated"):
-                self._answer(403, b"", {"X-Error-Code": "GatedRepo"})
-            elif repository not in hub.files:
+            if repository not in hub.files:
                 self._answer(404, b"", {"X-Error-Code": "RepoNotFound"})
             elif revision not in (COMMIT, hub.tag):
                 self._answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
@@ -89,12 +88,5 @@ def serving_hub() -> Iterator[Hub]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with listening(Handler) as hub.url:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -15,15 +15,6 @@ import pytest
 PASSWORD = "hunter2 %/@"  # needs escaping in an address
 
 
-def find_binaries() -> Path | None:
-    """Return the folder of initdb and pg_ctl: Debian keeps it out of PATH."""
-    found = shutil.which("initdb")
-    if found:
-        return Path(found).parent
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name))
-    return folders[-1] if folders else None
-
-
 def unprivileged() -> dict[str, Any]:
     """Arguments for subprocess: PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
@@ -36,8 +27,9 @@ def unprivileged() -> dict[str, Any]:
 @contextmanager
 def running_postgres() -> Iterator[str]:
     """Start a server that listens on a Unix socket alone; yield its address. Skips the test where there is none."""
-    binaries = find_binaries()
-    if binaries is None:
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # Debian keeps initdb and pg_ctl out of PATH
+    initdb = shutil.which("initdb", path=os.pathsep.join([os.environ["PATH"], *map(str, folders)]))
+    if initdb is None:
         pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
     pytest.importorskip("psycopg")
     with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp") as name:  # a socket's path must be short
@@ -48,7 +40,7 @@ def running_postgres() -> Iterator[str]:
         (folder / "password").chmod(0o644)
 
         def run(program: str, *arguments: str) -> None:
-            command = [str(binaries / program), *arguments]
+            command = [str(Path(initdb).with_name(program)), *arguments]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, **who)
             assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from ruamel.yaml import YAML
+from safetensors.numpy import save
 
 from stages.common.params import Source
-from stages.common.readers.table import Table
 from stages.common.schemas import RawRecords
-from stages.ingest.expansion import Limits
+from stages.ingest.expansion import Workspace
 from stages.ingest.receive import receive
 from stages.ingest.records import read_records
-from stages.ingest.sql import QueryTable
 
 FILM_WORDS = ["film", "story", "actor", "scene", "music", "plot", "camera", "ending", "dialogue", "script"]
 
@@ -28,6 +28,13 @@ SCRATCH = {
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "max_position_embeddings": 64,
+}
+
+
+MODEL = {  # the files of a model that ingest takes
+    "config.json": b'{"model_type": "bert"}',
+    "model.safetensors": save({"embeddings": np.zeros(2, dtype=np.float32)}),
+    "tokenizer.json": b"{}",
 }
 
 
@@ -73,17 +80,13 @@ class Project:
         )
 
 
-def received(
-    source: Source, limits: Limits, downloads: Path, unpacked: Path
-) -> tuple[list[tuple[str, pl.DataFrame]], dict[str, Any]]:
-    """Return what messages call each table of a source, the records of each, and the source's entry in the manifest."""
-    with receive(source, limits, downloads, unpacked) as (tables, entry):
+def received(source: Source, folder: Path, **limits: int) -> tuple[list[tuple[str, pl.DataFrame]], dict[str, Any]]:
+    """Return what messages call each table of a source, the records of each, and the source's entry in the manifest.
+
+    Downloads are kept in `folder`, where nothing else is left.
+    """
+    with receive(source, Workspace(folder, folder, **limits)) as (tables, entry):
         return [(table.origin, pl.concat(read_records(table, source))) for table in tables], entry
-
-
-def frame_table(frame: pl.DataFrame, origin: str) -> Table:
-    """Return a table that is read out of a frame."""
-    return QueryTable(origin, frame)
 
 
 def make_records(rows: list[dict[str, str | None]]) -> pl.DataFrame:

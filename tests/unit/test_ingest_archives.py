@@ -5,7 +5,6 @@ import gzip
 import io
 import lzma
 import tarfile
-import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,23 +17,23 @@ from small_project import Project, received
 from stages.common.errors import AttuneError
 from stages.common.params import Source
 from stages.ingest.archives import unpack
-from stages.ingest.expansion import Limits, SizeBudget
+from stages.ingest.expansion import SizeBudget
 
 ROWS = {"day/2.csv": b"text,label\nsecond,1\n", "day/1.csv": b"text,label\nfirst,0\n", "README.md": b"no rows"}
-MEBIBYTE = 1 << 20
+BOMB = bytes(3 << 20)
 
 
-def zip_of(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def zip_of(members: dict[str, bytes]) -> bytes:
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", method) as archive:
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return out.getvalue()
 
 
-def tar_of(members: dict[str, bytes], format: int = tarfile.PAX_FORMAT) -> bytes:
+def tar_of(members: dict[str, bytes]) -> bytes:
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=format) as archive:
+    with tarfile.open(fileobj=out, mode="w") as archive:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -42,46 +41,41 @@ def tar_of(members: dict[str, bytes], format: int = tarfile.PAX_FORMAT) -> bytes
     return out.getvalue()
 
 
-PACKERS: dict[str, Callable[[dict[str, bytes]], bytes]] = {
-    "a.zip": zip_of,
-    "a.tar": tar_of,
-    "a.tar.gz": lambda members: gzip.compress(tar_of(members)),
-    "a.tgz": lambda members: gzip.compress(tar_of(members)),
-    "a.tar.bz2": lambda members: bz2.compress(tar_of(members)),
-    "a.tar.xz": lambda members: lzma.compress(tar_of(members)),
-    "A.TAR.XZ": lambda members: lzma.compress(tar_of(members)),
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "a.tar": bytes,
+    "a.tgz": gzip.compress,
+    "a.tar.bz2": bz2.compress,
+    "A.TAR.XZ": lzma.compress,
 }
+
+
+def pack(name: str, members: dict[str, bytes]) -> bytes:
+    return zip_of(members) if name == "a.zip" else COMPRESS[name](tar_of(members))
 
 
 def unpacked(folder: Path, name: str, content: bytes, pattern: str, megabytes: int = 8) -> dict[str, bytes]:
     """What comes out of an archive; checks that nothing is written but the copies."""
     (folder / name).write_bytes(content)
-    target = folder / "deep" / "target"
-    target.mkdir(parents=True, exist_ok=True)
     try:
-        found = unpack(folder / name, name, pattern, target, SizeBudget(megabytes, f"data/inbox/{name}"))
+        found = unpack(folder / name, name, [pattern], folder / "deep", SizeBudget(megabytes, f"data/inbox/{name}"))
     finally:
         below = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-        assert all(path == name or path.removeprefix("deep/target/").isdecimal() for path in below), below
-    return {member: copy.read_bytes() for member, copy in found}
+        assert all(path == name or path.removeprefix("deep/").isdecimal() for path in below), below
+    return {member: copy.read_bytes() for member, copy in found.items()}
 
 
 def fault(folder: Path, name: str, content: bytes, pattern: str = "a.csv", megabytes: int = 8) -> str:
     with pytest.raises(AttuneError) as raised:
         unpacked(folder, name, content, pattern, megabytes)
     assert str(raised.value).startswith(f"data/inbox/{name}: ")
-    assert "\n  → " in str(raised.value)
     return str(raised.value)
 
 
-@pytest.mark.parametrize("name", PACKERS)
-def test_one_file_comes_out_of_every_kind_of_archive(tmp_path: Path, name: str) -> None:
-    assert unpacked(tmp_path, name, PACKERS[name](ROWS), "day/2.csv") == {"day/2.csv": ROWS["day/2.csv"]}
-
-
-@pytest.mark.parametrize("name", PACKERS)
-def test_a_pattern_takes_all_that_match_in_the_order_of_their_names(tmp_path: Path, name: str) -> None:
-    found = unpacked(tmp_path, name, PACKERS[name]({**ROWS, "day/deep/3.csv": b"", "4.csv": b""}), "day/*.csv")
+@pytest.mark.parametrize("name", ["a.zip", *COMPRESS])
+def test_files_come_out_by_name_or_pattern_in_the_order_of_their_names(tmp_path: Path, name: str) -> None:
+    packed = pack(name, {**ROWS, "day/deep/3.csv": b"", "4.csv": b""})
+    assert unpacked(tmp_path, name, packed, "day/2.csv") == {"day/2.csv": ROWS["day/2.csv"]}
+    found = unpacked(tmp_path, name, packed, "day/*.csv")
     assert list(found.items()) == [("day/1.csv", ROWS["day/1.csv"]), ("day/2.csv", ROWS["day/2.csv"])]
 
 
@@ -90,141 +84,76 @@ def test_the_files_of_a_pattern_become_the_rows_of_one_source(project: Project, 
     (tmp_path / "work").mkdir()
     for pattern, texts in (("day/?.csv", ["first", "second"]), ("day/*.csv.gz", ["third"])):
         source = Source(path="data/inbox/a.zip", member=pattern, columns={"text": "text", "label": "label"})
-        tables, entry = received(source, Limits(), tmp_path, tmp_path / "work")
+        tables, entry = received(source, tmp_path / "work")
         assert [text for _, table in tables for text in table["text"]] == texts
         assert entry["origin"] == f"data/inbox/a.zip:{pattern}"
-    assert list((tmp_path / "work").iterdir()) == []
-
-
-def test_a_fault_in_a_file_of_a_pattern_is_told_with_that_files_name(project: Project, tmp_path: Path) -> None:
     project.file("data/inbox/a.zip", zip_of({**ROWS, "day/2.csv": b"text,label\nlonely\n"}))
     source = Source(path="data/inbox/a.zip", member="day/*.csv", columns={"text": "text", "label": "label"})
     with pytest.raises(AttuneError, match=r"^data/inbox/a.zip:day/2.csv:2: 1 fields where the header has 2"):
-        received(source, Limits(), tmp_path, tmp_path)
+        received(source, tmp_path / "work")
+    assert list((tmp_path / "work").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", PACKERS)
-@pytest.mark.parametrize(
-    ("asked", "told"),
-    [
-        ("2.csv", "set member to one of: day/2.csv"),
-        ("Day/*.csv", "set member to one of: day/1.csv, day/2.csv"),
-        ("rows.parquet", "list the names that it holds"),
-    ],
-)
-def test_a_file_that_is_not_there_is_answered_with_similar_names(
-    tmp_path: Path, name: str, asked: str, told: str
-) -> None:
-    said = fault(tmp_path, name, PACKERS[name](ROWS), asked)
-    assert f"the archive holds no file {asked!r}" in said
-    assert told in said
+def test_a_file_that_is_not_there_is_answered_with_similar_names(tmp_path: Path) -> None:
+    for asked, named in (("2.csv", "day/2.csv"), ("Day/*.csv", "day/1.csv, day/2.csv"), ("a.txt", "README.md, day/1")):
+        said = fault(tmp_path, "a.zip", zip_of(ROWS), asked)
+        assert f"the archive holds no file {asked!r}\n  → set member to one of: {named}" in said
 
 
-# ── hostile archives ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tgz"])
 @pytest.mark.parametrize("member", ["../../evil.csv", "/tmp/attune-evil.csv", "..\\evil.csv"])
 def test_a_name_that_points_out_of_the_archive_is_never_a_path(tmp_path: Path, name: str, member: str) -> None:
-    packed = PACKERS[name]({member: b"evil", "a.csv": b"good"})
+    packed = pack(name, {member: b"evil", "a.csv": b"good"})
     assert unpacked(tmp_path, name, packed, member) == {member: b"evil"}
     assert not Path("/tmp/attune-evil.csv").exists()
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
-def test_links_and_devices_in_a_tar_are_refused(tmp_path: Path, kind: bytes) -> None:
-    (tmp_path / "secret").mkdir()
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, None])
+def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes | None) -> None:
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        info = tarfile.TarInfo("a.csv")
-        info.type, info.linkname = kind, "/etc/passwd"
-        archive.addfile(info)
-    assert "is a link or a device, no plain file" in fault(tmp_path, "a.tar", out.getvalue())
+    if kind:
+        with tarfile.open(fileobj=out, mode="w") as archive:
+            info = tarfile.TarInfo("a.csv")
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+    else:
+        with zipfile.ZipFile(out, "w") as zipped:
+            link = zipfile.ZipInfo("a.csv")
+            link.create_system, link.external_attr = 3, 0o120777 << 16
+            zipped.writestr(link, "/etc/passwd")
+    assert "is a link or a device, no plain file" in fault(tmp_path, "a.tar" if kind else "a.zip", out.getvalue())
 
 
-def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        info = zipfile.ZipInfo("a.csv")
-        info.create_system, info.external_attr = 3, 0o120777 << 16
-        archive.writestr(info, "/etc/passwd")
-    assert "is a link or a device" in fault(tmp_path, "a.zip", out.getvalue())
-
-
-def test_an_encrypted_zip_is_told(tmp_path: Path) -> None:
+def test_encrypted_files_and_names_that_are_there_twice_are_refused(tmp_path: Path) -> None:
     packed = bytearray(zip_of({"a.csv": b"text"}))
     for signature, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         packed[packed.index(signature) + at] |= 1
-    assert "is encrypted: unpack it" in fault(tmp_path, "a.zip", bytes(packed))
+    assert "is encrypted" in fault(tmp_path, "a.zip", bytes(packed))
+    (tmp_path / "a.zip").unlink()
+    assert "'a.csv' is there twice" in fault(tmp_path, "a.tar", tar_of({"a.csv": b"one", "./a.csv": b"two"}))
 
 
-@pytest.mark.parametrize("name", ["a.zip", "a.tar"])
-def test_a_name_that_is_there_twice_is_refused(tmp_path: Path, name: str) -> None:
-    out = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if name == "a.zip":
-            with zipfile.ZipFile(out, "w") as archive:
-                archive.writestr("a.csv", b"one")
-                archive.writestr("a.csv", b"two")
-        else:
-            out.write(tar_of({"a.csv": b"one", "./a.csv": b"two"}))
-    assert "'a.csv' is there twice" in fault(tmp_path, name, out.getvalue())
-
-
-BOMB = bytes(3 * MEBIBYTE)
-
-
-@pytest.mark.parametrize("name", [name for name in PACKERS if name != "a.tar"])
+@pytest.mark.parametrize("name", ["a.zip", "a.tgz", "a.tar.bz2", "A.TAR.XZ"])
 def test_more_than_the_limit_does_not_come_out(tmp_path: Path, name: str) -> None:
-    packed = PACKERS[name]({"a.csv": BOMB})
-    assert len(packed) < MEBIBYTE
-    assert "unpacks to more than 2 MiB" in fault(tmp_path, name, packed, megabytes=2)
-    assert unpacked(tmp_path, name, packed, "a.csv", megabytes=4) == {"a.csv": BOMB}
-    copies = [path.stat().st_size for path in (tmp_path / "deep").rglob("*") if path.is_file()]
-    assert max(copies) <= 4 * MEBIBYTE
+    packed = pack(name, {"a.csv": BOMB, "b.csv": BOMB[: 1 << 20]})
+    assert unpacked(tmp_path, name, packed, "*.csv", megabytes=5) == {"a.csv": BOMB, "b.csv": BOMB[: 1 << 20]}
+    assert "unpacks to more than 3 MiB" in fault(tmp_path, name, packed, "*.csv", megabytes=3)
+    if name != "a.zip":  # on the way to the file asked for
+        assert "unpacks to more than 2 MiB" in fault(tmp_path, name, packed, "b.csv", megabytes=2)
 
 
-@pytest.mark.parametrize("name", ["a.tar.gz", "a.tar.bz2", "a.tar.xz"])
-def test_a_bomb_before_the_file_asked_for_is_not_unpacked_either(tmp_path: Path, name: str) -> None:
-    packed = PACKERS[name]({"bomb": BOMB, "a.csv": b"text"})
-    assert "unpacks to more than 2 MiB" in fault(tmp_path, name, packed, megabytes=2)
-
-
-def test_many_files_are_counted_together(tmp_path: Path) -> None:
-    packed = zip_of({f"{at}.csv": bytes(MEBIBYTE) for at in range(3)})
-    assert "unpacks to more than 2 MiB" in fault(tmp_path, "a.zip", packed, "*.csv", megabytes=2)
-
-
-def header_claiming(size: int) -> bytes:
-    info = tarfile.TarInfo("a.csv")
-    info.size = size
-    return info.tobuf(tarfile.GNU_FORMAT)
-
-
-@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
-@pytest.mark.parametrize("size", [100_000, 1 << 40])
-def test_a_tar_header_that_claims_more_than_there_is_is_told(tmp_path: Path, name: str, size: int) -> None:
-    cut = header_claiming(size) + b"x" * 1024
-    fault(tmp_path, name, cut if name == "a.tar" else gzip.compress(cut))
-
-
-@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz"])
-def test_a_broken_header_in_the_middle_is_not_taken_for_the_end(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", COMPRESS)
+def test_a_tar_that_is_cut_off_or_broken_in_the_middle_is_told(tmp_path: Path, name: str) -> None:
     plain = bytearray(tar_of({"1.csv": b"one", "2.csv": b"two"}))
+    assert "it is cut off" in fault(tmp_path, name, COMPRESS[name](plain[:1024]), "*.csv")
     plain[1024 + 150] ^= 0xFF  # in the second header's checksum
-    packed = {"a.tar": bytes, "a.tar.gz": gzip.compress, "a.tar.bz2": bz2.compress, "a.tar.xz": lzma.compress}[name]
-    assert "the archive is damaged" in fault(tmp_path, name, packed(bytes(plain)), "*.csv")
+    assert "a header is broken" in fault(tmp_path, name, COMPRESS[name](bytes(plain)), "*.csv")
+    claim = tarfile.TarInfo("a.csv")
+    claim.size = 1 << 40
+    fault(tmp_path, name, COMPRESS[name](claim.tobuf(tarfile.GNU_FORMAT) + b"x" * 1024))
 
 
-@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
-def test_a_tar_that_is_cut_off_between_two_files_is_told(tmp_path: Path, name: str) -> None:
-    cut = tar_of({"1.csv": b"one", "2.csv": b"two"})[:1024]
-    packed = cut if name == "a.tar" else gzip.compress(cut)
-    assert "it is cut off" in fault(tmp_path, name, packed, "*.csv")
-
-
-WHOLE = {name: pack(ROWS) for name, pack in PACKERS.items()}
+WHOLE = {name: pack(name, ROWS) for name in ("a.zip", *COMPRESS)}
 
 
 @given(st.sampled_from(sorted(WHOLE)), st.integers(0, 400), st.binary(min_size=1, max_size=8), st.booleans())

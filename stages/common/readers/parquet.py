@@ -8,8 +8,7 @@ import polars as pl
 
 from stages.common.errors import AttuneError
 from stages.common.readers.streams import Spend
-from stages.common.readers.table import BATCH_BYTES, ROWS, Table, check_unique
-from stages.common.readers.values import as_texts, text_bytes
+from stages.common.readers.table import BATCH_BYTES, ROWS, Table, check_unique, text_bytes
 
 
 class ParquetTable(Table):
@@ -18,19 +17,20 @@ class ParquetTable(Table):
     def __init__(self, file: IO[bytes], origin: str, spend: Spend, *, texts: bool) -> None:
         from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
 
-        self.origin, self._spend, self._texts = origin, spend, texts
+        self._spend, self._texts = spend, texts
+        super().__init__(origin, [])
         with self._faults_as_errors():
             self._file = ParquetFile(file)
-            schema = self._file.schema_arrow
-            super().__init__(origin, [field.name for field in schema if not texts or _has_texts(field.type)])
+            self._empty = self._file.schema_arrow.empty_table()
+            check_unique(self._empty.column_names, origin)
+            self.columns = [field.name for field in self._empty.schema if not texts or _has_text_form(field.type)]
         self.rows = self._file.metadata.num_rows
-        check_unique(self.columns, origin)
 
     def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
         """See Table."""
         with self._faults_as_errors():
             if not self.rows:
-                yield self._frame(self._file.schema_arrow.empty_table(), names)
+                yield self._frame(self._empty, names)
             read = 0
             for batch in self._file.iter_batches(self._size(names, size), columns=list(names), use_threads=False):
                 batch.validate(full=True)
@@ -42,7 +42,7 @@ class ParquetTable(Table):
     def _frame(self, rows: Any, names: Sequence[str]) -> pl.DataFrame:
         frame = pl.DataFrame({name: pl.from_arrow(rows.column(name)) for name in names})
         if self._texts:
-            frame = as_texts(frame)
+            frame = frame.select(pl.all().cast(pl.String).replace("", None))
             self._spend(text_bytes(frame))
         return frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
 
@@ -61,19 +61,16 @@ class ParquetTable(Table):
         try:
             yield
         except (ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
-            if isinstance(error, AttuneError) or (isinstance(error, OSError) and error.errno is not None):
-                raise
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of the disk
             reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
             raise AttuneError(
                 f"{self.origin}: not a readable Parquet file ({reason})", "write or copy it again"
             ) from None
 
 
-def _has_texts(kind: Any) -> bool:
-    """Whether values of an Arrow type have a text form: no bytes, spans of time or nested values."""
+def _has_text_form(kind: Any) -> bool:
     from pyarrow import types
 
-    kind = kind.value_type if types.is_dictionary(kind) else kind
-    simple = types.is_primitive(kind) and not types.is_duration(kind) and not types.is_interval(kind)
-    texts = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-    return bool(simple or texts or types.is_decimal(kind) or types.is_null(kind))
+    without = (types.is_nested, types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_duration)
+    return not any(is_such(kind) for is_such in without)

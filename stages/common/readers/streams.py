@@ -5,7 +5,6 @@ import gzip
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader, RawIOBase
 from typing import IO, Any, cast
@@ -20,7 +19,8 @@ ENDINGS = {
     ".parquet": "parquet",
     ".txt": "lines",
 }
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+COMPRESSIONS = (*OPENERS, ".zst")
 BLOCK = 1 << 20
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what the decompressors raise for broken bytes
 
@@ -62,29 +62,13 @@ class _Counted(RawIOBase):
 
 def decompressed(file: IO[bytes], compression: str, spend: Spend) -> IO[bytes]:
     """Return what a compressed file holds, as a stream; `spend` is called with the bytes that come out."""
-    match compression:
-        case ".gz":
-            stream: Any = gzip.GzipFile(fileobj=file)
-        case ".bz2":
-            stream = bz2.BZ2File(file)
-        case ".xz":
-            stream = lzma.LZMAFile(file)  # noqa: SIM115, closed with the file
-        case _:
-            from pyarrow import CompressedInputStream, PythonFile  # type: ignore[import-untyped]
+    if compression in OPENERS:
+        stream = OPENERS[compression](file)
+    else:
+        from pyarrow import CompressedInputStream, PythonFile  # type: ignore[import-untyped]
 
-            stream = CompressedInputStream(PythonFile(file), "zstd")
+        stream = CompressedInputStream(PythonFile(file), "zstd")
     return cast(IO[bytes], BufferedReader(_Counted(stream, spend), BLOCK))
-
-
-@contextmanager
-def damage_as_error(origin: str) -> Iterator[None]:
-    """Raise AttuneError where compressed bytes are damaged or cut off."""
-    try:
-        yield
-    except DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the disk
-        raise AttuneError(f"{origin}: cannot be decompressed ({error})", "copy or download the file again") from None
 
 
 def lines_of(text: Iterable[str], origin: str, encoding: str) -> Iterator[str]:
@@ -95,14 +79,9 @@ def lines_of(text: Iterable[str], origin: str, encoding: str) -> Iterator[str]:
     """
     read = 0
     try:
-        with damage_as_error(origin):
-            for line in text:
-                read += 1
-                if encoding != "utf-8":
-                    line.encode()  # utf-7 and the like can spell halves of characters, which no file can hold
-                yield line
-    except UnicodeEncodeError:
-        raise AttuneError(f"{origin}:{read}: half a character", "save the file as UTF-8") from None
+        for line in text:
+            read += 1
+            yield line
     except UnicodeDecodeError as error:
         number = read + 1 + error.object.count(b"\n", 0, error.start)
         raise AttuneError(
@@ -110,3 +89,7 @@ def lines_of(text: Iterable[str], origin: str, encoding: str) -> Iterator[str]:
             "save the file as UTF-8, or say under a source how it is encoded: encoding: cp1252 (Western Europe) or "
             "gb18030 (Chinese), say",
         ) from None
+    except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk
+        raise AttuneError(f"{origin}: cannot be decompressed ({error})", "copy or download the file again") from None

@@ -6,20 +6,17 @@ batches of polars itself, `collect_batches`, read ahead of a slow consumer, and 
 
 import csv
 import json
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from stages.common.errors import AttuneError
 from stages.common.readers.parquet import ParquetTable
-from stages.common.readers.streams import BLOCK, Layout, Spend, damage_as_error, decompressed, lines_of
-from stages.common.readers.table import BATCH_BYTES, ROWS, Table, check_unique
-from stages.common.readers.values import as_text
+from stages.common.readers.streams import Layout, Spend, decompressed, lines_of
+from stages.common.readers.table import BATCH_BYTES, ROWS, Table, as_text, check_unique
 
 LINE = "line"  # name of the only column of a plain text file
 SEPARATORS = ";\t|,"
@@ -44,95 +41,27 @@ def open_table(
     with path.open("rb") as file:
         stream = decompressed(file, layout.compression, spend) if layout.compression else file
         if layout.format == "parquet":
-            with tempfile.TemporaryFile() as copy, damage_as_error(origin):
-                while layout.compression and (block := stream.read(BLOCK)):  # Parquet is read from its end
-                    copy.write(block)
-                yield ParquetTable(copy if layout.compression else file, origin, spend, texts=texts)
+            yield ParquetTable(stream, origin, spend, texts=texts)
             return
         newline = "" if layout.format in ("csv", "tsv") else "\n"  # a line of JSON may hold U+2028 and the like
         encoding = "utf-8-sig" if layout.encoding == "utf-8" else layout.encoding
         with TextIOWrapper(stream, encoding=encoding, newline=newline) as text:
             lines = lines_of(text, origin, layout.encoding)
+            table: Table
             match layout.format:
-                case "csv" | "tsv":
-                    table: Table = SeparatedTable(lines, origin, "\t" if layout.format == "tsv" else layout.separator)
                 case "jsonl":
                     table = JsonLinesTable(lines, origin)
-                case _:
+                case "lines":
                     table = PlainLinesTable(lines, origin)
+                case _:
+                    table = SeparatedTable(lines, origin, "\t" if layout.format == "tsv" else layout.separator)
             size = path.stat().st_size
             table.share = lambda: file.tell() / size
             yield table
 
 
-def _packed(rows: Iterable[list[str | None]], names: Sequence[str], size: int) -> Iterator[pl.DataFrame]:
-    """Yield rows in batches: polars needs a third of the memory that Python does for a text."""
-    waiting: list[list[str | None]] = []
-    schema, characters, empty = dict.fromkeys(names, pl.String), 0, True
-    for row in rows:
-        waiting.append(row)
-        characters += sum(len(value) for value in row if value)
-        if len(waiting) == size or characters >= BATCH_BYTES:
-            yield pl.DataFrame(waiting, schema=schema, orient="row")
-            waiting, characters, empty = [], 0, False
-    if waiting or empty:
-        yield pl.DataFrame(waiting, schema=schema, orient="row")
-
-
-class SeparatedTable(Table):
-    """CSV or TSV, read with the csv module in strict mode, which knows the line of every fault."""
-
-    def __init__(self, lines: Iterator[str], origin: str, separator: str) -> None:
-        csv.field_size_limit(1 << 30)
-        self._reader = csv.reader(lines, delimiter=separator, strict=True)
-        self.origin = origin
-        with self._faults_as_errors():
-            header = next((row for row in self._reader if any(map(str.strip, row))), [])
-        super().__init__(origin, [name.strip() for name in header])
-        if not self.columns:
-            raise AttuneError(f"{origin}: the file is empty", "the first line names the columns")
-        mark = next((mark for mark in SEPARATORS if mark in header[0]), None) if len(header) == 1 else None
-        if mark:
-            raise AttuneError(
-                f"{origin}: the only column is {self.columns[0]!r}",
-                f"if its columns are separated by it, add this under the source: separator: {json.dumps(mark)} "
-                f"(of `make predict`: --separator)",
-            )
-        check_unique(self.columns, f"{origin}:{self._reader.line_num}")
-
-    def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
-        """See Table."""
-        place = {name: index for index, name in enumerate(self.columns)}
-        places = [place[name] for name in names]
-        with self._faults_as_errors():
-            yield from _packed(([row[index] or None for index in places] for row in self._rows()), names, size)
-
-    def _rows(self) -> Iterator[list[str]]:
-        width = len(self.columns)
-        for row in self._reader:
-            if len(row) == width:
-                yield row
-            elif row:  # a blank line is no row
-                raise AttuneError(
-                    f"{self.origin}:{self._reader.line_num}: {len(row)} fields where the header has {width}",
-                    "quote fields that hold the separator, or set separator to the one the file uses",
-                )
-
-    @contextmanager
-    def _faults_as_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except csv.Error as error:
-            raise AttuneError(
-                f"{self.origin}:{self._reader.line_num}: {error}",
-                "check the quotes there: each field that opens one must close it",
-            ) from None
-
-
-class JsonLinesTable(Table):
-    """A JSON object a line; a key that a row lacks is null."""
-
-    fixed = False
+class LinesTable(Table):
+    """Rows out of lines of text, packed: polars needs a third of the memory that Python does for a text."""
 
     def __init__(self, lines: Iterator[str], origin: str) -> None:
         super().__init__(origin, [])
@@ -140,46 +69,94 @@ class JsonLinesTable(Table):
 
     def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
         """See Table."""
-        yield from _packed(([as_text(row.get(name)) for name in names] for row in self._rows()), names, size)
+        waiting: list[list[str | None]] = []
+        schema, characters, empty = dict.fromkeys(names, pl.String), 0, True
+        for row in self._values(names):
+            waiting.append(row)
+            characters += sum(len(value) for value in row if value)
+            if len(waiting) == size or characters >= BATCH_BYTES:
+                yield pl.DataFrame(waiting, schema=schema, orient="row")
+                waiting, characters, empty = [], 0, False
+        if waiting or empty:
+            yield pl.DataFrame(waiting, schema=schema, orient="row")
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        known: set[str] = set()
+    def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
+        raise NotImplementedError
+
+
+class SeparatedTable(LinesTable):
+    """CSV or TSV, read with the csv module in strict mode, which knows the line of every fault."""
+
+    def __init__(self, lines: Iterator[str], origin: str, separator: str) -> None:
+        super().__init__(lines, origin)
+        csv.field_size_limit(1 << 30)
+        self._reader = csv.reader(lines, delimiter=separator, strict=True)
+        header = next((row for row in self._rows() if any(map(str.strip, row))), [])
+        self.columns = [name.strip() for name in header]
+        if not self.columns:
+            raise AttuneError(f"{origin}: the file is empty", "the first line names the columns")
+        if len(header) == 1 and (mark := next((mark for mark in SEPARATORS if mark in header[0]), None)):
+            raise AttuneError(
+                f"{origin}: the only column is {self.columns[0]!r}",
+                f"if its columns are separated by it, add this under the source: separator: {json.dumps(mark)} "
+                f"(of `make predict`: --separator)",
+            )
+        check_unique(self.columns, f"{origin}:{self._reader.line_num}")
+
+    def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
+        place = {name: index for index, name in enumerate(self.columns)}
+        for row in self._rows():
+            yield [row[place[name]] or None for name in names]
+
+    def _rows(self) -> Iterator[list[str]]:
+        """Yield the rows below the header, or from it on as long as there is none."""
+        try:
+            for row in self._reader:
+                if row and self.columns and len(row) != len(self.columns):
+                    raise AttuneError(
+                        f"{self.origin}:{self._reader.line_num}: {len(row)} fields where the header has "
+                        f"{len(self.columns)}",
+                        "quote fields that hold the separator, or set separator to the one the file uses",
+                    )
+                if row:  # a blank line is no row
+                    yield row
+        except csv.Error as error:
+            raise AttuneError(
+                f"{self.origin}:{self._reader.line_num}: {error}",
+                "check the quotes there: each field that opens one must close it",
+            ) from None
+
+
+class JsonLinesTable(LinesTable):
+    """A JSON object a line; a key that a row lacks is null."""
+
+    fixed = False
+
+    def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
+        known: dict[str, None] = {}
         for number, line in enumerate(self._lines, start=1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line, object_pairs_hook=_each_key_once)
+                row = json.loads(line)
+                fault = "" if isinstance(row, dict) else f"a JSON {type(row).__name__}"
             except (ValueError, RecursionError) as error:
-                raise AttuneError(
-                    f"{self.origin}:{number}: not JSON: {error}", "each line must be one JSON object"
-                ) from None
-            if not isinstance(row, dict):
-                raise AttuneError(
-                    f"{self.origin}:{number}: a JSON {type(row).__name__}", "each line must be one JSON object"
-                )
-            if not row.keys() <= known:
-                self.columns += [key for key in row if key not in known]
-                known.update(row)
-            yield row
+                fault = f"not JSON: {error}"
+            if fault:
+                raise AttuneError(f"{self.origin}:{number}: {fault}", "each line must be one JSON object")
+            if not row.keys() <= known.keys():
+                known |= dict.fromkeys(row)
+                self.columns = list(known)
+            yield [as_text(row.get(name)) for name in names]
 
 
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object; of two values of one key, Python would keep the last in silence."""
-    row = {as_text(key) or "": value for key, value in pairs}
-    if len(row) != len(pairs):
-        keys = [as_text(key) for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
-    return row
-
-
-class PlainLinesTable(Table):
+class PlainLinesTable(LinesTable):
     """A text a line. Only \\n and \\r\\n end one: `str.splitlines` would also cut at U+2028 and the like."""
 
     def __init__(self, lines: Iterator[str], origin: str) -> None:
-        super().__init__(origin, [LINE])
-        self._lines = lines
+        super().__init__(lines, origin)
+        self.columns = [LINE]
 
-    def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
-        """See Table."""
-        texts = (line.removesuffix("\n").removesuffix("\r") or None for line in self._lines)
-        yield from _packed(([text] * len(names) for text in texts), names, size)
+    def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
+        for line in self._lines:
+            yield [line.removesuffix("\n").removesuffix("\r") or None] * len(names)
