@@ -19,7 +19,7 @@ from flows.reviewing.rebuilt_outs import compare_outs
 from flows.reviewing.revision import Revision
 from flows.reviewing.tolerance import Environments, recorded_environment
 from flows.reviewing.worktrees import lock_at, missing_outs, opened, revision_at
-from flows.scheduled.place import checked
+from flows.worktree import checked
 from stages.common.errors import AttuneError
 from stages.common.params.review import ReviewParams
 from stages.common.shown import listed

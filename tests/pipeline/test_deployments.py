@@ -18,22 +18,14 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import VariableUpdate
 from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.schedules import CronSchedule
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from ruamel.yaml import YAML
 
 from tests.conftest import PROJECT
 from tests.pipeline.prefect_server import PrefectServer, prefect_server
-from tests.unit.small_checkout import FILES, Checkout, make_checkout
+from tests.unit.small_checkout import Checkout, make_checkout
 
-# Two quick stages; the first waits for as long as the file that GATE names is there.
-GRAPH = FILES["dvc.yaml"].replace("python make.py", "python gate.py && python make.py")
-GATE = """import os, pathlib, time
-end = time.time() + 90
-while pathlib.Path(os.environ["GATE"]).exists() and time.time() < end:
-    time.sleep(0.1)
-"""
 NAMES = ["attune-retrain/nightly", "attune-retrain/new-data", "attune-review/review", "attune-predict/predict"]
 SECRET = "hf_aSecretThatStandsInABlock"
 yaml = YAML()
@@ -41,8 +33,7 @@ yaml = YAML()
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    settings = {"PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "2"}
-    with prefect_server(tmp_path_factory.mktemp("prefect"), **settings) as started:
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as started:
         yield started
 
 
@@ -60,7 +51,7 @@ def deployer(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
         shutil.copytree(PROJECT / name, checkout.root / name, ignore=shutil.ignore_patterns("__pycache__"))
     params = (PROJECT / "recipes" / "rotten-tomatoes.yaml").read_text()
     file = (PROJECT / "prefect.yaml").read_text()
-    checkout.commit(**{"prefect.yaml": file, "params.yaml": params, "dvc.yaml": GRAPH, "gate.py": GATE})
+    checkout.commit(**{"prefect.yaml": file, "params.yaml": params})
     return checkout
 
 
@@ -78,12 +69,11 @@ def home(deployer: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checko
 
 
 @pytest.fixture(scope="module")
-def worker(server: PrefectServer, deployer: Checkout, home: Checkout) -> Iterator[Path]:
-    """A worker for the module's tests; returns the gate's file."""
-    gate = server.home / "gate"
+def worker(server: PrefectServer, deployer: Checkout, home: Checkout) -> Iterator[None]:
+    """A worker for the module's tests."""
     deploy(server, deployer)
-    with server.worker("attune", cwd=server.home, ATTUNE_HOME=str(home.root), GATE=str(gate)):
-        yield gate
+    with server.worker("attune", cwd=server.home, ATTUNE_HOME=str(home.root)):
+        yield
 
 
 def deploy(server: PrefectServer, project: Checkout, status: int = 0, **more: str) -> str:
@@ -159,22 +149,6 @@ def test_deploying_twice_leaves_all_as_it_is_and_no_folder_or_secret_of_the_depl
     assert [name for one in before for name, _ in one["triggers"]] == ["data-arrived"]
 
 
-def test_schedules_and_triggers_that_were_changed_on_the_server_are_what_the_file_says(
-    server: PrefectServer, client: SyncPrefectClient, deployer: Checkout
-) -> None:
-    deploy(server, deployer)
-    before = state_of(client)
-    nightly, fresh = (client.read_deployment_by_name(name) for name in NAMES[:2])
-    noon = CronSchedule(cron="0 12 * * *", timezone="UTC")
-    client.update_deployment_schedule(nightly.id, nightly.schedules[0].id, schedule=noon, active=False)
-    client.create_deployment_schedules(nightly.id, [(CronSchedule(cron="* * * * *"), True)])
-    client.delete_resource_owned_automations(f"prefect.deployment.{fresh.id}")
-    deploy(server, deployer)
-    (schedule,) = client.read_deployment_by_name(NAMES[0]).schedules
-    assert (schedule.schedule.cron, schedule.active) == ("0 2 * * *", True)
-    assert [one["triggers"] for one in state_of(client)] == [one["triggers"] for one in before]
-
-
 def test_what_keeps_it_from_deploying_is_said(server: PrefectServer, deployer: Checkout) -> None:
     assert "PREFECT_API_URL is not set" in deploy(server, deployer, 1, PREFECT_API_URL="")
     told = deploy(server, deployer, 1, PREFECT_API_URL="http://me:hunter22@127.0.0.1:9/api")
@@ -186,7 +160,7 @@ def test_what_keeps_it_from_deploying_is_said(server: PrefectServer, deployer: C
 
 
 def test_a_schedule_fires_and_the_run_completes_in_a_clean_worktree(
-    server: PrefectServer, client: SyncPrefectClient, worker: Path, edited: Checkout, home: Checkout
+    server: PrefectServer, client: SyncPrefectClient, worker: None, edited: Checkout, home: Checkout
 ) -> None:
     before, commit = home.seen(), home.git("rev-parse", "HEAD")
     edit(edited, lambda named: named["nightly"]["schedules"][0].update(cron="* * * * *"))
@@ -210,7 +184,7 @@ def test_a_schedule_fires_and_the_run_completes_in_a_clean_worktree(
 
 
 def test_a_review_works_beside_the_clone_and_fails_where_nothing_is_recorded(
-    server: PrefectServer, client: SyncPrefectClient, worker: Path, deployer: Checkout, home: Checkout
+    server: PrefectServer, client: SyncPrefectClient, worker: None, deployer: Checkout, home: Checkout
 ) -> None:
     deploy(server, deployer)
     until(client, start(client, "attune-retrain/nightly"), "Completed")
@@ -228,28 +202,8 @@ def test_a_review_works_beside_the_clone_and_fails_where_nothing_is_recorded(
     assert home.git("worktree", "list").count("\n") == 0
 
 
-def test_of_two_runs_at_once_the_second_waits_or_is_left_out_as_the_file_says(
-    server: PrefectServer, client: SyncPrefectClient, worker: Path, deployer: Checkout
-) -> None:
-    deploy(server, deployer)
-    worker.touch()
-    try:
-        first = start(client, "attune-retrain/nightly", force=True)
-        until(client, first, "Running")
-        second = start(client, "attune-retrain/nightly")
-        fresh = start(client, "attune-retrain/new-data")
-        until(client, second, "Cancelled")  # CANCEL_NEW
-        until(client, fresh, "Running")
-        later = start(client, "attune-retrain/new-data")
-        until(client, later, "AwaitingConcurrencySlot")  # ENQUEUE
-    finally:
-        worker.unlink()
-    for run in (first, fresh, later):
-        until(client, run, "Completed")
-
-
 def test_an_event_starts_the_run_for_new_data(
-    server: PrefectServer, client: SyncPrefectClient, worker: Path, deployer: Checkout
+    server: PrefectServer, client: SyncPrefectClient, worker: None, deployer: Checkout
 ) -> None:
     deploy(server, deployer)
     before = {run.id for run in runs_of(client, "attune-retrain/new-data")}
@@ -262,7 +216,7 @@ def test_an_event_starts_the_run_for_new_data(
 
 
 def test_a_container_of_the_docker_pool_has_what_a_run_needs_and_its_command_completes_it(
-    server: PrefectServer, client: SyncPrefectClient, worker: Path, edited: Checkout, home: Checkout
+    server: PrefectServer, client: SyncPrefectClient, worker: None, edited: Checkout, home: Checkout
 ) -> None:
     from prefect_docker.worker import DockerWorker, DockerWorkerJobConfiguration
 
@@ -284,14 +238,14 @@ def test_a_container_of_the_docker_pool_has_what_a_run_needs_and_its_command_com
     assert str(server.home) not in json.dumps(environment), "no folder of the worker's machine"
 
     # The container's own command, here: the volume is the clone, and the server has another address.
-    own = {"ATTUNE_HOME": str(home.root), "PREFECT_API_URL": server.environment["PREFECT_API_URL"], "GATE": "none"}
+    own = {"ATTUNE_HOME": str(home.root), "PREFECT_API_URL": server.environment["PREFECT_API_URL"]}
     del environment["MLFLOW_TRACKING_URI"]
     server.run(*told["command"].split(), cwd=server.home, **environment | own)
     assert client.read_flow_run(run).state_name == "Completed"
 
 
 def test_a_job_of_the_kubernetes_pool_is_one_that_kubernetes_knows_and_names_its_secrets_only(
-    server: PrefectServer, client: SyncPrefectClient, worker: Path, edited: Checkout
+    server: PrefectServer, client: SyncPrefectClient, worker: None, edited: Checkout
 ) -> None:
     from kubernetes_asyncio.client import ApiClient
     from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
@@ -338,17 +292,6 @@ def test_the_first_pods_clone_the_project_once(deployer: Checkout, tmp_path: Pat
     assert pod("e").wait(60) == 0, "later ones need no repository"
     assert [path.name for path in tmp_path.iterdir()] == ["attune"]
     assert Checkout(folder).git("status", "--porcelain") == ""
-
-
-def test_the_image_holds_pinned_packages_and_nothing_of_the_machine_that_builds_it() -> None:
-    lines = [line for line in (PROJECT / "Dockerfile").read_text().splitlines() if line and not line.startswith("#")]
-    assert lines[0].startswith("FROM python:3.11.") and "-slim-" in lines[0]
-    copied = {name for line in lines if line.startswith(("COPY", "ADD")) for name in line.split()[1:-1]}
-    assert copied == {"requirements.txt", "constraints.txt"}
-    assert any("PIP_CONSTRAINT=/tmp/constraints.txt" in line for line in lines)
-    assert [line for line in lines if line.startswith("USER")] == ["USER 1000:1000"]
-    ignored = [line for line in (PROJECT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
-    assert ignored == ["*", *(f"!{name}" for name in sorted(copied, reverse=True))]
 
 
 class Daemon:

@@ -21,7 +21,7 @@ from flows.reviewing.review import Request, review
 from flows.reviewing.revision import Revision
 from flows.reviewing.tolerance import recorded_environment
 from flows.reviewing.worktrees import KEPT, NAMED, lock_at, stale_stages
-from flows.scheduled.place import WORKTREES
+from flows.worktree import WORKTREES
 from stages.common.environment import tags
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph
