@@ -1,13 +1,10 @@
-"""A model's place in MLflow, and the champion that it stands beside; asked in seconds, or not at all."""
+"""A model's place in MLflow, and the champion that it is compared with; asked in seconds, or not at all."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 from flows.told.deadline import within
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from stages.common.params import load_params
 
 SECONDS = 6.0  # MLflow takes up to three of them to import
 METRICS = {"accuracy": "test_accuracy", "macro_f1": "test_macro_f1", "ece": "test_calibration.ece"}
@@ -21,7 +18,7 @@ class Known:
         version: in the registry.
         run: its MLflow run.
         experiment: of that run.
-        rival: the champion; the one before, if it is champion itself.
+        rival: version of the champion; of the champion before, if the model is champion itself.
         rival_scores: of the rival on the test rows of its own run, by name.
     """
 
@@ -32,50 +29,35 @@ class Known:
     rival_scores: Mapping[str, float] = field(default_factory=dict)
 
 
-def look_up(digest: str | None, name: str, experiment: str) -> Known:
-    """Look a model up by the digest of its files; only reads.
-
-    Args:
-        digest: of the model; None: only the champion is looked for.
-        name: of the registered model.
-        experiment: its name in MLflow.
+def look_up(digest: str | None) -> Known:
+    """Look a model of this project up by the digest of its files, or only its champion if there is none; only reads.
 
     Raises:
         Exception: of whatever kind, if the store does not answer as it should, or not in time.
     """
-    return within(SECONDS, lambda: _look_up(digest, name, experiment))
+    params = load_params()
+    return within(SECONDS, lambda: _look_up(digest, params.register_.model_name, params.tracking.experiment_name))
 
 
 def _look_up(digest: str | None, name: str, experiment: str) -> Known:
-    from stages.common.tracking.champions import champion, previous_champion
+    from stages.common.tracking.champions import champion, previous_champion, unless_gone
     from stages.common.tracking.registry import version_of
     from stages.common.tracking.runs import MODEL_TAG
     from stages.common.tracking.store import connect, quiet
 
-    client = connect()
+    client, scores = connect(), {}
     with quiet():
-        found = client.get_experiment_by_name(experiment)
-        of_model = f"tags.`{MODEL_TAG}` = '{digest}'"
-        runs = client.search_runs([found.experiment_id], filter_string=of_model, max_results=1) if found else []
         current = champion(client, name)
         number = int(current.version) if current else None
         own = current is not None and current.tags.get(MODEL_TAG) == digest
         rival = previous_champion(client, name) if own else number
-        scores = _scores(client, name, rival) if rival is not None else {}
+        if rival is not None:
+            with unless_gone():
+                metrics = client.get_run(client.get_model_version(name, str(rival)).run_id).data.metrics
+                scores = {key: float(metrics[metric]) for key, metric in METRICS.items() if metric in metrics}
+        found = client.get_experiment_by_name(experiment) if digest else None
+        same = f"tags.`{MODEL_TAG}` = '{digest}'"
+        runs = client.search_runs([found.experiment_id], filter_string=same, max_results=1) if found else []
         version = number if own else version_of(client, name, digest) if digest else None
-        return Known(
-            version,
-            str(runs[0].info.run_id) if runs and digest else None,
-            str(found.experiment_id) if found else None,
-            rival,
-            scores,
-        )
-
-
-def _scores(client: "MlflowClient", name: str, version: int) -> dict[str, float]:
-    from stages.common.tracking.champions import unless_gone
-
-    metrics: Mapping[str, Any] = {}
-    with unless_gone():
-        metrics = client.get_run(client.get_model_version(name, str(version)).run_id).data.metrics
-    return {key: float(metrics[metric]) for key, metric in METRICS.items() if metric in metrics}
+    run = runs[0].info if runs else None
+    return Known(version, run and run.run_id, run and run.experiment_id, rival, scores)
