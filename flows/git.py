@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from stages.common.errors import AttuneError
@@ -65,19 +66,17 @@ def git(
 
 def asked(root: Path, *arguments: str) -> str:
     """Return what a git command prints, or nothing if it fails: for questions whose answer may be no."""
-    try:
+    with suppress(GitFailed):
         return git(root, *arguments)
-    except GitFailed:
-        return ""
+    return ""
 
 
 def succeeds(root: Path, *arguments: str) -> bool:
     """Return whether a git command succeeds."""
-    try:
+    with suppress(GitFailed):
         git(root, *arguments)
-    except GitFailed:
-        return False
-    return True
+        return True
+    return False
 
 
 def object_at(root: Path, name: str) -> str:

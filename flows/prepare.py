@@ -20,7 +20,6 @@ from stages.common.tracking.registry import REGISTRATION, STAMP, Registration
 from stages.common.tracking.store import warn
 
 REGISTERS = "register"
-UNKNOWN = "whether the model is registered is not known; `make register` registers it once MLflow answers"
 
 
 def prepare(log: Callable[[str], None] = print) -> None:
@@ -40,7 +39,7 @@ def prepare(log: Callable[[str], None] = print) -> None:
         elif registration := reported():
             registration.stamp(STAMP)
     except Exception as error:  # MLflow's troubles must not keep the stages from running
-        warn(error, UNKNOWN)
+        warn(error, "whether the model is registered is not known; `make register` registers it once MLflow answers")
 
 
 def lacks_model() -> str:

@@ -30,8 +30,9 @@ def _show() -> None:
     outcomes = {}
     for name in graph:
         log = read_report(LOGS / f"{name}.json")
-        state, peak = "success" if log.get("finished", 0) > started else "cached", log.get("peak_mib")
-        outcomes[name] = Outcome(state, log.get("seconds", 0.0), f"peak {peak} MiB" if peak else "from the cache")
+        why = f"peak {log['peak_mib']} MiB" if log else "from the cache"
+        fresh = log.get("finished", 0) > started
+        outcomes[name] = Outcome("success" if fresh else "cached", log.get("seconds", 0.0), why)
     text = summary(outcomes, Before(), now, Known(), places(now, other_params=False))
     Console(highlight=False).print(Markdown(text))
 

@@ -30,14 +30,8 @@ OLD_SECONDS = 3 * 24 * 3600
 def enter(fetch: bool = False) -> dict[str, str]:
     """Make the worktree of this flow run from the current folder, or enter it again; a pull step.
 
-    Args:
-        fetch: bring earlier results from `origin` and data from DVC's remote, for a new clone.
-
-    Returns:
-        Its path as `directory`.
-
-    Raises:
-        AttuneError: if the current folder is no checkout, or the parameter `commit` names none; it is in the run's log.
+    With `fetch`, earlier results come from `origin` and data from DVC's remote, for a new clone. Errors are in the
+    run's log, too.
     """
     from prefect.client.orchestration import get_client
     from prefect.logging.loggers import flow_run_logger

@@ -38,19 +38,15 @@ class StageRunner:
 
     Args:
         root: the project's folder.
-        python: what runs DVC and the stages, with all that they need; none: what runs this.
         environment: all variables of the process; none: those of this one.
     """
 
-    def __init__(
-        self, root: Path = Path(), python: Path | None = None, environment: Mapping[str, str] | None = None
-    ) -> None:
-        self._root = root
-        python, inherited = python or Path(sys.executable), os.environ if environment is None else environment
-        path = f"{python.parent}{os.pathsep}{inherited.get('PATH', '')}"
+    def __init__(self, root: Path = Path(), environment: Mapping[str, str] | None = None) -> None:
+        self._root, inherited = root, os.environ if environment is None else environment
+        path = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', '')}"
         # -P: the folder of that file is no place to import from; an environment variable would reach the stage as well
         self._process = subprocess.Popen(
-            [str(python), "-P", str(Path(__file__).with_name("stage_runner.py"))],
+            [sys.executable, "-P", str(Path(__file__).with_name("stage_runner.py"))],
             cwd=root,
             env={**inherited, "PATH": path, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.PIPE,

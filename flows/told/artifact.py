@@ -45,7 +45,7 @@ def publish(outcomes: Mapping[str, Outcome], earlier: Before) -> None:
     except Exception as error:  # a summary is no place to fail over a registry
         logger.warning("the summary knows nothing of MLflow: %s", plain(f"{type(error).__name__}: {error}"))
     try:
-        if new_champion(earlier, now):
+        if context and new_champion(earlier, now):
             _emit_promotion(now, known)
         other_params = bool(context and (context.parameters or {}).get("set"))
         text = summary(outcomes, earlier, now, known, places(now, other_params=other_params))

@@ -16,15 +16,11 @@ class Known:
 
     Args:
         version: in the registry.
-        run: its MLflow run.
-        experiment: of that run.
         rival: version of the champion; of the champion before, if the model is champion itself.
         rival_scores: of the rival on the test rows of its own run, by name.
     """
 
     version: int | None = None
-    run: str | None = None
-    experiment: str | None = None
     rival: int | None = None
     rival_scores: Mapping[str, float] = field(default_factory=dict)
 
@@ -36,10 +32,10 @@ def look_up(digest: str | None) -> Known:
         Exception: of whatever kind, if the store does not answer as it should, or not in time.
     """
     params = load_params()
-    return within(SECONDS, lambda: _look_up(digest, params.register_.model_name, params.tracking.experiment_name))
+    return within(SECONDS, lambda: _look_up(digest, params.register_.model_name))
 
 
-def _look_up(digest: str | None, name: str, experiment: str) -> Known:
+def _look_up(digest: str | None, name: str) -> Known:
     from stages.common.tracking.champions import champion, previous_champion, unless_gone
     from stages.common.tracking.registry import version_of
     from stages.common.tracking.runs import MODEL_TAG
@@ -55,9 +51,5 @@ def _look_up(digest: str | None, name: str, experiment: str) -> Known:
             with unless_gone():
                 metrics = client.get_run(client.get_model_version(name, str(rival)).run_id).data.metrics
                 scores = {key: float(metrics[metric]) for key, metric in METRICS.items() if metric in metrics}
-        found = client.get_experiment_by_name(experiment) if digest else None
-        same = f"tags.`{MODEL_TAG}` = '{digest}'"
-        runs = client.search_runs([found.experiment_id], filter_string=same, max_results=1) if found else []
         version = number if own else version_of(client, name, digest) if digest else None
-    run = runs[0].info if runs else None
-    return Known(version, run and run.run_id, run and run.experiment_id, rival, scores)
+    return Known(version, rival, scores)

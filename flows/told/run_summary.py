@@ -63,8 +63,8 @@ def summary(
     parts.append("## Stages\n\n" + table(("stage", "state", "seconds", "why"), "llrl", rows))
     if now.registration and (_ran(outcomes, "register") or now.registration != earlier.registration):
         parts.append(_gates(now.registration, known))
-    if links := [*([_mlflow(known.run, known.experiment)] if known.run else []), *places]:
-        parts.append("\n".join(["## Where to look\n", *(f"- {link}" for link in links)]))
+    if places:
+        parts.append("\n".join(["## Where to look\n", *(f"- {place}" for place in places)]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -155,23 +155,21 @@ def _trust(now: Before) -> str:
 
 
 def _gates(registration: Mapping[str, Any], known: Known) -> str:
-    """Return how many gates a model passed, those that failed, and how it compares with the champion."""
+    """Return how many gates a model passed, those that failed, how it compares with the champion, and where it is."""
     gates, failed = registration["gates"], failed_gates(registration)
-    name, alias, version = registration["model_name"], registration["alias"], known.version or registration["version"]
-    where = f"version {version}" if version else "not registered from here (`make champion` shows the registry)"
     lines = [f"## {len(gates) - len(failed)} of {len(gates)} gates passed\n"]
     lines += [
         f"- {code(gate['gate'], 60)}{'' if gate['passed'] else ' **failed**'}: {code(gate['reason'], LINE)}"
         for gate in gates
         if not gate["passed"] or gate["gate"] == "champion"
     ]
-    use = f": {code(f'models:/{name}@{alias}' if alias else f'models:/{name}/{version}')}" if version else ""
-    return "\n".join([*lines, f"- {code(name)} {where}{use}"])
-
-
-def _mlflow(run: str, experiment: str | None) -> str:
-    url, path = urlsplit(tracking_uri()), f"/#/experiments/{experiment}/runs/{quote(run, safe='')}"
-    if url.scheme not in ("http", "https"):
-        return f"MLflow: run {code(run)}; {code('make ui')}, then <http://127.0.0.1:5000{path}>"
-    server = url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl().rstrip("/")
-    return f"MLflow: <{redacted(server)}{path}>"
+    name, alias, version = registration["model_name"], registration["alias"], known.version or registration["version"]
+    if not version:
+        return "\n".join([*lines, f"- {code(name)} was not registered from here: `make champion` shows the registry"])
+    url, page = urlsplit(tracking_uri()), f"/#/models/{quote(redacted(name), safe='')}/versions/{version}"
+    if url.scheme in ("http", "https"):
+        server = url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl().rstrip("/")
+        link = f"<{redacted(server)}{page}>"
+    else:
+        link = f"`make ui`, then <http://127.0.0.1:5000{page}>"
+    return "\n".join([*lines, f"- {code(f'models:/{name}@{alias}' if alias else f'models:/{name}/{version}')}: {link}"])

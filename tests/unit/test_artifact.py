@@ -2,7 +2,6 @@
 
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,8 @@ from mlflow import MlflowClient
 
 from flows.running.outcome import Outcome
 from flows.told import artifact, rival
-from flows.told.markdown import code, fenced, table
 from flows.told.rival import Known
 from flows.told.run_summary import Before, new_champion, summary
-from stages.common.tracking import store
 from stages.common.tracking.champions import champion_number, promote
 from stages.common.tracking.runs import MODEL_TAG
 
@@ -74,7 +71,7 @@ OLD = Before(metrics(0.78), registration("old"))
 NEW = Before({**metrics(0.8), **MORE}, registration("new"), CLEAN, EXPORT)
 RAN = {name: Outcome("success", 2.5, "stages changed") for name in STAGES}
 CACHED = {name: Outcome("cached", 0.0, "nothing changed") for name in STAGES}
-KNOWN = Known(4, "run4", "1", 3, {"accuracy": 0.79, "macro_f1": 0.81})
+KNOWN = Known(4, 3, {"accuracy": 0.79, "macro_f1": 0.81})
 
 
 def failed(*lines: str) -> dict[str, Outcome]:
@@ -96,7 +93,6 @@ def test_a_promotion_is_told_first_with_scores_beside_the_last_run_the_champion_
     assert "| `base model` | 0.6000 [0.5000, 0.7000] | 0.6000 [0.5000, 0.7000] | – |" in text
     assert "Offered as `torch`, `onnx`; coverage 75.0%; never answers `odd` (docs/evaluation.md); 7 of 10 behav" in text
     assert "## 2 of 2 gates passed\n\n- `champion`: `macro_f1 0.8: gain +0.01, 95% interval [-0.1, +0.2]`" in text
-    assert "- `reviews` version 4: `models:/reviews@champion`" in text
     assert "- commit: `13699a9`" in text
 
 
@@ -143,11 +139,12 @@ def test_a_champion_is_new_only_if_this_very_run_made_it_one() -> None:
     assert not new_champion(NEW, Before())
 
 
-def test_links_lead_to_the_run_without_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_lead_to_the_version_without_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hunter22@mlflow.example/base/?x=1")
-    assert "- MLflow: <https://mlflow.example/base/#/experiments/1/runs/run4>" in summary(RAN, OLD, NEW, KNOWN)
+    link = "- `models:/reviews@champion`: <https://mlflow.example/base/#/models/reviews/versions/4>"
+    assert link in summary(RAN, OLD, NEW, KNOWN)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    assert "run `run4`; `make ui`, then <http://127.0.0.1:5000/#/exper" in summary(RAN, OLD, NEW, KNOWN)
+    assert "`make ui`, then <http://127.0.0.1:5000/#/models/reviews/versions/4>" in summary(RAN, OLD, NEW, KNOWN)
 
 
 # ── foreign text ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -176,7 +173,7 @@ def foreign(text: str) -> list[str]:
             if kind in ("html_block", "html_inline", "image", "code_block", "hr", "lheading", "blockquote", "em"):
                 found.append(f"{kind}: {token.content}")
             if kind == "link":
-                own = str(token.attrs.get("href")).startswith("http://127.0.0.1:5000/#/experiments/1/runs/")
+                own = str(token.attrs.get("href")).startswith("http://127.0.0.1:5000/#/models/")
                 found += [] if own or token.type == "link_close" else [f"link: {token.attrs}"]
             if token.type == "text" and not own and ("evil" in token.content or "<" in token.content):
                 found.append(f"text: {token.content}")
@@ -195,8 +192,7 @@ def everywhere(text: str) -> str:
         {text: {"offered": True}},
     )
     ends = {text: Outcome("failed", 1.0, text, tuple(text.split("\n"))), "register": Outcome("success", 1.0, text)}
-    known = replace(KNOWN, run=text[:5])
-    return "\n".join([summary(ends, OLD, now, known), summary({"register": ends["register"]}, OLD, now, known)])
+    return "\n".join([summary(ends, OLD, now, KNOWN), summary({"register": ends["register"]}, OLD, now, KNOWN)])
 
 
 @pytest.mark.parametrize("text", EVIL)
@@ -210,21 +206,6 @@ def test_no_mixture_of_marks_gets_out_of_its_code(text: str) -> None:
     whole = everywhere(text)
     assert foreign(whole) == []
     assert not any(character in whole for character in "\x1b\u202e\x00")
-
-
-@given(st.text("`\\|<> a", max_size=20))
-def test_a_row_has_as_many_cells_as_its_table(text: str) -> None:
-    rows = MarkdownIt("commonmark").enable("table").parse(table(["a", "b"], "lr", [[code(text), code("end")]]))
-    cells = [token for token in rows if token.type == "inline"]
-    assert len(cells) == 4
-    assert cells[3].content == "`end`"
-
-
-@given(st.lists(st.text("`~ \\<a", max_size=8), min_size=1, max_size=5))
-def test_a_fence_holds_all_its_lines(lines: list[str]) -> None:
-    tokens = MarkdownIt("commonmark").parse(fenced(lines) + "\n\nafter")
-    assert [token.type for token in tokens] == ["fence", "paragraph_open", "inline", "paragraph_close"]
-    assert tokens[0].content.splitlines() == [line.rstrip() for line in lines]
 
 
 def test_no_secret_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,18 +243,14 @@ def test_a_model_stands_beside_the_champion_and_the_champion_beside_the_one_befo
     registry: str, monkeypatch: pytest.MonkeyPatch, digest: str | None, version: int | None, beside: int, score: float
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", registry)
-    known = rival._look_up(digest, "reviews", "tests")
+    known = rival._look_up(digest, "reviews")
     assert (known.version, known.rival) == (version, beside)
     assert known.rival_scores == {"accuracy": score, "macro_f1": score, "ece": score}
-    assert bool(known.run) == bool(version)
 
 
-def test_a_registry_without_the_model_or_the_experiment_has_no_place_for_it(
-    registry: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_registry_without_the_model_has_no_place_for_it(registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", registry)
-    assert rival._look_up("three", "another", "nothing of the name") == Known()
-    assert store.connect().get_experiment_by_name("nothing of the name") is None, "looking makes nothing"
+    assert rival._look_up("three", "another") == Known()
 
 
 @pytest.fixture

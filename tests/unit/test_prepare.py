@@ -68,7 +68,6 @@ def run() -> tuple[list[str], list[str]]:
 LACKING: dict[str, Callable[[MlflowClient], object]] = {
     "no mlflow.db": lambda _: Path("mlflow.db").unlink(),
     "a store without tables": lambda _: Path("mlflow.db").write_bytes(b""),
-    "nothing of the name": lambda client: client.delete_registered_model("films"),
     "a deleted version": lambda client: client.delete_model_version("films", "1"),
     "other thresholds": lambda client: client.set_model_version_tag("films", "1", PACKAGE_TAG, "2" * 64),
 }

@@ -59,7 +59,7 @@ def test_everything_is_on_one_screen_and_stages_that_did_not_run_are_marked(caps
     assert "4,100 rows, 3,900 kept (train 3,400, test 500), 200 rejected" in text
     assert "this model 0.8000 [0.7000, 0.9000] 0.8000 [0.7000, 0.9000] 0.0300" in text
     assert "clean cached 1.2 peak 300 MiB register success 2.5 peak 400 MiB publish cached – from the cache" in text
-    assert "reviews version 4: models:/reviews@champion" in text
+    assert "models:/reviews@champion: make ui, then" in text
 
 
 def test_a_model_that_was_not_registered_from_here_is_said_to_be_elsewhere(
@@ -70,5 +70,5 @@ def test_a_model_that_was_not_registered_from_here_is_said_to_be_elsewhere(
     put(NEW.registration)
     (project / "logs" / "registered.json").unlink()
     text = shown(capsys)
-    assert "reviews not registered from here (make champion shows the registry)" in text
+    assert "reviews was not registered from here: make champion shows the registry" in text
     assert "kept" not in text and "models:/" not in text
