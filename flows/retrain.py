@@ -89,7 +89,7 @@ def keep_results(
 def _message(name: str, outcomes: Mapping[str, Outcome]) -> str:
     ran = [stage for stage, outcome in outcomes.items() if outcome.state == "success"]
     metrics = read_report(REPORTS / "metrics.json")
-    scores = [f"{label} {metrics[key]:.4f}" for label, key in SCORES.items() if isinstance(metrics.get(key), float)]
+    scores = [f"{label} {metrics[key]:.4f}" for label, key in SCORES.items() if key in metrics]
     subject = ", ".join([f"{name}: {' '.join(ran) or 'nothing new'}", *scores])
     lines = [f"{stage}: {outcome.state}" for stage, outcome in outcomes.items()]
     return "\n".join([subject, "", *lines, "", f"Attune-Run: {flow_run.id}", ""])

@@ -10,7 +10,6 @@ from flows.command import exit_status
 from flows.running.outcome import Outcome
 from flows.told.artifact import before, places
 from flows.told.reports import read_report
-from flows.told.rival import Known
 from flows.told.run_summary import Before, summary
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph
@@ -33,7 +32,7 @@ def _show() -> None:
         why = f"peak {log['peak_mib']} MiB" if log else "from the cache"
         fresh = log.get("finished", 0) > started
         outcomes[name] = Outcome("success" if fresh else "cached", log.get("seconds", 0.0), why)
-    text = summary(outcomes, Before(), now, Known(), places(now, other_params=False))
+    text = summary(outcomes, Before(), now, places(now, other_params=False))
     Console(highlight=False).print(Markdown(text))
 
 

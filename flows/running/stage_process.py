@@ -64,23 +64,19 @@ class StageRunner:
         return self._process.poll() is None
 
     def run(self, stage: str, timeout: float, log: Callable[[str], None], *, force: bool = False) -> Ended:
-        """Run `dvc repro` for one stage alone; end it, and this runner, when its time is up or the caller stops.
+        """Run `dvc repro` for one stage alone; end it, and this runner, after `timeout` seconds or if the caller stops.
 
-        Args:
-            stage: name in dvc.yaml.
-            timeout: seconds after which the stage is ended.
-            log: gets each line of output as it comes.
-            force: run it even if nothing changed.
+        `log` gets each line of output as it comes.
         """
         # --wait-for-lock: else a stage's end is lost if another dvc process holds the lock when it comes back for it
         command = ["--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
         mend_rwlock(self._root)
-        code, late = None, False
+        code, late, pipe = None, False, self._process.stdin
+        assert pipe
         try:
             with suppress(BrokenPipeError):  # it could not start, and says why
-                assert self._process.stdin
-                self._process.stdin.write(json.dumps(command).encode() + b"\n")
-                self._process.stdin.flush()  # and left open: that it closes is the sign to end
+                pipe.write(json.dumps(command).encode() + b"\n")
+                pipe.flush()  # and left open: that it closes is the sign to end
             code, late = self._follow(time.monotonic() + timeout, log)
         finally:
             if code is None:  # too late, or a caller that was cancelled: nothing goes on running
@@ -145,10 +141,7 @@ def seconds_of(duration: str | int | float) -> float:
 
 
 def end_group(process: "subprocess.Popen[Any]") -> None:
-    """Ask all of a process' group to stop, and stop what is left of it after a while, even if its leader is gone.
-
-    What has left the group (`setsid`) ends as well, if it still descends from the process.
-    """
+    """Ask all of a process' group to stop, and stop what is left of it and of its descendants after a while."""
     others = _children(process.pid)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)

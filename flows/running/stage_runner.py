@@ -38,8 +38,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that DVC leaves its files as it found them
     while True:
-        code = int(dvc_main(commands.get()))
-        print(f"\n\0ended {code}", flush=True)
+        print(f"\n\0ended {dvc_main(commands.get())}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from prefect import State, get_run_logger, task
@@ -128,7 +127,7 @@ class StageTasks:
         outcome = Outcome("success", time.monotonic() - started, why)
         if ended.late or ended.code:
             what = f"took longer than {node.meta.get('timeout', DEFAULT_TIMEOUT)}" if ended.late else "failed"
-            outcome = replace(outcome, state="failed", reason=what, last_lines=tuple(last))
+            outcome = outcome._replace(state="failed", reason=what, last_lines=tuple(last))
         self.outcomes[node.name] = outcome
 
 

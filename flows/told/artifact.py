@@ -9,13 +9,13 @@ from flows.scheduled.results import KEPT, reference
 from flows.told.deadline import within
 from flows.told.markdown import code, plain
 from flows.told.reports import REPORTS, SCORES, read_registration, read_report
-from flows.told.rival import Known, look_up
 from flows.told.run_summary import Before, new_champion, summary
 from flows.worktree import WORKTREES, deployment_of
 from stages.common.stage import LOGS
 
 FILE = LOGS / "summary.md"
-SECONDS = 5.0  # for the server to take it
+SECONDS = 6.0  # for a server to answer; MLflow takes up to three of them to import
+METRICS = {"accuracy": "test_accuracy", "macro_f1": "test_macro_f1", "ece": "test_calibration.ece"}
 
 
 def before() -> Before:
@@ -37,18 +37,19 @@ def publish(outcomes: Mapping[str, Outcome], earlier: Before) -> None:
 
     context = FlowRunContext.get()
     logger = get_run_logger() if context else get_logger("attune")
-    now, known = before(), Known()
+    now, version, scores = before(), None, dict[str, float]()
+    promoted = new_champion(earlier, now)
     try:
-        if any(outcomes[name].state == "success" for name in ("finetune", "evaluate", "register") if name in outcomes):
-            registered = outcomes.get("register", Outcome("skipped")).state in ("success", "cached")
-            known = look_up(now.registration.get("model") if registered else None)
+        if promoted:
+            version, scores = within(SECONDS, lambda: previous_champion(now.registration["model_name"]))
     except Exception as error:  # a summary is no place to fail over a registry
-        logger.warning("the summary knows nothing of MLflow: %s", plain(f"{type(error).__name__}: {error}"))
+        logger.warning("the champion before is not known: %s", plain(f"{type(error).__name__}: {error}"))
     try:
-        if context and new_champion(earlier, now):
-            _emit_promotion(now, known)
+        if context and promoted:
+            _emit_promotion(now, version, scores)
         other_params = bool(context and (context.parameters or {}).get("set"))
-        text = summary(outcomes, earlier, now, known, places(now, other_params=other_params))
+        beside = {f"champion before (version {version}, its own test rows)": scores}
+        text = summary(outcomes, earlier, now, places(now, other_params=other_params), beside)
         FILE.parent.mkdir(exist_ok=True)
         FILE.write_text(text, encoding="utf-8")
         if context:
@@ -56,6 +57,24 @@ def publish(outcomes: Mapping[str, Outcome], earlier: Before) -> None:
     except Exception as error:
         reason = plain(f"{type(error).__name__}: {error}")
         logger.warning("the summary of this run could not be shown (%s); see %s", reason, FILE)
+
+
+def previous_champion(name: str) -> tuple[int | None, dict[str, float]]:
+    """Return version and scores of the champion before, on the test rows of its own run.
+
+    Raises:
+        Exception: of whatever kind, if the registry does not answer as it should.
+    """
+    from stages.common.tracking.champions import previous_champion, unless_gone
+    from stages.common.tracking.store import connect, quiet
+
+    client = connect()
+    version = previous_champion(client, name)
+    metrics: dict[str, float] = {}
+    if version is not None:
+        with quiet(), unless_gone():
+            metrics = client.get_run(client.get_model_version(name, str(version)).run_id).data.metrics
+    return version, {key: float(metrics[metric]) for key, metric in METRICS.items() if metric in metrics}
 
 
 def places(now: Before, *, other_params: bool) -> list[str]:
@@ -72,13 +91,14 @@ def places(now: Before, *, other_params: bool) -> list[str]:
     return [*found, f"commit: {code(commit)}{' with changes' if changed else ''}"] if commit else found
 
 
-def _emit_promotion(now: Before, known: Known) -> None:
+def _emit_promotion(now: Before, version_before: int | None, scores_before: Mapping[str, float]) -> None:
     from prefect.events import emit_event
 
     model = str(now.registration["model_name"])
-    scores = {name: {"old": known.rival_scores.get(key), "new": now.metrics.get(key)} for name, key in SCORES.items()}
+    scores = {name: {"old": scores_before.get(key), "new": now.metrics.get(key)} for name, key in SCORES.items()}
+    version = now.registration["version"]
     emit_event(  # Prefect relates the flow run to it
         "attune.promoted",
         resource={"prefect.resource.id": f"attune.model.{model}", "prefect.resource.name": model},
-        payload={"model": model, "version": known.version, "version_before": known.rival, "scores": scores},
+        payload={"model": model, "version": version, "version_before": version_before, "scores": scores},
     )

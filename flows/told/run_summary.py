@@ -8,7 +8,6 @@ from urllib.parse import quote, urlsplit
 from flows.running.outcome import Outcome
 from flows.told.markdown import LINE, code, fenced, table
 from flows.told.reports import failed_gates
-from flows.told.rival import Known
 from stages.common.redact import redacted
 from stages.common.stage import LOGS
 from stages.common.tracking.store import tracking_uri
@@ -41,7 +40,11 @@ def new_champion(earlier: Before, now: Before) -> bool:
 
 
 def summary(
-    outcomes: Mapping[str, Outcome], earlier: Before, now: Before, known: Known, places: Sequence[str] = ()
+    outcomes: Mapping[str, Outcome],
+    earlier: Before,
+    now: Before,
+    places: Sequence[str] = (),
+    beside: Mapping[str, Mapping[str, float]] | None = None,
 ) -> str:
     """Return the summary of a run.
 
@@ -49,26 +52,26 @@ def summary(
         outcomes: of the stages, in order.
         earlier: what the reports said before the run.
         now: what they say after it.
-        known: what MLflow knows.
         places: where to look, a line of Markdown each.
+        beside: scores of other models, by what they are.
     """
-    parts = [f"**{_verdict(outcomes, earlier, now, known)}** {_counted(outcomes)}"]
+    parts = [f"**{_verdict(outcomes, earlier, now)}** {_counted(outcomes)}"]
     parts += [_failure(name, one) for name, one in outcomes.items() if one.state == "failed"]
     if now.metrics and all(one.state in WELL for one in outcomes.values()):  # else they are those of an earlier run
-        parts += [*_rows(now.clean), _scores(earlier, now, known), _trust(now)]
+        parts += [*_rows(now.clean), _scores(earlier, now, beside or {}), _trust(now)]
     rows = [
         (code(name, 60), one.state, f"{one.seconds:.1f}" if one.seconds else "–", code(one.reason))
         for name, one in outcomes.items()
     ]
     parts.append("## Stages\n\n" + table(("stage", "state", "seconds", "why"), "llrl", rows))
     if now.registration and (_ran(outcomes, "register") or now.registration != earlier.registration):
-        parts.append(_gates(now.registration, known))
+        parts.append(_gates(now.registration))
     if places:
         parts.append("\n".join(["## Where to look\n", *(f"- {place}" for place in places)]))
     return "\n\n".join(parts) + "\n"
 
 
-def _verdict(outcomes: Mapping[str, Outcome], earlier: Before, now: Before, known: Known) -> str:
+def _verdict(outcomes: Mapping[str, Outcome], earlier: Before, now: Before) -> str:
     for state, words in (("failed", "Failed at"), ("cancelled", "Cancelled during")):
         if name := next((name for name, one in outcomes.items() if one.state == state), None):
             return f"{words} {code(name)}."
@@ -77,7 +80,8 @@ def _verdict(outcomes: Mapping[str, Outcome], earlier: Before, now: Before, know
     registration = now.registration
     if not registration or not _ran(outcomes, "register"):
         return "Done; no model was judged."
-    model = code(registration["model_name"]) + (f" version {known.version}" if known.version else "")
+    model, version = code(registration["model_name"]), registration["version"]
+    model += f" version {version}" if version else ""
     if new_champion(earlier, now):
         return f"Promoted: {model} is the champion now."
     if registration["promoted"]:
@@ -117,11 +121,10 @@ def _rows(clean: dict[str, Any]) -> list[str]:
     return [f"{clean['rows_in']:,} rows, {clean['rows_kept']:,} kept ({splits}), {rejected:,} rejected."]
 
 
-def _scores(earlier: Before, now: Before, known: Known) -> str:
-    """Return the scores of the model, of the last run (where they are others), of the champion and of the baselines."""
+def _scores(earlier: Before, now: Before, beside: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the scores of the model, of the last run (where they are others), of others and of the baselines."""
     fresh = now.metrics != earlier.metrics
-    champion = f"champion {'before ' if new_champion(earlier, now) else ''}(version {known.rival}, its own test rows)"
-    models = {"this model": now.metrics, "last run": earlier.metrics if fresh else {}, champion: known.rival_scores}
+    models = {"this model": now.metrics, "last run": earlier.metrics if fresh else {}, **beside}
     models |= {name.replace("_", " "): scores for name, scores in now.metrics.get("baselines", {}).items()}
     rows = [
         [code(name, 60), *(_score(scores, key) for key in COLUMNS.values())]
@@ -154,7 +157,7 @@ def _trust(now: Before) -> str:
     return "; ".join(parts) + "."
 
 
-def _gates(registration: Mapping[str, Any], known: Known) -> str:
+def _gates(registration: Mapping[str, Any]) -> str:
     """Return how many gates a model passed, those that failed, how it compares with the champion, and where it is."""
     gates, failed = registration["gates"], failed_gates(registration)
     lines = [f"## {len(gates) - len(failed)} of {len(gates)} gates passed\n"]
@@ -163,7 +166,7 @@ def _gates(registration: Mapping[str, Any], known: Known) -> str:
         for gate in gates
         if not gate["passed"] or gate["gate"] == "champion"
     ]
-    name, alias, version = registration["model_name"], registration["alias"], known.version or registration["version"]
+    name, alias, version = (registration[key] for key in ("model_name", "alias", "version"))
     if not version:
         return "\n".join([*lines, f"- {code(name)} was not registered from here: `make champion` shows the registry"])
     url, page = urlsplit(tracking_uri()), f"/#/models/{quote(redacted(name), safe='')}/versions/{version}"

@@ -12,8 +12,7 @@ from markdown_it import MarkdownIt
 from mlflow import MlflowClient
 
 from flows.running.outcome import Outcome
-from flows.told import artifact, rival
-from flows.told.rival import Known
+from flows.told import artifact
 from flows.told.run_summary import Before, new_champion, summary
 from stages.common.tracking.champions import champion_number, promote
 from stages.common.tracking.runs import MODEL_TAG
@@ -71,7 +70,7 @@ OLD = Before(metrics(0.78), registration("old"))
 NEW = Before({**metrics(0.8), **MORE}, registration("new"), CLEAN, EXPORT)
 RAN = {name: Outcome("success", 2.5, "stages changed") for name in STAGES}
 CACHED = {name: Outcome("cached", 0.0, "nothing changed") for name in STAGES}
-KNOWN = Known(4, 3, {"accuracy": 0.79, "macro_f1": 0.81})
+BESIDE = {"champion before (version 3, its own test rows)": {"accuracy": 0.79, "macro_f1": 0.81}}
 
 
 def failed(*lines: str) -> dict[str, Outcome]:
@@ -83,7 +82,7 @@ def failed(*lines: str) -> dict[str, Outcome]:
 
 
 def test_a_promotion_is_told_first_with_scores_beside_the_last_run_the_champion_before_and_baselines() -> None:
-    text = summary(RAN, OLD, NEW, KNOWN, ["commit: `13699a9`"])
+    text = summary(RAN, OLD, NEW, ["commit: `13699a9`"], BESIDE)
     assert text.startswith("**Promoted: `reviews` version 4 is the champion now.** 5 stages: 5 ran; 12.5 s.")
     assert "4,000 rows, 3,900 kept (`train` 3,400, `test` 500), 100 rejected." in text
     assert "## Scores on 1,234 test rows\n\n| model | accuracy | macro-F1 | ECE |" in text
@@ -98,16 +97,13 @@ def test_a_promotion_is_told_first_with_scores_beside_the_last_run_the_champion_
 
 def test_a_model_that_is_not_promoted_names_the_gates_and_their_reasons() -> None:
     now = Before(metrics(0.7), registration(promoted=False, alias="challenger", why="macro_f1 0.7 is under 0.8"))
-    text = summary(RAN, OLD, now, KNOWN)
+    text = summary(RAN, OLD, now)
     assert text.startswith("**`reviews` version 4: not promoted. These gates failed: `champion`.** ")
     assert "## 1 of 2 gates passed\n\n- `champion` **failed**: `macro_f1 0.7 is under 0.8`\n" in text
-    assert "`champion (version 3, its own test rows)`" in text
 
 
 def test_a_failure_names_stage_last_lines_and_what_to_do() -> None:
-    text = summary(
-        failed("clean stopped: no labelled row", "  → name the column of labels", "ERROR"), OLD, OLD, Known()
-    )
+    text = summary(failed("clean stopped: no labelled row", "  → name the column of labels", "ERROR"), OLD, OLD)
     assert text.startswith("**Failed at `clean`.** 5 stages: 1 ran, 1 failed, 3 skipped; 3.5 s.")
     assert "```text\nclean stopped: no labelled row\n" in text
     assert "What to do now: `name the column of labels`; then run it again." in text
@@ -120,14 +116,18 @@ def test_a_failure_names_stage_last_lines_and_what_to_do() -> None:
     [
         (CACHED, OLD, "**Nothing had to run.** 5 stages: 5 up to date"),
         ({**CACHED, "clean": RAN["clean"]}, OLD, "**Done; no model was judged.**"),
-        (RAN, OLD, "**`reviews` stays champion.**"),
-        (RAN, Before(metrics(0.8), registration("old", promoted=False)), "**`reviews`: stays champion, but would not"),
+        (RAN, OLD, "**`reviews` version 4 stays champion.**"),
+        (
+            RAN,
+            Before(metrics(0.8), registration("old", promoted=False)),
+            "**`reviews` version 4: stays champion, but w",
+        ),
         ({**CACHED, "finetune": Outcome("cancelled", 3.0)}, OLD, "**Cancelled during `finetune`.**"),
         ({}, Before(), "**Nothing had to run.** 0 stages"),
     ],
 )
 def test_the_first_line_says_what_came_of_it(outcomes: dict[str, Outcome], now: Before, first: str) -> None:
-    assert summary(outcomes, OLD, now, Known()).startswith(first)
+    assert summary(outcomes, OLD, now).startswith(first)
 
 
 def test_a_champion_is_new_only_if_this_very_run_made_it_one() -> None:
@@ -142,9 +142,9 @@ def test_a_champion_is_new_only_if_this_very_run_made_it_one() -> None:
 def test_links_lead_to_the_version_without_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hunter22@mlflow.example/base/?x=1")
     link = "- `models:/reviews@champion`: <https://mlflow.example/base/#/models/reviews/versions/4>"
-    assert link in summary(RAN, OLD, NEW, KNOWN)
+    assert link in summary(RAN, OLD, NEW)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    assert "`make ui`, then <http://127.0.0.1:5000/#/models/reviews/versions/4>" in summary(RAN, OLD, NEW, KNOWN)
+    assert "`make ui`, then <http://127.0.0.1:5000/#/models/reviews/versions/4>" in summary(RAN, OLD, NEW)
 
 
 # ── foreign text ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -192,7 +192,7 @@ def everywhere(text: str) -> str:
         {text: {"offered": True}},
     )
     ends = {text: Outcome("failed", 1.0, text, tuple(text.split("\n"))), "register": Outcome("success", 1.0, text)}
-    return "\n".join([summary(ends, OLD, now, KNOWN), summary({"register": ends["register"]}, OLD, now, KNOWN)])
+    return "\n".join([summary(ends, OLD, now), summary({"register": ends["register"]}, OLD, now)])
 
 
 @pytest.mark.parametrize("text", EVIL)
@@ -227,7 +227,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
     client.create_registered_model("reviews")
     for number, digest in enumerate(("one", "two", "three"), start=1):
         run_id = client.create_run(experiment, tags={MODEL_TAG: digest}).info.run_id
-        for key in rival.METRICS.values():
+        for key in artifact.METRICS.values():
             client.log_metric(run_id, key, number / 10)
         client.create_model_version("reviews", f"runs:/{run_id}/model", run_id=run_id, tags={MODEL_TAG: digest})
     for version in (1, 3):
@@ -235,22 +235,12 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
     return uri
 
 
-@pytest.mark.parametrize(
-    ("digest", "version", "beside", "score"),
-    [("three", 3, 1, 0.1), ("two", 2, 3, 0.3), ("unknown", None, 3, 0.3), (None, None, 3, 0.3)],
-)
-def test_a_model_stands_beside_the_champion_and_the_champion_beside_the_one_before(
-    registry: str, monkeypatch: pytest.MonkeyPatch, digest: str | None, version: int | None, beside: int, score: float
+def test_the_champion_before_has_a_version_and_scores_unless_there_is_none(
+    registry: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", registry)
-    known = rival._look_up(digest, "reviews")
-    assert (known.version, known.rival) == (version, beside)
-    assert known.rival_scores == {"accuracy": score, "macro_f1": score, "ece": score}
-
-
-def test_a_registry_without_the_model_has_no_place_for_it(registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry)
-    assert rival._look_up("three", "another") == Known()
+    assert artifact.previous_champion("reviews") == (1, {"accuracy": 0.1, "macro_f1": 0.1, "ece": 0.1})
+    assert artifact.previous_champion("another") == (None, {})
 
 
 @pytest.fixture
@@ -264,33 +254,20 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("hangs", [False, True])
 def test_mlflow_away_costs_a_warning_and_seconds(
-    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, hangs: bool
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter22@127.0.0.1:9")
+    if hangs:
+        monkeypatch.setattr(artifact, "SECONDS", 0.3)
+        monkeypatch.setattr(artifact, "previous_champion", lambda _: time.sleep(30))
     started = time.monotonic()
     artifact.publish(RAN, OLD)
     assert time.monotonic() - started < 8
-    assert (project / "logs" / "summary.md").read_text().startswith("**Promoted: `reviews` is the champion now.**")
-    assert "hunter22" not in caplog.text
-
-
-def test_a_store_that_hangs_costs_no_more_than_its_time(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rival, "SECONDS", 0.3)
-    monkeypatch.setattr(rival, "_look_up", lambda *_: time.sleep(30))
-    started = time.monotonic()
-    artifact.publish(RAN, OLD)
-    assert time.monotonic() - started < 3
-    assert (project / "logs" / "summary.md").exists()
-
-
-def test_a_run_that_did_nothing_asks_nobody(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr(artifact, "look_up", lambda *about: asked.append(about) or Known())
-    artifact.publish(CACHED, NEW)
-    assert asked == []
-    artifact.publish(RAN, NEW)
-    assert asked == [("new",)]
+    text = (project / "logs" / "summary.md").read_text()
+    assert text.startswith("**Promoted: `reviews` version 4 is the champion now.**")
+    assert "the champion before is not known" in caplog.text and "hunter22" not in caplog.text
 
 
 def test_reports_that_cannot_be_read_count_as_none(project: Path) -> None:

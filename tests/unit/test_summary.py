@@ -55,7 +55,7 @@ def test_everything_is_on_one_screen_and_stages_that_did_not_run_are_marked(caps
     report("logs/clean.json", {"seconds": 1.25, "peak_mib": 300, "finished": 1000.0})
     report("logs/register.json", {"seconds": 2.5, "peak_mib": 400, "finished": 2000.0})
     text = shown(capsys)
-    assert "Promoted: reviews is the champion now." in text
+    assert "Promoted: reviews version 4 is the champion now." in text
     assert "4,100 rows, 3,900 kept (train 3,400, test 500), 200 rejected" in text
     assert "this model 0.8000 [0.7000, 0.9000] 0.8000 [0.7000, 0.9000] 0.0300" in text
     assert "clean cached 1.2 peak 300 MiB register success 2.5 peak 400 MiB publish cached – from the cache" in text
