@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 
 from flows.running.stage_process import seconds_of
 from tests.conftest import PROJECT
-from tests.pipeline.prefect_server import PrefectServer, prefect_server
+from tests.pipeline.prefect_server import PrefectServer, prefect_server, until
 
 FLOW = (sys.executable, "-m", "flows.pipeline")
 HEEDING = ("env", "--default-signal=INT")  # what is started in the background ignores Ctrl-C, and so would its children
@@ -131,13 +131,6 @@ class Small:
     def ask(self, path: str, **body: Any) -> Any:
         url = f"{self.server.environment['PREFECT_API_URL']}/{path}"
         return httpx.post(url, json=body, timeout=20).raise_for_status().json()
-
-
-def until(true: Callable[[], Any], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.1)
 
 
 def is_alive(number: int) -> bool:

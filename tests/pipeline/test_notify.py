@@ -4,8 +4,7 @@ import json
 import re
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +15,7 @@ from uuid import uuid4
 import pytest
 
 from tests.conftest import PROJECT
-from tests.pipeline.prefect_server import PrefectServer, prefect_server
+from tests.pipeline.prefect_server import PrefectServer, prefect_server, until
 
 SECRET = "op3n-sesame-8"
 BLOCK = """
@@ -161,10 +160,3 @@ def api(server: PrefectServer, path: str, body: Any = None) -> Any:
     url, header = f"http://127.0.0.1:{server.port}/api/{path}", {"Content-Type": "application/json"}
     with urlopen(Request(url, data, header)) as answer:
         return json.loads(answer.read() or "null")
-
-
-def until(true: Callable[[], bool], seconds: float = 40) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.3)
