@@ -61,8 +61,8 @@ class StageTasks:
             persist_result=False,
         )
         state = named(return_state=True)
-        if state.is_failed() and self.outcomes[node.name].state == "skipped":  # Prefect itself could not
-            self.outcomes[node.name] = Outcome("failed", reason=f"could not be run: {state.message}")
+        if self.outcomes[node.name] == Outcome("skipped"):  # Prefect itself could not
+            self.outcomes[node.name] = Outcome("failed", reason=redacted(f"could not be run: {state.message}"))
 
     def end(self) -> None:
         """End the process that runs the stages."""

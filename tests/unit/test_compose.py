@@ -76,25 +76,7 @@ def test_images_are_pinned() -> None:
     assert f"\n{extra}==" in (PROJECT / "constraints.txt").read_text()
 
 
-def test_each_waits_until_what_it_needs_is_healthy_and_keeps_its_data_in_a_named_volume() -> None:
-    for service in SERVICES.values():
-        for other, how in service.get("depends_on", {}).items():
-            assert how == {"condition": "service_healthy"}
-            assert SERVICES[other]["healthcheck"]["test"][0] == "CMD"
-        assert {volume.partition(":")[0] for volume in service.get("volumes", [])} <= set(COMPOSE["volumes"])
-    assert set(SERVICES["worker"]["depends_on"]) == {"prefect", "mlflow"}
-    used = {volume.partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
-    assert used == set(COMPOSE["volumes"])
-
-
 def test_mlflow_answers_to_the_name_that_the_worker_calls_it_by() -> None:
     address = SERVICES["worker"]["environment"]["MLFLOW_TRACKING_URI"].removeprefix("http://")
     allowed = next(option for option in SERVICES["mlflow"]["command"] if option.startswith("--allowed-hosts="))
     assert address in allowed.partition("=")[2].split(",")
-
-
-def test_git_does_not_see_the_password_nor_the_data_of_the_services() -> None:
-    for path in (".env", ".services/prefect/prefect.db", ".services/logs/worker.log"):
-        assert (
-            subprocess.run(["git", "check-ignore", "-q", "--no-index", path], cwd=PROJECT, check=False).returncode == 0
-        )

@@ -89,12 +89,6 @@ def test_where_the_registry_has_the_model_nothing_runs_though_a_new_worktree_has
         assert STAMP.read_bytes() == stamp, "as register writes it"
 
 
-def test_the_plan_knows_what_becomes_of_the_stamp_of_another_commit(client: MlflowClient) -> None:
-    STAMP.write_text("films 2222\n")
-    run()
-    assert STAMP.read_text() == f"films {FILMS.package}\n"
-
-
 @pytest.mark.parametrize("stamped", [True, False])
 @pytest.mark.parametrize("content", [OLD, "[]", '{"model_name"'])
 def test_a_report_of_another_format_breaks_nothing_and_is_made_again(
