@@ -9,12 +9,14 @@ from pathlib import Path
 
 from flows.git import git
 from stages.common.errors import AttuneError
+from stages.common.graph import read_graph
 from stages.common.redact import redacted
 from stages.common.shown import shown, visible
 from stages.common.stage import WORK
 
 INBOX = Path("data/inbox")
 PINNED = "constraints.txt"
+WRITTEN = (".dvc/config.local", ".dvc/cache", ".dvc/tmp", f"{WORK}/downloads", str(INBOX), "dvc.lock", "params.yaml")
 DVC_SECONDS = 6 * 3600
 
 Log = Callable[[str], None]
@@ -24,12 +26,14 @@ def furnish(home: Path, folder: Path, log: Log) -> None:
     """Give a new worktree the DVC cache and remotes of its home, the downloads, and the data that Git does not have.
 
     Raises:
-        AttuneError: if the commit is of no DVC project, or a file of `data/inbox/` is being written.
+        AttuneError: if the commit is of no DVC project or has a link where something is to be written, or a file of
+            `data/inbox/` is being written.
     """
     from dvc.config import Config, ConfigError, merge
 
     if not (folder / ".dvc").is_dir():
         raise AttuneError("the commit holds no DVC project", "take a later one")
+    _check_links(folder)
     try:
         at_home, config = Config(str(home / ".dvc")), Config(str(folder / ".dvc"), validate=False)
     except ConfigError as error:
@@ -107,6 +111,14 @@ def _targets(folder: Path) -> list[list[str]]:
     DVC takes `data/` for ignored where .gitignore says `/data/*`, and does not look for `data/inbox/*.dvc` there.
     """
     return [[], *([pointers] if (pointers := _pointers(folder)) else [])]
+
+
+def _check_links(folder: Path) -> None:
+    """Refuse a commit that has a link where a run writes: it would write into somebody else's file or folder."""
+    for path in map(Path, (*WRITTEN, *(out for node in read_graph(folder).values() for out in node.outs))):
+        if link := next((one for one in (path, *path.parents) if (folder / one).is_symlink()), None):
+            what = f"the commit has {shown(str(link), 300)} as a link, and what it leads to would be written"
+            raise AttuneError(what, "commit the file or folder itself")
 
 
 def _copy_inbox(home: Path, folder: Path, log: Log) -> None:
