@@ -37,9 +37,8 @@ compare-data: install ## Show what changed in the data since the last commit (BA
 plan: install ## Say what a run would do and why (ARGS='--set finetune.learning_rate=1e-4', --force, --refresh, stages)
 	@$(ACTIVE) python -m flows.plan $(ARGS)
 
-flow: install ## The same pipeline as a Prefect flow, with retries and timeouts (ARGS as for plan, and --dry-run)
-	@started=$$(date +%s); $(ACTIVE) python -m flows.pipeline $(ARGS) && case "$(ARGS)" in *--dry-run*) ;; \
-	*) ATTUNE_STARTED=$$started $(ACTIVE) python -m flows.summary;; esac
+flow: install ## The same pipeline as a Prefect flow, with retries and timeouts (ARGS as for plan)
+	@started=$$(date +%s); $(ACTIVE) python -m flows.pipeline $(ARGS) && ATTUNE_STARTED=$$started $(ACTIVE) python -m flows.summary
 
 review: install ## Say what a commit changes, what that did, and whether it can be rebuilt (BASE=…, HEAD=…: docs/reviewing.md)
 	@$(ACTIVE) python -m flows.review $(if $(BASE),--base "$$BASE") $(if $(HEAD),--head "$$HEAD") $(ARGS)

@@ -3,11 +3,9 @@
 import os
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from flows.command import exit_status
 from flows.prefect_server import named_server
@@ -21,28 +19,21 @@ def main() -> int:
     return exit_status(_deploy, "interrupted; `make deploy` may be repeated")
 
 
-def _deploy() -> int:
+def _deploy() -> None:
     if not named_server():  # Prefect would deploy to a server for this program alone
         fix = "`make services` starts one here; for another: export PREFECT_API_URL=http://HOST:4200/api"
         raise AttuneError("PREFECT_API_URL is not set", fix)
-    _refuse_secrets(Path("prefect.yaml"))
+    for deployment in YAML(typ="safe", pure=True).load(Path("prefect.yaml"))["deployments"]:
+        if "prefect.blocks." in str(deployment.get("work_pool")):
+            raise AttuneError(
+                f"prefect.yaml: {deployment['name']}: a block in work_pool would stand on the server in plain text",
+                "have it in the template of the pool, which workers fill in: docs/containers.md",
+            )
     if not _prefect("variable", "inspect", VARIABLE):
         if not _prefect("work-pool", "inspect", POOL):
             _prefect("work-pool", "create", POOL, "--type", "process", must=True)
         _prefect("variable", "set", VARIABLE, POOL, must=True)
     _prefect("deploy", "--all", must=True)
-    return 0
-
-
-def _refuse_secrets(path: Path) -> None:
-    """Refuse blocks in the settings of a work pool: `prefect deploy` writes their values there in plain text."""
-    with suppress(OSError, YAMLError):  # of which Prefect itself tells
-        for deployment in (YAML(typ="safe", pure=True).load(path) or {}).get("deployments", []):
-            if "prefect.blocks." in str(deployment.get("work_pool")):
-                raise AttuneError(
-                    f"{path}: {deployment.get('name')}: a block in work_pool would stand on the server in plain text",
-                    "have it in the template of the pool, which workers fill in: docs/containers.md",
-                )
 
 
 def _prefect(*arguments: str, must: bool = False) -> bool:

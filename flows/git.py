@@ -1,7 +1,9 @@
 """Git for flows: no hooks, no questions, nothing of a caller's repository, and errors for people."""
 
 import os
+import re
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from stages.common.errors import AttuneError
@@ -12,7 +14,6 @@ from stages.common.shown import shown
 SETTINGS = ("core.hooksPath=/dev/null", "gc.auto=0", "maintenance.auto=false", "core.quotePath=false")
 OF_A_CALLER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
 NETWORK_SECONDS = 900
-LONGEST_NAME = 200
 
 
 class GitFailed(AttuneError):
@@ -24,7 +25,6 @@ def git(
     *arguments: str,
     seconds: float = 120,
     environment: dict[str, str] | None = None,
-    text: str = "",
     answers: tuple[int, ...] = (0,),
 ) -> str:
     """Return what a git command prints, without the last line end.
@@ -34,7 +34,6 @@ def git(
         arguments: of git.
         seconds: after which it is ended.
         environment: more variables.
-        text: its standard input.
         answers: exit statuses that are none of a failure.
 
     Raises:
@@ -42,12 +41,13 @@ def git(
     """
     options = [part for setting in SETTINGS for part in ("-c", setting)]
     inherited = {name: value for name, value in os.environ.items() if name not in OF_A_CALLER}
+    inherited |= {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
         done = subprocess.run(
             ["git", *options, *arguments],
             cwd=root,
-            env={**inherited, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **(environment or {})},
-            input=text,
+            env=inherited | (environment or {}),
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="surrogateescape",
@@ -59,26 +59,24 @@ def git(
     except subprocess.TimeoutExpired:
         raise GitFailed(f"git {arguments[0]} took longer than {seconds:.0f} s", "does its remote answer?") from None
     if done.returncode not in answers:
-        told = shown(redacted(" ".join(done.stderr.split("\n")[-6:])).strip(), 400) or f"status {done.returncode}"
-        raise GitFailed(f"git {arguments[0]} failed: {told}")
+        why = shown(redacted(" ".join(done.stderr.split("\n")[-6:])).strip(), 400) or f"status {done.returncode}"
+        raise GitFailed(f"git {arguments[0]} failed: {why}")
     return done.stdout.removesuffix("\n")
 
 
 def asked(root: Path, *arguments: str) -> str:
     """Return what a git command prints, or nothing if it fails: for questions whose answer may be no."""
-    try:
+    with suppress(GitFailed):
         return git(root, *arguments)
-    except GitFailed:
-        return ""
+    return ""
 
 
 def succeeds(root: Path, *arguments: str) -> bool:
     """Return whether a git command succeeds."""
-    try:
+    with suppress(GitFailed):
         git(root, *arguments)
-    except GitFailed:
-        return False
-    return True
+        return True
+    return False
 
 
 def object_at(root: Path, name: str) -> str:
@@ -92,13 +90,10 @@ def find_commit(root: Path, name: str) -> str:
     Raises:
         AttuneError: if it is no name of a commit, or its remote cannot be asked.
     """
-    plain = name.isprintable() and " " not in name and len(name) <= LONGEST_NAME
-    if not name or not plain or name.startswith(("-", "^")):  # `^HEAD`: all that is not in HEAD
-        raise AttuneError(f"{shown(name, 60)!r} is no name of a commit", "name a commit, tag or branch: origin/main")
-    remote = next((one for one in asked(root, "remote").split("\n") if one and name.startswith(f"{one}/")), None)
-    if remote:
+    if remote := next((one for one in asked(root, "remote").split() if name.startswith(f"{one}/")), None):
         git(root, "fetch", "--quiet", "--no-write-fetch-head", "--", remote, seconds=NETWORK_SECONDS)
     found = object_at(root, f"{name}^{{commit}}")
-    if not found:
-        raise AttuneError(f"{shown(name, 60)!r} is no commit of {root}", "`git log --all --oneline` there lists them")
+    if not re.fullmatch("[0-9a-f]{40,64}", found):  # `^HEAD`, say, is all that is not in HEAD
+        fix = "name a commit, tag or branch (origin/main); `git log --all --oneline` lists commits"
+        raise AttuneError(f"{shown(name, 60)!r} is no commit of {root}", fix)
     return found

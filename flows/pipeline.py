@@ -6,14 +6,13 @@ Retries, delays and timeouts stand in the `meta` of each stage in dvc.yaml; the 
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect import flow, get_run_logger
 
 from flows.command import exit_status
-from flows.notify import announce_promotion
-from flows.plan import add_options, chosen, forced_stages, make_plan, parse_setting
+from flows.plan import add_options, chosen, forced_stages, parse_setting
 from flows.prefect_server import api_server
 from flows.prepare import prepare
 from flows.running.outcome import Outcome
@@ -23,7 +22,6 @@ from flows.told.artifact import before, publish
 from stages.common.errors import AttuneError
 from stages.common.locks import in_turn
 from stages.common.params import load_params
-from stages.common.redact import redacted
 from stages.common.stage import WORK
 
 LOCK = WORK / "pipeline.lock"  # held by `make run` as well
@@ -31,11 +29,7 @@ LOCK = WORK / "pipeline.lock"  # held by `make run` as well
 
 @flow(name="attune", log_prints=True, persist_result=False)
 def pipeline(
-    targets: list[str] | None = None,
-    force: bool = False,
-    set: dict[str, Any] | None = None,
-    refresh: bool = False,
-    dry_run: bool = False,
+    targets: list[str] | None = None, force: bool = False, set: dict[str, Any] | None = None, refresh: bool = False
 ) -> dict[str, str]:
     """Run what has to run of the pipeline in the current folder; return the state of each stage.
 
@@ -44,36 +38,23 @@ def pipeline(
         force: run them even if nothing changed.
         set: other values for params.yaml, by dotted key; they stay there.
         refresh: look at sources again whose content may have changed without a pin that knows.
-        dry_run: only say what would run, and why.
 
     Raises:
         AttuneError: if a parameter or params.yaml is wrong, before anything runs.
         StageFailed: if a stage failed.
     """
-    outcomes = bring_up_to_date(targets or (), force=force, set=set, refresh=refresh, dry_run=dry_run)
+    outcomes = bring_up_to_date(targets or (), force=force, set=set, refresh=refresh)
     return {name: outcome.state for name, outcome in outcomes.items()}
 
 
 def bring_up_to_date(
-    targets: Sequence[str] = (),
-    *,
-    force: bool = False,
-    set: Mapping[str, Any] | None = None,
-    refresh: bool = False,
-    dry_run: bool = False,
+    targets: Sequence[str], *, force: bool, set: Mapping[str, Any] | None, refresh: bool
 ) -> dict[str, Outcome]:
-    """Do the work of `pipeline` inside of whatever flow calls it; the parameters are the same.
-
-    Raises:
-        AttuneError: if a parameter or params.yaml is wrong, before anything runs.
-        StageFailed: if a stage failed; the later ones are skipped.
-    """
-    _tell_errors_in_a_line()
-    log = get_run_logger().info
-    text = read_text()
+    """Do the work of `pipeline` inside of whatever flow calls it; parameters and errors are the same."""
+    for name in ("prefect.flow_runs", "prefect.task_runs"):  # errors for people come without a traceback
+        logging.getLogger(name).addFilter(_without_traceback)
+    log, text = get_run_logger().info, read_text()
     new = patched(text, set) if set else text
-    if dry_run:
-        return _planned(targets, force, set, refresh, log)
     with in_turn(LOCK, lambda: log("another run is at work in this checkout: waiting for it to end")):
         if new != text:
             write_params(new)
@@ -90,32 +71,7 @@ def bring_up_to_date(
             log("  ".join(f"{name}: {outcome.state}" for name, outcome in stages.outcomes.items()))
             publish(stages.outcomes, earlier)
         stages.raise_for_failure()
-        announce_promotion(earlier)
         return stages.outcomes
-
-
-def _planned(
-    targets: Sequence[str],
-    force: bool,
-    set: Mapping[str, Any] | None,
-    refresh: bool,
-    log: Callable[[str], None],
-) -> dict[str, Outcome]:
-    found: dict[str, Outcome] = {}
-    for step in make_plan(targets, force=force, set=set, refresh=refresh):
-        why = redacted("; ".join(step.reasons))
-        log(f"{step.node.name}: {step.verdict}" + (f" ({why})" if why else ""))
-        up_to_date = step.verdict in ("up to date", "restored")
-        found[step.node.name] = Outcome("cached" if up_to_date else "skipped", reason=why or step.verdict)
-    return found
-
-
-def _tell_errors_in_a_line() -> None:
-    """Have Prefect log errors for people without a traceback."""
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logger = logging.getLogger(name)
-        if _without_traceback not in logger.filters:
-            logger.addFilter(_without_traceback)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -128,7 +84,6 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the flow from the command line."""
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description="The pipeline as a Prefect flow.")
     add_options(parser)
-    parser.add_argument("--dry-run", action="store_true", help="only say what would run, and why")
     asked = parser.parse_args(arguments)
 
     def work() -> None:
@@ -136,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
         patched(read_text(), settings) if settings else load_params()  # what is wrong is told before a server starts
         chosen(asked.targets)
         with api_server():
-            pipeline(asked.targets, asked.force, settings, asked.refresh, asked.dry_run)
+            pipeline(asked.targets, asked.force, settings, asked.refresh)
 
     return exit_status(work, "interrupted; what was finished is kept, and the same command goes on")
 

@@ -1,7 +1,6 @@
 """`python -m flows.plan`: what a run would do and why; nothing is run or written."""
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from flows.command import exit_status
 from flows.git import asked
 from flows.prepare import REGISTERS, lacks_model, reported
 from flows.search.params_patch import change
+from flows.told.reports import read_report
 from stages.common.errors import AttuneError
 from stages.common.graph import Node, read_graph, upstream_of
 from stages.common.params import Params, check_params
@@ -28,10 +28,9 @@ from stages.common.tracking.registry import STAMP
 
 Verdict = Literal["up to date", "restored", "runs", "may run"]
 
-FORCED, RESTORED = "forced", "in DVC's cache"
+RESTORED = "in DVC's cache"
 WIDTH = 160  # characters of a reason
-MOST_REASONS = 6  # listed of a stage
-MOST_FILES = 4  # of code that changed, by name
+MOST_REASONS, MOST_FILES = 6, 4  # listed of a stage, of a folder of code
 
 
 @dataclass(frozen=True)
@@ -53,20 +52,13 @@ class Step:
 def make_plan(
     targets: Sequence[str] = (), *, force: bool = False, set: Mapping[str, Any] | None = None, refresh: bool = False
 ) -> list[Step]:
-    """Return what `flows.pipeline` would do with each stage, in graph order.
-
-    Args:
-        targets: stages to bring up to date, with those before them; none: all.
-        force: run them even if nothing changed.
-        set: other values of params, by dotted key.
-        refresh: look at sources again whose content may have changed without any pin knowing.
+    """Return what `flows.pipeline` would do with each stage, in graph order; the parameters are the same.
 
     Raises:
         AttuneError: if a target, key or value is wrong, or DVC cannot read the project.
     """
     data = change(read_yaml(PARAMS_FILE), set or {})
-    params = check_params(data)
-    graph = chosen(targets)
+    params, graph = check_params(data), chosen(targets)
     found = changes(list(graph), data if set else None)
     forced = forced_stages(graph, params, force=force, refresh=refresh)
     if REGISTERS in graph:
@@ -75,22 +67,17 @@ def make_plan(
                 forced.setdefault(REGISTERS, []).append(reason)
             elif reported():  # a run writes the stamp before it asks DVC
                 found[REGISTERS] = [one for one in found[REGISTERS] if one.what != str(STAMP)]
-    steps: list[Step] = []
-    runs: list[Node] = []
+    steps: dict[str, Step] = {}
     for name, node in graph.items():
-        reasons = [*forced.get(name, []), *map(_told, found[name])]
-        before = [other.name for other in runs if other.name in upstream_of(node, graph)]
-        if reasons == [RESTORED] and not before:
-            steps.append(Step(node, "restored", (RESTORED,)))
-        elif reasons and reasons != [RESTORED]:
-            steps.append(Step(node, "runs", tuple(reasons)))
+        reasons = [*forced.get(name, []), *(f"{one}{_files(one)}" for one in found[name])]
+        before = [one for one in upstream_of(node, graph) if one in steps and steps[one].verdict in ("runs", "may run")]
+        if reasons and reasons != [RESTORED]:
+            steps[name] = Step(node, "runs", tuple(reasons))
         elif before:
-            steps.append(Step(node, "may run", (f"if {before[-1]} changes what it reads",)))
+            steps[name] = Step(node, "may run", (f"if {before[-1]} changes what it reads",))
         else:
-            steps.append(Step(node, "up to date"))
-        if steps[-1].verdict in ("runs", "may run"):
-            runs.append(node)
-    return steps
+            steps[name] = Step(node, "restored" if reasons else "up to date", tuple(reasons))
+    return list(steps.values())
 
 
 def chosen(targets: Sequence[str]) -> dict[str, Node]:
@@ -109,25 +96,21 @@ def chosen(targets: Sequence[str]) -> dict[str, Node]:
 
 def forced_stages(graph: Mapping[str, Node], params: Params, *, force: bool, refresh: bool) -> dict[str, list[str]]:
     """Return the stages that run whatever DVC thinks, each with the reason."""
-    found = {name: [FORCED] for name in graph} if force else {}
+    found = {name: ["forced"] for name in graph} if force else {}
     if refresh and "ingest" in graph and (moving := params.ingest.unpinned):
         found["ingest"] = [f"refresh: {shown(', '.join(moving), WIDTH)} may have changed"]
     return found
 
 
-def _told(found: Change) -> str:
-    return f"{found}{_files(found.what) if found.kind == 'code' else ''}"
-
-
-def _files(folder: str) -> str:
-    """Return which files of a folder differ from the commit that recorded the last results, as far as Git knows."""
-    commit = asked(Path(), "log", "-1", "--format=%H", "--", "dvc.lock")
+def _files(found: Change) -> str:
+    """Return which files of a folder of code differ from the commit that recorded the last results, if Git knows."""
+    commit = asked(Path(), "log", "-1", "--format=%H", "--", "dvc.lock") if found.kind == "code" else ""
     if not commit:
         return ""
-    changed = asked(Path(), "diff", "--name-only", commit, "--", folder).split("\n")
-    new = asked(Path(), "ls-files", "-o", "--exclude-standard", folder).split("\n")
-    named = [str(Path(name).relative_to(folder)) for name in changed + new if Path(folder) in Path(name).parents]
-    return f" ({listed(named, MOST_FILES)})" if named else ""
+    changed = asked(Path(), "diff", "--name-only", commit, "--", found.what).split("\n")
+    new = asked(Path(), "ls-files", "-o", "--exclude-standard", found.what).split("\n")
+    names = [name.removeprefix(f"{found.what}/") for name in changed + new if name.startswith(f"{found.what}/")]
+    return f" ({listed(names, MOST_FILES)})" if names else ""
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -167,36 +150,25 @@ def main(arguments: list[str] | None = None) -> int:
     def work() -> None:
         settings = dict(map(parse_setting, asked.set))
         steps = make_plan(asked.targets, force=asked.force, set=settings, refresh=asked.refresh)
-        Console(highlight=False).print(table(steps), Text(_closing(steps)))
+        runs, may = (sum(step.verdict == verdict for step in steps) for verdict in ("runs", "may run"))
+        closing = f"{runs} of {len(steps)} stages run" + (f", {may} may" if may else "")
+        nothing = "everything is up to date: a run would start no stage"
+        Console(highlight=False).print(_table(steps), Text(closing if runs or may else nothing))
 
     return exit_status(work, "interrupted; nothing was changed")
 
 
-def table(steps: Sequence[Step]) -> Table:
-    """Return the plan as a table for the terminal."""
-    made = Table(title="What a run would do", title_justify="left")
-    for column in ("stage", "", "why", "last took"):
-        made.add_column(column, justify="right" if column == "last took" else "left")
+def _table(steps: Sequence[Step]) -> Table:
+    made = Table("stage", "", "why", title="What a run would do", title_justify="left")
+    made.add_column("last took", justify="right")
     for step in steps:
-        style = {"up to date": "dim", "restored": "dim", "runs": "bold", "may run": ""}[step.verdict]
+        style = {"runs": "bold", "may run": ""}.get(step.verdict, "dim")
         more = [f"and {len(step.reasons) - MOST_REASONS} more"] if len(step.reasons) > MOST_REASONS else []
         why = "\n".join([*(shown(reason, WIDTH) for reason in step.reasons[:MOST_REASONS]), *more])
-        made.add_row(*map(Text, (step.node.name, step.verdict, why, _last_took(step.node.name))), style=style)
+        seconds = read_report(LOGS / f"{step.node.name}.json").get("seconds")
+        took = f"{seconds:.1f} s" if seconds else ""
+        made.add_row(*map(Text, (step.node.name, step.verdict, why, took)), style=style)
     return made
-
-
-def _last_took(name: str) -> str:
-    try:
-        return f"{json.loads((LOGS / f'{name}.json').read_text(encoding='utf-8'))['seconds']:.1f} s"
-    except (OSError, ValueError, KeyError):
-        return ""
-
-
-def _closing(steps: Sequence[Step]) -> str:
-    count = {verdict: sum(step.verdict == verdict for step in steps) for verdict in ("runs", "may run")}
-    if not any(count.values()):
-        return "everything is up to date: a run would start no stage"
-    return f"{count['runs']} of {len(steps)} stages run" + (f", {count['may run']} may" if count["may run"] else "")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,6 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
-from urllib.request import ProxyHandler, build_opener
 
 from stages.common.errors import AttuneError
 from stages.common.redact import redacted
@@ -62,12 +58,11 @@ def api_server() -> Iterator[None]:
 
 def answers(url: str) -> bool:
     """Return whether a server answers at `url`/health; no proxy stands between a machine and itself."""
-    local = urlsplit(url).hostname in ("127.0.0.1", "localhost")
-    opener = build_opener(ProxyHandler({})) if local else build_opener()
+    import httpx
+
     try:
-        opener.open(f"{url.rstrip('/')}/health", timeout=REACH_SECONDS).close()
-    except HTTPError:
-        pass  # an answer of whatever kind is one
-    except (OSError, ValueError, HTTPException):
+        local = httpx.URL(url).host in ("127.0.0.1", "localhost")
+        httpx.get(f"{url.rstrip('/')}/health", timeout=REACH_SECONDS, trust_env=not local)
+    except (httpx.HTTPError, httpx.InvalidURL):
         return False
-    return True
+    return True  # an answer of whatever kind is one

@@ -20,8 +20,6 @@ from stages.common.tracking.registry import REGISTRATION, STAMP, Registration
 from stages.common.tracking.store import warn
 
 REGISTERS = "register"
-FEW = 4  # named
-UNKNOWN = "whether the model is registered is not known; `make register` registers it once MLflow answers"
 
 
 def prepare(log: Callable[[str], None] = print) -> None:
@@ -32,7 +30,7 @@ def prepare(log: Callable[[str], None] = print) -> None:
     """
     mend_rwlock(Path())
     if restored := restore_outs():
-        log(f"missing outs came back from DVC's cache: {listed(restored, FEW)}")
+        log(f"missing outs came back from DVC's cache: {listed(restored, 4)}")
     try:
         if reason := lacks_model():
             if STAMP.exists():
@@ -41,7 +39,7 @@ def prepare(log: Callable[[str], None] = print) -> None:
         elif registration := reported():
             registration.stamp(STAMP)
     except Exception as error:  # MLflow's troubles must not keep the stages from running
-        warn(error, UNKNOWN)
+        warn(error, "whether the model is registered is not known; `make register` registers it once MLflow answers")
 
 
 def lacks_model() -> str:
@@ -72,10 +70,10 @@ def main(arguments: list[str] | None = None) -> int:
     def work() -> None:
         if asked.outs:
             restore_outs()
-            return
-        load_params(complete=True)
-        print("params.yaml is in order")
-        prepare()
+        else:
+            load_params(complete=True)
+            print("params.yaml is in order")
+            prepare()
 
     return exit_status(work, "interrupted; nothing was changed")
 

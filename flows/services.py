@@ -20,13 +20,12 @@ import psutil
 from flows.command import exit_status
 from flows.prefect_server import answers
 from stages.common.errors import AttuneError
-from stages.common.locks import in_turn
 from stages.common.redact import redacted
 
 FOLDER, CONF = Path(".services"), Path(__file__).with_name("services.conf")
-PORTS = {"PREFECT_PORT": 4200, "MLFLOW_PORT": 5000}
+PORTS = {"PREFECT_PORT": "4200", "MLFLOW_PORT": "5000"}
 START_SECONDS, FLOW_RUN_SECONDS, STOP_SECONDS = 150, 60, 90
-LONGEST_SOCKET, LAST_LINES = 90, 15  # bytes: a system takes 104 or 108, and supervisor adds its process id
+LONGEST_SOCKET = 90  # bytes: a system takes 104 or 108, and supervisor adds its process id
 ELSEWHERE = ("PREFECT_", "MLFLOW_", "MAKE")  # settings that are meant for other servers, or for the make that called
 
 
@@ -35,81 +34,97 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.services", description="Prefect and MLflow on this machine.")
     parser.add_argument("what", choices=["start", "stop", "status"])
     work = {"start": start, "stop": stop, "status": status}[parser.parse_args(arguments).what]
-    folder = Path.cwd().resolve() / FOLDER
-    return exit_status(lambda: work(folder), "interrupted; `make services ARGS=status` shows how things stand")
+    return exit_status(work, "interrupted; `make services ARGS=status` shows how things stand")
 
 
-def start(folder: Path) -> None:
+def start() -> None:
     """Start what is not running, wait until all of it answers, and say where.
 
     Raises:
         AttuneError: if a port is taken, or a program does not start; then nothing is left running.
     """
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    with in_turn(folder / "lock", lambda: print("another `make services` is at work; waiting for it …")):
-        if identity := _identity(folder):
-            _await_all(folder, *identity.split("-")[1:])
-            print("the services run already")
-        else:
-            ports = [_free_port(variable, usual) for variable, usual in PORTS.items()]
-            _launch(folder, *ports)
-            try:
-                _await_all(folder, *ports)
-            except BaseException:
-                _shut_down(folder)
-                raise
-    prefect, mlflow = _identity(folder).split("-")[1:]
-    print(f"  Prefect  http://127.0.0.1:{prefect}\n  MLflow   http://127.0.0.1:{mlflow}")
+    (FOLDER / "logs").mkdir(parents=True, exist_ok=True)
+    FOLDER.chmod(0o700)
+    if ports := _ports():
+        print("the services run already")
+        _await_all(*ports)
+    else:
+        ports = [os.environ.get(variable) or usual for variable, usual in PORTS.items()]
+        for variable, port in zip(PORTS, ports, strict=True):
+            with socket.socket() as probe:
+                if not probe.connect_ex(("127.0.0.1", int(port))):
+                    fix = f"end the program that has it, or take another: make services {variable}={int(port) + 10}"
+                    raise AttuneError(f"the port {variable}={port} is taken", fix)
+        _launch(*ports)
+        try:
+            _await_all(*ports)
+        except BaseException:
+            stop()
+            raise
+    print(f"  Prefect  http://127.0.0.1:{ports[0]}\n  MLflow   http://127.0.0.1:{ports[1]}")
     print(f"  worker   polls the work pool attune; logs are in {FOLDER / 'logs'}/")
     print("next: make deploy (the schedules of prefect.yaml), make flow (a run now), make stop (end them)")
 
 
-def stop(folder: Path) -> None:
-    """End all that the services started, and wait until it has ended."""
-    print("the services have ended" if _shut_down(folder) else "no services are running here")
+def stop() -> None:
+    """End all that the services started, and wait until it has ended.
+
+    Prefect's worker kills its flow runs on the spot, and on the server they would go on for ever. Asked first, they end
+    their stages and report it.
+    """
+    if not _ports():
+        print("no services are running here")
+        return
+    worker = _control().getProcessInfo("worker")["pid"]
+    runs = psutil.Process(worker).children() if worker else []
+    for run in runs:
+        run.terminate()
+    psutil.wait_procs(runs, FLOW_RUN_SECONDS)
+    supervisor = psutil.Process(_control().getPID())
+    _control().shutdown()
+    supervisor.wait(STOP_SECONDS)
+    print("the services have ended")
 
 
-def status(folder: Path) -> int:
-    """Say of each program whether it runs; return 0 if all do, or else 1."""
-    states = _control(folder).getAllProcessInfo() if _identity(folder) else []
-    for state in states:
-        print(f"{state['name']:8} {state['statename'].lower():9} {state['description']}")
-    if not states:
-        print("no services are running here; make services starts them")
-    return int(not states or any(state["statename"] != "RUNNING" for state in states))
+def status() -> int:
+    """Print how each program is; return 0 if all run, or else another status."""
+    if not _ports():
+        raise AttuneError("no services are running here", "make services")
+    command = ["supervisor.supervisorctl", "-c", str(CONF), "-s", f"unix://{_socket()}", "status"]
+    return subprocess.run([sys.executable, "-m", *command], check=False).returncode
 
 
-def _launch(folder: Path, prefect: str, mlflow: str) -> None:
+def _launch(prefect: str, mlflow: str) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(ELSEWHERE)}
     environment.pop("PYTHONPATH", None)  # a flow run has its own copy of the code, which a path to this one would hide
     for key in ("NO_PROXY", "no_proxy"):
         environment[key] = ",".join(filter(None, [environment.get(key), "127.0.0.1", "localhost"]))
-    environment |= {"PREFECT_PORT": prefect, "MLFLOW_PORT": mlflow, "ATTUNE_SOCKET": str(_socket(folder))}
-    environment |= {"ATTUNE_HOME": str(folder.parent), "PREFECT_HOME": str(folder / "prefect")}
+    home = Path.cwd()
+    environment |= {"ATTUNE_HOME": str(home), "PREFECT_HOME": str(home / FOLDER / "prefect")}
+    environment |= {"PREFECT_PORT": prefect, "MLFLOW_PORT": mlflow, "ATTUNE_SOCKET": str(_socket())}
     identity = f"attune-{prefect}-{mlflow}"
     command = [sys.executable, "-m", "supervisor.supervisord", "-s", "-c", str(CONF), "-i", identity]
-    done = subprocess.run(command, cwd=folder.parent, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise AttuneError(f"supervisor could not be started: {redacted(done.stderr).strip()}")
     # What the Makefile includes. It counts for as long as that very supervisor runs, and not after a crash or a reboot.
-    (folder / "env.mk").write_text(
+    (FOLDER / "env.mk").write_text(
         "# Written by `make services`.\n"
         f"PREFECT_PORT ?= {prefect}\nMLFLOW_PORT ?= {mlflow}\n"
-        f"ifneq (,$(findstring {identity},$(shell ps -ww -o args= -p {_control(folder).getPID()} 2>/dev/null)))\n"
+        f"ifneq (,$(findstring {identity},$(shell ps -ww -o args= -p {_control().getPID()} 2>/dev/null)))\n"
         f"export PREFECT_API_URL ?= http://127.0.0.1:{prefect}/api\n"
         f"export MLFLOW_TRACKING_URI ?= http://127.0.0.1:{mlflow}\n"
         "endif\n"
     )
 
 
-def _await_all(folder: Path, prefect: str, mlflow: str) -> None:
+def _await_all(prefect: str, mlflow: str) -> None:
     """Wait until all programs answer; the worker is started once its server does.
 
     Raises:
         AttuneError: if one ends instead, with the last lines of its log, or takes too long.
     """
-    control, end = _control(folder), time.monotonic() + START_SECONDS
+    control, end = _control(), time.monotonic() + START_SECONDS
     urls = {"prefect": f"http://127.0.0.1:{prefect}/api", "mlflow": f"http://127.0.0.1:{mlflow}", "worker": ""}
     for name, url in urls.items():
         if control.getProcessInfo(name)["statename"] in ("STOPPED", "FATAL"):
@@ -118,79 +133,46 @@ def _await_all(folder: Path, prefect: str, mlflow: str) -> None:
             control.startProcess(name, False)
         while not answers(url) if url else control.getProcessInfo(name)["statename"] != "RUNNING":
             if control.getProcessInfo(name)["statename"] in ("BACKOFF", "FATAL") or time.monotonic() > end:
-                log = folder / "logs" / f"{name}.log"
-                lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
-                told = redacted("\n  ".join(["", *lines]))
-                raise AttuneError(f"{name} does not start; its last lines:{told}", f"the whole log: {log}")
+                log = FOLDER / "logs" / f"{name}.log"
+                lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
+                last = redacted("\n  ".join(["", *lines]))
+                raise AttuneError(f"{name} does not start; its last lines:{last}", f"the whole log: {log}")
             time.sleep(0.3)
-
-
-def _shut_down(folder: Path) -> bool:
-    """End the services, if they run.
-
-    Prefect's worker kills its flow runs on the spot, and on the server they would go on for ever. Asked first, they end
-    their stages and report it.
-    """
-    if not _identity(folder):
-        return False
-    control = _control(folder)
-    worker = control.getProcessInfo("worker")["pid"]
-    runs = psutil.Process(worker).children() if worker else []
-    for run in runs:
-        run.terminate()
-    psutil.wait_procs(runs, FLOW_RUN_SECONDS)
-    supervisor = psutil.Process(control.getPID())
-    control.shutdown()
-    supervisor.wait(STOP_SECONDS)
-    return True
 
 
 def _end_lost_runs(api_url: str) -> None:
     """Report flow runs as crashed that a power cut ended: they would keep the only place of their deployment."""
-    from prefect.client.orchestration import get_client
+    from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
-    from prefect.settings import PREFECT_API_URL, temporary_settings
     from prefect.states import Crashed
 
     running = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}})
     pool = WorkPoolFilter.model_validate({"name": {"any_": ["attune"]}})
     why = Crashed(message="its worker ended while it ran; retrying it goes on where it stopped")
-    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+    with SyncPrefectClient(api_url) as client:
         for run in client.read_flow_runs(flow_run_filter=running, work_pool_filter=pool, limit=200):
             client.set_flow_run_state(run.id, why, force=True)
 
 
-def _control(folder: Path) -> Any:
+def _control() -> Any:
     from supervisor.xmlrpc import SupervisorTransport
 
-    return ServerProxy("http://127.0.0.1", SupervisorTransport(None, None, f"unix://{_socket(folder)}")).supervisor
+    return ServerProxy("http://127.0.0.1", SupervisorTransport(None, None, f"unix://{_socket()}")).supervisor
 
 
-def _identity(folder: Path) -> str:
-    """Return the name of the supervisor that runs here, which holds the ports, or nothing if none runs."""
-    try:
-        return str(_control(folder).getIdentification())
-    except OSError:
-        return ""
-
-
-def _socket(folder: Path) -> Path:
-    path = folder / "supervisor.sock"
+def _socket() -> Path:
+    path = Path.cwd() / FOLDER / "supervisor.sock"
     if len(os.fsencode(path)) <= LONGEST_SOCKET:
         return path
     return Path(tempfile.gettempdir()) / f"attune-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.sock"
 
 
-def _free_port(variable: str, usual: int) -> str:
-    given = os.environ.get(variable) or str(usual)
+def _ports() -> list[str]:
+    """Return the ports of Prefect and MLflow, which the supervisor that runs here has in its name; none: none runs."""
     try:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", int(given)))
-    except (OSError, ValueError, OverflowError) as error:
-        fix = f"end the program that has it, or take another: make services {variable}={usual + 10}"
-        raise AttuneError(f"the port {variable}={given} cannot be had: {error}", fix) from None
-    return given
+        return str(_control().getIdentification()).split("-")[1:]
+    except OSError:
+        return []
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.git import GitFailed, asked, find_commit, git, object_at
-from flows.scheduled.place import one_at_a_time
+from flows.worktree import one_at_a_time
 
 DEFAULT = {"origin/main": "refs/remotes/origin/main", "main": "refs/heads/main"}  # the first that there is
 LOCK = "dvc.lock"

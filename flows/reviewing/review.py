@@ -15,7 +15,7 @@ from flows.reviewing.rebuild import Log, Ran, rebuild, run_pipeline
 from flows.reviewing.rebuilt_outs import compare_outs, recorded_machine
 from flows.reviewing.revision import Revision
 from flows.reviewing.worktrees import lock_at, missing_outs, opened, revision_at
-from flows.scheduled.place import checked
+from flows.worktree import checked
 from stages.common.errors import AttuneError
 from stages.common.params.review import ReviewParams
 from stages.common.shown import listed

@@ -12,8 +12,8 @@ from flows.git import asked, git, succeeds
 from flows.reviewing.commits import LOCK
 from flows.reviewing.rebuild import Log
 from flows.reviewing.revision import Revision
-from flows.scheduled.place import WORKTREES, lock_of, one_at_a_time, remove, sweep
 from flows.scheduled.worktree_files import INBOX, check_out, default_remote, fetch_all, furnish
+from flows.worktree import WORKTREES, lock_of, one_at_a_time, remove, sweep
 from stages.common.errors import AttuneError
 from stages.common.graph import Node, read_graph, read_lock
 from stages.common.locks import locked

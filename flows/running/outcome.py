@@ -1,13 +1,11 @@
 """How a stage ended in a flow: one word, how long it took, and why."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 State = Literal["success", "cached", "failed", "skipped", "cancelled"]
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one stage.
 
     Args:

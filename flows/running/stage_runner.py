@@ -14,7 +14,6 @@ import signal
 import sys
 import threading
 from contextlib import suppress
-from typing import TextIO
 
 SET_CHILD_SUBREAPER = 36  # of prctl(2)
 
@@ -22,26 +21,24 @@ SET_CHILD_SUBREAPER = 36  # of prctl(2)
 def main() -> None:
     """Run the commands."""
     control = os.fdopen(os.dup(0), encoding="utf-8")  # not inherited by what DVC starts
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     with suppress(OSError, AttributeError):  # on Linux, what a stage leaves behind becomes a child of this process
         ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     commands: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(control, commands), daemon=True).start()
+
+    def receive() -> None:
+        for line in control:
+            commands.put(json.loads(line))
+        os.killpg(0, signal.SIGKILL)  # whoever sent them is gone
+
+    threading.Thread(target=receive, daemon=True).start()
     for module in ("dvc.commands.repro", "dvc.repo.reproduce"):
         importlib.import_module(module)
     from dvc.cli import main as dvc_main
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that DVC leaves its files as it found them
     while True:
-        code = int(dvc_main(commands.get()))
-        print(f"\n\0ended {code}", flush=True)
-
-
-def _receive(control: TextIO, commands: "queue.SimpleQueue[list[str]]") -> None:
-    for line in control:
-        commands.put(json.loads(line))
-    os.killpg(0, signal.SIGKILL)  # whoever sent them is gone
+        print(f"\n\0ended {dvc_main(commands.get())}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Work that may take only so long: what it asks may be away."""
+"""Work that may take only so long: the server that it asks may be away."""
 
 import contextvars
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from concurrent.futures import Future
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -16,21 +17,14 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     Raises:
         TimeoutError: if it takes longer.
     """
-    found: dict[str, Any] = {}
+    future: Future[T] = Future()
+    context = contextvars.copy_context()
 
     def run() -> None:
         try:
-            found["result"] = work()
+            future.set_result(context.run(work))
         except BaseException as error:
-            found["error"] = error
+            future.set_exception(error)
 
-    context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(run,), daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if "error" in found:
-        raise found["error"]
-    if "result" not in found:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    result: T = found["result"]
-    return result
+    threading.Thread(target=run, daemon=True).start()
+    return future.result(seconds)

@@ -40,11 +40,6 @@ def said(sentence: str) -> str:
     return re.sub(r"^(\d+)([.)])", r"\1\\\2", told)  # no list
 
 
-def folded(title: str, body: str) -> str:
-    """Return a part that is opened with a click; the title is ours, as nothing in it is escaped."""
-    return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
-
-
 def fenced(lines: Sequence[str]) -> str:
     """Return foreign lines as a block of code."""
     clean = [shown(line, LINE).rstrip() for line in redacted("\n".join(lines)).split("\n")]

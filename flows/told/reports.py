@@ -34,17 +34,6 @@ def read_registration() -> dict[str, Any]:
     return {**report, **here, "gates": [*report["gates"], *here["gates"]]}
 
 
-def with_interval(scores: Mapping[str, Any], key: str) -> str:
-    """Return a score and its interval."""
-    return f"{scores[key]:.4f} [{scores[f'{key}_low']:.4f}, {scores[f'{key}_high']:.4f}]"
-
-
-def gates_passed(registration: Mapping[str, Any]) -> str:
-    """Say how many gates a model passed."""
-    gates = registration["gates"]
-    return f"{len(gates) - len(failed_gates(registration))} of {len(gates)}"
-
-
 def failed_gates(registration: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the gates that a model did not pass."""
     return [gate for gate in registration["gates"] if not gate["passed"]]

@@ -1,19 +1,20 @@
-"""What a run did and what came of it, in Markdown that reads well as plain text, too."""
+"""What a run did and what came of it, in Markdown: an artifact, `logs/summary.md`, and what `make summary` prints."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from flows.running.outcome import Outcome
 from flows.told.markdown import LINE, code, fenced, table
-from flows.told.reports import SCORES, failed_gates, gates_passed, with_interval
-from flows.told.rival import Known
+from flows.told.reports import failed_gates
 from stages.common.redact import redacted
 from stages.common.stage import LOGS
 from stages.common.tracking.store import tracking_uri
 
-LOWER = "calibration error (lower is better)"
+COLUMNS = {"accuracy": "accuracy", "macro-F1": "macro_f1", "ECE": "ece"}
+WELL = ("success", "cached")
+WORDS = {"success": "ran", "cached": "up to date", "failed": "failed", "cancelled": "cancelled", "skipped": "skipped"}
 
 
 @dataclass(frozen=True)
@@ -22,26 +23,15 @@ class Before:
 
     Args:
         metrics: content of `reports/metrics.json`.
-        registration: what became of the model at its gates, as `read_registration` tells it.
+        registration: what became of the model at its gates, as `read_registration` returns it.
+        clean: content of `reports/clean.json`.
+        export: content of `reports/export.json`.
     """
 
     metrics: dict[str, Any] = field(default_factory=dict)
     registration: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Where:
-    """Where a run worked.
-
-    Args:
-        commit: in words.
-        folder: of a scheduled run, its worktree.
-        kept: the reference under which a scheduled run's results are kept.
-    """
-
-    commit: str = ""
-    folder: str = ""
-    kept: str = ""
+    clean: dict[str, Any] = field(default_factory=dict)
+    export: dict[str, Any] = field(default_factory=dict)
 
 
 def new_champion(earlier: Before, now: Before) -> bool:
@@ -53,8 +43,8 @@ def summary(
     outcomes: Mapping[str, Outcome],
     earlier: Before,
     now: Before,
-    known: Known | None = None,
-    where: Where | None = None,
+    places: Sequence[str] = (),
+    beside: Mapping[str, Mapping[str, float]] | None = None,
 ) -> str:
     """Return the summary of a run.
 
@@ -62,46 +52,43 @@ def summary(
         outcomes: of the stages, in order.
         earlier: what the reports said before the run.
         now: what they say after it.
-        known: what MLflow knows, if it was asked and answered.
-        where: where the run worked.
+        places: where to look, a line of Markdown each.
+        beside: scores of other models, by what they are.
     """
-    well = all(one.state in ("success", "cached") for one in outcomes.values())
-    parts = [
-        _verdict(outcomes, earlier, now, known),
-        *(_failure(name, one) for name, one in outcomes.items() if one.state == "failed"),
-        "## Stages\n\n" + _stages(outcomes),
-        _scores(outcomes, earlier, now, known) if well else "",  # else they are those of an earlier run
-        _gates(outcomes, earlier, now),
-        _links(outcomes, now, known, where or Where()),
+    parts = [f"**{_verdict(outcomes, earlier, now)}** {_counted(outcomes)}"]
+    parts += [_failure(name, one) for name, one in outcomes.items() if one.state == "failed"]
+    if now.metrics and all(one.state in WELL for one in outcomes.values()):  # else they are those of an earlier run
+        parts += [*_rows(now.clean), _scores(earlier, now, beside or {}), _trust(now)]
+    rows = [
+        (code(name, 60), one.state, f"{one.seconds:.1f}" if one.seconds else "–", code(one.reason))
+        for name, one in outcomes.items()
     ]
-    return "\n\n".join(filter(None, parts)) + "\n"
+    parts.append("## Stages\n\n" + table(("stage", "state", "seconds", "why"), "llrl", rows))
+    if now.registration and (_ran(outcomes, "register") or now.registration != earlier.registration):
+        parts.append(_gates(now.registration))
+    if places:
+        parts.append("\n".join(["## Where to look\n", *(f"- {place}" for place in places)]))
+    return "\n\n".join(parts) + "\n"
 
 
-def _verdict(outcomes: Mapping[str, Outcome], earlier: Before, now: Before, known: Known | None) -> str:
-    counted = _counted(outcomes)
-    states = {
-        state: [name for name, one in outcomes.items() if one.state == state] for state in ("failed", "cancelled")
-    }
-    if states["failed"]:
-        return f"**Failed at {code(states['failed'][0])}.** {counted}"
-    if states["cancelled"]:
-        return f"**Cancelled during {code(states['cancelled'][0])}.** {counted}"
+def _verdict(outcomes: Mapping[str, Outcome], earlier: Before, now: Before) -> str:
+    for state, words in (("failed", "Failed at"), ("cancelled", "Cancelled during")):
+        if name := next((name for name, one in outcomes.items() if one.state == state), None):
+            return f"{words} {code(name)}."
     if not any(one.state == "success" for one in outcomes.values()):
-        return f"**Nothing had to run.** {counted}"
-    if not _ran(outcomes, "register"):
-        return f"**Done; no model was judged.** {counted}"
+        return "Nothing had to run."
     registration = now.registration
-    if not registration:
-        return f"**Done.** {counted}"
-    version = f" version {known.version}" if known and known.version else ""
-    model = code(registration["model_name"]) + version
+    if not registration or not _ran(outcomes, "register"):
+        return "Done; no model was judged."
+    model, version = code(registration["model_name"]), registration["version"]
+    model += f" version {version}" if version else ""
     if new_champion(earlier, now):
-        return f"**Promoted: {model} is the champion now.** {counted}"
+        return f"Promoted: {model} is the champion now."
     if registration["promoted"]:
-        return f"**{model} stays champion.** {counted}"
+        return f"{model} stays champion."
     failed = ", ".join(code(gate["gate"], 60) for gate in failed_gates(registration))
     stays = "stays champion, but would not be promoted now" if registration["alias"] == "champion" else "not promoted"
-    return f"**{model}: {stays}.** These gates failed: {failed}. {counted}"
+    return f"{model}: {stays}. These gates failed: {failed}."
 
 
 def _ran(outcomes: Mapping[str, Outcome], name: str) -> bool:
@@ -109,123 +96,83 @@ def _ran(outcomes: Mapping[str, Outcome], name: str) -> bool:
 
 
 def _counted(outcomes: Mapping[str, Outcome]) -> str:
-    words = {
-        "success": "ran",
-        "cached": "up to date",
-        "failed": "failed",
-        "cancelled": "cancelled",
-        "skipped": "skipped",
-    }
     states = [one.state for one in outcomes.values()]
-    seconds = sum(one.seconds for one in outcomes.values())
-    told = ", ".join(f"{states.count(state)} {word}" for state, word in words.items() if state in states)
-    return f"{len(states)} stages: {told}; {_time(seconds)}."
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
+    counts = ", ".join(f"{states.count(state)} {word}" for state, word in WORDS.items() if state in states)
+    return f"{len(states)} stages: {counts}; {sum(one.seconds for one in outcomes.values()):.1f} s."
 
 
 def _failure(name: str, outcome: Outcome) -> str:
     """Say what a stage said last, and what to do."""
     lines = [line for line in outcome.last_lines if line.strip()]
     hints = [line.strip().removeprefix("→").strip() for line in lines if line.lstrip().startswith("→")]
-    told = [f"## {code(name, 60)} {'failed' if outcome.reason in ('', 'failed') else code(outcome.reason)}"]
+    parts = [f"## {code(name, 60)} {'failed' if outcome.reason in ('', 'failed') else code(outcome.reason)}"]
     if lines:
-        told.append("Its last lines:\n\n" + fenced(lines))
-    do = f"What to do now: {code(hints[-1], LINE)}; then run it again" if hints else "Mend it, and run it again"
-    told.append(f"{do}. What is done is not done again. All it said: {code(f'{LOGS}/{name}.log')} where it ran.")
-    return "\n\n".join(told)
+        parts.append("Its last lines:\n\n" + fenced(lines))
+    advice = f"What to do now: {code(hints[-1], LINE)}; then run it again" if hints else "Mend it, and run it again"
+    parts.append(f"{advice}. What is done is not done again. The whole log: {code(f'{LOGS}/{name}.log')} where it ran.")
+    return "\n\n".join(parts)
 
 
-def _stages(outcomes: Mapping[str, Outcome]) -> str:
-    rows = (
-        (code(name, 60), one.state, f"{one.seconds:.1f}" if one.seconds else "–", code(one.reason))
-        for name, one in outcomes.items()
-    )
-    return table(("stage", "state", "seconds", "why"), "llrl", rows)
+def _rows(clean: dict[str, Any]) -> list[str]:
+    if not clean:
+        return []
+    splits = ", ".join(f"{code(name)} {split['rows']:,}" for name, split in clean["splits"].items())
+    rejected = clean["rows_in"] - clean["rows_kept"]
+    return [f"{clean['rows_in']:,} rows, {clean['rows_kept']:,} kept ({splits}), {rejected:,} rejected."]
 
 
-def _scores(outcomes: Mapping[str, Outcome], earlier: Before, now: Before, known: Known | None) -> str:
-    if not now.metrics:
-        return ""
-    rival = dict(known.rival_scores) if known and known.rival is not None else {}
-    fresh = now != earlier
-    head = ["", "now [interval]"]
-    head += ["last run", "difference"] if fresh and earlier.metrics else []
-    head += (
-        [f"champion {'before ' if new_champion(earlier, now) else ''}(version {known.rival})", "difference"]
-        if (known and rival)
-        else []
-    )
-    rows: list[list[str]] = []
-    for label, key in {**SCORES, LOWER: "ece"}.items():
-        value, then = _value(now.metrics, key), _value(earlier.metrics, key)
-        cells = [label, "–" if value is None else f"{value:.4f}" if key == "ece" else with_interval(now.metrics, key)]
-        if fresh and earlier.metrics:
-            cells += _beside(value, then)
-        if rival:
-            cells += _beside(value, rival.get(key))
-        rows.append(cells)
-    if now.registration.get("gates") and outcomes.get("register", Outcome("skipped")).state in ("success", "cached"):
-        passed = gates_passed(earlier.registration) if earlier.registration.get("gates") else "–"
-        cells = ["gates passed", gates_passed(now.registration)]
-        rows.append([*cells, *([passed, ""] if fresh and earlier.metrics else []), *(["", ""] if rival else [])])
+def _scores(earlier: Before, now: Before, beside: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the scores of the model, of the last run (where they are others), of others and of the baselines."""
+    fresh = now.metrics != earlier.metrics
+    models = {"this model": now.metrics, "last run": earlier.metrics if fresh else {}, **beside}
+    models |= {name.replace("_", " "): scores for name, scores in now.metrics.get("baselines", {}).items()}
+    rows = [
+        [code(name, 60), *(_score(scores, key) for key in COLUMNS.values())]
+        for name, scores in models.items()
+        if scores
+    ]
     title = f"## Scores on {now.metrics['rows']:,} test rows" + ("" if fresh else ", as before")
-    if rival:
-        title += "\n\nThe champion's are those of its own test rows."
-    return f"{title}\n\n" + table(head, "l" + "r" * (len(head) - 1), rows)
+    return f"{title}\n\n" + table(["model", *COLUMNS], "lrrr", rows)
 
 
-def _value(metrics: Mapping[str, Any], key: str) -> float | None:
-    found = metrics.get("calibration", {}).get("ece") if key == "ece" else metrics.get(key)
-    return None if found is None else float(found)
+def _score(scores: Mapping[str, Any], key: str) -> str:
+    value = scores.get(key, scores.get("calibration", {}).get(key))
+    interval = f" [{scores[f'{key}_low']:.4f}, {scores[f'{key}_high']:.4f}]" if f"{key}_low" in scores else ""
+    return "–" if value is None else f"{value:.4f}{interval}"
 
 
-def _beside(value: float | None, other: float | None) -> list[str]:
-    if value is None or other is None:
-        return ["–", "–"]
-    return [f"{other:.4f}", "same" if value == other else f"{value - other:+.4f}"]
+def _trust(now: Before) -> str:
+    """Say what the thresholds give, what the behavioural tests say, which forms of the model there are."""
+    thresholds = now.metrics.get("thresholds") or {}
+    tests = [test for test in now.metrics.get("behaviour", {}).values() if test["cases"]]
+    forms = [code(name) for name, form in now.export.items() if isinstance(form, dict) and form["offered"]]
+    parts = [f"Offered as {', '.join(['`torch`', *forms])}"]
+    if "coverage" in thresholds:
+        parts.append(f"coverage {thresholds['coverage']:.1%}")
+    if silent := [code(label, 40) for label, one in thresholds.get("labels", {}).items() if one["threshold"] is None]:
+        parts.append(f"never answers {', '.join(silent[:5])} (docs/evaluation.md)")
+    if tests:
+        passed, cases = (sum(test[what] for test in tests) for what in ("passed", "cases"))
+        parts.append(f"{passed} of {cases} behavioural cases passed")
+    return "; ".join(parts) + "."
 
 
-def _gates(outcomes: Mapping[str, Outcome], earlier: Before, now: Before) -> str:
-    """Say which gates failed, and how the model did beside the champion."""
-    registration = now.registration
-    if not registration or not (_ran(outcomes, "register") or registration != earlier.registration):
-        return ""
-    lines = [f"- {code(gate['gate'], 60)}: {code(gate['reason'], LINE)}" for gate in failed_gates(registration)]
-    told = [f"## {gates_passed(registration)} gates passed"]
-    told += ["These failed:\n\n" + "\n".join(lines)] if lines else []
-    beside = [gate for gate in registration["gates"] if gate["gate"] == "champion" and gate["passed"]]
-    beside = [gate for gate in beside if gate.get("value") is not None]  # there was one to compare with
-    told += [f"Beside the champion: {code(gate['reason'], LINE)}" for gate in beside]
-    return "\n\n".join(told)
-
-
-def _links(outcomes: Mapping[str, Outcome], now: Before, known: Known | None, where: Where) -> str:
-    lines = list(_mlflow(known))
-    if now.metrics:
-        page = code("reports/evaluation.html")
-        well = all(one.state in ("success", "cached") for one in outcomes.values())
-        new = any(one.state == "success" for one in outcomes.values())
-        if where.kept and well and not new:
-            lines.append(f"report: {page} of the commit, or of {code(where.kept)} if there is one")
-        elif where.kept and well:
-            lines.append(f"report: {page} of {code(where.kept)}, once this run is complete (docs/retraining.md)")
-        else:
-            lines.append(f"report: {page}" + (f" in {code(where.folder)}" if where.folder else ""))
-    if where.commit:
-        lines.append(f"commit: {code(where.commit)}")
-    return "## Where to look\n\n" + "\n".join(f"- {line}" for line in lines) if lines else ""
-
-
-def _mlflow(known: Known | None) -> Iterator[str]:
-    if known is None or known.run is None:
-        return
-    parts = urlsplit(tracking_uri())
-    path = f"/#/experiments/{known.experiment}/runs/{quote(known.run, safe='')}"
-    if parts.scheme in ("http", "https"):
-        server = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl().rstrip("/")
-        yield f"MLflow: <{redacted(server)}{path}>"
+def _gates(registration: Mapping[str, Any]) -> str:
+    """Return how many gates a model passed, those that failed, how it compares with the champion, and where it is."""
+    gates, failed = registration["gates"], failed_gates(registration)
+    lines = [f"## {len(gates) - len(failed)} of {len(gates)} gates passed\n"]
+    lines += [
+        f"- {code(gate['gate'], 60)}{'' if gate['passed'] else ' **failed**'}: {code(gate['reason'], LINE)}"
+        for gate in gates
+        if not gate["passed"] or gate["gate"] == "champion"
+    ]
+    name, alias, version = (registration[key] for key in ("model_name", "alias", "version"))
+    if not version:
+        return "\n".join([*lines, f"- {code(name)} was not registered from here: `make champion` shows the registry"])
+    url, page = urlsplit(tracking_uri()), f"/#/models/{quote(redacted(name), safe='')}/versions/{version}"
+    if url.scheme in ("http", "https"):
+        server = url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl().rstrip("/")
+        link = f"<{redacted(server)}{page}>"
     else:
-        yield f"MLflow: run {code(known.run)}; {code('make ui')}, then <http://127.0.0.1:5000{path}>"
+        link = f"`make ui`, then <http://127.0.0.1:5000{page}>"
+    return "\n".join([*lines, f"- {code(f'models:/{name}@{alias}' if alias else f'models:/{name}/{version}')}: {link}"])

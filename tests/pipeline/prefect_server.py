@@ -6,23 +6,23 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 START_SECONDS = 120
+QUICK = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5", "PREFECT_WORKER_QUERY_SECONDS": "2"}
 
 
-@dataclass
+@dataclass(frozen=True)
 class PrefectServer:
-    """A server on a port of its own; it can go away and come back with the same data."""
+    """A running server on a port of its own."""
 
     home: Path
     port: int
-    settings: dict[str, str] = field(default_factory=dict)
-    _process: "subprocess.Popen[bytes] | None" = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -36,36 +36,6 @@ class PrefectServer:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
         return inherited | own
 
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        self.home.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
-        with (self.home / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                env=self.environment
-                | {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5", "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
-                | self.settings,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        end = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                urlopen(f"http://127.0.0.1:{self.port}/api/health", timeout=2).close()
-                return
-            except OSError:
-                told = (self.home / "server.log").read_text(errors="replace")[-2000:]
-                assert self._process.poll() is None and time.monotonic() < end, told
-                time.sleep(0.3)
-
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        """End it."""
-        if self._process is not None:
-            end_group(self._process, number)
-            self._process = None
-
     def run(self, *command: str, cwd: Path, check: bool = True, **more: str) -> "subprocess.CompletedProcess[str]":
         """Run a program that talks to this server."""
         done = subprocess.run(
@@ -75,43 +45,59 @@ class PrefectServer:
         return done
 
     @contextmanager
-    def worker(self, pool: str, cwd: Path, **more: str) -> "Iterator[subprocess.Popen[bytes]]":
+    def worker(self, pool: str, cwd: Path, **more: str) -> Iterator[None]:
         """Run a worker of a process work pool for as long as the block lasts; its log is `worker.log` in `home`."""
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
-        with (self.home / "worker.log").open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                cwd=cwd,
-                env=self.environment | {"PREFECT_WORKER_QUERY_SECONDS": "2"} | more,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        try:
-            yield process
-        finally:
-            end_group(process, signal.SIGTERM)
+        command = ("worker", "start", "--pool", pool, "--type", "process")
+        with _running(self.home / "worker.log", *command, cwd=cwd, env=self.environment | QUICK | more):
+            yield
 
 
-def end_group(process: "subprocess.Popen[bytes]", number: int) -> None:
-    """End a process and all it started."""
-    for signum in (number, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, signum)
-            process.wait(20)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            continue
+def until(true: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait until it is so."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.1)
 
 
 @contextmanager
-def prefect_server(home: Path, **settings: str) -> Iterator[PrefectServer]:
+def prefect_server(home: Path) -> Iterator[PrefectServer]:
     """Run a server for as long as the block lasts."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = PrefectServer(home, port, settings)
-    server.start()
-    try:
+    server, log = PrefectServer(home, port), home / "server.log"
+    command = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
+    with _running(log, *command, cwd=home, env=server.environment | QUICK) as process:
+        end = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2).close()
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < end, log.read_text(errors="replace")[-2000:]
+                time.sleep(0.3)
         yield server
+
+
+@contextmanager
+def _running(log: Path, *command: str, cwd: Path, env: dict[str, str]) -> "Iterator[subprocess.Popen[bytes]]":
+    """Run a command of Prefect; end it and all it started after the block."""
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", *command],
+            cwd=cwd,
+            env=env,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process
     finally:
-        server.stop()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(process.pid, number)
+                process.wait(20)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                continue

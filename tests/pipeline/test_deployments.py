@@ -18,22 +18,15 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import VariableUpdate
 from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.schedules import CronSchedule
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from ruamel.yaml import YAML
 
 from tests.conftest import PROJECT
 from tests.pipeline.prefect_server import PrefectServer, prefect_server
-from tests.unit.small_checkout import FILES, Checkout, make_checkout
+from tests.pipeline.prefect_server import until as until_true
+from tests.unit.small_checkout import Checkout, make_checkout
 
-# Two quick stages; the first waits for as long as the file that GATE names is there.
-GRAPH = FILES["dvc.yaml"].replace("python make.py", "python gate.py && python make.py")
-GATE = """import os, pathlib, time
-end = time.time() + 90
-while pathlib.Path(os.environ["GATE"]).exists() and time.time() < end:
-    time.sleep(0.1)
-"""
 NAMES = ["attune-retrain/nightly", "attune-retrain/new-data", "attune-review/review", "attune-predict/predict"]
 SECRET = "hf_aSecretThatStandsInABlock"
 yaml = YAML()
@@ -41,8 +34,7 @@ yaml = YAML()
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    settings = {"PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "2"}
-    with prefect_server(tmp_path_factory.mktemp("prefect"), **settings) as started:
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as started:
         yield started
 
 
@@ -60,7 +52,7 @@ def deployer(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
         shutil.copytree(PROJECT / name, checkout.root / name, ignore=shutil.ignore_patterns("__pycache__"))
     params = (PROJECT / "recipes" / "rotten-tomatoes.yaml").read_text()
     file = (PROJECT / "prefect.yaml").read_text()
-    checkout.commit(**{"prefect.yaml": file, "params.yaml": params, "dvc.yaml": GRAPH, "gate.py": GATE})
+    checkout.commit(**{"prefect.yaml": file, "params.yaml": params})
     return checkout
 
 
@@ -78,12 +70,11 @@ def home(deployer: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checko
 
 
 @pytest.fixture(scope="module")
-def worker(server: PrefectServer, deployer: Checkout, home: Checkout) -> Iterator[Path]:
-    """A worker for the module's tests; returns the gate's file."""
-    gate = server.home / "gate"
+def worker(server: PrefectServer, deployer: Checkout, home: Checkout) -> Iterator[None]:
+    """A worker for the module's tests."""
     deploy(server, deployer)
-    with server.worker("attune", cwd=server.home, ATTUNE_HOME=str(home.root), GATE=str(gate)):
-        yield gate
+    with server.worker("attune", cwd=server.home, ATTUNE_HOME=str(home.root)):
+        yield
 
 
 def deploy(server: PrefectServer, project: Checkout, status: int = 0, **more: str) -> str:
@@ -110,17 +101,16 @@ def edited(deployer: Checkout) -> Iterator[Checkout]:
     (deployer.root / "prefect.yaml").write_bytes(before)
 
 
-def state_of(client: SyncPrefectClient) -> list[dict[str, Any]]:
+def state_of(client: SyncPrefectClient) -> str:
     """Return what the server has of the deployments and their triggers, without numbers and times of change."""
-    found = []
+    found: list[Any] = []
     for name in NAMES:
         made = client.read_deployment_by_name(name)
         rules = client.read_resource_related_automations(f"prefect.deployment.{made.id}")
-        schedules = [schedule.model_dump(exclude={"updated"}) for schedule in made.schedules]
-        alive = {"last_polled", "status", "updated", "schedules"}
-        triggers = [(rule.name, rule.trigger.model_dump(exclude={"id"})) for rule in rules]
-        found.append({**made.model_dump(mode="json", exclude=alive), "when": schedules, "triggers": triggers})
-    return found
+        found += [schedule.model_dump(exclude={"updated"}) for schedule in made.schedules]
+        found += [(rule.name, rule.trigger.model_dump(exclude={"id"})) for rule in rules]
+        found.append(made.model_dump(mode="json", exclude={"last_polled", "status", "updated", "schedules"}))
+    return json.dumps(found, default=str)
 
 
 def start(client: SyncPrefectClient, name: str, **parameters: Any) -> UUID:
@@ -146,33 +136,8 @@ def test_deploying_twice_leaves_all_as_it_is_and_no_folder_or_secret_of_the_depl
     deploy(server, deployer, **more)
     assert state_of(client) == before
     assert client.read_work_pool("attune").type == "process"
-    for secret in (str(deployer.root), str(PROJECT), SECRET):
-        assert secret not in json.dumps(before, default=str)
-    when = {one["name"]: [(schedule["slug"], schedule["active"]) for schedule in one["when"]] for one in before}
-    assert when == {
-        "nightly": [("nightly", True)],
-        "new-data": [("hourly", False)],
-        "review": [],
-        "predict": [("daily", False)],
-    }
-    assert [one["concurrency_options"]["collision_strategy"] for one in before] == ["CANCEL_NEW", *["ENQUEUE"] * 3]
-    assert [name for one in before for name, _ in one["triggers"]] == ["data-arrived"]
-
-
-def test_schedules_and_triggers_that_were_changed_on_the_server_are_what_the_file_says(
-    server: PrefectServer, client: SyncPrefectClient, deployer: Checkout
-) -> None:
-    deploy(server, deployer)
-    before = state_of(client)
-    nightly, fresh = (client.read_deployment_by_name(name) for name in NAMES[:2])
-    noon = CronSchedule(cron="0 12 * * *", timezone="UTC")
-    client.update_deployment_schedule(nightly.id, nightly.schedules[0].id, schedule=noon, active=False)
-    client.create_deployment_schedules(nightly.id, [(CronSchedule(cron="* * * * *"), True)])
-    client.delete_resource_owned_automations(f"prefect.deployment.{fresh.id}")
-    deploy(server, deployer)
-    (schedule,) = client.read_deployment_by_name(NAMES[0]).schedules
-    assert (schedule.schedule.cron, schedule.active) == ("0 2 * * *", True)
-    assert [one["triggers"] for one in state_of(client)] == [one["triggers"] for one in before]
+    assert not [secret for secret in (str(deployer.root), str(PROJECT), SECRET) if secret in before]
+    assert "data-arrived" in before
 
 
 def test_what_keeps_it_from_deploying_is_said(server: PrefectServer, deployer: Checkout) -> None:
@@ -186,7 +151,7 @@ def test_what_keeps_it_from_deploying_is_said(server: PrefectServer, deployer: C
 
 
 def test_a_schedule_fires_and_the_run_completes_in_a_clean_worktree(
-    server: PrefectServer, client: SyncPrefectClient, worker: Path, edited: Checkout, home: Checkout
+    server: PrefectServer, client: SyncPrefectClient, worker: None, edited: Checkout, home: Checkout
 ) -> None:
     before, commit = home.seen(), home.git("rev-parse", "HEAD")
     edit(edited, lambda named: named["nightly"]["schedules"][0].update(cron="* * * * *"))
@@ -209,8 +174,8 @@ def test_a_schedule_fires_and_the_run_completes_in_a_clean_worktree(
     assert home.git("worktree", "list").count("\n") == 0
 
 
-def test_a_review_works_beside_the_clone_and_fails_where_nothing_is_recorded(
-    server: PrefectServer, client: SyncPrefectClient, worker: Path, deployer: Checkout, home: Checkout
+def test_a_review_works_beside_the_clone(
+    server: PrefectServer, client: SyncPrefectClient, worker: None, deployer: Checkout, home: Checkout
 ) -> None:
     deploy(server, deployer)
     until(client, start(client, "attune-retrain/nightly"), "Completed")
@@ -221,48 +186,24 @@ def test_a_review_works_beside_the_clone_and_fails_where_nothing_is_recorded(
     by_key = ArtifactFilter.model_validate({"key": {"any_": ["attune-review"]}, "flow_run_id": {"any_": [run]}})
     (artifact,) = client.read_artifacts(artifact_filter=by_key)
     assert artifact.data == (home.root / "logs" / "review.md").read_text()
-    found = until(client, start(client, "attune-review/review", rebuild=False), "Failed", seconds=90)
-    assert found.state and "is not reproduced (unrecorded" in (found.state.message or "")
     after = {name: digest for name, digest in home.seen().items() if not name.startswith("logs/")}
     assert after == {name: digest for name, digest in before.items() if not name.startswith("logs/")}
     assert home.git("worktree", "list").count("\n") == 0
 
 
-def test_of_two_runs_at_once_the_second_waits_or_is_left_out_as_the_file_says(
-    server: PrefectServer, client: SyncPrefectClient, worker: Path, deployer: Checkout
-) -> None:
-    deploy(server, deployer)
-    worker.touch()
-    try:
-        first = start(client, "attune-retrain/nightly", force=True)
-        until(client, first, "Running")
-        second = start(client, "attune-retrain/nightly")
-        fresh = start(client, "attune-retrain/new-data")
-        until(client, second, "Cancelled")  # CANCEL_NEW
-        until(client, fresh, "Running")
-        later = start(client, "attune-retrain/new-data")
-        until(client, later, "AwaitingConcurrencySlot")  # ENQUEUE
-    finally:
-        worker.unlink()
-    for run in (first, fresh, later):
-        until(client, run, "Completed")
-
-
 def test_an_event_starts_the_run_for_new_data(
-    server: PrefectServer, client: SyncPrefectClient, worker: Path, deployer: Checkout
+    server: PrefectServer, client: SyncPrefectClient, worker: None, deployer: Checkout
 ) -> None:
     deploy(server, deployer)
     before = {run.id for run in runs_of(client, "attune-retrain/new-data")}
     server.run("prefect", "event", "emit", "attune.data.arrived", "--resource-id", "attune.data", cwd=server.home)
-    end = time.monotonic() + 30
-    while not (new := [run for run in runs_of(client, "attune-retrain/new-data") if run.id not in before]):
-        assert time.monotonic() < end
-        time.sleep(0.3)
-    assert until(client, new[0].id, "Completed").parameters["refresh"] is True
+    until_true(lambda: len(runs_of(client, "attune-retrain/new-data")) > len(before), 30)
+    (new,) = [run.id for run in runs_of(client, "attune-retrain/new-data") if run.id not in before]
+    assert until(client, new, "Completed").parameters["refresh"] is True
 
 
 def test_a_container_of_the_docker_pool_has_what_a_run_needs_and_its_command_completes_it(
-    server: PrefectServer, client: SyncPrefectClient, worker: Path, edited: Checkout, home: Checkout
+    server: PrefectServer, client: SyncPrefectClient, worker: None, edited: Checkout, home: Checkout
 ) -> None:
     from prefect_docker.worker import DockerWorker, DockerWorkerJobConfiguration
 
@@ -276,7 +217,6 @@ def test_a_container_of_the_docker_pool_has_what_a_run_needs_and_its_command_com
         job = asyncio.run(job_of(DockerWorkerJobConfiguration, client.read_flow_run(run), "docker"))
     told = DockerWorker(work_pool_name="docker")._build_container_settings(Daemon(), job)
     assert told["image"] == "attune" and told["volumes"] == ["attune:/srv/attune"]
-    assert (told["mem_limit"], told["nano_cpus"], told["shm_size"], told["init"]) == ("8g", 2_000_000_000, "1g", True)
     assert (told["privileged"], told["cap_drop"], told["security_opt"]) == (False, ["ALL"], ["no-new-privileges:true"])
     environment = told["environment"]
     assert environment["ATTUNE_HOME"] == "/srv/attune" and environment["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
@@ -284,14 +224,14 @@ def test_a_container_of_the_docker_pool_has_what_a_run_needs_and_its_command_com
     assert str(server.home) not in json.dumps(environment), "no folder of the worker's machine"
 
     # The container's own command, here: the volume is the clone, and the server has another address.
-    own = {"ATTUNE_HOME": str(home.root), "PREFECT_API_URL": server.environment["PREFECT_API_URL"], "GATE": "none"}
+    own = {"ATTUNE_HOME": str(home.root), "PREFECT_API_URL": server.environment["PREFECT_API_URL"]}
     del environment["MLFLOW_TRACKING_URI"]
     server.run(*told["command"].split(), cwd=server.home, **environment | own)
     assert client.read_flow_run(run).state_name == "Completed"
 
 
 def test_a_job_of_the_kubernetes_pool_is_one_that_kubernetes_knows_and_names_its_secrets_only(
-    server: PrefectServer, client: SyncPrefectClient, worker: Path, edited: Checkout
+    server: PrefectServer, client: SyncPrefectClient, worker: None, edited: Checkout
 ) -> None:
     from kubernetes_asyncio.client import ApiClient
     from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
@@ -315,7 +255,6 @@ def test_a_job_of_the_kubernetes_pool_is_one_that_kubernetes_knows_and_names_its
     assert str(server.home) not in json.dumps(manifest), "no folder of the worker's machine"
     assert container["args"] == ["prefect", "flow-run", "execute"]
     assert container["resources"]["limits"] == {"memory": "16Gi"}
-    assert container["resources"]["requests"] == {"cpu": "2", "memory": "4Gi"}
     assert container["envFrom"] == [{"secretRef": {"name": "attune", "optional": True}}]
     assert spec["volumes"][0]["persistentVolumeClaim"] == {"claimName": "attune"}
     assert manifest["spec"]["backoffLimit"] == 0 and manifest["metadata"]["namespace"] == "attune"
@@ -338,17 +277,6 @@ def test_the_first_pods_clone_the_project_once(deployer: Checkout, tmp_path: Pat
     assert pod("e").wait(60) == 0, "later ones need no repository"
     assert [path.name for path in tmp_path.iterdir()] == ["attune"]
     assert Checkout(folder).git("status", "--porcelain") == ""
-
-
-def test_the_image_holds_pinned_packages_and_nothing_of_the_machine_that_builds_it() -> None:
-    lines = [line for line in (PROJECT / "Dockerfile").read_text().splitlines() if line and not line.startswith("#")]
-    assert lines[0].startswith("FROM python:3.11.") and "-slim-" in lines[0]
-    copied = {name for line in lines if line.startswith(("COPY", "ADD")) for name in line.split()[1:-1]}
-    assert copied == {"requirements.txt", "constraints.txt"}
-    assert any("PIP_CONSTRAINT=/tmp/constraints.txt" in line for line in lines)
-    assert [line for line in lines if line.startswith("USER")] == ["USER 1000:1000"]
-    ignored = [line for line in (PROJECT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
-    assert ignored == ["*", *(f"!{name}" for name in sorted(copied, reverse=True))]
 
 
 class Daemon:

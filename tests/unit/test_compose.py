@@ -76,46 +76,7 @@ def test_images_are_pinned() -> None:
     assert f"\n{extra}==" in (PROJECT / "constraints.txt").read_text()
 
 
-def test_each_waits_until_what_it_needs_is_healthy_and_keeps_its_data_in_a_named_volume() -> None:
-    for service in SERVICES.values():
-        for other, how in service.get("depends_on", {}).items():
-            assert how == {"condition": "service_healthy"}
-            assert SERVICES[other]["healthcheck"]["test"][0] == "CMD"
-        assert {volume.partition(":")[0] for volume in service.get("volumes", [])} <= set(COMPOSE["volumes"])
-    assert set(SERVICES["worker"]["depends_on"]) == {"prefect", "mlflow"}
-    used = {volume.partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
-    assert used == set(COMPOSE["volumes"])
-
-
-def test_both_databases_are_made_before_the_servers_ask_for_them() -> None:
-    urls = [SERVICES["prefect"]["environment"]["PREFECT_SERVER_DATABASE_CONNECTION_URL"]]
-    urls += [option.partition("=")[2] for option in SERVICES["mlflow"]["command"] if "backend-store" in option]
-    assert [url.rpartition("/")[2] for url in urls] == ["prefect", "mlflow"]
-    made = COMPOSE["configs"]["databases"]["content"]
-    assert [SERVICES["postgres"]["environment"]["POSTGRES_DB"], *re.findall(r"CREATE DATABASE (\w+);", made)] == [
-        "prefect",
-        "mlflow",
-    ]
-
-
 def test_mlflow_answers_to_the_name_that_the_worker_calls_it_by() -> None:
     address = SERVICES["worker"]["environment"]["MLFLOW_TRACKING_URI"].removeprefix("http://")
     allowed = next(option for option in SERVICES["mlflow"]["command"] if option.startswith("--allowed-hosts="))
     assert address in allowed.partition("=")[2].split(",")
-
-
-def test_programs_are_ended_with_all_they_started_and_their_logs_do_not_grow_for_ever() -> None:
-    for name in OURS:
-        program = CONF[f"program:{name}"]
-        assert all(program.getboolean(key) for key in ("stopasgroup", "killasgroup", "autorestart", "redirect_stderr"))
-        assert program["stdout_logfile"] == f".services/logs/{name}.log"
-        assert program["stdout_logfile_maxbytes"].endswith("MB")
-    assert CONF["unix_http_server"]["chmod"] == "0700"
-    assert int(CONF["program:worker"]["priority"]) > int(CONF["program:prefect"]["priority"])
-
-
-def test_git_does_not_see_the_password_nor_the_data_of_the_services() -> None:
-    for path in (".env", ".services/prefect/prefect.db", ".services/logs/worker.log"):
-        assert (
-            subprocess.run(["git", "check-ignore", "-q", "--no-index", path], cwd=PROJECT, check=False).returncode == 0
-        )

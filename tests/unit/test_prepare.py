@@ -68,7 +68,6 @@ def run() -> tuple[list[str], list[str]]:
 LACKING: dict[str, Callable[[MlflowClient], object]] = {
     "no mlflow.db": lambda _: Path("mlflow.db").unlink(),
     "a store without tables": lambda _: Path("mlflow.db").write_bytes(b""),
-    "nothing of the name": lambda client: client.delete_registered_model("films"),
     "a deleted version": lambda client: client.delete_model_version("films", "1"),
     "other thresholds": lambda client: client.set_model_version_tag("films", "1", PACKAGE_TAG, "2" * 64),
 }
@@ -88,12 +87,6 @@ def test_where_the_registry_has_the_model_nothing_runs_though_a_new_worktree_has
     for _ in range(2):
         assert run() == ([], [])
         assert STAMP.read_bytes() == stamp, "as register writes it"
-
-
-def test_the_plan_knows_what_becomes_of_the_stamp_of_another_commit(client: MlflowClient) -> None:
-    STAMP.write_text("films 2222\n")
-    run()
-    assert STAMP.read_text() == f"films {FILMS.package}\n"
 
 
 @pytest.mark.parametrize("stamped", [True, False])

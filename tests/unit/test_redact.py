@@ -23,12 +23,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("push to https://me:s3cret@host:5000/path failed", "push to https://me:***@host:5000/path failed"),
         ("(postgresql+psycopg://me:se/cr@et@[::1]:5432/db)", "(postgresql+psycopg://me:***@[::1]:5432/db)"),
         ("https://ghp1234567890abcdef1234@github.com/x", "https://***@github.com/x"),
-        ("https://t0k3n:x-oauth-basic@host/x", "https://***:***@host/x"),
         ("redis://:hunter2@host", "redis://:***@host"),
-        (
-            "'http://a:bcd@one' \"ftp://e:fgh@two\",http://h:5000",
-            "'http://a:***@one' \"ftp://e:***@two\",http://h:5000",
-        ),
         ("https://h/x?X-Amz-Signature=a%2Bb&n=3&token=zz9#top", "https://h/x?X-Amz-Signature=***&n=3&token=***#top"),
         ("hf_abcdefghijklmnopqrstuvwxyz", "***"),
         ("ghp_abcdefghijklmnopqrstuvwxyz0123456789.", "***."),
@@ -54,7 +49,6 @@ def test_what_has_the_shape_of_a_secret_is_not_shown(text: str, expected: str) -
         "GET /get-history?run_uuid=012a3cc7&metric_key=loss&max_tokens=5",
         "http://host:8080/@user and http://[::1]:5000/@user and git@github.com:me/x.git",
         "ssh://git@github.com/me/x.git, sqlite:////tmp/a:b@c/mlflow.db",
-        "4 suspects; base model hf:sentence-transformers/all-MiniLM-L6-v2@1110a243",
         "rotten-tomatoes version 2 is registered as champion, task-learning-rate-1-and-a-long-name-of-words",
         "80f8975a6f54839d4ef445ba2ccd82bcae1091f472305d15eaa7b42ef1435497",
     ],
@@ -72,19 +66,6 @@ def test_values_of_variables_named_like_secrets_are_not_shown(monkeypatch: pytes
             assert redacted("opensesame opensesame-and-more") == "*** ***"
     monkeypatch.setenv("DEPLOY_PRIVATE_KEY", "-----BEGIN KEY-----\nMIIEabcdefgh\n-----END KEY-----")
     assert redacted("  MIIEabcdefgh") == "  ***", "a key in the environment is printed line by line"
-
-
-def test_what_is_no_secret_in_spite_of_its_name_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = {
-        "TOKENIZERS_PARALLELISM": "parallel",
-        "DB_PASSWORD": "postgre",
-        "GOOGLE_APPLICATION_CREDENTIALS": "/etc/passwd",
-        "GIT_AUTHOR_NAME": "Jane Doe-Smith",
-    }
-    for name, value in words.items():
-        monkeypatch.setenv(name, value)
-    text = " ".join(words.values())
-    assert redacted(text) == text
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from flows.reviewing.findings import Review
 from flows.reviewing.rebuilt_outs import recorded_machine
 from flows.reviewing.review import Request, review
 from flows.reviewing.worktrees import NAMED
-from flows.scheduled.place import WORKTREES, lock_of
+from flows.worktree import WORKTREES, lock_of
 from stages.common.environment import tags
 from stages.common.errors import AttuneError
 from stages.common.locks import locked
