@@ -12,10 +12,9 @@ from transformers import AutoTokenizer, PreTrainedModel, TrainerCallback
 from stages.common.digests import sha256_file
 from stages.common.params import FinetuneParams
 from stages.common.params.sources import Scratch
-from stages.finetune.arguments import training_arguments
-from stages.finetune.curves import write_curves
+from stages.finetune.progress import write_curves
 from stages.finetune.strategies import prepare
-from stages.finetune.training import train
+from stages.finetune.training import train, training_arguments
 from stages.ingest.scratch import build_scratch_model
 from stages.tasks.text_classification import build_model, validation_metrics
 
@@ -26,6 +25,7 @@ LONGEST = 24  # tokens; of the 32 positions a prefix needs some
 SEED = 13
 
 Knobs = Mapping[str, Any]
+Splits = dict[str, pl.DataFrame]
 QUICK: Knobs = {
     "num_train_epochs": 3,
     "learning_rate": 5e-3,
@@ -140,6 +140,24 @@ def trained(
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Return a copy of all weights by name."""
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def losses(history: list[dict[str, Any]], which: str = "loss") -> list[float]:
+    """Return one column of the trainer's log."""
+    return [entry[which] for entry in history if which in entry]
+
+
+class Cut(TrainerCallback):
+    """End a training before one of these steps, as Ctrl-C does; note the steps that were begun."""
+
+    def __init__(self, *before: int) -> None:
+        self.before, self.seen = before, []
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """End it, or note the step."""
+        if state.global_step + 1 in self.before:
+            raise KeyboardInterrupt
+        self.seen.append(state.global_step + 1)
 
 
 def result(run: tuple[PreTrainedModel, list[dict[str, Any]]], folder: Path) -> tuple[str, str, str]:

@@ -1,6 +1,5 @@
 """What makes a training fast on a CPU does not change what it learns."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,8 @@ from small_training import LABELS, make_base, settings, tokenized
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
-from stages.finetune.allocator import keep_memory
-from stages.finetune.arguments import training_arguments
 from stages.finetune.dropout import FastDropout, drop, fast_on_cpu
-from stages.finetune.training import train
+from stages.finetune.training import train, training_arguments
 from stages.finetune.vocabulary import CutEmbedding, cut_to
 from stages.tasks.text_classification import validation_metrics
 
@@ -29,7 +26,7 @@ TINY = {
     "eos_token_id": 3,
     "num_labels": 3,
 }
-ATTENDING = ["bert", "roberta", "electra", "albert", "distilbert", "xlm-roberta", "modernbert", "camembert", "ernie"]
+ATTENDING = ["bert", "roberta", "electra", "albert", "distilbert", "modernbert"]
 OTHERS = ["deberta-v2", "mpnet", "gpt2"]  # attention of their own, or a causal one: left as it is
 
 
@@ -102,15 +99,6 @@ def test_the_model_is_as_before_afterwards(kind: str) -> None:
     assert (model.config._attn_implementation, [type(part) for part in model.modules()]) == before
 
 
-def test_scoring_in_bfloat16_gives_what_the_plain_model_gives() -> None:
-    model, given = tiny("bert").eval(), batch()
-    answers = []
-    for context in (nullcontext(), fast_on_cpu(model)):
-        with context, torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            answers.append(model(**given).logits.float())
-    torch.testing.assert_close(answers[0], answers[1], rtol=0.05, atol=0.1)
-
-
 # ── dropout ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -154,17 +142,13 @@ def test_a_seed_gives_the_same_masks_with_any_number_of_threads() -> None:
     assert torch.equal(*masks)
 
 
-@pytest.mark.parametrize(("rate", "training"), [(0.0, True), (0.3, False)])
-def test_nothing_is_dropped_without_a_rate_or_when_scoring(rate: float, training: bool) -> None:
-    x = torch.randn(5, 5)
-    assert torch.equal(FastDropout(rate).train(training)(x), x)
-
-
 def test_slices_and_odd_sizes_are_dropped_from() -> None:
     x = torch.ones(9, 11)[::2, 1::3]
     assert drop(x, 0.5).shape == x.shape
     assert drop(torch.ones(()), 0.5).shape == ()
     assert drop(torch.ones(0, 4), 0.5).shape == (0, 4)
+    for rate, training in ((0.0, True), (0.3, False)):
+        assert torch.equal(FastDropout(rate).train(training)(x), x)
 
 
 # ── vocabulary ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -178,7 +162,7 @@ def steps(model: PreTrainedModel, given: dict[str, torch.Tensor], weight_decay: 
         optimizer.step()
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "deberta-v2", "modernbert"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "deberta-v2", "modernbert"])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_a_cut_vocabulary_learns_what_the_whole_one_does(kind: str, weight_decay: float) -> None:
     given = batch()
@@ -186,7 +170,9 @@ def test_a_cut_vocabulary_learns_what_the_whole_one_does(kind: str, weight_decay
     start = whole.get_input_embeddings().weight.detach().clone()
     steps(whole, given, weight_decay)
     used = given["input_ids"].unique()
+    names = list(cut.state_dict())
     with cut_to(cut, used):
+        assert list(cut.state_dict()) == names
         assert isinstance(cut.get_input_embeddings(), CutEmbedding)
         assert cut.get_input_embeddings().num_embeddings < 60
         steps(cut, given, weight_decay)
@@ -195,14 +181,6 @@ def test_a_cut_vocabulary_learns_what_the_whole_one_does(kind: str, weight_decay
         torch.testing.assert_close(found[rows], expected[rows], rtol=1e-4, atol=1e-5, msg=name)
     others = torch.tensor([at for at in range(60) if at not in set(used.tolist())])
     assert torch.equal(cut.get_input_embeddings().weight[others], start[others])
-
-
-def test_the_names_of_the_weights_stay() -> None:
-    model = tiny("bert")
-    names = list(model.state_dict())
-    with cut_to(model, torch.tensor([5, 4, 9])):
-        assert list(model.state_dict()) == names
-    assert list(model.state_dict()) == names
 
 
 def test_padding_is_among_the_rows_of_a_model_that_knows_of_no_padding_token(tmp_path: Path) -> None:
@@ -219,10 +197,12 @@ def test_padding_is_among_the_rows_of_a_model_that_knows_of_no_padding_token(tmp
     assert any("eval_loss" in entry for entry in history)
 
 
-def test_a_token_that_was_cut_off_is_an_error() -> None:
-    model = tiny("bert")
-    with cut_to(model, torch.tensor([5, 4])), pytest.raises(IndexError):
-        model(input_ids=torch.tensor([[5, 30]]))
+def test_what_was_learned_is_kept_when_the_training_breaks_off() -> None:
+    model: Any = tiny("bert")
+    with pytest.raises(IndexError), cut_to(model, torch.tensor([5, 4])):
+        model.get_input_embeddings().weight.data.fill_(7.0)
+        model(input_ids=torch.tensor([[5, 30]]))  # a token that was cut off is an error
+    assert torch.equal(model.get_input_embeddings().weight[5], torch.full((16,), 7.0))
 
 
 def test_embeddings_that_do_not_train_stay_whole() -> None:
@@ -230,17 +210,3 @@ def test_embeddings_that_do_not_train_stay_whole() -> None:
     model.get_input_embeddings().weight.requires_grad_(False)
     with cut_to(model, torch.tensor([5])):
         assert type(model.get_input_embeddings()) is nn.Embedding
-
-
-def test_what_was_learned_is_kept_when_the_training_breaks_off() -> None:
-    model: Any = tiny("bert")
-    with pytest.raises(KeyError), cut_to(model, torch.tensor([5])):
-        model.get_input_embeddings().weight.data.fill_(7.0)
-        raise KeyError
-    assert torch.equal(model.get_input_embeddings().weight[5], torch.full((16,), 7.0))
-
-
-def test_memory_is_kept_on_glibc() -> None:
-    import platform
-
-    assert keep_memory() == (platform.libc_ver()[0] == "glibc")
