@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import Cut, Splits, losses, make_base, result, tokenized, trained
+from small_training import Cut, Splits, losses, result, tokenized, trained
 from transformers import Trainer, TrainerCallback
 
 from stages.common.errors import AttuneError
@@ -18,11 +18,6 @@ from stages.finetune.checkpoints import COMPLETE, WEIGHTS, discard_others, last_
 Usage = namedtuple("Usage", "total used free")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +32,6 @@ def scores(values: list[float]) -> Any:
 
 
 KNOBS: dict[str, dict[str, Any]] = {
-    "each epoch": {},
     "every two steps": {"save_steps": 2},
     "accumulated": {"save_steps": 1, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 8},
     "a budget of tokens": {"save_steps": 2, "max_tokens_per_batch": 80},
@@ -55,7 +49,6 @@ KNOBS: dict[str, dict[str, Any]] = {
     "lora": {"save_steps": 2, "strategy": "lora"},
     "adalora": {"save_steps": 2, "strategy": "adalora"},
     "adalora, ranks settled": {"save_steps": 2, "strategy": "adalora", "adalora": {"tfinal_ratio": 0.7}},
-    "ia3": {"strategy": "ia3"},
     "prefix": {"strategy": "prefix", "prefix": {"num_virtual_tokens": 4, "prefix_projection": True}},
 }
 
@@ -128,9 +121,6 @@ def test_a_training_cut_short_after_its_last_epoch_gives_the_same_model(
 ) -> None:
     whole = result(trained(base, splits, tmp_path / "run"), tmp_path / "a")
     assert result(trained(base, splits, tmp_path / "run"), tmp_path / "b") == whole
-
-
-# ── which checkpoints there are ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_best_epoch_and_the_newest_checkpoint_are_there_and_no_others(

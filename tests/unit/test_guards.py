@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_training import Cut, Splits, losses, make_base, settings, tokenized, trained
+from small_training import Cut, Splits, losses, settings, tokenized, trained
 from transformers import TrainerCallback
 
 from stages.common.errors import AttuneError
@@ -24,16 +24,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
 def splits(base: Path) -> Splits:
     return {"train": tokenized(base, 64, 0), "validation": tokenized(base, 32, 1)}
-
-
-# ── numbers that are none ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Spoil(TrainerCallback):
@@ -51,10 +43,6 @@ def no_number(model: Any) -> None:
     model.classifier.weight.data.fill_(float("nan"))
 
 
-def infinite_bias(model: Any) -> None:
-    model.classifier.bias.data.copy_(torch.tensor([float("inf"), 0.0]))
-
-
 def spoilt_gradient(model: Any) -> None:
     model.classifier.weight.register_hook(lambda gradient: gradient * float("inf"))
 
@@ -63,11 +51,9 @@ def spoilt_gradient(model: Any) -> None:
     ("spoil", "what"),
     [
         (Spoil(no_number, before=3), "by step 4: the loss is nan"),
-        (Spoil(infinite_bias, before=7), "by step 8: the loss is "),
         (Spoil(spoilt_gradient, before=6), "by step 6: the weights are not finite"),
-        (Spoil(no_number, before=5), "by step 6: the loss is nan"),
     ],
-    ids=["weights", "infinite loss", "gradient", "after an epoch"],
+    ids=["weights", "gradient"],
 )
 @pytest.mark.parametrize("max_grad_norm", [0.0, 1.0])
 def test_a_number_that_is_none_ends_the_training_and_leaves_good_checkpoints(
@@ -82,14 +68,6 @@ def test_a_number_that_is_none_ends_the_training_and_leaves_good_checkpoints(
     assert f"the last good checkpoint is {last}; with other settings" in caught.value.fix
     saved = torch.load(last / WEIGHTS, weights_only=True)["weights"]
     assert all(value.isfinite().all() for value in saved.values())
-
-
-def test_without_a_checkpoint_the_message_says_so(base: Path, splits: Splits, tmp_path: Path) -> None:
-    with pytest.raises(AttuneError, match="no checkpoint yet"):
-        trained(base, splits, tmp_path, Spoil(no_number, before=1))
-
-
-# ── divergence ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def history(values: list[float], every: int = 10) -> list[dict[str, Any]]:
@@ -147,9 +125,6 @@ def test_a_loss_on_another_scale_is_no_divergence(base: Path, tmp_path: Path, kn
     assert log[-2]["step"] == 128
 
 
-# ── memory ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 @pytest.mark.parametrize(
     ("error", "training", "message", "setting"),
     [
@@ -169,17 +144,11 @@ def test_what_breaks_for_lack_of_memory_names_the_setting(
     assert setting in caught.value.fix
 
 
-def test_torch_really_says_so_on_a_processor() -> None:
+def test_torch_really_says_so_on_a_processor_and_other_errors_stay_as_they_are() -> None:
     with pytest.raises(AttuneError, match="ran out of memory"), memory_named(settings(), torch.nn.Module()):
         torch.empty(2**46)
-
-
-def test_other_errors_stay_as_they_are() -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2"), memory_named(settings(), torch.nn.Module()):
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-
-
-# ── few rows, progress ──────────────────────────────────────────────────────────────────────────────────────────────
+        torch.ones(2, 3) @ torch.ones(2, 3)
 
 
 @pytest.mark.parametrize(

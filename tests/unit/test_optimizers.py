@@ -1,4 +1,4 @@
-"""The optimisers: they learn, shrink what they shall, know the layers, and go on where they stopped."""
+"""The optimisers: they learn, shrink what they shall, and know the layers."""
 
 from functools import partial
 from pathlib import Path
@@ -46,22 +46,12 @@ def by_name(model: nn.Module, optimizer: torch.optim.Optimizer, what: str) -> di
     return {name: said[id(weight)] for name, weight in model.named_parameters() if id(weight) in said}
 
 
-# ── they learn ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 @pytest.mark.parametrize(
-    "knobs",
-    [
-        {"optim": "adamw", "learning_rate": 0.01},
-        {"optim": "sgd", "learning_rate": 0.5},
-        {"optim": "sgd", "learning_rate": 0.1, "momentum": 0.9},
-        {"optim": "adafactor", "learning_rate": 0.01},
-    ],
-    ids=["adamw", "sgd", "sgd with momentum", "adafactor"],
+    ("optim", "rate", "momentum"), [("adamw", 0.01, 0), ("sgd", 0.5, 0), ("sgd", 0.1, 0.9), ("adafactor", 0.01, 0)]
 )
-def test_every_optimiser_learns(base: Path, knobs: dict[str, Any]) -> None:
+def test_every_optimiser_learns(base: Path, optim: str, rate: float, momentum: float) -> None:
     model = model_of(base)
-    optimizer = build_optimizer(model, settings(**knobs))
+    optimizer = build_optimizer(model, settings(optim=optim, learning_rate=rate, momentum=momentum))
     losses = [step(model, optimizer) for _ in range(60)]
     assert losses[0] > 0.5 and losses[-1] < 0.1
 
@@ -72,7 +62,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
     loss = model(input_ids=torch.arange(5, 15).view(2, 5), labels=torch.tensor([0, 1])).loss
     loss.backward()
     optimizer.step()
-    return float(loss)
+    return float(loss.detach())
 
 
 @pytest.mark.parametrize(
@@ -98,22 +88,12 @@ def test_every_knob_of_an_optimiser_changes_what_is_learned(base: Path, optim: s
     assert not torch.equal(*heads)
 
 
-def test_the_groups_of_an_optimiser_hold_every_weight_that_trains_once(base: Path) -> None:
-    for knobs in ({}, {"layerwise_lr_decay": 0.5}, {"strategy": "partial"}, {"strategy": "head"}, {"strategy": "lora"}):
-        model = model_of(base, **knobs)
-        held = [
-            id(weight) for group in build_optimizer(model, settings(**knobs)).param_groups for weight in group["params"]
-        ]
-        assert sorted(held) == sorted(id(weight) for weight in model.parameters() if weight.requires_grad)
-
-
-# ── weight decay and L1 ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
 @pytest.mark.parametrize("strategy", ["full", "lora", "ia3"])
 def test_biases_norms_and_factors_around_one_do_not_shrink(base: Path, strategy: str) -> None:
     model = model_of(base, strategy=strategy)
     optimizer = build_optimizer(model, settings(strategy=strategy, weight_decay=0.3, l1=0.2))
+    held = [id(weight) for group in optimizer.param_groups for weight in group["params"]]
+    assert sorted(held) == sorted(id(weight) for weight in model.parameters() if weight.requires_grad)
     for what, value in {"weight_decay": 0.3, "l1": 0.2}.items():
         said = by_name(model, optimizer, what)
         assert set(said.values()) == {0.0, value}
@@ -134,7 +114,7 @@ def test_l1_takes_learning_rate_times_l1_off_each_weight_and_stops_at_zero() -> 
     assert layer.bias.item() == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize("optim", ["adamw", "sgd", "adafactor"])
+@pytest.mark.parametrize("optim", ["adamw", "adafactor"])
 def test_l1_gives_weights_that_are_exactly_zero(base: Path, splits: Splits, tmp_path: Path, optim: str) -> None:
     model, _ = trained(base, splits, tmp_path, optim=optim, l1=1.0, learning_rate=0.01)
     inner = encoder_layers(model)[0].intermediate.dense
@@ -143,9 +123,6 @@ def test_l1_gives_weights_that_are_exactly_zero(base: Path, splits: Splits, tmp_
     plain, _ = trained(base, splits, tmp_path / "plain", optim=optim, learning_rate=0.01)
     assert (encoder_layers(plain)[0].intermediate.dense.weight != 0).all()
     assert (weights(model)["bert.encoder.layer.0.output.LayerNorm.weight"] > 0.5).all()
-
-
-# ── layers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_each_layer_has_a_share_of_the_learning_rate_of_the_one_above(base: Path) -> None:
@@ -181,41 +158,15 @@ def test_the_curve_shows_the_learning_rate_that_was_named_whatever_lower_layers_
     assert words == pytest.approx(0.004 / 2**4)  # also where the table is cut to the tokens of the data
 
 
-def test_a_wrapped_model_has_the_groups_of_the_model_inside(base: Path, tmp_path: Path) -> None:
-    """torchrun wraps it for several processes."""
-    params = settings(layerwise_lr_decay=0.5, l1=0.1)
-    model = model_of(base)
-    inside = {what: by_name(model, build_optimizer(model, params), what) for what in ("lr", "weight_decay", "l1")}
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        wrapped = nn.parallel.DistributedDataParallel(model)
-        optimizer = build_optimizer(wrapped, params)
-        for what, expected in inside.items():
-            assert by_name(model, optimizer, what) == expected
-        assert list(optimizer.param_groups[0]["params"])[-1] is model.classifier.weight
-    finally:
-        torch.distributed.destroy_process_group()
-
-
-TINY = {
-    "hidden_size": 8,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "vocab_size": 30,
-    "max_position_embeddings": 16,
-    "pad_token_id": 0,
-}
+TINY = {"hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 30}
+TINY |= {"max_position_embeddings": 16, "pad_token_id": 0}
 DISTIL = {"dim": 8, "n_layers": 3, "n_heads": 2, "hidden_dim": 16, "vocab_size": 30, "max_position_embeddings": 16}
 DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
 MODELS: dict[str, dict[str, Any]] = {
     "bert": TINY,
     "roberta": TINY,
-    "xlm-roberta": TINY,
-    "camembert": TINY,
     "mpnet": TINY,
     "electra": {**TINY, "embedding_size": 4},
-    "deberta": {**TINY, **DEBERTA},
     "deberta-v2": {**TINY, **DEBERTA, "conv_kernel_size": 3, "conv_act": "gelu"},
     "modernbert": {**TINY, "global_attn_every_n_layers": 3},
     "distilbert": DISTIL,
@@ -254,12 +205,10 @@ def test_layers_that_share_their_weights_are_one() -> None:
     assert set(depths(model).values()) == {0, 1, 2}
 
 
-@pytest.mark.parametrize("kind", ["bart", "none"])
-def test_a_model_whose_layers_cannot_be_told_is_refused(kind: str) -> None:
+def test_a_model_whose_layers_cannot_be_told_is_refused() -> None:
     shape = {"d_model": 16, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "vocab_size": 30}
-    model = nn.Linear(2, 2) if kind == "none" else classifier("bart", **shape, encoder_layers=2, decoder_layers=2)
+    model = classifier("bart", **shape, encoder_layers=2, decoder_layers=2)
+    build_optimizer(model, settings())  # without layers to tell apart, all is well
     with pytest.raises(AttuneError, match="cannot tell the layers of this model") as caught:
         build_optimizer(model, settings(layerwise_lr_decay=0.9))
     assert "layerwise_lr_decay: 1.0" in caught.value.fix
-    if kind == "none":
-        build_optimizer(model, settings())  # without layers to tell apart, all is well

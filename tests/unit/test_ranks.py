@@ -93,14 +93,6 @@ def test_a_lost_partner_is_no_bug_of_the_process_that_lost_it(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_an_interrupted_stage_says_what_it_was_told_to(framed: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    def stopped(run: Run[Any]) -> None:
-        raise KeyboardInterrupt("`dvc repro` goes on from step 40")
-
-    assert execute(stopped) == 130
-    assert "ingest was interrupted; `dvc repro` goes on from step 40" in capsys.readouterr().err
-
-
 def test_who_starts_others_is_none_of_them(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.params(finetune={"nproc_per_node": 3})
     assert wanted() == 3

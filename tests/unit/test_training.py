@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import QUICK, SEED, Splits, losses, make_base, result, tokenized
+from small_training import QUICK, SEED, Splits, losses, result, tokenized
 from small_training import trained as trained_like
 from transformers import TrainerCallback
 
@@ -23,16 +23,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
 def splits(base: Path) -> Splits:
     return {"train": tokenized(base, 64, 0), "validation": tokenized(base, 32, 1)}
-
-
-# ── params ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_params_are_the_arguments_of_the_same_name(tmp_path: Path) -> None:
@@ -88,9 +80,6 @@ def test_no_batch_is_over_the_budget_of_tokens(base: Path, splits: Splits, tmp_p
         trained(base, splits, tmp_path / str(budget), Look(), max_tokens_per_batch=budget, num_train_epochs=1)
     assert max(seen[64]) <= 64 < max(seen[None])
     assert len(seen[64]) > len(seen[None])
-
-
-# ── which epoch is kept ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def with_scores(
@@ -152,9 +141,6 @@ def test_training_stops_after_epochs_without_a_better_score(
     assert len(kept) == epochs
 
 
-# ── bytes and curves ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(base: Path, splits: Splits, tmp_path: Path) -> None:
     results = [
         result(trained(base, splits, tmp_path / f"run{at}", seed=seed), tmp_path / f"model{at}")
@@ -183,8 +169,5 @@ def test_curves_hold_no_times_and_no_rates(base: Path, splits: Splits, tmp_path:
 def test_a_training_of_few_steps_has_a_point_per_epoch(base: Path, splits: Splits, tmp_path: Path) -> None:
     _, history = trained(base, splits, tmp_path, logging_steps=1000)
     assert [row["step"] for row in read(history, tmp_path)[0]] == ["4", "8"]
-
-
-def test_curves_without_points_have_their_columns(tmp_path: Path) -> None:
     assert read([], tmp_path) == [[], []]
     assert (tmp_path / "training.csv").read_text() == "step,epoch,loss,learning_rate\n"
