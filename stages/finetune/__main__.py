@@ -19,6 +19,7 @@ from stages.tasks import load_task
 def main(run: Run[FinetuneParams]) -> None:
     """Train, watched live in MLflow, and write model, tokenizer and curves."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the data loader pads; it has nothing to tokenize
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns that it looks for unused weights in vain
     import transformers
     from transformers import AutoTokenizer, TrainerCallback
 

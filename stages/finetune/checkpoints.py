@@ -53,6 +53,8 @@ def discard_others(folder: Path) -> None:
     """Remove the checkpoints of trainings with other inputs, except the latest: its params may be set back."""
     others = [other for other in folder.parent.iterdir() if other.is_dir() and other.name != folder.name]
     for other in sorted(others, key=lambda other: other.stat().st_mtime)[:-1]:
+        for checkpoint in other.glob("checkpoint-*"):
+            discard(checkpoint)
         shutil.rmtree(other, ignore_errors=True)
 
 

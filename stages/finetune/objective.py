@@ -24,9 +24,6 @@ def build_objective(params: FinetuneParams, labels: dict[str, int], counts: list
 
     Without gradients, in validation, it is the plain cross entropy: runs with different losses can be compared by it.
     `labels` are the numbers of the labels, `counts` the training rows of each, by number.
-
-    Raises:
-        AttuneError: if `class_weights` names other labels than there are.
     """
     weights = label_weights(params, labels, counts)
     gamma = USUAL_GAMMA if params.focal_gamma is None else params.focal_gamma

@@ -51,11 +51,7 @@ def launch(module: str, processes: int) -> int:
 
 
 def join(params: FinetuneParams) -> None:
-    """Become one of the processes of a training: end with the one that started it, and take a share of the cores.
-
-    Raises:
-        AttuneError: if there are not as many as there should be, or fewer GPUs, or FSDP is on.
-    """
+    """Become one of the processes of a training: end with the one that started it, and take a share of the cores."""
     import torch
 
     here, asked, gpus = processes_here(), params.nproc_per_node, torch.cuda.device_count()
@@ -64,7 +60,6 @@ def join(params: FinetuneParams) -> None:
         torch.set_num_threads(params.torch_num_threads or max(1, usable // here))
     if world_size() == 1:
         return
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns that it looks for unused weights in vain
     end_with_parent()
     if asked not in (1, here):
         raise AttuneError(
