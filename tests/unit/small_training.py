@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, TrainerCallback
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, TrainerCallback
 
 from stages.common.digests import sha256_file
 from stages.common.params import FinetuneParams
@@ -23,6 +23,9 @@ FILLER = ["the", "film", "was", "a", "story"]
 LABELS = {"bad": 0, "good": 1}
 LONGEST = 24  # tokens; of the 32 positions a prefix needs some
 SEED = 13
+
+SHAPE = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24}
+SHAPE |= {"max_position_embeddings": 40, "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 3}
 
 Knobs = Mapping[str, Any]
 Splits = dict[str, pl.DataFrame]
@@ -43,6 +46,11 @@ def make_base(folder: Path, layers: int = 1) -> Path:
     texts = [" ".join([*FILLER, *(word for words in TELLING.values() for word in words)])] * 3
     build_scratch_model(texts, Scratch(num_hidden_layers=layers, **shape), folder, seed=0)
     return folder
+
+
+def tiny_config(kind: str, **more: Any) -> PretrainedConfig:
+    """Return the configuration of a model of this kind with three tiny layers."""
+    return AutoConfig.for_model(kind, **{**SHAPE, **more})
 
 
 def outspoken(network: PreTrainedModel, tokenizer: Any, texts: list[str]) -> None:

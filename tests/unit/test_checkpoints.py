@@ -139,51 +139,14 @@ def test_the_best_epoch_and_the_newest_checkpoint_are_there_and_no_others(
     assert at[19] == [10, 18]
 
 
-def test_no_older_checkpoint_is_removed_before_the_newer_is_complete(
-    base: Path, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = result(trained(base, splits, tmp_path / "whole", save_steps=2), tmp_path / "expected")
-    for name in ("_save_optimizer_and_scheduler", "_save_rng_state"):
-        original = getattr(Trainer, name)
-
-        def cut(self: Any, folder: str, original: Any = original) -> None:
-            if self.state.global_step == 8:
-                raise KeyboardInterrupt
-            original(self, folder)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(Trainer, name, cut)
-            with pytest.raises(KeyboardInterrupt):
-                trained(base, splits, tmp_path / name, save_steps=2)
-        assert (tmp_path / name / "checkpoint-8").exists()
-        assert last_checkpoint(tmp_path / name) == tmp_path / name / "checkpoint-6"
-        again = Cut()
-        run = trained(base, splits, tmp_path / name, again, save_steps=2)
-        assert result(run, tmp_path / f"{name}-model") == expected
-        assert again.seen[0] == 7
-
-
-def complete(folder: Path, step: int) -> None:
-    checkpoint = folder / f"checkpoint-{step}"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "trainer_state.json").write_text("{}")
-    mark_complete(checkpoint)
-
-
-def test_the_newest_complete_checkpoint_is_continued(tmp_path: Path) -> None:
-    for step in (9, 10):
-        complete(tmp_path, step)
-    (tmp_path / "checkpoint-11").mkdir()
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
-    assert last_checkpoint(tmp_path / "nowhere") is None
-
-
 def test_a_training_that_was_given_up_makes_room_but_for_the_latest(tmp_path: Path) -> None:
     for time, name in ((1.5, "old"), (1, "older"), (2, "latest"), (3, "own")):
-        complete(tmp_path / name, 4)
+        (tmp_path / name / "checkpoint-4").mkdir(parents=True)
+        mark_complete(tmp_path / name / "checkpoint-4")
         os.utime(tmp_path / name, (time, time))
     discard_others(tmp_path / "own")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "own"]
+    assert last_checkpoint(tmp_path / "latest") and not last_checkpoint(tmp_path / "older")
 
 
 def test_nothing_in_a_checkpoint_can_run_code(base: Path, splits: Splits, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import LABELS, settings, tokenized
+from small_training import LABELS, settings, tiny_config, tokenized
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
@@ -14,8 +14,6 @@ from stages.finetune.training import train, training_arguments
 from stages.finetune.vocabulary import CutEmbedding, cut_to
 from stages.tasks.text_classification import validation_metrics
 
-TINY = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-TINY |= {"max_position_embeddings": 40, "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 3, "num_labels": 3}
 ATTENDING = ["bert", "roberta", "electra", "albert", "distilbert", "modernbert"]
 OTHERS = ["deberta-v2", "mpnet", "gpt2"]  # attention of their own, or a causal one: left as it is
 
@@ -26,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def tiny(kind: str, rate: float = 0.0) -> PreTrainedModel:
     """A model of this kind with random weights; `rate` of dropout, wherever it has one."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **TINY)
+    config = tiny_config(kind, num_labels=3)
     for name in vars(config):
         if "dropout" in name or "pdrop" in name:
             setattr(config, name, rate)

@@ -8,8 +8,6 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from small_training import Cut, Splits, losses, settings, tokenized, trained
 from transformers import TrainerCallback
 
@@ -95,17 +93,6 @@ def test_a_training_that_stays_far_off_has_diverged(
     values: list[float], every: int, steps: int, diverged: bool
 ) -> None:
     assert bool(diverging(history(values, every), steps, NOTHING)) == diverged
-
-
-@given(
-    st.lists(st.floats(0.0, 2.0 * NOTHING), min_size=5, max_size=300),
-    st.lists(st.floats(0.0, 1000.0), max_size=4),
-    st.integers(1, 100_000),
-)
-def test_no_noise_below_twice_knowing_nothing_and_no_short_burst_ends_a_training(
-    noise: list[float], burst: list[float], steps: int
-) -> None:
-    assert not diverging(history(noise + burst), steps, NOTHING)
 
 
 def test_a_training_with_an_absurd_learning_rate_ends_with_a_message(base: Path, tmp_path: Path) -> None:

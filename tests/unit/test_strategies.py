@@ -2,9 +2,6 @@
 
 import copy
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -16,25 +13,17 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_training import SEED, Splits, losses, make_base, tokenized, train_with
+from small_training import SEED, Splits, losses, make_base, tiny_config, tokenized, train_with
 from transformers import (
+    AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
     BertModel,
-    DebertaV2Config,
-    DebertaV2Model,
-    DistilBertConfig,
-    DistilBertModel,
-    GPT2Config,
-    GPT2Model,
     PreTrainedModel,
-    RobertaConfig,
-    RobertaModel,
     TrainerCallback,
 )
 
-from stages.common.digests import sha256_file
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.common.params.strategies import ADAPTERS
@@ -126,11 +115,6 @@ def plain(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return found
 
 
-def saved(model: PreTrainedModel, folder: Path, **knobs: Any) -> dict[str, str]:
-    save(model, settings(**knobs), folder)
-    return {file.name: sha256_file(file) for file in sorted(folder.iterdir())}
-
-
 @dataclass
 class Trained:
     """What came of a strategy's training, and the folder in which it was saved, adapters kept beside the weights."""
@@ -152,13 +136,11 @@ def run(base: Path, splits: Splits, tmp_path_factory: pytest.TempPathFactory) ->
         knobs = {**STRATEGIES[name], "merge_adapter": False if name in WITH_ADAPTER else None}
         model, history = train_with(settings(**knobs), base, splits, work / "work")
         answers = logits(model, base)
-        saved(copy.deepcopy(model), work / "model", **knobs)
+        save(copy.deepcopy(model), settings(**knobs), work / "model")
         return Trained(model, history, plain(model.state_dict()), answers, work / "model")
 
     return of
 
-
-# ── what trains ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 HEAD = {"classifier.weight", "classifier.bias"}
 UPPER = ("bert.encoder.layer.1.", "bert.pooler.")
@@ -204,9 +186,6 @@ def test_options_are_those_of_peft(base: Path, strategy: str, options: dict[str,
     assert {name: getattr(config, name) for name in options} == options
 
 
-# ── what is saved ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_saved_model_answers_as_before(run: Callable[[str], Trained], base: Path, name: str) -> None:
     """The head of an adapter is the one that gets lost (peft#310, #577, #876)."""
@@ -235,32 +214,12 @@ def test_the_head_is_in_the_adapter_and_in_the_base(run: Callable[[str], Trained
     assert torch.equal(adapter["base_model.model.classifier.weight"], whole["classifier.weight"])
     config = json.loads((folder / "adapter_config.json").read_text())
     assert (config["modules_to_save"], config["base_model_name_or_path"]) == (["classifier"], None)
-
-
-SAVE = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import test_strategies as here
-knobs = {"strategy": "adalora", "merge_adapter": False}
-here.saved(here.shaken(here.prepared(Path(sys.argv[2]), **knobs)), Path(sys.argv[3]), **knobs)
-"""
-
-
-def test_another_process_saves_the_same_bytes(base: Path, tmp_path: Path) -> None:
-    """Python hashes words differently in each process, and peft keeps the names of layers in sets."""
-    knobs = {"strategy": "adalora", "merge_adapter": False}
-    here = Path(__file__).parent
-    expected = saved(shaken(prepared(base, **knobs)), tmp_path / "here", **knobs)
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(here.parents[1])}
-    subprocess.run(
-        [sys.executable, "-c", SAVE, str(here), str(base), str(tmp_path / "there")], env=environment, check=True
-    )
-    assert {file.name: sha256_file(file) for file in (tmp_path / "there").iterdir()} == expected
+    names = config["target_modules"]  # a set to peft, whose order differs from process to process
+    assert len(names) > 1 and names == sorted(names)
 
 
 def test_an_adapter_that_is_no_safetensors_file_is_not_loaded(base: Path, tmp_path: Path) -> None:
-    saved(prepared(base, strategy="lora"), tmp_path, strategy="lora", merge_adapter=False)
+    save(prepared(base, strategy="lora"), settings(strategy="lora", merge_adapter=False), tmp_path)
     (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
     with pytest.raises(ValueError, match="safetensors"):
         load_classifier(tmp_path)
@@ -283,9 +242,6 @@ def test_the_best_epoch_comes_back_with_head_and_adapter(base: Path, splits: Spl
     now = dict(train_with(params, base, splits, tmp_path, Keep(), metrics=metrics)[0].named_parameters())
     assert all(torch.equal(now[key], epochs[0][key]) for key in now)
     assert not all(torch.equal(now[key], epochs[2][key]) for key in now)
-
-
-# ── AdaLoRA ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_ranks_fall_to_their_target_and_stay(base: Path, splits: Splits, tmp_path: Path) -> None:
@@ -329,20 +285,9 @@ def test_a_training_too_short_for_adalora_is_refused(base: Path, splits: Splits,
         train_with(params, base, splits, tmp_path)
 
 
-# ── other models ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-SMALL = {"vocab_size": 60, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
-MODELS: dict[str, Callable[[], PreTrainedModel]] = {
-    "roberta": lambda: RobertaModel(RobertaConfig(hidden_size=16, max_position_embeddings=40, **SMALL)),
-    "distilbert": lambda: DistilBertModel(
-        DistilBertConfig(vocab_size=60, dim=16, n_layers=3, n_heads=2, hidden_dim=32, max_position_embeddings=40)
-    ),
-    "deberta-v2": lambda: DebertaV2Model(
-        DebertaV2Config(hidden_size=16, pooler_hidden_size=16, relative_attention=True, pos_att_type=["p2c"], **SMALL)
-    ),
-    "gpt2": lambda: GPT2Model(
-        GPT2Config(vocab_size=60, n_embd=16, n_layer=3, n_head=2, n_positions=40, pad_token_id=0, eos_token_id=2)
-    ),
+SHAPES: dict[str, dict[str, Any]] = {
+    "distilbert": {"hidden_dim": 32},
+    "deberta-v2": {"pooler_hidden_size": 16, "relative_attention": True, "pos_att_type": ["p2c"]},
 }
 HEADS = {
     "roberta": {"classifier.dense", "classifier.out_proj"},
@@ -357,14 +302,14 @@ IDS = torch.tensor([[5, 9, 11, 7, 8], [6, 12, 7, 4, 3]])
 @pytest.fixture(scope="module")
 def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folders = {}
-    for name, make in MODELS.items():
+    for kind in HEADS:
         torch.manual_seed(1)
-        folders[name] = tmp_path_factory.mktemp(name)
-        make().save_pretrained(folders[name])
+        folders[kind] = tmp_path_factory.mktemp(kind)
+        AutoModel.from_config(tiny_config(kind, **SHAPES.get(kind, {}))).save_pretrained(folders[kind])
     return folders
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", HEADS)
 @pytest.mark.parametrize(
     ("strategy", "merge"),
     [(name, None) for name in ("head", "partial", "prefix", "lora", "adalora", "ia3")]
