@@ -67,10 +67,9 @@ def train(name: str, rows: int, epochs: int) -> dict[str, Any]:
     from ruamel.yaml import YAML
 
     from stages.common.params import FinetuneParams, load_params
-    from stages.finetune.allocator import keep_memory
-    from stages.finetune.arguments import training_arguments
     from stages.finetune.strategies import prepare
     from stages.finetune.training import train as attune_train
+    from stages.finetune.training import training_arguments
     from stages.tasks.text_classification import build_model, validation_metrics
 
     transformers.logging.set_verbosity_error()
@@ -78,8 +77,6 @@ def train(name: str, rows: int, epochs: int) -> dict[str, Any]:
     name, *changes = name.split(",")
     if name not in CONTENDERS:
         raise SystemExit(f"{name}: not one of {', '.join(CONTENDERS)}")
-    if name == "attune" and not torch.cuda.is_available():
-        keep_memory()
     splits = {split: pl.read_parquet(f"data/tokenized/{split}.parquet") for split in ("train", "validation")}
     if rows:
         splits["train"] = splits["train"].sample(min(rows, splits["train"].height), seed=SEED, shuffle=True)

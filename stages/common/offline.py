@@ -10,13 +10,7 @@ from urllib.parse import urlsplit
 from stages.common.errors import AttuneError
 from stages.common.ranks import world_size
 
-HUB_OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-}
-
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
 # Audit events with the place of the host or address among their arguments.
 LOOK_UPS = {f"socket.{name}": 0 for name in ("getaddrinfo", "gethostbyname", "gethostbyaddr", "getnameinfo")}
 CONNECTIONS = {f"socket.{name}": 1 for name in ("connect", "sendto", "sendmsg")}
@@ -31,14 +25,14 @@ def shut_network(stage: str, tracking_uri: str | None) -> None:
     that runs one stage (PEP 578). Where the tracking server is given by name, connections to any address pass: an
     address does not tell whose name it was looked up by.
     """
-    os.environ.update(HUB_OFFLINE)
+    os.environ.update(dict.fromkeys(OFFLINE, "1"))
     try:
-        tracking_host = urlsplit(tracking_uri).hostname if tracking_uri else None
+        tracking_host = urlsplit(tracking_uri or "").hostname
     except ValueError as error:
         raise AttuneError(f"MLFLOW_TRACKING_URI is no address ({error})", "correct it, or unset it") from None
     leader = os.environ.get("MASTER_ADDR", "").lower() if world_size() > 1 else None
-    allowed = {socket.gethostname().lower(), tracking_host, leader}
-    any_address = tracking_host is not None and not _is_local(tracking_host) and not _is_address(tracking_host)
+    allowed = {socket.gethostname().lower(), "localhost", tracking_host, leader}
+    any_address = tracking_host not in (None, "localhost") and not _is_address(tracking_host)
 
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
         place = LOOK_UPS.get(event, CONNECTIONS.get(event))
@@ -50,9 +44,10 @@ def shut_network(stage: str, tracking_uri: str | None) -> None:
         elif event in CONNECTIONS:  # a Unix socket, or a datagram on a socket that is connected
             return
         name = host.decode() if isinstance(host, bytes) else str(host or "localhost")
-        if name.lower() in allowed or _is_local(name):
+        address = _is_address(name)
+        if name.lower() in allowed or (address and ip_address(name).is_loopback):
             return
-        if not (any_address and event == "socket.connect" and _is_address(name)):
+        if not (any_address and event == "socket.connect" and address):
             raise AttuneError(
                 f"the stage {stage} tried to reach {name}, but only ingest may use the network",
                 "fetch what it needs in ingest, or set MLFLOW_TRACKING_URI if this is the tracking server",
@@ -61,13 +56,8 @@ def shut_network(stage: str, tracking_uri: str | None) -> None:
     sys.addaudithook(refuse)
 
 
-def _is_local(name: str) -> bool:
-    return name == "localhost" or (_is_address(name) and ip_address(name).is_loopback)
-
-
-def _is_address(name: str) -> bool:
+def _is_address(name: str | None) -> bool:
     try:
-        ip_address(name)
+        return bool(ip_address(name or ""))
     except ValueError:
         return False
-    return True

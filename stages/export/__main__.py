@@ -1,23 +1,23 @@
-"""export: write the model as ONNX and in 8 bits, hold both against the original, and keep what is as good."""
+"""export: write the model as ONNX and in 8 bits, compare both with the original, and keep what is as good."""
 
-import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-
-import numpy as np
 
 from stages.common.digests import sha256_file, sha256_path
 from stages.common.params import ExportParams
 from stages.common.schemas import CleanRecords
 from stages.common.serving.classifier import FILES, Classifier, Package, labels_of
+from stages.common.serving.latency import Latency, latencies
 from stages.common.stage import LOGS, Run, stage, write_json
-from stages.export import verdict
-from stages.export.costs import Cost, measure, table
-from stages.export.verdict import Form
+from stages.export.verdict import Form, compare, judge
 from stages.tasks.encoding import texts_and_pairs
 from stages.tasks.scores import class_numbers
+from stages.tasks.size import size_of
 
 NOT_ASKED = Form(False, "switched off in params.yaml")
+CALLS = {1: 100, 32: 6}  # texts a call: calls that are measured
+SECONDS = 6.0  # for each of these, after which no further turn begins
 
 
 @stage("export")
@@ -30,26 +30,30 @@ def main(run: Run[ExportParams]) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     test = CleanRecords.read(run.input("data/clean/test.parquet"))
-    package = Package(run.input("models/finetuned"), run.output("models/exported"))
     folder = run.output("models/exported")
+    package = Package(run.input("models/finetuned"), folder)
 
-    refused = _write(run.params, package.model, folder)
-    forms: dict[str, Classifier] = {variant: Classifier(package, variant) for variant in package.variants}
+    forms = _write(run.params, package.model, folder)
     texts, pairs = texts_and_pairs(test)
     actual = class_numbers(test["label"], labels_of(package.model))
-    answers = {name: form.probabilities(texts, pairs) for name, form in forms.items()}
-    costs = measure(package, texts, pairs)
-    report = {name: refused.get(name) or _judged(name, run.params, folder, answers, costs, actual) for name in FILES}
-    for name, form in report.items():
-        if not form.offered:
-            (folder / FILES[name]).unlink(missing_ok=True)
-        print(f"  {name}: {'offered' if form.offered else 'not offered'}: {form.reason}", flush=True)
-    told = {
-        name: {**asdict(form), "sha256": sha256_file(folder / FILES[name]) if form.offered else None}
-        for name, form in report.items()
+    answers = {name: Classifier(package, name).probabilities(texts, pairs) for name in package.variants}
+    times = _times(package, texts, pairs)
+    costs = _costs(package, folder, times)
+    for name, file in FILES.items():
+        path = folder / file
+        if name in answers:
+            scores = compare(answers["torch"], answers[name], actual)
+            faster = times[1][name].p50_ms < times[1]["torch"].p50_ms
+            forms[name] = judge(name, path.stat().st_size, scores, faster, run.params.allowed_drop)
+            if not forms[name].offered:
+                path.unlink()
+        print(f"  {name}: {'offered' if forms[name].offered else 'not offered'}: {forms[name].reason}", flush=True)
+    report = {
+        name: asdict(forms[name]) | {"sha256": sha256_file(folder / file) if forms[name].offered else None}
+        for name, file in FILES.items()
     }
-    write_json({"model": sha256_path(package.model), **told}, run.output("reports/export.json"))
-    publish_live(run, package.model, costs=_told(package.model, costs))
+    write_json({"model": sha256_path(package.model), **report}, run.output("reports/export.json"))
+    publish_live(run, package.model, costs=costs)
 
 
 def _write(params: ExportParams, model: Path, folder: Path) -> dict[str, Form]:
@@ -59,51 +63,42 @@ def _write(params: ExportParams, model: Path, folder: Path) -> dict[str, Form]:
     folder.mkdir(parents=True, exist_ok=True)  # though it may stay empty
     if not params.onnx:
         return dict.fromkeys(FILES, NOT_ASKED)
+    forms = {} if params.int8 else {"int8": NOT_ASKED}
     try:
         write_onnx(model, folder / FILES["onnx"])
     except NotExported as reason:
-        none_to_make_it_of = Form(False, "there is no ONNX model to make it of") if params.int8 else NOT_ASKED
-        return {"onnx": Form(False, str(reason)), "int8": none_to_make_it_of}
-    if not params.int8:
-        return {"int8": NOT_ASKED}
-    try:
-        write_int8(folder / FILES["onnx"], folder / FILES["int8"])
-    except NotExported as reason:
-        return {"int8": Form(False, str(reason))}
-    return {}
+        return {"onnx": Form(False, str(reason)), "int8": Form(False, "there is no ONNX model to make it of"), **forms}
+    if params.int8:
+        try:
+            write_int8(folder / FILES["onnx"], folder / FILES["int8"])
+        except NotExported as reason:
+            forms["int8"] = Form(False, str(reason))
+    return forms
 
 
-def _judged(
-    name: str,
-    params: ExportParams,
-    folder: Path,
-    answers: dict[str, np.ndarray],
-    costs: dict[str, Cost],
-    actual: np.ndarray,
-) -> Form:
-    found = verdict.held_against(answers["torch"], answers[name], actual)
-    faster = costs[name].latency[1].p50_ms < costs["torch"].latency[1].p50_ms
-    size = (folder / FILES[name]).stat().st_size
-    if name == "onnx":
-        return verdict.of_onnx(size, found, faster)
-    return verdict.of_int8(size, found, faster, params.allowed_drop)
+def _times(package: Package, texts: Sequence[str], pairs: Sequence[str] | None) -> dict[int, dict[str, Latency]]:
+    """Return the times of all forms by texts a call: interleaved, and with one thread, as a form costs."""
+    classifiers: dict[str, Classifier] = {name: Classifier(package, name, threads=1) for name in package.variants}
+    return {size: latencies(classifiers, texts, size, calls, pairs, SECONDS) for size, calls in CALLS.items()}
 
 
-def _told(model: Path, costs: dict[str, Cost]) -> dict[str, float]:
-    """Print what the forms cost, keep it in `logs/`, and return it by name."""
-    from stages.tasks.size import size_of
-
-    parameters = size_of(model)["parameters"]
-    print(f"  {parameters:,} parameters; on this machine, with one thread:")
-    print("\n".join(table(costs)), flush=True)
-    found: dict[str, float] = {"parameters": parameters}
-    found |= {f"{name}_{key}": value for name, cost in costs.items() for key, value in cost.numbers().items()}
-    try:
-        LOGS.mkdir(exist_ok=True)
-        write_json(found, LOGS / "cost.json")
-    except OSError as error:
-        print(f"  warning: the costs were not kept: {error}", file=sys.stderr)
-    return found
+def _costs(package: Package, folder: Path, times: dict[int, dict[str, Latency]]) -> dict[str, float]:
+    """Print what the forms cost on this machine, now, write it to `logs/`, and return it by name; it is no out."""
+    size = size_of(package.model)
+    print(f"  {size['parameters']:,} parameters; on this machine, with one thread:")
+    costs: dict[str, float] = {"parameters": size["parameters"]}
+    for name in package.variants:
+        mib = ((folder / FILES[name]).stat().st_size if name in FILES else size["bytes"]) / 2**20
+        costs[f"{name}_file_mib"] = round(mib, 3)
+        line = f"  {name:6}{mib:>8.1f} MiB"
+        for texts, latency in times.items():
+            for key, value in asdict(latency[name]).items():
+                costs[f"{name}_{key}_batch_{texts}"] = round(value, 3)
+            line += f"   {texts} text{'s' * (texts > 1)}: {latency[name].p50_ms:.2f} ms"
+        print(f"{line}, {latency[name].tokens_per_second:,.0f} tokens/s", flush=True)
+    LOGS.mkdir(exist_ok=True)
+    write_json(costs, LOGS / "cost.json")
+    return costs
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def write_onnx(model: Path, file: Path) -> None:
         try:
             network.set_attn_implementation("eager")
             network.config.use_cache = False  # decoders would give it beside the logits
-            graph = _traced(network, _inputs(model, network))
+            graph = _traced(network, model)
         except Exception as error:  # torch has many ways to say that it does not know an architecture
             print(f"  torch.onnx: {type(error).__name__}: {str(error).strip()[:300]}", flush=True)
             name = type(network).__name__
@@ -88,17 +88,12 @@ def strip(part: Any) -> None:
         weight.ClearField("metadata_props")
 
 
-def _inputs(model: Path, network: Any) -> list[str]:
-    """Return the names of what the tokenizer makes of a text, but for what the model would only ignore."""
+def _traced(network: Any, model: Path) -> "onnx.ModelProto":
+    import torch
     from transformers import AutoTokenizer
 
-    taken = signature(network.forward).parameters
-    return [name for name in AutoTokenizer.from_pretrained(model).model_input_names if name in taken]
-
-
-def _traced(network: Any, names: list[str]) -> "onnx.ModelProto":
-    import torch
-
+    taken = signature(network.forward).parameters  # some tokenizers make more than the model takes
+    names = [name for name in AutoTokenizer.from_pretrained(model).model_input_names if name in taken]
     example = {name: torch.zeros(EXAMPLE, dtype=torch.int64) for name in names}
     example["attention_mask"] = torch.ones(EXAMPLE, dtype=torch.int64)
     program = torch.onnx.export(
@@ -124,7 +119,7 @@ def _write(graph: "onnx.ModelProto", file: Path) -> None:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep exporters from telling of packages that they do not need."""
+    """Keep exporters from warning of packages that they do not need."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

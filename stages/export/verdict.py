@@ -33,14 +33,8 @@ class Form:
     faster: bool | None = None
 
 
-def held_against(original: np.ndarray, other: np.ndarray, actual: np.ndarray) -> dict[str, float]:
-    """Return how the answers of a form differ from those of the original.
-
-    Args:
-        original: probabilities [n x k].
-        other: likewise.
-        actual: class numbers [n].
-    """
+def compare(original: np.ndarray, other: np.ndarray, actual: np.ndarray) -> dict[str, float]:
+    """Return how the probabilities [n x k] of a form differ from the original's; `actual` is the class numbers [n]."""
     ours, theirs = other.argmax(axis=1), original.argmax(axis=1)
     accuracy, before = float((ours == actual).mean()), float((theirs == actual).mean())
     return {
@@ -51,22 +45,19 @@ def held_against(original: np.ndarray, other: np.ndarray, actual: np.ndarray) ->
     }
 
 
-def of_onnx(size: int, found: dict[str, float], faster: bool) -> Form:
-    """Return whether full precision is offered: if its answers are those of the original."""
-    told = f"{found['agreement']:.2%} of the test rows get the same label as from the original"
-    if found["agreement"] < LEAST_AGREEMENT:
-        return Form(False, f"{told}, fewer than {LEAST_AGREEMENT:.1%}", size, **found, faster=faster)
-    return Form(True, told, size, **found, faster=faster)
-
-
-def of_int8(size: int, found: dict[str, float], faster: bool, allowed_drop: float) -> Form:
-    """Return whether 8 bits are offered: if they are good enough, and faster."""
-    drop = -found["accuracy_change"]
+def judge(name: str, size: int, scores: dict[str, float], faster: bool, allowed_drop: float) -> Form:
+    """Return whether ONNX is offered, if it answers as the original does, or int8, if it is good enough and faster."""
     against = []
-    if drop > allowed_drop:
-        against.append(f"accuracy falls by {drop:.4f}, more than the {allowed_drop:g} of export.allowed_drop")
-    if not faster:
-        against.append("it is no faster than the original for one text")
-    changed = f"accuracy {'falls' if drop > 0 else 'rises'} by {abs(drop):.4f}" if drop else "the same accuracy"
-    reason = "; ".join(against) or f"{changed}, and it is faster than the original"
-    return Form(not against, reason, size, **found, faster=faster)
+    if name == "onnx":
+        reason = f"{scores['agreement']:.2%} of the test rows get the same label as from the original"
+        if scores["agreement"] < LEAST_AGREEMENT:
+            against.append(f"{reason}, fewer than {LEAST_AGREEMENT:.1%}")
+    else:
+        drop = -scores["accuracy_change"]
+        changed = f"accuracy {'falls' if drop > 0 else 'rises'} by {abs(drop):.4f}" if drop else "the same accuracy"
+        reason = f"{changed}, and it is faster than the original"
+        if drop > allowed_drop:
+            against.append(f"accuracy falls by {drop:.4f}, more than the {allowed_drop:g} of export.allowed_drop")
+        if not faster:
+            against.append("it is no faster than the original for one text")
+    return Form(not against, "; ".join(against) or reason, size, **scores, faster=faster)

@@ -3,9 +3,6 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from stages.common.environment import tags, training_environment, with_earlier
 from stages.common.params import FinetuneParams
@@ -14,7 +11,7 @@ from stages.common.schemas import TokenizedRecords
 from stages.common.stage import Run, stage
 from stages.common.tracking.live import LIVE, LiveRun
 from stages.common.tracking.runs import model_digest
-from stages.finetune.processes import join, launch, part, wanted
+from stages.finetune.processes import join, launch, wanted
 from stages.tasks import load_task
 
 
@@ -22,24 +19,18 @@ from stages.tasks import load_task
 def main(run: Run[FinetuneParams]) -> None:
     """Train, watched live in MLflow, and write model, tokenizer and curves."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the data loader pads; it has nothing to tokenize
-    if world_size() > 1:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns that it looks for unused weights in vain
-    import torch
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns that it looks for unused weights in vain
     import transformers
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, TrainerCallback
 
-    from stages.finetune.allocator import keep_memory
-    from stages.finetune.arguments import training_arguments
     from stages.finetune.checkpoints import discard_others, last_checkpoint
-    from stages.finetune.progress import watchers
-    from stages.finetune.strategies import prepare, trainable
-    from stages.finetune.training import train
+    from stages.finetune.progress import Curves, Progress, write_curves
+    from stages.finetune.strategies import prepare, save, trainable
+    from stages.finetune.training import train, training_arguments
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()  # of loading and saving; the training keeps its own
     join(run.params)
-    if not torch.cuda.is_available():
-        keep_memory()
     inputs = run.inputs_digest()
     processes = f"-{world_size()}" if world_size() > 1 else ""  # which torchrun may have set, and not the params
     checkpoints = run.work_folder(f"checkpoints/{inputs[:16]}{processes}")
@@ -59,44 +50,28 @@ def main(run: Run[FinetuneParams]) -> None:
     model = prepare(model, run.params, encoding["max_length"])
     arguments = training_arguments(run.params, checkpoints, run.seed, splits["train"].height)
     environment = training_environment("bfloat16" if arguments.bf16 else "float32")
+    device = f"{environment['threads']} CPU threads" if environment["device"] == "cpu" else "GPU"
+    device += f" for each of {world_size()} processes" if world_size() > 1 else ""
     rows = f"{splits['train'].height:,} rows"
-    print(f"  {trainable(model):,} weights on {rows}, {_how(environment)}", flush=True)
+    print(f"  {trainable(model):,} weights on {rows}, {device}, {environment['precision']}", flush=True)
 
-    live: LiveRun | None = None
+    callbacks: list[TrainerCallback] = []
     if run.leads:
         environment = with_earlier(environment, checkpoints / "environment.json", resumed)
         live = LiveRun(run.all_params, inputs, tags(environment))
-    callbacks = watchers(live, LIVE) if live else []
+        callbacks = [Curves(LIVE, live), Progress(sys.stderr.isatty())]
     history = train(model, tokenizer, splits, labels, run.params, arguments, task.validation_metrics, callbacks)
-    part()
-    if live is None:
+    if not run.leads:
         return
-
-    tokenizer.model_max_length = encoding["max_length"]  # whoever uses the model cuts texts as the training did
-    folder, curves = _write(run, model, tokenizer, history)
-    live.finish(model_digest(folder), curves)
-    run.leftovers.append(checkpoints)
-
-
-def _write(
-    run: Run[FinetuneParams], model: Any, tokenizer: Any, history: list[dict[str, Any]]
-) -> tuple[Path, list[Path]]:
-    """Write all outs; return the model's folder and the files of its curves."""
-    from stages.finetune.curves import write_curves
-    from stages.finetune.strategies import save
 
     folder = run.output("models/finetuned")
     save(model, run.params, folder)
+    tokenizer.model_max_length = encoding["max_length"]  # whoever uses the model cuts texts as the training did
     tokenizer.save_pretrained(folder)
     curves = [run.output("reports/plots/training.csv"), run.output("reports/plots/validation.csv")]
     write_curves(history, *curves)
-    return folder, curves
-
-
-def _how(environment: Mapping[str, Any]) -> str:
-    device = f"{environment['threads']} CPU threads" if environment["device"] == "cpu" else "GPU"
-    each = f" for each of {environment['processes']} processes" if environment["processes"] > 1 else ""
-    return f"{device}{each}, {environment['precision']}"
+    live.finish(model_digest(folder), curves)
+    run.leftovers.append(checkpoints)
 
 
 if __name__ == "__main__":

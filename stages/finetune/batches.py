@@ -1,9 +1,8 @@
 """Which rows are in which batch: a pure function of lengths, seed and epoch, for any number of processes.
 
 Batches hold rows of similar lengths, so that little of them is padding. As in Hugging Face's `LengthGroupedSampler`,
-rows are shuffled, dealt out to portions of many batches and sorted by length within each, so that batches differ from
-epoch to epoch. Here the batches are then shuffled too, and they are the same whatever the number of data-loader
-workers; with several processes, each takes its share of the rows of every batch.
+rows are shuffled, dealt out to portions of many batches and sorted by length within each. Here the batches are then
+shuffled too; with several processes, each takes its share of the rows of every batch.
 """
 
 from collections.abc import Iterator
@@ -35,7 +34,7 @@ class TokenRows(Dataset):
 
 
 class LengthBatches(Sampler[list[int]]):
-    """The batches of an epoch, as lists of row numbers; those of one process out of several."""
+    """The batches of an epoch, as lists of row numbers."""
 
     def __init__(
         self,
@@ -48,57 +47,35 @@ class LengthBatches(Sampler[list[int]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Prepare batches of rows with these lengths.
+        """Prepare batches of rows with these lengths ([n] tokens) for one process out of several.
 
-        Args:
-            lengths: tokens of each row, [n].
-            batch_size: rows of a batch for each process.
-            seed: of the order.
-            by_length: whether a batch has rows of similar lengths.
-            max_tokens: batches whose padded size is over this are cut smaller, down to one row a process.
-            rank: number of this process.
-            world_size: how many processes share each batch.
+        Batches whose padded size is over `max_tokens` are cut smaller, down to one row a process. All rows of an epoch
+        are sorted together then, so that every epoch has as many batches.
         """
         self._lengths, self._seed, self._by_length = lengths, seed, by_length
         self._size, self._max_tokens = batch_size * world_size, max_tokens and max_tokens * world_size
+        self._portion = len(lengths) if max_tokens else self._size * PORTION
         self._rank, self._world_size = rank, world_size
-        self._epoch = 0
-        self._made: tuple[int, list[np.ndarray]] = (-1, [])
+        self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes next, from 0."""
-        self._epoch = epoch
+        self.batches = self._make(np.random.default_rng([self._seed, epoch]))
 
     def __len__(self) -> int:
-        return len(self._batches())
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in self._batches():
+        for batch in self.batches:
             # Fewer rows than processes: those without one work too, or the others would wait for them forever.
             yield batch[self._rank :: self._world_size].tolist() or [~int(batch[0])]
-
-    def of_epoch(self, epoch: int) -> int:
-        """Return how many batches an epoch has: as many as any other, unless they have a budget of tokens."""
-        if self._max_tokens is None:
-            return -(-len(self._lengths) // self._size)
-        return len(self._make(np.random.default_rng([self._seed, epoch])))
-
-    def padding(self) -> float:
-        """Return the share of the epoch's padded tokens that is padding."""
-        padded = sum(len(batch) * int(self._lengths[batch].max()) for batch in self._batches())
-        return 1 - int(self._lengths.sum()) / padded
-
-    def _batches(self) -> list[np.ndarray]:
-        if self._made[0] != self._epoch:
-            self._made = (self._epoch, self._make(np.random.default_rng([self._seed, self._epoch])))
-        return self._made[1]
 
     def _make(self, rng: np.random.Generator) -> list[np.ndarray]:
         order = rng.permutation(len(self._lengths))
         if not self._by_length:
             return _cut(order, self._size)
         batches: list[np.ndarray] = []
-        for portion in _cut(order, self._size * PORTION):
+        for portion in _cut(order, self._portion):
             longest_first = portion[np.argsort(-self._lengths[portion], kind="stable")]
             batches.extend(self._within_budget(longest_first))
         # The longest batch comes first: whoever runs out of memory shall do so at once.

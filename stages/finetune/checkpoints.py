@@ -1,52 +1,39 @@
 """Checkpoints on disk: each is complete or does not count.
 
-A checkpoint counts once its `complete.json` is there, which is written last, when everything else has reached the disk;
-older checkpoints are removed only after that. So a process may be killed, and a machine lose its power, at any moment.
+A checkpoint counts once its marker is there, which comes when everything else has reached the disk, and older ones are
+removed only after that. So a process may be killed, and a machine lose its power, at any moment.
 """
 
-import json
 import os
-import re
 import shutil
 from pathlib import Path
+from typing import Any
 
-COMPLETE = "complete.json"  # names the checkpoint of the epoch that was best by then
+import torch
+
+from stages.finetune.adalora import rank_state, restore_ranks
+
+COMPLETE = "complete"  # an empty file
+WEIGHTS = "weights.pt"
 
 
-def last_checkpoint(folder: Path) -> str | None:
+def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest complete checkpoint of a training, if there is one."""
-    complete = [checkpoint for checkpoint in _checkpoints(folder) if is_complete(checkpoint)]
-    return str(max(complete, key=step_of)) if complete else None
+    return max((marker.parent for marker in folder.glob(f"checkpoint-*/{COMPLETE}")), key=step_of, default=None)
 
 
 def step_of(checkpoint: Path) -> int:
     """Return after how many training steps a checkpoint was written."""
-    return int(checkpoint.name.split("-")[1])
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
-def is_complete(checkpoint: Path) -> bool:
-    """Return whether a checkpoint was written to its end, and that of its best epoch is there too."""
-    try:
-        best = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))["best"]
-    except (OSError, ValueError):
-        return False
-    return best in (None, checkpoint.name) or is_complete(checkpoint.parent / best)
-
-
-def mark_complete(checkpoint: Path, best: str | None) -> None:
-    """Call a checkpoint complete, once the disk has all of it.
-
-    Args:
-        checkpoint: its folder.
-        best: name of the checkpoint of the best epoch so far, without which this one is of no use.
-    """
-    marker = checkpoint / f".{COMPLETE}"
-    marker.write_text(json.dumps({"best": best}) + "\n", encoding="utf-8")
-    for path in (*checkpoint.rglob("*"), checkpoint):
+def mark_complete(checkpoint: Path) -> None:
+    """Call a checkpoint complete, once the disk has all of it."""
+    for path in checkpoint.rglob("*"):
         _reach_disk(path)
-    marker.replace(checkpoint / COMPLETE)
-    for path in (checkpoint, checkpoint.parent):
-        _reach_disk(path)
+    (checkpoint / COMPLETE).touch()
+    _reach_disk(checkpoint)
+    _reach_disk(checkpoint.parent)
 
 
 def discard(checkpoint: Path) -> None:
@@ -55,10 +42,10 @@ def discard(checkpoint: Path) -> None:
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def discard_all_but(folder: Path, kept: set[str | None]) -> None:
-    """Remove the checkpoints of a training except those of these names."""
-    for checkpoint in _checkpoints(folder):
-        if checkpoint.name not in kept:
+def discard_incomplete(folder: Path) -> None:
+    """Remove the checkpoints of a training that were not written to their end."""
+    for checkpoint in folder.glob("checkpoint-*"):
+        if not (checkpoint / COMPLETE).exists():
             discard(checkpoint)
 
 
@@ -66,12 +53,25 @@ def discard_others(folder: Path) -> None:
     """Remove the checkpoints of trainings with other inputs, except the latest: its params may be set back."""
     others = [other for other in folder.parent.iterdir() if other.is_dir() and other.name != folder.name]
     for other in sorted(others, key=lambda other: other.stat().st_mtime)[:-1]:
-        discard_all_but(other, set())
+        for checkpoint in other.glob("checkpoint-*"):
+            discard(checkpoint)
         shutil.rmtree(other, ignore_errors=True)
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.glob("checkpoint-*")) if re.fullmatch(r"checkpoint-\d+", path.name)]
+def save_weights(model: Any, checkpoint: Path) -> None:
+    """Write the weights that train; what is frozen, the base model has."""
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+    torch.save({"weights": weights, "ranks": rank_state(model)}, checkpoint / WEIGHTS)
+
+
+def load_weights(model: Any, checkpoint: Path) -> None:
+    """Give the model the weights that `save_weights` wrote."""
+    state = torch.load(checkpoint / WEIGHTS, map_location=model.device, weights_only=True)
+    with torch.no_grad():
+        for name, value in state["weights"].items():
+            model.get_parameter(name).copy_(value)
+    restore_ranks(model, state["ranks"])
 
 
 def _reach_disk(path: Path) -> None:

@@ -18,21 +18,17 @@ def encoder_layers(model: nn.Module) -> nn.ModuleList:
     Raises:
         AttuneError: if there is no such list, or several (an encoder and a decoder, say).
     """
-    found = list(_outermost_lists(model))
-    if len(found) != 1:
+    lists = list(_outermost_lists(model))
+    if len(lists) != 1:
         raise AttuneError(
-            f"cannot tell the layers of this model ({_name(model)}): it has {len(found)} lists of modules",
+            f"cannot tell the layers of this model ({type(model).__name__}): it has {len(lists)} lists of modules",
             "use finetune.strategy full or head, with layerwise_lr_decay: 1.0",
         )
-    return found[0]
+    return lists[0]
 
 
 def depths(model: nn.Module) -> dict[str, int]:
-    """Return the depth of each weight by name: 0 after the layers (the head), 1 in the top one, n + 1 below all n.
-
-    Raises:
-        AttuneError: if the layers cannot be told.
-    """
+    """Return the depth of each weight by name: 0 after the layers (the head), 1 in the top one, n + 1 below all n."""
     layers = encoder_layers(model)
     of_layer = {id(weights): len(layers) - at for at, layer in enumerate(layers) for weights in layer.parameters()}
     encoder = next((module.base_model for module in model.modules() if isinstance(module, PreTrainedModel)), model)
@@ -53,8 +49,3 @@ def _outermost_lists(module: nn.Module) -> Iterator[nn.ModuleList]:
             yield from _outermost_lists(child)
         elif any(True for _ in child.parameters()):
             yield child
-
-
-def _name(model: nn.Module) -> str:
-    config = getattr(model, "config", None)
-    return getattr(config, "model_type", None) or type(model).__name__

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
+from stages.finetune.batches import IGNORED
 
 Objective = Callable[..., torch.Tensor]
 USUAL_GAMMA = 2.0  # Lin et al. 2017
@@ -22,14 +23,7 @@ def build_objective(params: FinetuneParams, labels: dict[str, int], counts: list
     batch (transformers#35203); weights are no part of the divisor for the same reason.
 
     Without gradients, in validation, it is the plain cross entropy: runs with different losses can be compared by it.
-
-    Args:
-        params: the stage's section.
-        labels: number of each label.
-        counts: training rows of each label, by number.
-
-    Raises:
-        AttuneError: if `class_weights` names other labels than there are.
+    `labels` are the numbers of the labels, `counts` the training rows of each, by number.
     """
     weights = label_weights(params, labels, counts)
     gamma = USUAL_GAMMA if params.focal_gamma is None else params.focal_gamma
@@ -40,6 +34,8 @@ def build_objective(params: FinetuneParams, labels: dict[str, int], counts: list
         logits = outputs.logits.float()
         if not torch.is_grad_enabled():
             return functional.cross_entropy(logits, labels, reduction="sum") / rows
+        if labels.numel() == 1 and labels[0] == IGNORED:  # of a process that no row was left for
+            return 0.0 * logits.sum()
         if params.loss == "focal":
             losses = focal_losses(logits, labels, gamma)
         else:
@@ -83,15 +79,9 @@ def label_weights(params: FinetuneParams, labels: dict[str, int], counts: list[i
         # The weight of a label without training rows is never looked up.
         return torch.tensor([sum(counts) / (learned * max(count, 1)) for count in counts])
     named = {str(label): weight for label, weight in params.class_weights.items()}
-    unknown, left_out = sorted(set(named) - set(labels)), sorted(set(labels) - set(named))
-    if unknown or left_out:
-        found = f"names {_some(unknown)}, which the data does not have" if unknown else f"leaves out {_some(left_out)}"
-        raise AttuneError(
-            f"finetune.class_weights {found}", f"give each of the labels a weight: {_some(sorted(labels))}"
-        )
+    if wrong := sorted(set(named) ^ set(labels)):
+        fault = "names {}, which the data does not have" if wrong[0] in named else "leaves out {}"
+        shown = ", ".join(map(repr, sorted(labels)[:SHOWN]))
+        fix = f"give each of the {len(labels)} labels a weight: {shown}{' …' * (len(labels) > SHOWN)}"
+        raise AttuneError(f"finetune.class_weights {fault.format(repr(wrong[0]))}", fix)
     return torch.tensor([named[label] for label in sorted(labels, key=labels.__getitem__)])
-
-
-def _some(labels: list[str]) -> str:
-    more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
-    return ", ".join(repr(label) for label in labels[:SHOWN]) + more

@@ -3,21 +3,19 @@
 import logging
 import os
 import sys
-import uuid
+from contextlib import suppress
+from typing import Any
 
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams, load_params
-from stages.common.ranks import cores_of_each, end_with_parent, processes_here, world_size
+from stages.common.ranks import end_with_parent, processes_here, world_size
 
 
 def wanted() -> int:
-    """Return how many processes this one is to start; 0 if it is one of them, or if params say nothing of the kind."""
-    if "RANK" in os.environ:
-        return 0
-    try:
-        return load_params().finetune.nproc_per_node
-    except AttuneError:
-        return 0  # the stage says what is wrong
+    """Return how many processes this one is to start; 0 if it is one of them."""
+    with suppress(AttuneError):  # the stage says what is wrong with params
+        return 0 if "RANK" in os.environ else load_params().finetune.nproc_per_node
+    return 0
 
 
 def launch(module: str, processes: int) -> int:
@@ -32,16 +30,8 @@ def launch(module: str, processes: int) -> int:
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # also where the name of this machine leads nowhere
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
-        max_restarts=0,
-    )
+    at: dict[str, Any] = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "local_addr": "localhost"}
+    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=processes, max_restarts=0, **at)
     try:
         elastic_launch(config, sys.executable)("-m", module)
     except ChildFailedError as error:
@@ -61,16 +51,13 @@ def launch(module: str, processes: int) -> int:
 
 
 def join(params: FinetuneParams) -> None:
-    """Become one of the processes of a training: end with the one that started it, and take a share of the cores.
-
-    Raises:
-        AttuneError: if there are not as many as there should be, or fewer GPUs.
-    """
+    """Become one of the processes of a training: end with the one that started it, and take a share of the cores."""
     import torch
 
-    here, asked = processes_here(), params.nproc_per_node
+    here, asked, gpus = processes_here(), params.nproc_per_node, torch.cuda.device_count()
     if params.torch_num_threads or here > 1:
-        torch.set_num_threads(params.torch_num_threads or cores_of_each())
+        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(params.torch_num_threads or max(1, usable // here))
     if world_size() == 1:
         return
     end_with_parent()
@@ -79,31 +66,7 @@ def join(params: FinetuneParams) -> None:
             f"torchrun has started {here} processes, but finetune.nproc_per_node is {asked}",
             "set it to 1 where torchrun says how many, or to the same number",
         )
+    if 0 < gpus < here:
+        raise AttuneError(f"{here} processes are to share {gpus} GPUs", "start one for each GPU")
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        _check_fsdp()
-    if 0 < torch.cuda.device_count() < here:
-        raise AttuneError(f"{here} processes are to share {torch.cuda.device_count()} GPUs", "start one for each GPU")
-
-
-def _check_fsdp() -> None:
-    """Refuse the kinds of FSDP that would not be used, or whose checkpoints could not be gone on from.
-
-    Raises:
-        AttuneError: if it is one of those.
-    """
-    import torch
-
-    if not torch.cuda.is_available():
-        raise AttuneError("ACCELERATE_USE_FSDP is set, but there is no GPU, and accelerate would ignore it", "unset it")
-    for name, value in {"FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}.items():
-        if os.environ.get(name) != value:
-            raise AttuneError(f"with ACCELERATE_USE_FSDP, {name} has to be {value}", "see docs/scaling.md")
-
-
-def part() -> None:
-    """Wait until all processes have finished the training: what one of them still does may fail."""
-    from torch import distributed
-
-    if world_size() > 1:
-        distributed.barrier()
-        distributed.destroy_process_group()
+        raise AttuneError("finetune does not divide models (ACCELERATE_USE_FSDP)", "unset it: see docs/scaling.md")

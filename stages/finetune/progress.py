@@ -1,78 +1,84 @@
-"""What a person, MLflow and a search over settings see while the model trains."""
+"""What a person, MLflow and a search over settings see of a training: its curves, and how far it is.
 
+The curves hold numbers that depend on the inputs alone: no seconds, no rates.
+"""
+
+import csv
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped]
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
 from stages.common.tracking.live import LiveRun
-from stages.finetune.curves import Point, training_point, validation_point
 
 LINES_PER_EPOCH = 4
+TRAINING = ("step", "epoch", "loss", "learning_rate")
+VALIDATION = ("step", "epoch", "validation_loss", "validation_accuracy", "validation_macro_f1")
 
 
-def watchers(live: LiveRun, lines: Path) -> list[TrainerCallback]:
-    """Return what shows the training to MLflow, to readers of a file of lines and to whoever sits before it."""
-    return [LiveTracking(live), CurveLines(lines), Progress(sys.stderr.isatty())]
+def curve_point(entry: dict[str, Any]) -> dict[str, float] | None:
+    """Return an entry of the trainer's log as a point of one of the curves, if it is one."""
+    where = {"step": entry.get("step"), "epoch": round(entry["epoch"], 4)}
+    if "loss" in entry and "learning_rate" in entry:
+        return {**where, **{name: entry[name] for name in TRAINING[2:]}}
+    if "eval_loss" in entry:
+        return {**where, **{name: entry[name.replace("validation", "eval")] for name in VALIDATION[2:]}}
+    return None
 
 
-class LiveTracking(TrainerCallback):
-    """Send each point of the curves to MLflow as it comes."""
-
-    def __init__(self, run: LiveRun) -> None:
-        self._run = run
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
-        """Forward the newest entry of the log."""
-        if point := _point(state.log_history[-1]):
-            self._run.log(point, state.global_step)
+def write_curves(history: list[dict[str, Any]], training: Path, validation: Path) -> None:
+    """Write the two curves of a trainer's log as CSV, a row a point."""
+    points = [point for entry in history if (point := curve_point(entry))]
+    for path, columns in ((training, TRAINING), (validation, VALIDATION)):
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(point for point in points if columns[-1] in point)
 
 
-class CurveLines(TrainerCallback):
-    """Write each point of the curves as a line of JSON as it comes, for whoever watches the training."""
+class Curves(TrainerCallback):
+    """Write each point of the curves as a line of JSON as it comes, and send it to MLflow."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._broken = False
+    def __init__(self, path: Path, live: LiveRun | None = None) -> None:
+        self._path, self._live = path, live
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Start the file with the points up to the checkpoint; those after it will come again."""
-        with self._tried():
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            begun = self._path.with_name(f".{self._path.name}")
-            begun.write_text("".join(map(_line, state.log_history)), encoding="utf-8")
-            begun.replace(self._path)
+        self._write(state.log_history, "w")
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
-        """Add the newest entry of the log, if it is a point."""
-        with self._tried():
-            if not self._broken:
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write(_line(state.log_history[-1]))
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Forward the newest entry of the log, if it is a point."""
+        self._write(state.log_history[-1:], "a")
+        if self._live and (point := curve_point(state.log_history[-1])):
+            self._live.log(point, state.global_step)
 
-    @contextmanager
-    def _tried(self) -> Iterator[None]:
-        """Write if it can be done: the training is worth more than its log."""
+    def _write(self, entries: list[dict[str, Any]], mode: str) -> None:
+        lines = [json.dumps(point) + "\n" for entry in entries if (point := curve_point(entry))]
         try:
-            yield
-        except OSError as error:
-            self._broken = True
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open(mode, encoding="utf-8") as file:
+                file.writelines(lines)
+        except OSError as error:  # the training is worth more than its log
             print(f"  warning: {self._path} is not written: {error}", file=sys.stderr, flush=True)
 
 
-class LogEachEpoch(TrainerCallback):
-    """Log at the end of each epoch: going on from a checkpoint, the trainer forgets the losses since its last log."""
+class Rhythm(TrainerCallback):
+    """Ask for a checkpoint every so many steps, each with a point of the curve: it holds no losses since the last."""
 
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
-        """Ask for a point of the curve before the checkpoint is written."""
+    def __init__(self, save_steps: int | None) -> None:
+        self._save_steps = save_steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Ask for both, but not at the end of an epoch: that checkpoint comes after the validation."""
+        if self._save_steps and state.global_step % self._save_steps == 0 and state.epoch % 1:
+            control.should_save = control.should_log = True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Ask for the point; the trainer writes the checkpoint."""
         control.should_log = True
 
 
@@ -81,60 +87,36 @@ class Progress(TrainerCallback):
 
     def __init__(self, terminal: bool) -> None:
         self._terminal = terminal
-        self._bar: Any = None
-        self._began, self._first = 0.0, 0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Start the clock, and the bar where the checkpoint is."""
         self._began, self._first = time.perf_counter(), state.global_step
-        if self._terminal:
-            self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
+        steps = {"total": state.max_steps, "initial": state.global_step, "unit": "step"}
+        self._bar = tqdm(**steps, dynamic_ncols=True, disable=not self._terminal)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Say how far the training is and how fast: at each step on a terminal, else a few times an epoch."""
-        every = max(1, state.max_steps // (LINES_PER_EPOCH * max(1, int(args.num_train_epochs))))
+        every = max(1, state.max_steps // (LINES_PER_EPOCH * int(args.num_train_epochs)))
         if not self._terminal and state.global_step % every:
             return
-        seconds = time.perf_counter() - self._began
-        steps, left = state.global_step - self._first, state.max_steps - state.global_step
+        seconds, steps = time.perf_counter() - self._began, state.global_step - self._first
         lengths = given["train_dataloader"].dataset.lengths  # [n] tokens, all of which an epoch has
-        passes = steps * args.num_train_epochs / state.max_steps
-        speed = f"{passes * len(lengths) / seconds:,.0f} rows/s, {passes * lengths.sum() / seconds:,.0f} tokens/s"
-        if self._bar is not None:
+        passes = steps * args.num_train_epochs / state.max_steps / seconds
+        speed = f"{passes * len(lengths):,.0f} rows/s, {passes * lengths.sum():,.0f} tokens/s"
+        if self._terminal:
             self._bar.set_postfix_str(speed, refresh=False)
             self._bar.update(state.global_step - self._bar.n)
             return
-        line = f"  step {state.global_step}/{state.max_steps} ({state.global_step / state.max_steps:.0%})"
-        print(f"{line}, {speed}, {_duration(seconds / steps * left)} left", flush=True)
+        left = tqdm.format_interval(seconds / steps * (state.max_steps - state.global_step))
+        print(f"  step {state.global_step}/{state.max_steps}, {speed}, {left} left", flush=True)
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Say how the epoch went."""
         scores = given["metrics"]
+        self._bar.clear()
         line = f"  epoch {state.epoch:g}: validation loss {scores['eval_loss']:.4f}"
-        line += f", accuracy {scores['eval_accuracy']:.4f}, macro-F1 {scores['eval_macro_f1']:.4f}"
-        if self._bar is not None:
-            self._bar.clear()
-        print(line, file=sys.stdout, flush=True)
+        print(f"{line}, accuracy {scores['eval_accuracy']:.4f}, macro-F1 {scores['eval_macro_f1']:.4f}", flush=True)
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Leave the bar."""
-        if self._bar is not None:
-            self._bar.close()
-
-
-def _point(entry: dict[str, Any]) -> Point | None:
-    return training_point(entry) or validation_point(entry)
-
-
-def _line(entry: dict[str, Any]) -> str:
-    point = _point(entry)
-    return json.dumps(point) + "\n" if point else ""
-
-
-def _duration(seconds: float) -> str:
-    hours, minutes = divmod(round(seconds / 60), 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min" if minutes > 1 else f"{seconds:.0f} s"
+        self._bar.close()

@@ -1,20 +1,37 @@
-"""Hugging Face's `Trainer` with Attune's batches, loss, optimiser and schedule."""
+"""Hugging Face's `Trainer` with Attune's batches, optimiser, schedule and checkpoints.
 
+A training that is cut short at any moment goes on, and ends with the same bytes as if nothing had happened. `Trainer`
+brings most of that: optimiser, schedule, random numbers (torch.load with `weights_only`, so nothing is unpickled), and
+the batches that an epoch has had. What it lacks is here.
+"""
+
+import math
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
+from torch import distributed
 from torch.utils.data import DataLoader
+from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
 
+from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.common.ranks import end_with_parent
+from stages.finetune import checkpoints
 from stages.finetune.batches import EpochLoader, LengthBatches, TokenRows
-from stages.finetune.guards import Guarded
-from stages.finetune.optimizers import build_optimizer
-from stages.finetune.resumable import Resumable
-from stages.finetune.schedules import build_schedule
+from stages.finetune.checkpoints import discard, last_checkpoint, step_of
+from stages.finetune.guards import diverging, remedies
+from stages.finetune.optimizers import build_optimizer, build_schedule
+
+FULL = 2**20  # bytes: less is left free where a write has failed for lack of room
+SAMPLE = 10_000  # rows whose labels are enough to compute the loss of guessing
 
 
-class Finetuner(Guarded, Resumable):
+class Finetuner(Trainer):
     """A trainer that takes from params what `TrainingArguments` has no name for."""
 
     optimizer: Any
@@ -23,7 +40,29 @@ class Finetuner(Guarded, Resumable):
     def __init__(self, *, params: FinetuneParams, **given: Any) -> None:
         """Take the stage's params beside all that `Trainer` takes; `train_dataset` is a `TokenRows`."""
         super().__init__(**given)
-        self._params = params
+        self._params, self._folder = params, Path(self.args.output_dir)
+        rows = [self.train_dataset[at]["labels"] for at in range(min(SAMPLE, len(self.train_dataset)))]
+        equal = SimpleNamespace(logits=torch.zeros(len(rows), self.model.config.num_labels))
+        self._guessing = float(self.compute_loss_func(equal, torch.tensor(rows)).detach())  # with all that it weighs
+
+    def go_on(self) -> None:
+        """Train from the last complete checkpoint, or from the beginning."""
+        last = None
+        if self.is_world_process_zero():
+            checkpoints.discard_incomplete(self._folder)
+            if last := last_checkpoint(self._folder):
+                print(f"  going on from step {step_of(last)}", flush=True)
+        (last,) = broadcast_object_list([last])
+        if self.args.world_size > 1:  # or all would drop the same; what a checkpoint says of it comes later
+            torch.manual_seed(self.args.seed + self.args.process_index)
+        try:
+            self.train(resume_from_checkpoint=str(last) if last else None)
+        except KeyboardInterrupt:
+            last = last_checkpoint(self._folder)
+            raise KeyboardInterrupt(f"`dvc repro` goes on from step {step_of(last)}" if last else "") from None
+        if self.args.world_size > 1:  # what one of them still does may fail
+            distributed.barrier()
+            distributed.destroy_process_group()
 
     def get_train_dataloader(self) -> DataLoader:
         """Return the loader of the training batches of this process."""
@@ -44,7 +83,7 @@ class Finetuner(Guarded, Resumable):
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             persistent_workers=self.args.dataloader_num_workers > 0,
-            worker_init_fn=_end_with_parent,
+            worker_init_fn=end_with_parent,  # or it would keep the lock of the stage for seconds
             generator=torch.Generator(),  # its own: workers must not use up the numbers that dropout would get
         )
 
@@ -54,20 +93,83 @@ class Finetuner(Guarded, Resumable):
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Return the optimiser that params ask for."""
-        if self.optimizer is None:
-            self.optimizer = build_optimizer(model or self.model, self._params)
+        self.optimizer = build_optimizer(model or self.model, self._params)
         return self.optimizer
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """Return the schedule of the learning rate that params ask for."""
-        if self.lr_scheduler is None:
-            self.lr_scheduler = build_schedule(optimizer or self.optimizer, self._params, num_training_steps)
-            self._created_lr_scheduler = True
+        self.lr_scheduler = build_schedule(optimizer or self.optimizer, self._params, num_training_steps)
         return self.lr_scheduler
 
+    def _run_epoch(self, **given: Any) -> None:
+        if self.state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+            self.control.should_training_stop = True  # early stopping had ended it; `Trainer` would train one more
+        else:
+            super()._run_epoch(**given)
 
-def _end_with_parent(worker: int) -> None:
-    """A worker that outlives a killed training would keep the lock of the stage for seconds."""
-    end_with_parent()
+    def evaluation_loop(self, *given: Any, **named: Any) -> EvalLoopOutput:
+        """Score; with several processes `Trainer` would count some rows twice in the loss."""
+        output = super().evaluation_loop(*given, **named)
+        if self.args.world_size > 1 and output.metrics and self.compute_loss_func:
+            with torch.no_grad():
+                logits, labels = torch.from_numpy(output.predictions), torch.from_numpy(output.label_ids)
+                output.metrics["eval_loss"] = self.compute_loss_func(SimpleNamespace(logits=logits), labels).item()
+        return output
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Record a point of a curve, unless it shows that the training has diverged."""
+        for name, title in (("loss", "loss"), ("eval_loss", "validation loss")):
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise self._diverged(f"the {title} is {logs[name]}")
+        super().log(logs, start_time)
+        if reason := diverging(self.state.log_history, self.state.max_steps, self._guessing):
+            raise self._diverged(reason)
+
+    def _diverged(self, what: str) -> AttuneError:
+        last = last_checkpoint(self._folder)
+        kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+        return AttuneError(
+            f"the training has diverged by step {self.state.global_step}: {what}",
+            f"{remedies(self._params)}\n  → {kept}; with other settings the training starts from the beginning",
+        )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint of finite weights; only when it is complete, older ones go."""
+        if not all(bool(value.isfinite().all()) for value in self.model.parameters() if value.requires_grad):
+            raise self._diverged("the weights are not finite")
+        here = self._folder / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if not self.is_world_process_zero():
+                return
+            if len(list(here.glob("rng_state*"))) < self.args.world_size:
+                raise AttuneError(
+                    f"{here} lacks what other processes have written: their machines do not share this folder",
+                    "put the checkout, or its folder .attune/checkpoints, on a file system that all machines share",
+                )
+            checkpoints.mark_complete(here)
+            best = self.state.best_global_step if self.args.load_best_model_at_end else None
+            for older in self._folder.glob("checkpoint-*"):
+                if older != here and step_of(older) != best:
+                    discard(older)
+        except (OSError, RuntimeError) as error:  # torch says in words of its own that the disk is full
+            if shutil.disk_usage(self._folder).free >= FULL:
+                raise
+            raise AttuneError(
+                f"the disk of {self._folder} is full: there is no room for the checkpoint of step "
+                f"{self.state.global_step} beside the one before",
+                "make room; then `dvc repro` goes on from the last complete checkpoint",
+            ) from error
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if output_dir and self.args.should_save:  # peft's own checkpoints lack half of a prefix and of AdaLoRA
+            checkpoints.save_weights(self.model, Path(output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        checkpoints.load_weights(self.model, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        checkpoints.load_weights(self.model, Path(str(self.state.best_model_checkpoint)))

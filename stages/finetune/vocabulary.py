@@ -1,9 +1,8 @@
 """Train only those rows of the embedding table whose tokens occur in the data.
 
-A table of 30,000 tokens is half of a small model. Its gradient is dense, so each step fills, clips and applies a
-gradient that is zero for every token which does not occur. Rows without a gradient stay as they are, so the table is
-cut to the tokens of the data while the model trains, and put together again afterwards. The result is that of the
-whole table, but that weight decay leaves the rows alone which nothing was learned of.
+A table of 30,000 tokens is half of a small model, and each step fills, clips and applies a gradient that is zero for
+every token which does not occur. The result is that of the whole table, but that weight decay leaves the rows alone
+which nothing was learned of.
 """
 
 from collections.abc import Iterator
@@ -34,15 +33,12 @@ class CutEmbedding(nn.Embedding):
 
 @contextmanager
 def cut_to(model: PreTrainedModel, tokens: torch.Tensor) -> Iterator[None]:
-    """Leave `model` the embeddings of `tokens` (int64, in any order) until the block ends; then all are there again.
-
-    Models whose embeddings do not train, are tied to their output or are of a kind of their own stay as they are.
-    """
+    """Leave `model` the embeddings of `tokens` (int64, in any order) until the block ends; then all are there again."""
     whole = model.get_input_embeddings()
     output = model.get_output_embeddings()
     tied = output is not None and output.weight is whole.weight
     if type(whole) is not nn.Embedding or not whole.weight.requires_grad or whole.max_norm is not None or tied:
-        yield
+        yield  # they do not train, or are of a kind of their own
         return
     special = [] if whole.padding_idx is None else [whole.padding_idx]
     tokens = torch.unique(torch.cat([tokens, torch.tensor(special, dtype=torch.int64)]))

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 from safetensors.numpy import load
 
@@ -100,19 +101,9 @@ def test_nothing_survives_the_process_that_started_the_others(project: Training)
     wait_until(lambda: not processes_in(project.root))
 
 
-def processes_in(folder: Path) -> list[int]:
-    found = []
-    for process in Path("/proc").iterdir():
-        try:
-            if process.name.isdigit() and (process / "cwd").resolve() == folder.resolve() and alive(process):
-                found.append(int(process.name))
-        except OSError:
-            continue
-    return found
-
-
-def alive(process: Path) -> bool:
-    return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+def processes_in(folder: Path) -> list[psutil.Process]:
+    found = psutil.process_iter(["cwd", "status"])
+    return [one for one in found if one.info["cwd"] == str(folder.resolve()) and one.info["status"] != "zombie"]
 
 
 def wait_until(true: object, seconds: float = 60) -> None:

@@ -12,7 +12,7 @@ from tests.pipeline.training_project import Training, make_training
 KILLED_AT = {  # and the step of the checkpoint that is left
     "step 3.": 2,  # in the middle of an epoch (steps are counted from where a run begins)
     "open checkpoint-6/trainer_state.json": 5,  # while the first checkpoint of the second epoch is being written
-    "os.rename checkpoint-8/complete.json": 6,  # when nothing but the word that it is complete is missing
+    "open checkpoint-8/complete": 6,  # when nothing but the mark that it is complete is missing
     "shutil.rmtree checkpoint-6": 8,  # while an older checkpoint is being removed
 }
 

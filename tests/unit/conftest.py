@@ -53,6 +53,14 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny base model."""
+    from small_training import make_base
+
+    return make_base(tmp_path_factory.mktemp("base"))
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Train with one thread: tiny models are done sooner without threads that wait for each other."""

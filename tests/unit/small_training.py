@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, TrainerCallback
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, TrainerCallback
 
 from stages.common.digests import sha256_file
 from stages.common.params import FinetuneParams
 from stages.common.params.sources import Scratch
-from stages.finetune.arguments import training_arguments
-from stages.finetune.curves import write_curves
+from stages.finetune.progress import write_curves
 from stages.finetune.strategies import prepare
-from stages.finetune.training import train
+from stages.finetune.training import train, training_arguments
 from stages.ingest.scratch import build_scratch_model
 from stages.tasks.text_classification import build_model, validation_metrics
 
@@ -25,7 +24,11 @@ LABELS = {"bad": 0, "good": 1}
 LONGEST = 24  # tokens; of the 32 positions a prefix needs some
 SEED = 13
 
+SHAPE = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24}
+SHAPE |= {"max_position_embeddings": 40, "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 3}
+
 Knobs = Mapping[str, Any]
+Splits = dict[str, pl.DataFrame]
 QUICK: Knobs = {
     "num_train_epochs": 3,
     "learning_rate": 5e-3,
@@ -43,6 +46,11 @@ def make_base(folder: Path, layers: int = 1) -> Path:
     texts = [" ".join([*FILLER, *(word for words in TELLING.values() for word in words)])] * 3
     build_scratch_model(texts, Scratch(num_hidden_layers=layers, **shape), folder, seed=0)
     return folder
+
+
+def tiny_config(kind: str, **more: Any) -> PretrainedConfig:
+    """Return the configuration of a model of this kind with three tiny layers."""
+    return AutoConfig.for_model(kind, **{**SHAPE, **more})
 
 
 def outspoken(network: PreTrainedModel, tokenizer: Any, texts: list[str]) -> None:
@@ -140,6 +148,24 @@ def trained(
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Return a copy of all weights by name."""
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def losses(history: list[dict[str, Any]], which: str = "loss") -> list[float]:
+    """Return one column of the trainer's log."""
+    return [entry[which] for entry in history if which in entry]
+
+
+class Cut(TrainerCallback):
+    """End a training before one of these steps, as Ctrl-C does; note the steps that were begun."""
+
+    def __init__(self, *before: int) -> None:
+        self.before, self.seen = before, []
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """End it, or note the step."""
+        if state.global_step + 1 in self.before:
+            raise KeyboardInterrupt
+        self.seen.append(state.global_step + 1)
 
 
 def result(run: tuple[PreTrainedModel, list[dict[str, Any]]], folder: Path) -> tuple[str, str, str]:

@@ -3,18 +3,16 @@
 import json
 import re
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
 import polars as pl
 import pytest
 import torch
-from onnx import helper
-from small_project import Project
+from small_project import Project, make_records
 from small_training import FILLER, TELLING, make_base, outspoken, settings
 from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
@@ -23,12 +21,10 @@ from stages.common.graph import read_graph
 from stages.common.params import ExportParams
 from stages.common.schemas import CleanRecords
 from stages.common.serving.classifier import Classifier, Package
-from stages.common.serving.latency import Latency
 from stages.common.tracking import publish
 from stages.export.__main__ import NOT_ASKED, _write
-from stages.export.costs import CALLS, Cost, peak_mib, table
-from stages.export.files import NotExported, strip, write_int8, write_onnx
-from stages.export.verdict import held_against, of_int8, of_onnx
+from stages.export.files import NotExported, write_int8, write_onnx
+from stages.export.verdict import compare, judge
 from stages.finetune.strategies import prepare, save
 from stages.tasks.text_classification import build_model
 
@@ -60,77 +56,48 @@ def make_model(folder: Path, **finetune: Any) -> Path:
     return folder / "finetuned"
 
 
-@dataclass
-class Home:
-    """A model, and its forms."""
-
-    model: Path
-    exported: Path
-
-    @property
-    def package(self) -> Package:
-        return Package(self.model, self.exported)
-
-
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    """A model, and its forms."""
     folder = tmp_path_factory.mktemp("home")
-    made = Home(make_model(folder), folder / "exported")
-    write_onnx(made.model, made.exported / "model.onnx")
-    write_int8(made.exported / "model.onnx", made.exported / "int8.onnx")
-    yield made
+    return exported(make_model(folder), folder / "exported")
 
 
-@pytest.mark.parametrize("pairs", [None, [*reversed(TEXTS)]])
-@pytest.mark.parametrize("batch_size", [1, 5])
-def test_onnx_answers_as_the_original_does(home: Home, pairs: list[str] | None, batch_size: int) -> None:
-    answers = {
-        variant: Classifier(home.package, variant, threads=1).probabilities(TEXTS, pairs, batch_size)
-        for variant in home.package.variants
+def exported(model: Path, folder: Path) -> Package:
+    write_onnx(model, folder / "model.onnx")
+    write_int8(folder / "model.onnx", folder / "int8.onnx")
+    return Package(model, folder)
+
+
+def answers_of(package: Package, pairs: list[str] | None = None, batch_size: int = 64) -> dict[str, np.ndarray]:
+    return {
+        variant: Classifier(package, variant, threads=1).probabilities(TEXTS, pairs, batch_size)
+        for variant in package.variants
     }
+
+
+@pytest.mark.parametrize(("pairs", "batch_size"), [(None, 1), ([*reversed(TEXTS)], 5)])
+def test_onnx_answers_as_the_original_does(home: Package, pairs: list[str] | None, batch_size: int) -> None:
+    answers = answers_of(home, pairs, batch_size)
     assert np.ptp(answers["torch"][:, 0]) > 0.1
     np.testing.assert_allclose(answers["onnx"], answers["torch"], atol=1e-4)
     assert (answers["onnx"] != answers["int8"]).any()
     np.testing.assert_allclose(answers["int8"], answers["torch"], atol=0.4)
 
 
-def test_the_same_model_gives_the_same_bytes(home: Home, tmp_path: Path) -> None:
-    write_onnx(home.model, tmp_path / "model.onnx")
-    write_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx")
-    for name in ("model.onnx", "int8.onnx"):
-        assert sha256_file(tmp_path / name) == sha256_file(home.exported / name)
+def test_the_same_model_gives_the_same_bytes(home: Package, tmp_path: Path) -> None:
+    assert sha256_path(exported(home.model, tmp_path).exported) == sha256_path(home.exported)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "int8.onnx"])
-def test_a_file_tells_nothing_of_the_machine_that_wrote_it(home: Home, name: str) -> None:
+def test_a_file_tells_nothing_of_the_machine_that_wrote_it(home: Package, name: str) -> None:
     content = (home.exported / name).read_bytes()
     for mark in (str(home.model.parent), str(Path.home()), socket.gethostname(), "site-packages", ".py", "File "):
         assert mark.encode() not in content
     onnx.checker.check_model(str(home.exported / name))
 
 
-def test_what_is_stripped_is_stripped_everywhere() -> None:
-    shape = helper.make_tensor_value_info("x", 1, [1])
-    weight = helper.make_tensor("w", 1, [1], [1.0])
-    inner = helper.make_graph([helper.make_node("Abs", ["x"], ["y"], doc_string="said")], "inner", [], [shape])
-    node = helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=inner)
-    graph = helper.make_graph([node], "outer", [shape], [shape], [weight], doc_string="said", value_info=[shape])
-    function = helper.make_function(
-        "d", "f", ["x"], ["y"], [helper.make_node("Abs", ["x"], ["y"], doc_string="said")], []
-    )
-    model = helper.make_model(graph, functions=[function], doc_string="said")
-    for part in (model, model.graph, node, weight, shape, inner, model.functions[0]):
-        part.metadata_props.add(key="trace", value="said")
-    model.graph.node[0].CopyFrom(node)
-    model.graph.initializer[0].CopyFrom(weight)
-    assert model.SerializeToString().count(b"said") > 8
-    strip(model)
-    assert b"said" not in model.SerializeToString()
-    assert not model.graph.value_info
-    assert [len(model.graph.input), len(model.graph.initializer), len(model.graph.node)] == [1, 1, 1]
-
-
-def test_int8_is_smaller(home: Home) -> None:
+def test_int8_is_smaller(home: Package) -> None:
     assert (home.exported / "int8.onnx").stat().st_size < (home.exported / "model.onnx").stat().st_size
     quantized = onnx.load(home.exported / "int8.onnx")
     weights = {weight.name: weight for weight in quantized.graph.initializer}
@@ -144,10 +111,8 @@ def test_int8_is_smaller(home: Home) -> None:
 def test_an_adapter_beside_the_weights_is_merged(tmp_path: Path) -> None:
     model = make_model(tmp_path, strategy="lora", merge_adapter=False)
     assert (model / "adapter_config.json").exists()
-    write_onnx(model, tmp_path / "exported" / "model.onnx")
-    package = Package(model, tmp_path / "exported")
-    found = Classifier(package, "onnx", threads=1).probabilities(TEXTS)
-    np.testing.assert_allclose(found, Classifier(package, "torch", threads=1).probabilities(TEXTS), atol=1e-4)
+    answers = answers_of(exported(model, tmp_path / "exported"))
+    np.testing.assert_allclose(answers["onnx"], answers["torch"], atol=1e-4)
 
 
 def test_a_decoder_whose_tokenizer_gives_more_than_it_takes_is_written_too(tmp_path: Path) -> None:
@@ -159,20 +124,21 @@ def test_a_decoder_whose_tokenizer_gives_more_than_it_takes_is_written_too(tmp_p
         network.score.weight.mul_(20)
     network.save_pretrained(tmp_path / "model")
     AutoTokenizer.from_pretrained(make_base(tmp_path / "base")).save_pretrained(tmp_path / "model")
-    write_onnx(tmp_path / "model", tmp_path / "model.onnx")
-    write_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx")
-    package = Package(tmp_path / "model", tmp_path)
-    answers = {name: Classifier(package, name, threads=1).probabilities(TEXTS) for name in package.variants}
+    answers = answers_of(exported(tmp_path / "model", tmp_path))
     assert np.ptp(answers["torch"][:, 0]) > 0.1
     np.testing.assert_allclose(answers["onnx"], answers["torch"], atol=1e-4)
     np.testing.assert_allclose(answers["int8"], answers["torch"], atol=0.1)
 
 
-def test_a_model_that_torch_cannot_write_says_so(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*arguments: Any, **options: Any) -> None:
-        raise RuntimeError(f"no such operator, seen in {tmp_path}")
+def test_a_model_that_torch_cannot_write_says_so(
+    home: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("stages.export.files.MOST_BYTES", 1000)
+        with pytest.raises(NotExported, match="over 2 GiB"):
+            write_onnx(home.model, tmp_path / "model.onnx")
 
-    monkeypatch.setattr(torch.onnx, "export", broken)
+    monkeypatch.setattr(torch.onnx, "export", Mock(side_effect=RuntimeError(f"no such operator, seen in {tmp_path}")))
     with pytest.raises(NotExported) as told:
         write_onnx(home.model, tmp_path / "model.onnx")
     assert str(told.value) == "torch cannot write BertForSequenceClassification as ONNX (RuntimeError)"
@@ -186,16 +152,10 @@ def test_a_model_that_cannot_be_quantized_says_so(tmp_path: Path) -> None:
     assert not (tmp_path / "int8.onnx").exists()
 
 
-def test_a_model_too_large_for_one_file_says_so(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.export.files.MOST_BYTES", 1000)
-    with pytest.raises(NotExported, match="over 2 GiB"):
-        write_onnx(home.model, tmp_path / "model.onnx")
-
-
 def test_differences_are_counted_in_rows_of_the_test_split() -> None:
     original = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
     other = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]])
-    assert held_against(original, other, np.array([0, 0, 1, 0])) == {
+    assert compare(original, other, np.array([0, 0, 1, 0])) == {
         "accuracy": 0.5,
         "accuracy_change": -0.25,
         "agreement": 0.75,
@@ -203,126 +163,79 @@ def test_differences_are_counted_in_rows_of_the_test_split() -> None:
     }
 
 
-def found(change: float = 0.0, agreement: float = 1.0) -> dict[str, float]:
-    return {"accuracy": 0.8, "accuracy_change": change, "agreement": agreement, "largest_difference": 0.1}
-
-
 @pytest.mark.parametrize(
-    ("change", "faster", "allowed", "offered", "reason"),
+    ("name", "change", "agreement", "faster", "offered", "reason"),
     [
-        (-0.003, True, 0.003, True, "accuracy falls by 0.0030, and it is faster than the original"),
-        (0.001, True, 0.0, True, "accuracy rises by 0.0010, and it is faster than the original"),
-        (0.0, True, 0.0, True, "the same accuracy, and it is faster than the original"),
-        (-0.0031, True, 0.003, False, "accuracy falls by 0.0031, more than the 0.003 of export.allowed_drop"),
-        (0.0, False, 0.003, False, "it is no faster than the original for one text"),
-        (-0.1, False, 0.0, False, "accuracy falls by 0.1000, more than the 0 of export.allowed_drop; it is no faster"),
+        ("int8", -0.003, 0.9, True, True, "accuracy falls by 0.0030, and it is faster than the original"),
+        ("int8", 0.0, 1.0, True, True, "the same accuracy, and it is faster than the original"),
+        ("int8", -0.0031, 0.9, True, False, "accuracy falls by 0.0031, more than the 0.003 of export.allowed_drop"),
+        ("int8", 0.0, 0.9, False, False, "it is no faster than the original for one text"),
+        ("onnx", 0.0, 0.999, False, True, "99.90% of the test rows get the same label as from the original"),
+        ("onnx", 0.0, 0.998, True, False, "99.80% of the test rows get the same label as from the original, fewer"),
     ],
 )
-def test_int8_is_offered_if_it_is_good_enough_and_faster(
-    change: float, faster: bool, allowed: float, offered: bool, reason: str
+def test_a_form_is_offered_if_it_is_good_enough(
+    name: str, change: float, agreement: float, faster: bool, offered: bool, reason: str
 ) -> None:
-    form = of_int8(1000, found(change), faster, allowed)
+    scores = {"accuracy": 0.8, "accuracy_change": change, "agreement": agreement, "largest_difference": 0.1}
+    form = judge(name, 1000, scores, faster, 0.003)
     assert (form.offered, form.faster, form.bytes, form.accuracy_change) == (offered, faster, 1000, change)
     assert form.reason.startswith(reason)
 
 
-def test_onnx_is_offered_if_it_says_what_the_original_says() -> None:
-    assert of_onnx(1, found(agreement=0.999), faster=False).offered
-    refused = of_onnx(1, found(agreement=0.998), faster=True)
-    assert not refused.offered
-    assert refused.reason == "99.80% of the test rows get the same label as from the original, fewer than 99.9%"
-
-
-def test_memory_is_that_of_a_process_of_its_own(home: Home, capfd: pytest.CaptureFixture[str]) -> None:
-    peak = peak_mib(home.package, "onnx", TEXTS)
-    assert peak is not None
-    assert 20 < peak < 1000
-    assert peak_mib(Package(home.model / "none", home.exported), "onnx", TEXTS) is None
-    assert "the memory of onnx was not measured" in capfd.readouterr().err
-
-
-def test_costs_stand_in_a_table_and_by_name() -> None:
-    cost = Cost(86.6, None, {texts: Latency(1.234567, 2.5, 1000.0) for texts in CALLS})
-    head, line = table({"torch": cost})
-    assert len(head) == len(line)
-    assert line.split()[:3] == ["torch", "86.6", "MiB"]
-    assert "–" in line
-    assert cost.numbers()["p50_ms_batch_1"] == 1.235
-    assert "peak_mib" not in cost.numbers()
-
-
 def test_costs_are_metrics_of_the_models_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded: dict[str, float] = {}
-
-    def record(client: object, run_id: str, metrics: dict[str, float]) -> None:
-        assert run_id == "a run"
-        recorded.update(metrics)
 
     class Run:
         node, staging, all_params = read_graph()["export"], project.root, None
 
     monkeypatch.setattr(publish, "connect", lambda: None)
     monkeypatch.setattr(publish, "publish_run", lambda *_: "a run")
-    monkeypatch.setattr(publish, "record_metrics", record)
+    monkeypatch.setattr(publish, "record_metrics", lambda client, run_id, metrics: recorded.update(metrics))
     publish.publish_live(Run(), project.root, costs={"int8_p50_ms_batch_1": 2.5})  # type: ignore[arg-type]
     assert recorded == {"cost_int8_p50_ms_batch_1": 2.5}
 
 
-def prepared(project: Project, model: Path, pairs: bool = False) -> None:
-    """Put a model and a test split into a project."""
+def put_inputs(project: Project, model: Path) -> None:
+    """Put a model and a test split of pairs into a project."""
     (project.root / "models").mkdir()
     (project.root / "models" / "finetuned").symlink_to(model)
-    rows = {name: [None] * len(TEXTS) for name in ("group", "timestamp", "fold", "extra")}
-    table = pl.DataFrame(
-        {
-            "id": [str(at) for at in range(len(TEXTS))],
-            "text": TEXTS,
-            "text_pair": [*reversed(TEXTS[1:]), None] if pairs else [None] * len(TEXTS),
-            "label": [LABELS[at % 2] for at in range(len(TEXTS))],
-            "source": "tests",
-            **rows,
-        },
-        schema_overrides={"fold": pl.Int16, "text_pair": pl.String, **{n: pl.String for n in rows if n != "fold"}},
-    )
+    pairs = [*reversed(TEXTS[1:]), None]
+    rows = [
+        {"id": str(at), "text": text, "text_pair": pair, "label": LABELS[at % 2]}
+        for at, (text, pair) in enumerate(zip(TEXTS, pairs, strict=True))
+    ]
+    table = make_records(rows).with_columns(fold=pl.lit(None, pl.Int16))
     CleanRecords.write(table, project.root / "data/clean/test.parquet")
 
 
-def run(project: Project) -> tuple[str, dict[str, Any], list[str]]:
-    """Run the stage while the tracking server is away; return what it said, its report and the files it left."""
+def test_the_stage_keeps_what_is_as_good_and_reports_no_times(project: Project, home: Package) -> None:
+    put_inputs(project, home.model)
     done = project.run("-m", "stages.export", MLFLOW_TRACKING_URI="http://127.0.0.1:9", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
-    assert "127.0.0.1:9" in done.stderr  # a warning, and no more
+    assert "127.0.0.1:9" in done.stderr  # the tracking server is away: a warning, and no more
     report = json.loads((project.root / "reports/export.json").read_text())
-    return done.stdout, report, sorted(path.name for path in (project.root / "models/exported").iterdir())
-
-
-def test_the_stage_keeps_what_is_as_good_and_reports_no_times(project: Project, home: Home) -> None:
-    prepared(project, home.model, pairs=True)
-    said, report, files = run(project)
+    files = sorted(path.name for path in (project.root / "models/exported").iterdir())
     assert list(report) == ["model", "onnx", "int8"]
     assert report["model"] == sha256_path(project.root / "models/finetuned")
     assert report["onnx"]["sha256"] == sha256_file(project.root / "models/exported/model.onnx")
-    onnx_form, int8 = report["onnx"], report["int8"]
-    assert onnx_form["offered"]
-    assert onnx_form["agreement"] == 1.0
-    assert onnx_form["largest_difference"] < 1e-3
-    assert onnx_form["bytes"] == (home.exported / "model.onnx").stat().st_size
-    assert int8["bytes"] == (home.exported / "int8.onnx").stat().st_size
+    full, int8 = report["onnx"], report["int8"]
+    assert (full["offered"], full["agreement"]) == (True, 1.0) and full["largest_difference"] < 1e-3
+    sizes = [(home.exported / name).stat().st_size for name in ("model.onnx", "int8.onnx")]
+    assert [full["bytes"], int8["bytes"]] == sizes
     assert isinstance(int8["faster"], bool)
     assert files == [*(["int8.onnx"] if int8["offered"] else []), "model.onnx"]
     assert sha256_file(project.root / "models/exported/model.onnx") == sha256_file(home.exported / "model.onnx")
     assert not re.search(r"ms|second|p50", (project.root / "reports/export.json").read_text())
     costs = json.loads((project.root / "logs/cost.json").read_text())
     assert {f"{name}_p95_ms_batch_{texts}" for name in ("torch", "onnx", "int8") for texts in (1, 32)} <= set(costs)
-    assert costs["torch_peak_mib"] > costs["onnx_peak_mib"] > 20
-    assert f"{costs['parameters']:,} parameters" in said
+    assert costs["onnx_file_mib"] > costs["int8_file_mib"] > 0
+    assert f"{costs['parameters']:,} parameters" in done.stdout
 
 
-def test_nothing_is_written_that_was_not_asked_for(home: Home, tmp_path: Path) -> None:
-    assert _write(ExportParams(onnx=False, int8=False), home.model, tmp_path / "none") == {
-        "onnx": NOT_ASKED,
-        "int8": NOT_ASKED,
-    }
+def test_nothing_is_written_that_was_not_asked_for(home: Package, tmp_path: Path) -> None:
+    neither = ExportParams(onnx=False, int8=False)
+    assert _write(neither, home.model, tmp_path / "none") == dict.fromkeys(("onnx", "int8"), NOT_ASKED)
     assert list((tmp_path / "none").iterdir()) == []  # but the folder is there, for DVC
     assert _write(ExportParams(int8=False), home.model, tmp_path) == {"int8": NOT_ASKED}
     assert (tmp_path / "model.onnx").exists()

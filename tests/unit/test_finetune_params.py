@@ -15,12 +15,11 @@ from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams, check_params
 from stages.common.params.finetune import GREATER_IS_BETTER
 from stages.common.params.strategies import ADAPTERS
-from stages.finetune.arguments import training_arguments
 from stages.finetune.batches import TokenRows
 from stages.finetune.objective import build_objective
-from stages.finetune.optimizers import build_optimizer
-from stages.finetune.schedules import build_schedule
+from stages.finetune.optimizers import build_optimizer, build_schedule
 from stages.finetune.strategies import prepare, with_strategy
+from stages.finetune.training import training_arguments
 from stages.tasks.text_classification import build_model
 
 LABELS = list(TELLING)[:2]

@@ -2,10 +2,6 @@
 
 import copy
 import json
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -17,36 +13,26 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_training import SEED, make_base, tokenized, train_with
+from small_training import SEED, Splits, losses, make_base, tiny_config, tokenized, train_with
 from transformers import (
+    AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
     BertModel,
-    DebertaV2Config,
-    DebertaV2Model,
-    DistilBertConfig,
-    DistilBertModel,
-    GPT2Config,
-    GPT2Model,
     PreTrainedModel,
-    RobertaConfig,
-    RobertaModel,
     TrainerCallback,
 )
 
-from stages.common.digests import sha256_file
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
-from stages.common.params.strategies import ADAPTERS, AdaloraOptions
+from stages.common.params.strategies import ADAPTERS
 from stages.finetune.adalora import orthogonality, with_orthogonality
-from stages.finetune.arguments import training_arguments
-from stages.finetune.strategies import head_of, prepare, save, trainable
-from stages.finetune.training import train
+from stages.finetune.strategies import prepare, save, trainable
 from stages.tasks.loading import load_classifier, load_merged
-from stages.tasks.text_classification import build_model, probabilities
+from stages.tasks.text_classification import build_model
 
-LABELS, NUMBERS = ["bad", "good"], {"bad": 0, "good": 1}
+LABELS = ["bad", "good"]
 HIDDEN, LAYERS, LONGEST = 16, 2, 24
 TEXTS = ["the film was warm", "a dull story", "moving bright a film was the story", "noisy"]
 
@@ -64,7 +50,6 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 WITH_ADAPTER = [name for name, knobs in STRATEGIES.items() if knobs["strategy"] in ADAPTERS]
 MERGED = [name for name in WITH_ADAPTER if "prefix" not in name]
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -74,7 +59,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def splits(base: Path) -> dict[str, pl.DataFrame]:
+def splits(base: Path) -> Splits:
     """Sixteen rows again and again, so that each batch has them all, and a loss that rises has no excuse."""
     few = tokenized(base, 16, 0)
     return {"train": pl.concat([few] * 8), "validation": few}
@@ -100,17 +85,6 @@ def fresh(base: Path) -> PreTrainedModel:
 
 def prepared(base: Path, **knobs: Any) -> PreTrainedModel:
     return prepare(fresh(base), settings(**knobs), LONGEST)
-
-
-def trained(
-    base: Path, splits: dict[str, pl.DataFrame], folder: Path, *callbacks: TrainerCallback, **knobs: Any
-) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
-    """Train as the stage does; return the model and the trainer's log."""
-    return train_with(settings(**knobs), base, splits, folder, *callbacks)
-
-
-def losses(history: list[dict[str, Any]]) -> list[float]:
-    return [entry["loss"] for entry in history if "loss" in entry]
 
 
 @torch.inference_mode()
@@ -141,19 +115,6 @@ def plain(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return found
 
 
-def bytes_of(folder: Path) -> dict[str, str]:
-    return {file.name: sha256_file(file) for file in sorted(folder.iterdir())}
-
-
-def saved(model: PreTrainedModel, folder: Path, **knobs: Any) -> dict[str, str]:
-    save(model, settings(**knobs), folder)
-    return bytes_of(folder)
-
-
-def knobs_of(name: str) -> dict[str, Any]:
-    return {**STRATEGIES[name], "merge_adapter": False if name in WITH_ADAPTER else None}
-
-
 @dataclass
 class Trained:
     """What came of a strategy's training, and the folder in which it was saved, adapters kept beside the weights."""
@@ -166,37 +127,20 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def run(
-    base: Path, splits: dict[str, pl.DataFrame], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Trained]:
+def run(base: Path, splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
     """Return a function that trains once by a strategy."""
 
     @cache
     def of(name: str) -> Trained:
         work = tmp_path_factory.mktemp("run")
-        model, history = trained(base, splits, work / "work", **knobs_of(name))
+        knobs = {**STRATEGIES[name], "merge_adapter": False if name in WITH_ADAPTER else None}
+        model, history = train_with(settings(**knobs), base, splits, work / "work")
         answers = logits(model, base)
-        saved(copy.deepcopy(model), work / "model", **knobs_of(name))
+        save(copy.deepcopy(model), settings(**knobs), work / "model")
         return Trained(model, history, plain(model.state_dict()), answers, work / "model")
 
     return of
 
-
-def with_tokenizer(folder: Path, base: Path, target: Path) -> Path:
-    """A copy of a saved model as the stage leaves it: with a tokenizer that knows where texts are cut."""
-    shutil.copytree(folder, target)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.model_max_length = 16
-    tokenizer.save_pretrained(target)
-    return target
-
-
-def rows_of(texts: list[str]) -> pl.DataFrame:
-    nothing = [None] * len(texts)
-    return pl.DataFrame({"text": texts, "text_pair": nothing}, schema={"text": pl.String, "text_pair": pl.String})
-
-
-# ── what trains ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 HEAD = {"classifier.weight", "classifier.bias"}
 UPPER = ("bert.encoder.layer.1.", "bert.pooler.")
@@ -208,98 +152,38 @@ CHANGING: dict[str, Callable[[str], bool]] = {
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_only_what_the_strategy_trains_changes(run: Callable[[str], Trained], base: Path, name: str) -> None:
+def test_only_what_the_strategy_trains_changes_and_the_loss_falls(
+    run: Callable[[str], Trained], base: Path, name: str
+) -> None:
     before, after = plain(fresh(base).state_dict()), run(name).weights
     assert set(after) == set(before)
     changed = {one for one in after if not torch.equal(after[one], before[one])}
     assert changed == {one for one in before if CHANGING.get(name, HEAD.__contains__)(one)}
-
-
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_the_loss_falls(run: Callable[[str], Trained], name: str) -> None:
-    first, last = (entry["eval_loss"] for entry in run(name).history if "eval_loss" in entry)
+    first, last = losses(run(name).history, "eval_loss")
     assert last < first < np.log(2)
-
-
-LINEAR = LAYERS * (4 * HIDDEN * 2 + 2 * HIDDEN * 5) + 2 * HIDDEN  # in and out features of a BERT's linear layers
-HEAD_SIZE = 2 * HIDDEN + 2
-COUNTS = {
-    "head": HEAD_SIZE,
-    "lora": HEAD_SIZE + 8 * LINEAR,
-    "adalora": HEAD_SIZE + 6 * LINEAR + 6 * (6 * LAYERS + 1),
-    "ia3": HEAD_SIZE + LAYERS * (HIDDEN * 2 + HIDDEN + 4 * HIDDEN),
-    "prefix": HEAD_SIZE + 4 * 2 * LAYERS * HIDDEN,
-}
-
-
-@pytest.mark.parametrize("name", COUNTS)
-def test_the_number_of_weights_that_train_is_counted(base: Path, name: str) -> None:
-    assert trainable(prepared(base, **STRATEGIES[name])) == COUNTS[name]
 
 
 def test_a_pooler_that_the_base_lacks_trains_with_the_head(base: Path, tmp_path: Path) -> None:
     config = BertConfig.from_pretrained(base)
     BertModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
-    for knobs, more in (({"strategy": "head"}, 0), ({"strategy": "prefix"}, 20 * 2 * LAYERS * HIDDEN)):
-        model = prepare(build_model(tmp_path, LABELS, None, SEED), settings(**knobs))
-        assert trainable(model) == HEAD_SIZE + HIDDEN * HIDDEN + HIDDEN + more
-    assert head_of(fresh(base)) == ["classifier"]
+    head = 2 * HIDDEN + 2 + HIDDEN * HIDDEN + HIDDEN
+    for strategy, size in {"head": head, "prefix": head + 20 * 2 * LAYERS * HIDDEN}.items():
+        assert trainable(prepare(build_model(tmp_path, LABELS, None, SEED), settings(strategy=strategy))) == size
 
 
-# ── options ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "partial.layers": ({"layers": 1}, {"layers": 2}),
-    "lora.r": ({"r": 2}, {"r": 3}),
-    "lora.lora_alpha": ({"lora_alpha": 4.0}, {"lora_alpha": 8.0}),
-    "lora.lora_dropout": ({"lora_dropout": 0.0}, {"lora_dropout": 0.5}),
-    "lora.use_rslora": ({"use_rslora": False}, {"use_rslora": True}),
-    "lora.target_modules": ({"target_modules": ["query"]}, {"target_modules": ["value"]}),
-    "adalora.init_r": ({"init_r": 3, "target_r": 2}, {"init_r": 4, "target_r": 2}),
-    "adalora.target_r": ({"target_r": 1}, {"target_r": 8}),
-    "adalora.tinit_ratio": ({"tinit_ratio": 0.0}, {"tinit_ratio": 0.6}),
-    "adalora.tfinal_ratio": ({"tfinal_ratio": 0.0}, {"tfinal_ratio": 0.5}),
-    "adalora.lora_alpha": ({"lora_alpha": 4.0}, {"lora_alpha": 8.0}),
-    "adalora.lora_dropout": ({"lora_dropout": 0.0}, {"lora_dropout": 0.5}),
-    "adalora.target_modules": ({"target_modules": ["query"]}, {"target_modules": ["value"]}),
-    "ia3.target_modules": ({"target_modules": ["key"]}, {"target_modules": ["value"]}),
-    "ia3.feedforward_modules": (
-        {"target_modules": ["output.dense"], "feedforward_modules": None},
-        {"target_modules": ["output.dense", "key"], "feedforward_modules": ["key"]},
-    ),
-    "prefix.num_virtual_tokens": ({"num_virtual_tokens": 2}, {"num_virtual_tokens": 3}),
-    "prefix.prefix_projection": (
-        {"num_virtual_tokens": 4, "prefix_projection": False},
-        {"num_virtual_tokens": 4, "prefix_projection": True},
-    ),
-}
-
-
-def test_every_option_has_a_test_here() -> None:
-    from stages.common.params.strategies import OPTIONS as SECTIONS
-
-    assert set(OPTIONS) == {f"{name}.{key}" for name, section in SECTIONS.items() for key in section.model_fields}
-
-
-WHILE_TRAINING = {"target_r", "tinit_ratio", "tfinal_ratio", "lora_dropout"}
-
-
-@pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_changes_the_model(base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, option: str) -> None:
-    strategy, _, key = option.partition(".")
-    answers = []
-    for number, options in enumerate(OPTIONS[option]):
-        knobs = {"strategy": strategy, strategy: options}
-        if key in WHILE_TRAINING:
-            knobs |= {"num_train_epochs": 1, "learning_rate": 5e-2}
-            model, _ = trained(base, splits, tmp_path / str(number), **knobs)
-        else:
-            model = shaken(prepared(base, **knobs))
-        answers.append(logits(model, base))
-    assert not torch.equal(*answers)
-
-
-# ── what is saved ───────────────────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [
+        ("lora", {"r": 2, "lora_alpha": 4.0, "lora_dropout": 0.5, "use_rslora": True, "target_modules": {"query"}}),
+        ("adalora", {"init_r": 5, "target_r": 2, "lora_alpha": 4.0, "lora_dropout": 0.5, "target_modules": {"key"}}),
+        ("ia3", {"target_modules": {"output.dense", "key"}, "feedforward_modules": {"key"}}),
+        ("prefix", {"num_virtual_tokens": 3, "prefix_projection": True}),
+    ],
+)
+def test_options_are_those_of_peft(base: Path, strategy: str, options: dict[str, Any]) -> None:
+    given = {name: sorted(value) if isinstance(value, set) else value for name, value in options.items()}
+    config = prepared(base, strategy=strategy, **{strategy: given}).peft_config["default"]
+    assert {name: getattr(config, name) for name in options} == options
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -308,165 +192,74 @@ def test_a_saved_model_answers_as_before(run: Callable[[str], Trained], base: Pa
     one = run(name)
     beside = {"adapter_config.json", "adapter_model.safetensors"} if name in WITH_ADAPTER else set()
     assert {file.name for file in one.folder.iterdir()} == {"config.json", "model.safetensors"} | beside
-    assert torch.equal(logits(load_classifier(one.folder), base), one.logits)
+    loaded = load_classifier(one.folder)
+    assert torch.equal(logits(loaded, base), one.logits)
     assert not torch.equal(one.logits, logits(fresh(base), base))
+    assert loaded.name_or_path == str(one.folder)  # MLflow looks for a licence there, and else on the Hub
+    if "prefix" not in name:
+        assert torch.equal(logits(AutoModelForSequenceClassification.from_pretrained(one.folder), base), one.logits)
 
 
 @pytest.mark.parametrize("name", MERGED)
 def test_a_merged_model_answers_as_before(run: Callable[[str], Trained], base: Path, tmp_path: Path, name: str) -> None:
-    save(copy.deepcopy(run(name).model), settings(**STRATEGIES[name]), tmp_path)  # merging is what happens unless told
+    save(copy.deepcopy(run(name).model), settings(**STRATEGIES[name]), tmp_path)  # merging is the default
     assert {file.name for file in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
     for folder, load in ((tmp_path, load_classifier), (run(name).folder, load_merged)):
         torch.testing.assert_close(logits(load(folder), base), run(name).logits, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", MERGED)
-def test_transformers_loads_a_folder_with_an_adapter_by_itself(
-    run: Callable[[str], Trained], base: Path, name: str
-) -> None:
-    found = AutoModelForSequenceClassification.from_pretrained(run(name).folder)
-    assert torch.equal(logits(found, base), run(name).logits)
-
-
-@pytest.mark.parametrize("name", [*MERGED, "prefix"])
-def test_a_loaded_model_says_where_it_is_from(run: Callable[[str], Trained], name: str) -> None:
-    """MLflow looks for a licence there, and on the Hub if it is no folder."""
-    load = load_merged if name in MERGED else load_classifier
-    assert load(run(name).folder).name_or_path == str(run(name).folder)
-
-
-def test_the_head_is_in_the_adapter_and_in_the_base(run: Callable[[str], Trained], base: Path) -> None:
+def test_the_head_is_in_the_adapter_and_in_the_base(run: Callable[[str], Trained]) -> None:
     folder = run("lora").folder
     whole, adapter = (load_file(folder / f"{kind}model.safetensors") for kind in ("", "adapter_"))
-    heads = [adapter["base_model.model.classifier.weight"], whole["classifier.weight"]]
-    assert torch.equal(*heads)
-    assert not torch.equal(heads[0], fresh(base).classifier.weight)
-    told = json.loads((folder / "adapter_config.json").read_text())
-    assert told["modules_to_save"] == ["classifier"]
-    assert told["base_model_name_or_path"] is None
-    assert str(base) not in (folder / "adapter_config.json").read_text()
-
-
-SAVE = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import test_strategies as here
-knobs = {"strategy": "adalora", "merge_adapter": False}
-here.saved(here.shaken(here.prepared(Path(sys.argv[2]), **knobs)), Path(sys.argv[3]), **knobs)
-"""
-
-
-def test_another_process_saves_the_same_bytes(base: Path, tmp_path: Path) -> None:
-    """Python hashes words differently in each process, and peft keeps the names of layers in sets."""
-    knobs = {"strategy": "adalora", "merge_adapter": False}
-    here = Path(__file__).parent
-    expected = saved(shaken(prepared(base, **knobs)), tmp_path / "here", **knobs)
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(here.parents[1])}
-    subprocess.run(
-        [sys.executable, "-c", SAVE, str(here), str(base), str(tmp_path / "there")], env=environment, check=True
-    )
-    assert bytes_of(tmp_path / "there") == expected
-
-
-@pytest.mark.parametrize("name", ["full", "partial", "prefix"])  # others below: cut short, and whole again
-def test_the_same_seed_gives_the_same_bytes(
-    run: Callable[[str], Trained], base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, name: str
-) -> None:
-    again, _ = trained(base, splits, tmp_path / "work", **knobs_of(name))
-    assert saved(again, tmp_path / "model", **knobs_of(name)) == bytes_of(run(name).folder)
-
-
-def test_probabilities_come_from_the_adapter_too(run: Callable[[str], Trained], base: Path, tmp_path: Path) -> None:
-    folder = with_tokenizer(run("prefix").folder, base, tmp_path / "model")
-    expected = run("prefix").logits.softmax(-1).numpy()
-    np.testing.assert_allclose(probabilities(folder, rows_of(TEXTS), 2), expected, atol=1e-6)
+    assert torch.equal(adapter["base_model.model.classifier.weight"], whole["classifier.weight"])
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["modules_to_save"], config["base_model_name_or_path"]) == (["classifier"], None)
+    names = config["target_modules"]  # a set to peft, whose order differs from process to process
+    assert len(names) > 1 and names == sorted(names)
 
 
 def test_an_adapter_that_is_no_safetensors_file_is_not_loaded(base: Path, tmp_path: Path) -> None:
-    saved(prepared(base, strategy="lora"), tmp_path, strategy="lora", merge_adapter=False)
+    save(prepared(base, strategy="lora"), settings(strategy="lora", merge_adapter=False), tmp_path)
     (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
     with pytest.raises(ValueError, match="safetensors"):
         load_classifier(tmp_path)
 
 
-# ── cut short ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Kill(TrainerCallback):
-    """End the process's training in the middle of a step, as ctrl-C does."""
-
-    def __init__(self, at_step: int) -> None:
-        self._at = at_step
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        if state.global_step == self._at:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("name", ["head", "lora", "adalora", "ia3", "projected prefix"])
-def test_a_training_that_was_cut_short_ends_with_the_same_bytes(
-    run: Callable[[str], Trained], base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, name: str
-) -> None:
-    knobs = knobs_of(name)
-    with pytest.raises(KeyboardInterrupt):
-        trained(base, splits, tmp_path / "cut", Kill(at_step=11), **knobs)  # of 16, with a checkpoint after 8
-    again, continued = trained(base, splits, tmp_path / "cut", **knobs)
-    assert losses(continued) == losses(run(name).history)
-    assert saved(again, tmp_path / "model", **knobs) == bytes_of(run(name).folder)
-
-
 @pytest.mark.parametrize("name", ["lora", "adalora", "projected prefix"])
-def test_the_best_epoch_comes_back_with_head_and_adapter(
-    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path, name: str
-) -> None:
+def test_the_best_epoch_comes_back_with_head_and_adapter(base: Path, splits: Splits, tmp_path: Path, name: str) -> None:
     """Scores that fall make the first epoch the best; what comes back is all of it."""
-    given = iter([0.9, 0.5, 0.4])
-    keeper: list[dict[str, torch.Tensor]] = []
+    scores = iter([0.9, 0.5, 0.4])
+    epochs: list[dict[str, torch.Tensor]] = []
 
     class Keep(TrainerCallback):
         def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-            keeper.append({key: value.detach().clone() for key, value in given["model"].named_parameters()})
+            epochs.append({key: value.detach().clone() for key, value in given["model"].named_parameters()})
 
-    params = settings(**STRATEGIES[name], num_train_epochs=3, metric_for_best_model="accuracy")
-    model = prepared(base, **STRATEGIES[name])
-    arguments = training_arguments(params, tmp_path, SEED, splits["train"].height)
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    def metrics(_: Any) -> dict[str, float]:
+        return dict.fromkeys(("accuracy", "macro_f1"), next(scores))
 
-    def scores(prediction: Any) -> dict[str, float]:
-        score = next(given)
-        return {"accuracy": score, "macro_f1": score}
-
-    train(model, tokenizer, splits, NUMBERS, params, arguments, scores, [Keep()])
-    now = dict(model.named_parameters())
-    assert all(torch.equal(now[key], keeper[0][key]) for key in now)
-    assert not all(torch.equal(now[key], keeper[2][key]) for key in now)
+    params = settings(**STRATEGIES[name], num_train_epochs=3)
+    now = dict(train_with(params, base, splits, tmp_path, Keep(), metrics=metrics)[0].named_parameters())
+    assert all(torch.equal(now[key], epochs[0][key]) for key in now)
+    assert not all(torch.equal(now[key], epochs[2][key]) for key in now)
 
 
-# ── AdaLoRA ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+def test_ranks_fall_to_their_target_and_stay(base: Path, splits: Splits, tmp_path: Path) -> None:
+    left: list[int] = []
 
+    class Ranks(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            values = [value for name, value in given["model"].named_parameters() if "lora_E" in name]
+            left.append(int(sum((value != 0).sum() for value in values)))
 
-class Ranks(TrainerCallback):
-    """Count the ranks that are left after each step."""
-
-    def __init__(self) -> None:
-        self.left: list[int] = []
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        values = [value for name, value in given["model"].named_parameters() if "lora_E" in name]
-        self.left.append(int(sum((value != 0).sum() for value in values)))
-
-
-def test_ranks_fall_to_their_target_and_stay(base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path) -> None:
-    ranks = Ranks()
     options = {"init_r": 4, "target_r": 2, "tinit_ratio": 0.3, "tfinal_ratio": 0.3}
-    knobs = {"strategy": "adalora", "adalora": options, "num_train_epochs": 3, "warmup_ratio": 0.0}
-    trained(base, splits, tmp_path, ranks, **knobs)
+    params = settings(strategy="adalora", adalora=options, num_train_epochs=3, warmup_ratio=0.0)
+    train_with(params, base, splits, tmp_path, Ranks())
     updates = 6 * LAYERS + 1
-    assert ranks.left[:7] == [4 * updates] * 7  # 0.3 of 24 steps
-    assert ranks.left[7] < 4 * updates
-    assert ranks.left[7:16] == sorted(ranks.left[7:16], reverse=True)
-    assert ranks.left[16:] == [2 * updates] * 8
+    assert left[:7] == [4 * updates] * 7  # 0.3 of 24 steps
+    assert left[7] < 4 * updates
+    assert left[7:16] == sorted(left[7:16], reverse=True)
+    assert left[16:] == [2 * updates] * 8
 
 
 def test_orthogonality_is_part_of_the_training_loss_and_not_of_validation(base: Path) -> None:
@@ -486,29 +279,15 @@ def test_orthogonality_is_part_of_the_training_loss_and_not_of_validation(base: 
         assert loss(None, torch.zeros(4)).item() == 1
 
 
-def test_a_training_too_short_for_adalora_is_refused(
-    base: Path, splits: dict[str, pl.DataFrame], tmp_path: Path
-) -> None:
-    with pytest.raises(AttuneError, match="a training of 1 step leaves no time"):
-        trained(base, splits, tmp_path, strategy="adalora", num_train_epochs=1, per_device_train_batch_size=128)
-    with pytest.raises(ValueError, match="is not under init_r"):
-        AdaloraOptions(init_r=4, target_r=4)
+def test_a_training_too_short_for_adalora_is_refused(base: Path, splits: Splits, tmp_path: Path) -> None:
+    params = settings(strategy="adalora", num_train_epochs=1, per_device_train_batch_size=128)
+    with pytest.raises(AttuneError, match="ranks cannot fall in a training of 1 step"):
+        train_with(params, base, splits, tmp_path)
 
 
-# ── other models ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-SMALL = {"vocab_size": 60, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
-MODELS: dict[str, Callable[[], PreTrainedModel]] = {
-    "roberta": lambda: RobertaModel(RobertaConfig(hidden_size=16, max_position_embeddings=40, **SMALL)),
-    "distilbert": lambda: DistilBertModel(
-        DistilBertConfig(vocab_size=60, dim=16, n_layers=3, n_heads=2, hidden_dim=32, max_position_embeddings=40)
-    ),
-    "deberta-v2": lambda: DebertaV2Model(
-        DebertaV2Config(hidden_size=16, pooler_hidden_size=16, relative_attention=True, pos_att_type=["p2c"], **SMALL)
-    ),
-    "gpt2": lambda: GPT2Model(
-        GPT2Config(vocab_size=60, n_embd=16, n_layer=3, n_head=2, n_positions=40, pad_token_id=0, eos_token_id=2)
-    ),
+SHAPES: dict[str, dict[str, Any]] = {
+    "distilbert": {"hidden_dim": 32},
+    "deberta-v2": {"pooler_hidden_size": 16, "relative_attention": True, "pos_att_type": ["p2c"]},
 }
 HEADS = {
     "roberta": {"classifier.dense", "classifier.out_proj"},
@@ -516,56 +295,48 @@ HEADS = {
     "deberta-v2": {"pooler.dense", "classifier"},
     "gpt2": {"score"},
 }
+UNFIT = {("ia3", "distilbert"), ("prefix", "distilbert"), ("prefix", "deberta-v2")}
+IDS = torch.tensor([[5, 9, 11, 7, 8], [6, 12, 7, 4, 3]])
 
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folders = {}
-    for name, make in MODELS.items():
+    for kind in HEADS:
         torch.manual_seed(1)
-        folders[name] = tmp_path_factory.mktemp(name)
-        make().save_pretrained(folders[name])
+        folders[kind] = tmp_path_factory.mktemp(kind)
+        AutoModel.from_config(tiny_config(kind, **SHAPES.get(kind, {}))).save_pretrained(folders[kind])
     return folders
 
 
-IDS = torch.tensor([[5, 9, 11, 7, 8], [6, 12, 7, 4, 3]])
-
-
-@pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("strategy", ["head", "partial", "lora", "adalora", "ia3", "prefix"])
-@pytest.mark.parametrize("merge", [True, False])
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize(
+    ("strategy", "merge"),
+    [(name, None) for name in ("head", "partial", "prefix", "lora", "adalora", "ia3")]
+    + [(name, False) for name in ("lora", "adalora", "ia3")],
+)
 def test_heads_and_layers_are_found_in_other_models(
-    others: dict[str, Path], tmp_path: Path, kind: str, strategy: str, merge: bool
+    others: dict[str, Path], tmp_path: Path, kind: str, strategy: str, merge: bool | None
 ) -> None:
-    if merge and strategy not in ("lora", "adalora", "ia3"):
-        return
-    if (strategy, kind) in (("ia3", "distilbert"), ("prefix", "distilbert"), ("prefix", "deberta-v2")):
-        with pytest.raises(AttuneError, match=f"models of type {kind}"):
-            prepare(build_model(others[kind], LABELS, None, SEED), settings(strategy=strategy))
-        return
-    params = settings(
-        strategy=strategy,
-        merge_adapter=merge if strategy in ("lora", "adalora", "ia3") else None,
-        **{"prefix": {"prefix": {"num_virtual_tokens": 3}}}.get(strategy, {}),
-    )
+    if (strategy, kind) in UNFIT:
+        return  # refused, below
+    prefix = {"prefix": {"num_virtual_tokens": 3}} if strategy == "prefix" else {}
+    params = settings(strategy=strategy, merge_adapter=merge, **prefix)
     model = prepare(build_model(others[kind], LABELS, None, SEED), params)
     training = plain({name: value for name, value in model.named_parameters() if value.requires_grad})
     beside = {name.rpartition(".")[0] for name in training}
     layers = {name for name in beside if ".layer." in name or ".h." in name or name.startswith("roberta.pooler")}
     assert beside - layers == HEADS[kind]
-    if strategy == "partial":
-        assert {part for name in layers for part in name.split(".") if part.isdigit()} == {"1", "2"}
-    else:
-        assert not layers
+    numbers = {part for name in layers for part in name.split(".") if part.isdigit()}
+    assert numbers == ({"1", "2"} if strategy == "partial" else set())
     adapted = {name for name, value in model.named_parameters() if value.requires_grad} - set(training)
     assert not any("lora_" in name and any(f".{part}." in name for part in HEADS[kind]) for name in adapted)
     with torch.inference_mode():
         expected = shaken(model)(input_ids=IDS).logits
-    save(model, params, tmp_path)
-    with torch.inference_mode():
+        save(model, params, tmp_path)
         found = load_classifier(tmp_path)(input_ids=IDS).logits
     # without merging the weights are the same; on some processors the last bit depends on where they lie in memory
-    close = 1e-4 if merge else 1e-6
+    close = 1e-4 if params.merges else 1e-6
     torch.testing.assert_close(found, expected, atol=close, rtol=close)
 
 
@@ -575,19 +346,16 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "bert",
         {"strategy": "lora", "lora": {"target_modules": ["query", "valeu"]}},
         "lora.target_modules has 'valeu'",
-        "choose out of attention.dense|output.dense, .*value",
+        "choose out of dense, .*value",
     ),
-    ("bert", {"strategy": "lora", "lora": {"target_modules": ["classifier"]}}, "has 'classifier'", "query"),
-    ("bert", {"strategy": "ia3", "ia3": {"target_modules": ["v_lin"]}}, "ia3.target_modules has 'v_lin'", "value"),
     (
         "bert",
         {"strategy": "prefix", "prefix": {"num_virtual_tokens": 12}},
-        f"cannot take one of 12 tokens beside a text of {LONGEST}",
-        r"lower finetune.prefix.num_virtual_tokens or tokenize.max_length if it is too long \(32 positions",
+        f"cannot take a prefix of 12 tokens beside a text of {LONGEST}",
+        "lower finetune.prefix.num_virtual_tokens or tokenize.max_length",
     ),
-    ("roberta", {"strategy": "prefix", "prefix": {"num_virtual_tokens": 15}}, "beside a text of", "40 positions"),
     ("distilbert", {"strategy": "prefix"}, "specify `token_dim`", "another finetune.strategy"),
-    ("deberta-v2", {"strategy": "prefix"}, "cannot take one of 20 tokens", "lora, which suits every model"),
+    ("deberta-v2", {"strategy": "prefix"}, "cannot take a prefix of 20 tokens", "lora, which suits every model"),
     ("distilbert", {"strategy": "ia3"}, "specify `target_modules`", "k_lin, lin1, lin2, out_lin, q_lin, v_lin"),
 ]
 
