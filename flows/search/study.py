@@ -12,7 +12,6 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from stages.common.tracking.flat import flatten
 
 from flows.running.stage_process import seconds_of
 from flows.search.params_patch import STRATEGY, change
@@ -26,6 +25,7 @@ from stages.common.params.strategies import OPTIONS
 from stages.common.params.tune import Dimension, number_type
 from stages.common.stage import WORK
 from stages.common.tracking.nested import NestedRuns
+from stages.common.tracking.runs import flatten
 
 STUDIES = WORK / "tune" / "studies.db"
 DIGITS = 3  # of a number drawn from a range: more would only look like knowledge

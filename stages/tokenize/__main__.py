@@ -1,7 +1,7 @@
 """tokenize: from texts to token ids, exactly those of the plain Hugging Face tokenizer; what is cut off is counted."""
 
 import os
-from typing import Any
+from collections.abc import Callable
 
 import polars as pl
 
@@ -16,8 +16,11 @@ BATCH = 2000
 def main(run: Run[TokenizeParams]) -> None:
     """Encode each split; write the label ↔ id map and the length that texts were cut to."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    from datasets import Dataset, disable_caching, disable_progress_bars
     from transformers import AutoConfig, AutoTokenizer
 
+    disable_caching()
+    disable_progress_bars()
     tables = {
         name: AugmentedRecords.read(run.input(f"data/{'augmented' if name == 'train' else 'clean'}/{name}.parquet"))
         for name in SPLITS
@@ -33,39 +36,48 @@ def main(run: Run[TokenizeParams]) -> None:
     max_length = min(run.params.max_length, longest)
     if max_length < run.params.max_length:
         print(f"  warning: the model takes {longest} tokens: texts are cut there, not at {run.params.max_length}")
-    pairs = tables["train"]["text_pair"].count() > 0
+    encode = _encoder(tokenizer, max_length, label_ids, pairs=tables["train"]["text_pair"].count() > 0)
 
-    report: dict[str, Any] = {"max_length": max_length, "labels": label_ids}
+    report: dict[str, object] = {"max_length": max_length, "labels": label_ids}
     for name, rows in tables.items():
-        batches = [_encoded(tokenizer, batch, max_length, label_ids, pairs) for batch in rows.iter_slices(BATCH)]
-        table = TokenizedRecords.write(pl.concat(batches, rechunk=True), run.output(f"data/tokenized/{name}.parquet"))
+        texts = Dataset.from_polars(rows.select("id", "text", "text_pair", "label"))
+        encoded = texts.map(
+            encode, batched=True, batch_size=BATCH, remove_columns=texts.column_names, keep_in_memory=True
+        )
+        table = pl.DataFrame(encoded.data.table.combine_chunks()).cast(
+            {
+                "input_ids": pl.List(pl.Int32),
+                "token_type_ids": pl.List(pl.Int8),
+                "length": pl.Int32,
+                "truncated": pl.Int32,
+            }
+        )
+        table = TokenizedRecords.write(table, run.output(f"data/tokenized/{name}.parquet"))
         report[name] = _lengths(table)
     write_json({"max_length": max_length, "labels": label_ids}, run.output("data/tokenized/encoding.json"))
     write_json(report, run.output("reports/tokenize.json"))
-    cut = sum(report[name]["rows_truncated"] for name in SPLITS)
+    cut = sum(report[name]["rows_truncated"] for name in SPLITS)  # type: ignore[index]
     print(f"  {sum(rows.height for rows in tables.values()):,} rows, {cut:,} longer than {max_length} tokens and cut")
 
 
-def _encoded(
-    tokenizer: Any, rows: pl.DataFrame, max_length: int, label_ids: dict[str, int], pairs: bool
-) -> pl.DataFrame:
-    """Return the token ids of records, and how many truncation takes away from each."""
-    texts = [rows["text"].to_list()] + ([rows["text_pair"].fill_null("").to_list()] if pairs else [])
-    kept = tokenizer(*texts, truncation=True, max_length=max_length, return_token_type_ids=True)
-    whole = tokenizer(*texts, truncation=False, verbose=False)["input_ids"]
-    lengths = [len(ids) for ids in kept["input_ids"]]
-    table = pl.DataFrame(
-        {
-            "id": rows["id"],
+def _encoder(tokenizer: object, max_length: int, label_ids: dict[str, int], pairs: bool) -> Callable[[dict], dict]:
+    """Return the function that encodes a batch of records; it counts what truncation takes away."""
+
+    def encode(batch: dict) -> dict:
+        given = (batch["text"], [pair or "" for pair in batch["text_pair"]]) if pairs else (batch["text"],)
+        kept = tokenizer(*given, truncation=True, max_length=max_length, return_token_type_ids=True)  # type: ignore[operator]
+        whole = tokenizer(*given, truncation=False, verbose=False)["input_ids"]  # type: ignore[operator]
+        lengths = [len(ids) for ids in kept["input_ids"]]
+        return {
+            "id": batch["id"],
             "input_ids": kept["input_ids"],
             "token_type_ids": kept["token_type_ids"],
-            "labels": [label_ids[label] for label in rows["label"]],
+            "labels": [label_ids[label] for label in batch["label"]],
             "length": lengths,
             "truncated": [len(ids) - length for ids, length in zip(whole, lengths, strict=True)],
         }
-    )
-    integers = [pl.col("length", "truncated").cast(pl.Int32), pl.col("input_ids").cast(pl.List(pl.Int32))]
-    return table.with_columns(*integers, pl.col("token_type_ids").cast(pl.List(pl.Int8)))
+
+    return encode
 
 
 def _lengths(table: pl.DataFrame) -> dict[str, object]:
