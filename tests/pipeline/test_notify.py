@@ -96,9 +96,10 @@ def test_failures_and_new_champions_are_told_and_a_champion_that_stays_is_not(
     done = server.run(
         sys.executable, "flow.py", "promoted", "promoted", "failed", cwd=tmp_path, PYTHONPATH=str(PROJECT)
     )
-    until(lambda: len(messages) >= 2)
+    until(lambda: {message["event"] for message in messages} == {"attune.promoted", "prefect.flow-run.Failed"})
+    assert [message["event"] for message in messages].count("attune.promoted") == 1
+    assert len({message.get("flow_run") for message in messages}) == 2, "one failed; on a slow machine it comes twice"
     told = {message["event"]: message for message in messages}
-    assert len(messages) == 2 and set(told) == {"attune.promoted", "prefect.flow-run.Failed"}
     promoted, failed = told["attune.promoted"], told["prefect.flow-run.Failed"]
     assert (promoted["model"], promoted["version"], promoted["version_before"]) == ("rotten-tomatoes", 2, 1)
     assert promoted["scores"]["accuracy"] == {"old": 0.8, "new": 0.82}
