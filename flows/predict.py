@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
+from tqdm import tqdm
 
 from flows.command import exit_status
 from flows.prediction.model import Model, to_predict, with_kept
@@ -60,6 +61,7 @@ def predict(request: Request) -> dict[str, Any]:
         request.open_input() as table,
         parts_folder(request.output) as folder,
         TemporaryDirectory(dir=folder) as download,
+        tqdm(total=table.rows, unit=" rows", leave=False, disable=None) as bar,
     ):
         names, kept = request.columns(table), request.kept(table)
         model = Model(request, Path(download))
@@ -79,7 +81,8 @@ def predict(request: Request) -> dict[str, Any]:
             parts.append(part)
             total = {name: np.add(total.get(name, 0), bins).tolist() for name, bins in counts.items()}
             done += chunk.height
-            if time.monotonic() - last > LINE_EVERY:
+            bar.update(chunk.height)
+            if bar.disable and time.monotonic() - last > LINE_EVERY:
                 last, share = time.monotonic(), done / table.rows if table.rows else table.share and table.share()
                 print(f"  {done:,} rows" + (f", {share:.0%}" if share else ""), flush=True)
         report = model.report(total)

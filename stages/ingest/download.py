@@ -14,6 +14,7 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tqdm import tqdm
 
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
@@ -90,11 +91,13 @@ def _fetch(source: TextSource, file: Path, workspace: Workspace) -> str | None:
             part.unlink(missing_ok=True)  # before the note: a part must not be taken for one of another version
             note.write_text(json.dumps({"etag": remote.etag, "version": remote.version}), encoding="utf-8")
         print(f"downloading {source.origin} ({size / 2**20:,.1f} MiB, {received / 2**20:,.1f} are here) …", flush=True)
-        with part.open("ab") as out:
+        bar = tqdm(total=size or None, initial=received, unit="B", unit_scale=True, leave=False, disable=None)
+        with part.open("ab") as out, bar:
             while block := remote.stream.read(BLOCK):
                 received += len(block)
                 workspace.check_download(received, source.origin)  # an answer need not say, nor keep to, a size
                 out.write(block)
+                bar.update(len(block))
                 out.flush()  # what has come is there for the next try, even if this process is killed
     if size and received != size:
         raise ConnectionError(f"it ended after {received:,} of {size:,} bytes")
