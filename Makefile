@@ -93,7 +93,7 @@ lint: $(VENV)/.installed-dev ## Check style, types and import rules
 	@$(ACTIVE) ruff check . && $(ACTIVE) ruff format --check . && $(ACTIVE) mypy stages flows && $(ACTIVE) lint-imports
 
 test: $(VENV)/.installed-dev ## Run the whole test suite
-	@$(ACTIVE) OMP_NUM_THREADS=1 env -u MLFLOW_TRACKING_URI -u PREFECT_API_URL python -m pytest --numprocesses=3 --dist=loadfile $(ARGS)
+	@$(ACTIVE) OMP_NUM_THREADS=1 env -u MLFLOW_TRACKING_URI -u PREFECT_API_URL python -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 format: $(VENV)/.installed-dev ## Put the code into the project's format
 	@$(ACTIVE) ruff check --fix . ; $(ACTIVE) ruff format .

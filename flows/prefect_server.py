@@ -32,13 +32,13 @@ def api_server() -> Iterator[None]:
     Raises:
         AttuneError: if the one that PREFECT_API_URL names does not answer, or the temporary one does not start.
     """
+    if named_server():  # asked first: the import of Prefect's own server takes a second and a half
+        yield
+        return
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
     from prefect.server.api.server import SubprocessASGIServer
 
-    if named_server():
-        yield
-        return
     print("starting a Prefect server for this run (`make services` starts one that stays)", flush=True)
     # Ctrl-C reaches every process of the terminal's group, and a run whose server is gone hangs for minutes. A signal
     # that is blocked here is blocked in the server as well.

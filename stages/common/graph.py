@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +85,8 @@ def _path_of(entry: str | dict[str, Any]) -> str:
 
 def _reads(node: Node, other: Node) -> bool:
     """Whether a dependency of `node` is, holds or lies in an out of `other`."""
-    return any(
-        Path(dep) == Path(out) or Path(out) in Path(dep).parents or Path(dep) in Path(out).parents
-        for dep in node.deps
-        for out in other.outs
-    )
+    deps, outs = ([f"{normpath(path)}/" for path in paths] for paths in (node.deps, other.outs))
+    return any(dep.startswith(out) or out.startswith(dep) for dep in deps for out in outs)
 
 
 def _in_order(nodes: list[Node]) -> dict[str, Node]:

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.digests import sha256_path, sha256_value
-from stages.common.serving.classifier import Package
 from stages.common.shown import shown
-from stages.common.text_cleaning import TextCleaning
 from stages.common.tracking.runs import MODEL_TAG, model_digest
 from stages.common.tracking.store import quiet
 from stages.tasks.loading import adapter_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from stages.common.serving.classifier import Package
 
 SEEN = ("data/augmented/train.parquet", "data/clean/validation.parquet")
 SEEN_IDS = "data/seen_ids.parquet"  # among the run's artifacts: what no later test may count on this model's side
@@ -43,10 +43,12 @@ def fetch_seen_ids(client: "MlflowClient", version: Any, folder: Path) -> set[st
     return set(pl.read_parquet(file)["id"])
 
 
-def fetch_package(name: str, which: str, folder: Path) -> Package:
+def fetch_package(name: str, which: str, folder: Path) -> "Package":
     """Copy the parts of a registered model (by alias or number) into a folder. Nothing of what is fetched is run."""
     from mlflow.artifacts import download_artifacts
     from mlflow.models import Model
+
+    from stages.common.serving.classifier import Package
 
     uri = f"models:/{name}/{which}" if which.isdigit() else f"models:/{name}@{which}"
     downloaded = Path(download_artifacts(uri, dst_path=str(folder / "artifacts")))
@@ -66,12 +68,12 @@ def fetch_model(name: str, which: str, folder: Path) -> Path:
     return fetch_package(name, which, folder).model
 
 
-def package_digest(package: Package) -> str:
+def package_digest(package: "Package") -> str:
     """Return the digest of all that answers depend on: thresholds may change where weights do not."""
     return sha256_value([sha256_path(part) if part else None for part in _parts(package).values()])
 
 
-def log_and_register(client: "MlflowClient", name: str, run_id: str, package: Package, card: Path) -> int:
+def log_and_register(client: "MlflowClient", name: str, run_id: str, package: "Package", card: Path) -> int:
     """Log a model with all its parts in MLflow, and make it a version of the registered model."""
     import polars as pl
     from mlflow.exceptions import MlflowException
@@ -97,7 +99,7 @@ def log_and_register(client: "MlflowClient", name: str, run_id: str, package: Pa
     return int(version.version)
 
 
-def _log(client: "MlflowClient", run_id: str, package: Package, card: Path) -> str:
+def _log(client: "MlflowClient", run_id: str, package: "Package", card: Path) -> str:
     """Log the model as Python that MLflow runs when it is served (its source, no pickle of it); return its id."""
     import mlflow
     from mlflow.entities import LoggedModelOutput
@@ -125,7 +127,7 @@ def _log(client: "MlflowClient", run_id: str, package: Package, card: Path) -> s
     return str(model.model_id)
 
 
-def _parts(package: Package) -> dict[str, Path | None]:
+def _parts(package: "Package") -> dict[str, Path | None]:
     """Return the folders of a package by name; None: it has no such part, or an empty one."""
     folders = dict(zip(PARTS, (package.model, package.exported, package.serving), strict=True))
     return {name: folder if folder and any(folder.iterdir()) else None for name, folder in folders.items()}
@@ -152,7 +154,9 @@ def _signature() -> Any:
     return ModelSignature(outputs=answers, params=params)
 
 
-def _pinned(package: Package) -> list[str]:
+def _pinned(package: "Package") -> list[str]:
+    from stages.common.text_cleaning import TextCleaning
+
     wanted = ["mlflow", "torch", "transformers"]
     if len(package.variants) > 1:
         wanted.append("onnxruntime")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from stages.common.errors import AttuneError
-from stages.common.serving.classifier import Package
 from stages.common.stage import write_json
 from stages.common.tracking.champions import (
     CHALLENGER,
@@ -25,8 +24,10 @@ from stages.common.tracking.packaging import PACKAGE_TAG, log_and_register, pack
 from stages.common.tracking.runs import MODEL_TAG, model_digest
 from stages.common.tracking.store import connect, tracking_uri
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `make plan` and each flow import this module, and would wait for numpy and polars
     from mlflow import MlflowClient
+
+    from stages.common.serving.classifier import Package
 
 VERDICT_TAG = "attune.champion_verdict"  # of a version: what became of it beside the champion, for people
 REGISTRATION = Path("reports/registration.json")
@@ -112,7 +113,7 @@ def ensure_registered(
     client: "MlflowClient",
     registration: Registration,
     run_id: str,
-    package: Package,
+    package: "Package",
     card: Path,
     beside: ChampionVerdicts | None = None,
 ) -> Registered:
