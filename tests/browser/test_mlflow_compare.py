@@ -23,6 +23,7 @@ from stages.common.tracking import store
 from stages.common.tracking.live import LiveRun
 from stages.common.tracking.publish import publish_run, reports_up_to
 from stages.common.tracking.runs import model_digest
+from tests.projects import PROJECT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
@@ -30,7 +31,6 @@ OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--virtual-time-budget=15000"),
 )
-PROJECT = Path(__file__).resolve().parents[2]
 TRIES = 5  # of a page that asks its server many things, on a busy machine
 SECONDS = 60
 

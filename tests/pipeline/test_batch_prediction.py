@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,8 @@ import polars as pl
 import pytest
 
 from stages.common.serving.decision import Decision
-from tests.conftest import PROJECT
-from tests.unit.small_training import FILLER, LABELS, TELLING, make_finetuned
+from tests.models import FILLER, LABELS, TELLING
+from tests.projects import PROJECT
 
 BATCH = 64
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
@@ -43,12 +44,12 @@ for kind in ("csv", "parquet"):
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model's folder, as the pipeline leaves it, with two labels it is never sure of."""
     root = tmp_path_factory.mktemp("models")
-    make_finetuned(root / "models" / "finetuned")
-    Decision(list(LABELS), 1.5, {"good": 0.5}).write(root / "models" / "serving")
-    return root / "models"
+    shutil.copytree(tiny_model, root / "finetuned")
+    Decision(list(LABELS), 1.5, {"good": 0.5}).write(root / "serving")
+    return root
 
 
 def texts(count: int) -> list[str]:

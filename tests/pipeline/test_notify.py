@@ -14,8 +14,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.conftest import PROJECT
 from tests.pipeline.prefect_server import PrefectServer, prefect_server, until
+from tests.projects import PROJECT
 
 SECRET = "op3n-sesame-8"
 BLOCK = """

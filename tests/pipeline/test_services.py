@@ -15,8 +15,8 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 
-from tests.conftest import PROJECT
 from tests.pipeline.prefect_server import until
+from tests.projects import PROJECT
 
 SLOW_FLOW = """
 import subprocess

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from file_server import listening
+from tests.unit.file_server import listening
 
 COMMIT = "c" * 40
 

@@ -5,8 +5,9 @@ import shutil
 import sqlite3
 import sys
 from contextlib import chdir
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import polars as pl
 import pytest
@@ -23,7 +24,7 @@ from stages.common.tracking.packaging import package_digest
 from stages.common.tracking.publish import publish_live
 from stages.common.tracking.registry import STAMP, Registered, Registration
 from stages.common.tracking.runs import model_digest
-from tests.unit.small_checkout import Checkout, dvc
+from tests.projects import PROJECT, Project
 
 GRAPH = """stages:
   ingest:
@@ -64,6 +65,7 @@ GRAPH = """stages:
 """
 START = """import hashlib, json, shutil
 from pathlib import Path
+from typing import Self
 PARAMS, SHADE = Path("params.yaml").read_text(), 0
 def put(path, content):
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -109,16 +111,15 @@ NAMES = (
     *("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID"),
     *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
 )
-IGNORED = ("/.attune/\n/.dvc/config.local\n/.dvc/tmp/\n/.dvc/cache/\n/data/*\n!/data/inbox/\n/models/\n/logs/\n"
-           "/mlflow.db\n/mlruns/\n__pycache__\n")  # fmt: skip
+IGNORED = "/.attune/\n/data/*\n!/data/inbox/\n/models/\n/logs/\n/mlflow.db\n/mlruns/\n__pycache__\n"
 
 
 @dataclass(frozen=True)
-class Lab(Checkout):
+class Lab(Project):
     """A checkout in which models are made and registered."""
 
     @property
-    def params(self) -> Params:
+    def said(self) -> Params:
         """What its params.yaml says."""
         return load_params(self.root / "params.yaml")
 
@@ -131,19 +132,19 @@ class Lab(Checkout):
         """Set the learning rate, which decides what the model is."""
         text = (self.root / "params.yaml").read_text()
         before = next(line for line in text.split("\n") if "learning_rate" in line)
-        self.write("params.yaml", text.replace(before, f"  learning_rate: {rate}   # it begins with this"))
+        self.file("params.yaml", text.replace(before, f"  learning_rate: {rate}   # it begins with this"))
 
     def train(self) -> None:
         """Bring all up to date but register, with the training's run in MLflow."""
         with chdir(self.root):
-            live = LiveRun(self.params, json.dumps([self.params.model_dump_json()])[:200], {"attune.threads": "1"})
-            dvc(self.root, "repro", "--quiet", "evaluate")
+            live = LiveRun(self.said, json.dumps([self.said.model_dump_json()])[:200], {"attune.threads": "1"})
+            self.dvc("repro", "--quiet", "evaluate")
             live.finish(model_digest(Path("models/finetuned")), [Path("reports/plots/training.csv")])
 
     def register(self, passed: bool = True) -> Registered:
         """Do what register does once it has judged."""
         with chdir(self.root):
-            params, package = self.params, Package.of_project()
+            params, package = self.said, Package.of_project()
             run = Run(read_graph()["register"], params.register_, params, Path(".attune/staging/register"))
             digests = model_digest(package.model), package_digest(package)
             registration = Registration(params.register_.model_name, *digests, passed, [])
@@ -162,9 +163,9 @@ class Lab(Checkout):
         with chdir(self.root):
             return main([*arguments])
 
-    def copy(self, target: Path) -> "Lab":
+    def copy(self, target: Path) -> Self:
         """Return a copy that a test may do anything to; its store is a copy, too."""
-        shutil.copytree(self.root, target, symlinks=True)
+        copy = super().copy(target)
         with sqlite3.connect(target / "mlflow.db") as store:
             for table, column in (
                 ("runs", "artifact_uri"),
@@ -177,30 +178,27 @@ class Lab(Checkout):
                     (self.root.as_uri(), target.as_uri()),
                 )
         store.close()
-        return replace(self, root=target)
+        return copy
 
 
 def make_lab(root: Path) -> Lab:
     """Make a checkout of one commit, in which nothing has run."""
-    lab = Lab(root)
+    stages = {"ingest": INGEST, "clean": CLEAN, "finetune": FINETUNE, "evaluate": EVALUATE}
     root.mkdir(parents=True)
-    lab.git("init", "-q", "-b", "main")
-    python = sys.executable
-    for name, body in {"ingest": INGEST, "clean": CLEAN, "finetune": FINETUNE, "evaluate": EVALUATE}.items():
-        lab.write(f"stages/{name}/run.py", START + body)
-    lab.write("stages/register/run.py", REGISTER)
-    lab.write("dvc.yaml", GRAPH.replace("python ", f"{python} "))
-    lab.write("params.yaml", PARAMS)
-    lab.write("constraints.txt", "mlflow==1\n")
-    lab.write("recipes/films.yaml", "seed: 1\n")
-    lab.write(".gitignore", IGNORED)
-    lab.write(".dvc/config", "[core]\n    analytics = false\n    check_update = false\n")
-    lab.write("data/inbox/.gitignore", "*\n!.gitignore\n")
-    lab.write("data/inbox/rows.csv", "text,label\na,b\n")
     pl.DataFrame({"id": ["a", "b", "c"]}).write_parquet(root / "GIVEN.parquet")
-    lab.git("add", "-A")
-    lab.git("commit", "-q", "-m", "the beginning")
-    return lab
+    return Lab(root).begin(
+        {
+            **{f"stages/{name}/run.py": START + body for name, body in stages.items()},
+            "stages/register/run.py": REGISTER,
+            "dvc.yaml": GRAPH.replace("python ", f"{sys.executable} "),
+            "params.yaml": PARAMS,
+            "constraints.txt": "mlflow==1\n",
+            "recipes/films.yaml": "seed: 1\n",
+            ".gitignore": IGNORED,
+            "data/inbox/.gitignore": "*\n!.gitignore\n",
+            "data/inbox/rows.csv": "text,label\na,b\n",
+        }
+    )
 
 
 def apart(patch: pytest.MonkeyPatch) -> None:
@@ -208,6 +206,6 @@ def apart(patch: pytest.MonkeyPatch) -> None:
     for name in NAMES:
         patch.setenv(name, "")
         patch.delenv(name)
-    patch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+    patch.setenv("PYTHONPATH", str(PROJECT))
     patch.setattr(packaging, "EXAMPLE", None)
     patch.setattr(packaging, "_pinned", lambda package: [])

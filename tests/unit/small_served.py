@@ -13,7 +13,6 @@ from mlflow import MlflowClient
 from transformers import AutoTokenizer
 
 from stages.common.params import check_params
-from stages.common.params.sources import Scratch
 from stages.common.serving.classifier import FILES, Package
 from stages.common.serving.decision import Decision
 from stages.common.text_cleaning import FILE as TEXT_CLEANING
@@ -22,10 +21,9 @@ from stages.common.tracking import packaging, store
 from stages.common.tracking.registry import Registration, ensure_registered
 from stages.common.tracking.runs import MODEL_TAG, create_run, model_digest
 from stages.export.files import write_int8, write_onnx
-from stages.ingest.scratch import build_scratch_model
 from stages.tasks.loading import load_classifier
 from stages.tasks.text_classification import build_model
-from tests.unit.small_training import outspoken
+from tests.models import make_base, outspoken, put_tokenizer
 
 LABELS = ["bad", "good", "odd"]
 WORDS = [f"{start}{end}" for start in ("ba", "do", "mi", "ru") for end in ("lo", "ka", "ni", "pe")]
@@ -38,15 +36,12 @@ NAMES = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_USERNAME", "ML
 def make_package(folder: Path) -> Package:
     """Write an untrained model whose answers differ much from text to text, its ONNX files and its decision."""
     base, model, exported, serving = (folder / name for name in ("base", "model", "exported", "serving"))
-    scratch = Scratch(
-        vocab_size=200, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=LONGEST
-    )
-    build_scratch_model([" ".join(WORDS)] * 3, scratch, base, seed=0)
+    make_base(base, texts=[" ".join(WORDS)] * 3)
     network = build_model(base, LABELS, None, seed=2).eval()
     tokenizer = AutoTokenizer.from_pretrained(base)
     outspoken(network, tokenizer, WORDS)
     network.save_pretrained(model)
-    tokenizer.save_pretrained(model)
+    put_tokenizer(base, model, LONGEST)
     exported.mkdir()
     write_onnx(model, exported / FILES["onnx"])
     write_int8(exported / FILES["onnx"], exported / FILES["int8"])

@@ -15,8 +15,8 @@ from flows.running.outcome import Outcome
 from flows.told import artifact
 from flows.told.run_summary import Before, new_champion, summary
 from stages.common.tracking.champions import promote
+from tests.projects import Project
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 STAGES = ["ingest", "clean", "finetune", "evaluate", "register"]
 
 
@@ -235,19 +235,16 @@ def test_the_champion_before_has_a_version_and_scores_unless_there_is_none(
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with reports and params."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "reports").mkdir()
-    (tmp_path / "params.yaml").write_bytes((RECIPES / "rotten-tomatoes.yaml").read_bytes())
-    (tmp_path / "reports" / "metrics.json").write_text(json.dumps(NEW.metrics))
+def reported(project: Project) -> Project:
+    """A project with reports."""
+    project.file("reports/metrics.json", json.dumps(NEW.metrics))
     put(NEW.registration)
-    return tmp_path
+    return project
 
 
 @pytest.mark.parametrize("hangs", [False, True])
 def test_mlflow_away_costs_a_warning_and_seconds(
-    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, hangs: bool
+    reported: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, hangs: bool
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter22@127.0.0.1:9")
     if hangs:
@@ -256,17 +253,17 @@ def test_mlflow_away_costs_a_warning_and_seconds(
     started = time.monotonic()
     artifact.publish(RAN, OLD)
     assert time.monotonic() - started < 8
-    text = (project / "logs" / "summary.md").read_text()
+    text = (reported.root / "logs" / "summary.md").read_text()
     assert text.startswith("**Promoted: `reviews` version 4 is the champion now.**")
     assert "the champion before is not known" in caplog.text and "hunter22" not in caplog.text
 
 
 @pytest.mark.parametrize("other", [None, '{"model": "ano', json.dumps({"model": "old", "alias": "champion"})])
-def test_without_word_of_this_very_model_nobody_knows_its_alias(project: Path, other: str | None) -> None:
+def test_without_word_of_this_very_model_nobody_knows_its_alias(reported: Project, other: str | None) -> None:
     """The registry was asked about another one, or never from this checkout."""
-    (project / "logs" / "registered.json").unlink()
+    (reported.root / "logs" / "registered.json").unlink()
     if other:
-        (project / "logs" / "registered.json").write_text(other)
+        reported.file("logs/registered.json", other)
     found = artifact.before().registration
     assert (found["model"], found["passed"], found["gates"]) == ("new", True, NEW.registration["gates"][:1])
     assert (found["promoted"], found["alias"], found["version"]) == (False, None, None)
@@ -275,13 +272,13 @@ def test_without_word_of_this_very_model_nobody_knows_its_alias(project: Path, o
 
 @pytest.mark.parametrize("path", ["reports/registration.json", "logs/registered.json", "reports/metrics.json"])
 @pytest.mark.parametrize("content", ["{}", '{"gates": 3, "rows": "many"}', "[]", '{"gates": nu'])
-def test_a_failure_is_reported_whatever_is_in_the_reports(project: Path, path: str, content: str) -> None:
-    (project / path).write_text(content)
+def test_a_failure_is_reported_whatever_is_in_the_reports(reported: Project, path: str, content: str) -> None:
+    reported.file(path, content)
     artifact.publish(failed("clean stopped: no rows"), artifact.before())
-    assert "clean stopped: no rows" in (project / "logs" / "summary.md").read_text()
+    assert "clean stopped: no rows" in (reported.root / "logs" / "summary.md").read_text()
 
 
-def test_a_summary_that_cannot_be_made_costs_a_warning(project: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (project / "reports" / "metrics.json").write_text('{"rows": "many"}')
+def test_a_summary_that_cannot_be_made_costs_a_warning(reported: Project, caplog: pytest.LogCaptureFixture) -> None:
+    reported.file("reports/metrics.json", '{"rows": "many"}')
     artifact.publish(CACHED, OLD)
     assert "the summary of this run could not be shown" in caplog.text

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_training import LABELS, make_base, settings
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, GPT2Config, PreTrainedTokenizerFast, RobertaConfig
 from transformers import GPT2ForSequenceClassification as Gpt2
@@ -21,6 +21,7 @@ from stages.finetune.strategies import prepare, save
 from stages.tasks.attribution import Unexplainable, attributions, in_words
 from stages.tasks.loading import load_classifier
 from stages.tasks.text_classification import build_model, probabilities
+from tests.models import LABELS, put_tokenizer, settings
 
 NAMES = list(LABELS)
 LONGEST = 24
@@ -61,9 +62,8 @@ def byte_level(special: list[str], **named: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=LONGEST, **named)
 
 
-def bert(folder: Path, **knobs: object) -> Path:
+def bert(base: Path, folder: Path, **knobs: object) -> Path:
     """A tiny BERT with answers that differ, and an adapter where knobs ask for one."""
-    base = make_base(folder / "base")
     model = build_model(base, NAMES, None, seed=3)
     with torch.no_grad():
         for weight in model.parameters():
@@ -75,10 +75,7 @@ def bert(folder: Path, **knobs: object) -> Path:
             if weight.requires_grad and ("lora" in name or "prompt" in name):
                 weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(2)) * 0.3)
     save(model, params, folder / "model")
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.model_max_length = LONGEST
-    tokenizer.save_pretrained(folder / "model")
-    return folder / "model"
+    return put_tokenizer(base, folder / "model", LONGEST)
 
 
 def roberta(folder: Path) -> Path:
@@ -105,23 +102,24 @@ def gpt2(folder: Path) -> Path:
     return folder
 
 
-MAKERS: dict[str, Callable[[Path], Path]] = {
-    "bert": bert,
-    "lora": lambda folder: bert(folder, strategy="lora", merge_adapter=False),
-    "prefix": lambda folder: bert(folder, strategy="prefix", prefix={"num_virtual_tokens": 4}, merge_adapter=False),
+MAKERS: dict[str, Any] = {  # or the knobs of a BERT
+    "bert": {},
+    "lora": {"strategy": "lora", "merge_adapter": False},
+    "prefix": {"strategy": "prefix", "prefix": {"num_virtual_tokens": 4}, "merge_adapter": False},
     "roberta": roberta,
     "gpt2": gpt2,
 }
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def model(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return the folder of a model, made once."""
     made: dict[str, Path] = {}
 
     def of(name: str) -> Path:
         if name not in made:
-            made[name] = MAKERS[name](tmp_path_factory.mktemp(name.replace(" ", "-")))
+            folder, maker = tmp_path_factory.mktemp(name), MAKERS[name]
+            made[name] = bert(base, folder, **maker) if isinstance(maker, dict) else maker(folder)
         return made[name]
 
     return of
@@ -139,9 +137,9 @@ def test_pieces_are_the_text_and_the_integral_is_exact(model: Callable[[str], Pa
         assert all(share == 0 for piece, share in one.pieces if piece.isspace())
 
 
-def test_the_word_that_the_answer_hangs_on_has_the_largest_share(tmp_path: Path) -> None:
+def test_the_word_that_the_answer_hangs_on_has_the_largest_share(base: Path, tmp_path: Path) -> None:
     """A model that reads one word alone: its embedding is far from all others, which are the same."""
-    folder = bert(tmp_path)
+    folder = bert(base, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     network = load_classifier(folder)
     with torch.no_grad():

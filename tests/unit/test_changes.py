@@ -2,7 +2,6 @@
 
 import copy
 import os
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from flows.reviewing.changes import changes_between, other_versions
 from flows.reviewing.findings import Changes, FileChange, ParamChange, StageChange
 from flows.reviewing.revision import Revision
+from tests.projects import Project
 from tests.unit.small_revisions import PARAMS, locked, node, put_data, put_text, revision
 
 TRAIN = {"a": ("bad", "write to ann@example.org"), "b": ("good", "fine")}
@@ -26,21 +26,15 @@ LOCK = {
 Sides = tuple[Revision, Revision]
 
 
-def git(folder: Path, *arguments: str) -> str:
-    who = {f"GIT_{one}_{what}": "me" for one in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    command = ["git", "-c", "commit.gpgsign=false", *arguments]
-    return subprocess.run(command, cwd=folder, env=os.environ | who, check=True, capture_output=True, text=True).stdout
-
-
 def commit(folder: Path, files: dict[str, bytes]) -> str:
     """Commit these files and no others; return the commit."""
-    git(folder, "rm", "-r", "-q", "--cached", "--ignore-unmatch", ".")
+    project = Project(folder)
+    project.git("rm", "-r", "-q", "--cached", "--ignore-unmatch", ".")
     for path, content in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content)
-    git(folder, "add", "--", *files)
-    git(folder, "commit", "-q", "--allow-empty", "-m", "change")
-    return git(folder, "rev-parse", "HEAD").strip()
+        project.file(path, content)
+    project.git("add", "--", *files)
+    project.git("commit", "-q", "--allow-empty", "-m", "change")
+    return project.git("rev-parse", "HEAD")
 
 
 @pytest.fixture
@@ -48,7 +42,7 @@ def sides(tmp_path: Path) -> Sides:
     """Two revisions that differ in nothing."""
     repository = tmp_path / "head"
     repository.mkdir()
-    git(repository, "init", "-q")
+    Project(repository).git("init", "-q")
     only = commit(repository, {"params.yaml": b"seed: 13\n"})
     for folder in (tmp_path / "base", repository):
         put_data(folder, TRAIN)

@@ -7,14 +7,14 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from seen_page import HOSTILE, Seen, assert_shown_and_idle
-from small_project import make_records
 
 from stages.common.pages.charts import Axis, wilson
 from stages.common.params import Params
 from stages.evaluate.page import LIMIT, PageData, render
 from stages.tasks.attribution import Attribution
 from stages.tasks.scores import confusion
+from tests.unit.seen_page import HOSTILE, Seen, assert_shown_and_idle
+from tests.unit.small_records import make_records
 
 
 def page_of(hostile: str = "harmless", rows: int = 40, labels: int = 2, **evaluate: Any) -> PageData:

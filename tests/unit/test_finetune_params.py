@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_training import SEED, TELLING, make_base, tokenized
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from stages.common.errors import AttuneError
@@ -21,6 +20,7 @@ from stages.finetune.optimizers import build_optimizer, build_schedule
 from stages.finetune.strategies import prepare, with_strategy
 from stages.finetune.training import training_arguments
 from stages.tasks.text_classification import build_model
+from tests.models import SEED, TELLING, tokenized
 
 LABELS = list(TELLING)[:2]
 REST = {
@@ -36,8 +36,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base"), layers=2)
+def base(two_layers: Path) -> Path:
+    return two_layers
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,14 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hub_server import COMMIT, Hub, serving_hub
-from small_project import MODEL, received
 
 from stages.common.errors import AttuneError
 from stages.common.params import BaseModelSource, Source
 from stages.ingest.base_model import bring_model
 from stages.ingest.expansion import Workspace
 from stages.ingest.folders import files_of
+from tests.unit.hub_server import COMMIT, Hub, serving_hub
+from tests.unit.small_records import MODEL, received
 
 ROWS = pl.DataFrame({"text": [f"text {at}" for at in range(12)], "label": ["a", "b"] * 6})
 UNWANTED = {"pytorch_model.bin": b"pickle", "modeling.py": b"raise SystemExit", "onnx/model.safetensors": b"x"}

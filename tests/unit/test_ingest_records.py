@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_project import make_records
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
@@ -20,6 +19,7 @@ from stages.common.readers.table import Table
 from stages.common.schemas import RawRecords, Rejected
 from stages.ingest.records import check_label_map, check_splits, read_records
 from stages.ingest.spool import Spool
+from tests.unit.small_records import make_records
 
 Records = Any
 

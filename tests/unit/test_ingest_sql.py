@@ -8,13 +8,13 @@ from urllib.parse import unquote
 
 import pytest
 import sqlalchemy
-from postgres import PASSWORD, running_postgres
 
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
 from stages.common.readers import databases
 from stages.ingest.expansion import SizeBudget
 from stages.ingest.receive import read_query
+from tests.unit.postgres import PASSWORD, running_postgres
 
 VARIABLE = "ATTUNE_TEST_DB"
 ROWS = 25_000  # more than one chunk

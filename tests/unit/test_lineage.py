@@ -10,7 +10,6 @@ from hashlib import md5
 from pathlib import Path
 
 import pytest
-from small_lineage import Lab, apart, make_lab
 
 from flows.provenance.lineage import lineage_of
 from flows.provenance.versions import find_version
@@ -22,7 +21,8 @@ from stages.common.tracking import provenance
 from stages.common.tracking.packaging import PACKAGE_TAG
 from stages.common.tracking.provenance import DIRTY_TAG, LINEAGE_TAG, PATCH_TAG, commit_tags
 from stages.common.tracking.runs import MODEL_TAG
-from tests.unit.small_checkout import dvc
+from tests.projects import Project
+from tests.unit.small_lineage import Lab, apart, make_lab
 
 UP_TO_DATE = "Data and pipelines are up to date."
 
@@ -59,7 +59,7 @@ def lab(trained: Lab, tmp_path: Path) -> Lab:
 def shade(lab: Lab, number: int) -> None:
     """Change the code of finetune so that it makes another model."""
     text = (lab.root / "stages/finetune/run.py").read_text()
-    lab.write("stages/finetune/run.py", re.sub(r"read_text\(\), \d", f"read_text(), {number}", text))
+    lab.file("stages/finetune/run.py", re.sub(r"read_text\(\), \d", f"read_text(), {number}", text))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -87,7 +87,7 @@ def test_a_version_that_no_commit_has_comes_back_byte_for_byte(
     old = tmp_path / "old"
     assert contents(old / "models/finetuned") == words(7, "2.0e-3")
     assert "# it begins with this" in (old / "params.yaml").read_text(), "comments and all"
-    assert dvc(old, "status").strip() == UP_TO_DATE
+    assert Project(old).dvc("status") == UP_TO_DATE
     package = lab.client.get_model_version("films", "1").tags[PACKAGE_TAG]
     assert (old / "logs/registered.model").read_text() == f"films {package}\n"
     assert "finds nothing to do" in capsys.readouterr().out
@@ -98,17 +98,17 @@ def test_a_version_that_no_commit_has_comes_back_byte_for_byte(
 def test_what_dvc_does_not_have_comes_from_its_remote_or_else_from_the_registry(
     lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dvc(lab.root, "remote", "add", "--local", "--default", "store", str(tmp_path / "store"))
-    dvc(lab.root, "push", "--quiet")
+    lab.dvc("remote", "add", "--local", "--default", "store", str(tmp_path / "store"))
+    lab.dvc("push", "--quiet")
     shutil.rmtree(lab.root / ".dvc/cache")
     assert lab.lineage("2", "--restore", "../new") == 0
-    assert dvc(tmp_path / "new", "status").strip() == UP_TO_DATE
+    assert Project(tmp_path / "new").dvc("status") == UP_TO_DATE
     capsys.readouterr()
     assert lab.lineage("1", "--restore", "../old") == 0  # its model was not pushed
     said = capsys.readouterr().out
     assert contents(tmp_path / "old/models/finetuned") == words(7, "2.0e-3")
     assert "from the registry, since DVC does not have it: models/finetuned" in said
-    assert dvc(tmp_path / "old", "status").strip() == UP_TO_DATE
+    assert Project(tmp_path / "old").dvc("status") == UP_TO_DATE
 
 
 def test_a_damaged_cache_restores_no_other_model(lab: Lab, tmp_path: Path) -> None:
@@ -249,12 +249,12 @@ def test_asking_makes_no_store_and_shows_no_password(
 def test_only_code_and_configuration_make_a_checkout_dirty(tmp_path: Path) -> None:
     lab = make_lab(tmp_path / "home")
     with chdir(lab.root):
-        lab.write("data/inbox/more.csv", "x")
-        lab.write("notes.txt", "x")
-        lab.write("dvc.lock", "x")
+        lab.file("data/inbox/more.csv", "x")
+        lab.file("notes.txt", "x")
+        lab.file("dvc.lock", "x")
         tags = commit_tags()
         assert (tags[DIRTY_TAG], tags[PATCH_TAG], tags["mlflow.source.git.branch"]) == ("false", "none", "main")
-        lab.write("stages/clean/new.py", "x")
+        lab.file("stages/clean/new.py", "x")
         tags = commit_tags()
         assert tags[DIRTY_TAG] == "true"
         assert tags[PATCH_TAG] == "not kept: new files, which Git does not track: stages/clean/new.py"
@@ -266,7 +266,7 @@ def test_a_patch_applies_whatever_a_persons_git_settings_are(tmp_path: Path) -> 
     lab = make_lab(tmp_path / "home")
     (lab.root / "recipes/films.yaml").write_bytes(bytes(range(256)))
     (lab.root / "stages/register/run.py").unlink()
-    lab.write("stages/clean/new.py", "new\n")
+    lab.file("stages/clean/new.py", "new\n")
     lab.git("add", "stages/clean/new.py")
     lab.rate("9.0e-9")
     for key, value in {"noprefix": "true", "context": "0", "mnemonicPrefix": "true", "external": "false"}.items():
@@ -290,7 +290,7 @@ def test_a_patch_with_a_secret_or_a_large_one_is_not_kept(
 ) -> None:
     monkeypatch.setattr(provenance, "LARGEST_PATCH", 1000)
     lab = make_lab(tmp_path / "home")
-    lab.write("stages/clean/run.py", f"# {line}\n")
+    lab.file("stages/clean/run.py", f"# {line}\n")
     with chdir(lab.root):
         tag = commit_tags()[PATCH_TAG]
     assert tag.startswith("not kept: ") and why in tag
@@ -308,7 +308,7 @@ def test_what_is_kept_is_what_the_training_began_with(lab: Lab, tmp_path: Path) 
     assert lab.lineage(str(number), "--restore", "../old") == 0
     restored = (tmp_path / "old/params.yaml").read_text()
     assert "learning_rate: 4.0e-3" in restored or "learning_rate: 0.004" in restored
-    assert dvc(tmp_path / "old", "status").strip() == UP_TO_DATE
+    assert Project(tmp_path / "old").dvc("status") == UP_TO_DATE
 
 
 def test_a_later_edit_changes_nothing_of_what_an_earlier_version_says(lab: Lab) -> None:

@@ -13,8 +13,7 @@ from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params, load_params
 from stages.common.params.__main__ import main
 from stages.common.params.manual import doc_line, doc_lines
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.projects import PROJECT
 
 MINIMAL = """\
 task: text-classification
@@ -287,13 +286,13 @@ def test_yaml_is_read_as_dvc_reads_it(tmp_path: Path) -> None:
 
 
 def test_the_files_of_the_repository_are_valid(capsys: pytest.CaptureFixture[str]) -> None:
-    files = [ROOT / "params.yaml", *(ROOT / "recipes").glob("*.yaml")]
+    files = [PROJECT / "params.yaml", *(PROJECT / "recipes").glob("*.yaml")]
     assert len(files) >= 4
     for file in files:
         load_params(file, complete=True)
     for option, page in {"--schema": "params.schema.json", "--manual": "docs/params.md"}.items():
         assert main([option]) == 0
-        assert capsys.readouterr().out == (ROOT / page).read_text(encoding="utf-8"), f"make schema: {page} is old"
+        assert capsys.readouterr().out == (PROJECT / page).read_text(encoding="utf-8"), f"make schema: {page} is old"
 
 
 def test_the_check_command_says_what_is_wrong_and_exits_with_1(

@@ -12,8 +12,6 @@ import polars as pl
 import pytest
 import torch
 from mlflow import MlflowClient
-from small_project import ROOT, Project
-from small_training import FILLER, TELLING, make_base, outspoken
 from transformers import AutoTokenizer
 
 from stages.common.digests import sha256_path
@@ -39,6 +37,8 @@ from stages.register.champion import judge_beside_champion
 from stages.register.gates import Verdict
 from stages.tasks.loading import load_classifier
 from stages.tasks.text_classification import build_model, probabilities
+from tests.models import FILLER, TELLING, outspoken, put_tokenizer
+from tests.projects import Project, empty_project
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LABELS = ["bad", "good"]
@@ -56,11 +56,9 @@ class Home:
     stores: dict[str, Path]
 
 
-def build(folder: Path) -> dict[str, Path]:
+def build(base: Path, folder: Path) -> dict[str, Path]:
     """Three models: one, a twin with other weights and the same answers, and one that answers otherwise."""
-    base = make_base(folder / "base")
     tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.model_max_length = 24
     texts = [" ".join([word, *FILLER[:at]]) for words in TELLING.values() for word in words for at in range(5)]
     models = {}
     for name, seed, scale in (("good", 1, 1.0), ("twin", 1, 1.25), ("poor", 2, 1.0)):
@@ -70,8 +68,7 @@ def build(folder: Path) -> dict[str, Path]:
             network.classifier.weight.mul_(scale)
             network.classifier.bias.mul_(scale)
         network.save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
-        models[name] = folder / name
+        models[name] = put_tokenizer(base, folder / name)
     return models
 
 
@@ -126,16 +123,14 @@ def lay_out(root: Path, model: Path, test: pl.DataFrame) -> None:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Home:
+def home(base: Path, tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Home:
     root = tmp_path_factory.mktemp("home")
-    models = build(root)
+    models = build(base, root)
     test = made_up_rows(models["good"])
     stores = {}
     for name in ("good", "poor"):
-        project = Project(root / f"project of {name}")
-        project.file("dvc.yaml", (ROOT / "dvc.yaml").read_bytes())
+        project = empty_project(root / f"project of {name}")
         project.file("mlflow.db", empty_store.read_bytes())
-        project.params()
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(project.root)
             patch.setenv("MLFLOW_TRACKING_URI", "")

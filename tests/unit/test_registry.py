@@ -15,9 +15,6 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from small_lineage import apart
-from small_training import FILLER, TELLING, make_base
-from transformers import AutoTokenizer
 
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams, Params, check_params
@@ -42,6 +39,8 @@ from stages.common.tracking.registry import (
 from stages.common.tracking.runs import MODEL_TAG, create_run, model_digest
 from stages.finetune.strategies import prepare, save
 from stages.tasks.text_classification import build_model, labels_of, probabilities
+from tests.models import FILLER, TELLING, put_tokenizer
+from tests.unit.small_lineage import apart
 
 CARD = "---\nlibrary_name: transformers\n---\n\n# reviews\n"
 
@@ -287,18 +286,16 @@ print("|".join(f"{label} {score:.6f}" for label, score in zip(answers["label"], 
 """
 
 
-def test_a_model_with_an_adapter_serves_from_what_is_logged(client: MlflowClient, tmp_path: Path) -> None:
+def test_a_model_with_an_adapter_serves_from_what_is_logged(client: MlflowClient, base: Path, tmp_path: Path) -> None:
     """The adapter stays beside the weights, with the lines of Python that load both; a prefix takes some positions."""
     how = FinetuneParams(strategy="prefix", prefix={"num_virtual_tokens": 4}, merge_adapter=False)
-    base, folder = make_base(tmp_path / "base"), tmp_path / "finetuned"
+    folder = tmp_path / "finetuned"
     model = prepare(build_model(base, ["bad", "good"], None, 1), how)
     with torch.no_grad():
         for weights in filter(lambda weights: weights.requires_grad, model.parameters()):
             weights.add_(torch.randn(weights.shape, generator=torch.Generator().manual_seed(1)))
     save(model, how, folder)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.model_max_length = 8
-    tokenizer.save_pretrained(folder)
+    put_tokenizer(base, folder, 8)
     words = [*FILLER, *TELLING["bad"], *TELLING["good"]]
     rows = pl.DataFrame({"text": [*words, " ".join(words)]}).with_columns(text_pair=pl.lit(None, dtype=pl.String))
     expected = probabilities(folder, rows, 8)

@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows.reviewing.page import MARK
-from tests.conftest import PROJECT
+from tests.projects import PROJECT
 
 WORKFLOW = PROJECT / ".github" / "workflows" / "review.yml"
 

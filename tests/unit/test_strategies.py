@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_training import SEED, Splits, losses, make_base, tiny_config, tokenized, train_with
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
@@ -31,6 +30,7 @@ from stages.finetune.adalora import orthogonality, with_orthogonality
 from stages.finetune.strategies import prepare, save, trainable
 from stages.tasks.loading import load_classifier, load_merged
 from stages.tasks.text_classification import build_model
+from tests.models import SEED, Splits, losses, tiny_config, tokenized, train_with
 
 LABELS = ["bad", "good"]
 HIDDEN, LAYERS, LONGEST = 16, 2, 24
@@ -54,8 +54,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base"), LAYERS)
+def base(two_layers: Path) -> Path:
+    return two_layers
 
 
 @pytest.fixture(scope="module")

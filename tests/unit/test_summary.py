@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flows import summary
+from tests.projects import Project
 from tests.unit.test_artifact import CLEAN, NEW, put
 
 DVC = """
@@ -18,13 +19,12 @@ stages:
 
 
 @pytest.fixture(autouse=True)
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a graph."""
-    monkeypatch.chdir(tmp_path)
+def graphed(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project with a graph of its own."""
     monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.setenv("ATTUNE_STARTED", "1500")
-    (tmp_path / "dvc.yaml").write_text(DVC)
-    return tmp_path
+    project.file("dvc.yaml", DVC)
+    return project
 
 
 def report(path: str, content: Any) -> None:
@@ -38,11 +38,11 @@ def shown(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_before_the_first_run_and_outside_the_project_it_says_what_to_do(
-    project: Path, capsys: pytest.CaptureFixture[str]
+    project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert summary.main() == 1
     assert "make run" in capsys.readouterr().err
-    (project / "dvc.yaml").unlink()
+    (project.root / "dvc.yaml").unlink()
     assert summary.main() == 1
     assert "project's folder" in capsys.readouterr().err
 
@@ -63,12 +63,12 @@ def test_everything_is_on_one_screen_and_stages_that_did_not_run_are_marked(caps
 
 
 def test_a_model_that_was_not_registered_from_here_is_said_to_be_elsewhere(
-    project: Path, capsys: pytest.CaptureFixture[str]
+    project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Another checkout has registered it, or an earlier run; what else does not exist is left out."""
     report("reports/metrics.json", NEW.metrics)
     put(NEW.registration)
-    (project / "logs" / "registered.json").unlink()
+    (project.root / "logs" / "registered.json").unlink()
     text = shown(capsys)
     assert "reviews was not registered from here: make champion shows the registry" in text
     assert "kept" not in text and "models:/" not in text

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from stages.common.params.sources import Scratch
-from stages.ingest.scratch import build_scratch_model
 from stages.tasks.text_classification import (
     build_model,
     embeddings,
@@ -20,8 +18,9 @@ from stages.tasks.text_classification import (
     probabilities,
     scores,
 )
+from tests.models import FILLER, TELLING, put_tokenizer
 
-WORDS = ["good", "bad", "story", "actor", "scene", "music", "light", "sound", "end", "start"]
+WORDS = [*FILLER, *(word for words in TELLING.values() for word in words)]
 LABELS = ["negative", "neutral", "positive"]
 LONGEST = 24
 
@@ -33,16 +32,6 @@ def records(texts: list[str], pairs: list[str | None] | None = None) -> pl.DataF
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    scratch = Scratch(
-        vocab_size=200, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=LONGEST
-    )
-    build_scratch_model([" ".join(WORDS)] * 3, scratch, folder, seed=0)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def finetuned(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with a head whose answers differ from text to text."""
     folder = tmp_path_factory.mktemp("finetuned")
@@ -50,8 +39,7 @@ def finetuned(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         model.classifier.weight.mul_(3000)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
-    return folder
+    return put_tokenizer(base, folder, LONGEST)
 
 
 def test_the_encoder_keeps_the_weights_of_the_base(base: Path) -> None:
@@ -129,7 +117,7 @@ def test_probabilities_are_in_the_rows_order_whatever_lengths_and_batch_size(
 
 
 def test_the_second_text_of_a_pair_counts(finetuned: Path) -> None:
-    found = probabilities(finetuned, records(["good"] * 3, ["bad", "music", None]), 2)
+    found = probabilities(finetuned, records(["warm"] * 3, ["dull", "story", None]), 2)
     assert len({tuple(row.round(6)) for row in found}) == 3
 
 

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
-from small_lineage import apart
 
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph
@@ -25,8 +24,9 @@ from stages.common.tracking import publish, store
 from stages.common.tracking.live import LiveRun
 from stages.common.tracking.publish import publish_live, publish_run, reports_up_to, trained_params
 from stages.common.tracking.runs import DATA_SETS, INPUTS_TAG, MODEL_TAG, finish, flatten, model_digest
+from tests.projects import PROJECT
+from tests.unit.small_lineage import apart
 
-PROJECT = Path(__file__).resolve().parents[2]
 MD5 = {"train": "1" * 32, "validation": "2" * 32, "test": "3" * 32}
 METRICS = {
     "rows": 80,

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import QUICK, SEED, Splits, losses, result, tokenized
-from small_training import trained as trained_like
 from transformers import TrainerCallback
 
 from stages.common.params import FinetuneParams
 from stages.finetune.processes import join
 from stages.finetune.progress import curve_point, write_curves
 from stages.finetune.training import training_arguments
+from tests.models import QUICK, SEED, Splits, losses, result, tokenized
+from tests.models import trained as trained_like
 
 LIKE = {**QUICK, "num_train_epochs": 2, "logging_steps": 1}
 trained = partial(trained_like, like=LIKE)

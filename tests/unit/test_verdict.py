@@ -5,10 +5,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from small_review import make_changes, make_effect, make_gain, make_gates, make_rebuild, make_review, make_revision
 
 from flows.reviewing.findings import ParamChange, VersionChange
 from flows.reviewing.verdict import verdict_of
+from tests.unit.small_review import (
+    make_changes,
+    make_effect,
+    make_gain,
+    make_gates,
+    make_rebuild,
+    make_review,
+    make_revision,
+)
 from tests.unit.small_revisions import PARAMS
 
 BARE = make_changes(params=(), files=(), versions=(), data=())

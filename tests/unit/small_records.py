@@ -1,0 +1,50 @@
+"""Tables of records, and what a source is received as."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import save
+
+from stages.common.params import Source
+from stages.common.schemas import RawRecords
+from stages.ingest.expansion import Workspace
+from stages.ingest.receive import receive
+from stages.ingest.records import read_records
+
+FILM_WORDS = ["film", "story", "actor", "scene", "music", "plot", "camera", "ending", "dialogue", "script"]
+
+MODEL = {  # the files of a model that ingest takes
+    "config.json": b'{"model_type": "bert"}',
+    "model.safetensors": save({"embeddings": np.zeros(2, dtype=np.float32)}),
+    "tokenizer.json": b"{}",
+}
+
+
+def received(source: Source, folder: Path, **limits: int) -> tuple[list[tuple[str, pl.DataFrame]], dict[str, Any]]:
+    """Return what messages call each table of a source, the records of each, and the source's entry in the manifest.
+
+    Downloads are kept in `folder`, where nothing else is left.
+    """
+    with receive(source, Workspace(folder, folder, **limits)) as (tables, entry):
+        return [(table.origin, pl.concat(read_records(table, source))) for table in tables], entry
+
+
+def make_records(rows: list[dict[str, str | None]]) -> pl.DataFrame:
+    """Fill rows up to raw records: ids by position, two labels in turn, unless a row says otherwise."""
+    filled = [
+        {
+            "id": f"row{at:06d}",
+            "text": None,
+            "text_pair": None,
+            "label": ("negative", "positive")[at % 2],
+            "group": None,
+            "split": None,
+            "source": "tests",
+            "extra": None,
+            **row,
+        }
+        for at, row in enumerate(rows)
+    ]
+    return pl.DataFrame(filled, schema=dict.fromkeys(RawRecords.columns(), pl.String))
