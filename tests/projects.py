@@ -11,7 +11,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
 from ruamel.yaml import YAML
+
+from stages.common.params import Params, check_params
 
 PROJECT = Path(__file__).resolve().parents[1]
 RECIPE = (PROJECT / "recipes" / "rotten-tomatoes.yaml").read_text(encoding="utf-8")
@@ -64,6 +67,8 @@ Path("reports/metrics.json").write_text('{"accuracy": 0.%d}' % len(Path("data/ma
     ".gitignore": "/.attune/\n/data/*\n!/data/inbox/\n",
     "data/inbox/.gitignore": "*\n!.gitignore\n!*.dvc\n",
 }
+MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_USERNAME",
+          "MLFLOW_TRACKING_PASSWORD")  # fmt: skip
 OF_RUNS = (".attune/worktrees/", ".git/worktrees/", ".git/objects/", ".git/refs/attune/", ".git/logs/refs/attune/",
            ".dvc/cache/", ".dvc/tmp/")  # fmt: skip
 yaml = YAML()
@@ -218,3 +223,15 @@ def tiny(params: Any) -> None:
     params["finetune"] = {"num_train_epochs": 1, "per_device_train_batch_size": 16, "logging_steps": 2}
     params["evaluate"] = {"bootstrap": {"resamples": 100}, "baselines": ["majority", "tfidf"]}
     params["register"] = {"model_name": "tiny"}
+
+
+def params_of(**sections: Any) -> Params:
+    """Return small params; sections that are not named have their defaults."""
+    return check_params(PARAMS | sections)
+
+
+def without_mlflow(patch: pytest.MonkeyPatch) -> None:
+    """Leave a caller's MLflow alone."""
+    for name in MLFLOW:
+        patch.setenv(name, "")  # so that it is put back even if it was not set
+        patch.delenv(name)

@@ -1,11 +1,12 @@
-"""Copies of one tokenized project, for searches and cross-validations."""
+"""Copies of one tokenized project, for searches and cross-validations; and a Prefect server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.pipeline import searched
+from tests.pipeline.prefect_server import PrefectServer, prefect_server
 from tests.projects import Project
 
 
@@ -25,3 +26,10 @@ def copied(tokenized_project: Project, tmp_path: Path) -> Callable[..., Project]
 def pretending(copied: Callable[..., Project]) -> Callable[..., Project]:
     """Return a function that makes a tokenized project, whose finetune only pretends to train."""
     return lambda name="project": searched.pretending(copied(name))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A Prefect server."""
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as running:
+        yield running

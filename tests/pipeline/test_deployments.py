@@ -22,19 +22,13 @@ from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from ruamel.yaml import YAML
 
-from tests.pipeline.prefect_server import PrefectServer, prefect_server
-from tests.pipeline.prefect_server import until as until_true
+from tests.pipeline.prefect_server import PrefectServer
 from tests.projects import PROJECT, RECIPE, Project, toy_project
+from tests.waiting import until as until_true
 
 NAMES = ["attune-retrain/nightly", "attune-retrain/new-data", "attune-review/review", "attune-predict/predict"]
 SECRET = "hf_aSecretThatStandsInABlock"
 yaml = YAML()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as started:
-        yield started
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import pytest
 
 from stages.common.graph import read_graph
 from tests.projects import PROJECT, Project, pipeline_project
+from tests.waiting import free_port
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +145,7 @@ def test_the_run_in_mlflow_tells_the_whole_story(trained: Project) -> None:
 
 
 def test_the_champion_answers_over_http(trained: Project) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/rotten-tomatoes@champion"]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     import os

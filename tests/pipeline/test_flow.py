@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -16,8 +15,9 @@ import httpx
 import pytest
 
 from flows.running.stage_process import seconds_of
-from tests.pipeline.prefect_server import PrefectServer, prefect_server, until
+from tests.pipeline.prefect_server import PrefectServer
 from tests.projects import PROJECT, RECIPE, Project
+from tests.waiting import until
 
 FLOW = (sys.executable, "-m", "flows.pipeline")
 HEEDING = ("env", "--default-signal=INT")  # what is started in the background ignores Ctrl-C, and so would its children
@@ -71,12 +71,6 @@ stages:
     deps: [second.out]
     outs: [third.out: {persist: true}]
 """
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from flows.running.stage_process import StageRunner
 from stages.common.restore import restore_outs
 from tests.projects import PROJECT, RECIPE, Project
+from tests.waiting import until
 
 STAGE = """
 import json, os, signal, time
@@ -72,12 +72,6 @@ class Toy(Project):
     def ran(self) -> list[str]:
         return (self.root / "ran.txt").read_text().split()
 
-    def until_begun(self) -> None:
-        end = time.monotonic() + 60
-        while not (self.root / "begun").exists():
-            assert time.monotonic() < end
-            time.sleep(0.05)
-
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Toy:
@@ -112,7 +106,7 @@ def test_after_a_stage_was_killed_its_earlier_outs_are_put_back(
         assert ended.late
     else:
         process = toy.start("-m", "dvc", "repro")
-        toy.until_begun()
+        until((toy.root / "begun").exists)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert toy.outs() == {}, "there is something to put back"

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import polars as pl
@@ -15,6 +14,7 @@ from safetensors.numpy import load
 
 from stages.common.tracking.runs import TRAININGS
 from tests.pipeline.training_project import OUTS, Training, make_training
+from tests.waiting import until
 
 WEIGHTS, TRAINING, VALIDATION = OUTS
 STAGE = ("-m", "stages.finetune")
@@ -94,20 +94,13 @@ def test_nothing_survives_the_process_that_started_the_others(project: Training)
     started = subprocess.Popen(
         [sys.executable, *STAGE], cwd=project.root, env=os.environ | own, stdout=subprocess.DEVNULL
     )
-    wait_until(lambda: lines.exists() and lines.stat().st_size > 0)
+    until(lambda: lines.exists() and lines.stat().st_size > 0)
     assert len(processes_in(project.root)) == 3
     started.send_signal(signal.SIGKILL)
     started.wait(30)
-    wait_until(lambda: not processes_in(project.root))
+    until(lambda: not processes_in(project.root))
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
     found = psutil.process_iter(["cwd", "status"])
     return [one for one in found if one.info["cwd"] == str(folder.resolve()) and one.info["status"] != "zombie"]
-
-
-def wait_until(true: object, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.1)

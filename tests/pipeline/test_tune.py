@@ -13,6 +13,7 @@ import psutil
 
 from tests.pipeline.searched import NOWHERE, started
 from tests.projects import Project
+from tests.waiting import until
 
 RATES = {"finetune.learning_rate": {"low": 1.0e-6, "high": 0.1, "log": True}}
 Make = Callable[..., Project]
@@ -78,11 +79,11 @@ def test_a_search_killed_in_the_middle_loses_no_finished_trial_and_draws_the_sam
     killed = subprocess.Popen(
         command, cwd=project.root, env={**os.environ, "MLFLOW_TRACKING_URI": NOWHERE}, stdout=subprocess.DEVNULL
     )
-    _until(lambda: len(started(project)) == 3)
+    until(lambda: len(started(project)) == 3)
     orphan = _the_hanging(project)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    _until(lambda: not psutil.pid_exists(orphan))  # a training that nobody waits for any more ends too
+    until(lambda: not psutil.pid_exists(orphan))  # a training that nobody waits for any more ends too
     assert [trial.state.name for trial in trials_of(project)] == ["COMPLETE", "RUNNING"]
 
     (project.root / "hangs").unlink()
@@ -135,13 +136,6 @@ def test_other_data_begin_another_study_and_more_trials_go_on_with_the_same(pret
     search(project)
     names = optuna.get_all_study_names(f"sqlite:///{project.root / '.attune/tune/studies.db'}")
     assert len(names) == 2 and len(started(project)) == 4
-
-
-def _until(true: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.05)
 
 
 def _the_hanging(project: Project) -> int:

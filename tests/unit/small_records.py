@@ -48,3 +48,16 @@ def make_records(rows: list[dict[str, str | None]]) -> pl.DataFrame:
         for at, row in enumerate(rows)
     ]
     return pl.DataFrame(filled, schema=dict.fromkeys(RawRecords.columns(), pl.String))
+
+
+def text_rows(texts: list[str], pairs: list[str | None] | None = None, **columns: object) -> pl.DataFrame:
+    """Rows of texts and pairs, as a model is asked about them; further columns have the same value everywhere."""
+    table = {"text": texts, "text_pair": pairs or [None] * len(texts)}
+    rows = pl.DataFrame(table, schema=dict.fromkeys(table, pl.String))
+    return rows.with_columns(*(pl.lit(value).alias(name) for name, value in columns.items()))
+
+
+def judged_rows(texts: list[str], pairs: list[str | None] | None = None, prediction: str = "good") -> pl.DataFrame:
+    """Test rows that are good, and that a model calls this."""
+    rows = text_rows(texts, pairs, kind="sample", label="good", prediction=prediction, confidence=0.9)
+    return rows.with_columns(id=pl.format("row{}", pl.int_range(pl.len())))

@@ -22,27 +22,13 @@ from stages.tasks.attribution import Unexplainable, attributions, in_words
 from stages.tasks.loading import load_classifier
 from stages.tasks.text_classification import build_model, probabilities
 from tests.models import LABELS, put_tokenizer, settings
+from tests.unit.small_records import judged_rows
 
 NAMES = list(LABELS)
 LONGEST = 24
 TEXT = "The film was a warm, moving story."
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def rows_of(texts: list[str], pairs: list[str | None] | None = None, prediction: str = "good") -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "id": [f"row{at}" for at in range(len(texts))],
-            "kind": ["sample"] * len(texts),
-            "text": texts,
-            "text_pair": pairs or [None] * len(texts),
-            "label": ["good"] * len(texts),
-            "prediction": [prediction] * len(texts),
-            "confidence": [0.9] * len(texts),
-        },
-        schema_overrides={"text_pair": pl.String},
-    )
 
 
 def byte_level(special: list[str], **named: str) -> PreTrainedTokenizerFast:
@@ -128,7 +114,7 @@ def model(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
 @pytest.mark.parametrize("name", list(MAKERS))
 def test_pieces_are_the_text_and_the_integral_is_exact(model: Callable[[str], Path], name: str) -> None:
     texts = [TEXT, "Don’t!", "a", "  warm\n\nstory  ", "naïve 😀 film", "这部 film", "the film " * 30]
-    for one, text in zip(attributions(model(name), rows_of(texts), NAMES, 64), texts, strict=True):
+    for one, text in zip(attributions(model(name), judged_rows(texts), NAMES, 64), texts, strict=True):
         read = "".join(piece for piece, _ in one.pieces)
         assert read == text or (one.truncated and text.startswith(read) and len(read) < len(text))
         assert one.truncated == (text == texts[-1])
@@ -148,14 +134,14 @@ def test_the_word_that_the_answer_hangs_on_has_the_largest_share(base: Path, tmp
         # in half of the dimensions: a shift of all of them is what LayerNorm takes out again
         table[tokenizer.convert_tokens_to_ids("moving"), ::2] += 1.0
     network.save_pretrained(folder)
-    (one,) = attributions(folder, rows_of([TEXT]), NAMES, 64)
+    (one,) = attributions(folder, judged_rows([TEXT]), NAMES, 64)
     assert {piece for piece, share in one.pieces if share} == {"moving"}
-    rest = probabilities(folder, rows_of([TEXT.replace("moving", "film"), TEXT]), 2)[:, NAMES.index("good")]
+    rest = probabilities(folder, judged_rows([TEXT.replace("moving", "film"), TEXT]), 2)[:, NAMES.index("good")]
     assert dict(one.pieces)["moving"] == (1 if rest[1] > rest[0] else -1)
 
 
 def test_both_texts_of_a_pair_are_explained(model: Callable[[str], Path]) -> None:
-    rows = rows_of(["the film", "the film"], ["a warm story", None])
+    rows = judged_rows(["the film", "the film"], ["a warm story", None])
     both, alone = attributions(model("bert"), rows, NAMES, 16)
     assert "".join(piece for piece, _ in both.pieces) == "the film\na warm story"
     assert "".join(piece for piece, _ in alone.pieces) == "the film\n"
@@ -164,10 +150,10 @@ def test_both_texts_of_a_pair_are_explained(model: Callable[[str], Path]) -> Non
 
 def test_the_same_rows_give_the_same_numbers_alone_and_together(model: Callable[[str], Path]) -> None:
     texts = [TEXT, "the dull film", "a story"]
-    together = attributions(model("bert"), rows_of(texts), NAMES, 16)
-    assert together == attributions(model("bert"), rows_of(texts), NAMES, 16)
+    together = attributions(model("bert"), judged_rows(texts), NAMES, 16)
+    assert together == attributions(model("bert"), judged_rows(texts), NAMES, 16)
     for at, one in enumerate(together):
-        assert attributions(model("bert"), rows_of(texts)[at : at + 1], NAMES, 16) == [one]
+        assert attributions(model("bert"), judged_rows(texts)[at : at + 1], NAMES, 16) == [one]
 
 
 def test_a_model_without_embeddings_is_told_not_guessed(
@@ -179,8 +165,8 @@ def test_a_model_without_embeddings_is_told_not_guessed(
     folder = model("roberta")
     monkeypatch.setattr(Roberta, "get_input_embeddings", missing)
     with pytest.raises(Unexplainable, match="RobertaForSequenceClassification has no embeddings"):
-        attributions(folder, rows_of([TEXT]), NAMES, 8)
-    rows = rows_of([TEXT]).drop("kind")
+        attributions(folder, judged_rows([TEXT]), NAMES, 8)
+    rows = judged_rows([TEXT]).drop("kind")
     found, told = explained(folder, rows, NAMES, Attributions(steps=4), seed=1)
     assert found == []
     assert "no prediction is explained" in told
@@ -190,7 +176,7 @@ def test_a_model_without_embeddings_is_told_not_guessed(
 
 
 def test_the_surest_errors_and_a_sample_of_the_rest_are_explained(model: Callable[[str], Path]) -> None:
-    rows = rows_of(["the film"] * 30).with_columns(
+    rows = judged_rows(["the film"] * 30).with_columns(
         confidence=pl.Series([0.5 + at / 100 for at in range(30)]),
         prediction=pl.Series(["bad"] * 10 + ["good"] * 20),
     )

@@ -17,7 +17,7 @@ from stages.augment.methods.simple import MARKS, punctuation_insertion, random_d
 from stages.augment.rows import to_fill_up
 from stages.augment.words import split
 from stages.common.schemas import AugmentedRecords, CleanRecords
-from tests.projects import TINY, Project
+from tests.projects import PARAMS, Project
 from tests.unit.small_records import FILM_WORDS, make_records
 from tests.unit.small_wordnet import write_wordnet
 
@@ -197,11 +197,7 @@ def test_a_method_needs_its_resource_and_takes_it_from_where_ingest_put_it(proje
     put_splits(project, [f"This film {at} is good" for at in range(20)], sentences(6, seed=2))
     augment(project)
     before = (project.root / "data/augmented/train.parquet").read_bytes()
-    source = {
-        "sources": [{"path": "data/inbox/rows.csv", "columns": {"text": "text", "label": "label"}}],
-        "resources": {"wordnet": {"path": "data/inbox/wordnet"}},
-        "base_model": {"scratch": TINY},
-    }
+    source = PARAMS["ingest"] | {"resources": {"wordnet": {"path": "data/inbox/wordnet"}}}
     project.params(ingest=source, augment={"synonyms": {"share": 1.0}, "label_preservation": {"enabled": False}})
     done = project.python("-m", "stages.augment")
     assert done.returncode == 1

@@ -7,12 +7,7 @@ import polars as pl
 
 from stages.evaluate import baselines
 from tests.models import FILLER, TELLING
-
-
-def rows(texts: list[str], pairs: list[str | None] | None = None) -> pl.DataFrame:
-    return pl.DataFrame(
-        {"text": texts, "text_pair": pairs or [None] * len(texts)}, schema={"text": pl.String, "text_pair": pl.String}
-    )
+from tests.unit.small_records import text_rows
 
 
 def sentences(number: int, seed: int, space: str = " ") -> tuple[pl.DataFrame, np.ndarray]:
@@ -24,7 +19,7 @@ def sentences(number: int, seed: int, space: str = " ") -> tuple[pl.DataFrame, n
         words = [*generator.choice(FILLER, 5), generator.choice(TELLING["good" if label else "bad"])]
         generator.shuffle(words)
         texts.append(space.join(words))
-    return rows(texts), actual
+    return text_rows(texts), actual
 
 
 def accuracy(predicted: np.ndarray, actual: np.ndarray) -> float:
@@ -44,13 +39,13 @@ def test_tfidf_learns_characters_where_there_are_no_spaces() -> None:
 
 def test_tfidf_reads_chinese_with_a_space_here_and_there() -> None:
     good, bad = "这个东西用了几个星期还是很好我和家人都满意", "这个东西用了几个星期已经很差我和家人都失望"
-    train = rows([f"{good}{good} 谢谢", f"{bad}{bad} 谢谢"] * 20)
-    assert baselines.tfidf(train, np.array([1, 0] * 20), rows(["很差都失望", "很好都满意"])).tolist() == [0, 1]
+    train = text_rows([f"{good}{good} 谢谢", f"{bad}{bad} 谢谢"] * 20)
+    assert baselines.tfidf(train, np.array([1, 0] * 20), text_rows(["很差都失望", "很好都满意"])).tolist() == [0, 1]
 
 
 def test_tfidf_reads_the_second_text_of_a_pair() -> None:
-    train = rows(["the same words"] * 40, ["warm light", "cold light"] * 20)
-    test = rows(["the same words"] * 2, ["cold day", "warm day"])
+    train = text_rows(["the same words"] * 40, ["warm light", "cold light"] * 20)
+    test = text_rows(["the same words"] * 2, ["cold day", "warm day"])
     assert baselines.tfidf(train, np.array([1, 0] * 20), test).tolist() == [0, 1]
 
 

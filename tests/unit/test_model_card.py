@@ -9,9 +9,10 @@ import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from stages.common.params import Params, check_params
+from stages.common.params import Params
 from stages.register.card import model_card
 from stages.register.gates import Verdict
+from tests.projects import params_of
 
 NASTY = [
     "a|b",
@@ -27,14 +28,7 @@ NASTY = [
 
 
 def params(**sections: Any) -> Params:
-    plain = {
-        "ingest": {
-            "sources": [{"path": "data/inbox/a.csv", "columns": {"text": "text", "label": "label"}}],
-            "base_model": {"scratch": {}},
-        },
-        "register": {"model_name": "reviews"},
-    }
-    return check_params({**plain, **sections})
+    return params_of(**{"register": {"model_name": "reviews"}, **sections})
 
 
 def interval(value: float) -> dict[str, float]:

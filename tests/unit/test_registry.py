@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
 from stages.common.errors import AttuneError
-from stages.common.params import FinetuneParams, Params, check_params
+from stages.common.params import FinetuneParams, Params
 from stages.common.serving.classifier import Package
 from stages.common.tracking import packaging, store
 from stages.common.tracking.champions import (
@@ -40,15 +40,14 @@ from stages.common.tracking.runs import MODEL_TAG, create_run, model_digest
 from stages.finetune.strategies import prepare, save
 from stages.tasks.text_classification import build_model, labels_of, probabilities
 from tests.models import FILLER, TELLING, put_tokenizer
-from tests.unit.small_lineage import apart
+from tests.projects import params_of
+from tests.unit.mlflow_apart import apart
 
 CARD = "---\nlibrary_name: transformers\n---\n\n# reviews\n"
 
 
 def params(name: str = "reviews") -> Params:
-    source = {"path": "data/inbox/a.csv", "columns": {"text": "text", "label": "label"}}
-    ingest = {"sources": [source], "base_model": {"scratch": {}}}
-    return check_params({"ingest": ingest, "register": {"model_name": name}, "tracking": {"experiment_name": "trials"}})
+    return params_of(register={"model_name": name}, tracking={"experiment_name": "trials"})
 
 
 def make_package(folder: Path, content: str, decision: str = "") -> Package:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,16 +18,11 @@ from stages.tasks.text_classification import (
     scores,
 )
 from tests.models import FILLER, TELLING, put_tokenizer
+from tests.unit.small_records import text_rows
 
 WORDS = [*FILLER, *(word for words in TELLING.values() for word in words)]
 LABELS = ["negative", "neutral", "positive"]
 LONGEST = 24
-
-
-def records(texts: list[str], pairs: list[str | None] | None = None) -> pl.DataFrame:
-    return pl.DataFrame(
-        {"text": texts, "text_pair": pairs or [None] * len(texts)}, schema={"text": pl.String, "text_pair": pl.String}
-    )
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +96,7 @@ texts = st.lists(
 def test_probabilities_are_in_the_rows_order_whatever_lengths_and_batch_size(
     finetuned: Path, some: list[str], batch_size: int
 ) -> None:
-    found = probabilities(finetuned, records(some), batch_size)
+    found = probabilities(finetuned, text_rows(some), batch_size)
     tokenizer = AutoTokenizer.from_pretrained(finetuned)
     network = AutoModelForSequenceClassification.from_pretrained(finetuned).eval()
     with torch.inference_mode():
@@ -117,15 +111,15 @@ def test_probabilities_are_in_the_rows_order_whatever_lengths_and_batch_size(
 
 
 def test_the_second_text_of_a_pair_counts(finetuned: Path) -> None:
-    found = probabilities(finetuned, records(["warm"] * 3, ["dull", "story", None]), 2)
+    found = probabilities(finetuned, text_rows(["warm"] * 3, ["dull", "story", None]), 2)
     assert len({tuple(row.round(6)) for row in found}) == 3
 
 
 @settings(max_examples=10, deadline=None)
 @given(texts, st.integers(1, 10))
 def test_embeddings_do_not_depend_on_padding(base: Path, some: list[str], batch_size: int) -> None:
-    together = embeddings(base, records(some), batch_size, LONGEST)
-    alone = np.concatenate([embeddings(base, records([text]), 1, LONGEST) for text in some])
+    together = embeddings(base, text_rows(some), batch_size, LONGEST)
+    alone = np.concatenate([embeddings(base, text_rows([text]), 1, LONGEST) for text in some])
     np.testing.assert_allclose(together, alone, atol=0.05)  # bfloat16 has three digits
 
 

@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +24,8 @@ from stages.common.tracking.live import LiveRun
 from stages.common.tracking.publish import publish_live, publish_run, reports_up_to, trained_params
 from stages.common.tracking.runs import DATA_SETS, INPUTS_TAG, MODEL_TAG, finish, flatten, model_digest
 from tests.projects import PROJECT
-from tests.unit.small_lineage import apart
+from tests.unit.mlflow_apart import apart
+from tests.waiting import free_port
 
 MD5 = {"train": "1" * 32, "validation": "2" * 32, "test": "3" * 32}
 METRICS = {
@@ -307,12 +307,6 @@ def test_a_uri_is_shown_without_its_password(uri: str, shown: str) -> None:
 
 
 # ── a server that is away, dies, comes back ─────────────────────────────────────────────────────────────────────────
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_server_away_costs_a_training_a_warning_within_seconds_and_publishing_fails(
