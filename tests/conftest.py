@@ -51,18 +51,10 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny base model. For reading alone, as the next two."""
+    """The folder of a tiny base model. For reading alone, as the next one."""
     from tests.models import make_base
 
     return make_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="session")
-def two_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny base model of two layers."""
-    from tests.models import make_base
-
-    return make_base(tmp_path_factory.mktemp("base"), layers=2)
 
 
 @pytest.fixture(scope="session")

@@ -42,9 +42,9 @@ QUICK: Knobs = {
 EXACT: Knobs = {"num_train_epochs": 2, "learning_rate": 5e-3, "logging_steps": 1, "bf16": False, "dropout": 0.0}
 
 
-def make_base(folder: Path, layers: int = 1, texts: Sequence[str] = TEXTS) -> Path:
-    """Write a scratch model of the tiny shape with so many layers, and return its folder."""
-    build_scratch_model(texts, Scratch(**{**TINY, "num_hidden_layers": layers}), folder, seed=0)
+def make_base(folder: Path, texts: Sequence[str] = TEXTS) -> Path:
+    """Write a scratch model of the tiny shape, and return its folder."""
+    build_scratch_model(texts, Scratch(**TINY), folder, seed=0)
     return folder
 
 

@@ -1,5 +1,6 @@
 """Projects in temporary folders, for every test that needs one: real git, real DVC, stages that are real or toys."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -21,13 +22,8 @@ RECIPE = (PROJECT / "recipes" / "rotten-tomatoes.yaml").read_text(encoding="utf-
 PIPELINE = ("stages", "flows", "recipes", ".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore", ".gitignore",
             "dvc.yaml", "data/inbox/.gitignore")  # fmt: skip
 WHO = {f"GIT_{one}_{what}": "me" for one in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-TINY = {
-    "vocab_size": 200,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "max_position_embeddings": 64,
-}
+TINY = {"vocab_size": 200, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "max_position_embeddings": 64}  # fmt: skip
 PARAMS: dict[str, Any] = {
     "task": "text-classification",
     "seed": 13,
@@ -88,8 +84,10 @@ class Project:
         self.commit(**DVC | files)
         return self
 
-    def file(self, path: str, content: str | bytes) -> Path:
-        """Write a file below the project's folder."""
+    def file(self, path: str, content: Any) -> Path:
+        """Write a file below the project's folder: a text, bytes, or anything else as JSON."""
+        if not isinstance(content, str | bytes):
+            content = json.dumps(content)
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -110,10 +110,7 @@ def test_other_params_train_again_and_a_fold_that_fails_is_named_with_its_last_l
     [
         ({"clean": {}}, "the rows have no folds"),
         ({"clean": {"split": {"folds": 4}}}, "data/ was made with other params"),
-        (
-            {"finetune": {"train_on": "train_and_validation", "early_stopping_patience": None}},
-            "would train on",
-        ),
+        ({"finetune": {"train_on": "train_and_validation", "early_stopping_patience": None}}, "would train on"),
     ],
 )
 def test_folds_that_are_not_there_are_asked_for(

@@ -1,6 +1,5 @@
 """Reviews by the real program, on a small project with four changes: params, data, code, and versions."""
 
-import random
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
@@ -13,24 +12,12 @@ from flows.review import NOT_REPRODUCED
 from flows.reviewing.findings import Review
 from flows.reviewing.verdict import verdict_of
 from tests.pipeline.quick_stages import client, serving
+from tests.pipeline.searched import rows
 from tests.projects import Project, pipeline_project, tiny
 
-WORDS = {"good": ["warm", "bright", "moving"], "bad": ["dull", "flat", "noisy"]}
-FILLER = ["the", "film", "was", "a", "story", "about", "time", "music", "place", "road", "night", "river"]
 ROWS = 150
 OF_REVIEWS = (".attune/worktrees", ".dvc/cache", ".dvc/tmp", ".git/worktrees", ".git/objects", "logs/review")
 PINS = "polars==0.0.1\nfancy-lib==1.0\n"
-
-
-def rows() -> list[str]:
-    draw = random.Random(1)
-    lines = []
-    for number in range(ROWS):
-        label = list(WORDS)[number % 2]
-        words = [*draw.choices(FILLER, k=5), *draw.choices(WORDS[label], k=3)]
-        draw.shuffle(words)
-        lines.append(f"{' '.join(words)},{label}")
-    return lines
 
 
 def small(params: Any) -> None:
@@ -65,7 +52,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, downloads: Path, quick: Pa
     made.file("quick.py", client(quick))
     graph = (made.root / "dvc.yaml").read_text()
     made.file("dvc.yaml", graph.replace("python -m stages.", "python quick.py "))
-    made.inbox("rows.csv", "\n".join(["text,label", *rows()]) + "\n")
+    made.inbox("rows.csv", "\n".join(["text,label", *rows(ROWS)]) + "\n")
     made.use("own-csv")
     made.change(small)
     made.file("constraints.txt", PINS)

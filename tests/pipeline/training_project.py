@@ -13,11 +13,7 @@ from stages.common.tracking.live import TRIAL_RUN
 from tests.models import LABELS, make_base, tokenized
 from tests.projects import PROJECT, Project
 
-OUTS = (
-    "models/finetuned/model.safetensors",
-    "reports/plots/training.csv",
-    "reports/plots/validation.csv",
-)
+OUTS = ("models/finetuned/model.safetensors", "reports/plots/training.csv", "reports/plots/validation.csv")
 ALONE = ("dvc", "repro", "--single-item", "finetune")
 QUICK = {
     "per_device_train_batch_size": 16,

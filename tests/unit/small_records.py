@@ -61,3 +61,9 @@ def judged_rows(texts: list[str], pairs: list[str | None] | None = None, predict
     """Test rows that are good, and that a model calls this."""
     rows = text_rows(texts, pairs, kind="sample", label="good", prediction=prediction, confidence=0.9)
     return rows.with_columns(id=pl.format("row{}", pl.int_range(pl.len())))
+
+
+def interval(value: float, width: float = 0.05) -> dict[str, float]:
+    """Both scores with an interval that is so wide on either side."""
+    ends = {"": 0.0, "_low": -width, "_high": width}
+    return {f"{name}{end}": value + shift for name in ("accuracy", "macro_f1") for end, shift in ends.items()}

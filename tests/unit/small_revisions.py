@@ -92,13 +92,6 @@ def put_table(folder: Path, path: str, table: pl.DataFrame) -> None:
     table.write_parquet(target)
 
 
-def put_text(folder: Path, path: str, content: Any) -> None:
-    """Write a text, or anything else as JSON."""
-    target = folder / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-
-
 def node(name: str, *deps: str, outs: tuple[str, ...] = ()) -> Node:
     """Return a stage of dvc.yaml."""
     return Node(name, "", f"python -m stages.{name}", deps, outs)

@@ -177,8 +177,7 @@ def test_a_model_without_embeddings_is_told_not_guessed(
 
 def test_the_surest_errors_and_a_sample_of_the_rest_are_explained(model: Callable[[str], Path]) -> None:
     rows = judged_rows(["the film"] * 30).with_columns(
-        confidence=pl.Series([0.5 + at / 100 for at in range(30)]),
-        prediction=pl.Series(["bad"] * 10 + ["good"] * 20),
+        confidence=pl.Series([0.5 + at / 100 for at in range(30)]), prediction=pl.Series(["bad"] * 10 + ["good"] * 20)
     )
 
     def chosen(rows: pl.DataFrame, seed: int = 1, errors: int = 3) -> list[tuple[str, str]]:

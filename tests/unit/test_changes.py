@@ -12,7 +12,7 @@ from flows.reviewing.changes import changes_between, other_versions
 from flows.reviewing.findings import Changes, FileChange, ParamChange, StageChange
 from flows.reviewing.revision import Revision
 from tests.projects import Project
-from tests.unit.small_revisions import PARAMS, locked, node, put_data, put_text, revision
+from tests.unit.small_revisions import PARAMS, locked, node, put_data, revision
 
 TRAIN = {"a": ("bad", "write to ann@example.org"), "b": ("good", "fine")}
 GRAPH = {
@@ -46,7 +46,7 @@ def sides(tmp_path: Path) -> Sides:
     only = commit(repository, {"params.yaml": b"seed: 13\n"})
     for folder in (tmp_path / "base", repository):
         put_data(folder, TRAIN)
-        put_text(folder, "constraints.txt", "Jinja2==3.1.6\nno-such-thing==1  # why\n")
+        Project(folder).file("constraints.txt", "Jinja2==3.1.6\nno-such-thing==1  # why\n")
     plain = {"commit": only, "graph": GRAPH, "lock": LOCK}
     return revision(tmp_path / "base", **plain), revision(repository, "HEAD", **copy.deepcopy(plain))
 
@@ -144,7 +144,7 @@ def test_files_are_counted_by_git_and_listed_by_part_what_programs_write_last(si
 
 def test_versions_are_shown_from_what_to_what_and_what_is_installed(sides: Sides) -> None:
     pins = "# pins\njinja2==3.1.5\nnew_one==2 ; python_version > '3'\nwhat is this\n"
-    put_text(sides[1].folder, "constraints.txt", pins)
+    Project(sides[1].folder).file("constraints.txt", pins)
     found = changes_between(*sides, 5).versions
     assert [one[:3] for one in found] == [
         ("jinja2", "3.1.6", "3.1.5"),
@@ -165,7 +165,7 @@ def test_relabelled_rows_are_listed_with_their_texts_masked_unless_valid_params_
 
 
 def test_a_table_that_is_gone_or_broken_is_a_line(sides: Sides) -> None:
-    put_text(sides[1].folder, "data/clean/validation.parquet", "PAR1")
+    Project(sides[1].folder).file("data/clean/validation.parquet", "PAR1")
     broken = changes_between(*sides, 5)
     (sides[0].folder / "data/raw/rejected.parquet").unlink()
     gone = changes_between(*sides, 5)

@@ -14,7 +14,7 @@ from stages.tasks.attribution import Attribution
 from stages.tasks.scores import confusion
 from tests.projects import PARAMS, params_of
 from tests.unit.seen_page import HOSTILE, Seen, assert_shown_and_idle
-from tests.unit.small_records import make_records
+from tests.unit.small_records import interval, make_records
 
 
 def page_of(hostile: str = "harmless", rows: int = 40, labels: int = 2, **evaluate: Any) -> PageData:
@@ -45,7 +45,7 @@ def page_of(hostile: str = "harmless", rows: int = 40, labels: int = 2, **evalua
             ],
         }
     )
-    ours = {f"{score}{end}": 0.8 for score in ("accuracy", "macro_f1") for end in ("", "_low", "_high")}
+    ours = interval(0.8, 0.0)
     gain = {"macro_f1_gain": 0.1234, "macro_f1_gain_low": 0.1, "macro_f1_gain_high": 0.15, "mcnemar_p": 1.2e-9}
     metrics = {
         "rows": rows,

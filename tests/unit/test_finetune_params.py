@@ -29,11 +29,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def base(two_layers: Path) -> Path:
-    return two_layers
-
-
-@pytest.fixture(scope="module")
 def batch(base: Path) -> dict[str, torch.Tensor]:
     rows = TokenRows(tokenized(base, 6, 0), ["input_ids", "token_type_ids"])
     collate = DataCollatorWithPadding(AutoTokenizer.from_pretrained(base))

@@ -181,8 +181,7 @@ class Lab(Project):
                 ("model_versions", "storage_location"),
             ):
                 store.execute(
-                    f"UPDATE {table} SET {column} = replace({column}, ?, ?)",
-                    (self.root.as_uri(), target.as_uri()),
+                    f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (self.root.as_uri(), target.as_uri())
                 )
         store.close()
         return copy

@@ -13,6 +13,7 @@ from stages.common.params import Params
 from stages.register.card import model_card
 from stages.register.gates import Verdict
 from tests.projects import params_of
+from tests.unit.small_records import interval
 
 NASTY = [
     "a|b",
@@ -29,14 +30,6 @@ NASTY = [
 
 def params(**sections: Any) -> Params:
     return params_of(**{"register": {"model_name": "reviews"}, **sections})
-
-
-def interval(value: float) -> dict[str, float]:
-    return {
-        f"{name}{bound}": value + shift
-        for name in ("accuracy", "macro_f1")
-        for bound, shift in (("", 0.0), ("_low", -0.05), ("_high", 0.05))
-    }
 
 
 def card(

@@ -26,11 +26,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def base(two_layers: Path) -> Path:
-    return two_layers
-
-
-@pytest.fixture(scope="module")
 def splits(base: Path) -> Splits:
     return {"train": tokenized(base, 64, 0), "validation": tokenized(base, 16, 1)}
 

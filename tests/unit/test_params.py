@@ -84,7 +84,7 @@ def fault_of(folder: Path, old: str, new: str) -> str:
         (
             SCRATCH,
             "scratch: {hidden_size: 10, num_attention_heads: 4}",
-            "8: ingest.base_model.scratch.hidden_size: must be a",
+            "8: ingest.base_model.scratch.hidden_size: must be",
         ),
         ("columns: [source]", "columns: [mood]", "16: evaluate.slices.columns: 'mood' is none of group,"),
         ("evaluate:", "augment: {synonyms: {share: 0.1}}\nevaluate:", "15: augment.synonyms: is on, and its data"),
@@ -175,8 +175,7 @@ def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
-    [(None, "No such file"), (b"task: \xff\xfe", "utf-8"), (b"", "ingest: this key is required")],
+    ("content", "said"), [(None, "No such file"), (b"task: \xff\xfe", "utf-8"), (b"", "ingest: this key is required")]
 )
 def test_a_file_that_holds_nothing_is_told_of(tmp_path: Path, content: bytes | None, said: str) -> None:
     if content is not None:

@@ -20,22 +20,9 @@ from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams, Params
 from stages.common.serving.classifier import Package
 from stages.common.tracking import packaging, store
-from stages.common.tracking.champions import (
-    CHALLENGER,
-    CHAMPION,
-    PROMOTED_TAG,
-    champion,
-    champion_number,
-    version_tags,
-)
+from stages.common.tracking.champions import CHALLENGER, CHAMPION, PROMOTED_TAG, champion, champion_number, version_tags
 from stages.common.tracking.packaging import PACKAGE_TAG, fetch_model, fetch_seen_ids, package_digest
-from stages.common.tracking.registry import (
-    ChampionVerdicts,
-    Registered,
-    Registration,
-    ensure_registered,
-    version_of,
-)
+from stages.common.tracking.registry import ChampionVerdicts, Registered, Registration, ensure_registered, version_of
 from stages.common.tracking.runs import MODEL_TAG, create_run, model_digest
 from stages.finetune.strategies import prepare, save
 from stages.tasks.text_classification import build_model, labels_of, probabilities

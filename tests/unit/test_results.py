@@ -63,9 +63,7 @@ def test_results_hold_lock_reports_and_changed_params_and_nothing_else(checkout:
     assert checkout.git("log", "-1", "--format=%s %an", commit) == "nightly: make judge, accuracy 0.9 Attune"
 
 
-def test_a_branch_points_at_the_results_only_where_asked_for_and_not_while_it_is_checked_out(
-    checkout: Project,
-) -> None:
+def test_a_branch_points_at_the_results_only_where_asked_for_and_not_while_it_is_checked_out(checkout: Project) -> None:
     ran(checkout)
     assert checkout.git("branch", "--format=%(refname:short)") == "main"
     for seed in (1, 2):

@@ -289,14 +289,20 @@ def test_the_tracking_server_alone_is_excepted_by_its_name(project: Project, lis
 # ── the graph ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_stage_comes_after_the_stages_whose_outs_it_reads(tmp_path: Path) -> None:
-    (tmp_path / "dvc.yaml").write_text(
-        "stages:\n"
-        "  last: {cmd: c, deps: [model]}\n"
-        "  middle: {cmd: b, deps: [rows/a.csv, elsewhere], outs: [model/weights]}\n"
-        "  first: {cmd: a, outs: [rows: {persist: true}]}\n"
-    )
-    assert list(read_graph(tmp_path)) == ["first", "middle", "last"]
+@pytest.mark.parametrize(
+    "stages",
+    [
+        ["first: {outs: [rows: {persist: true}]}", "middle: {deps: [rows/a.csv, elsewhere], outs: [model/weights]}",
+         "last: {deps: [model]}"],
+        ["first: {deps: [rows-old/x], outs: [other]}", "last: {deps: [other], outs: [rows]}"],
+    ],
+    ids=["in any order", "names that only begin alike"],
+)  # fmt: skip
+def test_a_stage_comes_after_the_stages_whose_outs_it_reads(tmp_path: Path, stages: list[str]) -> None:
+    lines = [f"  {stage[:-1]}, cmd: x}}\n" for stage in stages]
+    for order in (lines, lines[::-1]):
+        (tmp_path / "dvc.yaml").write_text("stages:\n" + "".join(order))
+        assert list(read_graph(tmp_path)) == [stage.partition(":")[0] for stage in stages]
 
 
 def test_stages_that_wait_for_each_other_are_an_error(tmp_path: Path) -> None:
@@ -310,13 +316,6 @@ def test_stages_that_wait_for_each_other_are_an_error(tmp_path: Path) -> None:
 def test_a_folder_without_a_graph_is_an_error_that_says_where_to_run(tmp_path: Path) -> None:
     with pytest.raises(AttuneError, match=r"(?s)no dvc.yaml.*project's folder"):
         read_graph(tmp_path)
-
-
-def test_names_that_only_begin_alike_do_not_tie_stages(tmp_path: Path) -> None:
-    (tmp_path / "dvc.yaml").write_text(
-        "stages:\n  a: {cmd: a, deps: [rows-old/x], outs: [other]}\n  b: {cmd: b, deps: [other], outs: [rows]}\n"
-    )
-    assert list(read_graph(tmp_path)) == ["a", "b"]
 
 
 NODES = read_graph(PROJECT)

@@ -54,11 +54,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def base(two_layers: Path) -> Path:
-    return two_layers
-
-
-@pytest.fixture(scope="module")
 def splits(base: Path) -> Splits:
     """Sixteen rows again and again, so that each batch has them all, and a loss that rises has no excuse."""
     few = tokenized(base, 16, 0)

@@ -10,13 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from stages.tasks.text_classification import (
-    build_model,
-    embeddings,
-    labels_of,
-    probabilities,
-    scores,
-)
+from stages.tasks.text_classification import build_model, embeddings, labels_of, probabilities, scores
 from tests.models import FILLER, TELLING, put_tokenizer
 from tests.unit.small_records import text_rows
 

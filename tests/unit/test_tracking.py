@@ -23,7 +23,7 @@ from stages.common.tracking import publish, store
 from stages.common.tracking.live import LiveRun
 from stages.common.tracking.publish import publish_live, publish_run, reports_up_to, trained_params
 from stages.common.tracking.runs import DATA_SETS, INPUTS_TAG, MODEL_TAG, finish, flatten, model_digest
-from tests.projects import PROJECT
+from tests.projects import PROJECT, Project
 from tests.unit.mlflow_apart import apart
 from tests.waiting import free_port
 
@@ -107,9 +107,7 @@ def train_watched(params: Params, inputs: str = "inputs-1", content: str = "firs
     return live
 
 
-def report(path: str, content: Any) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(content if isinstance(content, str) else json.dumps(content))
+report = Project(Path()).file
 
 
 @dataclass

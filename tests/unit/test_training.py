@@ -124,11 +124,7 @@ def test_with_the_validation_rows_it_learns_from_all_and_keeps_the_last_epoch(
     """There are no rows left that could say which epoch is best."""
     knobs = {"train_on": "train_and_validation", "early_stopping_patience": None}
     kept, history = with_scores(base, splits, tmp_path, [0.9, 0.6, 0.3], **knobs)
-    assert [entry["step"] for entry in history if "eval_loss" in entry] == [
-        6,
-        12,
-        18,
-    ]  # 96 rows by 16
+    assert [entry["step"] for entry in history if "eval_loss" in entry] == [6, 12, 18]  # 96 rows by 16
     assert kept == [False, False, True]
 
 
