@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import chdir
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -65,8 +66,8 @@ Path("reports/metrics.json").write_text('{"accuracy": 0.%d}' % len(Path("data/ma
 }
 MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_USERNAME",
           "MLFLOW_TRACKING_PASSWORD")  # fmt: skip
-OF_RUNS = (".attune/worktrees/", ".git/worktrees/", ".git/objects/", ".git/refs/attune/", ".git/logs/refs/attune/",
-           ".dvc/cache/", ".dvc/tmp/")  # fmt: skip
+OF_RUNS = (".attune/worktrees/*", ".git/worktrees/*", ".git/objects/*", ".git/refs/attune/*", ".git/logs/refs/attune/*",
+           ".dvc/cache/*", ".dvc/tmp/*")  # fmt: skip
 yaml = YAML()
 
 
@@ -137,7 +138,7 @@ class Project:
 
     def git(self, *arguments: str) -> str:
         """Run git as the folder's owner does; return what it printed."""
-        return self.run("git", *arguments, **WHO).stdout.strip()
+        return self.run("git", "-c", "commit.gpgsign=false", *arguments, **WHO).stdout.strip()
 
     def commit(self, message: str = "mine", /, **files: str | bytes) -> str:
         """Commit these files and all else there is; return the commit."""
@@ -177,7 +178,7 @@ class Project:
         return {
             name: sha256(path.read_bytes()).hexdigest()
             for name, path in paths.items()
-            if path.is_file() and not name.startswith(without or OF_RUNS) and "__pycache__" not in name
+            if path.is_file() and not any(fnmatch(name, pattern) for pattern in without or OF_RUNS)
         }
 
 

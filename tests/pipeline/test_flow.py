@@ -87,7 +87,7 @@ class Small(Project):
     settings = MappingProxyType({"PYTHONPATH": str(PROJECT)})
 
     def do(self, **what: dict[str, Any]) -> None:
-        self.file("do.json", json.dumps(what))
+        self.file("do.json", what)
 
     def flow(self, *arguments: str, check: bool = True, **more: str) -> "subprocess.CompletedProcess[str]":
         return self.server.run(*FLOW, *arguments, cwd=self.root, check=check, **self.settings, **more)

@@ -16,7 +16,8 @@ from tests.pipeline.searched import rows
 from tests.projects import Project, pipeline_project, tiny
 
 ROWS = 150
-OF_REVIEWS = (".attune/worktrees", ".dvc/cache", ".dvc/tmp", ".git/worktrees", ".git/objects", "logs/review")
+OF_REVIEWS = (".attune/worktrees*", ".dvc/cache*", ".dvc/tmp*", ".git/worktrees*", ".git/objects*", "logs/review*")
+OF_REVIEWS += ("*__pycache__*",)
 PINS = "polars==0.0.1\nfancy-lib==1.0\n"
 
 

@@ -1,6 +1,5 @@
 """A project that has come as far as its training: a tiny untrained model, and token ids."""
 
-import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -80,7 +79,7 @@ def make_training(root: Path, rows: int = 70) -> Training:
     for seed, (name, count) in enumerate({"train": rows, "validation": 31}.items()):
         table = tokenized(base, count, seed).with_columns(truncated=pl.lit(0))
         TokenizedRecords.write(_typed(table), root / "data" / "tokenized" / f"{name}.parquet")
-    project.file("data/tokenized/encoding.json", json.dumps({"labels": LABELS, "max_length": 32}))
+    project.file("data/tokenized/encoding.json", {"labels": LABELS, "max_length": 32})
     project.file("killer/sitecustomize.py", KILLER)
     project.knobs()
     project.git("init", "-q")

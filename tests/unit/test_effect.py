@@ -175,13 +175,8 @@ def test_curves_and_figures_of_both_stand_side_by_side(tmp_path: Path) -> None:
     found = effect_of(base, head, 3)
     assert found
     curves = {curve.name: curve for curve in found.curves}
-    assert list(curves) == [
-        "training loss",
-        "validation loss",
-        "validation accuracy",
-        "validation macro-F1",
-        "reliability",
-    ]
+    of_validation = [f"validation {what}" for what in ("loss", "accuracy", "macro-F1")]
+    assert list(curves) == ["training loss", *of_validation, "reliability"]
     assert (curves["training loss"].x, curves["training loss"].head) == ("step", ((20.0, 0.7), (40.0, 0.4)))
     assert (curves["validation loss"].x, curves["validation loss"].base) == ("epoch", ((1.0, 0.4),))
     assert (curves["reliability"].x, curves["reliability"].base) == ("confidence", ((0.6, 0.5), (0.9, 0.8)))

@@ -152,12 +152,8 @@ def test_a_model_that_cannot_be_quantized_says_so(tmp_path: Path) -> None:
 def test_differences_are_counted_in_rows_of_the_test_split() -> None:
     original = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
     other = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]])
-    assert compare(original, other, np.array([0, 0, 1, 0])) == {
-        "accuracy": 0.5,
-        "accuracy_change": -0.25,
-        "agreement": 0.75,
-        "largest_difference": 0.2,
-    }
+    expected = {"accuracy": 0.5, "accuracy_change": -0.25, "agreement": 0.75, "largest_difference": 0.2}
+    assert compare(original, other, np.array([0, 0, 1, 0])) == expected
 
 
 @pytest.mark.parametrize(

@@ -207,14 +207,8 @@ def test_what_cannot_be_done_is_told_with_its_place_and_leaves_nothing_behind(
 
 
 def test_a_column_is_kept_once_and_none_passes_for_a_probability(models: Path, here: Path) -> None:
-    columns = {
-        "text": ["x", "y"],
-        "^t.*$": ["e", "f"],
-        "label": ["a", "b"],
-        "input_label": ["c", "d"],
-        "ticket_id": ["7", "8"],
-    }
-    columns["probability_x"] = ["no", "number"]
+    columns = {"text": ["x", "y"], "^t.*$": ["e", "f"], "label": ["a", "b"], "input_label": ["c", "d"]}
+    columns |= {"ticket_id": ["7", "8"], "probability_x": ["no", "number"]}
     pl.DataFrame(columns).write_csv("in.csv")
     assert run(models, "in.csv", "out.csv", "--keep-all", "--id", "ticket_id") == 0
     out = pl.read_csv("out.csv")
