@@ -26,9 +26,7 @@ SECRET = "s3cr3t-t0ken-of-nobody"
 # Stages that do what the test asks for: they append a line to ran.txt, and read what to do from do.json.
 WORK = """
 import json, os, subprocess, sys, time
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 name = sys.argv[1]
 with open("ran.txt", "a") as file:
     print(name, file=file)

@@ -76,7 +76,6 @@ GRAPH = """stages:
 """
 START = """import hashlib, json, shutil
 from pathlib import Path
-from typing import Self
 PARAMS, SHADE = Path("params.yaml").read_text(), 0
 def put(path, content):
     Path(path).parent.mkdir(parents=True, exist_ok=True)
