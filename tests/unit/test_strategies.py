@@ -345,8 +345,8 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     (
         "bert",
-        {"strategy": "prefix", "prefix": {"num_virtual_tokens": 12}},
-        f"cannot take a prefix of 12 tokens beside a text of {LONGEST}",
+        {"strategy": "prefix", "prefix": {"num_virtual_tokens": 41}},
+        f"cannot take a prefix of 41 tokens beside a text of {LONGEST}",
         "lower finetune.prefix.num_virtual_tokens or tokenize.max_length",
     ),
     ("distilbert", {"strategy": "prefix"}, "specify `token_dim`", "another finetune.strategy"),
