@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,11 +17,12 @@ from urllib.request import urlopen
 
 import pytest
 
-from stages.common.params import Params, check_params
 from stages.common.tracking import store
 from stages.common.tracking.live import LiveRun
 from stages.common.tracking.publish import publish_run, reports_up_to
 from stages.common.tracking.runs import model_digest
+from tests.projects import PROJECT, params_of, without_mlflow
+from tests.waiting import free_port
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
@@ -30,7 +30,6 @@ OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--virtual-time-budget=15000"),
 )
-PROJECT = Path(__file__).resolve().parents[2]
 TRIES = 5  # of a page that asks its server many things, on a busy machine
 SECONDS = 60
 
@@ -46,16 +45,7 @@ class Server:
 
 def training(client, learning_rate: float, accuracy: float) -> str:
     """Record a training as the stages do, and return its run."""
-    params: Params = check_params(
-        {
-            "ingest": {
-                "sources": [{"path": "data/inbox/a.csv", "columns": {"text": "text", "label": "label"}}],
-                "base_model": {"scratch": {}},
-            },
-            "finetune": {"learning_rate": learning_rate},
-            "register": {"model_name": "films"},
-        }
-    )
+    params = params_of(finetune={"learning_rate": learning_rate}, register={"model_name": "films"})
     model = Path("models/finetuned")
     model.mkdir(parents=True, exist_ok=True)
     (model / "model.safetensors").write_text(str(learning_rate))
@@ -77,18 +67,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
     folder, before = tmp_path_factory.mktemp("compare"), mlflow.get_tracking_uri()
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
-            patch.setenv(name, "")
-            patch.delenv(name)
+        without_mlflow(patch)
         patch.chdir(folder)
         shutil.copyfile(PROJECT / "dvc.yaml", "dvc.yaml")
         client = store.connect()
         runs = [training(client, 2e-4, 0.837), training(client, 3e-3, 0.612)]
         experiment = client.get_run(runs[0]).info.experiment_id
     mlflow.set_tracking_uri(before)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = ["-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--workers", "1"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     with (folder / "log").open("w") as log:

@@ -3,22 +3,18 @@
 import html
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-import test_data_page
-import test_evaluation_page
-from small_review import foreign_review
 
 from flows.reviewing.findings import Review
 from flows.reviewing.page import render as render_review
 from flows.reviewing.verdict import verdict_of
 from stages.clean.page import render as render_data
 from stages.evaluate.page import render as render_evaluation
+from tests.unit import test_data_page, test_evaluation_page
+from tests.unit.small_review import foreign_review
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")

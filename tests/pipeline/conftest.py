@@ -1,137 +1,35 @@
-"""Projects for searches and cross-validations: small, tokenized, with a stage that trains or one that only says so."""
+"""Copies of one tokenized project, for searches and cross-validations; and a Prefect server."""
 
-import random
-import shutil
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.conftest import Project, make_project, tiny
-
-WORDS = {"good": ["warm", "bright", "moving"], "bad": ["dull", "flat", "noisy"]}
-FILLER = ["the", "film", "was", "a", "story", "about", "time", "music", "place", "road", "night", "river"]
-NOWHERE = "http://127.0.0.1:9"  # no MLflow there: it is told in a moment, and costs nothing
-
-# A stage in the real frame that tells of epochs without a training. Its score is best at a learning rate of 1e-3; above
-# 0.5 it fails. Where it hangs after an epoch stands in a file of the project's folder, three above the trial's.
-PRETENDED = '''
-"""finetune: nothing is trained; epochs and scores are made up."""
-import json, math, time
-from pathlib import Path
-from stages.common.errors import AttuneError
-from stages.common.stage import stage
-
-ROOT = Path("../../..")
-
-
-@stage("finetune")
-def main(run):
-    rate, epochs = run.params.learning_rate, run.params.num_train_epochs
-    with (ROOT / "started").open("a") as file:
-        print(rate, file=file)
-    number = len((ROOT / "started").read_text().splitlines())
-    if rate > 0.5:
-        raise AttuneError("the loss is not a number any more", "lower finetune.learning_rate")
-    best = 1 - abs(math.log10(rate) + 3) / 6
-    lines, rows = ["step,epoch,validation_loss,validation_accuracy,validation_macro_f1"], []
-    Path("logs").mkdir(exist_ok=True)
-    live = Path("logs/finetune.jsonl")
-    for epoch in range(1, epochs + 1):
-        score = best * epoch / epochs
-        point = [epoch * 10, float(epoch), 1 - score, score, score]
-        lines.append(",".join(map(str, point)))
-        rows.append(json.dumps(dict(zip(lines[0].split(","), point))))
-        live.write_text("".join(row + "\\n" for row in rows))
-        hangs = ROOT / "hangs"  # rates, or the number of the start, at which it hangs after an epoch
-        if hangs.exists() and {str(rate), f"start {number}"} & set(hangs.read_text().splitlines()):
-            time.sleep(100)
-    model = run.output("models/finetuned")
-    model.mkdir()
-    for split in ("train", "validation"):
-        (model / split).write_bytes(run.input(f"data/tokenized/{split}.parquet").read_bytes())
-    run.output("reports/plots/training.csv").write_text("step\\n")
-    run.output("reports/plots/validation.csv").write_text("\\n".join(lines) + "\\n")
-
-
-if __name__ == "__main__":
-    main()
-'''
-
-
-# One process for four stages: what takes the time is importing the libraries.
-UP_TO_TOKENIZE = """
-import importlib
-for stage in ("ingest", "clean", "augment", "tokenize"):
-    try:
-        importlib.import_module(f"stages.{stage}.__main__").main()
-    except SystemExit as end:
-        assert not end.code
-"""
+from tests.pipeline import searched
+from tests.pipeline.prefect_server import PrefectServer, prefect_server
+from tests.projects import Project
 
 
 @pytest.fixture(scope="session")
 def tokenized_project(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Project:
-    """A project of 150 rows in groups and three folds, run up to tokenize. For copies of it alone."""
-    project = make_project(tmp_path_factory.mktemp("tokenized") / "project", downloads)
-    project.inbox("rows.csv", _rows(150))
-    project.use("own-csv")
-
-    def small(params: Any) -> None:
-        columns = {"text": "text", "label": "label", "group": "group"}
-        params["ingest"]["sources"] = [{"path": "data/inbox/rows.csv", "columns": columns}]
-        tiny(params)
-        params["clean"] = {
-            "near_duplicates": {"enabled": False},
-            "label_issues": {"action": "off"},
-            "split": {"folds": 3},
-        }
-        params["augment"] = {"random_swap": {"share": 0.3}}
-        params["finetune"] |= {"learning_rate": 1.0e-5, "num_train_epochs": 2, "torch_num_threads": 1}
-        params["finetune"]["per_device_train_batch_size"] = 4
-
-    project.params(small)
-    project.run(sys.executable, "-c", UP_TO_TOKENIZE, OMP_NUM_THREADS="1")
-    return project
+    """A project that is run up to tokenize. For copies of it alone."""
+    return searched.tokenized_project(tmp_path_factory.mktemp("tokenized") / "project", downloads)
 
 
 @pytest.fixture
-def copied(tokenized_project: Project, tmp_path: Path) -> Callable[[], Project]:
+def copied(tokenized_project: Project, tmp_path: Path) -> Callable[..., Project]:
     """Return a function that makes a tokenized project, whose finetune trains."""
-
-    def copy(name: str = "project") -> Project:
-        shutil.copytree(tokenized_project.root, tmp_path / name, symlinks=True)
-        return Project(tmp_path / name)
-
-    return copy
+    return lambda name="project": tokenized_project.copy(tmp_path / name)
 
 
 @pytest.fixture
-def pretending(copied: Any) -> Callable[[], Project]:
+def pretending(copied: Callable[..., Project]) -> Callable[..., Project]:
     """Return a function that makes a tokenized project, whose finetune only pretends to train."""
-
-    def copy(name: str = "project") -> Project:
-        project = copied(name)
-        (project.root / "stages" / "finetune" / "__main__.py").write_text(PRETENDED)
-        return project
-
-    return copy
+    return lambda name="project": searched.pretending(copied(name))
 
 
-def started(project: Project) -> list[float]:
-    """Return the learning rates of the trainings that were begun, in order."""
-    path = project.root / "started"
-    return [float(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def _rows(count: int) -> str:
-    draw = random.Random(1)
-    lines = ["text,label,group"]
-    for number in range(count):
-        label = list(WORDS)[number % 2]
-        words = [*draw.choices(FILLER, k=5), *draw.choices(WORDS[label], k=3)]
-        draw.shuffle(words)
-        lines.append(f"{' '.join(words)},{label},group {number // 4}")
-    return "\n".join(lines) + "\n"
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A Prefect server."""
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as running:
+        yield running

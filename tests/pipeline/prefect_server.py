@@ -2,16 +2,16 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.request import urlopen
+
+from tests.waiting import free_port
 
 START_SECONDS = 120
 QUICK = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5", "PREFECT_WORKER_QUERY_SECONDS": "2"}
@@ -52,20 +52,10 @@ class PrefectServer:
             yield
 
 
-def until(true: Callable[[], Any], seconds: float = 60) -> None:
-    """Wait until it is so."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.1)
-
-
 @contextmanager
 def prefect_server(home: Path) -> Iterator[PrefectServer]:
     """Run a server for as long as the block lasts."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server, log = PrefectServer(home, port), home / "server.log"
     command = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
     with _running(log, *command, cwd=home, env=server.environment | QUICK) as process:

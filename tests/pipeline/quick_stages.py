@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.conftest import PROJECT
+from tests.projects import PROJECT
 
 HEAVY = (
     "torch",

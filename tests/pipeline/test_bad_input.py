@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Project, make_project
+from tests.projects import Project, pipeline_project
 
 ROWS = "text,label\n" + "\n".join(
     f"{'good' if n % 2 else 'bad'} text number {n} {n * 7919},{'yes' if n % 2 else 'no'}" for n in range(60)
@@ -16,13 +16,13 @@ ROWS = "text,label\n" + "\n".join(
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Project:
-    project = make_project(tmp_path_factory.mktemp("bad_input") / "project", downloads)
+    project = pipeline_project(tmp_path_factory.mktemp("bad_input") / "project", downloads)
     project.inbox("rows.csv", ROWS)
     project.use("own-csv")
 
     # the recipe as it is, real MiniLM and all; only the file is another, and ONNX is what test_end_to_end has
-    project.params(lambda params: params["ingest"]["sources"][0].update(path="data/inbox/rows.csv"))
-    project.params(lambda params: params.update(export={"onnx": False, "int8": False}))
+    project.change(lambda params: params["ingest"]["sources"][0].update(path="data/inbox/rows.csv"))
+    project.change(lambda params: params.update(export={"onnx": False, "int8": False}))
     assert len(project.stages_run(project.repro())) == 8
     return project
 
@@ -70,7 +70,7 @@ def test_bad_input_says_what_to_do_and_costs_nothing(made: Project, case: str) -
     before = everything_made(made)
     if name:
         made.inbox(name, content)
-    made.params(change)
+    made.change(change)
     try:
         done = made.repro(check=False)
         assert done.returncode != 0
@@ -91,13 +91,13 @@ def test_after_all_that_nothing_has_to_run(made: Project) -> None:
 def test_a_failed_gate_ends_with_an_error_only_if_asked(made: Project) -> None:
     params = (made.root / "params.yaml").read_text(encoding="utf-8")
     # words alone tell "good" from "bad": nothing can be above that
-    made.params(lambda params: params["register"].update(gates={"beat_baselines": ["tfidf"]}))
+    made.change(lambda params: params["register"].update(gates={"beat_baselines": ["tfidf"]}))
     try:
         assert made.repro(check=False).returncode == 0
         report = (made.root / "reports/registration.json").read_text()
         assert '"passed": false' in report and "is not above the baseline's 1.0000" in report
         assert '"promoted": false' in (made.root / "logs/registered.json").read_text()
-        made.params(lambda params: params["register"].update(fail_on_gate=True))
+        made.change(lambda params: params["register"].update(fail_on_gate=True))
         done = made.repro(check=False)
         assert done.returncode != 0
         assert "the model did not pass: beat tfidf" in done.stderr

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,8 @@ import polars as pl
 import pytest
 
 from stages.common.serving.decision import Decision
-from tests.conftest import PROJECT
-from tests.unit.small_training import FILLER, LABELS, TELLING, make_finetuned
+from tests.models import FILLER, LABELS, TELLING
+from tests.projects import PROJECT, Project
 
 BATCH = 64
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
@@ -43,22 +44,18 @@ for kind in ("csv", "parquet"):
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model's folder, as the pipeline leaves it, with two labels it is never sure of."""
     root = tmp_path_factory.mktemp("models")
-    make_finetuned(root / "models" / "finetuned")
-    Decision(list(LABELS), 1.5, {"good": 0.5}).write(root / "models" / "serving")
-    return root / "models"
+    shutil.copytree(tiny_model, root / "finetuned")
+    Decision(list(LABELS), 1.5, {"good": 0.5}).write(root / "serving")
+    return root
 
 
 def texts(count: int) -> list[str]:
     draw = random.Random(1)
     words = [*FILLER, *(word for told in TELLING.values() for word in told)]
     return [" ".join(draw.choices(words, k=draw.randint(1, 30))) for _ in range(count)]
-
-
-def run(folder: Path, *asked: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(asked, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120)
 
 
 def test_killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run(
@@ -97,7 +94,7 @@ def test_ten_times_the_rows_take_no_more_memory(models: Path, tmp_path: Path) ->
         rows.write_csv(tmp_path / f"{name}.csv")
         rows.write_parquet(tmp_path / f"{name}.parquet")
     options = ["--model", str(models), "--keep", "more", "--batch-rows", str(BATCH)]
-    done = run(tmp_path, sys.executable, "-c", MEASURED, *options)
+    done = Project(tmp_path).python("-c", MEASURED, *options, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     grown = {line.split()[1]: float(line.split()[2]) for line in done.stdout.splitlines() if line.startswith("grown")}
     assert set(grown) == {"csv", "parquet"} and max(grown.values()) < 60, grown
@@ -105,7 +102,7 @@ def test_ten_times_the_rows_take_no_more_memory(models: Path, tmp_path: Path) ->
 
 def test_the_command_line_needs_neither_prefect_nor_torch_to_say_what_is_wrong(tmp_path: Path) -> None:
     code = "import sys; from flows.predict import main; main(['a.csv', 'b.txt']); print(*sys.modules)"
-    done = run(tmp_path, sys.executable, "-c", code)
+    done = Project(tmp_path).python("-c", code)
     assert not {"prefect", "torch", "transformers", "mlflow"} & set(done.stdout.split())
     assert "the name tells no format" in done.stderr
 

@@ -1,7 +1,6 @@
 """Cross-validation: each row held out once, nothing trained twice, and what comes of it."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +14,8 @@ from flows.crossvalidate import read_rows
 from stages.common.errors import AttuneError
 from stages.common.params import check_params
 from stages.common.params.loading import read_yaml
-from tests.conftest import Project
-from tests.pipeline.conftest import NOWHERE, started
+from tests.pipeline.searched import NOWHERE, pretending, started
+from tests.projects import Project
 
 FOLDS = 3
 
@@ -24,11 +23,7 @@ FOLDS = 3
 @pytest.fixture(scope="module")
 def validated(tokenized_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose folds have been run once, with the store in its folder."""
-    from tests.pipeline.conftest import PRETENDED
-
-    project = Project(tmp_path_factory.mktemp("folds") / "project")
-    shutil.copytree(tokenized_project.root, project.root, symlinks=True)
-    (project.root / "stages" / "finetune" / "__main__.py").write_text(PRETENDED)
+    project = pretending(tokenized_project.copy(tmp_path_factory.mktemp("folds") / "project"))
     done = crossvalidate(project, uri="sqlite:///mlflow.db")
     assert done.stdout.count("(trained)") == FOLDS
     return project
@@ -101,7 +96,7 @@ def test_mean_and_spread_stand_in_the_report_and_in_mlflow(validated: Project) -
 def test_other_params_train_again_and_a_fold_that_fails_is_named_with_its_last_lines(validated: Project) -> None:
     report = (validated.root / "reports/crossvalidation.json").read_bytes()
     before = (validated.root / "params.yaml").read_text()
-    validated.params(lambda params: params["finetune"].update(learning_rate=0.7))
+    validated.change(lambda params: params["finetune"].update(learning_rate=0.7))
     done = crossvalidate(validated, check=False)
     (validated.root / "params.yaml").write_text(before)
     assert done.returncode == 1
@@ -115,10 +110,7 @@ def test_other_params_train_again_and_a_fold_that_fails_is_named_with_its_last_l
     [
         ({"clean": {}}, "the rows have no folds"),
         ({"clean": {"split": {"folds": 4}}}, "data/ was made with other params"),
-        (
-            {"finetune": {"train_on": "train_and_validation", "early_stopping_patience": None}},
-            "would train on",
-        ),
+        ({"finetune": {"train_on": "train_and_validation", "early_stopping_patience": None}}, "would train on"),
     ],
 )
 def test_folds_that_are_not_there_are_asked_for(

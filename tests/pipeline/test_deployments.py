@@ -22,20 +22,13 @@ from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from ruamel.yaml import YAML
 
-from tests.conftest import PROJECT
-from tests.pipeline.prefect_server import PrefectServer, prefect_server
-from tests.pipeline.prefect_server import until as until_true
-from tests.unit.small_checkout import Checkout, make_checkout
+from tests.pipeline.prefect_server import PrefectServer
+from tests.projects import PROJECT, RECIPE, Project, toy_project
+from tests.waiting import until as until_true
 
 NAMES = ["attune-retrain/nightly", "attune-retrain/new-data", "attune-review/review", "attune-predict/predict"]
 SECRET = "hf_aSecretThatStandsInABlock"
 yaml = YAML()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as started:
-        yield started
 
 
 @pytest.fixture
@@ -45,46 +38,44 @@ def client(server: PrefectServer) -> Iterator[SyncPrefectClient]:
 
 
 @pytest.fixture(scope="module")
-def deployer(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+def deployer(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The project as somebody has it who deploys it: real flows and stages' code, a pipeline of two quick stages."""
-    checkout = make_checkout(tmp_path_factory.mktemp("deployer") / "project")
+    checkout = toy_project(tmp_path_factory.mktemp("deployer") / "project")
     for name in ("flows", "stages"):
         shutil.copytree(PROJECT / name, checkout.root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    params = (PROJECT / "recipes" / "rotten-tomatoes.yaml").read_text()
-    file = (PROJECT / "prefect.yaml").read_text()
-    checkout.commit(**{"prefect.yaml": file, "params.yaml": params})
+    checkout.commit(**{"prefect.yaml": (PROJECT / "prefect.yaml").read_text(), "params.yaml": RECIPE})
     return checkout
 
 
 @pytest.fixture(scope="module")
-def home(deployer: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+def home(deployer: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The clone on the worker's machine, in which a person is at work, too."""
     folder = tmp_path_factory.mktemp("worker") / "clone"
     subprocess.run(["git", "clone", "-q", str(deployer.root), str(folder)], check=True)
-    checkout = Checkout(folder)
-    checkout.write("data/inbox/rows.csv", "row\n")
-    checkout.write("params.yaml", "half: edited\n")
-    checkout.write("note.txt", "a person's")
+    checkout = Project(folder)
+    checkout.file("data/inbox/rows.csv", "row\n")
+    checkout.file("params.yaml", "half: edited\n")
+    checkout.file("note.txt", "a person's")
     (folder / ".attune").mkdir()
     return checkout
 
 
 @pytest.fixture(scope="module")
-def worker(server: PrefectServer, deployer: Checkout, home: Checkout) -> Iterator[None]:
+def worker(server: PrefectServer, deployer: Project, home: Project) -> Iterator[None]:
     """A worker for the module's tests."""
     deploy(server, deployer)
     with server.worker("attune", cwd=server.home, ATTUNE_HOME=str(home.root)):
         yield
 
 
-def deploy(server: PrefectServer, project: Checkout, status: int = 0, **more: str) -> str:
+def deploy(server: PrefectServer, project: Project, status: int = 0, **more: str) -> str:
     """Do `make deploy` in the project; return what it said."""
     done = server.run("python", "-m", "flows.deploy", cwd=project.root, check=False, **more)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
-def edit(project: Checkout, change: Callable[[dict[str, Any]], object]) -> None:
+def edit(project: Project, change: Callable[[dict[str, Any]], object]) -> None:
     """Change prefect.yaml: `change` gets the deployments by name."""
     path = project.root / "prefect.yaml"
     data = yaml.load(path)
@@ -94,7 +85,7 @@ def edit(project: Checkout, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 @pytest.fixture
-def edited(deployer: Checkout) -> Iterator[Checkout]:
+def edited(deployer: Project) -> Iterator[Project]:
     """The deployer's project, whose prefect.yaml a test may change."""
     before = (deployer.root / "prefect.yaml").read_bytes()
     yield deployer
@@ -128,7 +119,7 @@ def until(client: SyncPrefectClient, run: UUID, *states: str, seconds: float = 6
 
 
 def test_deploying_twice_leaves_all_as_it_is_and_no_folder_or_secret_of_the_deployer_is_on_the_server(
-    server: PrefectServer, client: SyncPrefectClient, deployer: Checkout
+    server: PrefectServer, client: SyncPrefectClient, deployer: Project
 ) -> None:
     more = {"ATTUNE_HOME": str(deployer.root), "HF_TOKEN": SECRET}
     deploy(server, deployer, **more)
@@ -140,7 +131,7 @@ def test_deploying_twice_leaves_all_as_it_is_and_no_folder_or_secret_of_the_depl
     assert "data-arrived" in before
 
 
-def test_what_keeps_it_from_deploying_is_said(server: PrefectServer, deployer: Checkout) -> None:
+def test_what_keeps_it_from_deploying_is_said(server: PrefectServer, deployer: Project) -> None:
     assert "PREFECT_API_URL is not set" in deploy(server, deployer, 1, PREFECT_API_URL="")
     told = deploy(server, deployer, 1, PREFECT_API_URL="http://me:hunter22@127.0.0.1:9/api")
     assert "no Prefect server answers at http://" in told and "make services" in told and "hunter22" not in told
@@ -151,7 +142,7 @@ def test_what_keeps_it_from_deploying_is_said(server: PrefectServer, deployer: C
 
 
 def test_a_schedule_fires_and_the_run_completes_in_a_clean_worktree(
-    server: PrefectServer, client: SyncPrefectClient, worker: None, edited: Checkout, home: Checkout
+    server: PrefectServer, client: SyncPrefectClient, worker: None, edited: Project, home: Project
 ) -> None:
     before, commit = home.seen(), home.git("rev-parse", "HEAD")
     edit(edited, lambda named: named["nightly"]["schedules"][0].update(cron="* * * * *"))
@@ -175,7 +166,7 @@ def test_a_schedule_fires_and_the_run_completes_in_a_clean_worktree(
 
 
 def test_a_review_works_beside_the_clone(
-    server: PrefectServer, client: SyncPrefectClient, worker: None, deployer: Checkout, home: Checkout
+    server: PrefectServer, client: SyncPrefectClient, worker: None, deployer: Project, home: Project
 ) -> None:
     deploy(server, deployer)
     until(client, start(client, "attune-retrain/nightly"), "Completed")
@@ -192,7 +183,7 @@ def test_a_review_works_beside_the_clone(
 
 
 def test_an_event_starts_the_run_for_new_data(
-    server: PrefectServer, client: SyncPrefectClient, worker: None, deployer: Checkout
+    server: PrefectServer, client: SyncPrefectClient, worker: None, deployer: Project
 ) -> None:
     deploy(server, deployer)
     before = {run.id for run in runs_of(client, "attune-retrain/new-data")}
@@ -203,7 +194,7 @@ def test_an_event_starts_the_run_for_new_data(
 
 
 def test_a_container_of_the_docker_pool_has_what_a_run_needs_and_its_command_completes_it(
-    server: PrefectServer, client: SyncPrefectClient, worker: None, edited: Checkout, home: Checkout
+    server: PrefectServer, client: SyncPrefectClient, worker: None, edited: Project, home: Project
 ) -> None:
     from prefect_docker.worker import DockerWorker, DockerWorkerJobConfiguration
 
@@ -231,7 +222,7 @@ def test_a_container_of_the_docker_pool_has_what_a_run_needs_and_its_command_com
 
 
 def test_a_job_of_the_kubernetes_pool_is_one_that_kubernetes_knows_and_names_its_secrets_only(
-    server: PrefectServer, client: SyncPrefectClient, worker: None, edited: Checkout
+    server: PrefectServer, client: SyncPrefectClient, worker: None, edited: Project
 ) -> None:
     from kubernetes_asyncio.client import ApiClient
     from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
@@ -261,7 +252,7 @@ def test_a_job_of_the_kubernetes_pool_is_one_that_kubernetes_knows_and_names_its
     assert spec["securityContext"]["runAsNonRoot"] and not spec["automountServiceAccountToken"]
 
 
-def test_the_first_pods_clone_the_project_once(deployer: Checkout, tmp_path: Path) -> None:
+def test_the_first_pods_clone_the_project_once(deployer: Project, tmp_path: Path) -> None:
     template = json.loads((PROJECT / "work_pools" / "kubernetes.json").read_text())
     (clone,) = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]["initContainers"]
     folder = tmp_path / "attune"
@@ -276,7 +267,7 @@ def test_the_first_pods_clone_the_project_once(deployer: Checkout, tmp_path: Pat
     assert [one.wait(60) for one in pods] == [0, 0, 0]
     assert pod("e").wait(60) == 0, "later ones need no repository"
     assert [path.name for path in tmp_path.iterdir()] == ["attune"]
-    assert Checkout(folder).git("status", "--porcelain") == ""
+    assert Project(folder).git("status", "--porcelain") == ""
 
 
 class Daemon:
@@ -302,7 +293,7 @@ def here(server: PrefectServer) -> dict[Any, str]:
 
 @contextmanager
 def in_pool(
-    server: PrefectServer, client: SyncPrefectClient, edited: Checkout, kind: str, variables: dict[str, Any], **env: str
+    server: PrefectServer, client: SyncPrefectClient, edited: Project, kind: str, variables: dict[str, Any], **env: str
 ) -> Iterator[None]:
     """Deploy to a pool of another kind, made from its template as docs/containers.md says."""
     template = json.loads((PROJECT / "work_pools" / f"{kind}.json").read_text())

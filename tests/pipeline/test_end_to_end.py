@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -14,12 +13,13 @@ import polars as pl
 import pytest
 
 from stages.common.graph import read_graph
-from tests.conftest import PROJECT, Project, make_project
+from tests.projects import PROJECT, Project, pipeline_project
+from tests.waiting import free_port
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Project:
-    project = make_project(tmp_path_factory.mktemp("end_to_end") / "project", downloads)
+    project = pipeline_project(tmp_path_factory.mktemp("end_to_end") / "project", downloads)
 
     def few_rows(params):
         params["ingest"]["limit"] = 500
@@ -30,7 +30,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Projec
         params["evaluate"]["attributions"] = {"errors": 2, "sample": 2, "steps": 8}
         params["register"]["gates"] = {"minimum": {"accuracy": 0.2}, "beat_baselines": []}
 
-    project.params(few_rows)
+    project.change(few_rows)
     done = project.repro()
     first = ["ingest", "clean", "augment", "tokenize"]
     assert project.stages_run(done) == [*first, "finetune", "export", "evaluate", "register"]
@@ -80,13 +80,13 @@ def test_nothing_runs_again_when_nothing_changed(trained: Project) -> None:
 
 
 def test_changing_evaluate_runs_evaluate_and_register_alone(trained: Project) -> None:
-    trained.params(lambda params: params["evaluate"]["bootstrap"].update(resamples=150))
+    trained.change(lambda params: params["evaluate"]["bootstrap"].update(resamples=150))
     assert trained.stages_run(trained.repro()) == ["evaluate", "register"]
 
 
 def test_changing_tracking_runs_nothing(trained: Project) -> None:
     before = (trained.root / "params.yaml").read_text()
-    trained.params(lambda params: params["tracking"].update(experiment_name="elsewhere"))
+    trained.change(lambda params: params["tracking"].update(experiment_name="elsewhere"))
     done = trained.repro()
     (trained.root / "params.yaml").write_text(before)
     assert trained.stages_run(done) == []
@@ -109,24 +109,16 @@ def test_the_same_inputs_give_the_same_bytes_by_dvc_repro_and_by_the_flow(traine
 def test_dvc_shows_metrics_plots_params_and_graph(trained: Project) -> None:
     assert "accuracy" in trained.run("dvc", "metrics", "show").stdout
     assert "finetune" in trained.run("dvc", "dag").stdout
-    trained.run("git", "add", "-A")
-    trained.run("git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-q", "-m", "run")
+    trained.commit("run")
     before = (trained.root / "params.yaml").read_text()
-    trained.params(lambda params: params["finetune"].update(learning_rate=5e-5))
+    trained.change(lambda params: params["finetune"].update(learning_rate=5e-5))
     changed = trained.run("dvc", "params", "diff").stdout
     (trained.root / "params.yaml").write_text(before)
     assert "finetune.learning_rate" in changed and "5e-05" in changed
     trained.run("dvc", "plots", "show")
     page = (trained.root / "dvc_plots" / "index.html").read_text()
-    for plot in (
-        "training loss",
-        "learning rate",
-        "validation score",
-        "confusion",
-        "ROC",
-        "reliability",
-        "accuracy by slice",
-    ):
+    plots = ("training loss", "learning rate", "validation score", "confusion", "ROC", "reliability")
+    for plot in (*plots, "accuracy by slice"):
         assert plot in page
 
 
@@ -146,9 +138,7 @@ def test_the_run_in_mlflow_tells_the_whole_story(trained: Project) -> None:
 
 
 def test_the_champion_answers_over_http(trained: Project) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/rotten-tomatoes@champion"]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     import os

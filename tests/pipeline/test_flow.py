@@ -6,16 +6,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
 import pytest
 
 from flows.running.stage_process import seconds_of
-from tests.conftest import PROJECT
-from tests.pipeline.prefect_server import PrefectServer, prefect_server, until
+from tests.pipeline.prefect_server import PrefectServer
+from tests.projects import PROJECT, RECIPE, Project
+from tests.waiting import until
 
 FLOW = (sys.executable, "-m", "flows.pipeline")
 HEEDING = ("env", "--default-signal=INT")  # what is started in the background ignores Ctrl-C, and so would its children
@@ -69,34 +71,21 @@ stages:
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as running:
-        yield running
-
-
 @pytest.fixture
 def small(tmp_path: Path, server: PrefectServer) -> "Small":
-    root = tmp_path / "small"
-    root.mkdir()
-    (root / "work.py").write_text(WORK)
-    (root / "dvc.yaml").write_text(GRAPH)
-    (root / "params.yaml").write_bytes((PROJECT / "recipes" / "rotten-tomatoes.yaml").read_bytes())
-    made = Small(root, server)
-    for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
-        server.run(*command, cwd=root)
-    return made
+    files = {"work.py": WORK, "dvc.yaml": GRAPH, "params.yaml": RECIPE}
+    return Small(tmp_path / "small", server=server).begin(files)
 
 
-class Small:
+@dataclass(frozen=True)
+class Small(Project):
     """A project of three stages that take no time, run by the real flow."""
 
-    def __init__(self, root: Path, server: PrefectServer) -> None:
-        self.root, self.server = root, server
-        self.settings = {"PYTHONPATH": str(PROJECT)}
+    server: PrefectServer = field(kw_only=True)
+    settings = MappingProxyType({"PYTHONPATH": str(PROJECT)})
 
     def do(self, **what: dict[str, Any]) -> None:
-        (self.root / "do.json").write_text(json.dumps(what))
+        self.file("do.json", what)
 
     def flow(self, *arguments: str, check: bool = True, **more: str) -> "subprocess.CompletedProcess[str]":
         return self.server.run(*FLOW, *arguments, cwd=self.root, check=check, **self.settings, **more)

@@ -1,18 +1,17 @@
 """What a run made before is not lost: failed and killed stages get their outs back, and DVC's run cache works."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from flows.running.stage_process import StageRunner
 from stages.common.restore import restore_outs
-from tests.conftest import PROJECT
+from tests.projects import PROJECT, RECIPE, Project
+from tests.waiting import until
 
 STAGE = """
 import json, os, signal, time
@@ -46,47 +45,23 @@ stages:
     outs: [data/rows, data/empty]
     metrics: [reports/scores.json: {{cache: false}}]
 """
+FILES = {"dvc.yaml": GRAPH, "work.py": STAGE, "do.json": "{}", "params.yaml": RECIPE}
+FILES[".gitignore"] = "/data/\n/.attune/\n/logs/\n/ran.txt\n/begun\n"
 
 
-class Toy:
+class Toy(Project):
     """A checkout whose one stage runs in the real frame and does what a test asks for."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.environment = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(PROJECT),
-        }
-
-    def make(self) -> "Toy":
-        self.root.mkdir()
-        files = {"dvc.yaml": GRAPH, "work.py": STAGE, ".gitignore": "/data/\n/.attune/\n/logs/\n/ran.txt\n/begun\n"}
-        for name, content in files.items():
-            (self.root / name).write_text(content)
-        (self.root / "params.yaml").write_bytes((PROJECT / "recipes" / "rotten-tomatoes.yaml").read_bytes())
-        self.do()
-        for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
-            self.run(*command)
-        return self
-
     def do(self, **what: float) -> None:
-        (self.root / "do.json").write_text(json.dumps(what))
+        self.file("do.json", what)
         (self.root / "begun").unlink(missing_ok=True)
 
     def seed(self, seed: int) -> None:
-        path = self.root / "params.yaml"
-        lines = path.read_text().split("\n")
-        path.write_text("\n".join(f"seed: {seed}" if line.startswith("seed:") else line for line in lines))
+        self.change(lambda params: params.update(seed=seed))
 
-    def run(self, *command: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
-        done = subprocess.run(
-            command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False, timeout=120
-        )
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
-
-    def repro(self, check: bool = True) -> "subprocess.CompletedProcess[str]":
-        return self.run("dvc", "repro", check=check)
+    def start(self, *command: str) -> "subprocess.Popen[bytes]":
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+        return subprocess.Popen([sys.executable, *command], cwd=self.root, env=environment, start_new_session=True)
 
     def outs(self) -> dict[str, str | list[str]]:
         rows, empty, scores = (self.root / path for path in ("data/rows/part", "data/empty", "reports/scores.json"))
@@ -96,17 +71,11 @@ class Toy:
     def ran(self) -> list[str]:
         return (self.root / "ran.txt").read_text().split()
 
-    def until_begun(self) -> None:
-        end = time.monotonic() + 60
-        while not (self.root / "begun").exists():
-            assert time.monotonic() < end
-            time.sleep(0.05)
-
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Toy:
     """A checkout that has run with seed 1."""
-    made = Toy(tmp_path / "toy").make()
+    made = Toy(tmp_path / "toy").begin(FILES)
     made.seed(1)
     made.repro()
     return made
@@ -135,8 +104,8 @@ def test_after_a_stage_was_killed_its_earlier_outs_are_put_back(
         ended = runner.run("clean", 6.0, lambda _: None)
         assert ended.late
     else:
-        process = subprocess.Popen(["dvc", "repro"], cwd=toy.root, env=toy.environment, start_new_session=True)
-        toy.until_begun()
+        process = toy.start("-m", "dvc", "repro")
+        until((toy.root / "begun").exists)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert toy.outs() == {}, "there is something to put back"
@@ -157,11 +126,10 @@ def test_a_setting_that_is_changed_back_runs_nothing_again(toy: Toy) -> None:
 
 
 def test_a_clone_with_the_cache_of_another_runs_nothing(toy: Toy, tmp_path: Path) -> None:
-    toy.run("git", "add", "-A")
-    toy.run("git", "-c", "user.name=me", "-c", "user.email=me", "commit", "-qm", "mine")
-    toy.run("git", "clone", "-q", str(toy.root), str(tmp_path / "clone"))
+    toy.commit()
+    toy.git("clone", "-q", str(toy.root), str(tmp_path / "clone"))
     clone = Toy(tmp_path / "clone")
-    clone.run("dvc", "cache", "dir", "--local", str(toy.root / ".dvc" / "cache"))
+    clone.dvc("cache", "dir", "--local", str(toy.root / ".dvc" / "cache"))
     clone.run(sys.executable, "-m", "flows.prepare", "--outs")
     assert "didn't change, skipping" in clone.repro().stdout
     assert [*clone.outs().values()] == [*toy.outs().values()]
@@ -177,7 +145,7 @@ def test_a_stage_waits_for_another_dvc_command_before_it_ends(toy: Toy) -> None:
     )
     toy.seed(2)
     toy.do(sleep=1)
-    other = subprocess.Popen([sys.executable, "-c", holder], cwd=toy.root, env=toy.environment)
+    other = toy.start("-c", holder)
     done = toy.repro()
     other.wait(20)
     assert "waits for another dvc command" in done.stdout

@@ -14,8 +14,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.conftest import PROJECT
-from tests.pipeline.prefect_server import PrefectServer, prefect_server, until
+from tests.pipeline.prefect_server import PrefectServer
+from tests.projects import PROJECT, RECIPE
+from tests.waiting import until
 
 SECRET = "op3n-sesame-8"
 BLOCK = """
@@ -73,18 +74,15 @@ def received() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 @pytest.fixture(scope="module")
-def server(
-    tmp_path_factory: pytest.TempPathFactory, received: tuple[str, list[dict[str, Any]]]
-) -> Iterator[PrefectServer]:
+def server(server: PrefectServer, received: tuple[str, list[dict[str, Any]]]) -> PrefectServer:
     """A server with a Webhook block and the automations, made as docs/notifications.md says."""
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as running:
-        running.run("bash", "-c", f"{sys.executable} -c '{BLOCK}' <<< {received[0]}", cwd=running.home)
-        block = api(running, "block_types/slug/webhook/block_documents/name/attune")["id"]
-        for name in ("webhook", "silent"):
-            text = (PROJECT / "automations" / f"{name}.yaml").read_text().replace("BLOCK_ID", block)
-            (running.home / f"{name}.yaml").write_text(text.replace("within: 600", "within: 10"))
-            running.run("prefect", "automation", "create", "--from-file", f"{name}.yaml", cwd=running.home)
-        yield running
+    server.run("bash", "-c", f"{sys.executable} -c '{BLOCK}' <<< {received[0]}", cwd=server.home)
+    block = api(server, "block_types/slug/webhook/block_documents/name/attune")["id"]
+    for name in ("webhook", "silent"):
+        text = (PROJECT / "automations" / f"{name}.yaml").read_text().replace("BLOCK_ID", block)
+        (server.home / f"{name}.yaml").write_text(text.replace("within: 600", "within: 10"))
+        server.run("prefect", "automation", "create", "--from-file", f"{name}.yaml", cwd=server.home)
+    return server
 
 
 def test_failures_and_new_champions_are_told_and_a_champion_that_stays_is_not(
@@ -92,7 +90,7 @@ def test_failures_and_new_champions_are_told_and_a_champion_that_stays_is_not(
 ) -> None:
     messages = received[1]
     (tmp_path / "flow.py").write_text(FLOW)
-    (tmp_path / "params.yaml").write_bytes((PROJECT / "recipes" / "rotten-tomatoes.yaml").read_bytes())
+    (tmp_path / "params.yaml").write_text(RECIPE)
     done = server.run(
         sys.executable, "flow.py", "promoted", "promoted", "failed", cwd=tmp_path, PYTHONPATH=str(PROJECT)
     )

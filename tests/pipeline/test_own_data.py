@@ -6,7 +6,7 @@ import random
 import polars as pl
 
 from stages.common.params import load_params
-from tests.conftest import Project, tiny
+from tests.projects import Project, tiny
 
 WORDS = {
     "表扬": ["很好", "喜欢", "满意", "推荐", "漂亮", "快"],
@@ -26,9 +26,9 @@ def chinese_csv(rows: int, seed: int = 1) -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_chinese_three_classes_quoted_newlines_and_a_bom(project: Project) -> None:
-    project.inbox("意见.csv", "\ufeff" + chinese_csv(240))
-    project.use("own-csv")
+def test_chinese_three_classes_quoted_newlines_and_a_bom(pipeline: Project) -> None:
+    pipeline.inbox("意见.csv", "\ufeff" + chinese_csv(240))
+    pipeline.use("own-csv")
 
     def change(params):
         columns = {"text": "意见", "label": "类别"}
@@ -37,37 +37,37 @@ def test_chinese_three_classes_quoted_newlines_and_a_bom(project: Project) -> No
         tiny(params)
         params["export"] = {"onnx": False, "int8": False}
 
-    project.params(change)
-    project.repro("evaluate")
-    raw = pl.read_parquet(project.root / "data/raw/records.parquet")
+    pipeline.change(change)
+    pipeline.repro("evaluate")
+    raw = pl.read_parquet(pipeline.root / "data/raw/records.parquet")
     assert raw.height == 240
     assert set(raw["label"]) == set(WORDS)
     assert raw["text"].str.contains("\n").all()
-    metrics = json.loads((project.root / "reports/metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((pipeline.root / "reports/metrics.json").read_text(encoding="utf-8"))
     assert set(metrics["per_class"]) == set(WORDS)
     assert metrics["baselines"]["tfidf"]["accuracy"] > metrics["baselines"]["majority"]["accuracy"]
-    curve = pl.read_csv(project.root / "reports/plots/roc.csv")
+    curve = pl.read_csv(pipeline.root / "reports/plots/roc.csv")
     assert set(curve["label"]) == set(WORDS)
 
     # a changed file in the inbox runs the pipeline again, and nothing else has to be said
-    project.inbox("意见.csv", "\ufeff" + chinese_csv(250))
-    assert project.stages_run(project.repro("clean")) == ["ingest", "clean"]
-    assert pl.read_parquet(project.root / "data/raw/records.parquet").height == 250
+    pipeline.inbox("意见.csv", "\ufeff" + chinese_csv(250))
+    assert pipeline.stages_run(pipeline.repro("clean")) == ["ingest", "clean"]
+    assert pl.read_parquet(pipeline.root / "data/raw/records.parquet").height == 250
 
 
-def test_the_chinese_recipe_trains_on_a_small_slice(project: Project) -> None:
+def test_the_chinese_recipe_trains_on_a_small_slice(pipeline: Project) -> None:
     """What comes after the training is the same as in the test of three Chinese classes above."""
-    project.use("chinese-reviews")
+    pipeline.use("chinese-reviews")
 
     def slice_of(params):
         params["ingest"]["limit"] = 300
         params["finetune"]["num_train_epochs"] = 1
         params["evaluate"].setdefault("bootstrap", {})["resamples"] = 100
 
-    project.params(slice_of)
-    project.repro("finetune")
-    assert pl.read_csv(project.root / "reports/plots/validation.csv").height == 1
-    encoding = json.loads((project.root / "data/tokenized/encoding.json").read_text(encoding="utf-8"))
+    pipeline.change(slice_of)
+    pipeline.repro("finetune")
+    assert pl.read_csv(pipeline.root / "reports/plots/validation.csv").height == 1
+    encoding = json.loads((pipeline.root / "data/tokenized/encoding.json").read_text(encoding="utf-8"))
     assert len(encoding["labels"]) == 2
-    recipe = load_params(project.root / "params.yaml").register_
+    recipe = load_params(pipeline.root / "params.yaml").register_
     assert recipe.model_name == "chinese-reviews" and recipe.gates.beat_baselines == ["majority", "tfidf"]

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import polars as pl
@@ -15,6 +14,7 @@ from safetensors.numpy import load
 
 from stages.common.tracking.runs import TRAININGS
 from tests.pipeline.training_project import OUTS, Training, make_training
+from tests.waiting import until
 
 WEIGHTS, TRAINING, VALIDATION = OUTS
 STAGE = ("-m", "stages.finetune")
@@ -36,12 +36,12 @@ def set_params(project: Training, **knobs: object) -> None:
         "save_steps": 2,
         "dropout": 0.0,
     }
-    project.params(**usual | knobs)
+    project.knobs(**usual | knobs)
 
 
 @pytest.fixture(scope="module")
 def two(project: Training) -> dict[str, bytes]:
-    done = project.run("torchrun", "--nproc-per-node", "2", *STAGE)
+    done = project.train("torchrun", "--nproc-per-node", "2", *STAGE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("finetune: ") == 2  # what it does, and that it is done: one process speaks
     assert project.checkpoints() == []
@@ -50,7 +50,7 @@ def two(project: Training) -> dict[str, bytes]:
 
 def test_two_processes_give_the_curve_of_one_with_twice_the_batch(project: Training, two: dict[str, bytes]) -> None:
     set_params(project, per_device_train_batch_size=16)
-    assert project.run(sys.executable, *STAGE).returncode == 0
+    assert project.train(sys.executable, *STAGE).returncode == 0
     one = project.outs()
     for name in (TRAINING, VALIDATION):
         expected, found = (pl.read_csv(outs[name]) for outs in (one, two))
@@ -67,11 +67,11 @@ def test_one_of_two_processes_that_dies_ends_both_and_the_next_run_goes_on(
     project: Training, two: dict[str, bytes]
 ) -> None:
     set_params(project, nproc_per_node=2)
-    done = project.repro(KILL_AT="step 5.", KILL_RANK="1")
+    done = project.train(KILL_AT="step 5.", KILL_RANK="1")
     assert done.returncode != 0
     assert "process 1 of 2 was killed by signal 9" in done.stderr
     assert "finetune.nproc_per_node" in done.stderr
-    resumed = project.repro()
+    resumed = project.train()
     assert resumed.returncode == 0, resumed.stderr
     assert "going on from step 4" in resumed.stdout
     assert project.outs() == two
@@ -79,7 +79,7 @@ def test_one_of_two_processes_that_dies_ends_both_and_the_next_run_goes_on(
 
 def test_what_goes_wrong_in_all_of_them_is_told_once(project: Training) -> None:
     set_params(project, nproc_per_node=2)
-    done = project.run(sys.executable, *STAGE, SPOIL_AT="2")
+    done = project.train(sys.executable, *STAGE, SPOIL_AT="2")
     assert done.returncode == 1
     assert done.stderr.count("the training has diverged") == 1
     assert "Traceback" not in done.stderr
@@ -94,20 +94,13 @@ def test_nothing_survives_the_process_that_started_the_others(project: Training)
     started = subprocess.Popen(
         [sys.executable, *STAGE], cwd=project.root, env=os.environ | own, stdout=subprocess.DEVNULL
     )
-    wait_until(lambda: lines.exists() and lines.stat().st_size > 0)
+    until(lambda: lines.exists() and lines.stat().st_size > 0)
     assert len(processes_in(project.root)) == 3
     started.send_signal(signal.SIGKILL)
     started.wait(30)
-    wait_until(lambda: not processes_in(project.root))
+    until(lambda: not processes_in(project.root))
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
     found = psutil.process_iter(["cwd", "status"])
     return [one for one in found if one.info["cwd"] == str(folder.resolve()) and one.info["status"] != "zombie"]
-
-
-def wait_until(true: object, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.training_project import Training, make_training
+from tests.pipeline.training_project import ALONE, Training, make_training
 
 KILLED_AT = {  # and the step of the checkpoint that is left
     "step 3.": 2,  # in the middle of an epoch (steps are counted from where a run begins)
@@ -21,10 +21,10 @@ KILLED_AT = {  # and the step of the checkpoint that is left
 def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Training, list[int]]:
     """A training that was killed again and again, and the steps it went on from."""
     project = make_training(tmp_path_factory.mktemp("resume") / "project")
-    project.params(save_steps=2, dropout=0.1)
+    project.knobs(save_steps=2, dropout=0.1)
     went_on = []
     for moment in (*KILLED_AT, None):
-        done = project.repro(**({"KILL_AT": moment} if moment else {}))
+        done = project.train(**({"KILL_AT": moment} if moment else {}))
         assert done.returncode == (-signal.SIGKILL if moment else 0), f"{moment}\n{done.stdout}\n{done.stderr}"
         went_on += [int(step) for step in re.findall(r"going on from step (\d+)", done.stdout)]
     return project, went_on
@@ -39,7 +39,7 @@ def test_its_model_and_curves_are_those_of_an_uninterrupted_one(killed: tuple[Tr
     project, _ = killed
     resumed = project.outs()
     lines = (project.root / "logs" / "finetune.jsonl").read_text()
-    whole = project.repro("--force")
+    whole = project.train(*ALONE, "--force")
     assert whole.returncode == 0, whole.stderr
     assert "going on" not in whole.stdout
     assert project.outs() == resumed
@@ -54,10 +54,10 @@ def test_nothing_is_left_of_its_checkpoints(killed: tuple[Training, list[int]]) 
 
 def test_other_params_never_go_on_from_a_stale_checkpoint(tmp_path: Path) -> None:
     project = make_training(tmp_path / "project")
-    assert project.repro(KILL_AT="step 7.").returncode == -signal.SIGKILL
+    assert project.train(KILL_AT="step 7.").returncode == -signal.SIGKILL
     (stale,) = project.checkpoints()
-    project.params(num_train_epochs=1)
-    done = project.repro()
+    project.knobs(num_train_epochs=1)
+    done = project.train()
     assert done.returncode == 0, done.stderr
     assert "going on" not in done.stdout
     assert project.checkpoints() == [stale]  # the latest of the others stays for a while: params may be set back

@@ -1,9 +1,7 @@
 """Reviews by the real program, on a small project with four changes: params, data, code, and versions."""
 
-import random
 from collections.abc import Iterator
 from contextlib import chdir
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +11,14 @@ from flows import review as program
 from flows.review import NOT_REPRODUCED
 from flows.reviewing.findings import Review
 from flows.reviewing.verdict import verdict_of
-from tests.conftest import Project, make_project, tiny
 from tests.pipeline.quick_stages import client, serving
+from tests.pipeline.searched import rows
+from tests.projects import Project, pipeline_project, tiny
 
-WORDS = {"good": ["warm", "bright", "moving"], "bad": ["dull", "flat", "noisy"]}
-FILLER = ["the", "film", "was", "a", "story", "about", "time", "music", "place", "road", "night", "river"]
 ROWS = 150
-ME = ("-c", "user.name=me", "-c", "user.email=me@localhost")
+OF_REVIEWS = (".attune/worktrees*", ".dvc/cache*", ".dvc/tmp*", ".git/worktrees*", ".git/objects*", "logs/review*")
+OF_REVIEWS += ("*__pycache__*",)
 PINS = "polars==0.0.1\nfancy-lib==1.0\n"
-
-
-def rows() -> list[str]:
-    draw = random.Random(1)
-    lines = []
-    for number in range(ROWS):
-        label = list(WORDS)[number % 2]
-        words = [*draw.choices(FILLER, k=5), *draw.choices(WORDS[label], k=3)]
-        draw.shuffle(words)
-        lines.append(f"{' '.join(words)},{label}")
-    return lines
 
 
 def small(params: Any) -> None:
@@ -44,18 +31,12 @@ def small(params: Any) -> None:
     params["register"]["gates"] = {"beat_baselines": []}
 
 
-def git(project: Project, *arguments: str) -> str:
-    return project.run("git", *ME, *arguments).stdout.strip()
-
-
 def commit(project: Project, branch: str, message: str, *, run: bool) -> str:
     """Commit all there is to a new branch, with the results of its pipeline if it is to be run."""
-    git(project, "checkout", "-q", "-b", branch)
+    project.git("checkout", "-q", "-b", branch)
     if run:
         project.repro(OMP_NUM_THREADS="1")
-    git(project, "add", "-A")
-    git(project, "commit", "-q", "-m", message)
-    return git(project, "rev-parse", "HEAD")
+    return project.commit(message)
 
 
 @pytest.fixture(scope="module")
@@ -68,34 +49,32 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, downloads: Path, quick: Path) -> Project:
     """A project whose pipeline has run, with people's own rows in Git."""
-    made = make_project(tmp_path_factory.mktemp("review") / "project", downloads)
-    git(made, "branch", "-m", "main")
-    (made.root / "quick.py").write_text(client(quick))
+    made = pipeline_project(tmp_path_factory.mktemp("review") / "project", downloads)
+    made.file("quick.py", client(quick))
     graph = (made.root / "dvc.yaml").read_text()
-    (made.root / "dvc.yaml").write_text(graph.replace("python -m stages.", "python quick.py "))
-    made.inbox("rows.csv", "\n".join(["text,label", *rows()]) + "\n")
+    made.file("dvc.yaml", graph.replace("python -m stages.", "python quick.py "))
+    made.inbox("rows.csv", "\n".join(["text,label", *rows(ROWS)]) + "\n")
     made.use("own-csv")
-    made.params(small)
-    (made.root / "constraints.txt").write_text(PINS)
+    made.change(small)
+    made.file("constraints.txt", PINS)
     made.repro(OMP_NUM_THREADS="1")
-    git(made, "add", "-A")
-    git(made, "add", "-f", "data/inbox/rows.csv")
-    git(made, "commit", "-q", "-m", "results")
+    made.git("add", "-f", "data/inbox/rows.csv")
+    made.commit("results")
     return made
 
 
 @pytest.fixture
 def branch(project: Project) -> Iterator[Project]:
     """The project, for a branch from its first results; main is what is checked out in the end."""
-    git(project, "checkout", "-q", "main")
-    project.run("dvc", "checkout", "-q")
+    project.git("checkout", "-q", "main")
+    project.dvc("checkout", "-q")
     yield project
-    git(project, "checkout", "-q", "main")
+    project.git("checkout", "-q", "main")
 
 
 def reviewed(project: Project, status: int, *arguments: str) -> Review:
     """Run the command; it has to end with this status, and to leave the project as it was."""
-    before = seen(project)
+    before = project.seen(*OF_REVIEWS)
     with pytest.MonkeyPatch.context() as patch, chdir(project.root):
         for name, value in {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}.items():
             patch.setenv(name, value)
@@ -103,20 +82,9 @@ def reviewed(project: Project, status: int, *arguments: str) -> Review:
         found: list[Review] = []
         patch.setattr(program, "verdict_of", lambda review: found.append(review) or verdict_of(review))
         assert program.main(["--base", "main", *arguments]) == status
-    assert seen(project) == before
+    assert project.seen(*OF_REVIEWS) == before
     assert (project.root / "logs" / "review.html").stat().st_size > 10_000
     return found[0]
-
-
-def seen(project: Project) -> dict[str, str]:
-    """Return every file of the project and of its Git folder but for what is a review's."""
-    own = (".attune/worktrees", ".dvc/cache", ".dvc/tmp", ".git/worktrees", ".git/objects", "logs/review")
-    found = {}
-    for path in sorted(project.root.rglob("*")):
-        name = path.relative_to(project.root).as_posix()
-        if path.is_file() and not name.startswith(own) and "__pycache__" not in name:
-            found[name] = sha256(path.read_bytes()).hexdigest()
-    return found
 
 
 def ran_again(found: Review) -> list[str]:
@@ -125,7 +93,7 @@ def ran_again(found: Review) -> list[str]:
 
 
 def test_another_learning_rate_is_reproduced_to_the_byte_and_its_effect_is_told(branch: Project) -> None:
-    branch.params(lambda params: params["finetune"].update(learning_rate=1.0e-6))
+    branch.change(lambda params: params["finetune"].update(learning_rate=1.0e-6))
     commit(branch, "rate", "a smaller learning rate", run=True)
     found = reviewed(branch, 0)
     assert found.rebuild.verdict == "identical"

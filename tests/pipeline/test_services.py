@@ -5,18 +5,16 @@ import signal
 import socket
 import sqlite3
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import psutil
 import pytest
 
-from tests.conftest import PROJECT
-from tests.pipeline.prefect_server import until
+from tests.projects import PROJECT, Project
+from tests.waiting import free_port, until
 
 SLOW_FLOW = """
 import subprocess
@@ -59,46 +57,29 @@ for run in client.search_runs([experiment]):
 
 
 @dataclass(frozen=True)
-class Place:
+class Place(Project):
     """A folder with services of its own."""
 
-    root: Path
-    prefect: int
-    mlflow: int
+    prefect: int = field(default_factory=free_port)
+    mlflow: int = field(default_factory=free_port)
 
     @property
     def folder(self) -> Path:
         return self.root / ".services"
 
-    def environment(self) -> dict[str, str]:
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
-        path = f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}"
-        return inherited | {"PATH": path, "PYTHONPATH": str(PROJECT)}
-
-    def run(self, *command: str, **more: str) -> tuple[int, str]:
+    def ran(self, *command: str, **more: str) -> tuple[int, str]:
         ports = {"PREFECT_PORT": str(self.prefect), "MLFLOW_PORT": str(self.mlflow)}
-        done = subprocess.run(
-            [sys.executable, *command],
-            cwd=self.root,
-            env=self.environment() | ports | more,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=200,
-        )
-        return done.returncode, done.stdout
+        done = self.python(*command, **ports, **more)
+        return done.returncode, done.stdout + done.stderr
 
     def services(self, what: str, **more: str) -> tuple[int, str]:
-        return self.run("-m", "flows.services", what, **more)
+        return self.ran("-m", "flows.services", what, **more)
 
     def made(self) -> str:
         """Return what the project's Makefile makes of PREFECT_API_URL and MLFLOW_TRACKING_URI."""
         show = "show: ; @echo $$PREFECT_API_URL $$MLFLOW_TRACKING_URI"
         command = ["make", "--no-print-directory", "-f", str(PROJECT / "Makefile"), f"--eval={show}", "show"]
-        return subprocess.run(
-            command, cwd=self.root, env=self.environment(), capture_output=True, text=True, check=True
-        ).stdout.strip()
+        return self.run(*command).stdout.strip()
 
     def supervisor(self) -> psutil.Process:
         return psutil.Process(int((self.folder / "supervisord.pid").read_text()))
@@ -109,7 +90,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Running services, in a folder whose name is too long for a socket and awkward for a shell."""
     root = tmp_path_factory.mktemp("one") / "a folder, 100% 'ours' $HOME" / ("long" * 20)
     root.mkdir(parents=True)
-    place = Place(root, free_port(), free_port())
+    place = Place(root, seconds=200)
     try:
         status, said = place.services("start", PREFECT_API_URL="http://elsewhere.example/api")
         assert status == 0, said
@@ -120,7 +101,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture
 def two(tmp_path: Path) -> Place:
-    return Place(tmp_path, free_port(), free_port())
+    return Place(tmp_path, seconds=200)
 
 
 def test_all_three_answer_on_loopback_alone_and_a_second_start_changes_nothing(one: Place) -> None:
@@ -160,8 +141,8 @@ def test_make_knows_the_addresses_for_as_long_as_that_supervisor_runs(one: Place
 
 
 def test_runs_made_with_and_without_the_server_have_their_artifacts_beside_each_other(one: Place) -> None:
-    one.run("-c", RECORD, "with the server", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{one.mlflow}")
-    status, said = one.run("-c", RECORD, "without")
+    one.ran("-c", RECORD, "with the server", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{one.mlflow}")
+    status, said = one.ran("-c", RECORD, "without")
     assert status == 0, said
     assert {line for line in said.splitlines() if line.startswith("noted ")} == {
         "noted with the server",
@@ -187,7 +168,7 @@ def test_a_program_that_cannot_start_is_told_with_its_last_lines_and_nothing_is_
 
 def test_what_dies_is_restarted_and_stop_ends_flow_runs_and_the_server_hears_of_it(one: Place) -> None:
     one.root.joinpath("slow.py").write_text(SLOW_FLOW)
-    status, said = one.run("-c", DEPLOY_SLOW, PREFECT_API_URL=f"http://127.0.0.1:{one.prefect}/api")
+    status, said = one.ran("-c", DEPLOY_SLOW, PREFECT_API_URL=f"http://127.0.0.1:{one.prefect}/api")
     assert status == 0, said
     [server] = [
         process for process in one.supervisor().children() if "prefect server start" in " ".join(process.cmdline())
@@ -207,12 +188,6 @@ def test_what_dies_is_restarted_and_stop_ends_flow_runs_and_the_server_hears_of_
     with sqlite3.connect(one.folder / "prefect" / "prefect.db") as store:
         states = [state for (state,) in store.execute("select state_type from flow_run order by start_time is null")]
     assert states[0] == "CRASHED" and "RUNNING" not in states
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def is_free(port: int) -> bool:

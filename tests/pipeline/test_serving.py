@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,16 +19,9 @@ import pytest
 
 from stages.common.serving.answers import Question, answers
 from stages.common.serving.classifier import Classifier, Package
-from tests.unit.small_served import (
-    CLEANED,
-    DIRTY,
-    LABELS,
-    NAMES,
-    WORDS,
-    make_package,
-    register,
-    working_in,
-)
+from tests.projects import MLFLOW
+from tests.unit.small_served import CLEANED, DIRTY, LABELS, WORDS, make_package, register, working_in
+from tests.waiting import free_port
 
 CLIENTS = 4
 ROUNDS = 4  # of all good and most bad requests, by each client
@@ -76,14 +68,8 @@ LARGE = [
     b'{"inputs": [' + b",".join([b'"balo"'] * 1_001) + b"]}",
     b'{"inputs": ["' + b"a" * 2**20 + b'"]}',
 ]
-TYPES = [
-    None,
-    b"text/plain",
-    b"text/csv",
-    b"application/vnd.apache.parquet",
-    b";",
-    b"application/json; charset=latin-1",
-]
+TYPES = [None, b"text/plain", b"text/csv", b"application/vnd.apache.parquet", b";"]
+TYPES += [b"application/json; charset=latin-1"]
 BAD = [*map(Request, BODIES), *(Request(b'{"inputs": ["balo"]}', kind) for kind in TYPES)]
 
 
@@ -99,10 +85,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def serving(store: Path, folder: Path, **config: Any) -> Iterator[tuple[str, psutil.Process, Path]]:
     """Start `mlflow models serve` in a folder that has nothing to do with the checkout: address, process and log."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {name: value for name, value in os.environ.items() if name not in (*NAMES, "PYTHONPATH")}
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if name not in (*MLFLOW, "PYTHONPATH")}
     environment |= {"MLFLOW_TRACKING_URI": f"sqlite:///{store / 'mlflow.db'}", "OMP_NUM_THREADS": "1"}
     environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"}
     command = ["mlflow", "models", "serve", "-m", "models:/tiny@champion", "--env-manager", "local"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tests.conftest import Project, tiny
+from tests.projects import Project, tiny
 from tests.unit.file_server import serving
 
 
@@ -13,22 +13,22 @@ def content(kind: str) -> bytes:
     return ("text,label\n" + "\n".join(lines) + "\n").encode()
 
 
-def test_a_source_of_the_network_is_looked_at_again_when_asked_and_not_before(project: Project) -> None:
+def test_a_source_of_the_network_is_looked_at_again_when_asked_and_not_before(pipeline: Project) -> None:
     def first_text() -> str:
-        records = pl.read_parquet(project.root / "data/raw/records.parquet")
+        records = pl.read_parquet(pipeline.root / "data/raw/records.parquet")
         return str(records["text"][0]).split(" ")[0]
 
     with serving(content=content("old"), etag='"1"') as server:
         source = {"url": f"{server.url}?signature=hunter2", "columns": {"text": "text", "label": "label"}}
-        project.params(lambda params: params["ingest"].update(sources=[source], labels=None))
-        project.params(tiny)
-        project.params(lambda params: params["evaluate"].pop("slices", None))
-        assert project.stages_run(project.repro("ingest")) == ["ingest"]
+        pipeline.change(lambda params: params["ingest"].update(sources=[source], labels=None))
+        pipeline.change(tiny)
+        pipeline.change(lambda params: params["evaluate"].pop("slices", None))
+        assert pipeline.stages_run(pipeline.repro("ingest")) == ["ingest"]
 
         server.manners.content, server.manners.etag = content("new"), '"2"'
-        assert project.stages_run(project.repro("ingest")) == []
+        assert pipeline.stages_run(pipeline.repro("ingest")) == []
         assert (first_text(), len(server.manners.requests)) == ("old", 1)
-        assert project.stages_run(project.repro("-f", "ingest")) == ["ingest"]
+        assert pipeline.stages_run(pipeline.repro("-f", "ingest")) == ["ingest"]
         assert first_text() == "new"
-    for path in [*Path(project.root / "data").rglob("*"), *Path(project.root / "models").rglob("*")]:
+    for path in [*Path(pipeline.root / "data").rglob("*"), *Path(pipeline.root / "models").rglob("*")]:
         assert not path.is_file() or b"hunter2" not in path.read_bytes()

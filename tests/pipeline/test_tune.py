@@ -11,8 +11,9 @@ from typing import Any
 import optuna
 import psutil
 
-from tests.conftest import Project
-from tests.pipeline.conftest import NOWHERE, started
+from tests.pipeline.searched import NOWHERE, started
+from tests.projects import Project
+from tests.waiting import until
 
 RATES = {"finetune.learning_rate": {"low": 1.0e-6, "high": 0.1, "log": True}}
 Make = Callable[..., Project]
@@ -25,7 +26,7 @@ def search(project: Project, *arguments: str, check: bool = True, uri: str = NOW
 
 
 def asks_for(project: Project, **tune: Any) -> Project:
-    project.params(lambda params: params.update(tune={"pruner": {"kind": "none"}, **tune}))
+    project.change(lambda params: params.update(tune={"pruner": {"kind": "none"}, **tune}))
     return project
 
 
@@ -42,7 +43,7 @@ def finished(project: Project) -> list[dict[str, Any]]:
 def test_a_search_finds_the_better_learning_rate_shows_it_in_mlflow_and_keeps_the_file(copied: Make) -> None:
     project = asks_for(copied(), trials=2, space={"finetune.learning_rate": {"choices": [0.02]}})
     before = (project.root / "params.yaml").read_text()
-    project.run("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qam", "params")
+    project.commit("params")
     done = search(project, uri="sqlite:///mlflow.db")
     assert "-  learning_rate: 1e-05\n+  learning_rate: 0.02" in done.stdout
     assert (project.root / "params.yaml").read_text() == before
@@ -78,11 +79,11 @@ def test_a_search_killed_in_the_middle_loses_no_finished_trial_and_draws_the_sam
     killed = subprocess.Popen(
         command, cwd=project.root, env={**os.environ, "MLFLOW_TRACKING_URI": NOWHERE}, stdout=subprocess.DEVNULL
     )
-    _until(lambda: len(started(project)) == 3)
+    until(lambda: len(started(project)) == 3)
     orphan = _the_hanging(project)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    _until(lambda: not psutil.pid_exists(orphan))  # a training that nobody waits for any more ends too
+    until(lambda: not psutil.pid_exists(orphan))  # a training that nobody waits for any more ends too
     assert [trial.state.name for trial in trials_of(project)] == ["COMPLETE", "RUNNING"]
 
     (project.root / "hangs").unlink()
@@ -96,8 +97,8 @@ def test_a_search_killed_in_the_middle_loses_no_finished_trial_and_draws_the_sam
 
 def test_a_hopeless_trial_is_ended(pretending: Make) -> None:
     project = asks_for(pretending(), trials=4, space={"finetune.learning_rate": {"choices": [1.0e-3, 1.0e-6]}})
-    project.params(lambda params: params["tune"].update(pruner={"kind": "median", "startup_trials": 1}))
-    project.params(lambda params: params.update(seed=2))  # draws 1e-3 first, then 1e-6
+    project.change(lambda params: params["tune"].update(pruner={"kind": "median", "startup_trials": 1}))
+    project.change(lambda params: params.update(seed=2))  # draws 1e-3 first, then 1e-6
     (project.root / "hangs").write_text("1e-06\n")
     begun = time.perf_counter()
     done = search(project)
@@ -118,7 +119,7 @@ def test_trials_that_fail_or_contradict_themselves_are_passed_over_with_the_reas
     done = search(asks_for(project, trials=3, space={"finetune.learning_rate": {"low": 0.6, "high": 0.9}}))
     assert done.stdout.count("the loss is not a number any more") == 2
     assert "0 trials finished, 0 pruned, 2 failed; nothing beats" in done.stdout
-    project.params(lambda params: params["finetune"].update(learning_rate=0.7))
+    project.change(lambda params: params["finetune"].update(learning_rate=0.7))
     done = search(project, check=False)
     assert done.returncode == 1, "params.yaml as it is has to work"
     assert "the training of params.yaml failed" in done.stderr and "lower finetune.learning_rate" in done.stderr
@@ -127,7 +128,7 @@ def test_trials_that_fail_or_contradict_themselves_are_passed_over_with_the_reas
 def test_other_data_begin_another_study_and_more_trials_go_on_with_the_same(pretending: Make) -> None:
     project = asks_for(pretending(), trials=1, space=RATES)
     search(project)
-    project.params(lambda params: params["tune"].update(trials=2))
+    project.change(lambda params: params["tune"].update(trials=2))
     search(project)
     assert len(started(project)) == 1 + len(trials_of(project)) == 2
     with (project.root / "data/tokenized/encoding.json").open("a") as file:
@@ -135,13 +136,6 @@ def test_other_data_begin_another_study_and_more_trials_go_on_with_the_same(pret
     search(project)
     names = optuna.get_all_study_names(f"sqlite:///{project.root / '.attune/tune/studies.db'}")
     assert len(names) == 2 and len(started(project)) == 4
-
-
-def _until(true: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.05)
 
 
 def _the_hanging(project: Project) -> int:

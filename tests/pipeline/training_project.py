@@ -1,27 +1,19 @@
 """A project that has come as far as its training: a tiny untrained model, and token ids."""
 
-import json
-import os
 import shutil
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from ruamel.yaml import YAML
 
 from stages.common.schemas import TokenizedRecords
 from stages.common.tracking.live import TRIAL_RUN
-from tests.conftest import PROJECT, TINY
-from tests.unit.small_training import LABELS, make_base, tokenized
+from tests.models import LABELS, make_base, tokenized
+from tests.projects import PROJECT, Project
 
-OUTS = (
-    "models/finetuned/model.safetensors",
-    "reports/plots/training.csv",
-    "reports/plots/validation.csv",
-)
+OUTS = ("models/finetuned/model.safetensors", "reports/plots/training.csv", "reports/plots/validation.csv")
+ALONE = ("dvc", "repro", "--single-item", "finetune")
 QUICK = {
     "per_device_train_batch_size": 16,
     "num_train_epochs": 3,
@@ -55,46 +47,17 @@ elif at := os.environ.get("SPOIL_AT"):
 """
 
 
-@dataclass(frozen=True)
-class Training:
+class Training(Project):
     """A folder in which `dvc repro finetune` trains within seconds."""
 
-    root: Path
-
-    def params(self, **finetune: Any) -> None:
+    def knobs(self, **finetune: Any) -> None:
         """Write params.yaml, with this section for the training."""
-        whole = {
-            "task": "text-classification",
-            "seed": 13,
-            "ingest": {
-                "sources": [{"path": "data/inbox/rows.csv", "columns": {"text": "text", "label": "label"}}],
-                "base_model": {"scratch": TINY},
-            },
-            "tokenize": {"max_length": 32},
-            "register": {"model_name": "tests"},
-            "finetune": QUICK | finetune,
-        }
-        with (self.root / "params.yaml").open("w", encoding="utf-8") as file:
-            YAML(typ="safe", pure=True).dump(whole, file)
+        self.params(finetune=QUICK | finetune)
 
-    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in a process group of its own, which `KILL_AT` can kill as a whole."""
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        own = {"PATH": path, "PYTHONPATH": str(self.root / "killer"), "OMP_NUM_THREADS": "1", TRIAL_RUN: ""}
-        return subprocess.run(
-            command,
-            cwd=self.root,
-            env={**os.environ, **own, **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-            start_new_session=True,
-        )
-
-    def repro(self, *how: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run the training alone, as DVC does."""
-        return self.run("dvc", "repro", "--single-item", *how, "finetune", **environment)
+    def train(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command, by default the training alone as DVC does, in a process group that `KILL_AT` can kill."""
+        own = {"PYTHONPATH": str(self.root / "killer"), "OMP_NUM_THREADS": "1", TRIAL_RUN: "", **environment}
+        return self.run(*(command or ALONE), check=False, own_group=True, **own)
 
     def outs(self) -> dict[str, bytes]:
         """Return what the training has left."""
@@ -107,23 +70,19 @@ class Training:
 
 def make_training(root: Path, rows: int = 70) -> Training:
     """Make a project with these many rows to train on."""
-    root.mkdir(parents=True)
+    project = Training(root)
     shutil.copytree(PROJECT / "stages", root / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvc/config", ".dvcignore"):
-        (root / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(PROJECT / name, root / name)
+        project.file(name, (PROJECT / name).read_bytes())
     base = make_base(root / "models" / "base")
     (root / "data" / "tokenized").mkdir(parents=True)
     for seed, (name, count) in enumerate({"train": rows, "validation": 31}.items()):
         table = tokenized(base, count, seed).with_columns(truncated=pl.lit(0))
         TokenizedRecords.write(_typed(table), root / "data" / "tokenized" / f"{name}.parquet")
-    encoding = {"labels": LABELS, "max_length": 32}
-    (root / "data" / "tokenized" / "encoding.json").write_text(json.dumps(encoding))
-    (root / "killer").mkdir()
-    (root / "killer" / "sitecustomize.py").write_text(KILLER)
-    project = Training(root)
-    project.params()
-    project.run("git", "init", "-q")
+    project.file("data/tokenized/encoding.json", {"labels": LABELS, "max_length": 32})
+    project.file("killer/sitecustomize.py", KILLER)
+    project.knobs()
+    project.git("init", "-q")
     return project
 
 

@@ -11,13 +11,13 @@ import polars as pl
 from flows.reviewing.revision import Revision
 from stages.common.graph import Node
 from stages.common.schemas import CleanRecords, Predictions, Rejected
-from tests.unit.small_project import SCRATCH
+from tests.projects import TINY
 
 PARAMS: dict[str, Any] = {
     "seed": 13,
     "ingest": {
         "sources": [{"path": "data/inbox/rows.csv", "columns": {"text": "text", "label": "label", "extra": ["stars"]}}],
-        "base_model": {"scratch": SCRATCH},
+        "base_model": {"scratch": TINY},
     },
     "tokenize": {"max_length": 32},
     "evaluate": {"bootstrap": {"resamples": 100}, "slices": {"length_bins": 1, "columns": ["stars"], "min_rows": 1}},
@@ -90,13 +90,6 @@ def put_table(folder: Path, path: str, table: pl.DataFrame) -> None:
     target = folder / path
     target.parent.mkdir(parents=True, exist_ok=True)
     table.write_parquet(target)
-
-
-def put_text(folder: Path, path: str, content: Any) -> None:
-    """Write a text, or anything else as JSON."""
-    target = folder / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
 
 
 def node(name: str, *deps: str, outs: tuple[str, ...] = ()) -> Node:

@@ -12,8 +12,6 @@ import torch
 from mlflow import MlflowClient
 from transformers import AutoTokenizer
 
-from stages.common.params import check_params
-from stages.common.params.sources import Scratch
 from stages.common.serving.classifier import FILES, Package
 from stages.common.serving.decision import Decision
 from stages.common.text_cleaning import FILE as TEXT_CLEANING
@@ -22,31 +20,27 @@ from stages.common.tracking import packaging, store
 from stages.common.tracking.registry import Registration, ensure_registered
 from stages.common.tracking.runs import MODEL_TAG, create_run, model_digest
 from stages.export.files import write_int8, write_onnx
-from stages.ingest.scratch import build_scratch_model
 from stages.tasks.loading import load_classifier
 from stages.tasks.text_classification import build_model
-from tests.unit.small_training import outspoken
+from tests.models import make_base, outspoken, put_tokenizer
+from tests.projects import params_of, without_mlflow
 
 LABELS = ["bad", "good", "odd"]
 WORDS = [f"{start}{end}" for start in ("ba", "do", "mi", "ru") for end in ("lo", "ka", "ni", "pe")]
 LONGEST = 16  # tokens
 THRESHOLD = 0.5
 DIRTY, CLEANED = "<br />ba&#108;o\u200bka \u201cdo&amp;ni\u201d  rupe", 'baloka "do&ni" rupe'
-NAMES = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
 def make_package(folder: Path) -> Package:
     """Write an untrained model whose answers differ much from text to text, its ONNX files and its decision."""
     base, model, exported, serving = (folder / name for name in ("base", "model", "exported", "serving"))
-    scratch = Scratch(
-        vocab_size=200, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=LONGEST
-    )
-    build_scratch_model([" ".join(WORDS)] * 3, scratch, base, seed=0)
+    make_base(base, texts=[" ".join(WORDS)] * 3)
     network = build_model(base, LABELS, None, seed=2).eval()
     tokenizer = AutoTokenizer.from_pretrained(base)
     outspoken(network, tokenizer, WORDS)
     network.save_pretrained(model)
-    tokenizer.save_pretrained(model)
+    put_tokenizer(base, model, LONGEST)
     exported.mkdir()
     write_onnx(model, exported / FILES["onnx"])
     write_int8(exported / FILES["onnx"], exported / FILES["int8"])
@@ -70,9 +64,7 @@ def probabilities(package: Package, texts: list[str], pairs: list[str] | None = 
 def working_in(folder: Path) -> Iterator[MlflowClient]:
     """Work in a folder with a store of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in NAMES:
-            patch.setenv(name, "")  # so that it is put back even if it was not set
-            patch.delenv(name)
+        without_mlflow(patch)
         patch.chdir(folder)
         for path in packaging.SEEN:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -84,12 +76,9 @@ def working_in(folder: Path) -> Iterator[MlflowClient]:
 
 def register(client: MlflowClient, package: Package, name: str = "tiny") -> int:
     """Make a package champion of its name; return its version."""
-    source = {"path": "data/inbox/a.csv", "columns": {"text": "text", "label": "label"}}
-    ingest = {"sources": [source], "base_model": {"scratch": {}}}
-    params = check_params({"ingest": ingest, "register": {"model_name": name}})
     digest = model_digest(package.model)
     card = Path("model_card.md")
     card.write_text("# tiny\n")
-    run_id = create_run(client, params, {MODEL_TAG: digest})
+    run_id = create_run(client, params_of(register={"model_name": name}), {MODEL_TAG: digest})
     registration = Registration(name, digest, packaging.package_digest(package), True, [])
     return ensure_registered(client, registration, run_id, package, card).version

@@ -11,22 +11,19 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from mlflow import MlflowClient
 
+from flows import summary as program
 from flows.running.outcome import Outcome
 from flows.told import artifact
 from flows.told.run_summary import Before, new_champion, summary
 from stages.common.tracking.champions import promote
+from tests.projects import Project
+from tests.unit.small_records import interval
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 STAGES = ["ingest", "clean", "finetune", "evaluate", "register"]
 
 
 def metrics(value: float) -> dict[str, Any]:
-    scores = {
-        f"{name}{bound}": value + shift
-        for name in ("accuracy", "macro_f1")
-        for bound, shift in (("", 0.0), ("_low", -0.1), ("_high", 0.1))
-    }
-    return {"rows": 1234, **scores, "calibration": {"ece": 0.03}}
+    return {"rows": 1234, **interval(value, 0.1), "calibration": {"ece": 0.03}}
 
 
 GAIN = "macro_f1 0.8: gain +0.01, 95% interval [-0.1, +0.2]"
@@ -45,17 +42,16 @@ def registration(
     return {**whole, **here, "gates": [own, beside]}
 
 
+file = Project(Path()).file
+
+
 def put(registration: dict[str, Any]) -> None:
     """Write both reports, as the stage does."""
     own, beside = registration["gates"]
     report = {name: registration[name] for name in ("model_name", "model", "package", "passed")}
     here = {name: value for name, value in registration.items() if name != "passed"}
-    for path, content in {
-        "reports/registration.json": {**report, "gates": [own]},
-        "logs/registered.json": {**here, "gates": [beside]},
-    }.items():
-        Path(path).parent.mkdir(exist_ok=True)
-        Path(path).write_text(json.dumps(content))
+    file("reports/registration.json", {**report, "gates": [own]})
+    file("logs/registered.json", {**here, "gates": [beside]})
 
 
 CLEAN = {"rows_in": 4000, "rows_kept": 3900, "splits": {"train": {"rows": 3400}, "test": {"rows": 500}}}
@@ -235,19 +231,16 @@ def test_the_champion_before_has_a_version_and_scores_unless_there_is_none(
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with reports and params."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "reports").mkdir()
-    (tmp_path / "params.yaml").write_bytes((RECIPES / "rotten-tomatoes.yaml").read_bytes())
-    (tmp_path / "reports" / "metrics.json").write_text(json.dumps(NEW.metrics))
+def reported(project: Project) -> Project:
+    """A project with reports."""
+    project.file("reports/metrics.json", NEW.metrics)
     put(NEW.registration)
-    return tmp_path
+    return project
 
 
 @pytest.mark.parametrize("hangs", [False, True])
 def test_mlflow_away_costs_a_warning_and_seconds(
-    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, hangs: bool
+    reported: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, hangs: bool
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter22@127.0.0.1:9")
     if hangs:
@@ -256,17 +249,17 @@ def test_mlflow_away_costs_a_warning_and_seconds(
     started = time.monotonic()
     artifact.publish(RAN, OLD)
     assert time.monotonic() - started < 8
-    text = (project / "logs" / "summary.md").read_text()
+    text = (reported.root / "logs" / "summary.md").read_text()
     assert text.startswith("**Promoted: `reviews` version 4 is the champion now.**")
     assert "the champion before is not known" in caplog.text and "hunter22" not in caplog.text
 
 
 @pytest.mark.parametrize("other", [None, '{"model": "ano', json.dumps({"model": "old", "alias": "champion"})])
-def test_without_word_of_this_very_model_nobody_knows_its_alias(project: Path, other: str | None) -> None:
+def test_without_word_of_this_very_model_nobody_knows_its_alias(reported: Project, other: str | None) -> None:
     """The registry was asked about another one, or never from this checkout."""
-    (project / "logs" / "registered.json").unlink()
+    (reported.root / "logs" / "registered.json").unlink()
     if other:
-        (project / "logs" / "registered.json").write_text(other)
+        reported.file("logs/registered.json", other)
     found = artifact.before().registration
     assert (found["model"], found["passed"], found["gates"]) == ("new", True, NEW.registration["gates"][:1])
     assert (found["promoted"], found["alias"], found["version"]) == (False, None, None)
@@ -275,13 +268,76 @@ def test_without_word_of_this_very_model_nobody_knows_its_alias(project: Path, o
 
 @pytest.mark.parametrize("path", ["reports/registration.json", "logs/registered.json", "reports/metrics.json"])
 @pytest.mark.parametrize("content", ["{}", '{"gates": 3, "rows": "many"}', "[]", '{"gates": nu'])
-def test_a_failure_is_reported_whatever_is_in_the_reports(project: Path, path: str, content: str) -> None:
-    (project / path).write_text(content)
+def test_a_failure_is_reported_whatever_is_in_the_reports(reported: Project, path: str, content: str) -> None:
+    reported.file(path, content)
     artifact.publish(failed("clean stopped: no rows"), artifact.before())
-    assert "clean stopped: no rows" in (project / "logs" / "summary.md").read_text()
+    assert "clean stopped: no rows" in (reported.root / "logs" / "summary.md").read_text()
 
 
-def test_a_summary_that_cannot_be_made_costs_a_warning(project: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (project / "reports" / "metrics.json").write_text('{"rows": "many"}')
+def test_a_summary_that_cannot_be_made_costs_a_warning(reported: Project, caplog: pytest.LogCaptureFixture) -> None:
+    reported.file("reports/metrics.json", '{"rows": "many"}')
     artifact.publish(CACHED, OLD)
     assert "the summary of this run could not be shown" in caplog.text
+
+
+# ── make summary ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+DVC = """
+stages:
+  clean: {cmd: "true", outs: [a]}
+  register: {cmd: "true", deps: [a], outs: [b]}
+  publish: {cmd: "true", deps: [b]}
+"""
+
+
+@pytest.fixture
+def graphed(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project with a graph of its own."""
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("ATTUNE_STARTED", "1500")
+    project.file("dvc.yaml", DVC)
+    return project
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> str:
+    assert program.main() == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_before_the_first_run_and_outside_the_project_it_says_what_to_do(
+    graphed: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program.main() == 1
+    assert "make run" in capsys.readouterr().err
+    (graphed.root / "dvc.yaml").unlink()
+    assert program.main() == 1
+    assert "project's folder" in capsys.readouterr().err
+
+
+def test_everything_is_on_one_screen_and_stages_that_did_not_run_are_marked(
+    graphed: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file("reports/metrics.json", NEW.metrics)
+    file("reports/clean.json", CLEAN)
+    file("data/raw/manifest.json", {"rows_read": 4100})
+    put(NEW.registration)
+    file("logs/clean.json", {"seconds": 1.25, "peak_mib": 300, "finished": 1000.0})
+    file("logs/register.json", {"seconds": 2.5, "peak_mib": 400, "finished": 2000.0})
+    text = shown(capsys)
+    assert "Promoted: reviews version 4 is the champion now." in text
+    assert "4,100 rows, 3,900 kept (train 3,400, test 500), 200 rejected" in text
+    assert "this model 0.8000 [0.7000, 0.9000] 0.8000 [0.7000, 0.9000] 0.0300" in text
+    assert "clean cached 1.2 peak 300 MiB register success 2.5 peak 400 MiB publish cached – from the cache" in text
+    assert "models:/reviews@champion: make ui, then" in text
+
+
+def test_a_model_that_was_not_registered_from_here_is_said_to_be_elsewhere(
+    graphed: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another checkout has registered it, or an earlier run; what else does not exist is left out."""
+    file("reports/metrics.json", NEW.metrics)
+    put(NEW.registration)
+    (graphed.root / "logs" / "registered.json").unlink()
+    text = shown(capsys)
+    assert "reviews was not registered from here: make champion shows the registry" in text
+    assert "kept" not in text and "models:/" not in text

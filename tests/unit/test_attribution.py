@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_training import LABELS, make_base, settings
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, GPT2Config, PreTrainedTokenizerFast, RobertaConfig
 from transformers import GPT2ForSequenceClassification as Gpt2
@@ -21,27 +21,14 @@ from stages.finetune.strategies import prepare, save
 from stages.tasks.attribution import Unexplainable, attributions, in_words
 from stages.tasks.loading import load_classifier
 from stages.tasks.text_classification import build_model, probabilities
+from tests.models import LABELS, put_tokenizer, settings
+from tests.unit.small_records import judged_rows
 
 NAMES = list(LABELS)
 LONGEST = 24
 TEXT = "The film was a warm, moving story."
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def rows_of(texts: list[str], pairs: list[str | None] | None = None, prediction: str = "good") -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "id": [f"row{at}" for at in range(len(texts))],
-            "kind": ["sample"] * len(texts),
-            "text": texts,
-            "text_pair": pairs or [None] * len(texts),
-            "label": ["good"] * len(texts),
-            "prediction": [prediction] * len(texts),
-            "confidence": [0.9] * len(texts),
-        },
-        schema_overrides={"text_pair": pl.String},
-    )
 
 
 def byte_level(special: list[str], **named: str) -> PreTrainedTokenizerFast:
@@ -61,9 +48,8 @@ def byte_level(special: list[str], **named: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=LONGEST, **named)
 
 
-def bert(folder: Path, **knobs: object) -> Path:
+def bert(base: Path, folder: Path, **knobs: object) -> Path:
     """A tiny BERT with answers that differ, and an adapter where knobs ask for one."""
-    base = make_base(folder / "base")
     model = build_model(base, NAMES, None, seed=3)
     with torch.no_grad():
         for weight in model.parameters():
@@ -75,10 +61,7 @@ def bert(folder: Path, **knobs: object) -> Path:
             if weight.requires_grad and ("lora" in name or "prompt" in name):
                 weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(2)) * 0.3)
     save(model, params, folder / "model")
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.model_max_length = LONGEST
-    tokenizer.save_pretrained(folder / "model")
-    return folder / "model"
+    return put_tokenizer(base, folder / "model", LONGEST)
 
 
 def roberta(folder: Path) -> Path:
@@ -105,23 +88,24 @@ def gpt2(folder: Path) -> Path:
     return folder
 
 
-MAKERS: dict[str, Callable[[Path], Path]] = {
-    "bert": bert,
-    "lora": lambda folder: bert(folder, strategy="lora", merge_adapter=False),
-    "prefix": lambda folder: bert(folder, strategy="prefix", prefix={"num_virtual_tokens": 4}, merge_adapter=False),
+MAKERS: dict[str, Any] = {  # or the knobs of a BERT
+    "bert": {},
+    "lora": {"strategy": "lora", "merge_adapter": False},
+    "prefix": {"strategy": "prefix", "prefix": {"num_virtual_tokens": 4}, "merge_adapter": False},
     "roberta": roberta,
     "gpt2": gpt2,
 }
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def model(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return the folder of a model, made once."""
     made: dict[str, Path] = {}
 
     def of(name: str) -> Path:
         if name not in made:
-            made[name] = MAKERS[name](tmp_path_factory.mktemp(name.replace(" ", "-")))
+            folder, maker = tmp_path_factory.mktemp(name), MAKERS[name]
+            made[name] = bert(base, folder, **maker) if isinstance(maker, dict) else maker(folder)
         return made[name]
 
     return of
@@ -130,7 +114,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.mark.parametrize("name", list(MAKERS))
 def test_pieces_are_the_text_and_the_integral_is_exact(model: Callable[[str], Path], name: str) -> None:
     texts = [TEXT, "Don’t!", "a", "  warm\n\nstory  ", "naïve 😀 film", "这部 film", "the film " * 30]
-    for one, text in zip(attributions(model(name), rows_of(texts), NAMES, 64), texts, strict=True):
+    for one, text in zip(attributions(model(name), judged_rows(texts), NAMES, 64), texts, strict=True):
         read = "".join(piece for piece, _ in one.pieces)
         assert read == text or (one.truncated and text.startswith(read) and len(read) < len(text))
         assert one.truncated == (text == texts[-1])
@@ -139,9 +123,9 @@ def test_pieces_are_the_text_and_the_integral_is_exact(model: Callable[[str], Pa
         assert all(share == 0 for piece, share in one.pieces if piece.isspace())
 
 
-def test_the_word_that_the_answer_hangs_on_has_the_largest_share(tmp_path: Path) -> None:
+def test_the_word_that_the_answer_hangs_on_has_the_largest_share(base: Path, tmp_path: Path) -> None:
     """A model that reads one word alone: its embedding is far from all others, which are the same."""
-    folder = bert(tmp_path)
+    folder = bert(base, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     network = load_classifier(folder)
     with torch.no_grad():
@@ -150,14 +134,14 @@ def test_the_word_that_the_answer_hangs_on_has_the_largest_share(tmp_path: Path)
         # in half of the dimensions: a shift of all of them is what LayerNorm takes out again
         table[tokenizer.convert_tokens_to_ids("moving"), ::2] += 1.0
     network.save_pretrained(folder)
-    (one,) = attributions(folder, rows_of([TEXT]), NAMES, 64)
+    (one,) = attributions(folder, judged_rows([TEXT]), NAMES, 64)
     assert {piece for piece, share in one.pieces if share} == {"moving"}
-    rest = probabilities(folder, rows_of([TEXT.replace("moving", "film"), TEXT]), 2)[:, NAMES.index("good")]
+    rest = probabilities(folder, judged_rows([TEXT.replace("moving", "film"), TEXT]), 2)[:, NAMES.index("good")]
     assert dict(one.pieces)["moving"] == (1 if rest[1] > rest[0] else -1)
 
 
 def test_both_texts_of_a_pair_are_explained(model: Callable[[str], Path]) -> None:
-    rows = rows_of(["the film", "the film"], ["a warm story", None])
+    rows = judged_rows(["the film", "the film"], ["a warm story", None])
     both, alone = attributions(model("bert"), rows, NAMES, 16)
     assert "".join(piece for piece, _ in both.pieces) == "the film\na warm story"
     assert "".join(piece for piece, _ in alone.pieces) == "the film\n"
@@ -166,10 +150,10 @@ def test_both_texts_of_a_pair_are_explained(model: Callable[[str], Path]) -> Non
 
 def test_the_same_rows_give_the_same_numbers_alone_and_together(model: Callable[[str], Path]) -> None:
     texts = [TEXT, "the dull film", "a story"]
-    together = attributions(model("bert"), rows_of(texts), NAMES, 16)
-    assert together == attributions(model("bert"), rows_of(texts), NAMES, 16)
+    together = attributions(model("bert"), judged_rows(texts), NAMES, 16)
+    assert together == attributions(model("bert"), judged_rows(texts), NAMES, 16)
     for at, one in enumerate(together):
-        assert attributions(model("bert"), rows_of(texts)[at : at + 1], NAMES, 16) == [one]
+        assert attributions(model("bert"), judged_rows(texts)[at : at + 1], NAMES, 16) == [one]
 
 
 def test_a_model_without_embeddings_is_told_not_guessed(
@@ -181,8 +165,8 @@ def test_a_model_without_embeddings_is_told_not_guessed(
     folder = model("roberta")
     monkeypatch.setattr(Roberta, "get_input_embeddings", missing)
     with pytest.raises(Unexplainable, match="RobertaForSequenceClassification has no embeddings"):
-        attributions(folder, rows_of([TEXT]), NAMES, 8)
-    rows = rows_of([TEXT]).drop("kind")
+        attributions(folder, judged_rows([TEXT]), NAMES, 8)
+    rows = judged_rows([TEXT]).drop("kind")
     found, told = explained(folder, rows, NAMES, Attributions(steps=4), seed=1)
     assert found == []
     assert "no prediction is explained" in told
@@ -192,9 +176,8 @@ def test_a_model_without_embeddings_is_told_not_guessed(
 
 
 def test_the_surest_errors_and_a_sample_of_the_rest_are_explained(model: Callable[[str], Path]) -> None:
-    rows = rows_of(["the film"] * 30).with_columns(
-        confidence=pl.Series([0.5 + at / 100 for at in range(30)]),
-        prediction=pl.Series(["bad"] * 10 + ["good"] * 20),
+    rows = judged_rows(["the film"] * 30).with_columns(
+        confidence=pl.Series([0.5 + at / 100 for at in range(30)]), prediction=pl.Series(["bad"] * 10 + ["good"] * 20)
     )
 
     def chosen(rows: pl.DataFrame, seed: int = 1, errors: int = 3) -> list[tuple[str, str]]:

@@ -11,14 +11,15 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_project import FILM_WORDS, SCRATCH, Project, make_records
-from small_wordnet import write_wordnet
 
 from stages.augment.methods import METHODS
 from stages.augment.methods.simple import MARKS, punctuation_insertion, random_deletion, random_swap
 from stages.augment.rows import to_fill_up
 from stages.augment.words import split
 from stages.common.schemas import AugmentedRecords, CleanRecords
+from tests.projects import PARAMS, Project
+from tests.unit.small_records import FILM_WORDS, make_records
+from tests.unit.small_wordnet import write_wordnet
 
 LIGHT = ("random_deletion", "random_swap", "punctuation_insertion")
 WORDS = st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=12)
@@ -122,7 +123,7 @@ def put_splits(project: Project, train: list[str], held_out: list[str], labels: 
 
 def augment(project: Project, seed: int = 13, **methods: Any) -> tuple[pl.DataFrame, dict[str, Any]]:
     project.params(seed=seed, augment=methods)
-    done = project.run("-m", "stages.augment")
+    done = project.python("-m", "stages.augment")
     assert done.returncode == 0, done.stderr
     report = json.loads((project.root / "reports/augment.json").read_text())
     return AugmentedRecords.read(project.root / "data/augmented/train.parquet"), report
@@ -172,7 +173,7 @@ def test_without_methods_the_training_rows_pass_as_they_are_and_nothing_heavy_is
     modules = (
         "import sys, runpy\ntry:\n    runpy.run_module('stages.augment', run_name='__main__')\nexcept SystemExit:\n    "
     )
-    loaded = project.run(
+    loaded = project.python(
         "-c", modules + "print(sorted({'sklearn', 'torch', 'transformers', 'nltk'} & set(sys.modules)))"
     )
     assert loaded.stdout.splitlines()[-1] == "[]", loaded.stdout + loaded.stderr
@@ -196,20 +197,16 @@ def test_a_method_needs_its_resource_and_takes_it_from_where_ingest_put_it(proje
     put_splits(project, [f"This film {at} is good" for at in range(20)], sentences(6, seed=2))
     augment(project)
     before = (project.root / "data/augmented/train.parquet").read_bytes()
-    source = {
-        "sources": [{"path": "data/inbox/rows.csv", "columns": {"text": "text", "label": "label"}}],
-        "resources": {"wordnet": {"path": "data/inbox/wordnet"}},
-        "base_model": {"scratch": SCRATCH},
-    }
+    source = PARAMS["ingest"] | {"resources": {"wordnet": {"path": "data/inbox/wordnet"}}}
     project.params(ingest=source, augment={"synonyms": {"share": 1.0}, "label_preservation": {"enabled": False}})
-    done = project.run("-m", "stages.augment")
+    done = project.python("-m", "stages.augment")
     assert done.returncode == 1
     assert "models/resources/wordnet is missing" in done.stderr
     assert "Traceback" not in done.stderr
     assert (project.root / "data/augmented/train.parquet").read_bytes() == before
 
     write_wordnet(project.root / "models/resources/wordnet", [("noun", {"film": 5, "movie": 3})], {})
-    done = project.run("-m", "stages.augment")
+    done = project.python("-m", "stages.augment")
     assert done.returncode == 0, done.stderr
     rows = AugmentedRecords.read(project.root / "data/augmented/train.parquet")
     assert set(rows.filter(method="synonyms")["text"]) == {f"This movie {at} is good" for at in range(20)}

@@ -7,12 +7,12 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_project import make_records
 
 from stages.augment.__main__ import diversity, report
 from stages.augment.guards import guarded
 from stages.common.near_duplicates import jaccard, shingles
 from stages.common.params import AugmentParams
+from tests.unit.small_records import make_records
 
 GOOD, BAD = ["great", "lovely", "brilliant", "moving"], ["awful", "boring", "dreadful", "flat"]
 

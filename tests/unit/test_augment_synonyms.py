@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_wordnet import write_wordnet
 
 from stages.augment.methods.synonyms import dictionary, replace
 from stages.common.errors import AttuneError
+from tests.unit.small_wordnet import write_wordnet
 
 SYNSETS = [
     ("noun", {"movie": 30, "film": 60, "moving_picture": 0}),

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_project import MODEL, SCRATCH, Project
 
 from stages.common.errors import AttuneError
 from stages.common.params import BaseModelSource
@@ -14,6 +13,8 @@ from stages.ingest.base_model import bring_model
 from stages.ingest.expansion import Workspace
 from stages.ingest.folders import files_of
 from stages.ingest.scratch import build_scratch_model
+from tests.projects import TINY, Project
+from tests.unit.small_records import MODEL
 
 PutWheel = Any
 WEIGHTS = MODEL["model.safetensors"]
@@ -107,16 +108,16 @@ from stages.common.params.sources import Scratch
 from stages.ingest.scratch import build_scratch_model
 
 texts = set({TEXTS!r})   # a set: its order follows PYTHONHASHSEED
-build_scratch_model(texts, Scratch(**{SCRATCH!r}), Path(sys.argv[1]), seed=5)
+build_scratch_model(texts, Scratch(**{TINY!r}), Path(sys.argv[1]), seed=5)
 """
 
 
 def test_two_processes_build_the_same_bytes(project: Project) -> None:
     project.file("build.py", BUILD)
-    done = project.run("build.py", "one", PYTHONHASHSEED="12345")
+    done = project.python("build.py", "one", PYTHONHASHSEED="12345")
     assert done.returncode == 0, done.stderr
-    build_scratch_model(set(TEXTS), Scratch(**SCRATCH), project.root / "two", seed=5)
-    build_scratch_model(TEXTS, Scratch(**SCRATCH), project.root / "other", seed=6)
+    build_scratch_model(set(TEXTS), Scratch(**TINY), project.root / "two", seed=5)
+    build_scratch_model(TEXTS, Scratch(**TINY), project.root / "other", seed=6)
     one, two, other = (contents(project.root / name) for name in ("one", "two", "other"))
     assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= set(one)
     assert one == two
@@ -126,12 +127,12 @@ def test_two_processes_build_the_same_bytes(project: Project) -> None:
 def test_a_scratch_model_loads_and_knows_the_characters_of_the_texts(tmp_path: Path) -> None:
     from transformers import AutoModel, AutoTokenizer
 
-    build_scratch_model(TEXTS, Scratch(**SCRATCH), tmp_path / "base", seed=5)
+    build_scratch_model(TEXTS, Scratch(**TINY), tmp_path / "base", seed=5)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     model = AutoModel.from_pretrained(tmp_path / "base", use_safetensors=True)
     tokens = tokenizer("Good 电影!")
     assert tokenizer.convert_ids_to_tokens(tokens["input_ids"])[:2] == ["[CLS]", "good"]
     assert tokenizer.convert_ids_to_tokens(tokens["input_ids"])[-2:] == ["[UNK]", "[SEP]"]
     assert {"电", "影"} <= set(tokenizer.convert_ids_to_tokens(tokens["input_ids"]))
-    assert model.config.vocab_size == len(tokenizer) <= SCRATCH["vocab_size"]
-    assert tokenizer.model_max_length == SCRATCH["max_position_embeddings"]
+    assert model.config.vocab_size == len(tokenizer) <= TINY["vocab_size"]
+    assert tokenizer.model_max_length == TINY["max_position_embeddings"]

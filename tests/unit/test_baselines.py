@@ -4,20 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pytest
 
-from stages.common.params.sources import Scratch
 from stages.evaluate import baselines
-from stages.ingest.scratch import build_scratch_model
-
-GOOD, BAD = ["warm", "bright", "moving", "tender"], ["dull", "flat", "noisy", "cold"]
-FILLER = ["the", "film", "was", "a", "story", "of", "some", "people"]
-
-
-def rows(texts: list[str], pairs: list[str | None] | None = None) -> pl.DataFrame:
-    return pl.DataFrame(
-        {"text": texts, "text_pair": pairs or [None] * len(texts)}, schema={"text": pl.String, "text_pair": pl.String}
-    )
+from tests.models import FILLER, TELLING
+from tests.unit.small_records import text_rows
 
 
 def sentences(number: int, seed: int, space: str = " ") -> tuple[pl.DataFrame, np.ndarray]:
@@ -26,10 +16,10 @@ def sentences(number: int, seed: int, space: str = " ") -> tuple[pl.DataFrame, n
     actual = generator.integers(0, 2, number)
     texts = []
     for label in actual:
-        words = [*generator.choice(FILLER, 5), generator.choice(GOOD if label else BAD)]
+        words = [*generator.choice(FILLER, 5), generator.choice(TELLING["good" if label else "bad"])]
         generator.shuffle(words)
         texts.append(space.join(words))
-    return rows(texts), actual
+    return text_rows(texts), actual
 
 
 def accuracy(predicted: np.ndarray, actual: np.ndarray) -> float:
@@ -49,24 +39,14 @@ def test_tfidf_learns_characters_where_there_are_no_spaces() -> None:
 
 def test_tfidf_reads_chinese_with_a_space_here_and_there() -> None:
     good, bad = "这个东西用了几个星期还是很好我和家人都满意", "这个东西用了几个星期已经很差我和家人都失望"
-    train = rows([f"{good}{good} 谢谢", f"{bad}{bad} 谢谢"] * 20)
-    assert baselines.tfidf(train, np.array([1, 0] * 20), rows(["很差都失望", "很好都满意"])).tolist() == [0, 1]
+    train = text_rows([f"{good}{good} 谢谢", f"{bad}{bad} 谢谢"] * 20)
+    assert baselines.tfidf(train, np.array([1, 0] * 20), text_rows(["很差都失望", "很好都满意"])).tolist() == [0, 1]
 
 
 def test_tfidf_reads_the_second_text_of_a_pair() -> None:
-    train = rows(["the same words"] * 40, ["warm light", "cold light"] * 20)
-    test = rows(["the same words"] * 2, ["cold day", "warm day"])
+    train = text_rows(["the same words"] * 40, ["warm light", "cold light"] * 20)
+    test = text_rows(["the same words"] * 2, ["cold day", "warm day"])
     assert baselines.tfidf(train, np.array([1, 0] * 20), test).tolist() == [0, 1]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    scratch = Scratch(
-        vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=32
-    )
-    build_scratch_model(sentences(200, 0)[0]["text"], scratch, folder, seed=0)
-    return folder
 
 
 def test_linear_probe_learns_from_an_untrained_encoder(base: Path) -> None:

@@ -17,6 +17,7 @@ from stages.common.params.evaluate import Behaviour, DirectionTest, MinimumTest
 from stages.common.schemas import BehaviourCases
 from stages.evaluate.behaviour import judge, plan, summary
 from stages.evaluate.perturbations import CHANGES, MEN, WOMEN, casing, names, punctuation, typos
+from tests.unit.small_records import judged_rows
 
 LABELS = ["bad", "good"]
 NONE = Behaviour(invariance=[])
@@ -32,21 +33,6 @@ TEXTS = [
     "",
     "क्या यह फ़िल्म अच्छी है।",
 ]
-
-
-def rows_of(texts: list[str], pairs: list[str | None] | None = None) -> pl.DataFrame:
-    """Test rows that the model calls good."""
-    return pl.DataFrame(
-        {
-            "id": [f"row{at}" for at in range(len(texts))],
-            "text": texts,
-            "text_pair": pairs or [None] * len(texts),
-            "label": ["good"] * len(texts),
-            "prediction": ["good"] * len(texts),
-            "confidence": [0.9] * len(texts),
-        },
-        schema_overrides={"text_pair": pl.String},
-    )
 
 
 def by_word(rows: pl.DataFrame) -> np.ndarray:
@@ -215,7 +201,7 @@ def test_an_invariance_passes_where_the_prediction_stays() -> None:
         return np.array([[0.8, 0.2] if text.endswith(".") else [0.3, 0.7] for text in rows["text"]])
 
     params = Behaviour(invariance=["punctuation"])
-    cases, found = tried(params, rows_of(["one ends.", "two ends"]), hates_stops)
+    cases, found = tried(params, judged_rows(["one ends.", "two ends"]), hates_stops)
     assert found == {"punctuation": {"kind": "invariance", "cases": 2, "passed": 1, "pass_rate": 0.5}}
     got = cases.sort("before").select("before", "text", "expected", "prediction", "probability_before", "probability")
     assert got.rows() == [
@@ -226,7 +212,7 @@ def test_an_invariance_passes_where_the_prediction_stays() -> None:
 
 def test_a_minimum_test_passes_where_the_label_is_predicted() -> None:
     test = MinimumTest(name="praise", label="good", texts=["fine", "bad"])
-    cases, found = tried(Behaviour(invariance=[], minimum=[test]), rows_of([]))
+    cases, found = tried(Behaviour(invariance=[], minimum=[test]), judged_rows([]))
     assert found == {"praise": {"kind": "minimum", "cases": 2, "passed": 1, "pass_rate": 0.5}}
     assert cases.select("text", "before", "probability_before", "passed").rows() == [
         ("fine", None, None, True),
@@ -249,13 +235,13 @@ def test_a_direction_test_passes_where_the_probability_moves_far_enough(
     moves: Any, margin: float, text: str, changed: str, passed: bool
 ) -> None:
     test = DirectionTest(name="not", label="good", text=text, changed=changed, moves=moves, margin=margin)
-    cases, found = tried(Behaviour(invariance=[], direction=[test]), rows_of([]))
+    cases, found = tried(Behaviour(invariance=[], direction=[test]), judged_rows([]))
     assert found["not"]["passed"] == passed
     assert cases["probability_before"].to_list() == [0.1 if text == "bad" else 0.9]
 
 
 def test_a_test_without_a_case_has_no_pass_rate() -> None:
-    cases, found = tried(Behaviour(invariance=["names", "casing"]), rows_of(["这部电影很好看"]))
+    cases, found = tried(Behaviour(invariance=["names", "casing"]), judged_rows(["这部电影很好看"]))
     assert cases.is_empty()
     assert cases.schema == BehaviourCases.empty().schema
     assert found["names"] == {"kind": "invariance", "cases": 0, "passed": 0, "pass_rate": None}
@@ -263,12 +249,14 @@ def test_a_test_without_a_case_has_no_pass_rate() -> None:
 
 def test_rows_that_cannot_be_changed_make_room_for_others() -> None:
     texts = ["!!!"] * 50 + ["it ends."] * 10
-    assert plan(Behaviour(rows=7, invariance=["punctuation"]), rows_of(texts), 1)["text"].to_list() == ["it ends"] * 7
+    assert (
+        plan(Behaviour(rows=7, invariance=["punctuation"]), judged_rows(texts), 1)["text"].to_list() == ["it ends"] * 7
+    )
 
 
 def test_cases_do_not_depend_on_the_order_of_the_rows_but_on_the_seed() -> None:
     texts = [f"The story number {number} was told slowly by Anna." for number in range(40)]
-    rows, params = rows_of(texts), Behaviour(rows=10)
+    rows, params = judged_rows(texts), Behaviour(rows=10)
     first, turned, other = plan(params, rows, 1), plan(params, rows.reverse(), 1), plan(params, rows, 2)
     assert first.equals(turned)
     assert not first.equals(other)
@@ -276,7 +264,7 @@ def test_cases_do_not_depend_on_the_order_of_the_rows_but_on_the_seed() -> None:
 
 
 def test_a_row_less_leaves_the_cases_of_the_others_as_they_were() -> None:
-    rows = rows_of([f"The story number {number}" for number in range(40)])
+    rows = judged_rows([f"The story number {number}" for number in range(40)])
     params = Behaviour(rows=100, invariance=["typos", "casing"])
     all_but_one = plan(params, rows, 1).filter(pl.col("before") != rows["text"][5])
     assert plan(params, rows.filter(pl.col("id") != "row5"), 1).equals(all_but_one)
@@ -291,7 +279,7 @@ def test_of_a_pair_the_first_text_is_changed_and_both_are_shown() -> None:
 
     minimum = MinimumTest(name="praise", label="good", texts=["fine"])
     params = Behaviour(invariance=["punctuation"], minimum=[minimum])
-    cases, _ = tried(params, rows_of(["it ends."], ["why?"]), ask)
+    cases, _ = tried(params, judged_rows(["it ends."], ["why?"]), ask)
     assert asked[0].rows() == [("it ends", "why?"), ("fine", None)]
     assert cases.select("text", "before").rows() == [("it ends\nwhy?", "it ends.\nwhy?"), ("fine", None)]
 
@@ -303,8 +291,8 @@ def test_the_model_is_asked_once_and_never_about_nothing() -> None:
         calls.append(rows.height)
         return by_word(rows)
 
-    tried(NONE, rows_of(TEXTS), ask)
+    tried(NONE, judged_rows(TEXTS), ask)
     assert calls == []
     direction = [DirectionTest(name="m", label="good", text="fine", changed="not fine")]
-    tried(Behaviour(invariance=["casing"], direction=direction), rows_of(["The End"]), ask)
+    tried(Behaviour(invariance=["casing"], direction=direction), judged_rows(["The End"]), ask)
     assert calls == [3]  # the changed row, the changed text, and that text before

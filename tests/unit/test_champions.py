@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from small_project import Project
 
 from flows import champion as program
 from stages.common.errors import AttuneError
@@ -23,6 +22,7 @@ from stages.common.tracking.champions import (
     version_tags,
 )
 from stages.common.tracking.runs import MODEL_TAG
+from tests.projects import Project
 
 NAME = "tests"
 

@@ -2,7 +2,6 @@
 
 import copy
 import os
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ import pytest
 from flows.reviewing.changes import changes_between, other_versions
 from flows.reviewing.findings import Changes, FileChange, ParamChange, StageChange
 from flows.reviewing.revision import Revision
-from tests.unit.small_revisions import PARAMS, locked, node, put_data, put_text, revision
+from tests.projects import Project
+from tests.unit.small_revisions import PARAMS, locked, node, put_data, revision
 
 TRAIN = {"a": ("bad", "write to ann@example.org"), "b": ("good", "fine")}
 GRAPH = {
@@ -26,21 +26,15 @@ LOCK = {
 Sides = tuple[Revision, Revision]
 
 
-def git(folder: Path, *arguments: str) -> str:
-    who = {f"GIT_{one}_{what}": "me" for one in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    command = ["git", "-c", "commit.gpgsign=false", *arguments]
-    return subprocess.run(command, cwd=folder, env=os.environ | who, check=True, capture_output=True, text=True).stdout
-
-
 def commit(folder: Path, files: dict[str, bytes]) -> str:
     """Commit these files and no others; return the commit."""
-    git(folder, "rm", "-r", "-q", "--cached", "--ignore-unmatch", ".")
+    project = Project(folder)
+    project.git("rm", "-r", "-q", "--cached", "--ignore-unmatch", ".")
     for path, content in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content)
-    git(folder, "add", "--", *files)
-    git(folder, "commit", "-q", "--allow-empty", "-m", "change")
-    return git(folder, "rev-parse", "HEAD").strip()
+        project.file(path, content)
+    project.git("add", "--", *files)
+    project.git("commit", "-q", "--allow-empty", "-m", "change")
+    return project.git("rev-parse", "HEAD")
 
 
 @pytest.fixture
@@ -48,11 +42,11 @@ def sides(tmp_path: Path) -> Sides:
     """Two revisions that differ in nothing."""
     repository = tmp_path / "head"
     repository.mkdir()
-    git(repository, "init", "-q")
+    Project(repository).git("init", "-q")
     only = commit(repository, {"params.yaml": b"seed: 13\n"})
     for folder in (tmp_path / "base", repository):
         put_data(folder, TRAIN)
-        put_text(folder, "constraints.txt", "Jinja2==3.1.6\nno-such-thing==1  # why\n")
+        Project(folder).file("constraints.txt", "Jinja2==3.1.6\nno-such-thing==1  # why\n")
     plain = {"commit": only, "graph": GRAPH, "lock": LOCK}
     return revision(tmp_path / "base", **plain), revision(repository, "HEAD", **copy.deepcopy(plain))
 
@@ -150,7 +144,7 @@ def test_files_are_counted_by_git_and_listed_by_part_what_programs_write_last(si
 
 def test_versions_are_shown_from_what_to_what_and_what_is_installed(sides: Sides) -> None:
     pins = "# pins\njinja2==3.1.5\nnew_one==2 ; python_version > '3'\nwhat is this\n"
-    put_text(sides[1].folder, "constraints.txt", pins)
+    Project(sides[1].folder).file("constraints.txt", pins)
     found = changes_between(*sides, 5).versions
     assert [one[:3] for one in found] == [
         ("jinja2", "3.1.6", "3.1.5"),
@@ -171,7 +165,7 @@ def test_relabelled_rows_are_listed_with_their_texts_masked_unless_valid_params_
 
 
 def test_a_table_that_is_gone_or_broken_is_a_line(sides: Sides) -> None:
-    put_text(sides[1].folder, "data/clean/validation.parquet", "PAR1")
+    Project(sides[1].folder).file("data/clean/validation.parquet", "PAR1")
     broken = changes_between(*sides, 5)
     (sides[0].folder / "data/raw/rejected.parquet").unlink()
     gone = changes_between(*sides, 5)

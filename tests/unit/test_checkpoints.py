@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import Cut, Splits, losses, result, tokenized, trained
 from transformers import Trainer, TrainerCallback
 
 from stages.common.errors import AttuneError
 from stages.finetune import batches, trainer
 from stages.finetune.checkpoints import COMPLETE, WEIGHTS, discard_others, last_checkpoint, mark_complete, step_of
+from tests.models import Cut, Splits, losses, result, tokenized, trained
 
 Usage = namedtuple("Usage", "total used free")
 

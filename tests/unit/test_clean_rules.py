@@ -7,7 +7,6 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_project import make_records
 
 from stages.clean.__main__ import cleaned
 from stages.clean.languages import other_language
@@ -17,6 +16,7 @@ from stages.common.ledger import Ledger
 from stages.common.params import CleanParams
 from stages.common.params.clean import Languages, NearDuplicates
 from stages.common.schemas import CleanRecords, Decontamination, Rejected
+from tests.unit.small_records import make_records
 
 Rows = list[dict[str, str | None]]
 

@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from small_project import FILM_WORDS, Project, make_records
 
 from stages.clean.folds import assign_folds
 from stages.clean.split import split_records
@@ -19,6 +18,8 @@ from stages.clean.timestamps import read_times
 from stages.common.errors import AttuneError
 from stages.common.params.clean import Split
 from stages.common.schemas import SPLITS, CleanRecords, Decontamination, RawRecords, Rejected
+from tests.projects import Project
+from tests.unit.small_records import FILM_WORDS, make_records
 
 Rows = list[dict[str, str | None]]
 
@@ -270,7 +271,7 @@ def test_the_stage_accounts_for_every_row_and_writes_the_same_bytes_again(projec
     Decontamination.write(Decontamination.empty(), project.root / "data/raw/decontamination.parquet")
     found = []
     for _ in range(2):
-        done = project.run("-m", "stages.clean")
+        done = project.python("-m", "stages.clean")
         assert done.returncode == 0, done.stderr
         outs = [*sorted((project.root / "data/clean").iterdir()), *sorted((project.root / "reports").glob("*.*"))]
         found.append({file.name: file.read_bytes() for file in outs})

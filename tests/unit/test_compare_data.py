@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from flows.compare_data import main
 from flows.data_changes import Listing, Version, data_changes
 from stages.common.schemas import SPLITS
-from tests.unit.small_checkout import Checkout, dvc, make_checkout
+from tests.projects import Project, toy_project
 from tests.unit.small_revisions import put_table
 
 REJECTED = {"id": pl.String, "stage": pl.String, "rule": pl.String}
@@ -126,21 +126,21 @@ def write(root: Path, made: Version) -> None:
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose data two commits made, after one that has none."""
-    mine = make_checkout(tmp_path_factory.mktemp("compare") / "project")
+    mine = toy_project(tmp_path_factory.mktemp("compare") / "project")
     for made in (BASE, HEAD):
         write(mine.root, made)
-        mine.write("dvc.yaml", GRAPH)
-        mine.write("make.py", f"# makes {made.name}")
-        dvc(mine.root, "commit", "-q", "-f")
+        mine.file("dvc.yaml", GRAPH)
+        mine.file("make.py", f"# makes {made.name}")
+        mine.dvc("commit", "-q", "-f")
         mine.commit()
     return mine
 
 
 @pytest.fixture
 def compare(
-    repository: Checkout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repository: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., tuple[int, str, str]]]:
     """Return a function that runs the program in the repository; what a test writes there is gone in the end."""
     monkeypatch.chdir(repository.root)
@@ -155,7 +155,7 @@ def compare(
     write(repository.root, HEAD)
 
 
-def test_two_revisions_are_compared_and_the_folder_stays_as_it_is(repository: Checkout, compare: Any) -> None:
+def test_two_revisions_are_compared_and_the_folder_stays_as_it_is(repository: Project, compare: Any) -> None:
     before = repository.seen()
     code, printed, _ = compare("HEAD~1", "HEAD")
     assert code == 0
@@ -163,13 +163,13 @@ def test_two_revisions_are_compared_and_the_folder_stays_as_it_is(repository: Ch
     assert repository.seen() == before
 
 
-def test_without_arguments_the_folder_is_compared_with_head(repository: Checkout, compare: Any) -> None:
+def test_without_arguments_the_folder_is_compared_with_head(repository: Project, compare: Any) -> None:
     assert compare()[1].strip() == "HEAD and workspace hold the same data"
     write(repository.root, version("changed", {**dict.fromkeys(["a", "z"], ("train", "x"))}))
     assert "Removed: 4" in compare("HEAD")[1]
 
 
-def test_rows_whose_fold_alone_changed_are_listed(repository: Checkout, compare: Any) -> None:
+def test_rows_whose_fold_alone_changed_are_listed(repository: Project, compare: Any) -> None:
     rows = HEAD.rows.with_columns(fold=pl.when(pl.col("id") == "a").then(1).cast(pl.Int16))
     write(repository.root, Version("folds", rows, HEAD.rejected))
     assert "Another fold: 1" in compare()[1]
@@ -178,7 +178,7 @@ def test_rows_whose_fold_alone_changed_are_listed(repository: Checkout, compare:
 
 
 def test_the_markdown_file_is_a_report_in_which_data_stay_data(
-    repository: Checkout, compare: Any, tmp_path: Path
+    repository: Project, compare: Any, tmp_path: Path
 ) -> None:
     write(repository.root, version("hostile", {"a": ("train", "<img src=x>|[a](http://evil)\x1b[31m")}))
     code, printed, _ = compare("HEAD", "--markdown", str(tmp_path / "changes.md"), "--texts")
@@ -206,16 +206,16 @@ def test_a_revision_that_cannot_be_read_is_named(compare: Any, revisions: list[s
 
 
 def test_a_remote_is_read_where_the_cache_is_empty_and_without_one_the_way_to_get_the_data_is_named(
-    repository: Checkout, compare: Any, tmp_path: Path
+    repository: Project, compare: Any, tmp_path: Path
 ) -> None:
-    dvc(repository.root, "remote", "add", "-q", "--local", "-d", "store", str(tmp_path / "store"))
-    dvc(repository.root, "push", "-q", "--all-commits")
+    repository.dvc("remote", "add", "-q", "--local", "-d", "store", str(tmp_path / "store"))
+    repository.dvc("push", "-q", "--all-commits")
     cache = repository.root / ".dvc" / "cache"
     cache.rename(cache.with_name("away"))
     try:
         with_remote = compare("HEAD~1", "HEAD")
         shutil.rmtree(cache, ignore_errors=True)
-        dvc(repository.root, "remote", "remove", "--local", "store")
+        repository.dvc("remote", "remove", "--local", "store")
         code, _, error = compare("HEAD~1")
     finally:
         shutil.rmtree(cache, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import PROJECT
+from tests.projects import PROJECT
 
 COMPOSE = YAML(typ="safe").load(PROJECT / "compose.yaml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import LABELS, settings, tiny_config, tokenized
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
@@ -13,6 +12,7 @@ from stages.finetune.dropout import FastDropout, drop, fast_on_cpu
 from stages.finetune.training import train, training_arguments
 from stages.finetune.vocabulary import CutEmbedding, cut_to
 from stages.tasks.text_classification import validation_metrics
+from tests.models import LABELS, settings, tiny_config, tokenized
 
 ATTENDING = ["bert", "roberta", "electra", "albert", "distilbert", "modernbert"]
 OTHERS = ["deberta-v2", "mpnet", "gpt2"]  # attention of their own, or a causal one: left as it is

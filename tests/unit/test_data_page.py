@@ -7,8 +7,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from seen_page import HOSTILE, Seen, assert_shown_and_idle
-from small_project import FILM_WORDS, make_records
 
 from stages.clean.leaks import split_report
 from stages.clean.page import PageData, render
@@ -17,6 +15,8 @@ from stages.common.drift import split_drift
 from stages.common.params.clean import CleanParams, Split
 from stages.common.schemas import Rejected, Suspects, TrainableRecords
 from stages.common.validation import validation_report
+from tests.unit.seen_page import HOSTILE, Seen, assert_shown_and_idle
+from tests.unit.small_records import FILM_WORDS, make_records
 
 
 def page_of(

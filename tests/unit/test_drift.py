@@ -6,15 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stages.common.drift import (
-    answer_counts,
-    by_chance,
-    drift_report,
-    profile_of,
-    psi,
-    split_drift,
-    text_counts,
-)
+from stages.common.drift import answer_counts, by_chance, drift_report, profile_of, psi, split_drift, text_counts
 from stages.common.schemas import SPLITS
 from stages.common.serving.decision import Decision
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from flows.reviewing.effect import effect_of
 from flows.reviewing.findings import Effect, Gain
 from flows.reviewing.revision import Revision
-from tests.unit.small_revisions import PARAMS, Row, put_rows, put_table, put_text, revision
+from tests.projects import Project
+from tests.unit.small_revisions import PARAMS, Row, put_rows, put_table, revision
 
 LABELS = ["bad", "good", "odd"]
 METRICS = {
@@ -35,9 +36,9 @@ def two(folder: Path, base: Rows, head: Rows, data: Any = PARAMS) -> tuple[Revis
     """Return two revisions with these rows."""
     for name, rows in (("base", base), ("head", head)):
         put_rows(folder / name, rows)
-        put_text(folder / name, "reports/metrics.json", METRICS)
+        Project(folder / name).file("reports/metrics.json", METRICS)
         for plot, table in PLOTS.items():
-            put_text(folder / name, f"reports/plots/{plot}.csv", table)
+            Project(folder / name).file(f"reports/plots/{plot}.csv", table)
     return revision(folder / "base", data=data), revision(folder / "head", "HEAD", data=data)
 
 
@@ -68,9 +69,7 @@ def answers(draw: st.DrawFn) -> tuple[Rows, Rows]:
 
 @given(answers())
 @settings(max_examples=25)
-def test_gains_add_up_over_the_rows_of_both_and_turn_round_with_them(
-    rows: tuple[Rows, Rows],
-) -> None:
+def test_gains_add_up_over_the_rows_of_both_and_turn_round_with_them(rows: tuple[Rows, Rows]) -> None:
     with TemporaryDirectory() as folder:
         base, head = two(Path(folder), *rows)
         forth, back = effect_of(base, head, 99), effect_of(head, base, 99)
@@ -171,18 +170,13 @@ def test_without_a_row_in_common_there_are_no_scores_but_all_the_rest(tmp_path: 
 
 def test_curves_and_figures_of_both_stand_side_by_side(tmp_path: Path) -> None:
     base, head = two(tmp_path, many(LABELS), many(LABELS))
-    put_text(head.folder, "reports/plots/training.csv", PLOTS["training"].replace("0.5,", "0.4,"))
-    put_text(head.folder, "reports/metrics.json", {**METRICS, "thresholds": None})
+    Project(head.folder).file("reports/plots/training.csv", PLOTS["training"].replace("0.5,", "0.4,"))
+    Project(head.folder).file("reports/metrics.json", {**METRICS, "thresholds": None})
     found = effect_of(base, head, 3)
     assert found
     curves = {curve.name: curve for curve in found.curves}
-    assert list(curves) == [
-        "training loss",
-        "validation loss",
-        "validation accuracy",
-        "validation macro-F1",
-        "reliability",
-    ]
+    of_validation = [f"validation {what}" for what in ("loss", "accuracy", "macro-F1")]
+    assert list(curves) == ["training loss", *of_validation, "reliability"]
     assert (curves["training loss"].x, curves["training loss"].head) == ("step", ((20.0, 0.7), (40.0, 0.4)))
     assert (curves["validation loss"].x, curves["validation loss"].base) == ("epoch", ((1.0, 0.4),))
     assert (curves["reliability"].x, curves["reliability"].base) == ("confidence", ((0.6, 0.5), (0.9, 0.8)))
@@ -195,9 +189,9 @@ def test_curves_and_figures_of_both_stand_side_by_side(tmp_path: Path) -> None:
 
 def test_whatever_is_missing_or_broken_is_a_line_and_no_error(tmp_path: Path) -> None:
     base, head = two(tmp_path, many(LABELS), many(LABELS))
-    put_text(base.folder, "reports/plots/training.csv", "step,loss\n1,nan\n2,high\n3,0.5\n")
-    put_text(base.folder, "reports/plots/validation.csv", "\x00\xff nothing")
-    put_text(head.folder, "reports/metrics.json", "{")
+    Project(base.folder).file("reports/plots/training.csv", "step,loss\n1,nan\n2,high\n3,0.5\n")
+    Project(base.folder).file("reports/plots/validation.csv", "\x00\xff nothing")
+    Project(head.folder).file("reports/metrics.json", "{")
     found = effect_of(base, replace(head, data={"nonsense": 1}), 3)
     assert found and found.scores
     assert found.curves[0].base == ((3.0, 0.5),) and found.curves[1].base == ()

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_project import ROOT
 
 from stages.common import environment
 from stages.common.environment import HARDWARE, environment_of, tags, training_environment, with_earlier
 from stages.common.graph import read_graph
+from tests.projects import PROJECT
 
 EPYC = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC 9B14\nflags\t: sse"
 
@@ -74,4 +74,4 @@ def test_its_tags_in_mlflow_give_it_back_by_name() -> None:
 
 
 def test_it_is_in_no_out() -> None:
-    assert not [out for node in read_graph(ROOT).values() for out in node.outs if "environment" in out]
+    assert not [out for node in read_graph(PROJECT).values() for out in node.outs if "environment" in out]

@@ -7,28 +7,23 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from seen_page import HOSTILE, Seen, assert_shown_and_idle
-from small_project import make_records
 
 from stages.common.pages.charts import Axis, wilson
-from stages.common.params import Params
 from stages.evaluate.page import LIMIT, PageData, render
 from stages.tasks.attribution import Attribution
 from stages.tasks.scores import confusion
+from tests.projects import PARAMS, params_of
+from tests.unit.seen_page import HOSTILE, Seen, assert_shown_and_idle
+from tests.unit.small_records import interval, make_records
 
 
 def page_of(hostile: str = "harmless", rows: int = 40, labels: int = 2, **evaluate: Any) -> PageData:
     """A page where this text is everywhere that data can put one."""
     names = [f"{hostile} {at}" for at in range(labels)]
-    params = Params.model_validate(
-        {
-            "ingest": {
-                "sources": [{"path": "data/inbox/a.csv", "columns": {"text": "text", "label": "label"}}],
-                "base_model": {"path": "data/inbox/base"},
-            },
-            "evaluate": {"thresholds": {"metric": "precision", "target": 0.9}, **evaluate},
-            "register": {"model_name": "films"},
-        }
+    params = params_of(
+        ingest=PARAMS["ingest"] | {"base_model": {"path": "data/inbox/base"}},
+        evaluate={"thresholds": {"metric": "precision", "target": 0.9}, **evaluate},
+        register={"model_name": "films"},
     )
     records = make_records(
         [{"id": f"{at:04}", "text": f"{hostile} film {at}", "label": names[at % labels]} for at in range(rows)]
@@ -50,7 +45,7 @@ def page_of(hostile: str = "harmless", rows: int = 40, labels: int = 2, **evalua
             ],
         }
     )
-    ours = {f"{score}{end}": 0.8 for score in ("accuracy", "macro_f1") for end in ("", "_low", "_high")}
+    ours = interval(0.8, 0.0)
     gain = {"macro_f1_gain": 0.1234, "macro_f1_gain_low": 0.1, "macro_f1_gain_high": 0.15, "mcnemar_p": 1.2e-9}
     metrics = {
         "rows": rows,

@@ -12,8 +12,6 @@ import onnx
 import polars as pl
 import pytest
 import torch
-from small_project import Project, make_records
-from small_training import FILLER, TELLING, make_base, outspoken, settings
 from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
 from stages.common.digests import sha256_file, sha256_path
@@ -27,17 +25,18 @@ from stages.export.files import NotExported, write_int8, write_onnx
 from stages.export.verdict import compare, judge
 from stages.finetune.strategies import prepare, save
 from stages.tasks.text_classification import build_model
+from tests.models import FILLER, LONGEST, TELLING, outspoken, put_tokenizer, settings
+from tests.projects import Project
+from tests.unit.small_records import make_records
 
 LABELS = ["bad", "good"]
-LONGEST = 24
 TEXTS = [" ".join([*FILLER[: at % 5], word]) for at, word in enumerate(w for ws in TELLING.values() for w in ws)]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def make_model(folder: Path, **finetune: Any) -> Path:
+def make_model(base: Path, folder: Path, **finetune: Any) -> Path:
     """A model that was not trained, but whose answers differ from text to text; with an adapter if asked for one."""
-    base = make_base(folder / "base")
     network = build_model(base, LABELS, 0.0, seed=1)
     tokenizer = AutoTokenizer.from_pretrained(base)
     outspoken(network, tokenizer, TEXTS)
@@ -51,16 +50,14 @@ def make_model(folder: Path, **finetune: Any) -> Path:
         save(network, params, folder / "finetuned")
     else:
         network.save_pretrained(folder / "finetuned")
-    tokenizer.model_max_length = LONGEST
-    tokenizer.save_pretrained(folder / "finetuned")
-    return folder / "finetuned"
+    return put_tokenizer(base, folder / "finetuned")
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Package:
+def home(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
     """A model, and its forms."""
     folder = tmp_path_factory.mktemp("home")
-    return exported(make_model(folder), folder / "exported")
+    return exported(make_model(base, folder), folder / "exported")
 
 
 def exported(model: Path, folder: Path) -> Package:
@@ -108,14 +105,14 @@ def test_int8_is_smaller(home: Package) -> None:
     assert len(scales) >= 6  # one for each output
 
 
-def test_an_adapter_beside_the_weights_is_merged(tmp_path: Path) -> None:
-    model = make_model(tmp_path, strategy="lora", merge_adapter=False)
+def test_an_adapter_beside_the_weights_is_merged(base: Path, tmp_path: Path) -> None:
+    model = make_model(base, tmp_path, strategy="lora", merge_adapter=False)
     assert (model / "adapter_config.json").exists()
     answers = answers_of(exported(model, tmp_path / "exported"))
     np.testing.assert_allclose(answers["onnx"], answers["torch"], atol=1e-4)
 
 
-def test_a_decoder_whose_tokenizer_gives_more_than_it_takes_is_written_too(tmp_path: Path) -> None:
+def test_a_decoder_whose_tokenizer_gives_more_than_it_takes_is_written_too(base: Path, tmp_path: Path) -> None:
     shape = {"vocab_size": 200, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
     torch.manual_seed(0)
@@ -123,7 +120,7 @@ def test_a_decoder_whose_tokenizer_gives_more_than_it_takes_is_written_too(tmp_p
     with torch.no_grad():
         network.score.weight.mul_(20)
     network.save_pretrained(tmp_path / "model")
-    AutoTokenizer.from_pretrained(make_base(tmp_path / "base")).save_pretrained(tmp_path / "model")
+    put_tokenizer(base, tmp_path / "model")
     answers = answers_of(exported(tmp_path / "model", tmp_path))
     assert np.ptp(answers["torch"][:, 0]) > 0.1
     np.testing.assert_allclose(answers["onnx"], answers["torch"], atol=1e-4)
@@ -155,12 +152,8 @@ def test_a_model_that_cannot_be_quantized_says_so(tmp_path: Path) -> None:
 def test_differences_are_counted_in_rows_of_the_test_split() -> None:
     original = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
     other = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]])
-    assert compare(original, other, np.array([0, 0, 1, 0])) == {
-        "accuracy": 0.5,
-        "accuracy_change": -0.25,
-        "agreement": 0.75,
-        "largest_difference": 0.2,
-    }
+    expected = {"accuracy": 0.5, "accuracy_change": -0.25, "agreement": 0.75, "largest_difference": 0.2}
+    assert compare(original, other, np.array([0, 0, 1, 0])) == expected
 
 
 @pytest.mark.parametrize(
@@ -211,7 +204,7 @@ def put_inputs(project: Project, model: Path) -> None:
 
 def test_the_stage_keeps_what_is_as_good_and_reports_no_times(project: Project, home: Package) -> None:
     put_inputs(project, home.model)
-    done = project.run("-m", "stages.export", MLFLOW_TRACKING_URI="http://127.0.0.1:9", OMP_NUM_THREADS="1")
+    done = project.python("-m", "stages.export", MLFLOW_TRACKING_URI="http://127.0.0.1:9", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     assert "127.0.0.1:9" in done.stderr  # the tracking server is away: a warning, and no more
     report = json.loads((project.root / "reports/export.json").read_text())
@@ -242,8 +235,8 @@ def test_nothing_is_written_that_was_not_asked_for(home: Package, tmp_path: Path
     assert not (tmp_path / "int8.onnx").exists()
 
 
-def test_a_prefix_is_left_to_torch(tmp_path: Path) -> None:
-    model = make_model(tmp_path, strategy="prefix", prefix={"num_virtual_tokens": 4})
+def test_a_prefix_is_left_to_torch(base: Path, tmp_path: Path) -> None:
+    model = make_model(base, tmp_path, strategy="prefix", prefix={"num_virtual_tokens": 4})
     forms = _write(ExportParams(), model, tmp_path / "exported")
     assert list((tmp_path / "exported").iterdir()) == []
     assert forms["onnx"].reason == "a model with prefix_tuning cannot be merged into one graph: torch serves it"

@@ -46,12 +46,7 @@ TENSORS = {
 @pytest.mark.parametrize(
     ("name", "old", "new", "how"),
     [
-        (
-            "t.parquet",
-            ROWS,
-            ROWS.with_columns(n=pl.Series([1, 5, 6])),
-            "2 of 3 rows differ, first row 2, in n",
-        ),
+        ("t.parquet", ROWS, ROWS.with_columns(n=pl.Series([1, 5, 6])), "2 of 3 rows differ, first row 2, in n"),
         ("t.parquet", ROWS, ROWS.tail(1), "3 → 1 rows"),
         ("t.parquet", ROWS, ROWS.rename({"text": "words"}), "other columns: text, words"),
         ("a.json", '{"f1": {"a.b": 0.7}, "n": 1}', '{"f1": {"a.b": 0.8}, "n": 2}', "f1.a.b differs and 1 more"),

@@ -8,11 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_training import SEED, TELLING, make_base, tokenized
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from stages.common.errors import AttuneError
-from stages.common.params import FinetuneParams, check_params
+from stages.common.params import FinetuneParams
 from stages.common.params.finetune import GREATER_IS_BETTER
 from stages.common.params.strategies import ADAPTERS
 from stages.finetune.batches import TokenRows
@@ -21,23 +20,12 @@ from stages.finetune.optimizers import build_optimizer, build_schedule
 from stages.finetune.strategies import prepare, with_strategy
 from stages.finetune.training import training_arguments
 from stages.tasks.text_classification import build_model
+from tests.models import SEED, TELLING, tokenized
+from tests.projects import params_of
 
 LABELS = list(TELLING)[:2]
-REST = {
-    "ingest": {
-        "sources": [{"path": "data/inbox/a.csv", "columns": {"text": "text", "label": "label"}}],
-        "base_model": {"scratch": {}},
-    },
-    "register": {"model_name": "reviews"},
-}
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base"), layers=2)
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +80,8 @@ def only(possible: bool, values: st.SearchStrategy[Any], else_: Any) -> st.Searc
 def sections(draw: st.DrawFn, strategies: list[str] = STRATEGIES) -> dict[str, Any]:
     """Draw a section with all of its keys, none of which contradicts another."""
     strategy, optim = draw(st.sampled_from(strategies)), draw(st.sampled_from(["adamw", "sgd", "adafactor"]))
-    schedule, loss = (
-        draw(st.sampled_from(SCHEDULES)),
-        draw(st.sampled_from(LOSSES)),
-    )
+    schedule, loss = draw(st.sampled_from(SCHEDULES)), draw(st.sampled_from(LOSSES))
+    merging = [None, False] if strategy == "prefix" else [None, False, True]
     metric, grouped = draw(st.sampled_from(list(GREATER_IS_BETTER))), draw(st.booleans())
     train_on = draw(st.sampled_from(["train", "train_and_validation"]))
     final = draw({"constant": st.just(0.0), "exponential": st.floats(1e-6, 1)}.get(schedule, SHARES))
@@ -103,13 +89,7 @@ def sections(draw: st.DrawFn, strategies: list[str] = STRATEGIES) -> dict[str, A
     drawn = {
         **{name: draw(only(name == strategy, null_or(values), None)) for name, values in OPTIONS.items()},
         "strategy": strategy,
-        "merge_adapter": draw(
-            only(
-                strategy in ADAPTERS,
-                st.sampled_from([None, False] if strategy == "prefix" else [None, False, True]),
-                None,
-            )
-        ),
+        "merge_adapter": draw(only(strategy in ADAPTERS, st.sampled_from(merging), None)),
         "freeze_embeddings": draw(only(strategy == "full", st.booleans(), False)),
         "train_on": train_on,
         "num_train_epochs": draw(st.integers(1, 1000)),
@@ -156,7 +136,7 @@ def sections(draw: st.DrawFn, strategies: list[str] = STRATEGIES) -> dict[str, A
 def test_whatever_is_allowed_can_be_trained_with(
     base: Path, batch: dict[str, torch.Tensor], strategy: str, data: st.DataObject
 ) -> None:
-    params = check_params({**REST, "finetune": data.draw(sections([strategy]))}).finetune
+    params = params_of(finetune=data.draw(sections([strategy]))).finetune
     arguments = training_arguments(params, Path("unused"), SEED, rows=100)
     width = batch["input_ids"].shape[1]
     model = prepare(build_model(base, LABELS, params.dropout, SEED), params, width)
@@ -213,5 +193,5 @@ def test_settings_that_contradict_each_other_are_always_refused_by_name(
 ) -> None:
     """Whatever else the section holds."""
     with pytest.raises(AttuneError) as caught:
-        check_params({**REST, "finetune": {**around, **together}})
+        params_of(finetune={**around, **together})
     assert len([line for line in caught.value.what.splitlines() if f" finetune.{key}: " in line]) == 1

@@ -8,13 +8,13 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from small_training import Cut, Splits, losses, settings, tokenized, trained
 from transformers import TrainerCallback
 
 from stages.common.errors import AttuneError
 from stages.finetune.checkpoints import WEIGHTS, last_checkpoint
 from stages.finetune.guards import diverging, memory_named
 from stages.finetune.progress import Curves, Progress
+from tests.models import Cut, Splits, losses, settings, tokenized, trained
 
 NOTHING = math.log(2)  # the loss of knowing nothing, for two labels
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_project import Project, received
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
 from stages.ingest.archives import unpack
 from stages.ingest.expansion import SizeBudget
+from tests.projects import Project
+from tests.unit.small_records import received
 
 ROWS = {"day/2.csv": b"text,label\nsecond,1\n", "day/1.csv": b"text,label\nfirst,0\n", "README.md": b"no rows"}
 BOMB = bytes(3 << 20)

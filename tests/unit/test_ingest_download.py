@@ -9,7 +9,6 @@ from typing import Any
 
 import fsspec
 import pytest
-from file_server import serving
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
@@ -17,6 +16,7 @@ from stages.common.params.places import PROTOCOLS
 from stages.ingest import download as module
 from stages.ingest.download import download
 from stages.ingest.expansion import Workspace
+from tests.unit.file_server import serving
 
 CONTENT = b"text,label\n" + b"".join(b"line %d,%d\n" % (at, at % 2) for at in range(30_000))
 OTHER = CONTENT.replace(b"line", b"LINE")

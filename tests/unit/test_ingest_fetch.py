@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from file_server import serving
-from small_project import Project
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
 from stages.ingest.expansion import Workspace
 from stages.ingest.fetch import licence_of
 from stages.ingest.receive import locate as find
+from tests.projects import Project
+from tests.unit.file_server import serving
 
 PutWheel = Any
 ROWS = b"text,label\ngood,1\n"

@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_project import make_records
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
@@ -20,8 +19,7 @@ from stages.common.readers.table import Table
 from stages.common.schemas import RawRecords, Rejected
 from stages.ingest.records import check_label_map, check_splits, read_records
 from stages.ingest.spool import Spool
-
-Records = Any
+from tests.unit.small_records import make_records
 
 TABLE = pl.DataFrame(
     {
@@ -110,10 +108,10 @@ def id_by_source(records: pl.DataFrame) -> dict[str, str]:
     return dict(with_ids(records).select("source", "id").iter_rows())
 
 
-def test_an_id_outlives_new_rows_and_a_new_label_group_split_and_source(records_of: Records) -> None:
+def test_an_id_outlives_new_rows_and_a_new_label_group_split_and_source() -> None:
     texts = ["one", "two", "two", "two", None, "", "漢字", "one two"]
-    records = records_of([{"text": text, "source": f"s{at}"} for at, text in enumerate(texts)])
-    more = pl.concat([records, records_of([{"text": "another", "source": "s9"}])])
+    records = make_records([{"text": text, "source": f"s{at}"} for at, text in enumerate(texts)])
+    more = pl.concat([records, make_records([{"text": "another", "source": "s9"}])])
     assert id_by_source(records).items() <= id_by_source(more).items()
     other = records.with_columns(
         label=pl.lit("new"), group=pl.lit("g"), split=pl.lit("test"), source=pl.lit("s"), extra=pl.lit("{}")
@@ -124,9 +122,9 @@ def test_an_id_outlives_new_rows_and_a_new_label_group_split_and_source(records_
     assert (second, third) == (f"{first}.2", f"{first}.3")
 
 
-def test_ids_tell_pairs_of_texts_apart(records_of: Records) -> None:
+def test_ids_tell_pairs_of_texts_apart() -> None:
     pairs = [("ab", None), ("a", "b"), ("ab", ""), ("a", "b\x1f"), (None, "ab")]
-    rows = records_of([{"text": text, "text_pair": pair} for text, pair in pairs])
+    rows = make_records([{"text": text, "text_pair": pair} for text, pair in pairs])
     assert not with_ids(rows)["id"].str.contains(".", literal=True).any()
 
 
@@ -166,15 +164,15 @@ def test_each_row_is_kept_or_rejected_whatever_it_holds(
     assert labels is None or set(kept["label"]) <= {None, "A", "a"}
 
 
-def test_without_a_map_labels_stay_as_they_stand_but_for_blanks_around_them(records_of: Records) -> None:
-    kept, rejected = selected(records_of([{"label": " 5 "}, {"label": None}, {"label": " \t"}]))
+def test_without_a_map_labels_stay_as_they_stand_but_for_blanks_around_them() -> None:
+    kept, rejected = selected(make_records([{"label": " 5 "}, {"label": None}, {"label": " \t"}]))
     assert kept["label"].to_list() == ["5", None, None]
     assert rejected.is_empty()
 
 
-def test_a_label_outside_the_map_is_rejected_with_the_reason(records_of: Records) -> None:
+def test_a_label_outside_the_map_is_rejected_with_the_reason() -> None:
     labels = ["1", " 5", "3", None, "\x1b" + "x" * 500]
-    records = records_of([{"text": text, "label": label} for text, label in zip("abcde", labels, strict=True)])
+    records = make_records([{"text": text, "label": label} for text, label in zip("abcde", labels, strict=True)])
     kept, rejected = selected(records, labels={"1": "5", "5": "1"})
     assert kept.select("text", "label").rows() == [("a", "5"), ("b", "1"), ("d", None)]
     assert rejected.select("text", "label", "stage", "rule").rows() == [
@@ -201,16 +199,16 @@ def test_a_map_that_does_not_fit_the_data_is_an_error_that_shows_both_sides(
     check_label_map(Counter(["lob", "tadel", "frage"]), {"lob": "good", "tadel": "bad", "99": "other"})
 
 
-def test_official_splits_get_the_names_used_everywhere(records_of: Records) -> None:
+def test_official_splits_get_the_names_used_everywhere() -> None:
     names = ["Train", " TEST", "valid", "val", "dev", "validation", None, "  "]
-    records = records_of([{"split": name} for name in names])
+    records = make_records([{"split": name} for name in names])
     assert check_splits(records)["split"].to_list() == ["train", "test", *["validation"] * 4, None, None]
     with pytest.raises(AttuneError, match="the split column holds fold1, fold2 in 3 rows"):
-        check_splits(records_of([{"split": name} for name in ["train", "fold1", "fold2", "fold1"]]))
+        check_splits(make_records([{"split": name} for name in ["train", "fold1", "fold2", "fold1"]]))
 
 
-def test_a_limit_keeps_that_many_rows_and_rejects_the_others_with_the_reason(records_of: Records) -> None:
-    records = records_of([{"text": f"text {at}"} for at in range(50)])
+def test_a_limit_keeps_that_many_rows_and_rejects_the_others_with_the_reason() -> None:
+    records = make_records([{"text": f"text {at}"} for at in range(50)])
     kept, rejected = selected(records, limit=20)
     assert kept.height == 20
     assert set(kept["id"]) | set(rejected["id"]) == set(with_ids(records)["id"])

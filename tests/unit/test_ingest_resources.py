@@ -5,12 +5,13 @@ import json
 from typing import Any
 
 import pytest
-from small_project import MODEL, Project
 
 from stages.common.errors import AttuneError
 from stages.common.params import FolderSource
 from stages.ingest.expansion import Workspace
 from stages.ingest.resources import bring_resources
+from tests.projects import Project
+from tests.unit.small_records import MODEL
 
 PutWheel = Any
 WEIGHTS = MODEL["model.safetensors"]

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from file_server import serving
-from small_project import SCRATCH, Project
 
 from stages.common.schemas import Decontamination, RawRecords, Rejected
 from stages.ingest.__main__ import main
+from tests.projects import TINY, Project
+from tests.unit.file_server import serving
 
 MAPPED = {"columns": {"text": "text", "label": "label", "timestamp": "day"}}
-BASE = {"base_model": {"scratch": SCRATCH}}
+BASE = {"base_model": {"scratch": TINY}}
 OUTS = ("data/raw", "models/base", "models/resources")
 
 

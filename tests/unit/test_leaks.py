@@ -7,7 +7,6 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_project import FILM_WORDS, make_records
 
 from stages.clean import leaks
 from stages.clean.leaks import split_report
@@ -17,6 +16,7 @@ from stages.common.errors import AttuneError
 from stages.common.ledger import Ledger
 from stages.common.params.clean import CleanParams, NearDuplicates, Split
 from stages.common.schemas import SPLITS, CleanRecords
+from tests.unit.small_records import FILM_WORDS, make_records
 
 PARAMS = CleanParams()
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from small_project import make_records
 
 from stages.common.errors import AttuneError
 from stages.common.ledger import Ledger
 from stages.common.schemas import CleanRecords, RawRecords
+from tests.unit.small_records import make_records
 
 
 def test_each_rejected_row_stands_in_the_account_with_stage_rule_and_reason() -> None:

@@ -1,28 +1,210 @@
 """Lineage: any registered version shows which commit, data and params made it, and can be restored."""
 
+import json
 import re
 import shutil
+import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import chdir
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import md5
 from pathlib import Path
+from typing import Self
 
+import polars as pl
 import pytest
-from small_lineage import Lab, apart, make_lab
+from mlflow import MlflowClient
 
+from flows.lineage import main
 from flows.provenance.lineage import lineage_of
 from flows.provenance.versions import find_version
 from flows.reviewing.revision import Revision
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph, read_lock
+from stages.common.params import Params, load_params
 from stages.common.params.loading import read_yaml
+from stages.common.serving.classifier import Package
+from stages.common.stage import Run
 from stages.common.tracking import provenance
-from stages.common.tracking.packaging import PACKAGE_TAG
+from stages.common.tracking.live import LiveRun
+from stages.common.tracking.packaging import PACKAGE_TAG, package_digest
 from stages.common.tracking.provenance import DIRTY_TAG, LINEAGE_TAG, PATCH_TAG, commit_tags
-from stages.common.tracking.runs import MODEL_TAG
-from tests.unit.small_checkout import dvc
+from stages.common.tracking.publish import publish_live
+from stages.common.tracking.registry import STAMP, Registered, Registration
+from stages.common.tracking.runs import MODEL_TAG, model_digest
+from tests.projects import Project
+from tests.unit.mlflow_apart import apart
+
+GRAPH = """stages:
+  ingest:
+    cmd: python stages/ingest/run.py
+    deps: [data/inbox, stages/ingest]
+    params: [seed, ingest]
+    outs: [data/raw/manifest.json]
+  clean:
+    cmd: python stages/clean/run.py
+    deps: [data/raw/manifest.json, stages/clean]
+    params: [clean]
+    outs:
+      - data/clean/train.parquet
+      - data/clean/validation.parquet
+      - data/clean/test.parquet
+      - data/augmented/train.parquet
+      - reports/clean.json
+  finetune:
+    cmd: python stages/finetune/run.py
+    deps: [data/clean/train.parquet, stages/finetune]
+    params: [finetune]
+    outs: [models/finetuned]
+    plots: [reports/plots/training.csv: {cache: false}]
+  evaluate:
+    cmd: python stages/evaluate/run.py
+    deps: [models/finetuned, data/clean/test.parquet, stages/evaluate]
+    params: [evaluate]
+    outs: [models/serving]
+    metrics: [reports/metrics.json: {cache: false}]
+  register:
+    cmd: python stages/register/run.py
+    deps: [models/finetuned, reports/metrics.json, stages/register]
+    params: [register]
+    outs:
+      - reports/registration.json: {cache: false, persist: true}
+      - reports/model_card.md: {cache: false, persist: true}
+      - logs/registered.model: {cache: false, persist: true}
+"""
+START = """import hashlib, json, shutil
+from pathlib import Path
+PARAMS, SHADE = Path("params.yaml").read_text(), 0
+def put(path, content):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_bytes(content)
+"""
+INGEST = """rows = b"".join(file.read_bytes() for file in sorted(Path("data/inbox").glob("*.csv")))
+source = {"origin": "data/inbox/rows.csv", "sha256": hashlib.sha256(rows).hexdigest(), "rows_read": 3}
+base = {"origin": "scratch", "sha256": {"config.json": "c" * 64, "model.safetensors": "b" * 64}}
+put("data/raw/manifest.json", json.dumps({"sources": [source], "base_model": base}).encode())
+"""
+CLEAN = """for name in ("train", "validation", "test"):
+    put(f"data/clean/{name}.parquet", Path("GIVEN.parquet").read_bytes())
+put("data/augmented/train.parquet", Path("GIVEN.parquet").read_bytes())
+put("reports/clean.json", json.dumps({"splits": {"train": {"rows": 3}}}).encode())
+"""
+FINETUNE = """shutil.rmtree("models/finetuned", ignore_errors=True)
+said = [line for line in PARAMS.split("\\n") if "learning_rate" in line] + [str(SHADE)]
+put("models/finetuned/model.safetensors", "\\n".join(said).encode())
+put("models/finetuned/vocabulary/words.txt", b"words")
+put("reports/plots/training.csv", b"step,epoch,loss\\n1,0.5,0.7\\n2,1.0,0.6\\n")
+"""
+EVALUATE = """from stages.common.digests import sha256_path
+shutil.rmtree("models/serving", ignore_errors=True)
+put("models/serving/decision.json", b"{}")
+digest = sha256_path(Path("models/finetuned"))
+scores = {"accuracy": 0.5 + int(digest[:4], 16) / 2**18, "model": {"digest": digest}}
+put("reports/metrics.json", json.dumps(scores).encode())
+"""
+REGISTER = "raise SystemExit('no test lets it run')\n"
+PARAMS = """task: text-classification
+seed: 13
+ingest:
+  sources: [{path: data/inbox/rows.csv, columns: {text: text, label: label}}]
+  base_model: {scratch: {vocab_size: 300}}
+clean: {}
+finetune:
+  learning_rate: 1.0e-3   # it begins with this
+evaluate: {}
+register: {model_name: films}
+tracking: {experiment_name: trials}
+"""
+IGNORED = "/.attune/\n/data/*\n!/data/inbox/\n/models/\n/logs/\n/mlflow.db\n/mlruns/\n__pycache__\n"
+
+
+@dataclass(frozen=True)
+class Lab(Project):
+    """A checkout in which models are made and registered."""
+
+    @property
+    def said(self) -> Params:
+        """What its params.yaml says."""
+        return load_params(self.root / "params.yaml")
+
+    @property
+    def client(self) -> MlflowClient:
+        """Its MLflow store."""
+        return MlflowClient(f"sqlite:///{self.root / 'mlflow.db'}")
+
+    def rate(self, rate: str) -> None:
+        """Set the learning rate, which decides what the model is."""
+        text = (self.root / "params.yaml").read_text()
+        before = next(line for line in text.split("\n") if "learning_rate" in line)
+        self.file("params.yaml", text.replace(before, f"  learning_rate: {rate}   # it begins with this"))
+
+    def train(self) -> None:
+        """Bring all up to date but register, with the training's run in MLflow."""
+        with chdir(self.root):
+            live = LiveRun(self.said, json.dumps([self.said.model_dump_json()])[:200], {"attune.threads": "1"})
+            self.dvc("repro", "--quiet", "evaluate")
+            live.finish(model_digest(Path("models/finetuned")), [Path("reports/plots/training.csv")])
+
+    def register(self, passed: bool = True) -> Registered:
+        """Do what register does once it has judged."""
+        with chdir(self.root):
+            params, package = self.said, Package.of_project()
+            run = Run(read_graph()["register"], params.register_, params, Path(".attune/staging/register"))
+            digests = model_digest(package.model), package_digest(package)
+            registration = Registration(params.register_.model_name, *digests, passed, [])
+            registration.write(run.output("reports/registration.json"), run.output(str(STAMP)))
+            run.output("reports/model_card.md").write_text("# films\n")
+            found = publish_live(run, package.model, registration)
+            assert found is not None
+            for out in run.node.outs:
+                Path(out).parent.mkdir(exist_ok=True)
+                shutil.copyfile(run.staging / out, out)
+            shutil.rmtree(run.staging)
+            return found
+
+    def lineage(self, *arguments: str) -> int:
+        """Run the program; return its exit status."""
+        with chdir(self.root):
+            return main([*arguments])
+
+    def copy(self, target: Path) -> Self:
+        """Return a copy that a test may do anything to; its store is a copy, too."""
+        copy = super().copy(target)
+        with sqlite3.connect(target / "mlflow.db") as store:
+            for table, column in (
+                ("runs", "artifact_uri"),
+                ("experiments", "artifact_location"),
+                ("logged_models", "artifact_location"),
+                ("model_versions", "storage_location"),
+            ):
+                store.execute(
+                    f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (self.root.as_uri(), target.as_uri())
+                )
+        store.close()
+        return copy
+
+
+def make_lab(root: Path) -> Lab:
+    """Make a checkout of one commit, in which nothing has run."""
+    stages = {"ingest": INGEST, "clean": CLEAN, "finetune": FINETUNE, "evaluate": EVALUATE}
+    root.mkdir(parents=True)
+    pl.DataFrame({"id": ["a", "b", "c"]}).write_parquet(root / "GIVEN.parquet")
+    return Lab(root).begin(
+        {
+            **{f"stages/{name}/run.py": START + body for name, body in stages.items()},
+            "stages/register/run.py": REGISTER,
+            "dvc.yaml": GRAPH.replace("python ", f"{sys.executable} "),
+            "params.yaml": PARAMS,
+            "constraints.txt": "mlflow==1\n",
+            "recipes/films.yaml": "seed: 1\n",
+            ".gitignore": IGNORED,
+            "data/inbox/.gitignore": "*\n!.gitignore\n",
+            "data/inbox/rows.csv": "text,label\na,b\n",
+        }
+    )
+
 
 UP_TO_DATE = "Data and pipelines are up to date."
 
@@ -59,7 +241,7 @@ def lab(trained: Lab, tmp_path: Path) -> Lab:
 def shade(lab: Lab, number: int) -> None:
     """Change the code of finetune so that it makes another model."""
     text = (lab.root / "stages/finetune/run.py").read_text()
-    lab.write("stages/finetune/run.py", re.sub(r"read_text\(\), \d", f"read_text(), {number}", text))
+    lab.file("stages/finetune/run.py", re.sub(r"read_text\(\), \d", f"read_text(), {number}", text))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -87,7 +269,7 @@ def test_a_version_that_no_commit_has_comes_back_byte_for_byte(
     old = tmp_path / "old"
     assert contents(old / "models/finetuned") == words(7, "2.0e-3")
     assert "# it begins with this" in (old / "params.yaml").read_text(), "comments and all"
-    assert dvc(old, "status").strip() == UP_TO_DATE
+    assert Project(old).dvc("status") == UP_TO_DATE
     package = lab.client.get_model_version("films", "1").tags[PACKAGE_TAG]
     assert (old / "logs/registered.model").read_text() == f"films {package}\n"
     assert "finds nothing to do" in capsys.readouterr().out
@@ -98,17 +280,17 @@ def test_a_version_that_no_commit_has_comes_back_byte_for_byte(
 def test_what_dvc_does_not_have_comes_from_its_remote_or_else_from_the_registry(
     lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dvc(lab.root, "remote", "add", "--local", "--default", "store", str(tmp_path / "store"))
-    dvc(lab.root, "push", "--quiet")
+    lab.dvc("remote", "add", "--local", "--default", "store", str(tmp_path / "store"))
+    lab.dvc("push", "--quiet")
     shutil.rmtree(lab.root / ".dvc/cache")
     assert lab.lineage("2", "--restore", "../new") == 0
-    assert dvc(tmp_path / "new", "status").strip() == UP_TO_DATE
+    assert Project(tmp_path / "new").dvc("status") == UP_TO_DATE
     capsys.readouterr()
     assert lab.lineage("1", "--restore", "../old") == 0  # its model was not pushed
     said = capsys.readouterr().out
     assert contents(tmp_path / "old/models/finetuned") == words(7, "2.0e-3")
     assert "from the registry, since DVC does not have it: models/finetuned" in said
-    assert dvc(tmp_path / "old", "status").strip() == UP_TO_DATE
+    assert Project(tmp_path / "old").dvc("status") == UP_TO_DATE
 
 
 def test_a_damaged_cache_restores_no_other_model(lab: Lab, tmp_path: Path) -> None:
@@ -249,12 +431,12 @@ def test_asking_makes_no_store_and_shows_no_password(
 def test_only_code_and_configuration_make_a_checkout_dirty(tmp_path: Path) -> None:
     lab = make_lab(tmp_path / "home")
     with chdir(lab.root):
-        lab.write("data/inbox/more.csv", "x")
-        lab.write("notes.txt", "x")
-        lab.write("dvc.lock", "x")
+        lab.file("data/inbox/more.csv", "x")
+        lab.file("notes.txt", "x")
+        lab.file("dvc.lock", "x")
         tags = commit_tags()
         assert (tags[DIRTY_TAG], tags[PATCH_TAG], tags["mlflow.source.git.branch"]) == ("false", "none", "main")
-        lab.write("stages/clean/new.py", "x")
+        lab.file("stages/clean/new.py", "x")
         tags = commit_tags()
         assert tags[DIRTY_TAG] == "true"
         assert tags[PATCH_TAG] == "not kept: new files, which Git does not track: stages/clean/new.py"
@@ -266,7 +448,7 @@ def test_a_patch_applies_whatever_a_persons_git_settings_are(tmp_path: Path) -> 
     lab = make_lab(tmp_path / "home")
     (lab.root / "recipes/films.yaml").write_bytes(bytes(range(256)))
     (lab.root / "stages/register/run.py").unlink()
-    lab.write("stages/clean/new.py", "new\n")
+    lab.file("stages/clean/new.py", "new\n")
     lab.git("add", "stages/clean/new.py")
     lab.rate("9.0e-9")
     for key, value in {"noprefix": "true", "context": "0", "mnemonicPrefix": "true", "external": "false"}.items():
@@ -290,7 +472,7 @@ def test_a_patch_with_a_secret_or_a_large_one_is_not_kept(
 ) -> None:
     monkeypatch.setattr(provenance, "LARGEST_PATCH", 1000)
     lab = make_lab(tmp_path / "home")
-    lab.write("stages/clean/run.py", f"# {line}\n")
+    lab.file("stages/clean/run.py", f"# {line}\n")
     with chdir(lab.root):
         tag = commit_tags()[PATCH_TAG]
     assert tag.startswith("not kept: ") and why in tag
@@ -308,7 +490,7 @@ def test_what_is_kept_is_what_the_training_began_with(lab: Lab, tmp_path: Path) 
     assert lab.lineage(str(number), "--restore", "../old") == 0
     restored = (tmp_path / "old/params.yaml").read_text()
     assert "learning_rate: 4.0e-3" in restored or "learning_rate: 0.004" in restored
-    assert dvc(tmp_path / "old", "status").strip() == UP_TO_DATE
+    assert Project(tmp_path / "old").dvc("status") == UP_TO_DATE
 
 
 def test_a_later_edit_changes_nothing_of_what_an_earlier_version_says(lab: Lab) -> None:

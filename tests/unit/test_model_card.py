@@ -9,9 +9,11 @@ import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from stages.common.params import Params, check_params
+from stages.common.params import Params
 from stages.register.card import model_card
 from stages.register.gates import Verdict
+from tests.projects import params_of
+from tests.unit.small_records import interval
 
 NASTY = [
     "a|b",
@@ -27,22 +29,7 @@ NASTY = [
 
 
 def params(**sections: Any) -> Params:
-    plain = {
-        "ingest": {
-            "sources": [{"path": "data/inbox/a.csv", "columns": {"text": "text", "label": "label"}}],
-            "base_model": {"scratch": {}},
-        },
-        "register": {"model_name": "reviews"},
-    }
-    return check_params({**plain, **sections})
-
-
-def interval(value: float) -> dict[str, float]:
-    return {
-        f"{name}{bound}": value + shift
-        for name in ("accuracy", "macro_f1")
-        for bound, shift in (("", 0.0), ("_low", -0.05), ("_high", 0.05))
-    }
+    return params_of(**{"register": {"model_name": "reviews"}, **sections})
 
 
 def card(

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_project import FILM_WORDS
 
 from stages.common.near_duplicates import deduplicate, jaccard, nearest_among, shingles
+from tests.unit.small_records import FILM_WORDS
 
 
 def sentences(count: int, seed: int, words: int = 12) -> list[str]:

@@ -11,14 +11,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_training import EXACT, SEED, TELLING, Splits, losses, tokenized, weights
-from small_training import trained as trained_like
 
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.finetune.batches import IGNORED
 from stages.finetune.objective import build_objective, focal_losses, label_weights
 from stages.tasks.text_classification import build_model
+from tests.models import EXACT, SEED, TELLING, Splits, losses, tokenized, weights
+from tests.models import trained as trained_like
 
 LABELS = {"bad": 0, "good": 1, "odd": 2}
 COUNTS = [6, 3, 1]

@@ -10,15 +10,15 @@ import numpy as np
 import polars as pl
 import pytest
 from safetensors.numpy import save
-from small_project import ROOT
 
 from flows.reviewing.findings import Rebuild
 from flows.reviewing.rebuilt_outs import Machine, compare_outs
 from flows.reviewing.revision import Revision
 from stages.common.graph import read_graph
 from stages.common.tracking.registry import STAMP
+from tests.projects import PROJECT
 
-GRAPH = read_graph(ROOT)
+GRAPH = read_graph(PROJECT)
 OUTS = [out for node in GRAPH.values() for out in node.outs]
 
 Files = dict[str, Any]  # content by path; None: there is no such file

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
-from small_project import ROOT
 
 from flows.search.params_patch import change, difference, patched
 from stages.common.errors import AttuneError
 from stages.common.params import check_params
+from tests.projects import PROJECT
 
-FILES = [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))]
+FILES = [PROJECT / "params.yaml", *sorted((PROJECT / "recipes").glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

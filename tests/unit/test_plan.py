@@ -1,8 +1,6 @@
 """What a run would do and why, in real Git and DVC repositories."""
 
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from flows.plan import Step, main, make_plan, parse_setting
 from flows.prepare import prepare
 from stages.common.errors import AttuneError
 from stages.common.tracking.registry import Registration
-from tests.conftest import PROJECT
+from tests.projects import RECIPE, Project
 
 GRAPH = """
 stages:
@@ -44,31 +42,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     monkeypatch.setenv("COLUMNS", "160")
-    for name, text in {
-        "dvc.yaml": GRAPH,
-        "data/rows.csv": "a",
-        "stages/clean/code.py": "1",
-        ".gitignore": "/*.txt",
-    }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    (tmp_path / "params.yaml").write_bytes((PROJECT / "recipes" / "rotten-tomatoes.yaml").read_bytes())
-    for command in ("git init -q", "dvc init -q"):
-        run(command)
-    return tmp_path
+    files = {"data/rows.csv": "a", "stages/clean/code.py": "1", ".gitignore": "/*.txt", "params.yaml": RECIPE}
+    return Project(tmp_path).begin({"dvc.yaml": GRAPH} | files).root
 
 
-def run(command: str, *more: str) -> str:
-    own = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    done = subprocess.run([*command.split(), *more], env=own, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def run(*command: str) -> str:
+    return Project(Path()).run(*command, COLUMNS="160").stdout
 
 
 def finish() -> None:
-    run("dvc repro -q")
-    run("git add -A")
-    run("git -c user.name=t -c user.email=t@localhost commit -qm all")
+    run("dvc", "repro", "-q")
+    Project(Path()).commit()
 
 
 def told(steps: list[Step]) -> dict[str, tuple[str, str]]:
@@ -169,10 +153,10 @@ def test_force_runs_all_and_refresh_what_has_no_pin(folder: Path) -> None:
 
 def test_the_plan_is_printed_and_touches_nothing(folder: Path) -> None:
     finish()
-    before = run("git status --short --ignored")
-    assert "seed 13 → 14" in (told := run(f"{sys.executable} -m flows.plan --set seed=14"))
+    before = run("git", "status", "--short", "--ignored")
+    assert "seed 13 → 14" in (told := run(sys.executable, "-m", "flows.plan", "--set", "seed=14"))
     assert "1 of 3 stages run, 1 may" in told
-    assert run("git status --short --ignored") == before
+    assert run("git", "status", "--short", "--ignored") == before
 
 
 def test_it_needs_nothing_that_takes_seconds_though_the_registry_is_asked(folder: Path) -> None:
@@ -182,7 +166,7 @@ def test_it_needs_nothing_that_takes_seconds_though_the_registry_is_asked(folder
         (folder / name).write_bytes(b"")
     Registration("films", "0" * 64, "1" * 64, True, []).write(folder / "reports/registration.json", folder / "stamp")
     code = "import sys; from flows.plan import main; main([]); print({'prefect', 'mlflow', 'torch'} & {*sys.modules})"
-    said = run(f"{sys.executable} -c", code)
+    said = run(sys.executable, "-c", code)
     assert "MLflow's registry has no version of films with this model" in said
     assert said.splitlines()[-1] == "set()"
 

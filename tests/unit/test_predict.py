@@ -13,9 +13,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from small_project import Project
-from small_served import register, working_in
-from small_training import LABELS, make_finetuned
 
 from flows.command import exit_status
 from flows.predict import DRIFTED, main
@@ -24,6 +21,9 @@ from stages.common.errors import AttuneError
 from stages.common.serving.classifier import Classifier, Package
 from stages.common.serving.decision import Decision
 from stages.common.text_cleaning import TextCleaning
+from tests.models import LABELS
+from tests.projects import Project
+from tests.unit.small_served import register, working_in
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TEXTS = [f"the film was {word} and {other}" for word in ("dull", "warm", "flat") for other in ("bright", "noisy")] * 4
@@ -31,10 +31,10 @@ OWN = ["id", "label", "score", "abstained", "probability_bad", "probability_good
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """A tiny model's folder, as the pipeline leaves it."""
     root = tmp_path_factory.mktemp("project")
-    make_finetuned(root / "models" / "finetuned")
+    shutil.copytree(tiny_model, root / "models" / "finetuned")
     serving = root / "models" / "serving"
     Decision(list(LABELS), 1.5).write(serving)
     found = Classifier(Package.of_project(root), threads=1).probabilities(TEXTS)
@@ -207,14 +207,8 @@ def test_what_cannot_be_done_is_told_with_its_place_and_leaves_nothing_behind(
 
 
 def test_a_column_is_kept_once_and_none_passes_for_a_probability(models: Path, here: Path) -> None:
-    columns = {
-        "text": ["x", "y"],
-        "^t.*$": ["e", "f"],
-        "label": ["a", "b"],
-        "input_label": ["c", "d"],
-        "ticket_id": ["7", "8"],
-    }
-    columns["probability_x"] = ["no", "number"]
+    columns = {"text": ["x", "y"], "^t.*$": ["e", "f"], "label": ["a", "b"], "input_label": ["c", "d"]}
+    columns |= {"ticket_id": ["7", "8"], "probability_x": ["no", "number"]}
     pl.DataFrame(columns).write_csv("in.csv")
     assert run(models, "in.csv", "out.csv", "--keep-all", "--id", "ticket_id") == 0
     out = pl.read_csv("out.csv")

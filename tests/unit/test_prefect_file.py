@@ -13,7 +13,7 @@ from prefect.utilities.schema_tools import validate
 from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
-from tests.conftest import PROJECT
+from tests.projects import PROJECT
 
 FILE: dict[str, Any] = YAML(typ="safe").load(PROJECT / "prefect.yaml")
 DEPLOYMENTS = pytest.mark.parametrize("deployment", FILE["deployments"], ids=lambda one: one["name"])

@@ -14,8 +14,7 @@ from flows.prepare import prepare
 from stages.common.tracking.packaging import PACKAGE_TAG
 from stages.common.tracking.registry import REGISTRATION, STAMP, Registration
 from stages.common.tracking.runs import MODEL_TAG
-from tests.conftest import PROJECT
-from tests.unit.small_checkout import repro
+from tests.projects import PROJECT, RECIPE, Project
 
 FILMS = Registration("films", "0" * 64, "1" * 64, True, [])
 GRAPH = f"""stages:
@@ -25,31 +24,23 @@ GRAPH = f"""stages:
     outs: [{REGISTRATION}: {{cache: false, persist: true}}, {STAMP}: {{cache: false, persist: true}}]
 """
 REGISTER = f"from stages.common.tracking.registry import *\n{FILMS!r}.write(REGISTRATION, STAMP)\n"
+FILES = {"dvc.yaml": GRAPH, "register.py": REGISTER, str(REGISTRATION): "", "params.yaml": RECIPE}
 OLD = '{"model_name": "films", "model": "0", "promoted": true, "champion_gate": null, "alias": "champion", "gates": []}'
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store whose tables are made: that takes MLflow seconds."""
-    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}").search_registered_models()
-    return file
-
-
 @pytest.fixture
-def client(tmp_path: Path, empty: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+def client(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     """The registry of a project, the working folder, in which `register` has run and the model is registered."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     monkeypatch.chdir(tmp_path)
-    shutil.copyfile(empty, "mlflow.db")
-    shutil.copyfile(PROJECT / "recipes" / "rotten-tomatoes.yaml", "params.yaml")
-    for name, content in {"dvc.yaml": GRAPH, "register.py": REGISTER, str(REGISTRATION): ""}.items():
-        Path(name).parent.mkdir(exist_ok=True)
-        Path(name).write_text(content)
+    shutil.copyfile(empty_store, "mlflow.db")
+    project = Project(tmp_path)
+    for name, content in FILES.items():
+        project.file(name, content)
     Repo.init(str(tmp_path), no_scm=True).close()
-    assert repro(tmp_path) == ["register"]
+    assert project.reproduced() == ["register"]
     found = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     found.create_registered_model("films")
     found.create_model_version("films", "runs:/x/model", tags={MODEL_TAG: FILMS.model, PACKAGE_TAG: FILMS.package})
@@ -60,7 +51,7 @@ def run() -> tuple[list[str], list[str]]:
     """Do as `make run` does; return what is said first, and the stages that run: those that the plan names."""
     planned, said = [step.node.name for step in make_plan() if step.verdict != "up to date"], []
     prepare(said.append)
-    ran = repro(Path())
+    ran = Project(Path()).reproduced()
     assert planned == ran
     return said, ran
 

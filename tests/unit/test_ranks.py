@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_project import Project
 
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.common.stage import Run, stage
 from stages.finetune.processes import join, wanted
+from tests.projects import Project
 
 GRAPH = """\
 stages:

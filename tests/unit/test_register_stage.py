@@ -12,8 +12,6 @@ import polars as pl
 import pytest
 import torch
 from mlflow import MlflowClient
-from small_project import ROOT, Project
-from small_training import FILLER, TELLING, make_base, outspoken
 from transformers import AutoTokenizer
 
 from stages.common.digests import sha256_path
@@ -24,14 +22,7 @@ from stages.common.serving.classifier import Package
 from stages.common.serving.decision import Decision
 from stages.common.stage import Run, write_json
 from stages.common.tracking import publish, store
-from stages.common.tracking.champions import (
-    CHALLENGER,
-    CHAMPION,
-    Overtaken,
-    champion_number,
-    promote,
-    roll_back,
-)
+from stages.common.tracking.champions import CHALLENGER, CHAMPION, Overtaken, champion_number, promote, roll_back
 from stages.common.tracking.registry import VERDICT_TAG
 from stages.common.tracking.runs import MODEL_TAG, model_digest
 from stages.register.__main__ import _register, check_parts
@@ -39,6 +30,9 @@ from stages.register.champion import judge_beside_champion
 from stages.register.gates import Verdict
 from stages.tasks.loading import load_classifier
 from stages.tasks.text_classification import build_model, probabilities
+from tests.models import FILLER, TELLING, outspoken, put_tokenizer
+from tests.projects import Project, empty_project
+from tests.unit.small_records import interval
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LABELS = ["bad", "good"]
@@ -56,11 +50,9 @@ class Home:
     stores: dict[str, Path]
 
 
-def build(folder: Path) -> dict[str, Path]:
+def build(base: Path, folder: Path) -> dict[str, Path]:
     """Three models: one, a twin with other weights and the same answers, and one that answers otherwise."""
-    base = make_base(folder / "base")
     tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.model_max_length = 24
     texts = [" ".join([word, *FILLER[:at]]) for words in TELLING.values() for word in words for at in range(5)]
     models = {}
     for name, seed, scale in (("good", 1, 1.0), ("twin", 1, 1.25), ("poor", 2, 1.0)):
@@ -70,8 +62,7 @@ def build(folder: Path) -> dict[str, Path]:
             network.classifier.weight.mul_(scale)
             network.classifier.bias.mul_(scale)
         network.save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
-        models[name] = folder / name
+        models[name] = put_tokenizer(base, folder / name)
     return models
 
 
@@ -110,12 +101,11 @@ def lay_out(root: Path, model: Path, test: pl.DataFrame) -> None:
     predicted = test.select("id", "label", prediction=pl.Series(answers(model, test)))
     predicted.sample(fraction=1.0, shuffle=True, seed=2).write_parquet(root / "data/predictions.parquet")
     accuracy = predicted.select((pl.col("label") == pl.col("prediction")).mean()).item()
-    scores = {f"{name}{end}": accuracy for name in ("accuracy", "macro_f1") for end in ("", "_low", "_high")}
     one = {"precision": 0.8, "recall": 0.8, "f1": 0.8, "support": 10}
     per_class = dict.fromkeys(LABELS, one)
     digest = model_digest(root / "models/finetuned")
     size = {"digest": digest, "serving": sha256_path(root / "models/serving")}
-    metrics = {"rows": ROWS, **scores, "per_class": per_class, "baselines": {}, "model": size}
+    metrics = {"rows": ROWS, **interval(accuracy, 0.0), "per_class": per_class, "baselines": {}, "model": size}
     write_json(metrics, root / "reports/metrics.json")
     write_json({"rows_read": ROWS, "sources": []}, root / "data/raw/manifest.json")
     split = {"rows": ROWS, "groups": 0, "labels": dict.fromkeys(LABELS, 100)}
@@ -126,16 +116,14 @@ def lay_out(root: Path, model: Path, test: pl.DataFrame) -> None:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Home:
+def home(base: Path, tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Home:
     root = tmp_path_factory.mktemp("home")
-    models = build(root)
+    models = build(base, root)
     test = made_up_rows(models["good"])
     stores = {}
     for name in ("good", "poor"):
-        project = Project(root / f"project of {name}")
-        project.file("dvc.yaml", (ROOT / "dvc.yaml").read_bytes())
+        project = empty_project(root / f"project of {name}")
         project.file("mlflow.db", empty_store.read_bytes())
-        project.params()
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(project.root)
             patch.setenv("MLFLOW_TRACKING_URI", "")
@@ -277,11 +265,7 @@ def test_report_and_stamp_have_the_same_bytes_whoever_is_champion_and_however_sl
 ) -> None:
     own = [Verdict("minimum accuracy", 0.8, 0.7, True, "accuracy 0.8000 is at least 0.7000")]
     said, found = [], []
-    for champion, limit, uri in (
-        ("poor", None, ""),
-        ("good", 0.000001, ""),
-        ("good", 0.000001, "http://127.0.0.1:9"),
-    ):
+    for champion, limit, uri in (("poor", None, ""), ("good", 0.000001, ""), ("good", 0.000001, "http://127.0.0.1:9")):
         beside(champion, "twin", limit, significant=True)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         registered(own)

@@ -15,41 +15,26 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from small_lineage import apart
-from small_training import FILLER, TELLING, make_base
-from transformers import AutoTokenizer
 
 from stages.common.errors import AttuneError
-from stages.common.params import FinetuneParams, Params, check_params
+from stages.common.params import FinetuneParams, Params
 from stages.common.serving.classifier import Package
 from stages.common.tracking import packaging, store
-from stages.common.tracking.champions import (
-    CHALLENGER,
-    CHAMPION,
-    PROMOTED_TAG,
-    champion,
-    champion_number,
-    version_tags,
-)
+from stages.common.tracking.champions import CHALLENGER, CHAMPION, PROMOTED_TAG, champion, champion_number, version_tags
 from stages.common.tracking.packaging import PACKAGE_TAG, fetch_model, fetch_seen_ids, package_digest
-from stages.common.tracking.registry import (
-    ChampionVerdicts,
-    Registered,
-    Registration,
-    ensure_registered,
-    version_of,
-)
+from stages.common.tracking.registry import ChampionVerdicts, Registered, Registration, ensure_registered, version_of
 from stages.common.tracking.runs import MODEL_TAG, create_run, model_digest
 from stages.finetune.strategies import prepare, save
 from stages.tasks.text_classification import build_model, labels_of, probabilities
+from tests.models import FILLER, TELLING, put_tokenizer
+from tests.projects import params_of
+from tests.unit.mlflow_apart import apart
 
 CARD = "---\nlibrary_name: transformers\n---\n\n# reviews\n"
 
 
 def params(name: str = "reviews") -> Params:
-    source = {"path": "data/inbox/a.csv", "columns": {"text": "text", "label": "label"}}
-    ingest = {"sources": [source], "base_model": {"scratch": {}}}
-    return check_params({"ingest": ingest, "register": {"model_name": name}, "tracking": {"experiment_name": "trials"}})
+    return params_of(register={"model_name": name}, tracking={"experiment_name": "trials"})
 
 
 def make_package(folder: Path, content: str, decision: str = "") -> Package:
@@ -287,18 +272,16 @@ print("|".join(f"{label} {score:.6f}" for label, score in zip(answers["label"], 
 """
 
 
-def test_a_model_with_an_adapter_serves_from_what_is_logged(client: MlflowClient, tmp_path: Path) -> None:
+def test_a_model_with_an_adapter_serves_from_what_is_logged(client: MlflowClient, base: Path, tmp_path: Path) -> None:
     """The adapter stays beside the weights, with the lines of Python that load both; a prefix takes some positions."""
     how = FinetuneParams(strategy="prefix", prefix={"num_virtual_tokens": 4}, merge_adapter=False)
-    base, folder = make_base(tmp_path / "base"), tmp_path / "finetuned"
+    folder = tmp_path / "finetuned"
     model = prepare(build_model(base, ["bad", "good"], None, 1), how)
     with torch.no_grad():
         for weights in filter(lambda weights: weights.requires_grad, model.parameters()):
             weights.add_(torch.randn(weights.shape, generator=torch.Generator().manual_seed(1)))
     save(model, how, folder)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.model_max_length = 8
-    tokenizer.save_pretrained(folder)
+    put_tokenizer(base, folder, 8)
     words = [*FILLER, *TELLING["bad"], *TELLING["good"]]
     rows = pl.DataFrame({"text": [*words, " ".join(words)]}).with_columns(text_pair=pl.lit(None, dtype=pl.String))
     expected = probabilities(folder, rows, 8)

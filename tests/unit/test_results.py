@@ -12,29 +12,22 @@ from flows.told.artifact import places
 from flows.told.run_summary import Before
 from flows.worktree import open_worktree
 from stages.common.errors import AttuneError
-from tests.unit.small_checkout import Checkout, dvc, make_checkout, repro
+from tests.projects import Project
 
 NIGHTLY, BRANCH = "refs/attune/nightly", "refs/heads/attune/nightly"
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
-    mine = make_checkout(tmp_path / "home")
-    mine.write("data/inbox/rows.csv", "a\n")
-    return mine
-
-
-def opened(mine: Checkout, commit: str = "HEAD", *, fetch: bool = False) -> Path:
+def opened(mine: Project, commit: str = "HEAD", *, fetch: bool = False) -> Path:
     return open_worktree(mine.root, str(uuid4()), "nightly", commit, lambda _: None, fetch=fetch)
 
 
-def ran(mine: Checkout, commit: str = "HEAD", *, branch: bool = False) -> tuple[list[str], str]:
+def ran(mine: Project, commit: str = "HEAD", *, branch: bool = False) -> tuple[list[str], str]:
     """Return which stages a run ran, and the commit of its results."""
     folder = opened(mine, commit)
-    return repro(folder), keep(folder, "nightly", "nightly: results\n", branch=branch)
+    return Project(folder).reproduced(), keep(folder, "nightly", "nightly: results\n", branch=branch)
 
 
-def test_the_second_run_finds_cached_what_the_first_has_made(checkout: Checkout) -> None:
+def test_the_second_run_finds_cached_what_the_first_has_made(checkout: Project) -> None:
     first, commit = ran(checkout)
     assert first == ["make", "judge"]
     assert checkout.git("rev-parse", NIGHTLY) == commit
@@ -44,35 +37,33 @@ def test_the_second_run_finds_cached_what_the_first_has_made(checkout: Checkout)
     assert again == []
     assert checkout.git("rev-parse", f"{later}^") == checkout.git("rev-parse", "main")
     assert checkout.git("rev-parse", f"{NIGHTLY}@{{1}}") == commit, "earlier results are in its reflog"
-    checkout.write("data/inbox/more.csv", "b\n")
+    checkout.file("data/inbox/more.csv", "b\n")
     assert [ran(checkout)[0], ran(checkout)[0]] == [["make", "judge"], []], "new data run what they must, and once"
 
 
 def test_where_the_commit_has_another_lock_that_one_counts_and_one_with_the_results_gets_no_commit(
-    checkout: Checkout,
+    checkout: Project,
 ) -> None:
-    checkout.write("data/inbox/rows.csv", "changed\n")
+    checkout.file("data/inbox/rows.csv", "changed\n")
     ran(checkout)
-    checkout.write("data/inbox/rows.csv", "a\n")
-    repro(checkout.root)
+    checkout.file("data/inbox/rows.csv", "a\n")
+    checkout.reproduced()
     checkout.commit()
     assert ran(checkout) == ([], "")
 
 
-def test_results_hold_lock_reports_and_changed_params_and_nothing_else(checkout: Checkout) -> None:
+def test_results_hold_lock_reports_and_changed_params_and_nothing_else(checkout: Project) -> None:
     folder = opened(checkout)
     (folder / "params.yaml").write_text("seed: 5\n")
     (folder / "make.py").write_text((folder / "make.py").read_text() + "# touched\n")
-    repro(folder)
+    Project(folder).reproduced()
     commit = keep(folder, "nightly", "nightly: make judge, accuracy 0.9\n")
     names = checkout.git("diff", "--name-only", "HEAD", commit).split()
     assert names == ["dvc.lock", "params.yaml", "reports/metrics.json"]
     assert checkout.git("log", "-1", "--format=%s %an", commit) == "nightly: make judge, accuracy 0.9 Attune"
 
 
-def test_a_branch_points_at_the_results_only_where_asked_for_and_not_while_it_is_checked_out(
-    checkout: Checkout,
-) -> None:
+def test_a_branch_points_at_the_results_only_where_asked_for_and_not_while_it_is_checked_out(checkout: Project) -> None:
     ran(checkout)
     assert checkout.git("branch", "--format=%(refname:short)") == "main"
     for seed in (1, 2):
@@ -80,24 +71,24 @@ def test_a_branch_points_at_the_results_only_where_asked_for_and_not_while_it_is
         _, commit = ran(checkout, branch=True)
         assert checkout.git("rev-parse", BRANCH) == commit == checkout.git("rev-parse", NIGHTLY)
     checkout.git("switch", "-q", "attune/nightly", "--")
-    checkout.write("data/inbox/rows.csv", "b\n")
+    checkout.file("data/inbox/rows.csv", "b\n")
     with pytest.raises(AttuneError, match="git branch failed"):
         ran(checkout, "main", branch=True)
     assert checkout.git("rev-parse", BRANCH) == commit != checkout.git("rev-parse", NIGHTLY), "kept all the same"
 
 
-def test_a_branch_on_origin_moves_only_over_what_was_pushed_from_here(checkout: Checkout, tmp_path: Path) -> None:
+def test_a_branch_on_origin_moves_only_over_what_was_pushed_from_here(checkout: Project, tmp_path: Path) -> None:
     checkout.git("clone", "-q", "--bare", str(checkout.root), str(tmp_path / "origin"))
     checkout.git("remote", "add", "origin", str(tmp_path / "origin"))
-    origin = Checkout(tmp_path / "origin")
+    origin = Project(tmp_path / "origin")
     for content in ("b", "c"):
-        checkout.write("data/inbox/rows.csv", content)
+        checkout.file("data/inbox/rows.csv", content)
         _, pushed = ran(checkout, branch=True)
         push_results(checkout.root, "nightly", branch=True)
         assert origin.git("rev-parse", BRANCH) == origin.git("rev-parse", NIGHTLY) == pushed
     theirs = origin.git("commit-tree", f"{pushed}^{{tree}}", "-p", pushed, "-m", "a person's")
     origin.git("update-ref", BRANCH, theirs)
-    checkout.write("data/inbox/rows.csv", "d")
+    checkout.file("data/inbox/rows.csv", "d")
     ran(checkout, branch=True)
     for fetched in (False, True):
         if fetched:
@@ -108,14 +99,14 @@ def test_a_branch_on_origin_moves_only_over_what_was_pushed_from_here(checkout: 
 
 
 def test_changes_are_told_of_a_scheduled_run_only_where_it_did_not_make_them(
-    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+    checkout: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    repro(checkout.root)
+    checkout.reproduced()
     commit = f"commit: `{checkout.commit()[:12]}`"
-    checkout.write("data/inbox/rows.csv", "other\n")
+    checkout.file("data/inbox/rows.csv", "other\n")
     folder = opened(checkout)
     (folder / "params.yaml").write_text("seed: 5\n")
-    assert repro(folder) == ["make", "judge"]
+    assert Project(folder).reproduced() == ["make", "judge"]
     monkeypatch.chdir(folder)
     report = f"report: `reports/evaluation.html` of `{NIGHTLY}-set` after a run that succeeded, "
     report += f"else in `.attune/worktrees/{folder.name}`"
@@ -123,7 +114,7 @@ def test_changes_are_told_of_a_scheduled_run_only_where_it_did_not_make_them(
     (folder / "make.py").write_text("")
     assert places(Before(), other_params=False) == [f"{commit} with changes"]
     monkeypatch.chdir(checkout.root)
-    checkout.write("params.yaml", "seed: 5\n")
+    checkout.file("params.yaml", "seed: 5\n")
     assert places(Before(), other_params=False) == [f"{commit} with changes"], (
         "a person's own run says so of every file"
     )
@@ -134,25 +125,25 @@ def test_names_of_deployments_make_names_of_references() -> None:
     assert {name: reference(name) for name in names} == {name: f"refs/attune/{end}" for name, end in names.items()}
 
 
-def test_data_go_to_the_dvc_remote_if_there_is_one(checkout: Checkout, tmp_path: Path) -> None:
+def test_data_go_to_the_dvc_remote_if_there_is_one(checkout: Project, tmp_path: Path) -> None:
     folder = opened(checkout)
-    repro(folder)
+    Project(folder).reproduced()
     assert push_all(folder) == ""
-    dvc(checkout.root, "remote", "add", "-q", "--local", "-d", "store", str(tmp_path / "store"))
-    dvc(checkout.root, "add", "-q", "data/inbox/rows.csv")
+    checkout.dvc("remote", "add", "-q", "--local", "-d", "store", str(tmp_path / "store"))
+    checkout.dvc("add", "-q", "data/inbox/rows.csv")
     checkout.commit()
     folder = opened(checkout)
-    repro(folder)
+    Project(folder).reproduced()
     assert push_all(folder) == ""
     pushed = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
     assert {path.read_text() for path in pushed} == {"a\n", "a\nseed: 1\n"}, "own data that DVC keeps, and outs"
-    dvc(checkout.root, "remote", "add", "-q", "--local", "-d", "away", "http://me:hunter2hunter2@127.0.0.1:9/store")
+    checkout.dvc("remote", "add", "-q", "--local", "-d", "away", "http://me:hunter2hunter2@127.0.0.1:9/store")
     problem = push_all(opened(checkout))
     assert problem.startswith("nothing or not all was pushed to the DVC remote away")
     assert "hunter2" not in problem
 
 
-def test_a_clone_goes_on_from_what_another_has_pushed(checkout: Checkout, tmp_path: Path) -> None:
+def test_a_clone_goes_on_from_what_another_has_pushed(checkout: Project, tmp_path: Path) -> None:
     url = str(tmp_path / "store")
     checkout.commit(**{".dvc/config": f"[core]\n    remote = store\n['remote \"store\"']\n    url = {url}\n"})
     checkout.git("clone", "-q", "--bare", str(checkout.root), str(tmp_path / "origin"))
@@ -160,22 +151,22 @@ def test_a_clone_goes_on_from_what_another_has_pushed(checkout: Checkout, tmp_pa
     for number in (1, 2):
         clone = tmp_path / f"clone{number}"
         checkout.git("clone", "-q", str(tmp_path / "origin"), str(clone))
-        folder = opened(Checkout(clone), fetch=True)
-        ran_in.append(repro(folder))
+        folder = opened(Project(clone), fetch=True)
+        ran_in.append(Project(folder).reproduced())
         if keep(folder, "nightly", "results\n"):
             assert push_all(folder) == ""
             push_results(folder, "nightly")
     assert ran_in == [["make", "judge"], []]
-    assert Checkout(tmp_path / "origin").git("rev-parse", "main") == checkout.git("rev-parse", "main")
+    assert Project(tmp_path / "origin").git("rev-parse", "main") == checkout.git("rev-parse", "main")
 
 
-def test_what_is_kept_is_told_in_a_line_and_in_the_commit(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_kept_is_told_in_a_line_and_in_the_commit(checkout: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.logging import disable_run_logger
 
     from flows.retrain import keep_results
 
     folder = opened(checkout)
-    repro(folder)
+    Project(folder).reproduced()
     monkeypatch.chdir(folder)
     outcomes = {"make": Outcome("success"), "judge": Outcome("cached")}
     with disable_run_logger():
@@ -187,13 +178,13 @@ def test_what_is_kept_is_told_in_a_line_and_in_the_commit(checkout: Checkout, mo
 
 
 def test_what_was_kept_is_taken_over_and_spared_by_garbage_collection_as_the_documentation_says(
-    checkout: Checkout,
+    checkout: Project,
 ) -> None:
     ran(checkout)
     outs = [path for path in (checkout.root / ".dvc" / "cache" / "files").rglob("*") if path.is_file()]
-    dvc(checkout.root, "gc", "--force", "--quiet", "--workspace", "--rev", NIGHTLY)
+    checkout.dvc("gc", "--force", "--quiet", "--workspace", "--rev", NIGHTLY)
     assert all(path.exists() for path in outs)
     checkout.git("checkout", NIGHTLY, "--", "dvc.lock", "reports")
-    dvc(checkout.root, "checkout")
+    checkout.dvc("checkout")
     assert (checkout.root / "data" / "made.txt").read_text() == "a\nseed: 1\n"
-    assert repro(checkout.root) == []
+    assert checkout.reproduced() == []

@@ -22,43 +22,41 @@ from stages.common.environment import tags
 from stages.common.errors import AttuneError
 from stages.common.locks import locked
 from stages.common.tracking.runs import MODEL_TAG, TRAININGS
-from tests.unit.small_checkout import FILES, Checkout, make_checkout, repro
+from tests.projects import TOY, Project, toy_project
 from tests.unit.small_review import make_revision
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
-    """A checkout on a branch, whose pipeline has run and is committed, one commit after main's."""
+def checkout(checkout: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """It is on a branch, its pipeline has run and is committed, one commit after main's."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    mine = make_checkout(tmp_path / "home")
-    mine.write("data/inbox/rows.csv", "a\n")
-    run(mine)
-    mine.git("checkout", "-q", "-b", "feature")
-    mine.write("params.yaml", "seed: 22\n")
-    run(mine)
-    return mine
+    run(checkout)
+    checkout.git("checkout", "-q", "-b", "feature")
+    checkout.file("params.yaml", "seed: 22\n")
+    run(checkout)
+    return checkout
 
 
-def run(mine: Checkout) -> str:
-    repro(mine.root)
+def run(mine: Project) -> str:
+    mine.reproduced()
     return mine.commit()
 
 
-def reviewed(mine: Checkout, base: str | None = None, head: str = "HEAD", **how: Any) -> Review:
+def reviewed(mine: Project, base: str | None = None, head: str = "HEAD", **how: Any) -> Review:
     request = Request(base, head, logs=mine.root.parent / "logs", **how)
     found = review(mine.root, request, lambda _: None)
     assert left(mine) == []
     return found
 
 
-def left(mine: Checkout) -> list[str]:
+def left(mine: Project) -> list[str]:
     """Return what reviews have left in the checkout."""
     assert mine.git("worktree", "list").count("\n") == sum(path.is_dir() for path in (mine.root / WORKTREES).iterdir())
     return sorted(path.name for path in (mine.root / WORKTREES).iterdir() if path.suffix != ".lock" and path.is_dir())
 
 
 # ── what is reproduced ────────────────────────────────────────────────────────────────────────────────────────────────
-def test_recorded_results_that_come_out_again_are_identical(checkout: Checkout) -> None:
+def test_recorded_results_that_come_out_again_are_identical(checkout: Project) -> None:
     found = reviewed(checkout)
     assert (found.rebuild.verdict, found.asked_base, found.behind) == ("identical", "main", 0)
     assert list(found.rebuild.seconds) == ["make", "judge"] and found.rebuild.holds
@@ -69,21 +67,21 @@ def test_recorded_results_that_come_out_again_are_identical(checkout: Checkout) 
 
 
 def test_stages_of_a_rebuild_find_neither_earlier_reports_nor_the_projects_mlflow(
-    checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkout: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("TRACKING", "REGISTRY"):
         monkeypatch.setenv(f"MLFLOW_{name}_URI", f"sqlite:///{tmp_path}/ours.db")
     more = (
         "import os\nprint(Path('reports/metrics.json').exists(), {k for k in os.environ.items() if 'MLFLOW' in k[0]})\n"
     )
-    checkout.commit(**{"judge.py": FILES["judge.py"].replace("Path(", f"{more}Path(", 1)})
+    checkout.commit(**{"judge.py": TOY["judge.py"].replace("Path(", f"{more}Path(", 1)})
     reviewed(checkout)
     said = (checkout.root.parent / "logs" / "rebuild" / "judge.log").read_text()
     assert "False {('MLFLOW_TRACKING_URI', 'sqlite:///" in said and "-rebuild/.attune/" in said
     assert "ours.db" not in said and "REGISTRY" not in said
 
 
-def test_a_stage_that_fails_is_named_with_its_last_lines(checkout: Checkout) -> None:
+def test_a_stage_that_fails_is_named_with_its_last_lines(checkout: Project) -> None:
     checkout.commit(**{"judge.py": "print('no idea')\nraise SystemExit(4)\n"})
     found = reviewed(checkout)
     assert (found.rebuild.verdict, found.rebuild.first) == ("failed", "judge")
@@ -91,7 +89,7 @@ def test_a_stage_that_fails_is_named_with_its_last_lines(checkout: Checkout) -> 
     assert not found.rebuild.holds
 
 
-def test_a_head_that_nobody_ran_is_unrecorded_and_shown_as_it_was_made_here(checkout: Checkout) -> None:
+def test_a_head_that_nobody_ran_is_unrecorded_and_shown_as_it_was_made_here(checkout: Project) -> None:
     checkout.commit(**{"params.yaml": "seed: 333\n"})
     cached = sorted((checkout.root / ".dvc" / "cache").rglob("*"))
     found = reviewed(checkout)
@@ -106,8 +104,8 @@ def test_a_head_that_nobody_ran_is_unrecorded_and_shown_as_it_was_made_here(chec
 
 
 # ── which results count ───────────────────────────────────────────────────────────────────────────────────────────────
-def test_data_that_moved_on_in_the_checkout_are_said_to_have(checkout: Checkout) -> None:
-    checkout.write("data/inbox/rows.csv", "a\nb\n")
+def test_data_that_moved_on_in_the_checkout_are_said_to_have(checkout: Project) -> None:
+    checkout.file("data/inbox/rows.csv", "a\nb\n")
     for rebuild, verdict in ((False, "left out"), (True, "unrecorded")):
         found = reviewed(checkout, rebuild=rebuild)
         assert (found.rebuild.verdict, found.rebuild.seconds) == (verdict, {}), "nothing runs on other data"
@@ -115,7 +113,7 @@ def test_data_that_moved_on_in_the_checkout_are_said_to_have(checkout: Checkout)
         assert any("data/inbox/" in note for note in found.notes)
 
 
-def test_outs_that_are_nowhere_are_made_again_on_both_sides(checkout: Checkout) -> None:
+def test_outs_that_are_nowhere_are_made_again_on_both_sides(checkout: Project) -> None:
     for folder in ("cache", "tmp"):
         subprocess.run(["rm", "-rf", str(checkout.root / ".dvc" / folder)], check=True)
     found = reviewed(checkout)
@@ -124,13 +122,13 @@ def test_outs_that_are_nowhere_are_made_again_on_both_sides(checkout: Checkout) 
     assert any("data/made.txt" in note for note in found.notes)
 
 
-def test_a_base_that_cannot_be_made_again_costs_the_comparison_alone(checkout: Checkout) -> None:
+def test_a_base_that_cannot_be_made_again_costs_the_comparison_alone(checkout: Project) -> None:
     checkout.git("checkout", "-q", "main")
     run(checkout)
     checkout.commit(**{"make.py": "raise SystemExit('gone')\n"})
     checkout.git("checkout", "-q", "-b", "mended")
-    checkout.write("make.py", FILES["make.py"])
-    checkout.write("params.yaml", "seed: 7\n")
+    checkout.file("make.py", TOY["make.py"])
+    checkout.file("params.yaml", "seed: 7\n")
     run(checkout)
     subprocess.run(["rm", "-rf", str(checkout.root / ".dvc" / "cache")], check=True)
     found = reviewed(checkout)
@@ -139,7 +137,7 @@ def test_a_base_that_cannot_be_made_again_costs_the_comparison_alone(checkout: C
 
 
 def test_before_the_first_run_there_is_no_base_and_no_error(tmp_path: Path) -> None:
-    mine = make_checkout(tmp_path / "home")
+    mine = toy_project(tmp_path / "home")
     found = reviewed(mine)
     assert (found.base, found.failure, found.changes) == (None, "", None)
     assert (found.rebuild.verdict, found.head.results) == ("unrecorded", "rebuilt")
@@ -149,7 +147,7 @@ def test_before_the_first_run_there_is_no_base_and_no_error(tmp_path: Path) -> N
 
 
 # ── against what ──────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_the_base_is_where_the_histories_parted_or_the_commit_before_the_head_itself(checkout: Checkout) -> None:
+def test_the_base_is_where_the_histories_parted_or_the_commit_before_the_head_itself(checkout: Project) -> None:
     parted = checkout.git("rev-parse", "main")
     checkout.git("checkout", "-q", "main")
     for number in range(3):
@@ -165,8 +163,8 @@ def test_the_base_is_where_the_histories_parted_or_the_commit_before_the_head_it
     assert island.base == island.asked and any("share no history" in note for note in island.notes)
 
 
-def test_a_branch_of_a_remote_is_as_that_has_it_now_or_as_it_was_fetched(checkout: Checkout, tmp_path: Path) -> None:
-    other = Checkout(tmp_path / "other")
+def test_a_branch_of_a_remote_is_as_that_has_it_now_or_as_it_was_fetched(checkout: Project, tmp_path: Path) -> None:
+    other = Project(tmp_path / "other")
     checkout.git("clone", "-q", str(checkout.root), str(other.root))
     checkout.git("checkout", "-q", "main")
     newer = checkout.commit(**{"note.txt": "newer"})
@@ -179,7 +177,7 @@ def test_a_branch_of_a_remote_is_as_that_has_it_now_or_as_it_was_fetched(checkou
         find_commits(other.root, "nothing", "HEAD")
 
 
-def test_marks_of_a_merge_in_the_lock_count_as_no_lock(checkout: Checkout) -> None:
+def test_marks_of_a_merge_in_the_lock_count_as_no_lock(checkout: Project) -> None:
     lock = (checkout.root / "dvc.lock").read_text()
     checkout.commit(**{"dvc.lock": f"<<<<<<< HEAD\n{lock}=======\n{lock}>>>>>>> main\n"})
     found = reviewed(checkout)
@@ -187,13 +185,13 @@ def test_marks_of_a_merge_in_the_lock_count_as_no_lock(checkout: Checkout) -> No
 
 
 # ── worktrees ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_a_persons_checkout_is_the_same_byte_for_byte_after_a_review(checkout: Checkout) -> None:
-    checkout.write("mine.txt", "staged")
+def test_a_persons_checkout_is_the_same_byte_for_byte_after_a_review(checkout: Project) -> None:
+    checkout.file("mine.txt", "staged")
     checkout.git("add", "mine.txt")
-    checkout.write("judge.py", "half: edited\n")
-    checkout.write("half.txt", "untracked")
+    checkout.file("judge.py", "half: edited\n")
+    checkout.file("half.txt", "untracked")
     checkout.git("stash", "push", "-q", "--", "judge.py")
-    checkout.write("make.py", "half: edited\n")
+    checkout.file("make.py", "half: edited\n")
     os.utime(checkout.root / "constraints.txt", (1, 1))  # Git would write its index anew
     (checkout.root / ".attune" / "downloads").mkdir(parents=True)
     before = checkout.seen()
@@ -205,7 +203,7 @@ def test_a_persons_checkout_is_the_same_byte_for_byte_after_a_review(checkout: C
 
 
 def test_the_command_writes_both_pages_and_its_status_says_what_it_found(
-    checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    checkout: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(checkout.root)
     out = ("--output", str(tmp_path / "deep" / "out"))
@@ -222,7 +220,7 @@ def test_the_command_writes_both_pages_and_its_status_says_what_it_found(
     assert "name another --output" in told.err and told.out == "", "before a rebuild that takes hours"
 
 
-def test_worktrees_of_a_killed_review_go_with_the_next_unless_somebody_is_at_work_there(checkout: Checkout) -> None:
+def test_worktrees_of_a_killed_review_go_with_the_next_unless_somebody_is_at_work_there(checkout: Project) -> None:
     dead, busy = (checkout.root / WORKTREES / f"{NAMED}{name}-head" for name in ("dead", "busy"))
     for folder in (dead, busy):
         checkout.git("worktree", "add", "-q", "--detach", str(folder))
@@ -232,7 +230,7 @@ def test_worktrees_of_a_killed_review_go_with_the_next_unless_somebody_is_at_wor
     reviewed(checkout, None, "main", rebuild=False)
 
 
-def test_a_review_that_is_interrupted_takes_its_worktrees_along(checkout: Checkout) -> None:
+def test_a_review_that_is_interrupted_takes_its_worktrees_along(checkout: Project) -> None:
     def stop(line: str) -> None:
         if line.startswith("rebuild"):
             assert len(left(checkout)) == 3
@@ -273,9 +271,9 @@ def test_what_a_model_was_trained_on_is_looked_up_and_its_threads_are_taken(
         for name, value in {"DIGEST": 64 * digest, "MACHINE": machine, "OMP_NUM_THREADS": threads}.items():
             monkeypatch.setenv(name, value)
 
-    mine = make_checkout(tmp_path / "home")
-    mine.write("train.py", TRAINING)
-    mine.write("dvc.yaml", TRAINS)
+    mine = toy_project(tmp_path / "home")
+    mine.file("train.py", TRAINING)
+    mine.file("dvc.yaml", TRAINS)
     of("a", "A", threads="3")
     run(mine)
     of("b", "B", threads="1")
@@ -308,19 +306,19 @@ def test_where_a_model_was_trained_is_noted_in_the_checkout_or_in_its_run_in_mlf
     assert known(published) == known("c" * 64, store) == known(None, store) == {}
 
 
-def test_an_out_beyond_the_project_is_refused_before_anything_is_removed(checkout: Checkout, tmp_path: Path) -> None:
+def test_an_out_beyond_the_project_is_refused_before_anything_is_removed(checkout: Project, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("kept")
-    checkout.commit(**{"dvc.yaml": FILES["dvc.yaml"].replace("data/made.txt", f"{precious}")})
+    checkout.commit(**{"dvc.yaml": TOY["dvc.yaml"].replace("data/made.txt", f"{precious}")})
     with pytest.raises(AttuneError):
         reviewed(checkout)
     assert precious.read_text() == "kept"
 
 
-def test_a_link_where_a_review_writes_is_refused_and_what_it_leads_to_stays(checkout: Checkout, tmp_path: Path) -> None:
+def test_a_link_where_a_review_writes_is_refused_and_what_it_leads_to_stays(checkout: Project, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir()
-    blob = checkout.git("hash-object", "-w", str(checkout.write("link", str(theirs))))
+    blob = checkout.git("hash-object", "-w", str(checkout.file("link", str(theirs))))
     checkout.git("rm", "-r", "-q", "--cached", "reports")
     checkout.git("update-index", "--add", "--cacheinfo", f"120000,{blob},reports")
     checkout.git("commit", "-q", "-m", "a link")

@@ -46,9 +46,7 @@ def test_scores_are_scikit_learns(given_answers: tuple[np.ndarray, np.ndarray, i
 
 
 @given(st.lists(answers().filter(lambda one: one[2] == 3), min_size=1, max_size=4))
-def test_many_confusion_matrices_at_once_score_as_one_by_one(
-    many: list[tuple[np.ndarray, np.ndarray, int]],
-) -> None:
+def test_many_confusion_matrices_at_once_score_as_one_by_one(many: list[tuple[np.ndarray, np.ndarray, int]]) -> None:
     matrices = [confusion(actual, predicted, 3) for actual, predicted, _ in many]
     together = scores_of(np.stack(matrices))
     for at, matrix in enumerate(matrices):

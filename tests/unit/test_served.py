@@ -17,7 +17,15 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
-from small_served import (
+
+from stages.common.serving.answers import Question, answers, blank, read_question
+from stages.common.serving.classifier import VARIANTS, Classifier, Package, Variant
+from stages.common.serving.decision import Decision
+from stages.common.serving.tokens import QuickTokens, TransformersTokens
+from stages.common.tracking import packaging
+from stages.common.tracking.packaging import fetch_package
+from tests.projects import PROJECT
+from tests.unit.small_served import (
     CLEANED,
     DIRTY,
     LABELS,
@@ -29,14 +37,6 @@ from small_served import (
     working_in,
 )
 
-from stages.common.serving.answers import Question, answers, blank, read_question
-from stages.common.serving.classifier import VARIANTS, Classifier, Package, Variant
-from stages.common.serving.decision import Decision
-from stages.common.serving.tokens import QuickTokens, TransformersTokens
-from stages.common.tracking import packaging
-from stages.common.tracking.packaging import fetch_package
-
-PROJECT = Path(__file__).resolve().parents[2]
 TEXTS = [*WORDS, " ".join(WORDS * 9), "BALO, doka!", "balo \u202e\x00 doka", "字 😀 é", ""]
 
 

@@ -14,15 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
-from small_project import Project
 
 from stages.common.digests import sha256_path, sha256_value
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph
 from stages.common.params import IngestParams, Params
 from stages.common.stage import Run, stage, write_json
+from tests.projects import PROJECT, Project
 
-ROOT = Path(__file__).resolve().parents[2]
 GRAPH = """\
 stages:
   ingest:
@@ -261,7 +260,7 @@ def listener() -> Iterator[int]:
 
 def probe(project: Project, name: str, port: int, *options: str, **environment: str) -> dict[str, Any]:
     project.file("probe.py", PROBE.replace("STAGE", repr(name)))
-    done: subprocess.CompletedProcess[str] = project.run("probe.py", str(port), *options, **environment)
+    done: subprocess.CompletedProcess[str] = project.python("probe.py", str(port), *options, **environment)
     lines = [line.partition(": ") for line in done.stdout.splitlines()]
     assert {"loopback", "datagram"} <= {line[0] for line in lines}, done.stderr
     return {"err": done.stderr, "code": done.returncode} | {line[0]: line[2] for line in lines}
@@ -290,14 +289,20 @@ def test_the_tracking_server_alone_is_excepted_by_its_name(project: Project, lis
 # ── the graph ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_stage_comes_after_the_stages_whose_outs_it_reads(tmp_path: Path) -> None:
-    (tmp_path / "dvc.yaml").write_text(
-        "stages:\n"
-        "  last: {cmd: c, deps: [model]}\n"
-        "  middle: {cmd: b, deps: [rows/a.csv, elsewhere], outs: [model/weights]}\n"
-        "  first: {cmd: a, outs: [rows: {persist: true}]}\n"
-    )
-    assert list(read_graph(tmp_path)) == ["first", "middle", "last"]
+@pytest.mark.parametrize(
+    "stages",
+    [
+        ["first: {outs: [rows: {persist: true}]}", "middle: {deps: [rows/a.csv, elsewhere], outs: [model/weights]}",
+         "last: {deps: [model]}"],
+        ["first: {deps: [rows-old/x], outs: [other]}", "last: {deps: [other], outs: [rows]}"],
+    ],
+    ids=["in any order", "names that only begin alike"],
+)  # fmt: skip
+def test_a_stage_comes_after_the_stages_whose_outs_it_reads(tmp_path: Path, stages: list[str]) -> None:
+    lines = [f"  {stage[:-1]}, cmd: x}}\n" for stage in stages]
+    for order in (lines, lines[::-1]):
+        (tmp_path / "dvc.yaml").write_text("stages:\n" + "".join(order))
+        assert list(read_graph(tmp_path)) == [stage.partition(":")[0] for stage in stages]
 
 
 def test_stages_that_wait_for_each_other_are_an_error(tmp_path: Path) -> None:
@@ -313,15 +318,8 @@ def test_a_folder_without_a_graph_is_an_error_that_says_where_to_run(tmp_path: P
         read_graph(tmp_path)
 
 
-def test_names_that_only_begin_alike_do_not_tie_stages(tmp_path: Path) -> None:
-    (tmp_path / "dvc.yaml").write_text(
-        "stages:\n  a: {cmd: a, deps: [rows-old/x], outs: [other]}\n  b: {cmd: b, deps: [other], outs: [rows]}\n"
-    )
-    assert list(read_graph(tmp_path)) == ["a", "b"]
-
-
-NODES = read_graph(ROOT)
-ENTRIES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+NODES = read_graph(PROJECT)
+ENTRIES = YAML(typ="safe", pure=True).load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 
 def test_the_pipeline_has_its_eight_stages_in_order() -> None:
@@ -329,7 +327,7 @@ def test_the_pipeline_has_its_eight_stages_in_order() -> None:
 
 
 def test_every_stage_folder_with_a_program_is_in_the_graph() -> None:
-    assert {file.parent.name for file in (ROOT / "stages").glob("*/__main__.py")} == set(NODES)
+    assert {file.parent.name for file in (PROJECT / "stages").glob("*/__main__.py")} == set(NODES)
 
 
 def _settings(out: str | dict[str, dict[str, bool]]) -> dict[str, bool]:
@@ -347,7 +345,7 @@ class TestEachStageOfTheGraph:
         assert set(NODES[name].params) <= {name, "seed", "task"} & sections
 
     def test_depends_on_the_seed_when_its_code_uses_it(self, name: str) -> None:
-        code = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "stages" / name).glob("*.py"))
+        code = "".join(file.read_text(encoding="utf-8") for file in (PROJECT / "stages" / name).glob("*.py"))
         assert ("run.seed" in code) <= ("seed" in NODES[name].params)
 
     def test_is_found_again_in_dvcs_run_cache_but_for_the_one_that_registers(self, name: str) -> None:
@@ -361,7 +359,7 @@ class TestEachStageOfTheGraph:
     def test_reads_only_what_another_stage_or_a_person_wrote(self, name: str) -> None:
         made = {out for node in NODES.values() for out in node.outs}
         for dep in NODES[name].deps:
-            assert dep in made or (ROOT / dep).exists(), f"nothing writes {dep}"
+            assert dep in made or (PROJECT / dep).exists(), f"nothing writes {dep}"
 
 
 def test_clean_depends_on_the_shared_code_that_decides_its_outs() -> None:

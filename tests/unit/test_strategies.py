@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_training import SEED, Splits, losses, make_base, tiny_config, tokenized, train_with
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
@@ -31,6 +30,7 @@ from stages.finetune.adalora import orthogonality, with_orthogonality
 from stages.finetune.strategies import prepare, save, trainable
 from stages.tasks.loading import load_classifier, load_merged
 from stages.tasks.text_classification import build_model
+from tests.models import SEED, Splits, losses, tiny_config, tokenized, train_with
 
 LABELS = ["bad", "good"]
 HIDDEN, LAYERS, LONGEST = 16, 2, 24
@@ -51,11 +51,6 @@ WITH_ADAPTER = [name for name, knobs in STRATEGIES.items() if knobs["strategy"] 
 MERGED = [name for name in WITH_ADAPTER if "prefix" not in name]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base"), LAYERS)
 
 
 @pytest.fixture(scope="module")
@@ -350,8 +345,8 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     (
         "bert",
-        {"strategy": "prefix", "prefix": {"num_virtual_tokens": 12}},
-        f"cannot take a prefix of 12 tokens beside a text of {LONGEST}",
+        {"strategy": "prefix", "prefix": {"num_virtual_tokens": 41}},
+        f"cannot take a prefix of 41 tokens beside a text of {LONGEST}",
         "lower finetune.prefix.num_virtual_tokens or tokenize.max_length",
     ),
     ("distilbert", {"strategy": "prefix"}, "specify `token_dim`", "another finetune.strategy"),

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,35 +10,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from stages.common.params.sources import Scratch
-from stages.ingest.scratch import build_scratch_model
-from stages.tasks.text_classification import (
-    build_model,
-    embeddings,
-    labels_of,
-    probabilities,
-    scores,
-)
+from stages.tasks.text_classification import build_model, embeddings, labels_of, probabilities, scores
+from tests.models import FILLER, TELLING, put_tokenizer
+from tests.unit.small_records import text_rows
 
-WORDS = ["good", "bad", "story", "actor", "scene", "music", "light", "sound", "end", "start"]
+WORDS = [*FILLER, *(word for words in TELLING.values() for word in words)]
 LABELS = ["negative", "neutral", "positive"]
 LONGEST = 24
-
-
-def records(texts: list[str], pairs: list[str | None] | None = None) -> pl.DataFrame:
-    return pl.DataFrame(
-        {"text": texts, "text_pair": pairs or [None] * len(texts)}, schema={"text": pl.String, "text_pair": pl.String}
-    )
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    scratch = Scratch(
-        vocab_size=200, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=LONGEST
-    )
-    build_scratch_model([" ".join(WORDS)] * 3, scratch, folder, seed=0)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +27,7 @@ def finetuned(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         model.classifier.weight.mul_(3000)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
-    return folder
+    return put_tokenizer(base, folder, LONGEST)
 
 
 def test_the_encoder_keeps_the_weights_of_the_base(base: Path) -> None:
@@ -114,7 +90,7 @@ texts = st.lists(
 def test_probabilities_are_in_the_rows_order_whatever_lengths_and_batch_size(
     finetuned: Path, some: list[str], batch_size: int
 ) -> None:
-    found = probabilities(finetuned, records(some), batch_size)
+    found = probabilities(finetuned, text_rows(some), batch_size)
     tokenizer = AutoTokenizer.from_pretrained(finetuned)
     network = AutoModelForSequenceClassification.from_pretrained(finetuned).eval()
     with torch.inference_mode():
@@ -129,15 +105,15 @@ def test_probabilities_are_in_the_rows_order_whatever_lengths_and_batch_size(
 
 
 def test_the_second_text_of_a_pair_counts(finetuned: Path) -> None:
-    found = probabilities(finetuned, records(["good"] * 3, ["bad", "music", None]), 2)
+    found = probabilities(finetuned, text_rows(["warm"] * 3, ["dull", "story", None]), 2)
     assert len({tuple(row.round(6)) for row in found}) == 3
 
 
 @settings(max_examples=10, deadline=None)
 @given(texts, st.integers(1, 10))
 def test_embeddings_do_not_depend_on_padding(base: Path, some: list[str], batch_size: int) -> None:
-    together = embeddings(base, records(some), batch_size, LONGEST)
-    alone = np.concatenate([embeddings(base, records([text]), 1, LONGEST) for text in some])
+    together = embeddings(base, text_rows(some), batch_size, LONGEST)
+    alone = np.concatenate([embeddings(base, text_rows([text]), 1, LONGEST) for text in some])
     np.testing.assert_allclose(together, alone, atol=0.05)  # bfloat16 has three digits
 
 

@@ -6,9 +6,9 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_project import make_records
 
 from stages.clean.timestamps import read_times, unreadable_timestamp
+from tests.unit.small_records import make_records
 
 
 def time_of(text: str | None) -> datetime | None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import polars as pl
 import pytest
-from small_project import FILM_WORDS, SCRATCH, Project, make_records
 
-from stages.common.params.sources import Scratch
 from stages.common.schemas import SPLITS, AugmentedRecords, CleanRecords, TokenizedRecords
-from stages.ingest.scratch import build_scratch_model
+from tests.models import make_base
+from tests.projects import Project
+from tests.unit.small_records import FILM_WORDS, make_records
 
 Outcome = tuple[dict[str, pl.DataFrame], dict[str, Any]]
 ODD = ["x", "漢字 mixed with words", "🎈 unknown", "[SEP] in a text [CLS]", "a" * 300, "one two, three!", "word " * 90]
@@ -26,9 +26,7 @@ def sentences(count: int, seed: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "base"
-    build_scratch_model(sentences(50, seed=1), Scratch(**SCRATCH), folder, seed=1)
-    return folder
+    return make_base(tmp_path_factory.mktemp("base"), texts=sentences(50, seed=1))
 
 
 def put_rows(project: Project, base: Path, pairs: bool) -> dict[str, pl.DataFrame]:
@@ -57,7 +55,7 @@ def put_rows(project: Project, base: Path, pairs: bool) -> dict[str, pl.DataFram
 
 def tokenize(project: Project, max_length: int) -> Outcome:
     project.params(tokenize={"max_length": max_length})
-    done = project.run("-m", "stages.tokenize")
+    done = project.python("-m", "stages.tokenize")
     assert done.returncode == 0, done.stderr
     tables = {name: TokenizedRecords.read(project.root / f"data/tokenized/{name}.parquet") for name in SPLITS}
     return tables, json.loads((project.root / "reports/tokenize.json").read_text())

@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
-from small_lineage import apart
 
 from stages.common.errors import AttuneError
 from stages.common.graph import read_graph
@@ -25,8 +23,10 @@ from stages.common.tracking import publish, store
 from stages.common.tracking.live import LiveRun
 from stages.common.tracking.publish import publish_live, publish_run, reports_up_to, trained_params
 from stages.common.tracking.runs import DATA_SETS, INPUTS_TAG, MODEL_TAG, finish, flatten, model_digest
+from tests.projects import PROJECT, Project
+from tests.unit.mlflow_apart import apart
+from tests.waiting import free_port
 
-PROJECT = Path(__file__).resolve().parents[2]
 MD5 = {"train": "1" * 32, "validation": "2" * 32, "test": "3" * 32}
 METRICS = {
     "rows": 80,
@@ -107,9 +107,7 @@ def train_watched(params: Params, inputs: str = "inputs-1", content: str = "firs
     return live
 
 
-def report(path: str, content: Any) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(content if isinstance(content, str) else json.dumps(content))
+report = Project(Path()).file
 
 
 @dataclass
@@ -243,12 +241,8 @@ def test_publishing_twice_changes_nothing(params: Params) -> None:
     assert found[0] == found[1]
     assert found[0][0].points["test_accuracy"] == [(0, 0.9)]
     assert found[0][0].points["test_per_class.n_a.f1"] == [(0, 0.7)], "whatever a label is called"
-    assert set(found[0][0].artifacts) == {
-        "reports/metrics.json",
-        "reports/clean.json",
-        "reports/plots/training.csv",
-        "reports/plots/validation.csv",
-    }
+    plots = {f"reports/plots/{name}.csv" for name in ("training", "validation")}
+    assert set(found[0][0].artifacts) == {"reports/metrics.json", "reports/clean.json"} | plots
 
 
 def test_a_training_cut_short_goes_on_in_its_run_without_doubled_points(params: Params) -> None:
@@ -307,12 +301,6 @@ def test_a_uri_is_shown_without_its_password(uri: str, shown: str) -> None:
 
 
 # ── a server that is away, dies, comes back ─────────────────────────────────────────────────────────────────────────
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_server_away_costs_a_training_a_warning_within_seconds_and_publishing_fails(

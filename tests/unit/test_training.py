@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import QUICK, SEED, Splits, losses, result, tokenized
-from small_training import trained as trained_like
 from transformers import TrainerCallback
 
 from stages.common.params import FinetuneParams
 from stages.finetune.processes import join
 from stages.finetune.progress import curve_point, write_curves
 from stages.finetune.training import training_arguments
+from tests.models import QUICK, SEED, Splits, losses, result, tokenized
+from tests.models import trained as trained_like
 
 LIKE = {**QUICK, "num_train_epochs": 2, "logging_steps": 1}
 trained = partial(trained_like, like=LIKE)
@@ -124,11 +124,7 @@ def test_with_the_validation_rows_it_learns_from_all_and_keeps_the_last_epoch(
     """There are no rows left that could say which epoch is best."""
     knobs = {"train_on": "train_and_validation", "early_stopping_patience": None}
     kept, history = with_scores(base, splits, tmp_path, [0.9, 0.6, 0.3], **knobs)
-    assert [entry["step"] for entry in history if "eval_loss" in entry] == [
-        6,
-        12,
-        18,
-    ]  # 96 rows by 16
+    assert [entry["step"] for entry in history if "eval_loss" in entry] == [6, 12, 18]  # 96 rows by 16
     assert kept == [False, False, True]
 
 

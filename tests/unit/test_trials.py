@@ -6,7 +6,6 @@ from typing import Any
 import optuna
 import pytest
 from ruamel.yaml import YAML
-from small_project import ROOT, Project
 
 from flows.crossvalidate import summarize
 from flows.search import trials
@@ -17,6 +16,7 @@ from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
 from stages.common.stage import Run
 from stages.common.tracking.nested import NestedRuns
+from tests.projects import PROJECT, Project
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_the_folder_holds_what_the_stage_reads_and_checked_params(data: Any, pro
     assert (trial.folder / "data/tokenized/train.parquet").read_text() == "other rows"
     assert (trial.folder / "data/tokenized/validation.parquet").read_text() == "validation.parquet"
     assert check_params(YAML().load((trial.folder / "params.yaml").read_text())) == trial.params
-    assert (trial.folder / "dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
+    assert (trial.folder / "dvc.yaml").read_bytes() == (PROJECT / "dvc.yaml").read_bytes()
     prepare_trial(data)  # once more, over what is there
 
 
@@ -80,7 +80,7 @@ def test_a_finished_trial_is_read_and_its_first_best_epoch_kept(data: Any, metri
 
 
 def test_a_training_that_stops_with_an_error_tells_its_last_lines(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     Path("stages/__init__.py").touch()
     runs = Runs()
     with pytest.raises(TrialFailed, match=r"(?s)training of fold 1 failed.*No module named 'stages\.common'"):

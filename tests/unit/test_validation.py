@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pandera.errors import SchemaErrors
-from small_project import make_records
 
 from stages.common.errors import AttuneError
 from stages.common.schemas import RawRecords, Rejected, Table, TrainableRecords
 from stages.common.validation import enforce, validation_report
+from tests.unit.small_records import make_records
 
 
 def failing(report: dict[str, Any]) -> dict[tuple[str, str], int]:

@@ -5,10 +5,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from small_review import make_changes, make_effect, make_gain, make_gates, make_rebuild, make_review, make_revision
 
 from flows.reviewing.findings import ParamChange, VersionChange
 from flows.reviewing.verdict import verdict_of
+from tests.unit.small_review import (
+    make_changes,
+    make_effect,
+    make_gain,
+    make_gates,
+    make_rebuild,
+    make_review,
+    make_revision,
+)
 from tests.unit.small_revisions import PARAMS
 
 BARE = make_changes(params=(), files=(), versions=(), data=())
@@ -26,11 +34,7 @@ def risks(**found: Any) -> list[str]:
     [
         ({"rebuild": make_rebuild("identical")}, "good", "Rebuilt from nothing: all 8 outs have the bytes that dvc.lo"),
         ({"rebuild": make_rebuild("equal")}, "good", "Rebuilt from nothing, equal within the tolerance: 7 of 8 outs"),
-        (
-            {"rebuild": make_rebuild("different")},
-            "bad",
-            "Not reproduced: `finetune` is the first stage that differs",
-        ),
+        ({"rebuild": make_rebuild("different")}, "bad", "Not reproduced: `finetune` is the first stage that differs"),
         ({"rebuild": make_rebuild("failed")}, "bad", "Not rebuilt: `finetune` failed: ended with status 1"),
         ({"rebuild": make_rebuild("left out")}, "warn", "Not rebuilt: that was left out, as asked"),
         ({"rebuild": make_rebuild("unrecorded")}, "warn", "Nothing to compare a rebuild with: there is no dvc.lock"),
@@ -91,14 +95,8 @@ MACHINE = (("threads", "2", "8"),)
         ({"changes": replace(BARE, params=(SPLIT,))}, "What decides on the splits changed: `clean.split.test` `0.1` →"),
         ({"changes": replace(BARE, params=(GATE,))}, "The gates themselves changed: `register.gates.max_ece` `0.05` →"),
         ({"changes": replace(BARE, versions=(TORCH,))}, "constraints.txt changed, and nothing ran with what it pins"),
-        (
-            {"rebuild": make_rebuild("equal", environment=MACHINE)},
-            "Rebuilt in another environment than it was",
-        ),
-        (
-            {"head": STALE},
-            "dvc.lock is not of this code, params and data: `clean` (`stages/clean changed`)",
-        ),
+        ({"rebuild": make_rebuild("equal", environment=MACHINE)}, "Rebuilt in another environment than it was"),
+        ({"head": STALE}, "dvc.lock is not of this code, params and data: `clean` (`stages/clean changed`)"),
         ({"base": make_revision(stale={"clean": ""})}, "The base's dvc.lock is not of its own code, params and data"),
     ],
 )

@@ -12,33 +12,26 @@ import pytest
 from flows.scheduled.results import keep
 from flows.worktree import OLD_SECONDS, READY, deployment_of, held, here, lock_of, open_worktree, remove
 from stages.common.errors import AttuneError
-from tests.unit.small_checkout import Checkout, dvc, make_checkout, repro
+from tests.projects import Project
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
-    mine = make_checkout(tmp_path / "home")
-    mine.write("data/inbox/rows.csv", "a\n")
-    return mine
-
-
-def opened(mine: Checkout, commit: str = "HEAD", run: str = "", log: list[str] | None = None) -> Path:
+def opened(mine: Project, commit: str = "HEAD", run: str = "", log: list[str] | None = None) -> Path:
     said = [] if log is None else log
     return open_worktree(mine.root, run or str(uuid4()), "nightly", commit, said.append)
 
 
-def test_a_persons_checkout_is_the_same_byte_for_byte_after_a_run(checkout: Checkout) -> None:
-    checkout.write("mine.txt", "staged")
+def test_a_persons_checkout_is_the_same_byte_for_byte_after_a_run(checkout: Project) -> None:
+    checkout.file("mine.txt", "staged")
     checkout.git("add", "mine.txt")
-    checkout.write("params.yaml", "seed: 2\n")  # not committed
-    checkout.write("half.txt", "untracked")
+    checkout.file("params.yaml", "seed: 2\n")  # not committed
+    checkout.file("half.txt", "untracked")
     checkout.git("branch", "feature")
-    hook = checkout.write(".git/hooks/post-checkout", f"#!/bin/sh\ntouch {checkout.root}/hooked\n")
+    hook = checkout.file(".git/hooks/post-checkout", f"#!/bin/sh\ntouch {checkout.root}/hooked\n")
     hook.chmod(0o755)
     (checkout.root / ".attune" / "downloads").mkdir(parents=True)
     status, before = checkout.git("status", "--porcelain"), checkout.seen()
     folder = opened(checkout)
-    assert repro(folder) == ["make", "judge"]
+    assert Project(folder).reproduced() == ["make", "judge"]
     assert (folder / "data" / "made.txt").read_text() == "a\nseed: 1\n", "the commit's params, not those being edited"
     assert keep(folder, "nightly", "results")
     (folder / "data" / "inbox" / "rows.csv").write_text("changed by the run")
@@ -49,7 +42,7 @@ def test_a_persons_checkout_is_the_same_byte_for_byte_after_a_run(checkout: Chec
     assert checkout.git("worktree", "list").count("\n") == 0
 
 
-def test_two_runs_at_once_have_a_worktree_each_and_share_the_cache(checkout: Checkout) -> None:
+def test_two_runs_at_once_have_a_worktree_each_and_share_the_cache(checkout: Project) -> None:
     commits = [checkout.commit(**{"params.yaml": f"seed: {seed}\n"}) for seed in (3, 4)]
     folders: dict[str, Path] = {}
     threads = [
@@ -60,14 +53,14 @@ def test_two_runs_at_once_have_a_worktree_each_and_share_the_cache(checkout: Che
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(repro(folders[commits[0]])) == ["judge", "make"]
+    assert sorted(Project(folders[commits[0]]).reproduced()) == ["judge", "make"]
     assert [(folders[one] / "params.yaml").read_text() for one in commits] == ["seed: 3\n", "seed: 4\n"]
     assert list((checkout.root / ".dvc" / "cache" / "files").rglob("*")), "what a run makes is in the shared cache"
     assert not (folders[commits[0]] / ".dvc" / "cache").exists()
 
 
 def test_a_run_that_comes_again_finds_its_worktree_as_it_left_it_unless_it_was_only_half_made(
-    checkout: Checkout,
+    checkout: Project,
 ) -> None:
     run, said = str(uuid4()), []
     folder = opened(checkout, run=run)
@@ -83,22 +76,22 @@ def test_a_run_that_comes_again_finds_its_worktree_as_it_left_it_unless_it_was_o
     assert deployment_of(folder) == "nightly"
 
 
-def test_runs_of_the_same_minute_do_not_share_a_worktree(checkout: Checkout) -> None:
+def test_runs_of_the_same_minute_do_not_share_a_worktree(checkout: Project) -> None:
     one, two = "019a9e5c-1111-7000-8000-00000000000a", "019a9e5c-1111-7000-8000-00000000000b"
     assert opened(checkout, run=one) != opened(checkout, run=two)
 
 
 @pytest.mark.parametrize("name", ["--upload-pack=touch x", "HEAD\nmain", "", "none", "HEAD:dvc.yaml", "^HEAD"])
-def test_what_is_no_commit_is_refused_and_leaves_nothing(checkout: Checkout, name: str) -> None:
+def test_what_is_no_commit_is_refused_and_leaves_nothing(checkout: Project, name: str) -> None:
     with pytest.raises(AttuneError, match="is no commit"):
         opened(checkout, name)
     assert checkout.git("worktree", "list").count("\n") == 0
     assert [path.name for path in (checkout.root / ".attune" / "worktrees").iterdir()] == ["lock"]
 
 
-def test_a_remotes_branch_is_taken_as_the_remote_has_it_now(checkout: Checkout, tmp_path: Path) -> None:
+def test_a_remotes_branch_is_taken_as_the_remote_has_it_now(checkout: Project, tmp_path: Path) -> None:
     checkout.git("clone", "-q", str(checkout.root), str(tmp_path / "other"))
-    mine, upstream = Checkout(tmp_path / "other"), checkout
+    mine, upstream = Project(tmp_path / "other"), checkout
     newest = upstream.commit(**{"params.yaml": "seed: 7\n"})
     folder = opened(mine, "origin/main")
     assert (folder / "params.yaml").read_text() == "seed: 7\n"
@@ -112,18 +105,18 @@ def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
 
 
 def test_own_data_are_copied_but_not_what_links_lead_to_nor_over_files_of_the_commit(
-    checkout: Checkout, tmp_path: Path
+    checkout: Project, tmp_path: Path
 ) -> None:
     inbox, odd = checkout.root / "data" / "inbox", os.fsdecode(b"l\xff\x1b[2J")
     (tmp_path / "large.csv").write_text("large")
     (inbox / odd).symlink_to(tmp_path / "large.csv")
-    checkout.write("data/inbox/sub/ä b.csv", "more\n")
+    checkout.file("data/inbox/sub/ä b.csv", "more\n")
     checkout.git("clone", "-q", str(checkout.root), str(inbox / "my-model"))
-    checkout.write("data/inbox/both.csv", "the commit's")
+    checkout.file("data/inbox/both.csv", "the commit's")
     checkout.git("add", "--force", "data/inbox/both.csv")
     commit = checkout.commit()
     checkout.git("reset", "-q", "HEAD~1")
-    checkout.write("data/inbox/both.csv", "mine")
+    checkout.file("data/inbox/both.csv", "mine")
     said: list[str] = []
     copied = opened(checkout, commit, log=said) / "data" / "inbox"
     (inbox / "rows.csv").write_text("edited while it runs")
@@ -136,22 +129,22 @@ def test_own_data_are_copied_but_not_what_links_lead_to_nor_over_files_of_the_co
     assert any("both.csv is not copied" in line for line in said)
 
 
-def test_data_that_the_commit_leaves_to_dvc_are_those_of_the_commit(checkout: Checkout) -> None:
-    dvc(checkout.root, "add", "-q", "data/inbox/rows.csv")
+def test_data_that_the_commit_leaves_to_dvc_are_those_of_the_commit(checkout: Project) -> None:
+    checkout.dvc("add", "-q", "data/inbox/rows.csv")
     checkout.commit()
-    checkout.write("data/inbox/rows.csv", "not committed\n")
+    checkout.file("data/inbox/rows.csv", "not committed\n")
     assert (opened(checkout) / "data" / "inbox" / "rows.csv").read_text() == "a\n"
     shutil.rmtree(checkout.root / ".dvc" / "cache" / "files")
     assert not (opened(checkout) / "data" / "inbox" / "rows.csv").exists(), "rather none than another version"
 
 
-def test_relative_paths_of_remotes_mean_the_same_as_at_home(checkout: Checkout) -> None:
+def test_relative_paths_of_remotes_mean_the_same_as_at_home(checkout: Project) -> None:
     from dvc.config import Config
 
     config = "[core]\n    remote = store\n['remote \"store\"']\n    url = ../../store\n"
     checkout.commit(**{".dvc/config": config})
     local = "['remote \"mine\"']\n    url = ssh://host/x\n    keyfile = ../key\n    user = x\n"
-    checkout.write(".dvc/config.local", local)
+    checkout.file(".dvc/config.local", local)
     folder = opened(checkout)
     read = Config(str(folder / ".dvc"))
     assert read["remote"]["store"]["url"] == str(checkout.root.parent / "store")
@@ -161,7 +154,7 @@ def test_relative_paths_of_remotes_mean_the_same_as_at_home(checkout: Checkout) 
     assert (folder / ".dvc" / "config.local").stat().st_mode & 0o077 == 0
 
 
-def test_other_pinned_versions_than_at_home_are_told(checkout: Checkout) -> None:
+def test_other_pinned_versions_than_at_home_are_told(checkout: Project) -> None:
     first = checkout.git("rev-parse", "HEAD")
     checkout.commit(**{"constraints.txt": "prefect==2\n"})
     said: list[str] = []
@@ -169,7 +162,7 @@ def test_other_pinned_versions_than_at_home_are_told(checkout: Checkout) -> None
     assert any("warning: constraints.txt" in line for line in said)
 
 
-def test_old_worktrees_go_unless_somebody_holds_them(checkout: Checkout) -> None:
+def test_old_worktrees_go_unless_somebody_holds_them(checkout: Project) -> None:
     run = str(uuid4())
     left, at_work, recent = opened(checkout), opened(checkout, run=run), opened(checkout)
     for folder in (left, at_work):
@@ -185,7 +178,7 @@ def test_old_worktrees_go_unless_somebody_holds_them(checkout: Checkout) -> None
 
 
 def test_a_run_refuses_to_work_where_nothing_was_made_for_it(
-    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+    checkout: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = str(uuid4())
     folder = opened(checkout, run=run)
@@ -201,7 +194,7 @@ def test_a_run_refuses_to_work_where_nothing_was_made_for_it(
 
 
 def test_only_one_run_at_a_time_downloads_into_the_shared_folder(
-    checkout: Checkout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    checkout: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from stages.common.stage import _downloads_alone
 

@@ -1,6 +1,6 @@
-"""A training of a fraction of a second: a tiny untrained model, and sentences with one word that tells the label."""
+"""Tiny untrained models, and trainings of a fraction of a second, on sentences with one word that tells the label."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from stages.finetune.strategies import prepare
 from stages.finetune.training import train, training_arguments
 from stages.ingest.scratch import build_scratch_model
 from stages.tasks.text_classification import build_model, validation_metrics
+from tests.projects import TINY
 
 TELLING = {"bad": ["dull", "flat", "noisy"], "good": ["warm", "bright", "moving"], "odd": ["weird", "quaint", "eerie"]}
 FILLER = ["the", "film", "was", "a", "story"]
+TEXTS = [" ".join([*FILLER, *(word for words in TELLING.values() for word in words)])] * 3
 LABELS = {"bad": 0, "good": 1}
-LONGEST = 24  # tokens; of the 32 positions a prefix needs some
+LONGEST = 24  # tokens
 SEED = 13
 
 SHAPE = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24}
@@ -40,11 +42,9 @@ QUICK: Knobs = {
 EXACT: Knobs = {"num_train_epochs": 2, "learning_rate": 5e-3, "logging_steps": 1, "bf16": False, "dropout": 0.0}
 
 
-def make_base(folder: Path, layers: int = 1) -> Path:
-    """Write a scratch model of so many layers of width 16, and return its folder."""
-    shape = {"vocab_size": 200, "hidden_size": 16, "num_attention_heads": 2, "max_position_embeddings": 32}
-    texts = [" ".join([*FILLER, *(word for words in TELLING.values() for word in words)])] * 3
-    build_scratch_model(texts, Scratch(num_hidden_layers=layers, **shape), folder, seed=0)
+def make_base(folder: Path, texts: Sequence[str] = TEXTS) -> Path:
+    """Write a scratch model of the tiny shape, and return its folder."""
+    build_scratch_model(texts, Scratch(**TINY), folder, seed=0)
     return folder
 
 
@@ -69,13 +69,15 @@ def outspoken(network: PreTrainedModel, tokenizer: Any, texts: list[str]) -> Non
         network.classifier.bias.sub_(network.eval()(**tokens).logits.mean(0))
 
 
-def make_finetuned(folder: Path) -> Path:
+def make_finetuned(base: Path, folder: Path) -> Path:
     """Write an untrained model with tokenizer and head for `LABELS`, as `models/finetuned`."""
-    base = make_base(folder.parent / "base")
     build_model(base, list(LABELS), None, 0).save_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.model_max_length = LONGEST
-    tokenizer.save_pretrained(folder)
+    return put_tokenizer(base, folder)
+
+
+def put_tokenizer(base: Path, folder: Path, longest: int = LONGEST) -> Path:
+    """Put the tokenizer of a base model, which cuts texts at so many tokens, beside a model; return the folder."""
+    AutoTokenizer.from_pretrained(base, model_max_length=longest).save_pretrained(folder)
     return folder
 
 

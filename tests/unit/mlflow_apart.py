@@ -1,0 +1,14 @@
+"""MLflow kept apart from a caller's."""
+
+import pytest
+
+from stages.common.tracking import packaging
+from tests.projects import PROJECT, without_mlflow
+
+
+def apart(patch: pytest.MonkeyPatch) -> None:
+    """Leave a caller's MLflow alone, and register without trying out what is no model."""
+    without_mlflow(patch)
+    patch.setenv("PYTHONPATH", str(PROJECT))
+    patch.setattr(packaging, "EXAMPLE", None)
+    patch.setattr(packaging, "_pinned", lambda package: [])
