@@ -79,12 +79,12 @@ rollback: install ## Put the previous champion back into use (ARGS='--to 3 --rea
 lineage: install ## Show what made a registered model (MODEL=NAME/3 or @champion; ARGS='--restore FOLDER' restores it all)
 	@$(ACTIVE) python -m flows.lineage $(ARGS) -- $(if $(MODEL),"$(MODEL)")
 
-serve: install check ## Serve the champion on http://127.0.0.1:5001 (PORT=…; VARIANT=int8, onnx or torch: docs/serving.md)
+serve: install check ## Serve the champion on http://127.0.0.1:5001 (PORT=…; VARIANT=int8, onnx, torch; MODEL=…: docs/serving.md)
 	@case "$(VARIANT)" in ""|torch|onnx|int8) ;; *) echo "VARIANT is torch, onnx or int8, not $(VARIANT)" >&2; exit 1;; esac
-	@name=$$($(ACTIVE) python -c 'from stages.common.params import load_params; print(load_params().register_.model_name)') && \
+	@model=$(if $(MODEL),"$(MODEL)",$$($(ACTIVE) python -m flows.champion --uri)) && \
 	$(ACTIVE) MLFLOW_TRACKING_URI="$${MLFLOW_TRACKING_URI:-sqlite:///$$PWD/mlflow.db}" \
 		SERVING_MODEL_CONFIG='{$(if $(VARIANT),"variant": "$(VARIANT)")}' \
-		mlflow models serve -m "models:/$$name@champion" --env-manager local --host 127.0.0.1 --port $(or $(PORT),5001)
+		mlflow models serve -m "$$model" --env-manager local --host 127.0.0.1 --port $(or $(PORT),5001)
 
 publish: install ## Bring MLflow up to date with the files, after the server was away
 	@$(ACTIVE) python -m stages.common.tracking.publish

@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     """List the versions, or roll the champion back."""
     parser = argparse.ArgumentParser(prog="python -m flows.champion", description="Who is champion, and who was.")
     parser.add_argument("--rollback", action="store_true", help="put the previous champion back into use")
+    parser.add_argument("--uri", action="store_true", help="print the champion's address alone, for `make serve`")
     parser.add_argument("--to", metavar="VERSION", type=int, help="an earlier champion to roll back to")
     parser.add_argument("--reason", metavar="TEXT", default="", help="why it is rolled back, kept with the version")
     options = parser.parse_args(arguments)
@@ -33,14 +34,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _act(options: argparse.Namespace) -> None:
-    from stages.common.tracking.champions import roll_back
-    from stages.common.tracking.store import connect
+    from stages.common.tracking.champions import CHALLENGER, CHAMPION, champion, roll_back
+    from stages.common.tracking.store import connect, tracking_uri, without_password
 
     if not options.rollback and (options.to is not None or options.reason):
         raise AttuneError("--to and --reason say how to roll back", "add --rollback")
     console, name = Console(highlight=False, soft_wrap=True), load_params().register_.model_name
     with asking_mlflow("start the server, or unset MLFLOW_TRACKING_URI; `make champion` shows who is champion"):
         client = connect()
+        if options.uri:
+            if champion(client, name) is None:
+                fix = f"make run; one that failed its gates: make serve MODEL=models:/{name}@{CHALLENGER}"
+                raise AttuneError(f"no model of {name} is champion in {without_password(tracking_uri())}", fix)
+            print(f"models:/{name}@{CHAMPION}")
+            return
         if options.rollback:
             demoted, now = roll_back(client, name, options.to, options.reason)
             console.print(Text(f"version {demoted} was rolled back; version {now} is the champion of {name}\n"))

@@ -104,7 +104,7 @@ def read_rows(params: Params) -> pl.DataFrame:
     """
     folds, train_on = params.clean.split.folds, params.finetune.train_on
     if not folds:
-        fix = "set it to 5 (say), then: dvc repro tokenize"
+        fix = "set it to 5 (say), then: make crossvalidate"
         raise AttuneError("params.yaml: clean.split.folds is 0: the rows have no folds", fix)
     if train_on != "train":
         what = f"params.yaml: finetune.train_on is {train_on}: it would train on the held-out fold, too"
@@ -113,7 +113,7 @@ def read_rows(params: Params) -> pl.DataFrame:
     train, validation, augmented = map(Path, names)
     tokenized = [Path(TOKENIZED.format(name)) for name in ("train", "validation")]
     if missing := [path for path in (train, validation, augmented, *tokenized) if not path.exists()]:
-        raise AttuneError(f"{missing[0]} is missing", "make it: dvc repro tokenize")
+        raise AttuneError(f"{missing[0]} is missing", "make it: make crossvalidate")
     clean = pl.concat([CleanRecords.read(path).select("id", "fold") for path in (train, validation)])
     made = AugmentedRecords.read(augmented).filter(pl.col("parent").is_not_null()).select("id", "parent")
     children = made.join(clean.rename({"id": "parent"}), on="parent", how="left").select("id", "fold")
@@ -121,7 +121,7 @@ def read_rows(params: Params) -> pl.DataFrame:
     rows = pl.concat([TokenizedRecords.read(path) for path in tokenized])
     if set(rows["id"]) != set(known["id"]) or known["fold"].null_count() or known["fold"].n_unique() != folds:
         what = f"data/ was made with other params than params.yaml (clean.split.folds: {folds})"
-        raise AttuneError(what, "dvc repro tokenize")
+        raise AttuneError(what, "make crossvalidate")
     return rows.join(known, on="id", how="left", maintain_order="left")
 
 

@@ -135,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--keep", action="append", default=[], metavar="COLUMN", help="copy a column to the output; may be repeated")
     add("--keep-all", action="store_true", help="copy all columns but that of --id")
     add("--separator", default=Request.separator, help="of a CSV file (default: ,)")
+    add("--encoding", default=Request.encoding, help="of a text file (default: utf-8)")
     add("--query", help="one SELECT to the database")
     add("--threshold", type=float, help="abstain below this probability, instead of the model's own thresholds")
     add("--batch-rows", type=int, default=Request.batch_rows, metavar="N", help="rows at a time (default: 2048)")

@@ -23,6 +23,7 @@ def predict(
     keep: list[str] | None = None,
     keep_all: bool = False,
     separator: str = Request.separator,
+    encoding: str = Request.encoding,
     query: str | None = None,
     threshold: float | None = None,
     batch_rows: int = Request.batch_rows,

@@ -1,5 +1,6 @@
 """What is to be predicted, with what, and where to; and how the input is opened."""
 
+from codecs import lookup
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Request:
     keep: Sequence[str] = ()
     keep_all: bool = False
     separator: str = ","
+    encoding: str = "utf-8"
     query: str | None = None
     threshold: float | None = None
     batch_rows: int = 2_048
@@ -47,6 +49,10 @@ class Request:
             raise AttuneError(f"--threshold is {self.threshold}", "write a probability, from 0 to 1")
         if self.batch_rows < 1:
             raise AttuneError(f"--batch-rows is {self.batch_rows}", "write a number from 1 on")
+        try:
+            lookup(self.encoding)
+        except LookupError:
+            raise AttuneError(f"--encoding {self.encoding} is not known", "write cp1252, gb18030, utf-16 …") from None
         if len(self.separator) != 1:
             raise AttuneError(f"--separator is {self.separator!r}", "write one character")
 
@@ -77,7 +83,7 @@ class Request:
             )
         if not path.is_file():
             raise AttuneError(f"{path} is {'no file' if path.exists() else 'missing'}", "name a file with a row a text")
-        layout = Layout(kind, compression, separator=self.separator)
+        layout = Layout(kind, compression, encoding=self.encoding, separator=self.separator)
         with open_table(path, self.input, layout, texts=False) as table:
             yield table
 

@@ -148,10 +148,10 @@ def _lead(run: Run[P], body: Callable[[Run[P]], None]) -> None:
             raise
         else:
             _put_in_place(run.node, staging)
-            for folder in run.leftovers:
-                shutil.rmtree(folder, ignore_errors=True)
             _keep_time(name, time.perf_counter() - started)
             _wait_for_dvc(name)
+            for folder in run.leftovers:  # last: a run killed before would need them once more
+                shutil.rmtree(folder, ignore_errors=True)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 

@@ -166,6 +166,7 @@ def test_a_database_gives_its_rows_and_its_password_to_nobody(
 
 
 FILES = {
+    "latin.csv": "text\nnaïve\n".encode("latin-1"),
     "short.csv": b"text\none,two\n",
     "body.csv": b"body,n\nx,1\n",
     "cut.csv.gz": gzip.compress(b"text\n" + b"one\n" * 999, mtime=0)[:-12],
@@ -193,6 +194,8 @@ FILES = {
         ("in.csv out.csv --threshold 2", "from 0 to 1"),
         ("in.csv out.csv --batch-rows 0", "from 1 on"),
         ("in.csv out.csv --separator \\t", "write one character"),
+        ("in.csv out.csv --encoding latin-99", "--encoding latin-99 is not known"),
+        ("latin.csv out.csv", "ARGS='--encoding cp1252'"),
     ],
 )
 def test_what_cannot_be_done_is_told_with_its_place_and_leaves_nothing_behind(

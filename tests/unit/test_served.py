@@ -80,9 +80,12 @@ def test_pairs_are_empty_where_a_row_has_none() -> None:
     [
         (b'{"inputs": ["caf\xe9"]}', "Invalid JSON"),
         (b'{"inputs": ["\\udc00"]}', "lone leading surrogate"),
-        (b'{"inputs": ["a", null]}', "inputs.1: Input should be"),
+        (b'{"inputs": ["a", null]}', "inputs.1.text: Input should be a valid string"),
         (b'{"inputs": [{"text": "a"}, {"txt": "a"}]}', "inputs.1.text: Field required"),
-        (b'{"dataframe_split": {"columns": ["text", "text"], "data": [["a", "b"]]}}', "dataframe_split: Input should"),
+        (
+            b'{"dataframe_split": {"columns": ["text", "text"], "data": [["a", "b"]]}}',
+            "dataframe_split: must be a list of texts or rows, or have columns",
+        ),
         (b'{"dataframe_split": {"columns": ["text"], "data": [["a", "b"]]}}', "dataframe_split.0: Input should be"),
         (b'{"inputs": ["a"], "params": {"topk": 1}}', "params.topk: Extra inputs"),
         (b'{"inputs": ["a"], "instances": ["a"]}', "exactly one of"),

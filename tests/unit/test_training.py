@@ -63,7 +63,7 @@ def test_the_number_of_threads_is_set() -> None:
 
 def test_a_training_learns(base: Path, tmp_path: Path) -> None:
     more = {"train": tokenized(base, 320, 0), "validation": tokenized(base, 100, 1)}
-    _, history = trained(base, more, tmp_path, num_train_epochs=8, learning_rate=0.02)
+    _, history = trained(base, more, tmp_path, num_train_epochs=8, learning_rate=0.005)
     assert max(losses(history, "eval_accuracy")) > 0.9
 
 

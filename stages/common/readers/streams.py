@@ -86,8 +86,8 @@ def lines_of(text: Iterable[str], origin: str, encoding: str) -> Iterator[str]:
         number = read + 1 + error.object.count(b"\n", 0, error.start)
         raise AttuneError(
             f"{origin}:{number}: byte 0x{error.object[error.start]:02x} is not {encoding}",
-            "save the file as UTF-8, or say under a source how it is encoded: encoding: cp1252 (Western Europe) or "
-            "gb18030 (Chinese), say",
+            "save the file as UTF-8, or say how it is encoded: encoding: cp1252 (Western Europe), gb18030 (Chinese) or "
+            "utf-16 under the source, say (of `make predict`: ARGS='--encoding cp1252')",
         ) from None
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:

@@ -99,7 +99,7 @@ class SeparatedTable(LinesTable):
             raise AttuneError(
                 f"{origin}: the only column is {self.columns[0]!r}",
                 f"if its columns are separated by it, add this under the source: separator: {json.dumps(mark)} "
-                f"(of `make predict`: --separator)",
+                f"(of `make predict`: ARGS='--separator \"{mark}\"')",
             )
         check_unique(self.columns, f"{origin}:{self._reader.line_num}")
 
@@ -116,10 +116,13 @@ class SeparatedTable(LinesTable):
                     raise AttuneError(
                         f"{self.origin}:{self._reader.line_num}: {len(row)} fields where the header has "
                         f"{len(self.columns)}",
-                        "quote fields that hold the separator, or set separator to the one the file uses",
+                        "quote fields that hold the separator, or set separator to the one the file uses "
+                        "(of `make predict`: ARGS='--separator \";\"', say)",
                     )
-                if row:  # a blank line is no row
+                if row:
                     yield row
+                elif len(self.columns) == 1:  # a program's way to write an empty cell; any other blank line is no row
+                    yield [""]
         except csv.Error as error:
             raise AttuneError(
                 f"{self.origin}:{self._reader.line_num}: {error}",

@@ -21,14 +21,16 @@ class Question(NamedTuple):
 
 def _rows(given: Any) -> Any:
     """Return texts, or rows in pandas' `split` form, as objects; all else as it is, to be refused."""
-    if isinstance(given, dict) and given.get("columns") in COLUMNS and isinstance(given.get("data"), list):
-        names, rows = given["columns"], given["data"]
+    if isinstance(given, dict):
+        names, rows = given.get("columns"), given.get("data")
+        if names not in COLUMNS or not isinstance(rows, list):
+            raise ValueError("must be a list of texts or rows, or have columns (text, or text and text_pair) and data")
         return [
             dict(zip(names, row, strict=True)) if isinstance(row, list) and len(row) == len(names) else row
             for row in rows
         ]
     if isinstance(given, list):
-        return [{"text": row} if isinstance(row, str) else row for row in given]
+        return [row if isinstance(row, dict) else {"text": row} for row in given]
     return given
 
 
