@@ -18,6 +18,11 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unit"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run first what forks workers of a DataLoader: one died in a process that whole pipelines had run in before."""
+    items.sort(key=lambda item: item.path.name != "test_checkpoints.py")
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """An empty project with the repository's own graph, which is also the working folder."""

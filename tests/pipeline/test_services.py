@@ -69,7 +69,7 @@ class Place(Project):
 
     def ran(self, *command: str, **more: str) -> tuple[int, str]:
         ports = {"PREFECT_PORT": str(self.prefect), "MLFLOW_PORT": str(self.mlflow)}
-        done = self.python(*command, **ports, **more)
+        done = self.python(*command, **{**ports, **more})
         return done.returncode, done.stdout + done.stderr
 
     def services(self, what: str, **more: str) -> tuple[int, str]:
