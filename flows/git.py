@@ -24,8 +24,6 @@ def git(
     root: Path,
     *arguments: str,
     seconds: float = 120,
-    environment: dict[str, str] | None = None,
-    answers: tuple[int, ...] = (0,),
 ) -> str:
     """Return what a git command prints, without the last line end.
 
@@ -33,20 +31,19 @@ def git(
         root: the folder it runs in.
         arguments: of git.
         seconds: after which it is ended.
-        environment: more variables.
-        answers: exit statuses that are none of a failure.
 
     Raises:
         GitFailed: with its last lines, without secrets.
     """
     options = [part for setting in SETTINGS for part in ("-c", setting)]
     inherited = {name: value for name, value in os.environ.items() if name not in OF_A_CALLER}
+    # without its optional locks, with which a question would write the index anew
     inherited |= {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
         done = subprocess.run(
             ["git", *options, *arguments],
             cwd=root,
-            env=inherited | (environment or {}),
+            env=inherited,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -58,7 +55,7 @@ def git(
         raise GitFailed(f"git cannot be run in {root}", "install git, and see that the folder is there") from None
     except subprocess.TimeoutExpired:
         raise GitFailed(f"git {arguments[0]} took longer than {seconds:.0f} s", "does its remote answer?") from None
-    if done.returncode not in answers:
+    if done.returncode:
         why = shown(redacted(" ".join(done.stderr.split("\n")[-6:])).strip(), 400) or f"status {done.returncode}"
         raise GitFailed(f"git {arguments[0]} failed: {why}")
     return done.stdout.removesuffix("\n")

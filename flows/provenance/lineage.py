@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flows.provenance.versions import DIGEST, aliases_of, check_there, reason_of
+from flows.provenance.versions import DIGEST, aliases_of, check_there, reason_of, run_of
 from flows.reviewing.findings import Lineage
 from flows.reviewing.revision import Revision
 from flows.told.deadline import within
@@ -51,10 +51,9 @@ def _places(tracking: str, model: str) -> Places:
     """Return the run of a model, and the registered versions that are it, each with its aliases."""
     check_there(tracking)
     client = client_of(tracking)
-    same = f"tags.`{MODEL_TAG}` = '{model}'"
-    found = [(one.name, int(one.version)) for one in client.search_model_versions(same)]
+    same = client.search_model_versions(f"tags.`{MODEL_TAG}` = '{model}'")
+    found = [(one.name, int(one.version)) for one in same]
     aliases = {name: client.get_registered_model(name).aliases for name, _ in found}
-    everywhere = [one.experiment_id for one in client.search_experiments()]
-    runs = client.search_runs(everywhere, filter_string=same, max_results=1)
+    run = run_of(client, model)
     versions = sorted((name, number, ", ".join(aliases_of(aliases[name], number))) for name, number in found)
-    return str(runs[0].info.run_id) if runs else None, tuple(versions)
+    return str(run.info.run_id) if run else None, tuple(versions)

@@ -92,6 +92,13 @@ def fetch_kept(client: "MlflowClient", version: Version, folder: Path) -> Path:
     return kept
 
 
+def run_of(client: "MlflowClient", model: str) -> "Run | None":
+    """Return the run of a model (by the digest of its files), of whichever experiment; None if there is none."""
+    everywhere = [one.experiment_id for one in client.search_experiments()]
+    runs = client.search_runs(everywhere, filter_string=f"tags.`{MODEL_TAG}` = '{model}'", max_results=1)
+    return runs[0] if runs else None
+
+
 def aliases_of(aliases: Mapping[str, Any], version: Any) -> list[str]:
     """Return the aliases that name a version, of all of its registered model."""
     return sorted(alias for alias, number in aliases.items() if str(number) == str(version))

@@ -4,17 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from flows.provenance.versions import run_of
+from flows.reviewing.effect import PREDICTIONS
 from flows.reviewing.file_differences import difference
 from flows.reviewing.findings import OutCheck, Rebuild
+from flows.reviewing.recorded_scores import METRICS
 from flows.reviewing.revision import Revision
 from flows.told.deadline import within
 from flows.told.reports import SCORES
 from stages.common.environment import HARDWARE, environment_of
 from stages.common.graph import Node, upstream_of
-from stages.common.tracking.runs import MODEL_TAG, training_tags
+from stages.common.tracking.runs import training_tags
 from stages.common.tracking.store import client_of, quiet
 
-MODEL, METRICS, PREDICTIONS = "models/finetuned", "reports/metrics.json", "data/predictions.parquet"
+MODEL = "models/finetuned"
 SECONDS = 8.0  # MLflow takes up to three of them to import
 
 Machine = Mapping[str, str]  # what a model was trained on, by name; empty: nobody has recorded it
@@ -29,10 +32,8 @@ def recorded_machine(revision: Revision, store: str | None, root: Path) -> Machi
 
     def ask(store: str) -> Machine:
         with quiet():
-            client = client_of(store)
-            everywhere = [one.experiment_id for one in client.search_experiments()]
-            runs = client.search_runs(everywhere, filter_string=f"tags.`{MODEL_TAG}` = '{model}'", max_results=1)
-            return environment_of(runs[0].data.tags) if runs else {}
+            run = run_of(client_of(store), str(model))
+            return environment_of(run.data.tags) if run else {}
 
     noted = environment_of(training_tags(str(model), root))
     if noted or not store or not model:

@@ -85,9 +85,7 @@ def _review(home: Path, folders: Mapping[str, Path], commits: Commits, request: 
     log("comparing")
     uncommitted = ""
     if git(home, "rev-parse", "HEAD") == commits.head:
-        # without its locks, which would have Git write the index anew
-        locks = {"GIT_OPTIONAL_LOCKS": "0"}
-        uncommitted = git(home, "status", "--porcelain", "--no-renames", "-z", environment=locks)
+        uncommitted = git(home, "status", "--porcelain", "--no-renames", "-z")
     gates = head.report(str(REGISTRATION)).get("gates")
     return Review(
         head=head,
