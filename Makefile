@@ -87,7 +87,7 @@ serve: install check ## Serve the champion on http://127.0.0.1:5001 (PORT=…; V
 		mlflow models serve -m "$$model" --env-manager local --host 127.0.0.1 --port $(or $(PORT),5001)
 
 publish: install ## Bring MLflow up to date with the files, after the server was away
-	@$(ACTIVE) python -m stages.common.tracking.publish
+	@$(ACTIVE) python -m stages.tracking.publish
 
 lint: $(VENV)/.installed-dev ## Check style, types and import rules
 	@$(ACTIVE) ruff check . && $(ACTIVE) ruff format --check . && $(ACTIVE) mypy stages flows && $(ACTIVE) lint-imports

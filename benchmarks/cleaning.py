@@ -113,7 +113,7 @@ def change(text: str, words: list[str], rng: random.Random) -> str:
 
 
 def against_datasketch(texts: pl.Series, repeat: int) -> None:
-    from stages.common.near_duplicates import deduplicate
+    from stages.common.text.near_duplicates import deduplicate
 
     seconds: dict[str, list[float]] = {"attune": [], "datasketch": []}
     kept: dict[str, int] = {}
@@ -150,7 +150,7 @@ def datasketch_keeps(texts: list[str]) -> int:
 
 
 def grams(text: str) -> set[str]:
-    from stages.common.near_duplicates import shingles
+    from stages.common.text.near_duplicates import shingles
 
     return shingles(text, SHINGLE)
 
@@ -159,7 +159,7 @@ def against_exact(texts: pl.Series) -> None:
     """Compare what is found with all pairs' exact similarity: a text has a match among the others, or it has none."""
     from sklearn.feature_extraction.text import CountVectorizer
 
-    from stages.common.near_duplicates import deduplicate, nearest_among
+    from stages.common.text.near_duplicates import deduplicate, nearest_among
 
     counts = CountVectorizer(analyzer=lambda text: list(grams(text)), binary=True, dtype=np.int32)
     matrix = counts.fit_transform(texts.to_list()).tocsr()

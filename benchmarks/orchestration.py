@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from urllib.request import urlopen
 
-from stages.common.graph import read_graph
+from stages.common.pipeline.graph import read_graph
 
 PROGRAMS = {
     "dvc repro": [sys.executable, "-m", "dvc", "--wait-for-lock", "repro"],

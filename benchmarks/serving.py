@@ -31,7 +31,7 @@ import polars as pl
 import psutil
 
 from stages.common.params import load_params
-from stages.common.tracking.store import tracking_uri
+from stages.tracking.store import tracking_uri
 
 BATCHES = (1, 32)
 

@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.command import exit_status
-from flows.provenance.versions import aliases_of, asking_mlflow
+from flows.model_versions.versions import aliases_of, asking_mlflow
+from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.params import load_params
-from stages.common.shown import shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,8 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _act(options: argparse.Namespace) -> None:
-    from stages.common.tracking.champions import CHALLENGER, CHAMPION, champion, roll_back
-    from stages.common.tracking.store import connect, tracking_uri, without_password
+    from stages.tracking.champions import CHALLENGER, CHAMPION, champion, roll_back
+    from stages.tracking.store import connect, tracking_uri, without_password
 
     if not options.rollback and (options.to is not None or options.reason):
         raise AttuneError("--to and --reason say how to roll back", "add --rollback")
@@ -56,7 +56,7 @@ def _act(options: argparse.Namespace) -> None:
 
 def _table(client: "MlflowClient", name: str) -> Table:
     """Return the versions, the newest first: alias, when each was last put into use, scores, why it was rolled back."""
-    from stages.common.tracking.champions import CHAMPION, DEMOTED_TAG, PROMOTED_TAG, unless_gone
+    from stages.tracking.champions import CHAMPION, DEMOTED_TAG, PROMOTED_TAG, unless_gone
 
     versions = client.search_model_versions(f"name = '{name}'")
     if not versions:
@@ -73,7 +73,7 @@ def _table(client: "MlflowClient", name: str) -> Table:
         with unless_gone():  # its run may have been deleted
             metrics = client.get_run(version.run_id).data.metrics
         scores = [f"{metrics[key]:.4f}" if key in metrics else "–" for key in SCORES.values()]
-        why = shown(version.tags.get(DEMOTED_TAG), REASON)
+        why = display(version.tags.get(DEMOTED_TAG), REASON)
         cells = [str(version.version), ", ".join(names), time[:16].replace("T", " "), *scores, why]
         table.add_row(*map(Text, cells), style="bold" if CHAMPION in names else "")
     return table

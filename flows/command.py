@@ -4,8 +4,8 @@ import signal
 import sys
 from collections.abc import Callable
 
+from stages.common.display import visible
 from stages.common.errors import AttuneError
-from stages.common.shown import visible
 
 
 def exit_status(work: Callable[[], int | None], interrupted: str) -> int:

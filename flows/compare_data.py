@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.command import exit_status
-from flows.data_changes import Listing, Version, data_changes, read_version
-from flows.git import object_at
-from flows.told.markdown import said, table
+from flows.reporting.markdown import said, table
+from flows.repository.git import object_at
+from flows.reviewing.data_changes import Listing, Version, data_changes, read_version
 from stages.common.errors import AttuneError
 
 WORKSPACE = "workspace"

@@ -24,9 +24,9 @@ from stages.common.digests import sha256_value
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
 from stages.common.params.loading import PARAMS_FILE, read_yaml
+from stages.common.pipeline.stage import WORK, alone, write_json
 from stages.common.schemas import AugmentedRecords, CleanRecords, TokenizedRecords
-from stages.common.stage import WORK, alone, write_json
-from stages.common.tracking.nested import NestedRuns
+from stages.tracking.nested import NestedRuns
 
 REPORT = Path("reports/crossvalidation.json")
 TOKENIZED = "data/tokenized/{}.parquet"

@@ -9,15 +9,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from flows.command import exit_status
-from flows.provenance.lineage import SPLITS, base_model_of
-from flows.provenance.restore import check_folder, restore
-from flows.provenance.versions import Version, asking_mlflow, check_there, commit_of, fetch_kept, find_version
-from flows.told.reports import read_report
+from flows.model_versions.restore import check_folder, restore
+from flows.model_versions.versions import Version, asking_mlflow, check_there, commit_of, fetch_kept, find_version
+from flows.reporting.reports import read_report
+from flows.reviewing.lineage import SPLITS, base_model_of
+from stages.common.display import visible
 from stages.common.errors import AttuneError
-from stages.common.graph import read_lock
 from stages.common.params import load_params
-from stages.common.shown import visible
-from stages.common.tracking.provenance import MANIFEST
+from stages.common.pipeline.graph import read_lock
+from stages.tracking.provenance import MANIFEST
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _act(options: argparse.Namespace) -> int:
-    from stages.common.tracking.store import connect, tracking_uri
+    from stages.tracking.store import connect, tracking_uri
 
     home = Path.cwd()
     if options.restore:

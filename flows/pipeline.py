@@ -12,17 +12,17 @@ from typing import Any
 from prefect import flow, get_run_logger
 
 from flows.command import exit_status
+from flows.execution.outcome import Outcome
+from flows.execution.stage_tasks import StageTasks
 from flows.plan import add_options, chosen, forced_stages, parse_setting
 from flows.prefect_server import api_server
 from flows.prepare import prepare
-from flows.running.outcome import Outcome
-from flows.running.stage_tasks import StageTasks
+from flows.reporting.artifact import before, publish
 from flows.search.params_patch import difference, patched, read_text, write_params
-from flows.told.artifact import before, publish
 from stages.common.errors import AttuneError
 from stages.common.locks import in_turn
 from stages.common.params import load_params
-from stages.common.stage import WORK
+from stages.common.pipeline.stage import WORK
 
 LOCK = WORK / "pipeline.lock"  # held by `make run` as well
 

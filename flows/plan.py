@@ -13,18 +13,18 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.command import exit_status
-from flows.git import asked
 from flows.prepare import REGISTERS, lacks_model, reported
+from flows.reporting.reports import read_report
+from flows.repository.git import asked
 from flows.search.params_patch import change
-from flows.told.reports import read_report
+from stages.common.display import display, listed
 from stages.common.errors import AttuneError
-from stages.common.graph import Node, read_graph, upstream_of
 from stages.common.params import Params, check_params
 from stages.common.params.loading import PARAMS_FILE, read_yaml
-from stages.common.recorded import Change, changes
-from stages.common.shown import listed, shown
-from stages.common.stage import LOGS
-from stages.common.tracking.registry import STAMP
+from stages.common.pipeline.dvc_status import Change, changes
+from stages.common.pipeline.graph import Node, read_graph, upstream_of
+from stages.common.pipeline.stage import LOGS
+from stages.tracking.registry import STAMP
 
 Verdict = Literal["up to date", "restored", "runs", "may run"]
 
@@ -89,7 +89,7 @@ def chosen(targets: Sequence[str]) -> dict[str, Node]:
     graph = read_graph()
     for name in targets:
         if name not in graph:
-            raise AttuneError(f"{shown(name, 60)!r} is no stage of dvc.yaml", f"stages are {', '.join(graph)}")
+            raise AttuneError(f"{display(name, 60)!r} is no stage of dvc.yaml", f"stages are {', '.join(graph)}")
     needed = {name for target in targets for name in (target, *upstream_of(graph[target], graph))}
     return {name: node for name, node in graph.items() if not targets or name in needed}
 
@@ -98,7 +98,7 @@ def forced_stages(graph: Mapping[str, Node], params: Params, *, force: bool, ref
     """Return the stages that run whatever DVC thinks, each with the reason."""
     found = {name: ["forced"] for name in graph} if force else {}
     if refresh and "ingest" in graph and (moving := params.ingest.unpinned):
-        found["ingest"] = [f"refresh: {shown(', '.join(moving), WIDTH)} may have changed"]
+        found["ingest"] = [f"refresh: {display(', '.join(moving), WIDTH)} may have changed"]
     return found
 
 
@@ -124,11 +124,11 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise AttuneError(f"--set {shown(text, 60)}: no value", "write it like --set finetune.learning_rate=1e-4")
+        raise AttuneError(f"--set {display(text, 60)}: no value", "write it like --set finetune.learning_rate=1e-4")
     try:
         return key.strip(), YAML(typ="safe", pure=True).load(value)
     except YAMLError:
-        raise AttuneError(f"--set {shown(text, 60)}: not a value of YAML", "put quotes around texts") from None
+        raise AttuneError(f"--set {display(text, 60)}: not a value of YAML", "put quotes around texts") from None
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -164,7 +164,7 @@ def _table(steps: Sequence[Step]) -> Table:
     for step in steps:
         style = {"runs": "bold", "may run": ""}.get(step.verdict, "dim")
         more = [f"and {len(step.reasons) - MOST_REASONS} more"] if len(step.reasons) > MOST_REASONS else []
-        why = "\n".join([*(shown(reason, WIDTH) for reason in step.reasons[:MOST_REASONS]), *more])
+        why = "\n".join([*(display(reason, WIDTH) for reason in step.reasons[:MOST_REASONS]), *more])
         seconds = read_report(LOGS / f"{step.node.name}.json").get("seconds")
         took = f"{seconds:.1f} s" if seconds else ""
         made.add_row(*map(Text, (step.node.name, step.verdict, why, took)), style=style)

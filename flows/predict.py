@@ -24,11 +24,11 @@ from flows.command import exit_status
 from flows.prediction.model import Model, to_predict, with_kept
 from flows.prediction.parts import assemble, part_path, parts_folder, write_part
 from flows.prediction.request import Request
+from stages.common.display import visible
 from stages.common.drift import VERDICTS, Counts
 from stages.common.errors import AttuneError
-from stages.common.serving.classifier import VARIANTS
-from stages.common.shown import visible
-from stages.common.stage import of_the_disk, write_json
+from stages.common.pipeline.stage import of_the_disk, write_json
+from stages.serving.classifier import VARIANTS
 
 DRIFTED = 3  # exit status of --fail-on-drift; 1 is an error, 2 a wrong command line
 LEVELS = {"slight": VERDICTS[1:], "strong": VERDICTS[2:]}

@@ -11,13 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from flows.command import exit_status
-from flows.running.stage_process import mend_rwlock
+from flows.execution.stage_process import mend_rwlock
+from stages.common.display import listed
 from stages.common.errors import AttuneError
 from stages.common.params import load_params
-from stages.common.restore import restore_outs
-from stages.common.shown import listed
-from stages.common.tracking.registry import REGISTRATION, STAMP, Registration
-from stages.common.tracking.store import warn
+from stages.common.pipeline.restore import restore_outs
+from stages.tracking.registry import REGISTRATION, STAMP, Registration
+from stages.tracking.store import warn
 
 REGISTERS = "register"
 

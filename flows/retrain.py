@@ -1,6 +1,7 @@
 """The flow of scheduled runs: the pipeline in a worktree of the run's own, and its results kept beside all branches.
 
-prefect.yaml has its deployments, flows/worktree.py makes the worktrees; docs/retraining.md says where the results are.
+prefect.yaml has its deployments, flows/repository/worktrees.py makes the worktrees; docs/retraining.md says where the
+results are.
 """
 
 import os
@@ -13,15 +14,15 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.git import asked
+from flows.execution.outcome import Outcome
 from flows.pipeline import bring_up_to_date
-from flows.running.outcome import Outcome
-from flows.scheduled.results import keep, push_results, reference
-from flows.scheduled.worktree_files import push_all
-from flows.told.reports import REPORTS, SCORES, read_report
-from flows.worktree import held, here, remove
+from flows.reporting.reports import REPORTS, SCORES, read_report
+from flows.repository.git import asked
+from flows.repository.results import keep, push_results, reference
+from flows.repository.worktree_files import push_all
+from flows.repository.worktrees import held, here, remove
 from stages.common.errors import AttuneError
-from stages.common.tracking.nested import absolute_uri
+from stages.tracking.nested import absolute_uri
 
 
 @flow(name="attune-retrain", log_prints=True, persist_result=False)

@@ -16,10 +16,10 @@ from flows.reviewing.page import render
 from flows.reviewing.rebuild import Log
 from flows.reviewing.review import Request, review
 from flows.reviewing.verdict import Verdict, verdict_of
+from stages.common.display import visible
 from stages.common.errors import AttuneError
+from stages.common.pipeline.stage import LOGS
 from stages.common.redact import redacted
-from stages.common.shown import visible
-from stages.common.stage import LOGS
 
 NOT_REPRODUCED = 3
 

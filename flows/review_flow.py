@@ -6,11 +6,11 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from flows.reporting.timeouts import within
 from flows.review import carry_out
 from flows.reviewing.review import Request
-from flows.told.deadline import within
 from stages.common.errors import AttuneError
-from stages.common.stage import LOGS
+from stages.common.pipeline.stage import LOGS
 
 KEY = "attune-review"
 SECONDS = 5.0  # for the server to take the page

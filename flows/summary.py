@@ -7,13 +7,13 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from flows.command import exit_status
-from flows.running.outcome import Outcome
-from flows.told.artifact import before, places
-from flows.told.reports import read_report
-from flows.told.run_summary import Before, summary
+from flows.execution.outcome import Outcome
+from flows.reporting.artifact import before, places
+from flows.reporting.reports import read_report
+from flows.reporting.run_summary import Before, summary
 from stages.common.errors import AttuneError
-from stages.common.graph import read_graph
-from stages.common.stage import LOGS
+from stages.common.pipeline.graph import read_graph
+from stages.common.pipeline.stage import LOGS
 
 
 def main() -> int:

@@ -14,11 +14,11 @@ from rich.text import Text
 from flows.command import exit_status
 from flows.search.params_patch import difference, patched, read_text, write_params
 from flows.search.study import Search, with_outcome
+from stages.common.display import visible
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
 from stages.common.params.loading import PARAMS_FILE, read_yaml
-from stages.common.shown import visible
-from stages.common.stage import alone
+from stages.common.pipeline.stage import alone
 
 TUNED = Path("params.tuned.yaml")
 CHANGES_THE_LOSS = [f"finetune.{name}" for name in ("loss", "focal_gamma", "label_smoothing_factor", "class_weights")]

@@ -9,13 +9,13 @@ import numpy as np
 import polars as pl
 
 from flows.prediction.request import Request
+from stages.common.display import display
 from stages.common.drift import FILE, VERSION, Counts, answer_counts, drift_report, text_counts
 from stages.common.errors import AttuneError
 from stages.common.readers.table import as_text
-from stages.common.serving.answers import blank
-from stages.common.serving.classifier import Classifier, Package, Variant
-from stages.common.shown import shown
-from stages.common.tracking.store import connect, without_password
+from stages.serving.answers import blank
+from stages.serving.classifier import Classifier, Package, Variant
+from stages.tracking.store import connect, without_password
 
 REGISTERED = "models:/"
 DIGITS = 6
@@ -35,7 +35,7 @@ class Model:
     """
 
     def __init__(self, request: Request, folder: Path) -> None:
-        from stages.common.tracking.packaging import package_digest
+        from stages.tracking.packaging import package_digest
 
         package, self.name = _find_package(request.model, folder)
         self.digest = package_digest(package)  # of all that its answers depend on
@@ -115,7 +115,7 @@ def _find_package(model: str | None, folder: Path) -> tuple[Package, str]:
     name, _, which = model.removeprefix(REGISTERED).replace("@", "/").rpartition("/")
     try:
         connect()
-        from stages.common.tracking.packaging import fetch_package
+        from stages.tracking.packaging import fetch_package
 
         return fetch_package(name, which, folder), model
     except Exception as error:  # of MLflow and of the many stores that it can read from
@@ -131,7 +131,7 @@ def _load(package: Package, name: str, variant: Variant | None) -> Classifier:
     try:
         return Classifier(package, variant)
     except Exception as error:  # onnxruntime, safetensors and tokenizers each have kinds of their own, or plain ones
-        reason = shown((str(error).splitlines() or [type(error).__name__])[0], 160)
+        reason = display((str(error).splitlines() or [type(error).__name__])[0], 160)
         raise AttuneError(
             f"{name} cannot be read{f' as {variant}' if variant else ''}: {reason}",
             "make it again (`make run`) or copy it again, or name another --variant or --model",

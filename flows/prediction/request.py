@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.common.display import listed
 from stages.common.errors import AttuneError
 from stages.common.readers.databases import QueryRows
 from stages.common.readers.streams import COMPRESSIONS, ENDINGS, Layout
 from stages.common.readers.table import Table
 from stages.common.readers.tables import open_table
-from stages.common.serving.classifier import Variant
-from stages.common.shown import listed
+from stages.serving.classifier import Variant
 
 DATABASE = "sql:"  # before the name of an environment variable
 

@@ -8,15 +8,15 @@ from typing import Any, Literal
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from flows.data_changes import Listing, Version, data_changes, read_version
-from flows.git import git
+from flows.repository.git import git
+from flows.reviewing.data_changes import Listing, Version, data_changes, read_version
 from flows.reviewing.findings import Changes, FileChange, ParamChange, StageChange, VersionChange
 from flows.reviewing.revision import Revision
+from stages.common.display import listed
 from stages.common.errors import AttuneError
 from stages.common.params.manual import doc_line, doc_lines
-from stages.common.recorded import CODE, Change, differing, params_between
+from stages.common.pipeline.dvc_status import CODE, Change, differing, params_between
 from stages.common.redact import redacted
-from stages.common.shown import listed
 
 PINNED = "constraints.txt"
 GENERATED = "generated"  # what programs write; listed last, as nobody reads it line by line

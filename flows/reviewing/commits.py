@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.git import GitFailed, asked, find_commit, git, object_at
-from flows.worktree import one_at_a_time
+from flows.repository.git import GitFailed, asked, find_commit, git, object_at
+from flows.repository.worktrees import one_at_a_time
 
 DEFAULT = {"origin/main": "refs/remotes/origin/main", "main": "refs/heads/main"}  # the first that there is
 LOCK = "dvc.lock"

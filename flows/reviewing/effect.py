@@ -9,8 +9,8 @@ import polars as pl
 from flows.reviewing.findings import ChangedRow, ChangedRows, Effect, Gain, Trend
 from flows.reviewing.recorded_scores import curves, figures
 from flows.reviewing.revision import Revision
+from stages.common.display import Mask, display
 from stages.common.params.evaluate import Bootstrap, Slices
-from stages.common.shown import Mask, shown
 from stages.tasks.comparison import accuracy_gain, class_gains, compare
 from stages.tasks.scores import class_numbers, confusion, f1_of, scores_of
 from stages.tasks.slices import slice_rows
@@ -56,7 +56,7 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
         improved=_changed_rows(texts.filter(right & ~was_right), examples, mask),
         regressed=_changed_rows(texts.filter(was_right & ~right), examples, mask),
         moved=rows.filter(~right & ~was_right & (pl.col("now") != pl.col("before"))).height,
-        labels=tuple(shown(label, NAME, mask) for label in answers.labels),
+        labels=tuple(display(label, NAME, mask) for label in answers.labels),
         confusion_base=answers.counts[0],
         confusion_head=answers.counts[1],
         curves=curves(base, head),
@@ -96,7 +96,7 @@ class SharedAnswers:
         gains = []
         for at, found in enumerate(self.of_classes):
             counted = (self.actual == at) | (self.ours == at) | (self.theirs == at)  # rows that its F1 rests on
-            name, rows = shown(self.labels[at], NAME, mask), int((self.actual == at).sum())
+            name, rows = display(self.labels[at], NAME, mask), int((self.actual == at).sum())
             gains.append(_gain(name, rows, old[at], new[at], found, "f1_gain", self.moved[counted]))
         return tuple(gains)
 
@@ -109,7 +109,7 @@ class SharedAnswers:
         at = np.array([place.get(name, -1) for name in test["id"]])  # of each test row among the shared ones
         within = ((name, np.sort(at[part][at[part] >= 0])) for name, part in parts)
         return tuple(
-            self._accuracy(shown(name, NAME, mask), rows) for name, rows in within if len(rows) >= self.parts.min_rows
+            self._accuracy(display(name, NAME, mask), rows) for name, rows in within if len(rows) >= self.parts.min_rows
         )
 
     def _accuracy(self, name: str, rows: np.ndarray) -> Gain:
@@ -135,7 +135,7 @@ def _changed_rows(rows: pl.DataFrame, examples: int, mask: Mask | None) -> Chang
     return ChangedRows(
         rows.height,
         tuple(
-            ChangedRow(**(row | {name: shown(row[name], most, mask) for name, most in widths.items()}))
+            ChangedRow(**(row | {name: display(row[name], most, mask) for name, most in widths.items()}))
             for row in first.iter_rows(named=True)
         ),
     )

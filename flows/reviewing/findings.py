@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from flows.data_changes import Listing
+from flows.reviewing.data_changes import Listing
 from flows.reviewing.revision import Revision
 
 Trend = Literal["better", "worse", "same", "unclear"]

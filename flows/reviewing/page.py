@@ -12,13 +12,13 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from flows.reporting.markdown import said
 from flows.reviewing.findings import Review
 from flows.reviewing.sections import sections_of
 from flows.reviewing.verdict import Verdict, quoted
-from flows.told.markdown import said
-from stages.common.pages.environment import environment, fitted
+from stages.common.display import READ, display
+from stages.common.pages.templates import environment, fitted
 from stages.common.redact import redacted
-from stages.common.shown import READ, shown
 
 # bytes, and rows of each table where there is room; GitHub takes comments of 65,536 characters
 LIMITS = {"review.md.j2": (60_000, 40), "review.html.j2": (1_000_000, 200)}
@@ -56,5 +56,5 @@ def _in_markdown(sentence: str) -> Markup:
 
 @lru_cache(50_000)
 def _in_html(sentence: str) -> Markup:
-    pieces = enumerate(shown(redacted(sentence[: SENTENCE * READ]), SENTENCE).split("`"))
+    pieces = enumerate(display(redacted(sentence[: SENTENCE * READ]), SENTENCE).split("`"))
     return Markup("").join(Markup("<code>{}</code>").format(one) if at % 2 else escape(one) for at, one in pieces)

@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from flows.git import OF_A_CALLER
+from flows.execution.stage_process import DEFAULT_TIMEOUT, StageRunner, seconds_of
+from flows.repository.git import OF_A_CALLER
+from flows.repository.worktree_files import check_out, furnish
 from flows.reviewing.commits import LOCK
 from flows.reviewing.revision import Revision
-from flows.running.stage_process import DEFAULT_TIMEOUT, StageRunner, seconds_of
-from flows.scheduled.worktree_files import check_out, furnish
+from stages.common.display import visible
 from stages.common.errors import AttuneError
-from stages.common.graph import Node
+from stages.common.pipeline.graph import Node
+from stages.common.pipeline.stage import WORK
 from stages.common.redact import redacted
-from stages.common.shown import visible
-from stages.common.stage import WORK
 
 LAST_LINES = 15
 STORE = "review.db"  # MLflow's, in the worktree, and thrown away with it

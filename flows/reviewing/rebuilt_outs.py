@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from flows.provenance.versions import run_of
+from flows.model_versions.versions import run_of
+from flows.reporting.reports import SCORES
+from flows.reporting.timeouts import within
 from flows.reviewing.effect import PREDICTIONS
 from flows.reviewing.file_differences import difference
 from flows.reviewing.findings import OutCheck, Rebuild
 from flows.reviewing.recorded_scores import METRICS
 from flows.reviewing.revision import Revision
-from flows.told.deadline import within
-from flows.told.reports import SCORES
 from stages.common.environment import HARDWARE, environment_of
-from stages.common.graph import Node, upstream_of
-from stages.common.tracking.runs import training_tags
-from stages.common.tracking.store import client_of, quiet
+from stages.common.pipeline.graph import Node, upstream_of
+from stages.tracking.runs import training_tags
+from stages.tracking.store import client_of, quiet
 
 MODEL = "models/finetuned"
 SECONDS = 8.0  # MLflow takes up to three of them to import

@@ -5,22 +5,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from flows.git import git, object_at
-from flows.provenance.lineage import lineage_of
+from flows.repository.git import git, object_at
+from flows.repository.worktrees import checked
 from flows.reviewing.changes import PINNED, changes_between, other_versions
 from flows.reviewing.commits import LOCK, Commits, find_commits
 from flows.reviewing.effect import effect_of
 from flows.reviewing.findings import Rebuild, Review
+from flows.reviewing.lineage import lineage_of
 from flows.reviewing.rebuild import Log, Ran, rebuild, run_pipeline
 from flows.reviewing.rebuilt_outs import compare_outs, recorded_machine
 from flows.reviewing.revision import Revision
 from flows.reviewing.worktrees import lock_at, missing_outs, opened, revision_at
-from flows.worktree import checked
+from stages.common.display import listed
 from stages.common.errors import AttuneError
 from stages.common.params.review import ReviewParams
-from stages.common.shown import listed
-from stages.common.tracking.registry import REGISTRATION
-from stages.common.tracking.store import tracking_uri
+from stages.tracking.registry import REGISTRATION
+from stages.tracking.store import tracking_uri
 
 NO_CHECKOUT = "run this in the project's folder, a clone made with git"
 FEW = 5  # named in a note

@@ -9,12 +9,12 @@ from typing import Any, Literal
 import polars as pl
 from pyarrow import ArrowException  # type: ignore[import-untyped]
 
-from flows.told.reports import read_report
+from flows.reporting.reports import read_report
+from stages.common.display import Mask
 from stages.common.errors import AttuneError
-from stages.common.graph import Node
 from stages.common.params import Params, check_params
-from stages.common.pii import mask_text
-from stages.common.shown import Mask
+from stages.common.pipeline.graph import Node
+from stages.common.text.pii import mask_text
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 
 from flows.reviewing.findings import ChangedRows, Changes, Curve, Effect, Gain, Rebuild, Review
 from flows.reviewing.verdict import confidence_of, interval, quoted
+from stages.common.display import display
 from stages.common.pages.charts import Axis, Line, Range, line
-from stages.common.shown import shown
 
 CELL = 6  # lines in a cell
 NAME = 40  # characters of a column's name
@@ -87,7 +87,7 @@ def _changes(changes: Changes) -> Iterator[Block]:
     yield Table("Versions in constraints.txt", "package|old|new|installed here", versions)
     yield "Data: the same rows in the same splits with the same labels." if changes.data == () else ""
     for one in changes.data or ():
-        columns = "|".join(shown(name, NAME).replace("|", "¦") for name in one.columns)
+        columns = "|".join(display(name, NAME).replace("|", "¦") for name in one.columns)
         rows = [[quoted(cell, 200) for cell in row] for row in one.rows]
         yield Table(f"Data: {one.title}", columns, rows, not one.title.startswith(("Splits", "Relabelled")))
 

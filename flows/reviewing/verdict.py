@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 from flows.reviewing.findings import Effect, Gain, Review
+from stages.common.display import READ, display, listed
 from stages.common.redact import redacted
-from stages.common.shown import READ, listed, shown
 
 NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "weighted_f1": "weighted F1"}
 NAME, LINE = 60, 200  # characters of a foreign name, of a line that another part wrote
@@ -56,7 +56,7 @@ def quoted(name: object, most: int = NAME) -> str:
 
 def unquoted(text: object, most: int = LINE) -> str:
     """Return a line in which nothing is code."""
-    return shown(redacted(str(text)[: most * READ]).replace("`", "'"), most).strip()
+    return display(redacted(str(text)[: most * READ]).replace("`", "'"), most).strip()
 
 
 def interval(gain: Gain) -> str:

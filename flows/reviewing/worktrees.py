@@ -8,18 +8,18 @@ from typing import Any
 
 from ruamel.yaml.error import YAMLError
 
-from flows.git import asked, git, succeeds
+from flows.repository.git import asked, git, succeeds
+from flows.repository.worktree_files import INBOX, check_out, default_remote, fetch_all, furnish
+from flows.repository.worktrees import WORKTREES, lock_of, one_at_a_time, remove, sweep
 from flows.reviewing.commits import LOCK
 from flows.reviewing.rebuild import Log
 from flows.reviewing.revision import Revision
-from flows.scheduled.worktree_files import INBOX, check_out, default_remote, fetch_all, furnish
-from flows.worktree import WORKTREES, lock_of, one_at_a_time, remove, sweep
 from stages.common.errors import AttuneError
-from stages.common.graph import Node, read_graph, read_lock
 from stages.common.locks import locked
 from stages.common.params.loading import PARAMS_FILE, read_yaml
-from stages.common.recorded import Change, changes
-from stages.common.tracking.registry import STAMP
+from stages.common.pipeline.dvc_status import Change, changes
+from stages.common.pipeline.graph import Node, read_graph, read_lock
+from stages.tracking.registry import STAMP
 
 NAMED = "review-"  # what the next review removes if nobody holds it
 

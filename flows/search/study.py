@@ -13,19 +13,19 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from flows.running.stage_process import seconds_of
+from flows.execution.stage_process import seconds_of
 from flows.search.params_patch import STRATEGY, change
 from flows.search.trials import Epoch, TrialFailed, digests, prepare_trial, train_trial
 from stages.common.digests import sha256_value
 from stages.common.errors import AttuneError
-from stages.common.graph import read_graph
 from stages.common.params import Params
 from stages.common.params.finetune import GREATER_IS_BETTER
 from stages.common.params.strategies import OPTIONS
 from stages.common.params.tune import Dimension, number_type
-from stages.common.stage import WORK
-from stages.common.tracking.nested import NestedRuns
-from stages.common.tracking.runs import flatten
+from stages.common.pipeline.graph import read_graph
+from stages.common.pipeline.stage import WORK
+from stages.tracking.nested import NestedRuns
+from stages.tracking.runs import flatten
 
 STUDIES = WORK / "tune" / "studies.db"
 DIGITS = 3  # of a number drawn from a range: more would only look like knowledge

@@ -21,15 +21,15 @@ from typing import Any
 from optuna.exceptions import TrialPruned
 from ruamel.yaml import YAML
 
-from flows.running.stage_process import end_group
+from flows.execution.stage_process import end_group
 from stages.common.digests import sha256_path, sha256_value
 from stages.common.errors import AttuneError
-from stages.common.graph import read_graph
 from stages.common.params import Params, check_params
 from stages.common.params.finetune import GREATER_IS_BETTER
-from stages.common.stage import WORK
-from stages.common.tracking.live import LIVE, TRIAL_RUN
-from stages.common.tracking.nested import NestedRuns, absolute_uri
+from stages.common.pipeline.graph import read_graph
+from stages.common.pipeline.stage import WORK
+from stages.tracking.live import LIVE, TRIAL_RUN
+from stages.tracking.nested import NestedRuns, absolute_uri
 
 TRIALS = WORK / "trials"
 CURVE = Path("reports/plots/validation.csv")  # the stage's last out: with it, all are in place
@@ -40,7 +40,7 @@ LOOK_SECONDS = 0.2
 SCORES = ("accuracy", "macro_f1", "loss")
 STAGE = """
 import runpy
-from stages.common.ranks import end_with_parent
+from stages.common.distributed import end_with_parent
 end_with_parent()  # also after a kill -9: nobody would wait for this training
 runpy.run_module("stages.finetune", run_name="__main__", alter_sys=True)
 """

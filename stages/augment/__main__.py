@@ -4,14 +4,14 @@ from statistics import fmean
 
 import polars as pl
 
-from stages.augment.guards import guarded, shingle_size
+from stages.augment.filters import guarded, shingle_size
 from stages.augment.rows import as_originals, new_rows
 from stages.common.ledger import Ledger
-from stages.common.near_duplicates import jaccard, shingles
 from stages.common.params import AugmentParams
+from stages.common.pipeline.stage import Run, stage, write_json
+from stages.common.pipeline.validation import validation_report
 from stages.common.schemas import AugmentedRecords, CleanRecords
-from stages.common.stage import Run, stage, write_json
-from stages.common.validation import validation_report
+from stages.common.text.near_duplicates import jaccard, shingles
 
 
 @stage("augment")

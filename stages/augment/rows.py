@@ -8,7 +8,7 @@ from hashlib import sha256
 import polars as pl
 
 from stages.augment.methods import METHODS
-from stages.augment.methods.simple import Resource
+from stages.augment.simple import Resource
 from stages.common.params import AugmentParams
 
 

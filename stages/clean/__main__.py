@@ -5,19 +5,19 @@ from functools import partial
 
 import polars as pl
 
-from stages.clean.leaks import split_report
+from stages.clean.filters import CONTRARY, rules
+from stages.clean.label_issues import act, find_suspects
 from stages.clean.page import PageData, render
-from stages.clean.rules import CONTRARY, rules
 from stages.clean.split import split_records
-from stages.clean.suspects import act, find_suspects
+from stages.clean.split_report import split_report
 from stages.common.drift import split_drift
 from stages.common.ledger import Ledger
 from stages.common.params import CleanParams
-from stages.common.pii import mask_text
+from stages.common.pipeline.stage import Run, stage, write_json
+from stages.common.pipeline.validation import enforce, validation_report
 from stages.common.schemas import CleanRecords, Decontamination, RawRecords, Rejected, Suspects, TrainableRecords
-from stages.common.stage import Run, stage, write_json
-from stages.common.text_cleaning import TextCleaning
-from stages.common.validation import enforce, validation_report
+from stages.common.text.cleaning import TextCleaning
+from stages.common.text.pii import mask_text
 
 
 @stage("clean")

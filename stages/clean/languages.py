@@ -12,7 +12,7 @@ import polars as pl
 
 from stages.common.errors import AttuneError
 from stages.common.params.clean import Languages
-from stages.common.texts import UNSPACED, whole_text
+from stages.common.text.columns import UNSPACED, whole_text
 
 # What the classifier distinguishes and ISO 639-1 does not: Cantonese and Wu, Egyptian and Moroccan Arabic.
 PART_OF = {"yue": "zh", "wuu": "zh", "arz": "ar", "ary": "ar", "nn": "no", "nb": "no"}

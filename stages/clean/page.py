@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from stages.common.pages.environment import environment, fitted
+from stages.common.display import Mask
+from stages.common.pages.templates import environment, fitted
 from stages.common.schemas import SPLITS
-from stages.common.shown import Mask
 
 LIMIT = 200_000  # bytes of the page; with fewer examples, until it fits
 LISTED = 20  # labels, sources

@@ -16,9 +16,8 @@ from zlib import crc32
 import numpy as np
 import polars as pl
 
-from stages.common.serving.decision import Decision
-from stages.common.shown import shown
-from stages.common.texts import WORD, is_unspaced, whole_text
+from stages.common.display import display
+from stages.common.text.columns import WORD, is_unspaced, whole_text
 
 FILE = "profile.json"
 VERSION = 2
@@ -85,23 +84,24 @@ def text_profile(rows: pl.DataFrame) -> Profile:
     return profile
 
 
-def profile_of(train: pl.DataFrame, probabilities: np.ndarray, decision: Decision) -> Profile:
+def profile_of(train: pl.DataFrame, labels: list[str], probabilities: np.ndarray, abstained: np.ndarray) -> Profile:
     """Return the profile of a model: that of its training texts, and of its answers.
 
     Args:
         train: CleanRecords that the model learnt from.
+        labels: in the order of the model's outputs.
         probabilities: calibrated, of the validation rows, [n x k].
-        decision: how they become answers.
+        abstained: whether the model gave no answer, [n] bool.
     """
     profile = text_profile(train)
     measures = profile["measures"]
-    measures |= {"labels": {"labels": decision.labels}, "confidence": {"edges": _edges(_confidence(probabilities))}}
+    measures |= {"labels": {"labels": labels}, "confidence": {"edges": _edges(_confidence(probabilities))}}
     measures["abstentions"] = {}
-    for name, counts in answer_counts(profile, probabilities, decision.abstains(probabilities)).items():
+    for name, counts in answer_counts(profile, probabilities, abstained).items():
         measures[name]["counts"] = counts
-    labels = dict(train["label"].value_counts().sort("label").iter_rows())
+    counted = dict(train["label"].value_counts().sort("label").iter_rows())
     pairs = bool(train.height) and train["text_pair"].null_count() == 0
-    return {"version": VERSION, "pairs": pairs, "train_labels": labels, **profile}
+    return {"version": VERSION, "pairs": pairs, "train_labels": counted, **profile}
 
 
 def text_counts(profile: Mapping[str, Any], rows: pl.DataFrame) -> Counts:
@@ -208,7 +208,7 @@ def _bin_name(name: str, profile: Mapping[str, Any], place: int) -> str:
         low, high = [0.0, *measure["edges"], math.inf][place : place + 2]
         return f"{low:g} to {high:g}"
     names = measure.get("labels") or BIN_NAMES.get(name) or [*map(repr, measure["words"]), f"other {profile['unit']}"]
-    return shown(names[place], 40)
+    return display(names[place], 40)
 
 
 def _confidence(probabilities: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from stages.common.ranks import world_size
+from stages.common.distributed import world_size
 
 TAG = "attune."
 HARDWARE = ("processor", "architecture", "instructions", "device", "threads", "processes")

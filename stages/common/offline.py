@@ -7,8 +7,8 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
+from stages.common.distributed import world_size
 from stages.common.errors import AttuneError
-from stages.common.ranks import world_size
 
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
 # Audit events with the place of the host or address among their arguments.

@@ -9,9 +9,9 @@ import polars as pl
 
 from stages.common.digests import sha256_path
 from stages.common.params import EvaluateParams
+from stages.common.pipeline.stage import Run, stage, write_json
 from stages.common.schemas import BehaviourCases, CleanRecords, Predictions
-from stages.common.stage import Run, stage, write_json
-from stages.common.text_cleaning import FILE as TEXT_CLEANING
+from stages.common.text.cleaning import FILE as TEXT_CLEANING
 from stages.tasks import load_task
 
 BATCH = 64
@@ -24,13 +24,13 @@ def main(run: Run[EvaluateParams]) -> None:
     import transformers
 
     from stages.common.drift import profile_of
-    from stages.common.tracking.publish import publish_live
     from stages.evaluate import behaviour, thresholds
     from stages.evaluate.calibration import calibration
     from stages.evaluate.page import PageData, render
     from stages.evaluate.predicted import explained, predicted_rows
     from stages.tasks.scores import class_numbers, confusion
     from stages.tasks.size import size_of
+    from stages.tracking.publish import publish_live
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -46,7 +46,9 @@ def main(run: Run[EvaluateParams]) -> None:
     serving = run.output("models/serving")
     decision.write(serving)
     shutil.copyfile(run.input(f"data/clean/{TEXT_CLEANING}"), serving / TEXT_CLEANING)
-    write_json(profile_of(train, decision.calibrated(raw_known), decision), serving / "profile.json")
+    known = decision.calibrated(raw_known)
+    profile = profile_of(train, decision.labels, known, decision.abstains(known))
+    write_json(profile, serving / "profile.json")
 
     probabilities = decision.calibrated(raw)
     predicted = probabilities.argmax(axis=1)

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from stages.common.texts import is_unspaced
+from stages.common.text.columns import is_unspaced
 
 WORD = r"\w+"  # one letter is a word, too
 

@@ -13,7 +13,7 @@ import polars as pl
 
 from stages.common.params.evaluate import Behaviour
 from stages.common.schemas import BehaviourCases
-from stages.common.texts import whole_text
+from stages.common.text.columns import whole_text
 from stages.evaluate.perturbations import CHANGES
 from stages.evaluate.predicted import drawn
 

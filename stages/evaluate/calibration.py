@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from stages.common.serving.decision import Decision
+from stages.serving.decision import Decision
 
 DIGITS = 6
 COLDEST, HOTTEST = 0.05, 20.0

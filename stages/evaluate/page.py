@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from stages.common.display import Mask, display
 from stages.common.pages.charts import Axis, Line, line, wilson
-from stages.common.pages.environment import environment, fitted
+from stages.common.pages.templates import environment, fitted
 from stages.common.params import Params
-from stages.common.pii import mask_text
-from stages.common.shown import Mask, shown
+from stages.common.text.pii import mask_text
 from stages.tasks.attribution import Attribution
 
 LIMIT = 500_000  # bytes of the page; with fewer examples, until it fits
@@ -204,7 +204,7 @@ def _explained(attributions: Sequence[Attribution], mask: Mask | None) -> dict[s
             {
                 "row": one,
                 "hidden": hidden,
-                "pieces": [(shown(text, TEXT, mask), 0.0)] if hidden else _coloured(one.pieces),
+                "pieces": [(display(text, TEXT, mask), 0.0)] if hidden else _coloured(one.pieces),
                 "cut": one.truncated or len(text) > TEXT,
             }
         )
@@ -218,7 +218,7 @@ def _coloured(pieces: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
     for piece, weight in pieces:
         if room <= 0:
             break
-        kept.append((shown(piece, room + 1), weight / largest))
+        kept.append((display(piece, room + 1), weight / largest))
         room -= len(piece)
     return kept
 

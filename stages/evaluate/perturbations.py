@@ -7,7 +7,7 @@ from random import Random
 import regex
 
 from stages.common.params.evaluate import Invariance
-from stages.common.texts import UNSPACED
+from stages.common.text.columns import UNSPACED
 
 # Given names that can stand for each other, one list a gender, so that `she` stays `she`. None of them is also a word
 # of English (Grace, Mark, Will, Rose, Frank …), part of a well-known place (San Francisco, Santa Monica …), or a

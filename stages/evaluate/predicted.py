@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from stages.common.params.evaluate import Attributions
-from stages.common.serving.decision import Decision
+from stages.serving.decision import Decision
 from stages.tasks.attribution import Attribution, Unexplainable, attributions
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from stages.common.params import EvaluateParams
 from stages.common.params.evaluate import Thresholds
-from stages.common.serving.decision import Decision
 from stages.evaluate.calibration import fit_temperature
+from stages.serving.decision import Decision
 
 DIGITS = 6
 LEAST_ROWS = 20  # a precision of 1.0 on fewer rows is luck: even a model that is right 4 times in 5 has 3 rows in a row

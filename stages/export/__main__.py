@@ -6,11 +6,11 @@ from pathlib import Path
 
 from stages.common.digests import sha256_file, sha256_path
 from stages.common.params import ExportParams
+from stages.common.pipeline.stage import LOGS, Run, stage, write_json
 from stages.common.schemas import CleanRecords
-from stages.common.serving.classifier import FILES, Classifier, Package, labels_of
-from stages.common.serving.latency import Latency, latencies
-from stages.common.stage import LOGS, Run, stage, write_json
 from stages.export.verdict import Form, compare, judge
+from stages.serving.classifier import FILES, Classifier, Package, labels_of
+from stages.serving.latency import Latency, latencies
 from stages.tasks.encoding import texts_and_pairs
 from stages.tasks.scores import class_numbers
 from stages.tasks.size import size_of
@@ -25,7 +25,7 @@ def main(run: Run[ExportParams]) -> None:
     """Write the files, compare their answers and times with those of the original, and drop what is not as good."""
     import transformers
 
-    from stages.common.tracking.publish import publish_live
+    from stages.tracking.publish import publish_live
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

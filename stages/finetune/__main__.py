@@ -4,15 +4,15 @@ import json
 import os
 import sys
 
+from stages.common.distributed import world_size
 from stages.common.environment import tags, training_environment, with_earlier
 from stages.common.params import FinetuneParams
-from stages.common.ranks import world_size
+from stages.common.pipeline.stage import Run, stage
 from stages.common.schemas import TokenizedRecords
-from stages.common.stage import Run, stage
-from stages.common.tracking.live import LIVE, LiveRun
-from stages.common.tracking.runs import model_digest
 from stages.finetune.processes import join, launch, wanted
 from stages.tasks import load_task
+from stages.tracking.live import LIVE, LiveRun
+from stages.tracking.runs import model_digest
 
 
 @stage("finetune")

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from stages.common.errors import AttuneError
 from stages.common.params.strategies import AdaloraOptions
 from stages.finetune.batches import IGNORED
-from stages.finetune.objective import Objective
+from stages.finetune.loss import Objective
 
 NAME = "default"  # peft's, of the only adapter
 AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # of each weight's importance, in peft's rank allocator

@@ -6,9 +6,9 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from stages.common.distributed import end_with_parent, processes_here, world_size
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams, load_params
-from stages.common.ranks import end_with_parent, processes_here, world_size
 
 
 def wanted() -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import TrainerCallback
 
-from stages.common.tracking.live import LiveRun
+from stages.tracking.live import LiveRun
 
 LINES_PER_EPOCH = 4
 TRAINING = ("step", "epoch", "loss", "learning_rate")

@@ -10,7 +10,7 @@ from stages.common.params import FinetuneParams
 from stages.common.params.strategies import ADAPTERS, AdaloraOptions, PartialOptions
 from stages.finetune.adalora import RankBudget, with_orthogonality
 from stages.finetune.layers import encoder_layers
-from stages.finetune.objective import Objective
+from stages.finetune.loss import Objective
 
 
 def prepare(model: PreTrainedModel, params: FinetuneParams, max_length: int | None = None) -> PreTrainedModel:

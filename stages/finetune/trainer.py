@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
+from stages.common.distributed import end_with_parent
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
-from stages.common.ranks import end_with_parent
 from stages.finetune import checkpoints
 from stages.finetune.batches import EpochLoader, LengthBatches, TokenRows
 from stages.finetune.checkpoints import discard, last_checkpoint, step_of

@@ -17,13 +17,13 @@ from transformers import (
     TrainingArguments,
 )
 
+from stages.common.distributed import world_size
 from stages.common.params import FinetuneParams
 from stages.common.params.finetune import GREATER_IS_BETTER
-from stages.common.ranks import world_size
 from stages.finetune.batches import TokenRows
 from stages.finetune.dropout import fast_on_cpu
 from stages.finetune.guards import memory_named
-from stages.finetune.objective import build_objective
+from stages.finetune.loss import build_objective
 from stages.finetune.progress import Rhythm
 from stages.finetune.strategies import with_strategy
 from stages.finetune.trainer import Finetuner

@@ -13,11 +13,11 @@ from typing import Any
 import polars as pl
 
 from stages.common.digests import sha256_file
-from stages.common.labels import check_label_counts
+from stages.common.display import display
 from stages.common.params import IngestParams, TextSource
+from stages.common.pipeline.labels import check_label_counts
+from stages.common.pipeline.stage import Run, stage, write_json
 from stages.common.schemas import Decontamination, RawRecords, Rejected
-from stages.common.shown import shown
-from stages.common.stage import Run, stage, write_json
 from stages.ingest.base_model import bring_model
 from stages.ingest.expansion import Workspace
 from stages.ingest.folders import files_of
@@ -85,7 +85,7 @@ def main(run: Run[IngestParams]) -> None:
     counted = f"{rows:,} rows read, {rows - rejected_rows:,} kept, {rejected_rows:,} rejected"
     print(f"  {counted}; base model {params.base_model.origin}")
     for reason, count in because[:5]:
-        print(f"  rejected {count:,}: {shown(reason, 160)}")
+        print(f"  rejected {count:,}: {display(reason, 160)}")
 
 
 def _read(sources: Sequence[TextSource], entries: list[dict[str, Any]], workspace: Workspace) -> Iterator[pl.DataFrame]:

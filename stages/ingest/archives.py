@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from stages.common.display import display
 from stages.common.errors import AttuneError
+from stages.common.pipeline.stage import of_the_disk
 from stages.common.readers.streams import BLOCK, DAMAGE, decompressed
-from stages.common.shown import shown
-from stages.common.stage import of_the_disk
 from stages.ingest.expansion import SizeBudget
 
 COMPRESSION = {"tgz": ".gz", "gz": ".gz", "tbz2": ".bz2", "bz2": ".bz2", "txz": ".xz", "xz": ".xz"}  # of a .tar
@@ -49,7 +49,7 @@ def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budg
                 others.append(member)
                 continue
             if wrong := "is there twice" if member in copies else fault:
-                raise AttuneError(f"{origin}: '{shown(member, 100)}' {wrong}", "name another member, or pack it anew")
+                raise AttuneError(f"{origin}: '{display(member, 100)}' {wrong}", "name another member, or pack it anew")
             copies[member] = target / str(len(copies))
             with copies[member].open("wb") as out, open_member() as stream:
                 while block := stream.read(BLOCK):
@@ -77,7 +77,7 @@ def similar(wanted: str, names: Iterable[str]) -> str:
     files, path = sorted(names), PurePosixPath(wanted)
     close = [other for other in files if PurePosixPath(other).name == path.name]
     close = close or [other for other in files if path.suffix and other.endswith(path.suffix)]
-    return f"set member to one of: {', '.join(shown(name, 200) for name in (close or files)[:5])}"
+    return f"set member to one of: {', '.join(display(name, 200) for name in (close or files)[:5])}"
 
 
 def _zip_members(archive: Path) -> Iterator[Member]:

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from stages.common.display import listed
 from stages.common.errors import AttuneError
 from stages.common.params import BaseModelSource, FolderSource
-from stages.common.shown import listed
 from stages.ingest.expansion import Workspace
 from stages.ingest.folders import bring_folder, files_of
 

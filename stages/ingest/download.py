@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 from tqdm import tqdm
 
+from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
 from stages.common.readers.streams import BLOCK
-from stages.common.shown import shown
 from stages.ingest.expansion import Workspace
 
 PAUSE = 1.0  # seconds before the second try; each further pause is twice as long, and a little by chance
@@ -163,7 +163,7 @@ def reason(error: BaseException) -> str:
     if status := getattr(error, "status", None):  # the server's own words could repeat the address
         return f"{status} {responses.get(status, '')}"
     line = re.sub(r"[a-z][a-z0-9+.-]*://\S+", "(address)", str(error).strip(), flags=re.IGNORECASE)
-    return f"{type(error).__name__}: {shown(line, 300)}"
+    return f"{type(error).__name__}: {display(line, 300)}"
 
 
 def _check_etag(source: TextSource, actual: str | None) -> None:
@@ -171,6 +171,6 @@ def _check_etag(source: TextSource, actual: str | None) -> None:
     if source.etag and bare != wanted:
         raise AttuneError(
             f"{source.origin}: is not what params.yaml expects\n"
-            f"  expected ETag {wanted}\n  actual   ETag {shown(bare, 160)}",
+            f"  expected ETag {wanted}\n  actual   ETag {display(bare, 160)}",
             "if the change is wanted, write the actual ETag into params.yaml, or a sha256 where there is no ETag",
         )

@@ -12,13 +12,13 @@ from typing import Any
 import polars as pl
 
 from stages.common.digests import sha256_file
+from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
 from stages.common.readers.databases import select
 from stages.common.readers.streams import Layout
 from stages.common.readers.table import Table, text_bytes
 from stages.common.readers.tables import open_table
-from stages.common.shown import shown
 from stages.ingest.archives import unpack
 from stages.ingest.download import download
 from stages.ingest.expansion import SizeBudget, Workspace
@@ -54,7 +54,7 @@ def _tables(source: TextSource, file: Path, folder: Path, budget: SizeBudget) ->
     if source.inside:
         found = unpack(file, source.stored, [source.inside], folder / "members", budget)
         place = source.origin.removesuffix(source.inside)
-        files = [(f"{place}{shown(name, 160)}", copy) for name, copy in found.items()]
+        files = [(f"{place}{display(name, 160)}", copy) for name, copy in found.items()]
     layout = Layout(source.file_format, source.compression, source.encoding, source.separator)
     for name, copy in files:
         budget.origin = name

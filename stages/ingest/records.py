@@ -7,12 +7,12 @@ from hashlib import sha256
 import numpy as np
 import polars as pl
 
+from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
 from stages.common.readers.table import Table, columns_of
 from stages.common.readers.tables import LINE
 from stages.common.schemas import SPLITS, Rejected
-from stages.common.shown import shown
 
 STAGE = "ingest"
 FIELDS = ("text", "text_pair", "label", "group", "split", "timestamp", "source", "extra")
@@ -97,7 +97,7 @@ def check_label_map(counts: Mapping[str, int], labels: Mapping[str, str]) -> Non
         )
     for raw in sorted(set(labels) - set(counts)):
         if close := get_close_matches(raw.casefold(), unmapped, n=1, cutoff=0.75):
-            near = shown(unmapped[close[0]], MOST_SHOWN)
+            near = display(unmapped[close[0]], MOST_SHOWN)
             raise AttuneError(
                 f"ingest.labels maps {raw!r}, which no row has; the data holds {near!r}, which is not mapped",
                 f"write {near!r}, or leave {raw!r} out",
@@ -110,7 +110,7 @@ def map_labels(records: pl.DataFrame, labels: Mapping[str, str]) -> tuple[pl.Dat
     Rows with no label at all pass: `clean` rejects them as unlabelled.
     """
     known = pl.col("label").is_null() | pl.col("label").is_in(list(labels))
-    label = pl.col("label").map_elements(lambda label: shown(label, MOST_SHOWN), return_dtype=pl.String)
+    label = pl.col("label").map_elements(lambda label: display(label, MOST_SHOWN), return_dtype=pl.String)
     reason = pl.format("label {} is not in ingest.labels", label)
     return (
         records.filter(known).with_columns(pl.col("label").replace(dict(labels))),
@@ -143,4 +143,4 @@ def check_splits(records: pl.DataFrame) -> pl.DataFrame:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(shown(name, MOST_SHOWN) for name in names)
+    return ", ".join(display(name, MOST_SHOWN) for name in names)

@@ -5,7 +5,7 @@ from pathlib import Path
 from stages.common.digests import sha256_file
 from stages.common.errors import AttuneError
 from stages.common.params import FolderSource
-from stages.common.stage import write_json
+from stages.common.pipeline.stage import write_json
 from stages.ingest.base_model import ALLOWED, check_model, check_tokenizer_and_code
 from stages.ingest.expansion import Workspace
 from stages.ingest.folders import bring_folder, files_of

@@ -6,18 +6,18 @@ from dataclasses import asdict
 from typing import Any
 
 from stages.common.digests import sha256_file, sha256_path
+from stages.common.display import visible
 from stages.common.errors import AttuneError
 from stages.common.params import RegisterParams
+from stages.common.pipeline.stage import LOGS, Run, stage, write_json
 from stages.common.schemas import AugmentedRecords, CleanRecords
-from stages.common.serving.classifier import FILES, Package, labels_of
-from stages.common.serving.decision import Decision
-from stages.common.shown import visible
-from stages.common.stage import LOGS, Run, stage, write_json
-from stages.common.tracking.champions import CHAMPION
-from stages.common.tracking.registry import REGISTERED, REGISTRATION, STAMP
 from stages.register import champion, gates
 from stages.register.card import model_card
+from stages.serving.classifier import FILES, Package, labels_of
+from stages.serving.decision import Decision
 from stages.tasks.encoding import texts_and_pairs
+from stages.tracking.champions import CHAMPION
+from stages.tracking.registry import REGISTERED, REGISTRATION, STAMP
 
 CALLS = 50  # that the latency is measured with
 MOST_SHOWN = 5_000  # characters of a tag in MLflow
@@ -87,10 +87,10 @@ def _register(run: Run[RegisterParams], own: list[gates.Verdict], labels: list[s
     Raises:
         Overtaken: if the champion is no longer the one that it was judged against; the flow tries again.
     """
-    from stages.common.tracking.packaging import package_digest
-    from stages.common.tracking.publish import publish_live
-    from stages.common.tracking.registry import ChampionVerdicts, Registration
-    from stages.common.tracking.runs import model_digest
+    from stages.tracking.packaging import package_digest
+    from stages.tracking.publish import publish_live
+    from stages.tracking.registry import ChampionVerdicts, Registration
+    from stages.tracking.runs import model_digest
 
     package = _package(run)
     passed = all(verdict.passed for verdict in own)
@@ -131,8 +131,8 @@ def _register(run: Run[RegisterParams], own: list[gates.Verdict], labels: list[s
 
 def _latency(run: Run[RegisterParams], limit: float) -> gates.Verdict:
     """Judge how long one text takes as it would be served; the milliseconds, which vary, are on the terminal alone."""
-    from stages.common.serving.classifier import Classifier
-    from stages.common.serving.latency import latencies
+    from stages.serving.classifier import Classifier
+    from stages.serving.latency import latencies
 
     texts, pairs = texts_and_pairs(CleanRecords.read(run.input("data/clean/test.parquet")))
     classifier = Classifier(_package(run))

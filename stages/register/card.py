@@ -9,9 +9,9 @@ from typing import Any
 import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from stages.common.display import display, visible
 from stages.common.params import FinetuneParams, Params
 from stages.common.params.strategies import ADAPTERS
-from stages.common.shown import shown, visible
 from stages.register.gates import Verdict
 
 FORMS = {"onnx": "ONNX", "int8": "ONNX, 8 bits"}
@@ -83,7 +83,7 @@ def _template() -> Any:
     made.filters |= {
         "cell": cell,
         "code": lambda text: f"`{' '.join(visible(text).split()).replace('`', chr(39))}`",
-        "short": lambda text: shown(text, LONGEST),
+        "short": lambda text: display(text, LONGEST),
         "score": lambda value: "–" if value is None else f"{value:.4f}",
         "change": lambda value: "–" if value is None else f"{value:+.4f}",
         "share": lambda value: "–" if value is None else f"{100 * value:.1f}%",

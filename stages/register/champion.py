@@ -5,8 +5,8 @@ from pathlib import Path
 
 from stages.common.params import RegisterParams
 from stages.common.params.register import ChampionGate
+from stages.common.pipeline.stage import Run
 from stages.common.schemas import CleanRecords, Predictions
-from stages.common.stage import Run
 from stages.register.gates import Verdict, gain_of
 from stages.tasks import load_task
 
@@ -20,10 +20,10 @@ def judge_beside_champion(run: Run[RegisterParams], digest: str, labels: list[st
     Returns:
         Verdicts, and the number of the version in use; None: there is none.
     """
-    from stages.common.tracking import champions
-    from stages.common.tracking.packaging import fetch_model, fetch_seen_ids
-    from stages.common.tracking.runs import MODEL_TAG
-    from stages.common.tracking.store import connect, warn
+    from stages.tracking import champions
+    from stages.tracking.packaging import fetch_model, fetch_seen_ids
+    from stages.tracking.runs import MODEL_TAG
+    from stages.tracking.store import connect, warn
 
     name, gate = run.params.model_name, run.params.gates.champion
     with tempfile.TemporaryDirectory() as folder:

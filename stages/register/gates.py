@@ -7,9 +7,9 @@ from typing import Any
 
 import polars as pl
 
+from stages.common.display import display
 from stages.common.params.evaluate import EvaluateParams
 from stages.common.params.register import Gates, SliceGate
-from stages.common.shown import shown
 
 MIB = 2**20
 NAME = 80  # characters of a slice's name, which comes out of the data
@@ -92,7 +92,7 @@ def _slices(gate: SliceGate, min_rows: int, slices: pl.DataFrame) -> Verdict:
     worst = scored.sort(gate.metric, maintain_order=True).row(0, named=True)
     value = float(worst[gate.metric])
     passed = value >= gate.minimum
-    reason = f"the worst of {scored.height} slices, {shown(worst['slice'], NAME)!r} with {worst['rows']} rows, "
+    reason = f"the worst of {scored.height} slices, {display(worst['slice'], NAME)!r} with {worst['rows']} rows, "
     reason += f"has {gate.metric} {value:.4f}, {'at least' if passed else 'under'} {gate.minimum:.4f}"
     return Verdict(name, value, gate.minimum, passed, reason)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 import regex
 
-from stages.common.texts import UNSPACED
+from stages.common.text.columns import UNSPACED
 
 if TYPE_CHECKING:
     import torch

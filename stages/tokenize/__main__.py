@@ -6,8 +6,8 @@ from collections.abc import Callable
 import polars as pl
 
 from stages.common.params import TokenizeParams
+from stages.common.pipeline.stage import Run, stage, write_json
 from stages.common.schemas import SPLITS, AugmentedRecords, TokenizedRecords
-from stages.common.stage import Run, stage, write_json
 
 BATCH = 2000
 

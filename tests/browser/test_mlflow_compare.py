@@ -17,10 +17,10 @@ from urllib.request import urlopen
 
 import pytest
 
-from stages.common.tracking import store
-from stages.common.tracking.live import LiveRun
-from stages.common.tracking.publish import publish_run, reports_up_to
-from stages.common.tracking.runs import model_digest
+from stages.tracking import store
+from stages.tracking.live import LiveRun
+from stages.tracking.publish import publish_run, reports_up_to
+from stages.tracking.runs import model_digest
 from tests.projects import PROJECT, params_of, without_mlflow
 from tests.waiting import free_port
 

@@ -18,7 +18,7 @@ PRETENDED = '''
 import json, math, time
 from pathlib import Path
 from stages.common.errors import AttuneError
-from stages.common.stage import stage
+from stages.common.pipeline.stage import stage
 
 ROOT = Path("../../..")
 

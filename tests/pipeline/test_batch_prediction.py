@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from stages.common.serving.decision import Decision
+from stages.serving.decision import Decision
 from tests.models import FILLER, LABELS, TELLING
 from tests.projects import PROJECT, Project
 

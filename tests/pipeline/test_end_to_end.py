@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from stages.common.graph import read_graph
+from stages.common.pipeline.graph import read_graph
 from tests.projects import PROJECT, Project, pipeline_project
 from tests.waiting import free_port
 

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from flows.running.stage_process import seconds_of
+from flows.execution.stage_process import seconds_of
 from tests.pipeline.prefect_server import PrefectServer
 from tests.projects import PROJECT, RECIPE, Project
 from tests.waiting import until

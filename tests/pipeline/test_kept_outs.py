@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.running.stage_process import StageRunner
-from stages.common.restore import restore_outs
+from flows.execution.stage_process import StageRunner
+from stages.common.pipeline.restore import restore_outs
 from tests.projects import PROJECT, RECIPE, Project
 from tests.waiting import until
 
@@ -17,7 +17,7 @@ STAGE = """
 import json, os, signal, time
 from pathlib import Path
 from stages.common.errors import AttuneError
-from stages.common.stage import stage
+from stages.common.pipeline.stage import stage
 
 @stage("clean")
 def main(run):

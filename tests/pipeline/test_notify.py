@@ -28,8 +28,8 @@ FLOW = """
 import json, sys
 from pathlib import Path
 from prefect import flow
-from flows.running.outcome import Outcome
-from flows.told import artifact
+from flows.execution.outcome import Outcome
+from flows.reporting import artifact
 from stages.common.errors import AttuneError
 
 artifact.previous_champion = lambda *_: (1, {"accuracy": 0.8, "macro_f1": 0.8})

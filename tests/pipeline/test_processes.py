@@ -12,7 +12,7 @@ import psutil
 import pytest
 from safetensors.numpy import load
 
-from stages.common.tracking.runs import TRAININGS
+from stages.tracking.runs import TRAININGS
 from tests.pipeline.training_project import OUTS, Training, make_training
 from tests.waiting import until
 

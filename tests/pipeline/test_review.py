@@ -117,6 +117,6 @@ def test_a_code_change_in_clean_that_nobody_ran_is_unrecorded_and_its_effect_tha
     commit(branch, "code", "another clean", run=False)
     found = reviewed(branch, NOT_REPRODUCED)
     assert (found.rebuild.verdict, found.rebuild.first, found.head.results) == ("unrecorded", "clean", "rebuilt")
-    assert "stages/common/text_steps.py" in found.head.stale["clean"]
+    assert "stages/common/text/steps.py" in found.head.stale["clean"]
     assert ran_again(found)[0] == "clean"
     assert found.effect and found.effect.rows > 10

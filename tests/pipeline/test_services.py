@@ -44,7 +44,7 @@ with get_client(sync_client=True) as client:
 RECORD = """
 import sys
 from pathlib import Path
-from stages.common.tracking.store import connect, experiment_id
+from stages.tracking.store import connect, experiment_id
 
 client = connect()
 Path("note.txt").write_text(sys.argv[1])

@@ -17,8 +17,8 @@ import numpy as np
 import psutil
 import pytest
 
-from stages.common.serving.answers import Question, answers
-from stages.common.serving.classifier import Classifier, Package
+from stages.serving.answers import Question, answers
+from stages.serving.classifier import Classifier, Package
 from tests.projects import MLFLOW
 from tests.unit.small_served import CLEANED, DIRTY, LABELS, WORDS, make_package, register, working_in
 from tests.waiting import free_port

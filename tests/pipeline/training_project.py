@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from stages.common.schemas import TokenizedRecords
-from stages.common.tracking.live import TRIAL_RUN
+from stages.tracking.live import TRIAL_RUN
 from tests.models import LABELS, make_base, tokenized
 from tests.projects import PROJECT, Project
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.common.tracking import packaging
+from stages.tracking import packaging
 from tests.projects import PROJECT, without_mlflow
 
 

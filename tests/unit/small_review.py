@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.data_changes import Listing
+from flows.reviewing.data_changes import Listing
 from flows.reviewing.findings import (
     ChangedRow,
     ChangedRows,

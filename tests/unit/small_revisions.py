@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from flows.reviewing.revision import Revision
-from stages.common.graph import Node
+from stages.common.pipeline.graph import Node
 from stages.common.schemas import CleanRecords, Predictions, Rejected
 from tests.projects import TINY
 

@@ -12,16 +12,16 @@ import torch
 from mlflow import MlflowClient
 from transformers import AutoTokenizer
 
-from stages.common.serving.classifier import FILES, Package
-from stages.common.serving.decision import Decision
-from stages.common.text_cleaning import FILE as TEXT_CLEANING
-from stages.common.text_cleaning import TextCleaning
-from stages.common.tracking import packaging, store
-from stages.common.tracking.registry import Registration, ensure_registered
-from stages.common.tracking.runs import MODEL_TAG, create_run, model_digest
+from stages.common.text.cleaning import FILE as TEXT_CLEANING
+from stages.common.text.cleaning import TextCleaning
 from stages.export.files import write_int8, write_onnx
+from stages.serving.classifier import FILES, Package
+from stages.serving.decision import Decision
 from stages.tasks.loading import load_classifier
 from stages.tasks.text_classification import build_model
+from stages.tracking import packaging, store
+from stages.tracking.registry import Registration, ensure_registered
+from stages.tracking.runs import MODEL_TAG, create_run, model_digest
 from tests.models import make_base, outspoken, put_tokenizer
 from tests.projects import params_of, without_mlflow
 

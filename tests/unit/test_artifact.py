@@ -12,10 +12,10 @@ from markdown_it import MarkdownIt
 from mlflow import MlflowClient
 
 from flows import summary as program
-from flows.running.outcome import Outcome
-from flows.told import artifact
-from flows.told.run_summary import Before, new_champion, summary
-from stages.common.tracking.champions import promote
+from flows.execution.outcome import Outcome
+from flows.reporting import artifact
+from flows.reporting.run_summary import Before, new_champion, summary
+from stages.tracking.champions import promote
 from tests.projects import Project
 from tests.unit.small_records import interval
 
@@ -299,7 +299,7 @@ def graphed(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     return project
 
 
-def shown(capsys: pytest.CaptureFixture[str]) -> str:
+def display(capsys: pytest.CaptureFixture[str]) -> str:
     assert program.main() == 0
     return " ".join(capsys.readouterr().out.split())
 
@@ -323,7 +323,7 @@ def test_everything_is_on_one_screen_and_stages_that_did_not_run_are_marked(
     put(NEW.registration)
     file("logs/clean.json", {"seconds": 1.25, "peak_mib": 300, "finished": 1000.0})
     file("logs/register.json", {"seconds": 2.5, "peak_mib": 400, "finished": 2000.0})
-    text = shown(capsys)
+    text = display(capsys)
     assert "Promoted: reviews version 4 is the champion now." in text
     assert "4,100 rows, 3,900 kept (train 3,400, test 500), 200 rejected" in text
     assert "this model 0.8000 [0.7000, 0.9000] 0.8000 [0.7000, 0.9000] 0.0300" in text
@@ -338,6 +338,6 @@ def test_a_model_that_was_not_registered_from_here_is_said_to_be_elsewhere(
     file("reports/metrics.json", NEW.metrics)
     put(NEW.registration)
     (graphed.root / "logs" / "registered.json").unlink()
-    text = shown(capsys)
+    text = display(capsys)
     assert "reviews was not registered from here: make champion shows the registry" in text
     assert "kept" not in text and "models:/" not in text

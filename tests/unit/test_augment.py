@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.augment.methods import METHODS
-from stages.augment.methods.simple import MARKS, punctuation_insertion, random_deletion, random_swap
 from stages.augment.rows import to_fill_up
+from stages.augment.simple import MARKS, punctuation_insertion, random_deletion, random_swap
 from stages.augment.words import split
 from stages.common.schemas import AugmentedRecords, CleanRecords
 from tests.projects import PARAMS, Project

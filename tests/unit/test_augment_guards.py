@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.augment.__main__ import diversity, report
-from stages.augment.guards import guarded
-from stages.common.near_duplicates import jaccard, shingles
+from stages.augment.filters import guarded
 from stages.common.params import AugmentParams
+from stages.common.text.near_duplicates import jaccard, shingles
 from tests.unit.small_records import make_records
 
 GOOD, BAD = ["great", "lovely", "brilliant", "moving"], ["awful", "boring", "dreadful", "flat"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.augment.methods.synonyms import dictionary, replace
+from stages.augment.synonyms import dictionary, replace
 from stages.common.errors import AttuneError
 from tests.unit.small_wordnet import write_wordnet
 

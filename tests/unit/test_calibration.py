@@ -10,9 +10,9 @@ from sklearn.metrics import brier_score_loss, log_loss
 
 from stages.common.params import EvaluateParams
 from stages.common.params.evaluate import Calibration
-from stages.common.serving.decision import Decision
 from stages.evaluate.calibration import brier, calibration, expected_calibration_error, fit_temperature, reliability
 from stages.evaluate.thresholds import decide
+from stages.serving.decision import Decision
 
 LABELS = ["a", "b", "c"]
 

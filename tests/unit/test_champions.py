@@ -7,8 +7,8 @@ from mlflow import MlflowClient
 
 from flows import champion as program
 from stages.common.errors import AttuneError
-from stages.common.tracking import store
-from stages.common.tracking.champions import (
+from stages.tracking import store
+from stages.tracking.champions import (
     CHALLENGER,
     CHAMPION,
     DEMOTED_TAG,
@@ -21,7 +21,7 @@ from stages.common.tracking.champions import (
     roll_back,
     version_tags,
 )
-from stages.common.tracking.runs import MODEL_TAG
+from stages.tracking.runs import MODEL_TAG
 from tests.projects import Project
 
 NAME = "tests"

@@ -129,7 +129,7 @@ def test_stages_that_are_new_or_gone_are_named_and_one_without_a_record_is_a_lin
 # ── code, versions and data ───────────────────────────────────────────────────────────────────────────────────────────
 def test_files_are_counted_by_git_and_listed_by_part_what_programs_write_last(sides: Sides) -> None:
     base, head = sides
-    files = {"stages/clean/reject.py": b"1\n2\n3\n", "stages/common/pii.py": b"1\n", "dvc.lock": b"1\n" * 50}
+    files = {"stages/clean/reject.py": b"1\n2\n3\n", "stages/common/text/pii.py": b"1\n", "dvc.lock": b"1\n" * 50}
     files |= {"docs/tracking.md": b"1\n", os.fsdecode(b"data/a\tpicture \xff.png"): b"\x00\x01"}
     head = replace(head, commit=commit(head.folder, files))
     assert changes_between(base, head, 5).files == (
@@ -137,7 +137,7 @@ def test_files_are_counted_by_git_and_listed_by_part_what_programs_write_last(si
         FileChange("docs", "docs/tracking.md", 1, 0),
         FileChange("params.yaml", "params.yaml", 0, 1),
         FileChange("stages/clean", "stages/clean/reject.py", 3, 0),
-        FileChange("stages/common", "stages/common/pii.py", 1, 0),
+        FileChange("stages/common", "stages/common/text/pii.py", 1, 0),
         FileChange("generated", "dvc.lock", 50, 0),
     )
 

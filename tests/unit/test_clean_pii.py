@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common import pii
 from stages.common.params.clean import Pii
+from stages.common.text import pii
 
 ALL = ("email", "phone", "card")
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.clean.__main__ import cleaned
+from stages.clean.filters import contaminated, rules
 from stages.clean.languages import other_language
-from stages.clean.rules import contaminated, rules
 from stages.common.errors import AttuneError
 from stages.common.ledger import Ledger
 from stages.common.params import CleanParams

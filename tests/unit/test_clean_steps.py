@@ -10,9 +10,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from stages.common import markdown_text, text_steps
 from stages.common.params.clean import CleanParams, Pii
-from stages.common.text_cleaning import FILE, Step, TextCleaning, settle
+from stages.common.text import markdown as markdown_text
+from stages.common.text import steps as text_steps
+from stages.common.text.cleaning import FILE, Step, TextCleaning, settle
 
 EVERYTHING = CleanParams(
     normalization="NFKC",

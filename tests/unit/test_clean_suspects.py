@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from stages.clean.suspects import act, find_suspects
+from stages.clean.label_issues import act, find_suspects
 from stages.common.params.clean import LabelIssues
 from stages.common.schemas import SPLITS, CleanRecords, Suspects
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.compare_data import main
-from flows.data_changes import Listing, Version, data_changes
+from flows.reviewing.data_changes import Listing, Version, data_changes
 from stages.common.schemas import SPLITS
 from tests.projects import Project, toy_project
 from tests.unit.small_revisions import put_table

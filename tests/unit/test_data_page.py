@@ -8,13 +8,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from stages.clean.leaks import split_report
 from stages.clean.page import PageData, render
 from stages.clean.split import split_records
+from stages.clean.split_report import split_report
 from stages.common.drift import split_drift
 from stages.common.params.clean import CleanParams, Split
+from stages.common.pipeline.validation import validation_report
 from stages.common.schemas import Rejected, Suspects, TrainableRecords
-from stages.common.validation import validation_report
 from tests.unit.seen_page import HOSTILE, Seen, assert_shown_and_idle
 from tests.unit.small_records import FILM_WORDS, make_records
 

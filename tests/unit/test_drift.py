@@ -1,6 +1,7 @@
 """Whether rows differ from those of training by more than chance, and what of these is kept to tell."""
 
 import json
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -8,11 +9,15 @@ import pytest
 
 from stages.common.drift import answer_counts, by_chance, drift_report, profile_of, psi, split_drift, text_counts
 from stages.common.schemas import SPLITS
-from stages.common.serving.decision import Decision
+from stages.serving.decision import Decision
 
 LABELS = ["bad", "good"]
 DECISION = Decision(LABELS, thresholds={"good": 0.7})
 WORDS = [f"word{number}" for number in range(400)]
+
+
+def described(train: pl.DataFrame, answers: np.ndarray) -> dict[str, Any]:
+    return profile_of(train, DECISION.labels, answers, DECISION.abstains(answers))
 
 
 def texts(count: int, seed: int, words: list[str] = WORDS) -> list[str]:
@@ -43,7 +48,7 @@ def probabilities(count: int, seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def profile() -> dict:
-    return profile_of(table(texts(1500, 0)), probabilities(400, 0), DECISION)
+    return described(table(texts(1500, 0)), probabilities(400, 0))
 
 
 def verdicts(profile: dict, rows: list[str | None], answers: np.ndarray) -> dict[str, str]:
@@ -54,13 +59,13 @@ def verdicts(profile: dict, rows: list[str | None], answers: np.ndarray) -> dict
 
 def test_a_profile_is_the_same_in_any_order_of_the_rows_and_plain_json(profile: dict) -> None:
     rows, answers = table(texts(1500, 0)), probabilities(400, 0)
-    mixed = profile_of(rows.sample(fraction=1, shuffle=True, seed=3), answers[::-1], DECISION)
+    mixed = described(rows.sample(fraction=1, shuffle=True, seed=3), answers[::-1])
     assert json.dumps(mixed) == json.dumps(profile, allow_nan=False)
 
 
 def test_a_profile_of_many_different_words_stays_small() -> None:
     rows = table([f"one{number} two{number} three{number} four{number}" for number in range(20_000)])
-    made = profile_of(rows, probabilities(100, 0), DECISION)
+    made = described(rows, probabilities(100, 0))
     assert len(json.dumps(made)) < 100_000
     new = text_counts(made, table(["one7 two8 three9 four10 never1 never2 never3 never4"] * 3))["new words"]
     told = text_counts(made, rows)["new words"]
@@ -89,14 +94,14 @@ def test_other_texts_other_lengths_and_other_answers_are_each_told_by_their_meas
 
 
 def test_a_language_without_spaces_is_counted_by_its_characters() -> None:
-    made = profile_of(table(["这部电影很好看", "音乐也不错"] * 50), probabilities(50, 0), DECISION)
+    made = described(table(["这部电影很好看", "音乐也不错"] * 50), probabilities(50, 0))
     assert made["unit"] == "characters"
     assert "电" in made["measures"]["words"]["words"]
     assert text_counts(made, table(["电影院"]))["new words"] == [2, 1]
 
 
 def test_the_second_texts_of_pairs_count(profile: dict) -> None:
-    made = profile_of(table(["one two"] * 20, pairs=["three four"] * 20), probabilities(50, 0), DECISION)
+    made = described(table(["one two"] * 20, pairs=["three four"] * 20), probabilities(50, 0))
     assert made["pairs"] and not profile["pairs"]
     assert set(made["measures"]["words"]["words"]) == {"one", "two", "three", "four"}
 

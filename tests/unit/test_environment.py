@@ -9,7 +9,7 @@ import torch
 
 from stages.common import environment
 from stages.common.environment import HARDWARE, environment_of, tags, training_environment, with_earlier
-from stages.common.graph import read_graph
+from stages.common.pipeline.graph import read_graph
 from tests.projects import PROJECT
 
 EPYC = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC 9B14\nflags\t: sse"

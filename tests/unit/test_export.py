@@ -15,16 +15,16 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
 from stages.common.digests import sha256_file, sha256_path
-from stages.common.graph import read_graph
 from stages.common.params import ExportParams
+from stages.common.pipeline.graph import read_graph
 from stages.common.schemas import CleanRecords
-from stages.common.serving.classifier import Classifier, Package
-from stages.common.tracking import publish
 from stages.export.__main__ import NOT_ASKED, _write
 from stages.export.files import NotExported, write_int8, write_onnx
 from stages.export.verdict import compare, judge
 from stages.finetune.strategies import prepare, save
+from stages.serving.classifier import Classifier, Package
 from stages.tasks.text_classification import build_model
+from stages.tracking import publish
 from tests.models import FILLER, LONGEST, TELLING, outspoken, put_tokenizer, settings
 from tests.projects import TINY, Project
 from tests.unit.small_records import make_records

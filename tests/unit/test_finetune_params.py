@@ -15,7 +15,7 @@ from stages.common.params import FinetuneParams
 from stages.common.params.finetune import GREATER_IS_BETTER
 from stages.common.params.strategies import ADAPTERS
 from stages.finetune.batches import TokenRows
-from stages.finetune.objective import build_objective
+from stages.finetune.loss import build_objective
 from stages.finetune.optimizers import build_optimizer, build_schedule
 from stages.finetune.strategies import prepare, with_strategy
 from stages.finetune.training import training_arguments

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.common.serving import latency
-from stages.common.serving.latency import BLOCK, SETTLING, latencies
+from stages.serving import latency
+from stages.serving.latency import BLOCK, SETTLING, latencies
 
 TEXTS = ["a", "b c", "d e f"]
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.clean import leaks
-from stages.clean.leaks import split_report
-from stages.clean.rules import near_duplicate
+from stages.clean import split_report as leaks
+from stages.clean.filters import near_duplicate
 from stages.clean.split import split_records
+from stages.clean.split_report import split_report
 from stages.common.errors import AttuneError
 from stages.common.ledger import Ledger
 from stages.common.params.clean import CleanParams, NearDuplicates, Split

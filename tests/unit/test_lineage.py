@@ -18,22 +18,22 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.lineage import main
-from flows.provenance.lineage import lineage_of
-from flows.provenance.versions import find_version
+from flows.model_versions.versions import find_version
+from flows.reviewing.lineage import lineage_of
 from flows.reviewing.revision import Revision
 from stages.common.errors import AttuneError
-from stages.common.graph import read_graph, read_lock
 from stages.common.params import Params, load_params
 from stages.common.params.loading import read_yaml
-from stages.common.serving.classifier import Package
-from stages.common.stage import Run
-from stages.common.tracking import provenance
-from stages.common.tracking.live import LiveRun
-from stages.common.tracking.packaging import PACKAGE_TAG, package_digest
-from stages.common.tracking.provenance import DIRTY_TAG, LINEAGE_TAG, PATCH_TAG, commit_tags
-from stages.common.tracking.publish import publish_live
-from stages.common.tracking.registry import STAMP, Registered, Registration
-from stages.common.tracking.runs import MODEL_TAG, model_digest
+from stages.common.pipeline.graph import read_graph, read_lock
+from stages.common.pipeline.stage import Run
+from stages.serving.classifier import Package
+from stages.tracking import provenance
+from stages.tracking.live import LiveRun
+from stages.tracking.packaging import PACKAGE_TAG, package_digest
+from stages.tracking.provenance import DIRTY_TAG, LINEAGE_TAG, PATCH_TAG, commit_tags
+from stages.tracking.publish import publish_live
+from stages.tracking.registry import STAMP, Registered, Registration
+from stages.tracking.runs import MODEL_TAG, model_digest
 from tests.projects import Project
 from tests.unit.mlflow_apart import apart
 

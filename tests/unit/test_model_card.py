@@ -67,7 +67,7 @@ def card(
     return model_card(params(**given_params), metrics, verdicts, raw, clean, made or {}, export or {}, parts)
 
 
-def shown(text: str) -> list[Any]:
+def display(text: str) -> list[Any]:
     """What a reader of the page sees: the tokens of GitHub's Markdown."""
     return MarkdownIt("commonmark").enable("table").parse(ModelCard(text).text)
 
@@ -78,7 +78,7 @@ def plain(token: Any) -> str:
 
 def tables(text: str) -> list[list[list[str]]]:
     found: list[list[list[str]]] = []
-    tokens = shown(text)
+    tokens = display(text)
     for at, token in enumerate(tokens):
         if token.type == "table_open":
             found.append([])
@@ -109,9 +109,9 @@ def test_no_label_can_break_a_table_or_start_markup(tmp_path: Path, label: str) 
     assert splits[0] == ["split", "rows", one_line(label), "other"]
     assert [row[0] for row in classes[1:]] == [one_line(label), "other"]
     assert {len(row) for row in splits} == {4}
-    kinds = {part.type for token in shown(text) for part in token.children or []}
+    kinds = {part.type for token in display(text) for part in token.children or []}
     assert not kinds & {"html_inline", "link_open", "em_open", "image"}
-    assert not any(token.type == "html_block" for token in shown(text))
+    assert not any(token.type == "html_block" for token in display(text))
 
 
 def test_licence_and_gates_are_stated(tmp_path: Path) -> None:
@@ -127,9 +127,9 @@ def test_licence_and_gates_are_stated(tmp_path: Path) -> None:
 def test_a_missing_licence_is_said_to_be_missing_and_a_whole_text_stays_in_its_line(tmp_path: Path) -> None:
     assert "licence: not stated" in card(tmp_path, ["bad", "good"], licence=None)
     text = card(tmp_path, ["bad", "good"], licence="MIT\n\n# Copyright\n<b>me</b>")
-    headings = [plain(shown(text)[at + 1]) for at, token in enumerate(shown(text)) if token.type == "heading_open"]
+    headings = [plain(display(text)[at + 1]) for at, token in enumerate(display(text)) if token.type == "heading_open"]
     assert "Copyright" not in headings
-    assert not any("html" in part.type for token in shown(text) for part in token.children or [])
+    assert not any("html" in part.type for token in display(text) for part in token.children or [])
 
 
 def test_every_knob_of_the_training_is_listed(tmp_path: Path) -> None:
@@ -215,13 +215,13 @@ def test_the_weakest_slices_are_listed_whatever_they_are_called(tmp_path: Path, 
     ]
     assert len(worst[1][0]) <= 80
     assert "\u202e" not in text
-    assert not any("html" in part.type for token in shown(text) for part in token.children or [])
+    assert not any("html" in part.type for token in display(text) for part in token.children or [])
 
 
 def test_no_reason_of_a_gate_can_break_the_page(tmp_path: Path) -> None:
     text = card(tmp_path, ["bad", "good"])
     verdicts = [Verdict("slices accuracy", 0.1, 0.5, False, f"the worst, {reason}, is under") for reason in NASTY]
     changed = card(tmp_path, ["bad", "good"], verdicts=verdicts)
-    kinds = [part.type for token in shown(changed) for part in token.children or []]
+    kinds = [part.type for token in display(changed) for part in token.children or []]
     assert not {"html_inline", "link_open", "em_open", "image"} & set(kinds)
     assert len(tables(changed)) == len(tables(text))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.near_duplicates import deduplicate, jaccard, nearest_among, shingles
+from stages.common.text.near_duplicates import deduplicate, jaccard, nearest_among, shingles
 from tests.unit.small_records import FILM_WORDS
 
 

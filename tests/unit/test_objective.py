@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.finetune.batches import IGNORED
-from stages.finetune.objective import build_objective, focal_losses, label_weights
+from stages.finetune.loss import build_objective, focal_losses, label_weights
 from stages.tasks.text_classification import build_model
 from tests.models import EXACT, SEED, TELLING, Splits, losses, tokenized, weights
 from tests.models import trained as trained_like

@@ -14,8 +14,8 @@ from safetensors.numpy import save
 from flows.reviewing.findings import Rebuild
 from flows.reviewing.rebuilt_outs import Machine, compare_outs
 from flows.reviewing.revision import Revision
-from stages.common.graph import read_graph
-from stages.common.tracking.registry import STAMP
+from stages.common.pipeline.graph import read_graph
+from stages.tracking.registry import STAMP
 from tests.projects import PROJECT
 
 GRAPH = read_graph(PROJECT)

@@ -9,7 +9,7 @@ import pytest
 from flows.plan import Step, main, make_plan, parse_setting
 from flows.prepare import prepare
 from stages.common.errors import AttuneError
-from stages.common.tracking.registry import Registration
+from stages.tracking.registry import Registration
 from tests.projects import RECIPE, Project
 
 GRAPH = """

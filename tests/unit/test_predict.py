@@ -18,9 +18,9 @@ from flows.command import exit_status
 from flows.predict import DRIFTED, main
 from stages.common.drift import profile_of
 from stages.common.errors import AttuneError
-from stages.common.serving.classifier import Classifier, Package
-from stages.common.serving.decision import Decision
-from stages.common.text_cleaning import TextCleaning
+from stages.common.text.cleaning import TextCleaning
+from stages.serving.classifier import Classifier, Package
+from stages.serving.decision import Decision
 from tests.models import LABELS
 from tests.projects import Project
 from tests.unit.small_served import register, working_in

@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from stages.common.schemas import Predictions
-from stages.common.serving.decision import Decision
 from stages.evaluate.predicted import predicted_rows
+from stages.serving.decision import Decision
 from stages.tasks.size import size_of
 
 LABELS = ["a", "b", "c"]

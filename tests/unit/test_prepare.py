@@ -11,9 +11,9 @@ from mlflow import MlflowClient
 
 from flows.plan import make_plan
 from flows.prepare import prepare
-from stages.common.tracking.packaging import PACKAGE_TAG
-from stages.common.tracking.registry import REGISTRATION, STAMP, Registration
-from stages.common.tracking.runs import MODEL_TAG
+from stages.tracking.packaging import PACKAGE_TAG
+from stages.tracking.registry import REGISTRATION, STAMP, Registration
+from stages.tracking.runs import MODEL_TAG
 from tests.projects import PROJECT, RECIPE, Project
 
 FILMS = Registration("films", "0" * 64, "1" * 64, True, [])
@@ -23,7 +23,7 @@ GRAPH = f"""stages:
     deps: [register.py]
     outs: [{REGISTRATION}: {{cache: false, persist: true}}, {STAMP}: {{cache: false, persist: true}}]
 """
-REGISTER = f"from stages.common.tracking.registry import *\n{FILMS!r}.write(REGISTRATION, STAMP)\n"
+REGISTER = f"from stages.tracking.registry import *\n{FILMS!r}.write(REGISTRATION, STAMP)\n"
 FILES = {"dvc.yaml": GRAPH, "register.py": REGISTER, str(REGISTRATION): "", "params.yaml": RECIPE}
 OLD = '{"model_name": "films", "model": "0", "promoted": true, "champion_gate": null, "alias": "champion", "gates": []}'
 

@@ -8,7 +8,7 @@ import pytest
 
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
-from stages.common.stage import Run, stage
+from stages.common.pipeline.stage import Run, stage
 from stages.finetune.processes import join, wanted
 from tests.projects import Project
 

@@ -16,20 +16,20 @@ from transformers import AutoTokenizer
 
 from stages.common.digests import sha256_path
 from stages.common.errors import AttuneError
-from stages.common.graph import read_graph
 from stages.common.params import load_params
-from stages.common.serving.classifier import Package
-from stages.common.serving.decision import Decision
-from stages.common.stage import Run, write_json
-from stages.common.tracking import publish, store
-from stages.common.tracking.champions import CHALLENGER, CHAMPION, Overtaken, champion_number, promote, roll_back
-from stages.common.tracking.registry import VERDICT_TAG
-from stages.common.tracking.runs import MODEL_TAG, model_digest
+from stages.common.pipeline.graph import read_graph
+from stages.common.pipeline.stage import Run, write_json
 from stages.register.__main__ import _register, check_parts
 from stages.register.champion import judge_beside_champion
 from stages.register.gates import Verdict
+from stages.serving.classifier import Package
+from stages.serving.decision import Decision
 from stages.tasks.loading import load_classifier
 from stages.tasks.text_classification import build_model, probabilities
+from stages.tracking import publish, store
+from stages.tracking.champions import CHALLENGER, CHAMPION, Overtaken, champion_number, promote, roll_back
+from stages.tracking.registry import VERDICT_TAG
+from stages.tracking.runs import MODEL_TAG, model_digest
 from tests.models import FILLER, TELLING, outspoken, put_tokenizer
 from tests.projects import Project, empty_project
 from tests.unit.small_records import interval

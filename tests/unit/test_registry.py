@@ -18,14 +18,14 @@ from mlflow.artifacts import download_artifacts
 
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams, Params
-from stages.common.serving.classifier import Package
-from stages.common.tracking import packaging, store
-from stages.common.tracking.champions import CHALLENGER, CHAMPION, PROMOTED_TAG, champion, champion_number, version_tags
-from stages.common.tracking.packaging import PACKAGE_TAG, fetch_model, fetch_seen_ids, package_digest
-from stages.common.tracking.registry import ChampionVerdicts, Registered, Registration, ensure_registered, version_of
-from stages.common.tracking.runs import MODEL_TAG, create_run, model_digest
 from stages.finetune.strategies import prepare, save
+from stages.serving.classifier import Package
 from stages.tasks.text_classification import build_model, labels_of, probabilities
+from stages.tracking import packaging, store
+from stages.tracking.champions import CHALLENGER, CHAMPION, PROMOTED_TAG, champion, champion_number, version_tags
+from stages.tracking.packaging import PACKAGE_TAG, fetch_model, fetch_seen_ids, package_digest
+from stages.tracking.registry import ChampionVerdicts, Registered, Registration, ensure_registered, version_of
+from stages.tracking.runs import MODEL_TAG, create_run, model_digest
 from tests.models import FILLER, TELLING, put_tokenizer
 from tests.projects import params_of
 from tests.unit.mlflow_apart import apart

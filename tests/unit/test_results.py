@@ -5,12 +5,12 @@ from uuid import uuid4
 
 import pytest
 
-from flows.running.outcome import Outcome
-from flows.scheduled.results import keep, push_results, reference
-from flows.scheduled.worktree_files import push_all
-from flows.told.artifact import places
-from flows.told.run_summary import Before
-from flows.worktree import open_worktree
+from flows.execution.outcome import Outcome
+from flows.reporting.artifact import places
+from flows.reporting.run_summary import Before
+from flows.repository.results import keep, push_results, reference
+from flows.repository.worktree_files import push_all
+from flows.repository.worktrees import open_worktree
 from stages.common.errors import AttuneError
 from tests.projects import Project
 

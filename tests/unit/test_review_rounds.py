@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from flows.repository.worktrees import WORKTREES, lock_of
 from flows.review import NOT_REPRODUCED, main
 from flows.reviewing.commits import find_commits
 from flows.reviewing.findings import Review
 from flows.reviewing.rebuilt_outs import recorded_machine
 from flows.reviewing.review import Request, review
 from flows.reviewing.worktrees import NAMED
-from flows.worktree import WORKTREES, lock_of
 from stages.common.environment import tags
 from stages.common.errors import AttuneError
 from stages.common.locks import locked
-from stages.common.tracking.runs import MODEL_TAG, TRAININGS
+from stages.tracking.runs import MODEL_TAG, TRAININGS
 from tests.projects import TOY, Project, toy_project
 from tests.unit.small_review import make_revision
 

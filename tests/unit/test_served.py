@@ -18,12 +18,12 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 
-from stages.common.serving.answers import Question, answers, blank, read_question
-from stages.common.serving.classifier import VARIANTS, Classifier, Package, Variant
-from stages.common.serving.decision import Decision
-from stages.common.serving.tokens import QuickTokens, TransformersTokens
-from stages.common.tracking import packaging
-from stages.common.tracking.packaging import fetch_package
+from stages.serving.answers import Question, answers, blank, read_question
+from stages.serving.classifier import VARIANTS, Classifier, Package, Variant
+from stages.serving.decision import Decision
+from stages.serving.tokens import QuickTokens, TransformersTokens
+from stages.tracking import packaging
+from stages.tracking.packaging import fetch_package
 from tests.projects import PROJECT
 from tests.unit.small_served import (
     CLEANED,
@@ -227,7 +227,7 @@ import json, sys
 from mlflow import pyfunc
 model = pyfunc.load_model("models:/tiny@champion", model_config=json.loads(sys.argv[1]))
 answers = model.predict(json.loads(sys.argv[2]))
-import stages.common.serving.answers as code
+import stages.serving.answers as code
 print(json.dumps([list(answers["score"].astype(float)), code.__file__, sorted(sys.modules)]))
 """
 

@@ -17,9 +17,9 @@ from ruamel.yaml import YAML
 
 from stages.common.digests import sha256_path, sha256_value
 from stages.common.errors import AttuneError
-from stages.common.graph import read_graph
 from stages.common.params import IngestParams, Params
-from stages.common.stage import Run, stage, write_json
+from stages.common.pipeline.graph import read_graph
+from stages.common.pipeline.stage import Run, stage, write_json
 from tests.projects import PROJECT, Project
 
 GRAPH = """\
@@ -197,7 +197,7 @@ def test_the_digest_of_the_inputs_follows_data_params_and_seed(framed: Project) 
 PROBE = """
 import socket, sys
 from stages.common.errors import AttuneError
-from stages.common.stage import stage
+from stages.common.pipeline.stage import stage
 
 PORT = int(sys.argv[1])
 

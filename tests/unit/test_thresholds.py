@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.common.params.evaluate import Thresholds
-from stages.common.serving.decision import Decision
 from stages.evaluate.thresholds import LEAST_ROWS, NEVER, choose, on_test, told
+from stages.serving.decision import Decision
 
 LABELS = ["no", "yes"]
 PRECISION, RECALL = Thresholds(metric="precision", target=0.9), Thresholds(metric="recall", target=0.9)

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from stages.common.errors import AttuneError
-from stages.common.graph import read_graph
 from stages.common.params import Params, check_params
 from stages.common.params.loading import read_yaml
-from stages.common.stage import Run
-from stages.common.tracking import publish, store
-from stages.common.tracking.live import LiveRun
-from stages.common.tracking.publish import publish_live, publish_run, reports_up_to, trained_params
-from stages.common.tracking.runs import DATA_SETS, INPUTS_TAG, MODEL_TAG, finish, flatten, model_digest
+from stages.common.pipeline.graph import read_graph
+from stages.common.pipeline.stage import Run
+from stages.tracking import publish, store
+from stages.tracking.live import LiveRun
+from stages.tracking.publish import publish_live, publish_run, reports_up_to, trained_params
+from stages.tracking.runs import DATA_SETS, INPUTS_TAG, MODEL_TAG, finish, flatten, model_digest
 from tests.projects import PROJECT, Project
 from tests.unit.mlflow_apart import apart
 from tests.waiting import free_port

@@ -14,8 +14,8 @@ from flows.search.trials import TrialFailed, prepare_trial, train_trial
 from flows.tune import checked_metric
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
-from stages.common.stage import Run
-from stages.common.tracking.nested import NestedRuns
+from stages.common.pipeline.stage import Run
+from stages.tracking.nested import NestedRuns
 from tests.projects import PROJECT, Project
 
 
@@ -31,7 +31,7 @@ def data(project: Project) -> Any:
 
 
 def test_a_trial_is_named_after_its_inputs_as_the_stage_itself_computes_them(data: Any) -> None:
-    from stages.common.graph import read_graph
+    from stages.common.pipeline.graph import read_graph
 
     trial = prepare_trial(data)
     run = Run(read_graph()["finetune"], trial.params.finetune, trial.params, Path("staging"))

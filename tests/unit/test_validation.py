@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pandera.errors import SchemaErrors
 
 from stages.common.errors import AttuneError
+from stages.common.pipeline.validation import enforce, validation_report
 from stages.common.schemas import RawRecords, Rejected, Table, TrainableRecords
-from stages.common.validation import enforce, validation_report
 from tests.unit.small_records import make_records
 
 

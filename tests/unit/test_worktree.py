@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from flows.scheduled.results import keep
-from flows.worktree import OLD_SECONDS, READY, deployment_of, held, here, lock_of, open_worktree, remove
+from flows.repository.results import keep
+from flows.repository.worktrees import OLD_SECONDS, READY, deployment_of, held, here, lock_of, open_worktree, remove
 from stages.common.errors import AttuneError
 from tests.projects import Project
 
@@ -196,7 +196,7 @@ def test_a_run_refuses_to_work_where_nothing_was_made_for_it(
 def test_only_one_run_at_a_time_downloads_into_the_shared_folder(
     checkout: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from stages.common.stage import _downloads_alone
+    from stages.common.pipeline.stage import _downloads_alone
 
     folder, done = opened(checkout), threading.Event()
     monkeypatch.chdir(folder)

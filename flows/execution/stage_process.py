@@ -1,0 +1,162 @@
+"""Run one stage of the graph through DVC in a process group of its own, line by line, within its time."""
+
+import io
+import json
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from stages.common.pipeline.restore import restore_outs
+
+DEFAULT_TIMEOUT = "1h"  # of a stage whose meta in dvc.yaml says nothing
+LONGEST_KEPT = 8_000  # characters of a line in a log
+GRACE_SECONDS = 10.0
+ENDED = "\0ended "  # begins the line that stage_runner.py prints after each command, with its exit status
+ADVICE = ("To track the changes", "git add ", "To enable auto staging", "dvc config core", "Use `dvc push`")  # of DVC
+
+
+class Ended(NamedTuple):
+    """How a stage ended: the exit status of `dvc repro`, and whether it was ended because its time was up."""
+
+    code: int
+    late: bool
+
+
+class StageRunner:
+    """A process with DVC imported, that runs one stage after the other; whoever makes one ends it.
+
+    Args:
+        root: the project's folder.
+        environment: all variables of the process; none: those of this one.
+    """
+
+    def __init__(self, root: Path = Path(), environment: Mapping[str, str] | None = None) -> None:
+        self._root, inherited = root, os.environ if environment is None else environment
+        path = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', '')}"
+        # -P: the folder of that file is no place to import from; an environment variable would reach the stage as well
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).with_name("stage_runner.py"))],
+            cwd=root,
+            env={**inherited, "PATH": path, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        # Read by a thread: Prefect cannot interrupt a flow that waits in a read.
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can run a stage (another one)."""
+        return self._process.poll() is None
+
+    def run(self, stage: str, timeout: float, log: Callable[[str], None], *, force: bool = False) -> Ended:
+        """Run `dvc repro` for one stage alone; end it, and this runner, after `timeout` seconds or if the caller stops.
+
+        `log` gets each line of output as it comes.
+        """
+        # --wait-for-lock: else a stage's end is lost if another dvc process holds the lock when it comes back for it
+        command = ["--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
+        mend_rwlock(self._root)
+        code, late, pipe = None, False, self._process.stdin
+        assert pipe
+        try:
+            with suppress(BrokenPipeError):  # it could not start, and says why
+                pipe.write(json.dumps(command).encode() + b"\n")
+                pipe.flush()  # and left open: that it closes is the sign to end
+            code, late = self._follow(time.monotonic() + timeout, log)
+        finally:
+            if code is None:  # too late, or a caller that was cancelled: nothing goes on running
+                self.end()
+            for child in _children(self._process.pid):  # what the stage has left behind
+                with suppress(psutil.Error):
+                    child.kill()
+            if code != 0:
+                restore_outs([stage], self._root)  # a stage that was killed could not
+        return Ended(self._process.wait() if code is None else code, late)
+
+    def end(self) -> None:
+        """End the process and what it started."""
+        end_group(self._process)
+
+    def _follow(self, end: float, log: Callable[[str], None]) -> tuple[int | None, bool]:
+        """Log all lines of a command; return its exit status, and whether its time was up."""
+        while time.monotonic() < end:
+            with suppress(queue.Empty):
+                line = self._lines.get(timeout=0.25)
+                if line is None:
+                    return None, False
+                if line.startswith(ENDED):  # a child that the stage has left may have its output open still
+                    return int(line.removeprefix(ENDED)), False
+                text = line.rstrip().rpartition("\r")[2]  # of what a progress bar has drawn over itself, the last
+                if text.strip() and not text.strip().startswith(ADVICE):
+                    log(text)
+        return None, True
+
+    def _read(self) -> None:
+        """Pass on all lines of the process' life, and None after the last."""
+        assert self._process.stdout
+        for line in io.TextIOWrapper(self._process.stdout, encoding="utf-8", errors="replace", newline="\n"):
+            self._lines.put(line)
+        self._lines.put(None)
+
+
+def mend_rwlock(root: Path) -> None:
+    """Remove DVC's list of who reads and writes which paths if a process that ended has left half of it.
+
+    DVC would refuse to do anything until somebody deletes it.
+    """
+    path = root / ".dvc" / "tmp" / "rwlock"
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError:
+        path.unlink(missing_ok=True)
+
+
+def seconds_of(duration: str | int | float) -> float:
+    """Return the seconds of `90`, `30s`, `15m` or `2h`.
+
+    Raises:
+        ValueError: if it is none of these.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(duration).strip())
+    if not match:
+        raise ValueError(f"{duration!r} is no duration; write 30s, 15m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def end_group(process: "subprocess.Popen[Any]") -> None:
+    """Ask all of a process' group to stop, and stop what is left of it and of its descendants after a while."""
+    others = _children(process.pid)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
+        psutil.wait_procs(others, GRACE_SECONDS)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for other in others:
+        with suppress(psutil.Error):  # which says so where the number is another process' by now
+            other.kill()
+
+
+def _children(number: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(number).children(recursive=True)
+    except psutil.Error:
+        return []

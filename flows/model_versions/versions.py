@@ -1,0 +1,131 @@
+"""A registered version as MLflow has it, and what was kept with it."""
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.repository.git import asked as ask_git
+from stages.common.display import display
+from stages.common.errors import AttuneError
+from stages.tracking.champions import CHAMPION
+from stages.tracking.provenance import LINEAGE_TAG, PATCH_TAG, SCORES, SHOWN_COMMIT_TAG, patch_artifact
+from stages.tracking.runs import MODEL_TAG
+from stages.tracking.store import without_password
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+COMMIT, DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}"), re.compile("[0-9a-f]{64}")
+PATCH = "uncommitted.patch"  # beside what is kept
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model."""
+
+    name: str
+    number: int
+    aliases: list[str]
+    tags: Mapping[str, str]  # of the run, and over them those of the version
+    run: "Run | None"  # None: it was deleted
+
+    @property
+    def model(self) -> str:
+        """Digest of the fine-tuned model's files."""
+        return self.tags.get(MODEL_TAG, "")
+
+
+def find_version(client: "MlflowClient", asked: str, name: str) -> Version:
+    """Return a version: `NAME@champion`, `NAME/3`, or of the model `name` `@champion`, `3` or nothing (the champion).
+
+    Raises:
+        AttuneError: if there is no such model, alias or version.
+    """
+    from mlflow.exceptions import MlflowException
+
+    asked = asked.removeprefix("models:/") or f"@{CHAMPION}"
+    match = re.fullmatch("(?:(?P<name>.+)/)?(?P<number>[0-9]{1,9})|(?P<model>.*)@(?P<alias>.+)", asked)
+    if match is None:
+        raise AttuneError(f"{asked!r} names no version", "write NAME@champion, NAME/3, @champion or 3")
+    model, number = match["name"] or match["model"] or name, match["number"]
+    try:
+        by_alias = client.get_model_version_by_alias
+        found = client.get_model_version(model, number) if number else by_alias(model, match["alias"])
+        aliases = client.get_registered_model(model).aliases
+    except MlflowException as error:
+        raise AttuneError(f"MLflow has no {asked}: {reason_of(error)}", "list the versions: make champion") from None
+    run = None
+    with suppress(MlflowException):
+        run = client.get_run(found.run_id)
+    tags = {**(run.data.tags if run else {}), **found.tags}
+    return Version(model, int(found.version), aliases_of(aliases, found.version), tags, run)
+
+
+def commit_of(home: Path, version: Version) -> str:
+    """Return the commit that was checked out for the training, or nothing.
+
+    Where it was not noted, it is the latest commit, of any branch or Attune's own references, whose scores are of the
+    model.
+    """
+    commit, model = version.tags.get(SHOWN_COMMIT_TAG, ""), version.model
+    if COMMIT.fullmatch(commit) or not DIGEST.fullmatch(model):
+        return commit if COMMIT.fullmatch(commit) else ""
+    found = ask_git(home, "log", "--all", "--format=%H", f"-S{model}", "--", SCORES).split()
+    return next((commit for commit in found if model in ask_git(home, "show", f"{commit}:{SCORES}")), "")
+
+
+def fetch_kept(client: "MlflowClient", version: Version, folder: Path) -> Path:
+    """Copy what was kept with a version (`dvc.lock`, params, reports) into a folder; return where, beside the patch."""
+    kept = folder / "kept"
+    kept.mkdir()
+    if version.run:
+        run_id = version.run.info.run_id
+        if lineage := version.tags.get(LINEAGE_TAG):
+            shutil.copytree(client.download_artifacts(run_id, lineage, str(folder)), kept, dirs_exist_ok=True)
+        if patch := patch_artifact(version.tags.get(PATCH_TAG, "")):
+            shutil.copyfile(client.download_artifacts(run_id, patch, str(folder)), folder / PATCH)
+    return kept
+
+
+def run_of(client: "MlflowClient", model: str) -> "Run | None":
+    """Return the run of a model (by the digest of its files), of whichever experiment; None if there is none."""
+    everywhere = [one.experiment_id for one in client.search_experiments()]
+    runs = client.search_runs(everywhere, filter_string=f"tags.`{MODEL_TAG}` = '{model}'", max_results=1)
+    return runs[0] if runs else None
+
+
+def aliases_of(aliases: Mapping[str, Any], version: Any) -> list[str]:
+    """Return the aliases that name a version, of all of its registered model."""
+    return sorted(alias for alias, number in aliases.items() if str(number) == str(version))
+
+
+def check_there(tracking: str) -> None:
+    """Make sure that asking creates nothing: MLflow makes a SQLite file where there is none.
+
+    Raises:
+        FileNotFoundError: if there is no such store.
+    """
+    kind, _, file = tracking.partition(":///")
+    if kind == "sqlite" and not (Path(file).is_file() and Path(file).stat().st_size):
+        raise FileNotFoundError("there is no store yet: nothing was trained or published here")
+
+
+@contextmanager
+def asking_mlflow(fix: str) -> Iterator[None]:
+    """Turn whatever MLflow raises (a server that is away, a missing driver, an unknown address) into an AttuneError."""
+    try:
+        yield
+    except AttuneError:
+        raise
+    except Exception as error:
+        raise AttuneError(f"MLflow cannot be asked: {reason_of(error)}", fix) from None
+
+
+def reason_of(error: Exception) -> str:
+    """Return the first line of an error of MLflow's, without the password of its address."""
+    return display(without_password(str(error).partition("\n")[0]) or type(error).__name__, 200)

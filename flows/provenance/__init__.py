@@ -1,1 +1,0 @@
-"""Where a model comes from, and how to have it again."""

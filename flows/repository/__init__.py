@@ -1,0 +1,1 @@
+"""Git, worktrees of a commit, and the results that runs leave in refs."""

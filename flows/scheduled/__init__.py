@@ -1,1 +1,0 @@
-"""Where a scheduled run works, and where its results are."""

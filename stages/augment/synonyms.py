@@ -1,0 +1,141 @@
+"""EDA synonym replacement (Wei & Zou 2019) with WordNet (Miller 1995), an English dictionary, read through NLTK."""
+
+import io
+import random
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from stages.augment.simple import Resource, over_words
+from stages.augment.words import core, replaceable
+from stages.common.errors import AttuneError
+
+PARTS = ("noun", "verb", "adj", "adv")
+LEXICOGRAPHERS = "".join(f"{number:02d}\tunnamed\t0\n" for number in range(45))
+
+Weighted = list[tuple[str, int]]  # words with how often each was met
+Look = Callable[[str], list[tuple[int, Weighted]]]
+
+
+def synonyms(texts: Sequence[str], seeds: Sequence[str], settings: Any, resource: Resource) -> list[str]:
+    """Replace `probability * len(words)` random words by synonyms, at least one, as far as WordNet has any."""
+    look = dictionary(resource("wordnet"))
+    change = over_words(lambda words, probability, rng: replace(words, probability, rng, look))
+    return change(texts, seeds, settings, resource)
+
+
+def replace(words: list[str], probability: float, rng: random.Random, look: Look) -> list[str]:
+    """Return the words with some replaced.
+
+    For each word a sense is drawn by how often it was met in SemCor, so that the usual meaning mostly wins, then one
+    of its synonyms the same way. A sense without synonyms leaves the word as it is, and the next word has its turn.
+    """
+    cores = [core(word) for word in words]
+    places = [at for at, (_, inner, _) in enumerate(cores) if replaceable(inner)]
+    left = max(1, round(probability * len(words)))
+    changed = list(words)
+    for at in rng.sample(places, len(places)):
+        before, inner, after = cores[at]
+        if not left or not (senses := look(inner)):
+            continue
+        (sense,) = rng.choices([names for _, names in senses], [count for count, _ in senses])
+        if sense:
+            (synonym,) = rng.choices([name for name, _ in sense], [count + 1 for _, count in sense])
+            changed[at] = f"{before}{synonym}{after}"
+            left -= 1
+    return changed
+
+
+def dictionary(folder: Path) -> Look:
+    """Open Princeton WordNet's `dict` folder.
+
+    Returns:
+        A function from a word to its senses, each with how often it was met and its synonyms, none of them a name. A
+        word has senses in its base form, or as a plural or third person in -s, where the synonyms get their -s, too.
+        Other forms (went, better, paid) have none, whatever else they may be: a text would not stay grammatical.
+
+    Raises:
+        AttuneError: if a file is missing or is not what WordNet has there; the function does so, too.
+    """
+    with _reading(folder):
+        reader = _open(folder)
+        exceptions = {part: _exceptions(folder / f"{part}.exc") for part in PARTS}
+    irregular = {base for _, base in exceptions["noun"]}
+    # "paid" is an adjective, too, but mostly the past of "pay", and only a parser would know.
+    forms = {form for listed in exceptions.values() for form, base in listed if form not in (base, _s_form(base))}
+
+    @cache
+    def look(word: str) -> list[tuple[int, Weighted]]:
+        if word in forms:
+            return []
+        with _reading(folder):
+            found = [_sense(synset, word, irregular) for synset in reader.synsets(word)]
+        senses = [sense for sense in found if sense is not None]
+        if not any(count for count, _ in senses):  # never met in SemCor: the senses still stand in order
+            return [(1, names) for _, names in senses[:1]]
+        return senses
+
+    return look
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # NLTK trusts the files: anything from an index error to bad UTF-8
+        raise AttuneError(
+            f"ingest.resources.wordnet: {folder} is no WordNet dictionary, or a damaged one ({error!r})",
+            "name the folder `dict` of Princeton WordNet 3.0 or 3.1; on Debian: apt-get install wordnet-base, then "
+            "cp -r /usr/share/wordnet data/inbox/wordnet and ingest.resources.wordnet: {path: data/inbox/wordnet}",
+        ) from None
+
+
+def _exceptions(file: Path) -> list[tuple[str, str]]:
+    """Return irregular forms with each of their base forms."""
+    lines = map(str.split, file.read_text(encoding="utf-8").splitlines())
+    return [(line[0], base) for line in lines for base in line[1:]]
+
+
+def _open(folder: Path) -> Any:
+    """Open the folder with NLTK: nothing else is looked for, nothing is downloaded or unpickled."""
+    import nltk.data
+    from nltk.corpus.reader.wordnet import WordNetCorpusReader
+
+    class Princeton(WordNetCorpusReader):
+        def open(self, file: str) -> Any:
+            # Names of WordNet's source files, which Debian's package leaves out; only their number matters here.
+            return io.StringIO(LEXICOGRAPHERS) if file == "lexnames" else super().open(file)
+
+        def map_wn(self, version: str = "wordnet") -> None:
+            """Do not look for other versions: the map between them serves other languages' dictionaries."""
+
+    nltk.data.path[:] = [str(folder.resolve())]  # NLTK reads from nowhere else
+    with warnings.catch_warnings(action="ignore"):  # that other languages are not there
+        return Princeton(str(folder.resolve()), None)
+
+
+def _sense(synset: Any, word: str, irregular: set[str]) -> tuple[int, Weighted] | None:
+    """Return how often the word was met in this sense, and its synonyms; nothing if the word is in another form."""
+    lemmas = {lemma.name(): lemma for lemma in synset.lemmas()}
+    if word in lemmas:
+        own, found = word, list(lemmas)
+    else:
+        inflected = {_s_form(name): name for name in lemmas if synset.pos() in ("n", "v") and name not in irregular}
+        if word not in inflected:
+            return None
+        own = inflected[word]
+        found = [name for name in inflected.values() if "_" not in name and name[-1] not in "so"]
+    names = [name for name in found if name != own and re.fullmatch(r"[a-z]+(_[a-z]+)*", name)]
+    shape = str if own == word else _s_form
+    return lemmas[own].count(), [(shape(name).replace("_", " "), lemmas[name].count()) for name in names]
+
+
+def _s_form(lemma: str) -> str:
+    """Return a regular noun's plural or a verb's third person."""
+    if re.search(r"([sxzo]|ch|sh)$", lemma):
+        return f"{lemma}es"
+    return f"{lemma[:-1]}ies" if re.search(r"[^aeiou]y$", lemma) else f"{lemma}s"

@@ -1,0 +1,41 @@
+"""Texts of the data as people get to see them: short, on one line, nothing hidden in them, nothing private."""
+
+import unicodedata
+from collections.abc import Callable, Sequence
+
+Mask = Callable[[str], str]
+
+JOINERS = "\u200c\u200d"  # emoji, Persian and Indian scripts need them
+READ = 20  # times as much is masked as is shown, so that no half of an address stands at the cut
+
+
+def display(text: str | None, most: int, mask: Mask | None = None) -> str:
+    """Return at most `most` characters of a text, masked if asked, with invisible characters named.
+
+    Control characters could command a terminal, those for the direction of writing turn a page around: each becomes
+    its code, such as ⟨U+202E⟩. Line ends and tabs become blanks.
+    """
+    if text is None:
+        return ""
+    start = text[: most * READ]
+    seen = visible(mask(start) if mask else start)
+    return seen if len(seen) <= most and len(start) == len(text) else seen[: most - 1] + "…"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return the first of some names: `a, b and 3 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def visible(text: str) -> str:
+    """Return the text with each character that has no form of its own replaced by its code."""
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if character.isprintable() or character in JOINERS:
+        return character
+    if character in "\n\r\t\x0b\x0c\x85\u2028\u2029" or unicodedata.category(character) == "Zs":
+        return " "
+    return f"⟨U+{ord(character):04X}⟩"

@@ -1,0 +1,283 @@
+"""The frame every stage runs in: params checked, network shut, outs written whole or not at all, time kept."""
+
+import errno
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from stages.common.digests import sha256_path, sha256_value
+from stages.common.display import display, visible
+from stages.common.distributed import first_to_fail, lost_partner, rank
+from stages.common.errors import AttuneError
+from stages.common.locks import in_turn, locked
+from stages.common.offline import shut_network
+from stages.common.params import Params, load_params
+from stages.common.params.base import Section
+from stages.common.pipeline.graph import Node, read_graph
+from stages.common.pipeline.restore import restore_outs
+
+WORK = Path(".attune")  # git-ignored: staging, downloads, checkpoints
+LOGS = Path("logs")  # git-ignored: seconds and memory of each stage's last run
+ONLINE_STAGES = ("ingest",)
+STARTED_BY_DVC = "DVC_STAGE"  # a variable that DVC sets
+DVC_LOCK = Path(".dvc/tmp/lock")
+STOPPED, STOPPED_FOR_NOW = "stopped", "stopped for now"  # what a stage says; after the first, nobody need try again
+
+P = TypeVar("P", bound=Section)
+
+
+@dataclass(frozen=True)
+class Run(Generic[P]):
+    """What a stage is given: its params, and the files that `dvc.yaml` lets it read and write."""
+
+    node: Node
+    params: P
+    all_params: Params
+    staging: Path
+    leftovers: list[Path] = field(default_factory=list)  # work folders to remove once the outs are in place
+    leads: bool = True  # False in the processes beside the first, which help it to train and write no outs
+
+    @property
+    def seed(self) -> int:
+        """The seed of everything random in this stage."""
+        return self.all_params.seed
+
+    def input(self, path: str) -> Path:
+        """Return a declared dependency.
+
+        Raises:
+            AttuneError: if it is missing on disk.
+            ValueError: if `dvc.yaml` does not declare it for this stage.
+        """
+        if not any(Path(path) == Path(dep) or Path(dep) in Path(path).parents for dep in self.node.deps):
+            raise ValueError(f"dvc.yaml does not list {path} among the deps of {self.node.name}")
+        if not Path(path).exists():
+            raise AttuneError(f"{path} is missing", "run the pipeline from the start: dvc repro")
+        return Path(path)
+
+    def output(self, path: str) -> Path:
+        """Return where to write a declared out; it takes its place when the whole stage has succeeded.
+
+        Raises:
+            ValueError: if `dvc.yaml` does not declare it for this stage.
+        """
+        if path not in self.node.outs:
+            raise ValueError(f"dvc.yaml does not list {path} among the outs of {self.node.name}")
+        staged = self.staging / path
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        return staged
+
+    def work_folder(self, name: str) -> Path:
+        """Return a git-ignored folder that outlives the run (downloads, checkpoints)."""
+        folder = WORK / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def inputs_digest(self) -> str:
+        """Return the SHA-256 of all this stage depends on: code, data, params and seed."""
+        return sha256_value([_params_of(self), {dep: sha256_path(Path(dep)) for dep in self.node.deps}])
+
+
+def stage(name: str) -> Callable[[Callable[[Run[P]], None]], Callable[[], None]]:
+    """Turn a function over a `Run` into the program `python -m stages.NAME`.
+
+    The program exits with 1 and a message when the user can put something right, and leaves every out of an earlier
+    run as it was unless all new ones are complete.
+    """
+
+    def wrap(body: Callable[[Run[P]], None]) -> Callable[[], None]:
+        def main() -> None:
+            sys.exit(_execute(name, body))
+
+        return main
+
+    return wrap
+
+
+def write_json(value: object, path: Path) -> None:
+    """Write a report: two spaces, real characters, a line end at the end of the file."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _execute(name: str, body: Callable[[Run[P]], None]) -> int:
+    try:
+        node = read_graph()[name]
+        params = load_params()
+        if name not in ONLINE_STAGES:
+            shut_network(name, os.environ.get("MLFLOW_TRACKING_URI"))
+        random.seed(params.seed)
+        run = Run(node=node, params=params.section(name), all_params=params, staging=WORK / "staging" / name)
+        if rank() == 0:
+            _lead(run, body)  # type: ignore[arg-type]
+        else:
+            with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+                body(replace(run, leads=False))  # type: ignore[arg-type]
+    except (Exception, KeyboardInterrupt) as error:
+        code, told = _verdict(name, error)
+        if STARTED_BY_DVC in os.environ and rank() == 0:
+            restore_outs([name])  # which DVC has removed
+        if first_to_fail():
+            print(told, file=sys.stderr, flush=True)
+        return code
+    return 0
+
+
+def _lead(run: Run[P], body: Callable[[Run[P]], None]) -> None:
+    """Run a stage alone in this checkout, and put its outs in place."""
+    started, name, staging = time.perf_counter(), run.node.name, run.staging
+    with alone(name), _downloads_alone(name):
+        shutil.rmtree(staging, ignore_errors=True)  # left by a run that was killed
+        staging.mkdir(parents=True)
+        print(f"{name}: {run.node.desc}", flush=True)
+        try:
+            body(run)
+        except AttuneError as error:
+            if error.keep_outs and not _missing(run.node, staging):
+                _put_in_place(run.node, staging)
+            raise
+        else:
+            _put_in_place(run.node, staging)
+            _keep_time(name, time.perf_counter() - started)
+            _wait_for_dvc(name)
+            for folder in run.leftovers:  # last: a run killed before would need them once more
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _wait_for_dvc(name: str) -> None:
+    """Wait until no other DVC process holds the lock of the checkout.
+
+    DVC lets go of it while a stage runs. If it cannot have it back within three seconds, it throws the stage's end
+    away, and the next `dvc repro` would do all of the work again.
+    """
+    if STARTED_BY_DVC in os.environ and DVC_LOCK.exists():
+        told = f"{name}: waits for another dvc command that is at work in this checkout"
+        with in_turn(DVC_LOCK, lambda: print(told, flush=True)):
+            pass
+
+
+def _verdict(name: str, error: BaseException) -> tuple[int, str]:
+    """Return the exit status and what to say of an error."""
+    if isinstance(error, AttuneError):
+        told = "\n".join(map(visible, str(error).split("\n")))  # names in it may be a stranger's
+        return 1, f"\n{name} {STOPPED_FOR_NOW if error.passing else STOPPED}: {told}"
+    if isinstance(error, KeyboardInterrupt):
+        return 130, f"\n{name} was interrupted; {str(error) or 'nothing it had made before was touched'}"
+    if reason := of_the_disk(error):
+        return 1, f"\n{name} stopped: {reason}\n  → nothing made before was touched; mend that, and run again"
+    if lost_partner(error):
+        return 1, f"\n{name} stopped: another process of this training has ended; what is said of that one is the cause"
+    lines = "".join(traceback.format_exception(error))
+    return 1, f"{lines}\n{name} failed in a way it should not: please report the lines above"
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Hold the lock of a stage, or of whatever else runs once at a time; it is let go however the process ends.
+
+    Raises:
+        AttuneError: if another process runs it in this checkout.
+    """
+    WORK.mkdir(exist_ok=True)
+    with locked(WORK / f"{name}.lock") as mine:
+        if not mine:
+            raise AttuneError(f"{name} is running in this checkout already", "wait for it, or use another checkout")
+        yield
+
+
+@contextmanager
+def _downloads_alone(name: str) -> Iterator[None]:
+    """Wait until nobody else downloads into the same folder: worktrees of scheduled runs share that of a checkout."""
+    if name not in ONLINE_STAGES:
+        yield
+        return
+    told = f"{name}: waits for another run that downloads into the same folder"
+    with in_turn(WORK / "downloads" / ".lock", lambda: print(told, flush=True)):
+        yield
+
+
+def of_the_disk(error: BaseException) -> str | None:
+    """Return what is wrong with the disk, if that is what went wrong."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (told := re.search(r"\(os error (\d+)\)", str(error))):  # polars' way to say it
+        number = int(told[1])
+    of_the_disk = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+    if number not in of_the_disk:
+        return None
+    where = getattr(error, "filename", None)
+    return f"{os.strerror(number)}{f' ({display(str(where), 160)})' if where else ''}"
+
+
+def _missing(node: Node, staging: Path) -> list[str]:
+    return [out for out in node.outs if not (staging / out).exists()]
+
+
+def _put_in_place(node: Node, staging: Path) -> None:
+    """Replace all outs, or none.
+
+    What is slow or may fail (data/ and models/ can be file systems of their own) happens beside the targets; then
+    come renames alone, which are undone if one of them fails.
+    """
+    if missing := _missing(node, staging):
+        raise RuntimeError(f"{node.name} did not write {', '.join(missing)}")
+    moves = [(Path(out), _beside(Path(out), "new"), _beside(Path(out), "old")) for out in node.outs]
+    done: list[tuple[Path, Path]] = []
+    try:
+        for target, new, old in moves:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _remove(new)
+            _remove(old)
+            shutil.move(staging / target, new)
+        for target, new, old in moves:
+            if target.exists():
+                os.replace(target, old)
+                done.append((target, old))
+            os.replace(new, target)
+    except BaseException:
+        for target, old in reversed(done):
+            _remove(target)
+            os.replace(old, target)
+        raise
+    finally:
+        for _, new, old in moves:
+            _remove(new)
+            _remove(old)
+
+
+def _beside(target: Path, what: str) -> Path:
+    return target.with_name(f".{target.name}.{what}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _keep_time(name: str, seconds: float) -> None:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(f"{name}: done in {seconds:.1f} s, peak memory {peak} MiB", flush=True)
+    try:
+        LOGS.mkdir(exist_ok=True)
+        write_json({"seconds": round(seconds, 2), "peak_mib": peak, "finished": time.time()}, LOGS / f"{name}.json")
+    except OSError as error:
+        print(f"  warning: the time was not kept: {error}", file=sys.stderr)
+
+
+def _params_of(run: Run[P]) -> dict[str, object]:
+    """Return the params that a stage depends on, as JSON has them."""
+    dumped = run.all_params.model_dump(mode="json", by_alias=True)
+    return {name: dumped[name] for name in run.node.params}

@@ -1,0 +1,112 @@
+"""How a table stands to a contract, reported rather than raised; and the limits above which a stage stops all the same.
+
+`Table.write` is the gate: nothing that breaks its contract is written. Here every check is counted, without a copy of
+the rows that fail: two million of them cost seconds.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from stages.common.display import Mask, display
+from stages.common.errors import AttuneError
+from stages.common.params.clean import RuleName
+from stages.common.schemas import Table
+
+OFFENDERS = 10  # rows named per check
+WIDTH = 80  # characters shown of a value
+
+
+def validation_report(
+    schema: type[Table], rows: pl.DataFrame, *, name: str, mask: Mask | None = None
+) -> dict[str, Any]:
+    """Check every row against a contract; the same in any order of the rows.
+
+    Args:
+        schema: the contract; columns that it does not name are not looked at.
+        rows: with an `id`, and with the contract's columns and types, no lists or floats among them.
+        name: of the table.
+        mask: replaces personal data in the values shown.
+
+    Returns:
+        rows, columns (dtype, nulls, distinct values), and for each check the number of rows that fail and up to ten
+        of them (id and value cut to 80 characters; of repeated values the most frequent first); passed: no row does.
+    """
+    columns, checks = {}, []
+    for column, declared in schema.to_schema().columns.items():
+        values = rows[column]
+        columns[column] = {
+            "dtype": str(values.dtype),
+            "nulls": values.null_count(),
+            "distinct": values.drop_nulls().hash().n_unique(),  # of hashes: no second copy of the texts
+        }
+        failing = {} if declared.nullable else {"not_null": values.is_null()}
+        if declared.unique:
+            failing["unique"] = values.is_duplicated()
+        for check in declared.checks:  # of pandera
+            passing = check(values.to_frame().lazy(), column).check_output.collect().to_series()
+            failing[check.error or check.name] = ~passing
+        for check, out in failing.items():
+            offenders = _offenders(rows, column, out, mask, repeated=check == "unique")
+            checks.append({"column": column, "check": check, "failing": int(out.sum()), "offenders": offenders})
+    return {
+        "table": name,
+        "contract": schema.__name__,
+        "passed": not any(entry["failing"] for entry in checks),
+        "rows": rows.height,
+        "columns": columns,
+        "checks": checks,
+    }
+
+
+def _offenders(
+    rows: pl.DataFrame, column: str, failing: pl.Series, mask: Mask | None, *, repeated: bool
+) -> list[dict[str, Any]]:
+    """Return the first of the rows that fail, by id; of repeated values the most frequent, each once with its count."""
+    if not failing.any():
+        return []
+    if repeated:
+        counts = rows[column].filter(failing).rename("value").value_counts()
+        commonest = counts.sort("count", "value", descending=[True, False]).head(OFFENDERS)
+        return [{"value": display(str(value), WIDTH, mask), "times": times} for value, times in commonest.iter_rows()]
+    first = rows["id"].filter(failing).bottom_k(OFFENDERS).implode()
+    found = rows.select("id", value=pl.col(column).cast(pl.String)).filter(
+        failing & rows["id"].is_in(first, nulls_equal=True)
+    )
+    return [
+        {"id": display(str(row), WIDTH), "value": None if value is None else display(value, WIDTH, mask)}
+        for row, value in found.sort("id", "value").head(OFFENDERS).iter_rows()
+    ]
+
+
+def enforce(stop_above: Mapping[RuleName, float], rejected: pl.DataFrame, rows_in: int) -> None:
+    """Stop when rules reject too many rows.
+
+    Args:
+        stop_above: share of the rows by rule; `any` stands for all rules together.
+        rejected: schema Rejected.
+        rows_in: rows that came in.
+
+    Raises:
+        AttuneError: naming each rule that is over its limit, and the first rows that it rejected.
+    """
+    over = []
+    for rule, limit in sorted(stop_above.items()):
+        out = rejected if rule == "any" else rejected.filter(rule=rule)
+        if rows_in and (share := out.height / rows_in) > limit:
+            whose = "all rules together reject" if rule == "any" else f"the rule {rule} rejects"
+            over.append(
+                f"{whose} {out.height:,} of {rows_in:,} rows ({share:.1%}), "
+                f"more than clean.stop_above allows ({limit:.1%}), such as"
+            )
+            over += [
+                f"  {display(row['id'], WIDTH)} ({display(row['source'], WIDTH)}): {display(row['reason'], 2 * WIDTH)}"
+                for row in out.bottom_k(5, by=["id", "rule"]).sort("id", "rule").to_dicts()
+            ]
+    if over:
+        raise AttuneError(
+            "\n  ".join(over),
+            "mend the source, or the params of the rule; to see all of these rows, take the limit out of "
+            "clean.stop_above, run again, and open reports/data.html or data/clean/rejected.parquet",
+        )

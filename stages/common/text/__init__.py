@@ -1,0 +1,1 @@
+"""Columns of texts: repair, PII, near duplicates."""

@@ -1,0 +1,41 @@
+"""Columns of texts: the whole text of a row, when two are the same, what a word is, changes where they are needed."""
+
+from collections.abc import Callable
+
+import polars as pl
+
+# Scripts that put no blanks between words.
+UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+
+# A letter of a script without spaces is a word of its own; \w+ would take a whole sentence for one. Ranges, because
+# Python's `re` knows no \p{Han}: the pattern is the same in polars and in scikit-learn.
+_LETTERS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+WORD = rf"[{_LETTERS}]|[^\W{_LETTERS}]+"
+
+
+def whole_text(rows: pl.DataFrame) -> pl.Series:
+    """Return the text of each row, with the second one of a pair on a line of its own."""
+    if rows["text_pair"].null_count() == rows.height:
+        return rows["text"]
+    return rows.select(pl.concat_str("text", "text_pair", separator="\n", ignore_nulls=True)).to_series()
+
+
+def same_text_key() -> pl.Expr:
+    """Return what is equal for rows with the same text or texts; those that differ in case alone are the same."""
+    return pl.concat_str(pl.col("text"), pl.col("text_pair").fill_null(""), separator="\x1f").str.to_lowercase()
+
+
+def is_unspaced(texts: pl.Series) -> bool:
+    """Whether more than a fifth of all characters are of a script without blanks between words."""
+    return int(texts.str.count_matches(UNSPACED).sum()) > int(texts.str.len_chars().sum()) / 5
+
+
+def change_where(texts: pl.Series, needed: pl.Series, change: Callable[[pl.Series], pl.Series]) -> pl.Series:
+    """Return the texts with `change` applied where `needed` (Boolean, same length) is true; null counts as false."""
+    at = needed.arg_true()
+    return texts if at.is_empty() else texts.clone().scatter(at, change(texts.gather(at)))
+
+
+def change_each(texts: pl.Series, needed: pl.Series, change: Callable[[str], str]) -> pl.Series:
+    """Like `change_where`, for a function of one text."""
+    return change_where(texts, needed, lambda some: pl.Series([change(text) for text in some], dtype=pl.String))

@@ -1,0 +1,149 @@
+"""`python -m stages.tracking.publish`: bring MLflow up to date with the files, for one trained model.
+
+The files alone are read; doing it twice changes nothing.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ruamel.yaml import YAML
+
+from stages.common.errors import AttuneError
+from stages.common.params import Params, check_params
+from stages.common.pipeline.graph import read_graph, read_lock
+from stages.common.pipeline.stage import Run
+from stages.serving.classifier import Package
+from stages.tracking.champions import Overtaken
+from stages.tracking.provenance import SCORES, keep_lineage, recorded_params, stage_tags, stages_that_made
+from stages.tracking.registry import (
+    REGISTRATION,
+    ChampionVerdicts,
+    Registered,
+    Registration,
+    ensure_registered,
+)
+from stages.tracking.runs import (
+    MODEL_TAG,
+    finish,
+    flatten,
+    model_digest,
+    record_curves,
+    record_metrics,
+    run_of_model,
+    training_tags,
+)
+from stages.tracking.store import Unreachable, connect, tracking_uri, warn, without_password
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+MODEL = Path("models/finetuned")
+CURVES = ("reports/plots/training.csv", "reports/plots/validation.csv")
+CARD = "reports/model_card.md"
+
+
+def publish_run(client: "MlflowClient", params: Params, model: Path, reports: dict[str, Path]) -> str:
+    """Record a model's curves, scores and reports (by path) in the run of its training; return the run's id."""
+    digest = model_digest(model)
+    tags = training_tags(digest)  # of a training that nobody here has noted, the commit is not known
+    run_id = run_of_model(client, params, digest, tags)
+    record_curves(client, run_id, [reports[curve] for curve in CURVES if curve in reports])
+    if SCORES in reports:
+        scores = flatten(json.loads(reports[SCORES].read_text(encoding="utf-8")))  # a reason is no number
+        numbers = {f"test_{key}": float(value) for key, value in scores if isinstance(value, int | float)}
+        record_metrics(client, run_id, numbers)
+    for path, file in reports.items():
+        client.log_artifact(run_id, str(file), Path(path).parent.as_posix())
+    finish(client, run_id, tags, {MODEL_TAG: digest, **stage_tags(stages_that_made(digest, reports), read_lock())})
+    return run_id
+
+
+def reports_up_to(stage: str | None = None, staging: Path | None = None) -> dict[str, Path]:
+    """Return the reports of the stages up to `stage` (None: of all) that exist, by path; staged ones first."""
+    found: dict[str, Path] = {}
+    for node in read_graph().values():
+        for out in filter(lambda out: out.startswith("reports/"), node.outs):
+            staged = staging / out if staging else Path(out)
+            if staged.exists() or Path(out).exists():
+                found[out] = staged if staged.exists() else Path(out)
+        if node.name == stage:
+            break
+    return found
+
+
+def publish_live(
+    run: Run[Any],
+    model: Path,
+    registration: Registration | None = None,
+    beside: ChampionVerdicts | None = None,
+    costs: dict[str, float] | None = None,
+) -> Registered | None:
+    """Publish from within a stage: a store that is away or broken costs a warning.
+
+    Args:
+        run: of the stage.
+        model: the trained model's folder.
+        registration: what its own gates said of it; None: it is not to be registered yet.
+        beside: what the comparison with the champion said.
+        costs: what the model costs on this machine; metrics `cost_…`.
+
+    Raises:
+        Overtaken: if another model became champion meanwhile.
+    """
+    reports = reports_up_to(run.node.name, run.staging)
+    try:
+        client = connect()
+        run_id = publish_run(client, run.all_params, model, reports)
+        record_metrics(client, run_id, {f"cost_{name}": value for name, value in (costs or {}).items()})
+        if registration:
+            found = ensure_registered(client, registration, run_id, Package.of_project(), reports[CARD], beside)
+            keep_lineage(client, registration.model_name, found.version, registration.model, reports)
+            return found
+    except Overtaken:
+        raise
+    except Exception as error:  # MLflow's troubles must not cost a result
+        warn(error)
+    return None
+
+
+def trained_params() -> Params:
+    """Return the params of the last pipeline run as `dvc.lock` keeps them, so that later edits do not count.
+
+    Raises:
+        AttuneError: if the pipeline has not run yet.
+    """
+    if "finetune" not in read_lock():
+        raise AttuneError("there is no trained model yet", "run the pipeline first: make run")
+    return check_params(YAML(typ="safe", pure=True).load(recorded_params()), "dvc.lock")
+
+
+def main() -> int:
+    """Publish the model that lies in models/finetuned with all its reports."""
+    try:
+        params = trained_params()
+        if not MODEL.exists():
+            raise AttuneError(f"{MODEL} is missing", "run the pipeline first, or fetch it: dvc pull, dvc checkout")
+        client, reports = connect(), reports_up_to()
+        run_id = publish_run(client, params, MODEL, reports)
+        print(f"run {run_id} is up to date in {without_password(tracking_uri())}")
+        if REGISTRATION.exists():
+            registration = Registration.read()
+            found = ensure_registered(client, registration, run_id, Package.of_project(), reports[CARD])
+            keep_lineage(client, registration.model_name, found.version, registration.model, reports)
+            now = found.alias or "no champion, since another one is: make register judges it beside that one"
+            print(f"model {registration.model_name} version {found.version} is registered as {now}")
+    except Unreachable as error:
+        print(f"MLflow cannot be reached: {error}\n  → start the server, or unset MLFLOW_TRACKING_URI", file=sys.stderr)
+    except AttuneError as error:
+        print(error, file=sys.stderr)
+    except Exception as error:  # whatever is wrong over there, it is no fault of this program
+        warn(error)
+    else:
+        return 0
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

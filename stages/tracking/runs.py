@@ -1,0 +1,185 @@
+"""One MLflow run per trained model, found again by the digest of its inputs or of its weights.
+
+Everything here may be called twice: what is recorded already is left as it is.
+"""
+
+import csv
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.common.digests import sha256_path
+from stages.common.params import Params
+from stages.common.pipeline.graph import read_lock
+from stages.common.pipeline.stage import WORK, write_json
+from stages.tracking.provenance import PATCH_TAG, log_patch
+from stages.tracking.store import experiment_id
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+INPUTS_TAG = "attune.training_inputs"
+MODEL_TAG = "attune.model"
+POSITIONS = ("step", "epoch")  # columns that say where on a curve a point is; no scores of the model
+TRAININGS = WORK / "trainings"
+DATA_SETS = {"train": "training", "validation": "validation", "test": "test"}
+SOURCE = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "attune"}  # what MLflow's UI shows of a run's making
+
+
+def model_digest(folder: Path) -> str:
+    """Return the name of a trained model: the SHA-256 of its folder's files."""
+    return sha256_path(folder)
+
+
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, plain value) of nested mappings and lists, in order."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            # MLflow takes 250 letters, digits and _ - . space : in a name (and /, but not at every place)
+            safe = "".join(mark if mark.isalnum() or mark in "_-. :" else "_" for mark in str(key)[:100])
+            yield from flatten(inner, f"{prefix}.{safe}" if prefix else safe)
+    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        for number, inner in enumerate(value):
+            yield from flatten(inner, f"{prefix}.{number}")
+    else:
+        yield prefix, value
+
+
+def find_run(client: "MlflowClient", params: Params, tag: str, value: str) -> str | None:
+    """Return the id of the newest run of the experiment with this tag, if there is one."""
+    experiment = experiment_id(client, params.tracking.experiment_name)
+    found = client.search_runs([experiment], filter_string=f"tags.`{tag}` = '{value}'", max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def create_run(client: "MlflowClient", params: Params, tags: Mapping[str, str]) -> str:
+    """Start a run with its params, data sets and tags (`origin_tags` among them); return its id."""
+    from mlflow.entities import Param
+
+    experiment = experiment_id(client, params.tracking.experiment_name)
+    who = {**SOURCE, "mlflow.user": os.environ.get("USER") or "unknown"}
+    run_id = str(client.create_run(experiment, run_name=run_name(params), tags={**who, **tags}).info.run_id)
+    settings = params.model_dump(mode="json", by_alias=True, exclude={"tracking", "tune", "review"})
+    # Of sources and base model, what is not said is left out: of the kinds that there are, each is only one.
+    settings["ingest"] = params.ingest.model_dump(mode="json", by_alias=True, exclude_none=True)
+    recorded = [Param(key, str(value)[:6000]) for key, value in flatten(settings)]
+    for start in range(0, len(recorded), 100):  # MLflow takes a hundred at a time
+        client.log_batch(run_id, params=recorded[start : start + 100])
+    record_data_sets(client, run_id)
+    log_patch(client, run_id, tags.get(PATCH_TAG, ""))
+    return run_id
+
+
+def run_of_model(client: "MlflowClient", params: Params, model: str, tags: Mapping[str, str]) -> str:
+    """Return the one run of a model: the run that has it, else the one that its training began, else a new one."""
+    begun = find_run(client, params, INPUTS_TAG, tags[INPUTS_TAG]) if INPUTS_TAG in tags else None
+    if begun and MODEL_TAG in client.get_run(begun).data.tags:
+        begun = None  # it has ended, perhaps with another model: other threads, other bytes
+    known = find_run(client, params, MODEL_TAG, model)
+    if known and begun:
+        client.delete_run(begun)  # the model was published before, from its files
+    return known or begun or create_run(client, params, tags)
+
+
+def run_name(params: Params) -> str:
+    """Return the run's name: the one in params, or one made of what tells runs apart."""
+    if params.tracking.run_name:
+        return params.tracking.run_name
+    base = re.split("==|@", params.ingest.base_model.origin)[0].rpartition("/")[2]
+    how = params.finetune
+    return f"{how.strategy} lr={how.learning_rate:g} epochs={how.num_train_epochs} seed={params.seed} {base}"
+
+
+def record_data_sets(client: "MlflowClient", run_id: str) -> None:
+    """Record the three splits as data sets whose digest is the hash that DVC knows them by."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    outs = {out["path"]: out for out in read_lock().get("clean", {}).get("outs", [])}
+    inputs = []
+    for name, context in DATA_SETS.items():
+        if out := outs.get(f"data/clean/{name}.parquet"):
+            source, profile = (
+                json.dumps({"path": out["path"], "md5": out["md5"]}),
+                json.dumps({"bytes": out.get("size")}),
+            )
+            data_set = Dataset(name, out["md5"], source_type="dvc", source=source, profile=profile)
+            inputs.append(DatasetInput(data_set, [InputTag("mlflow.data.context", context)]))
+    if inputs:
+        client.log_inputs(run_id, inputs)
+
+
+class Curves:
+    """Adds to a run's curves the points that they lack: an epoch that is trained again adds none."""
+
+    def __init__(self, client: "MlflowClient", run_id: str) -> None:
+        self._client, self._run_id = client, run_id
+        self._known: dict[str, set[int]] = {}  # steps of each metric
+
+    def add(self, points: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Record points: a step, and the metrics there."""
+        from mlflow.entities import Metric
+
+        new, now = [], int(1000 * time.time())
+        for step, metrics in points:
+            for key in (key for key in metrics if key not in POSITIONS):
+                if key not in self._known:
+                    history = self._client.get_metric_history(self._run_id, key)
+                    self._known[key] = {point.step for point in history}
+                if step not in self._known[key]:
+                    self._known[key].add(step)
+                    new.append(Metric(key, metrics[key], now, step))
+        for start in range(0, len(new), 500):
+            self._client.log_batch(self._run_id, metrics=new[start : start + 500])
+
+
+def record_curves(client: "MlflowClient", run_id: str, files: list[Path]) -> None:
+    """Record the points of CSV curves (column `step` and one per metric) that the run does not have yet."""
+    curves = Curves(client, run_id)
+    for file in files:
+        with file.open(newline="", encoding="utf-8") as lines:
+            rows = list(csv.DictReader(lines))
+        curves.add((int(row["step"]), {key: float(value) for key, value in row.items() if value}) for row in rows)
+
+
+def record_metrics(client: "MlflowClient", run_id: str, metrics: Mapping[str, float]) -> None:
+    """Record final scores; one that stands there with the same value is left alone."""
+    known = client.get_run(run_id).data.metrics
+    for key, value in metrics.items():
+        if known.get(key) != value:
+            client.log_metric(run_id, key, value)
+
+
+def finish(client: "MlflowClient", run_id: str, training: Mapping[str, str], results: Mapping[str, str]) -> None:
+    """Tag a run and end it, unless that was done before.
+
+    Tags of the `training` (how it began, what it ran on) stay as they were first set; those of `results` follow what
+    the run shows, such as its model and scores.
+    """
+    run = client.get_run(run_id)
+    known = run.data.tags
+    for key, value in {**training, **known, **results}.items():
+        if known.get(key) != value:
+            client.set_tag(run_id, key, value)
+            if key == PATCH_TAG:
+                log_patch(client, run_id, value)
+    if run.info.status != "FINISHED":
+        client.set_terminated(run_id)
+
+
+def keep_training_tags(model: str, tags: Mapping[str, str]) -> None:
+    """Note on this machine what a training's run is tagged with, for a publishing that has to catch up.
+
+    Training the same model again changes none of it, but for the inputs by which its run is found.
+    """
+    TRAININGS.mkdir(parents=True, exist_ok=True)
+    write_json({**tags, **training_tags(model), INPUTS_TAG: tags[INPUTS_TAG]}, TRAININGS / f"{model}.json")
+
+
+def training_tags(model: str, root: Path = Path()) -> dict[str, str]:
+    """Return the tags of the training that made a model, or none if it was not trained in this checkout."""
+    path = root / TRAININGS / f"{model}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
