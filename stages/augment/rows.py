@@ -9,6 +9,7 @@ import polars as pl
 
 from stages.augment.methods import METHODS
 from stages.augment.simple import Resource
+from stages.common.digests import seeded_hash
 from stages.common.params import AugmentParams
 
 
@@ -66,7 +67,7 @@ def to_fill_up(
     wanted = round(target * max(have.values(), default=0))
     chosen = []
     for label in sorted(of_label):
-        drawn = sorted(of_label[label], key=lambda at: sha256(f"{seed} balance {ids[at]}".encode()).digest())
+        drawn = sorted(of_label[label], key=lambda position: seeded_hash(f"{seed} balance", ids[position]))
         missing = range(wanted - have[label])
         chosen += [(drawn[number % len(drawn)], number // len(drawn)) for number in missing]
     return chosen

@@ -1,10 +1,9 @@
 """Whole groups in the order of a seeded hash, and folds of them for cross-validation, hardly changed by a row more."""
 
-from hashlib import sha256
-
 import numpy as np
 import polars as pl
 
+from stages.common.digests import seeded_hash
 from stages.common.errors import AttuneError
 
 # A group as a whole, or a row without one.
@@ -12,12 +11,8 @@ UNIT = pl.coalesce(pl.lit("group ") + pl.col("group"), pl.lit("row ") + pl.col("
 
 
 def hash_order(column: str, seed: str) -> pl.Expr:
-    """Return the seeded hash of each name: the first 64 bits of SHA-256, the same on every machine and version."""
-
-    def hashed(name: str) -> int:
-        return int.from_bytes(sha256(f"{seed} {name}".encode()).digest()[:8], "big")
-
-    return pl.col(column).map_elements(hashed, return_dtype=pl.UInt64)
+    """Return the seeded hash of each name, uint64."""
+    return pl.col(column).map_elements(lambda name: seeded_hash(seed, name), return_dtype=pl.UInt64)
 
 
 def units_of(rows: pl.DataFrame, seed: str) -> pl.DataFrame:

@@ -1,11 +1,11 @@
 """What the model says of each test row, and which of the rows are explained word by word."""
 
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from stages.common.digests import seeded_hash
 from stages.common.params.evaluate import Attributions
 from stages.serving.decision import Decision
 from stages.tasks.attribution import Attribution, Unexplainable, attributions
@@ -73,5 +73,5 @@ def drawn(rows: pl.DataFrame, seed: str) -> pl.DataFrame:
 
     One row more or less moves hardly any other into or out of a sample.
     """
-    lots = [sha256(f"{seed} {name}".encode()).digest()[:8] for name in rows["id"]]
-    return rows.with_columns(_lot=pl.Series(lots, dtype=pl.Binary)).sort("_lot", "id").drop("_lot")
+    order = pl.Series("_order", [seeded_hash(seed, name) for name in rows["id"]], pl.UInt64)
+    return rows.with_columns(order).sort("_order", "id").drop("_order")

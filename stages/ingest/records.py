@@ -7,6 +7,7 @@ from hashlib import sha256
 import numpy as np
 import polars as pl
 
+from stages.common.digests import seeded_hash
 from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
@@ -120,9 +121,7 @@ def map_labels(records: pl.DataFrame, labels: Mapping[str, str]) -> tuple[pl.Dat
 
 def hash_order(records: pl.DataFrame, seed: int) -> np.ndarray:
     """Return numbers [n] uint64 that a seeded hash makes of the ids: rows are drawn in their order."""
-    return np.array(
-        [int.from_bytes(sha256(f"{seed} {id}".encode()).digest()[:8]) for id in records["id"]], dtype=np.uint64
-    )
+    return np.array([seeded_hash(seed, id) for id in records["id"]], dtype=np.uint64)
 
 
 def check_splits(records: pl.DataFrame) -> pl.DataFrame:
