@@ -53,20 +53,24 @@ def test_trials_are_trained_and_stand_in_mlflow_but_not_as_models_of_the_pipelin
     assert child.data.tags["attune.trial_state"] == "complete" and child.info.status == "FINISHED"
     assert len(client.get_metric_history(child.info.run_id, "validation_macro_f1")) == 2
     assert "attune.model" not in child.data.tags
-    name = "best_validation_macro_f1"
-    assert parent.data.metrics[name] == child.data.metrics[name]
+    assert parent.data.metrics["best_validation_macro_f1"] == child.data.metrics["best_validation_macro_f1"]
     assert not list(project.root.glob(".attune/trials/*/mlflow.db")), "trials report to the project's store"
 
 
-def test_better_values_go_into_a_file_of_their_own_and_into_params_yaml_when_asked(pretending: Make) -> None:
+def test_better_values_go_into_a_file_or_into_params_yaml_and_other_data_begin_another_study(pretending: Make) -> None:
     project = asks_for(pretending(), trials=2, space={"finetune.learning_rate": {"choices": [0.002]}})
     before = (project.root / "params.yaml").read_text()
     assert "-  learning_rate: 1e-05\n+  learning_rate: 0.002" in search(project).stdout
     assert (project.root / "params.yaml").read_text() == before
     tuned = (project.root / "params.tuned.yaml").read_text()
     assert tuned == before.replace("learning_rate: 1e-05", "learning_rate: 0.002")
+
+    with (project.root / "data/tokenized/encoding.json").open("a") as file:
+        file.write(" ")
     assert "params.yaml has these values now" in search(project, "--apply").stdout
     assert (project.root / "params.yaml").read_text() == tuned
+    names = optuna.get_all_study_names(f"sqlite:///{project.root / '.attune/tune/studies.db'}")
+    assert len(names) == 2 and len(started(project)) == 4
 
 
 def test_a_search_killed_in_the_middle_loses_no_finished_trial_and_suggests_the_same(pretending: Make) -> None:
@@ -119,13 +123,3 @@ def test_trials_that_fail_or_contradict_themselves_are_passed_over_with_the_reas
     done = search(project, check=False)
     assert done.returncode == 1, "params.yaml as it is has to work"
     assert "the training of params.yaml failed" in done.stderr and "lower finetune.learning_rate" in done.stderr
-
-
-def test_other_data_begin_another_study(pretending: Make) -> None:
-    project = asks_for(pretending(), trials=2, space=RATES)
-    search(project)
-    with (project.root / "data/tokenized/encoding.json").open("a") as file:
-        file.write(" ")
-    search(project)
-    names = optuna.get_all_study_names(f"sqlite:///{project.root / '.attune/tune/studies.db'}")
-    assert len(names) == 2 and len(started(project)) == 4

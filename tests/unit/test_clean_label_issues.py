@@ -128,7 +128,6 @@ def test_a_label_that_a_classifier_never_saw_is_not_doubted() -> None:
         [{"text": f"text {index}", "label": "ab"[index % 2], "group": "all"} for index in range(9)],
         [{"text": "!!! ???", "label": "ab"[index % 2]} for index in range(9)],
     ],
-    ids=["none", "one", "one group", "no words"],
 )
 def test_where_nothing_can_be_learnt_there_are_no_issues(rows: list[dict[str, str | None]]) -> None:
     splits = {"train": table(rows), "validation": table([{"text": "x", "label": "b"}], "v"), "test": table([], "t")}

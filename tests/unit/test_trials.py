@@ -8,16 +8,15 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows.crossvalidate import summarize
-from flows.search import trials
 from flows.search.study import suggest_settings
-from flows.search.trials import TrialFailed, prepare_trial, train_trial
+from flows.search.trials import SCORES, prepare_trial, train_trial
 from flows.tune import checked_metric
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
 from stages.common.pipeline.graph import read_graph
 from stages.common.pipeline.stage import Run
 from stages.tracking.nested import NestedRuns
-from tests.projects import PROJECT, Project
+from tests.projects import Project
 
 
 @pytest.fixture
@@ -69,16 +68,7 @@ def test_a_finished_trial_is_read_and_its_first_best_epoch_kept(data: Any, metri
     )
     epochs, best = train_trial(trial, runs, "it")  # the project's finetune is empty: it could not train
     assert [epoch["step"] for epoch in epochs] == [5, 10, 15] and best["epoch"] == kept
-    assert runs.ended == [("complete", {f"best_validation_{name}": best[name] for name in trials.SCORES})]
-
-
-def test_a_training_that_stops_with_an_error_tells_its_last_lines(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
-    Path("stages/__init__.py").touch()
-    runs = Runs()
-    with pytest.raises(TrialFailed, match=r"(?s)training of fold 1 failed.*No module named 'stages\.common'"):
-        train_trial(prepare_trial(data), runs, "fold 1")  # the project's own stages/finetune is empty
-    assert runs.ended == [("failed", {})]
+    assert runs.ended == [("complete", {f"best_validation_{name}": best[name] for name in SCORES})]
 
 
 def test_the_interval_over_folds_allows_for_what_they_share() -> None:
