@@ -1,7 +1,7 @@
 """`python -m flows.crossvalidate`: train once per fold, on the other folds, and give mean and spread of the scores.
 
-The folds are those that `clean.split.folds` draws. A fold that is finished is not trained again. It is a plain program
-for the reasons given in flows/tune.py.
+The folds are those that `clean.split.folds` assigns. A fold that is finished is not trained again. It is a plain
+program for the reasons given in flows/tune.py.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from rich.text import Text
 
 from flows.command import exit_status
 from flows.search.params_patch import difference, patched, read_text, write_params
-from flows.search.trials import SCORES, Epoch, Trial, prepare_trial, train_trial
+from flows.search.trials import SCORES, Trial, prepare_trial, train_trial
 from stages.common.digests import sha256_value
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
@@ -31,6 +31,7 @@ from stages.tracking.nested import NestedRuns
 REPORT = Path("reports/crossvalidation.json")
 TOKENIZED = "data/tokenized/{}.parquet"
 FOLDS = WORK / "folds"
+HIGHEST = {"accuracy": 1.0, "macro_f1": 1.0, "loss": inf}
 FINAL = {"finetune.train_on": "train_and_validation", "finetune.early_stopping_patience": None}
 
 
@@ -39,58 +40,44 @@ def main(arguments: list[str] | None = None) -> int:
     what = "Train once per fold, on the rows of the others."
     parser = argparse.ArgumentParser(prog="python -m flows.crossvalidate", description=what)
     parser.add_argument("--final", action="store_true", help="then train on train and validation: the whole pipeline")
-    asked = parser.parse_args(arguments)
-    interrupted = "the cross-validation was interrupted; the same command goes on with it"
-    return exit_status(lambda: _validate(final=asked.final), interrupted)
-
-
-def _validate(*, final: bool) -> int:
+    options = parser.parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
+
+    def validate() -> int:
+        with alone("trials"):
+            _validate(console)
+        return _train_final(console) if options.final else 0
+
+    return exit_status(validate, "the cross-validation was interrupted; the same command goes on with it")
+
+
+def _validate(console: Console) -> None:
     data = read_yaml(PARAMS_FILE)
     params = check_params(data)
-    with alone("trials"):
-        rows, number = read_rows(params), params.clean.split.folds
-        prepared = [_prepare_fold(data, fold, rows) for fold in range(number)]
-        key = sha256_value([trial.digest for _, trial in prepared])
-        runs = NestedRuns(params, key[:16], f"cross-validation, {number} folds", {"attune.crossvalidation": key[:16]})
-        folds = [{**fold, **_train_fold(fold["fold"], trial, runs, console)} for fold, trial in prepared]
-        kept, last = (_means(params, folds, end) for end in ("kept_epoch", "last_epoch"))
-        runs.finish({f"{part}_{name}": value for name, parts in kept.items() for part, value in parts.items()})
-        level = params.evaluate.bootstrap.confidence
-        REPORT.parent.mkdir(exist_ok=True)
-        write_json({"inputs": key, "confidence": level, "kept_epoch": kept, "last_epoch": last, "folds": folds}, REPORT)
-        for name, of in kept.items():
-            spread = f"{of['mean']:.4f} ± {of['sd']:.4f}, {level:.0%} from {of['low']:.4f} to {of['high']:.4f}"
-            console.print(f"{name}: {spread}; at the last epoch {last[name]['mean']:.4f}")
-        console.print(Text(f"the same in {REPORT}; how to read it: docs/tuning.md"))
-    return _train_final(console) if final else 0
+    rows, number = read_rows(params), params.clean.split.folds
+    trials = [_prepare_fold(data, fold, rows) for fold in range(number)]
+    key = sha256_value([trial.digest for trial, _ in trials])
+    runs = NestedRuns(params, key[:16], f"cross-validation, {number} folds", {"attune.crossvalidation": key[:16]})
+    folds: list[dict[str, Any]] = []
+    for fold, (trial, sizes) in enumerate(trials):
+        how = "finished before" if trial.curve.exists() else "trained"
+        epochs, best = train_trial(trial, runs, f"fold {fold}")
+        console.print(f"fold {fold}: {', '.join(f'{name} {best[name]:.4f}' for name in SCORES)} ({how})")
+        folds.append({"fold": fold, **sizes, "kept_epoch": best, "last_epoch": epochs[-1]})
 
-
-def _prepare_fold(data: Any, fold: int, rows: pl.DataFrame) -> tuple[dict[str, Any], Trial]:
-    """Write the rows of a fold's training and lay out its trial; return what the report says of it, and the trial."""
-    train, held_out = split_fold(rows, fold)
-    files = {TOKENIZED.format(name): FOLDS / str(fold) / f"{name}.parquet" for name in ("train", "validation")}
-    for part, path in zip((train, held_out), files.values(), strict=True):
-        TokenizedRecords.write(part, path)
-    return {"fold": fold, "train_rows": train.height, "held_out_rows": held_out.height}, prepare_trial(data, files)
-
-
-def _train_fold(fold: int, trial: Trial, runs: NestedRuns, console: Console) -> dict[str, Epoch]:
-    """Train a fold unless it is finished; return the epoch that the stage keeps, and the last one."""
-    how = "finished before" if trial.curve.exists() else "trained"
-    epochs, kept = train_trial(trial, runs, f"fold {fold}")
-    console.print(f"fold {fold}: {', '.join(f'{name} {kept[name]:.4f}' for name in SCORES)} ({how})")
-    return {"kept_epoch": kept, "last_epoch": epochs[-1]}
-
-
-def _means(params: Params, folds: list[dict[str, Any]], end: str) -> dict[str, dict[str, float]]:
-    """Return mean, spread and interval of each score over one epoch of each fold."""
-    ratio = sum(fold["held_out_rows"] / fold["train_rows"] for fold in folds) / len(folds)
-    confidence = params.evaluate.bootstrap.confidence
-    return {
-        name: summarize([fold[end][name] for fold in folds], ratio, confidence, inf if name == "loss" else 1.0)
-        for name in SCORES
-    }
+    level = params.evaluate.bootstrap.confidence
+    ratio = mean(fold["held_out_rows"] / fold["train_rows"] for fold in folds)
+    kept, last = (
+        {name: summarize([fold[epoch][name] for fold in folds], ratio, level, HIGHEST[name]) for name in SCORES}
+        for epoch in ("kept_epoch", "last_epoch")
+    )
+    runs.finish({f"{part}_{name}": value for name, parts in kept.items() for part, value in parts.items()})
+    REPORT.parent.mkdir(exist_ok=True)
+    write_json({"inputs": key, "confidence": level, "kept_epoch": kept, "last_epoch": last, "folds": folds}, REPORT)
+    for name, of in kept.items():
+        spread = f"{of['mean']:.4f} ± {of['sd']:.4f}, {level:.0%} from {of['low']:.4f} to {of['high']:.4f}"
+        console.print(f"{name}: {spread}; at the last epoch {last[name]['mean']:.4f}")
+    console.print(Text(f"the same in {REPORT}; how to read it: docs/tuning.md"))
 
 
 def read_rows(params: Params) -> pl.DataFrame:
@@ -109,15 +96,12 @@ def read_rows(params: Params) -> pl.DataFrame:
     if train_on != "train":
         what = f"params.yaml: finetune.train_on is {train_on}: it would train on the held-out fold, too"
         raise AttuneError(what, "set it to train; --final sets it back afterwards")
-    names = ("data/clean/train.parquet", "data/clean/validation.parquet", "data/augmented/train.parquet")
-    train, validation, augmented = map(Path, names)
+    augmented, validation = Path("data/augmented/train.parquet"), Path("data/clean/validation.parquet")
     tokenized = [Path(TOKENIZED.format(name)) for name in ("train", "validation")]
-    if missing := [path for path in (train, validation, augmented, *tokenized) if not path.exists()]:
+    if missing := [path for path in (augmented, validation, *tokenized) if not path.exists()]:
         raise AttuneError(f"{missing[0]} is missing", "make it: make crossvalidate")
-    clean = pl.concat([CleanRecords.read(path).select("id", "fold") for path in (train, validation)])
-    made = AugmentedRecords.read(augmented).filter(pl.col("parent").is_not_null()).select("id", "parent")
-    children = made.join(clean.rename({"id": "parent"}), on="parent", how="left").select("id", "fold")
-    known = pl.concat([clean.with_columns(original=True), children.with_columns(original=False)])
+    train = AugmentedRecords.read(augmented).select("id", "fold", original=pl.col("parent").is_null())
+    known = pl.concat([train, CleanRecords.read(validation).select("id", "fold", original=pl.lit(True))])
     rows = pl.concat([TokenizedRecords.read(path) for path in tokenized])
     if set(rows["id"]) != set(known["id"]) or known["fold"].null_count() or known["fold"].n_unique() != folds:
         what = f"data/ was made with other params than params.yaml (clean.split.folds: {folds})"
@@ -125,14 +109,17 @@ def read_rows(params: Params) -> pl.DataFrame:
     return rows.join(known, on="id", how="left", maintain_order="left")
 
 
-def split_fold(rows: pl.DataFrame, number: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the rows to train on and those held out.
+def _prepare_fold(data: Any, fold: int, rows: pl.DataFrame) -> tuple[Trial, dict[str, int]]:
+    """Write the rows of a fold's training and lay out its trial; return the trial, and how many rows there are.
 
     A row made by augmentation is held out with its parent, which means that it is left out: nobody is tested on it.
     """
-    here = pl.col("fold") == number
-    parts = rows.filter(~here), rows.filter(here & pl.col("original"))
-    return parts[0].drop("fold", "original"), parts[1].drop("fold", "original")
+    inside = pl.col("fold") == fold
+    parts = {"train": rows.filter(~inside), "validation": rows.filter(inside & pl.col("original"))}
+    for name, part in parts.items():
+        TokenizedRecords.write(part, FOLDS / str(fold) / f"{name}.parquet")
+    trial = prepare_trial(data, {TOKENIZED.format(name): FOLDS / str(fold) / f"{name}.parquet" for name in parts})
+    return trial, {"train_rows": parts["train"].height, "held_out_rows": parts["validation"].height}
 
 
 def summarize(scores: list[float], ratio: float, confidence: float, most: float = inf) -> dict[str, float]:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from flows.command import exit_status
 from flows.search.params_patch import difference, patched, read_text, write_params
-from flows.search.study import Search, with_outcome
+from flows.search.study import Search
 from stages.common.display import visible
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
@@ -28,20 +28,19 @@ def main(arguments: list[str] | None = None) -> int:
     """Search until there are as many trials as `tune.trials` says; show the best, and write them."""
     parser = argparse.ArgumentParser(prog="python -m flows.tune", description="Search for better params of finetune.")
     parser.add_argument("--apply", action="store_true", help="write the best into params.yaml")
-    asked = parser.parse_args(arguments)
-    interrupted = "the search was interrupted; the same command goes on with it"
-    return exit_status(lambda: _search(apply=asked.apply), interrupted)
+    options = parser.parse_args(arguments)
 
+    def search() -> None:
+        console = Console(highlight=False, soft_wrap=True)
+        data = read_yaml(PARAMS_FILE)
+        params = check_params(data)
+        metric = checked_metric(params)
+        with alone("trials"):
+            search = Search(data, params, metric)
+            score = search.run(lambda line: console.print(Text(visible(line))))
+            console.print(Text(_write_best(search, score, apply=options.apply)))
 
-def _search(*, apply: bool) -> None:
-    console = Console(highlight=False, soft_wrap=True)
-    data = read_yaml(PARAMS_FILE)
-    params = check_params(data)
-    metric = checked_metric(params)
-    with alone("trials"):
-        search = Search(data, params, metric)
-        score = search.run(lambda line: console.print(Text(visible(line))))
-        console.print(Text(_write_best(search, score, apply=apply)))
+    return exit_status(search, "the search was interrupted; the same command goes on with it")
 
 
 def checked_metric(params: Params) -> str:
@@ -56,15 +55,15 @@ def checked_metric(params: Params) -> str:
     if params.finetune.train_on != "train":
         what = f"params.yaml: finetune.train_on is {params.finetune.train_on}: no row is left to compare trials by"
         raise AttuneError(what, "set it to train while you search")
-    if metric == "loss" and (found := [name for name in CHANGES_THE_LOSS if name in params.tune.space]):
-        what = f"params.yaml: tune.space holds {found[0]}, which changes what the loss measures"
+    if metric == "loss" and (searched := [name for name in CHANGES_THE_LOSS if name in params.tune.space]):
+        what = f"params.yaml: tune.space holds {searched[0]}, which changes what the loss measures"
         raise AttuneError(what, "set tune.metric: macro_f1, or accuracy")
     return metric
 
 
 def _write_best(search: Search, score: float, *, apply: bool) -> str:
     """Write params with the best trial's values, if they beat those that are there; return what was done."""
-    states = [trial.state.name for trial in with_outcome(search.study)]
+    states = [trial.state.name for trial in search.trials]
     done, pruned, failed = (states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL"))
     title = f"{done} trials finished, {pruned} pruned, {failed} failed"
     better = max if search.study.direction.name == "MAXIMIZE" else min

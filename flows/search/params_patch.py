@@ -70,14 +70,11 @@ def patched(text: str, settings: Mapping[str, Any]) -> str:
     yaml.preserve_quotes = True
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
-    if _dumped(yaml, yaml.load(text)) != text:
+    yaml.dump(yaml.load(text), unchanged := StringIO())
+    if unchanged.getvalue() != text:
         yaml.indent(mapping=2, sequence=2, offset=0)  # as DVC writes it when an experiment is applied
     data = change(yaml.load(text), settings)
     check_params(data)
-    return _dumped(yaml, data)
-
-
-def _dumped(yaml: YAML, data: Any) -> str:
     yaml.dump(data, result := StringIO())
     return result.getvalue()
 

@@ -1,8 +1,8 @@
 """The Optuna study behind `flows.tune`, and the objective that it calls: a training with other params.
 
 The study lies in .attune/tune/studies.db under a name made of all that its trials share: the same search goes on where
-it stopped, and changed data or code begin another one. What is drawn next depends on the seed and the trials so far,
-never on how often the search was interrupted.
+it stopped, and changed data or code begin another one. What is suggested next depends on the seed and the trials so
+far, never on how often the search was interrupted.
 """
 
 import copy
@@ -28,7 +28,7 @@ from stages.tracking.nested import NestedRuns
 from stages.tracking.runs import flatten
 
 STUDIES = WORK / "tune" / "studies.db"
-DIGITS = 3  # of a number drawn from a range: more would only look like knowledge
+DIGITS = 3  # of a number suggested from a range: more would only look like knowledge
 
 
 class Search:
@@ -50,7 +50,13 @@ class Search:
         searched = ", ".join(key.removeprefix("finetune.") for key in params.tune.space)
         self.runs = NestedRuns(params, name, f"search: {searched}", {"attune.study": name})
 
-    def run(self, say: Callable[[str], None]) -> float:
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """The trials that count: one that ended with the search has no outcome."""
+        ended = self.study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
+        return [trial for trial in ended if trial.state != TrialState.FAIL or "reason" in trial.user_attrs]
+
+    def run(self, report: Callable[[str], None]) -> float:
         """Train until there are as many trials as asked for, or time is up; return the score of params.yaml as it is.
 
         Raises:
@@ -58,54 +64,54 @@ class Search:
         """
         study, tune = self.study, self.params.tune
         score = train_trial(prepare_trial(self.data), self.runs, "params.yaml")[1][self.metric]
-        say(f"params.yaml as it is: {self.metric} {score:.4f}")
+        report(f"params.yaml as it is: {self.metric} {score:.4f}")
         for trial in study.get_trials(states=(TrialState.RUNNING,)):  # of a search that was killed: tune holds a lock
             study.tell(trial.number, state=TrialState.FAIL)
-        for number, trial in enumerate(with_outcome(study), start=1):
-            say(self._line(number, trial))
+        for number, trial in enumerate(self.trials, start=1):
+            report(self._line(number, trial))
 
         study.optimize(
             self._objective,
-            n_trials=max(tune.trials - 1 - len(with_outcome(study)), 0),
+            n_trials=max(tune.trials - 1 - len(self.trials), 0),
             timeout=seconds_of(tune.timeout) if tune.timeout else None,
             catch=(TrialFailed,),
-            callbacks=[lambda _, trial: say(self._line(len(with_outcome(study)), trial))],
+            callbacks=[lambda _, trial: report(self._line(len(self.trials), trial))],
         )
         return score
 
     def _name(self) -> str:
         """Return the digest of what the trials share: data, code, seed, params that are not searched, space, metric."""
         space = self.params.tune.space
-        fixed = self.params.model_dump(mode="json", by_alias=True, include={"task", "seed", "finetune"})
+        dumped = self.params.model_dump(mode="json", by_alias=True, include={"task", "seed", "finetune"})
+        fixed = {key: value for key, value in flatten(dumped) if key not in space}
         searched = {key: dimension.model_dump(mode="json") for key, dimension in space.items()}
         files = digests({dep: Path(dep) for dep in read_graph()["finetune"].deps})
-        kept = {key: value for key, value in flatten(fixed) if key not in space}
-        return sha256_value([kept, searched, self.metric, files])[:16]
+        return sha256_value([fixed, searched, self.metric, files])[:16]
 
-    def _objective(self, asked: optuna.Trial) -> float:
+    def _objective(self, trial: optuna.Trial) -> float:
         """Train with the values of a trial, and return its score."""
         if self._name() != self.study.study_name:
             raise AttuneError("the files that finetune reads changed while the search ran", "start it again")
-        # Drawn from the seed and the trials with an outcome: one that was killed is drawn again with the same values.
-        number = len(with_outcome(self.study)) + 1  # Optuna's counts interrupted ones, too
+        # From the seed and the trials with an outcome: one that was killed gets the same values again.
+        number = len(self.trials) + 1  # Optuna's counts interrupted ones, too
         self.study.sampler = optuna.samplers.TPESampler(seed=int(sha256_value([self.params.seed, number])[:8], 16))
-        settings = draw(asked, self.params)
-        asked.set_user_attr("settings", settings)
+        settings = suggest_settings(trial, self.params)
+        trial.set_user_attr("settings", settings)
 
         def watch(epoch: Epoch) -> None:
-            asked.report(epoch[self.metric], round(epoch["epoch"]))
-            if epoch["epoch"] < trial.params.finetune.num_train_epochs and asked.should_prune():
+            trial.report(epoch[self.metric], round(epoch["epoch"]))
+            if epoch["epoch"] < training.params.finetune.num_train_epochs and trial.should_prune():
                 reason = f"after epoch {epoch['epoch']:g} worse than half of the others were by then"
                 raise optuna.TrialPruned(reason)
 
         try:
             try:
-                trial = prepare_trial(change(copy.deepcopy(self.data), settings))
+                training = prepare_trial(change(copy.deepcopy(self.data), settings))
             except AttuneError as error:
                 raise optuna.TrialPruned(error.what.splitlines()[-1].strip()) from None
-            return train_trial(trial, self.runs, f"trial {number}", watch)[1][self.metric]
+            return train_trial(training, self.runs, f"trial {number}", watch)[1][self.metric]
         except (optuna.TrialPruned, TrialFailed) as error:
-            asked.set_user_attr("reason", str(error))
+            trial.set_user_attr("reason", str(error))
             raise
 
     def _line(self, number: int, trial: FrozenTrial) -> str:
@@ -113,24 +119,18 @@ class Search:
         settings, reason = trial.user_attrs["settings"], trial.user_attrs.get("reason", "")
         values = ", ".join(f"{key.removeprefix('finetune.')} {value}" for key, value in settings.items())
         complete = trial.state == TrialState.COMPLETE
-        how = f"{self.metric} {trial.value:.4f}" if complete else f"{trial.state.name.lower()}: {reason}"
-        return f"trial {number}/{max(self.params.tune.trials - 1, number)}  {values}: {how}"
+        outcome = f"{self.metric} {trial.value:.4f}" if complete else f"{trial.state.name.lower()}: {reason}"
+        return f"trial {number}/{max(self.params.tune.trials - 1, number)}  {values}: {outcome}"
 
 
-def with_outcome(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that count: one that ended with the search has no outcome."""
-    ended = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
-    return [trial for trial in ended if trial.state != TrialState.FAIL or "reason" in trial.user_attrs]
-
-
-def draw(trial: optuna.Trial, params: Params) -> dict[str, Any]:
-    """Return a value for each parameter; options of a strategy are drawn only where that strategy is."""
-    drawn: dict[str, Any] = {}
+def suggest_settings(trial: optuna.Trial, params: Params) -> dict[str, Any]:
+    """Return a value for each parameter; options of a strategy get one only where that strategy is suggested."""
+    settings: dict[str, Any] = {}
     for key in sorted(params.tune.space, key=lambda key: key != STRATEGY):  # the strategy first
         section = key.split(".")[1]  # of finetune.lora.r: lora
-        if section not in OPTIONS or section == drawn.get(STRATEGY, params.finetune.strategy):
-            drawn[key] = _suggest(trial, key, params.tune.space[key])
-    return drawn
+        if section not in OPTIONS or section == settings.get(STRATEGY, params.finetune.strategy):
+            settings[key] = _suggest(trial, key, params.tune.space[key])
+    return settings
 
 
 def _suggest(trial: optuna.Trial, key: str, dimension: Dimension) -> Any:

@@ -36,7 +36,7 @@ CURVE = Path("reports/plots/validation.csv")  # the stage's last out: with it, a
 MODEL = Path("models/finetuned")
 OUTPUT = Path("logs/output.txt")
 LAST_LINES = 15
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
 SCORES = ("accuracy", "macro_f1", "loss")
 STAGE = """
 import runpy
@@ -59,7 +59,11 @@ class Trial:
     params: Params
     digest: str  # of all that the training depends on
     folder: Path
-    curve: Path  # of validation: there once the trial is finished
+
+    @property
+    def curve(self) -> Path:
+        """The validation scores after each epoch: the file is there once the trial is finished."""
+        return self.folder / CURVE
 
 
 def prepare_trial(data: Mapping[str, Any], inputs: Mapping[str, Path] | None = None) -> Trial:
@@ -84,7 +88,7 @@ def prepare_trial(data: Mapping[str, Any], inputs: Mapping[str, Path] | None = N
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to(path)
-    return Trial(params, digest, folder, folder / CURVE)
+    return Trial(params, digest, folder)
 
 
 def digests(files: Mapping[str, Path]) -> dict[str, str]:
@@ -127,25 +131,29 @@ def train_trial(
 
 def _epochs(trial: Trial, run_id: str, name: str) -> Generator[Epoch]:
     """Yield the epochs of a trial as they end; closing this ends the training."""
-    seen = 0
+    reported = 0
     if not trial.curve.exists():
         (trial.folder / LIVE).unlink(missing_ok=True)
         process = _start(trial, run_id)
         try:
             while process.poll() is None:
-                for epoch in _live(trial)[seen:]:
-                    seen += 1
+                for epoch in _live_epochs(trial)[reported:]:
+                    reported += 1
                     yield epoch
-                time.sleep(LOOK_SECONDS)
+                time.sleep(POLL_SECONDS)
         finally:
             end_group(process)
-        if process.returncode:
-            lines = _last_lines(trial, process.returncode)
-            raise TrialFailed(f"the training of {name} failed; its last lines:\n{lines}")
+        if code := process.returncode:
+            output = (trial.folder / OUTPUT).read_text(encoding="utf-8", errors="replace")
+            lines = [line for line in output.splitlines() if line.strip()][-LAST_LINES:]
+            if code < 0:
+                memory = ": out of memory?" if code == -signal.SIGKILL else ""
+                lines.append(f"ended by {signal.Signals(-code).name}{memory}")
+            raise TrialFailed("\n".join([f"the training of {name} failed; its last lines:", *lines]))
         for unused in (MODEL, WORK):
             shutil.rmtree(trial.folder / unused, ignore_errors=True)
     with trial.curve.open(newline="", encoding="utf-8") as file:
-        yield from [_epoch(row) for row in csv.DictReader(file)][seen:]
+        yield from [_epoch(row) for row in csv.DictReader(file)][reported:]
 
 
 def _start(trial: Trial, run_id: str) -> "subprocess.Popen[bytes]":
@@ -168,7 +176,7 @@ def _start(trial: Trial, run_id: str) -> "subprocess.Popen[bytes]":
         )
 
 
-def _live(trial: Trial) -> list[Epoch]:
+def _live_epochs(trial: Trial) -> list[Epoch]:
     """Return the epochs that a running training has reported; a half-written line waits for the next look."""
     path = trial.folder / LIVE
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
@@ -179,11 +187,3 @@ def _live(trial: Trial) -> list[Epoch]:
 def _epoch(point: Mapping[str, Any]) -> Epoch:
     scores = {name: float(point[f"validation_{name}"]) for name in SCORES}
     return {"step": int(point["step"]), "epoch": float(point["epoch"]), **scores}
-
-
-def _last_lines(trial: Trial, code: int) -> str:
-    output = (trial.folder / OUTPUT).read_text(encoding="utf-8", errors="replace")
-    lines = [line for line in output.splitlines() if line.strip()][-LAST_LINES:]
-    if code < 0:
-        lines.append(f"ended by {signal.Signals(-code).name}" + (": out of memory?" if code == -signal.SIGKILL else ""))
-    return "\n".join(lines)

@@ -6,7 +6,7 @@ from functools import partial
 import polars as pl
 
 from stages.clean.filters import CONTRARY, rules
-from stages.clean.label_issues import act, find_suspects
+from stages.clean.label_issues import apply_action, find_label_issues
 from stages.clean.page import PageData, render
 from stages.clean.split import split_records
 from stages.clean.split_report import split_report
@@ -47,8 +47,8 @@ def main(run: Run[CleanParams]) -> None:
     enforce(params.stop_above, ledger.rejected, ledger.rows_in)
     splits = split_records(records, params.split, run.seed)
     del records
-    suspects = find_suspects(splits, params.label_issues, run.seed)
-    splits, doubted = act(splits, suspects, params.label_issues.action)
+    issues = find_label_issues(splits, params.label_issues, run.seed)
+    splits, doubted = apply_action(splits, issues, params.label_issues.action)
     ledger.reject("label_issue", doubted)
     enforce(params.stop_above, ledger.rejected, ledger.rows_in)
 
@@ -57,12 +57,19 @@ def main(run: Run[CleanParams]) -> None:
         report = validation_report(CleanRecords, rows, name=name, mask=mask)
         write_json(report, run.output(f"reports/validation/{name}.json"))
     rejected = Rejected.write(ledger.rejected.sort("id", "rule"), run.output("data/clean/rejected.parquet"))
-    Suspects.write(suspects, run.output("data/clean/suspects.parquet"))
+    Suspects.write(issues, run.output("data/clean/suspects.parquet"))
     account = {
         **ledger.close(sum(rows.height for rows in splits.values())),
         "texts_changed_by": changed,
-        "suspects": suspects.height,
-        "splits": {name: _described(rows) for name, rows in splits.items()},
+        "suspects": issues.height,
+        "splits": {
+            name: {
+                "rows": rows.height,
+                "groups": rows["group"].n_unique() if rows["group"].count() else None,
+                "labels": dict(rows["label"].value_counts().sort("label").iter_rows()),
+            }
+            for name, rows in splits.items()
+        },
     }
     write_json(account, run.output("reports/clean.json"))
 
@@ -78,7 +85,7 @@ def main(run: Run[CleanParams]) -> None:
         by_rule=ledger.by_rule,
         rejected=pl.concat([Rejected.read(run.input("data/raw/rejected.parquet")), rejected]),
         splits=splits,
-        suspects=suspects,
+        label_issues=issues,
         report=report,
         contract=contract,
         examples=params.report.examples,
@@ -87,26 +94,18 @@ def main(run: Run[CleanParams]) -> None:
     for warning in report["warnings"]:
         print(f"  warning: {warning}")
     _print_counts("rows:", {name: rows.height for name, rows in splits.items()})
-    print(f"  {suspects.height:,} labels look wrong; all of it on reports/data.html", flush=True)
+    print(f"  {issues.height:,} labels look wrong; all of it on reports/data.html", flush=True)
 
 
 def cleaned(records: pl.DataFrame, cleaning: TextCleaning) -> tuple[pl.DataFrame, dict[str, int]]:
     """Return the records with clean texts (null where nothing is left), and how many texts each step changed."""
-    changed = Counter({step.name: 0 for step in cleaning.steps()})
+    changed = Counter(dict.fromkeys(cleaning.steps(), 0))
     texts = {}
     for column in ("text", "text_pair"):
         if records[column].null_count() < records.height:
             texts[column], counts = cleaning.column(records[column])
             changed.update(counts)
     return records.with_columns(**texts), dict(changed)
-
-
-def _described(rows: pl.DataFrame) -> dict[str, object]:
-    return {
-        "rows": rows.height,
-        "groups": rows["group"].n_unique() if rows["group"].count() else None,
-        "labels": dict(rows["label"].value_counts().sort("label").iter_rows()),
-    }
 
 
 def _print_counts(what: str, counts: dict[str, int]) -> None:

@@ -10,7 +10,7 @@ import json
 import numpy as np
 import polars as pl
 
-from stages.clean.folds import assign_folds, hash_order
+from stages.clean.split import assign_folds, hash_order
 from stages.common.errors import AttuneError
 from stages.common.params.clean import LabelIssues
 from stages.common.schemas import SPLITS, Suspects
@@ -21,7 +21,7 @@ MOST_LABELS = 500  # with more, few rows are left for each, and probabilities of
 MANY = 1000  # rows from which words that are there once are left out: four in five words, and no help
 
 
-def find_suspects(splits: dict[str, pl.DataFrame], params: LabelIssues, seed: int) -> pl.DataFrame:
+def find_label_issues(splits: dict[str, pl.DataFrame], params: LabelIssues, seed: int) -> pl.DataFrame:
     """List the rows whose label looks wrong, in all splits, by confidence; none where there are too many labels.
 
     A row of train is judged by a classifier that saw no row of its fold (folds keep groups together); rows of
@@ -56,52 +56,52 @@ def find_suspects(splits: dict[str, pl.DataFrame], params: LabelIssues, seed: in
         print(f"  no label is checked (clean.label_issues): train has fewer groups than {params.folds} folds")
         return Suspects.empty()
     given = np.searchsorted(labels.to_numpy(), rows["label"].to_numpy())
-    chances = _probabilities(rows, given, train, fold, len(labels))
-    if chances is None:
+    probabilities = _probabilities(rows, given, train, fold, len(labels))
+    if probabilities is None:
         return Suspects.empty()
-    suggested, own = chances.argmax(axis=1), chances[np.arange(rows.height), given]
+    suggested, own = probabilities.argmax(axis=1), probabilities[np.arange(rows.height), given]
     # A label that the row's classifier has not seen has the probability 0: there it has no opinion.
-    doubted = _label_issues(rows["split"], given, chances) & (own > 0) & (suggested != given)
-    found = rows.with_columns(suggested=labels.gather(suggested), confidence=pl.Series(chances.max(axis=1).round(4)))
-    found = found.filter(pl.Series(doubted), pl.col("confidence") >= params.min_confidence)
-    return found.select(Suspects.columns()).sort("confidence", "id", descending=[True, False])
+    issue = _confident_learning(rows["split"], given, probabilities) & (own > 0) & (suggested != given)
+    confidence = pl.Series(probabilities.max(axis=1).round(4))
+    issues = rows.with_columns(suggested=labels.gather(suggested), confidence=confidence)
+    issues = issues.filter(pl.Series(issue), pl.col("confidence") >= params.min_confidence)
+    return issues.select(Suspects.columns()).sort("confidence", "id", descending=[True, False])
 
 
-def act(
-    splits: dict[str, pl.DataFrame], suspects: pl.DataFrame, action: str
+def apply_action(
+    splits: dict[str, pl.DataFrame], issues: pl.DataFrame, action: str
 ) -> tuple[dict[str, pl.DataFrame], pl.DataFrame]:
-    """Do with the suspects what `clean.label_issues.action` says.
+    """Do with the label issues what `clean.label_issues.action` says.
 
     Args:
         splits: train, validation and test.
-        suspects: schema Suspects.
-        action: flag: write `"suspect": "yes"` or `"no"` into the JSON of `extra`; reject: take suspects out of train,
-            unless no row of their label would be left; anything else: nothing.
+        issues: schema Suspects.
+        action: flag: write `"suspect": "yes"` or `"no"` into the JSON of `extra`, behind its other keys; reject: take
+            the rows out of train, unless no row of their label would be left; anything else: nothing.
 
     Returns:
         The splits, and the rows of train that are out, with a `reason`.
     """
     none = splits["train"].clear().with_columns(reason=pl.lit(None, dtype=pl.String))
     if action == "flag":
-        return {name: _flagged(rows, suspects["id"]) for name, rows in splits.items()}, none
+        return {name: _flagged(rows, issues["id"]) for name, rows in splits.items()}, none
     if action != "reject":
         return splits, none
     reason = pl.format("the label looks wrong: {} has the probability {}", "suggested", pl.col("confidence"))
-    doubts = suspects.filter(split="train").select("id", reason=reason)
-    train = splits["train"].join(doubts, on="id", how="left", maintain_order="left")
+    reasons = issues.filter(split="train").select("id", reason=reason)
+    train = splits["train"].join(reasons, on="id", how="left", maintain_order="left")
     spared = pl.col("reason").is_not_null().all().over("label")
     kept = pl.col("reason").is_null() | spared
     return {**splits, "train": train.filter(kept).drop("reason")}, train.filter(~kept)
 
 
-def _flagged(rows: pl.DataFrame, suspects: pl.Series) -> pl.DataFrame:
-    """Put the mark behind the other keys of `extra`; an older mark gives way."""
-    marked = []
-    for extra, suspect in zip(rows["extra"], rows["id"].is_in(suspects.implode()), strict=True):
+def _flagged(rows: pl.DataFrame, flagged: pl.Series) -> pl.DataFrame:
+    extras = []
+    for extra, suspect in zip(rows["extra"], rows["id"].is_in(flagged.implode()), strict=True):
         others = {key: value for key, value in json.loads(extra or "{}").items() if key != "suspect"}
         others["suspect"] = "yes" if suspect else "no"
-        marked.append(json.dumps(others, ensure_ascii=False, separators=(",", ":")))
-    return rows.with_columns(extra=pl.Series(marked, dtype=pl.String))
+        extras.append(json.dumps(others, ensure_ascii=False, separators=(",", ":")))
+    return rows.with_columns(extra=pl.Series(extras, dtype=pl.String))
 
 
 def _probabilities(
@@ -127,30 +127,30 @@ def _probabilities(
     except ValueError:  # no words: marks alone
         return None
     features = vectorizer.transform(texts.to_list())
-    chances = np.zeros((rows.height, labels))
+    probabilities = np.zeros((rows.height, labels))
     for number in np.unique(fold):
         judged, others = fold == number, train & (fold != number)
         present = np.unique(given[others])
         if len(present) == 1:
-            chances[judged, present] = 1.0
+            probabilities[judged, present] = 1.0
             continue
         with threadpool_limits(1):  # sums of several threads differ in their last digits
             model = LogisticRegression(C=4.0, max_iter=1000).fit(features[others], given[others])
-            chances[np.ix_(judged, present)] = model.predict_proba(features[judged])
-    return chances
+            probabilities[np.ix_(judged, present)] = model.predict_proba(features[judged])
+    return probabilities
 
 
-def _label_issues(split: pl.Series, given: np.ndarray, chances: np.ndarray) -> np.ndarray:
+def _confident_learning(split: pl.Series, given: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return which labels confident learning doubts, bool [n].
 
     Held-out rows are compared with what train's rows have, since their split may be small; never the other way.
     """
-    from cleanlab.filter import find_label_issues
+    from cleanlab import filter as cleanlab
 
-    doubted = np.zeros(len(given), dtype=bool)
+    issue = np.zeros(len(given), dtype=bool)
     for name in SPLITS:
         own = (split == name).to_numpy()
         rows = own | (split == "train").to_numpy()
-        issues = find_label_issues(given[rows], chances[rows], filter_by="confident_learning", n_jobs=1)
-        doubted[own] = np.asarray(issues)[own[rows]]
-    return doubted
+        issues = cleanlab.find_label_issues(given[rows], probabilities[rows], filter_by="confident_learning", n_jobs=1)
+        issue[own] = np.asarray(issues)[own[rows]]
+    return issue

@@ -22,10 +22,10 @@ class PageData:
     by_rule: dict[str, int]  # rows that each rule in force rejected, those with none as well
     rejected: pl.DataFrame  # by ingest and by clean
     splits: dict[str, pl.DataFrame]
-    suspects: pl.DataFrame
+    label_issues: pl.DataFrame
     report: dict[str, Any]  # reports/splits.json
     contract: dict[str, Any]  # reports/validation/raw.json
-    examples: int  # texts shown per rule and of the suspects; 0: none at all
+    examples: int  # texts shown per rule and of the label issues; 0: none at all
 
 
 def render(page: PageData, mask: Mask | None = None) -> str:
@@ -34,17 +34,18 @@ def render(page: PageData, mask: Mask | None = None) -> str:
     `mask` replaces personal data in whatever stems from the sources.
     """
     template = environment(Path(__file__).parent, mask).get_template("page.html.j2")
-    fixed = {
-        "SPLITS": SPLITS,
-        "LISTED": LISTED,
-        "page": page,
-        "kept": sum(rows.height for rows in page.splits.values()),
-        "sources": _sources(page.splits, page.rejected),
-    }
 
     def with_examples(examples: int) -> str:
-        suspects = page.suspects.head(examples).to_dicts()
-        return template.render(**fixed, rules=_rules(page, examples), suspects=suspects, examples=examples)
+        return template.render(
+            SPLITS=SPLITS,
+            LISTED=LISTED,
+            page=page,
+            kept=sum(rows.height for rows in page.splits.values()),
+            sources=_sources(page.splits, page.rejected),
+            rules=_rules(page, examples),
+            label_issues=page.label_issues.head(examples).to_dicts(),
+            examples=examples,
+        )
 
     return fitted(with_examples, page.examples, LIMIT)
 

@@ -25,7 +25,7 @@ STAGES = Path(__file__).parents[1]
 SERVED = "serving/pyfunc.py"
 CODE = (  # what it imports
     *("__init__.py", "common/__init__.py", "tasks/__init__.py", "tasks/loading.py"),
-    *(f"common/text/{name}.py" for name in ("__init__", "cleaning", "columns", "markdown", "pii", "steps")),
+    *(f"common/text/{name}.py" for name in ("__init__", "cleaning", "columns", "pii", "steps")),
     *(f"serving/{name}.py" for name in ("__init__", "answers", "classifier", "decision", "tokens")),
 )
 CONFIG = {"variant": None, "threads": None}  # what SERVING_MODEL_CONFIG may set

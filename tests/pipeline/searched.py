@@ -9,9 +9,9 @@ from tests.projects import Project, pipeline_project, tiny
 
 WORDS = {"good": ["warm", "bright", "moving"], "bad": ["dull", "flat", "noisy"]}
 FILLER = ["the", "film", "was", "a", "story", "about", "time", "music", "place", "road", "night", "river"]
-NOWHERE = "http://127.0.0.1:9"  # no MLflow there: it is told in a moment, and costs nothing
+NOWHERE = "http://127.0.0.1:9"  # no MLflow there: it is clear in a moment, and costs nothing
 
-# A stage in the real frame that tells of epochs without a training. Its score is best at a learning rate of 1e-3; above
+# A stage in the real frame that reports epochs without a training. Its score is best at a learning rate of 1e-3; above
 # 0.5 it fails. Where it hangs after an epoch stands in a file of the project's folder, three above the trial's.
 PRETENDED = '''
 """finetune: nothing is trained; epochs and scores are made up."""
@@ -32,24 +32,24 @@ def main(run):
     if rate > 0.5:
         raise AttuneError("the loss is not a number any more", "lower finetune.learning_rate")
     best = 1 - abs(math.log10(rate) + 3) / 6
-    lines, rows = ["step,epoch,validation_loss,validation_accuracy,validation_macro_f1"], []
+    names = "step,epoch,validation_loss,validation_accuracy,validation_macro_f1"
     Path("logs").mkdir(exist_ok=True)
-    live = Path("logs/finetune.jsonl")
+    points = []
     for epoch in range(1, epochs + 1):
         score = best * epoch / epochs
-        point = [epoch * 10, float(epoch), 1 - score, score, score]
-        lines.append(",".join(map(str, point)))
-        rows.append(json.dumps(dict(zip(lines[0].split(","), point))))
-        live.write_text("".join(row + "\\n" for row in rows))
+        points.append([epoch * 10, float(epoch), 1 - score, score, score])
+        live = [json.dumps(dict(zip(names.split(","), point))) + "\\n" for point in points]
+        Path("logs/finetune.jsonl").write_text("".join(live))
         hangs = ROOT / "hangs"  # rates, or the number of the start, at which it hangs after an epoch
         if hangs.exists() and {str(rate), f"start {number}"} & set(hangs.read_text().splitlines()):
-            time.sleep(100)
+            time.sleep(1000)  # longer than a command of a test may take
     model = run.output("models/finetuned")
     model.mkdir()
     for split in ("train", "validation"):
         (model / split).write_bytes(run.input(f"data/tokenized/{split}.parquet").read_bytes())
     run.output("reports/plots/training.csv").write_text("step\\n")
-    run.output("reports/plots/validation.csv").write_text("\\n".join(lines) + "\\n")
+    table = "".join(",".join(map(str, point)) + "\\n" for point in points)
+    run.output("reports/plots/validation.csv").write_text(names + "\\n" + table)
 
 
 if __name__ == "__main__":
@@ -107,10 +107,10 @@ def started(project: Project) -> list[float]:
 
 def rows(count: int) -> list[str]:
     """Return lines of text and label, in which some words tell the label."""
-    draw, lines = random.Random(1), []
+    rng, lines = random.Random(1), []
     for number in range(count):
         label = list(WORDS)[number % 2]
-        words = [*draw.choices(FILLER, k=5), *draw.choices(WORDS[label], k=3)]
-        draw.shuffle(words)
+        words = [*rng.choices(FILLER, k=5), *rng.choices(WORDS[label], k=3)]
+        rng.shuffle(words)
         lines.append(f"{' '.join(words)},{label}")
     return lines

@@ -34,60 +34,46 @@ def crossvalidate(project: Project, *arguments: str, check: bool = True, uri: st
     return project.run(*command, check=check, MLFLOW_TRACKING_URI=uri, OMP_NUM_THREADS="1")
 
 
-def sides(project: Project) -> list[tuple[pl.DataFrame, pl.DataFrame]]:
-    """Return what each fold's training read: the rows to train on, and those held out."""
-    folders = project.root.glob(".attune/trials/*/data/tokenized")
-    names = ("train.parquet", "validation.parquet")
-    return [(pl.read_parquet(folder / names[0]), pl.read_parquet(folder / names[1])) for folder in folders]
-
-
-def test_the_folds_hold_each_row_outside_test_once(validated: Project) -> None:
-    clean = [pl.read_parquet(validated.root / f"data/clean/{name}.parquet") for name in ("train", "validation")]
-    ids = [row for _, held_out in sides(validated) for row in held_out["id"]]
-    assert len(sides(validated)) == FOLDS
-    assert sorted(ids) == sorted(pl.concat(clean)["id"])
-    columns = pl.read_parquet_schema(validated.root / "data/tokenized/train.parquet").names()
-    for train, held_out in sides(validated):
-        assert not set(train["id"]) & set(held_out["id"])
-        assert train.columns == held_out.columns == columns
-
-
-def test_no_group_is_on_both_sides_of_a_fold_nor_a_child_apart_from_its_parent(validated: Project) -> None:
+def test_each_row_outside_test_is_held_out_once_with_its_group_and_without_its_children(validated: Project) -> None:
     validation = pl.read_parquet(validated.root / "data/clean/validation.parquet")
     augmented = pl.read_parquet(validated.root / "data/augmented/train.parquet")
-    group = dict(pl.concat([validation, augmented], how="diagonal").select("id", "group").iter_rows())
-    parent = dict(augmented.select("id", "parent").drop_nulls().iter_rows())
-    assert parent, "the data have rows made by augmentation"
-    for train, held_out in sides(validated):
+    rows = pl.concat([validation, augmented], how="diagonal")
+    group, parent = dict(rows.select("id", "group").iter_rows()), dict(rows.select("id", "parent").iter_rows())
+    columns = pl.read_parquet_schema(validated.root / "data/tokenized/train.parquet").names()
+    folders = [*validated.root.glob(".attune/trials/*/data/tokenized")]
+    folds = [[pl.read_parquet(folder / f"{name}.parquet") for name in ("train", "validation")] for folder in folders]
+    assert len(folds) == FOLDS
+    held = [row for _, held_out in folds for row in held_out["id"]]
+    assert sorted(held) == sorted(row for row in parent if parent[row] is None)
+    for train, held_out in folds:
+        assert train.columns == held_out.columns == columns
         assert not {group[row] for row in train["id"]} & {group[row] for row in held_out["id"]}
-        assert not set(held_out["id"]) & set(parent)
-        assert {parent[row] for row in train["id"] if row in parent} <= set(train["id"])
-        assert set(train["id"]) & set(parent), "children are trained on where their parent is"
+        parents = {parent[row] for row in train["id"] if parent[row]}
+        assert parents, "children are trained on where their parent is"
+        assert parents <= set(train["id"])
 
 
-def test_a_second_run_trains_nothing_and_says_the_same(validated: Project) -> None:
-    before = (validated.root / "reports/crossvalidation.json").read_bytes()
-    trained = started(validated)
-    done = crossvalidate(validated)
-    assert started(validated) == trained and done.stdout.count("(finished before)") == FOLDS
-    assert (validated.root / "reports/crossvalidation.json").read_bytes() == before
-    assert str(validated.root).encode() not in before
+def test_a_second_run_trains_nothing_and_reports_the_same(validated: Project) -> None:
+    report, trained = (validated.root / "reports/crossvalidation.json").read_bytes(), started(validated)
+    assert crossvalidate(validated).stdout.count("(finished before)") == FOLDS
+    assert started(validated) == trained
+    assert (validated.root / "reports/crossvalidation.json").read_bytes() == report
 
 
 def test_mean_and_spread_stand_in_the_report_and_in_mlflow(validated: Project) -> None:
     import mlflow
 
     report = json.loads((validated.root / "reports/crossvalidation.json").read_text())
-    assert [fold["fold"] for fold in report["folds"]] == list(range(FOLDS))
     scores = pl.Series([fold["kept_epoch"]["accuracy"] for fold in report["folds"]])
-    found = report["kept_epoch"]["accuracy"]
-    assert found["mean"] == pytest.approx(scores.mean(), abs=1e-6) and found["sd"] == pytest.approx(scores.std() or 0)
-    assert found["low"] <= found["mean"] <= found["high"]
+    summary = report["kept_epoch"]["accuracy"]
+    assert [summary["mean"], summary["sd"]] == pytest.approx([scores.mean(), scores.std()], abs=1e-6)
+    assert summary["low"] <= summary["mean"] <= summary["high"]
 
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{validated.root / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("my-classifier").experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    assert parent.data.metrics["mean_accuracy"] == found["mean"] and parent.data.metrics["sd_accuracy"] == found["sd"]
+    metrics = parent.data.metrics
+    assert (metrics["mean_accuracy"], metrics["sd_accuracy"]) == (summary["mean"], summary["sd"])
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert {run.info.run_name for run in children} == {f"fold {number}" for number in range(FOLDS)}
     assert all(run.info.status == "FINISHED" for run in runs)

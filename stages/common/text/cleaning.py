@@ -12,25 +12,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 from unicodedata import is_normalized
 
 import numpy as np
 import polars as pl
 
 from stages.common.text import steps as text_steps
+from stages.common.text.pii import mask
 
+Step = Callable[[pl.Series], pl.Series]  # texts to as many texts, null where nothing is left
 FILE = "text_cleaning.json"
 PASSES = 10  # real texts settle in two or three
 BATCH = 100_000  # texts; what a step makes on its way is gone before the next batch
 CURLY = str.maketrans("\u02bc\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f", "'" * 5 + '"' * 4)
-
-
-class Step(NamedTuple):
-    """One change to texts; `apply` takes and returns a String column of the same length, null where nothing is left."""
-
-    name: str
-    apply: Callable[[pl.Series], pl.Series]
 
 
 @dataclass(frozen=True)
@@ -53,8 +48,8 @@ class TextCleaning:
         """
         path = folder / FILE
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{**found, "pii": tuple(found["pii"])})
+            record = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{**record, "pii": tuple(record["pii"])})
         except FileNotFoundError:
             return None
         except (TypeError, KeyError, ValueError) as error:
@@ -68,41 +63,33 @@ class TextCleaning:
     def packages(self) -> list[str]:
         """What has to be installed for the steps that are on."""
         optional = {"markdown-it-py": self.strip_markdown, "opencc": self.simplify_chinese}
-        optional["phonenumberslite"] = "phone" in self.pii
-        return ["polars", "ftfy", *(name for name, on in optional.items() if on)]
+        optional |= {"phonenumberslite": "phone" in self.pii}
+        return ["polars", "ftfy", *(name for name, needed in optional.items() if needed)]
 
-    def steps(self) -> list[Step]:
-        """Return the steps that are on, in the order that they are applied.
+    def steps(self) -> dict[str, Step]:
+        """Return the steps that are on by name, in the order that they are applied.
 
         Entities come before everything that looks for marks, so that `&lt;br&gt;` is a tag like any other; Markdown
         comes before tags, because `<https://example.org>` is a link there, and before white space, because it needs the
         lines; personal data come last, when numbers are no longer cut up by tags, odd blanks or zero-width characters.
         """
-        chosen = [
-            Step("entities", text_steps.resolve_entities),
-            Step("encoding", text_steps.repair),
-            Step("invisible", text_steps.remove_invisible),
+        in_order: list[tuple[str, Step, bool]] = [
+            ("entities", text_steps.resolve_entities, True),
+            ("encoding", text_steps.repair_encoding, True),
+            ("invisible", text_steps.remove_invisible, True),
+            ("markdown", text_steps.strip_markdown, self.strip_markdown),
+            ("html", text_steps.strip_tags, self.strip_html),
+            ("chinese", text_steps.simplify_chinese, self.simplify_chinese),
+            ("normalise", partial(text_steps.normalise, form=self.normalization), True),
+            ("whitespace", text_steps.collapse_whitespace, True),
+            ("pii", partial(mask, kinds=self.pii, phone_region=self.phone_region), bool(self.pii)),
         ]
-        if self.strip_markdown:
-            from stages.common.text.markdown import strip
-
-            chosen.append(Step("markdown", strip))
-        if self.strip_html:
-            chosen.append(Step("html", text_steps.strip_tags))
-        if self.simplify_chinese:
-            chosen.append(Step("chinese", text_steps.simplify))
-        chosen.append(Step("normalise", partial(text_steps.normalise, form=self.normalization)))
-        chosen.append(Step("whitespace", text_steps.collapse))
-        if self.pii:
-            from stages.common.text.pii import mask
-
-            chosen.append(Step("pii", partial(mask, kinds=self.pii, phone_region=self.phone_region)))
-        return chosen
+        return {name: step for name, step, enabled in in_order if enabled}
 
     def column(self, texts: pl.Series) -> tuple[pl.Series, Counter[str]]:
         """Return cleaned texts, null where nothing is left, and how many texts each step changed."""
         chosen, parts = self.steps(), [texts.clear()]
-        changed = Counter({step.name: 0 for step in chosen})
+        changed = Counter(dict.fromkeys(chosen, 0))
         for start in range(0, len(texts), BATCH):
             settled, counts = settle(texts.slice(start, BATCH), chosen)
             changed.update(counts)
@@ -115,10 +102,8 @@ class TextCleaning:
         The same as `column`, without the milliseconds that Polars takes for a single text which needs no repair.
         """
         quick = [self._quick(text) for text in texts]
-        if None not in quick:
-            return [text for text in quick if text is not None]
-        needed = [text for text, done in zip(texts, quick, strict=True) if done is None]
-        slow = iter(self.column(pl.Series(needed))[0])
+        others = [text for text, done in zip(texts, quick, strict=True) if done is None]
+        slow = iter(self.column(pl.Series(others))[0]) if others else iter(())
         return [next(slow) or "" if done is None else done for done in quick]
 
     def _quick(self, text: str) -> str | None:
@@ -136,15 +121,15 @@ class TextCleaning:
     @cached_property
     def _needs_steps(self) -> re.Pattern[str]:
         """What any step looks for, but for curly quotes and Unicode forms; it may find more than they do."""
-        looked_for = [r"^$|^ | $|  |[^\S ]|&[#A-Za-z]|<[A-Za-z/!]", text_steps.INVISIBLE, text_steps.odd_characters()]
+        patterns = [r"^$|^ | $|  |[^\S ]|&[#A-Za-z]|<[A-Za-z/!]", text_steps.INVISIBLE, text_steps.odd_characters()]
         if self.strip_markdown:
-            looked_for.append(r"[*_`~\\\]<]")
+            patterns.append(r"[*_`~\\\]<]")
         if self.pii:
-            looked_for.append("[@＠\\d]")
-        return re.compile("|".join(looked_for))
+            patterns.append("[@＠\\d]")
+        return re.compile("|".join(patterns))
 
 
-def settle(texts: pl.Series, steps: list[Step]) -> tuple[pl.Series, dict[str, int]]:
+def settle(texts: pl.Series, chosen: dict[str, Step]) -> tuple[pl.Series, dict[str, int]]:
     """Apply all steps again and again until no text changes any more, so that cleaning twice is cleaning once.
 
     What one step leaves can be work for an earlier one (`&<!-- -->amp;`, `<<b>b>`); only texts that changed are
@@ -152,25 +137,24 @@ def settle(texts: pl.Series, steps: list[Step]) -> tuple[pl.Series, dict[str, in
 
     Args:
         texts: String, any length; nulls stay null.
-        steps: from `TextCleaning.steps`.
+        chosen: from `TextCleaning.steps`.
 
     Returns:
         The cleaned texts in the same order, null where nothing is left, and how many texts each step changed.
     """
-    result, index = texts.clone(), np.arange(len(texts))
-    touched = {step.name: np.zeros(len(texts), dtype=bool) for step in steps}
-    current = texts
+    result, current, index = texts.clone(), texts, np.arange(len(texts))
+    touched = {name: np.zeros(len(texts), dtype=bool) for name in chosen}
     for _ in range(PASSES):
-        before = current
-        for step in steps:
-            after = step.apply(current)
-            touched[step.name][index[current.ne_missing(after).to_numpy()]] = True
+        previous = current
+        for name, step in chosen.items():
+            after = step(current)
+            touched[name][index[current.ne_missing(after).to_numpy()]] = True
             current = after
-        moved = before.ne_missing(current)
+        moved = previous.ne_missing(current)
         index, current = index[moved.to_numpy()], current.filter(moved)
         if not len(index):
             break
         result = result.scatter(index, current)
     else:
         result = result.scatter(index, None)
-    return result, {name: int(mask.sum()) for name, mask in touched.items()}
+    return result, {name: int(rows.sum()) for name, rows in touched.items()}

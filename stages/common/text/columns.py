@@ -32,8 +32,8 @@ def is_unspaced(texts: pl.Series) -> bool:
 
 def change_where(texts: pl.Series, needed: pl.Series, change: Callable[[pl.Series], pl.Series]) -> pl.Series:
     """Return the texts with `change` applied where `needed` (Boolean, same length) is true; null counts as false."""
-    at = needed.arg_true()
-    return texts if at.is_empty() else texts.clone().scatter(at, change(texts.gather(at)))
+    index = needed.arg_true()
+    return texts if index.is_empty() else texts.clone().scatter(index, change(texts.gather(index)))
 
 
 def change_each(texts: pl.Series, needed: pl.Series, change: Callable[[str], str]) -> pl.Series:

@@ -37,9 +37,9 @@ def shingles(text: str, size: int) -> set[str]:
     return {folded[start : start + size] for start in range(max(1, len(folded) - size + 1))}
 
 
-def jaccard(one: set[str], other: set[str]) -> float:
+def jaccard(first: set[str], second: set[str]) -> float:
     """Return the share of shingles that two texts have in common, from 0.0 to 1.0."""
-    return len(one & other) / len(one | other)
+    return len(first & second) / len(first | second)
 
 
 def deduplicate(texts: pl.Series, threshold: float, shingle_size: int, num_perm: int) -> tuple[np.ndarray, np.ndarray]:
@@ -110,13 +110,14 @@ def _sketch(texts: pl.Series, size: int, num_perm: int, threshold: float, seed: 
     keys = [np.empty(len(texts), dtype=np.uint32) for _ in range(num_perm // rows)]
     low = np.empty((len(texts), num_perm), dtype=np.uint8)
     portions = list(_portions(texts.str.len_bytes().to_numpy(), TEXTS))
-    parts = (texts[here].to_list() for here in portions)
+    batches = (texts[portion].to_list() for portion in portions)
     sign = partial(_signatures, size=size, num_perm=num_perm, rows=rows, seed=seed)
     many = len(texts) >= MANY and PROCESSES > 1
     with get_context("spawn").Pool(PROCESSES) if many else nullcontext() as pool:
-        for here, (own_keys, low[here]) in zip(portions, (pool.imap if pool else map)(sign, parts), strict=True):
-            for key, own_key in zip(keys, own_keys, strict=True):
-                key[here] = own_key
+        signed = (pool.imap if pool else map)(sign, batches)
+        for portion, (portion_keys, low[portion]) in zip(portions, signed, strict=True):
+            for key, portion_key in zip(keys, portion_keys, strict=True):
+                key[portion] = portion_key
     return _Sketch(texts, size, keys, low)
 
 
@@ -138,9 +139,9 @@ def _shingle_hashes(texts: list[str], size: int) -> tuple[np.ndarray, np.ndarray
     points = np.frombuffer("".join(folded).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
     windows = len(points) - size + 1
     hashes = np.zeros(max(windows, 0), dtype=np.uint64)
-    for at in range(size):
+    for offset in range(size):
         hashes *= np.uint64(0x9E3779B97F4A7C15)
-        hashes += points[at : at + windows]
+        hashes += points[offset : offset + windows]
     counts = lengths - size + 1
     offsets = np.concatenate([[0], np.cumsum(counts)])
     starts = np.cumsum(lengths) - lengths
@@ -188,17 +189,17 @@ def _in_common(own: list[np.ndarray], their: list[np.ndarray]) -> Iterator[np.nd
     """Yield the pairs (text in the upper, other in the lower 32 bits) that share a key, all of a text's together."""
     orders = [np.argsort(key, kind="stable") for key in their]
     spans = [
-        (np.searchsorted(key[order], mine, "left"), np.searchsorted(key[order], mine, "right"))
-        for mine, key, order in zip(own, their, orders, strict=True)
+        (np.searchsorted(key[order], own_key, "left"), np.searchsorted(key[order], own_key, "right"))
+        for own_key, key, order in zip(own, their, orders, strict=True)
     ]
-    for here in _portions(np.sum([right - left for left, right in spans], axis=0), len(own[0]), PAIRS):
-        found = []
+    for portion in _portions(np.sum([right - left for left, right in spans], axis=0), len(own[0]), PAIRS):
+        pairs = []
         for (left, right), order in zip(spans, orders, strict=True):
-            counts = right[here] - left[here]
-            text = np.repeat(np.arange(here.start, here.stop), counts)
+            counts = right[portion] - left[portion]
+            text = np.repeat(np.arange(portion.start, portion.stop), counts)
             within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-            found.append(text << 32 | order[np.repeat(left[here], counts) + within])
-        yield _distinct_values(np.concatenate(found))
+            pairs.append(text << 32 | order[np.repeat(left[portion], counts) + within])
+        yield _distinct_values(np.concatenate(pairs))
 
 
 def _match(
@@ -213,20 +214,20 @@ def _match(
     num_perm = own.low.shape[1]
     agree, step = np.empty(len(pairs)), max(1, 16_000_000 // num_perm)
     for start in range(0, len(pairs), step):
-        here = slice(start, start + step)
-        agree[here] = (own.low[text[here]] == their.low[other[here]]).mean(axis=1)
+        part = slice(start, start + step)
+        agree[part] = (own.low[text[part]] == their.low[other[part]]).mean(axis=1)
     estimate = (agree - 1 / 256) / (1 - 1 / 256)  # without what is equal by chance
     least = threshold - DOUBT * float(np.sqrt(threshold * (1 - threshold) / num_perm)) - 1e-9
     order = np.lexsort((other, -estimate, text))
     order = order[estimate[order] >= least]
     text, other = text[order], other[order]
-    place = np.arange(len(text)) - np.searchsorted(text, text)
+    rank = np.arange(len(text)) - np.searchsorted(text, text)
     for start, end in ATTEMPTS:
-        open_ = (place >= start) & (place < end) & (position[text] == NONE)
-        exact = _similarity(text[open_], other[open_], own, their)
+        undecided = (rank >= start) & (rank < end) & (position[text] == NONE)
+        exact = _similarity(text[undecided], other[undecided], own, their)
         near = exact >= threshold
-        found = pl.DataFrame({"text": text[open_][near], "other": other[open_][near], "exact": exact[near]})
-        best = found.sort("exact", "other", descending=[True, False]).unique("text", keep="first")
+        matches = pl.DataFrame({"text": text[undecided][near], "other": other[undecided][near], "exact": exact[near]})
+        best = matches.sort("exact", "other", descending=[True, False]).unique("text", keep="first")
         position[best["text"].to_numpy()] = best["other"].to_numpy()
         similarity[best["text"].to_numpy()] = best["exact"].to_numpy()
 
@@ -234,12 +235,12 @@ def _match(
 def _similarity(text: np.ndarray, other: np.ndarray, own: _Sketch, their: _Sketch) -> np.ndarray:
     """Return the exact Jaccard similarity of each pair, float64; numpy mostly works outside of Python's lock."""
 
-    def exact(here: slice) -> np.ndarray:
-        one, one_sizes = _distinct_shingles(own.texts.gather(text[here]).to_list(), own.size)
-        two, two_sizes = _distinct_shingles(their.texts.gather(other[here]).to_list(), their.size)
-        both = np.sort(np.concatenate([one, two]))
-        common = np.bincount(both[1:][both[1:] == both[:-1]] >> HASH_BITS, minlength=len(one_sizes))
-        return common / (one_sizes + two_sizes - common)
+    def exact(portion: slice) -> np.ndarray:
+        first, first_sizes = _distinct_shingles(own.texts.gather(text[portion]).to_list(), own.size)
+        second, second_sizes = _distinct_shingles(their.texts.gather(other[portion]).to_list(), their.size)
+        both = np.sort(np.concatenate([first, second]))
+        common = np.bincount(both[1:][both[1:] == both[:-1]] >> HASH_BITS, minlength=len(first_sizes))
+        return common / (first_sizes + second_sizes - common)
 
     lengths = own.texts.gather(text).str.len_bytes() + their.texts.gather(other).str.len_bytes()
     with ThreadPoolExecutor(THREADS) as threads:
@@ -247,12 +248,12 @@ def _similarity(text: np.ndarray, other: np.ndarray, own: _Sketch, their: _Sketc
 
 
 def _portions(sizes: np.ndarray, most: int, limit: int = CHARACTERS) -> Iterator[slice]:
-    """Part things of these sizes into portions of at most so many things and, one thing alone excepted, `limit`."""
+    """Yield portions of at most `most` items, whose sizes add up to at most `limit` unless it is a single item."""
     ends = np.cumsum(sizes, dtype=np.int64)
     start = 0
     while start < len(ends):
-        done = ends[start - 1] if start else 0
-        end = min(start + most, max(start + 1, int(np.searchsorted(ends, done + limit, "right"))))
+        before = ends[start - 1] if start else 0
+        end = min(start + most, max(start + 1, int(np.searchsorted(ends, before + limit, "right"))))
         yield slice(start, end)
         start = end
 

@@ -70,8 +70,7 @@ def mask(texts: pl.Series, kinds: Sequence[str], phone_region: str | None) -> pl
         phone_region: country (ISO 3166) whose national numbers count; null: numbers with + and country code alone.
     """
     if "email" in kinds:
-        at = texts.str.contains("[@＠]")
-        texts = change_where(texts, at, lambda some: some.str.replace_all(EMAIL, "[EMAIL]"))
+        texts = change_where(texts, texts.str.contains("[@＠]"), lambda some: some.str.replace_all(EMAIL, "[EMAIL]"))
     if "card" in kinds:  # before phones, which could be parts of them
         texts = change_each(texts, texts.str.contains(CARD_LIKE), lambda text: NUMBER.sub(_mask_card, text))
     if "phone" in kinds:
@@ -90,34 +89,30 @@ def mask_text(text: str, phone_region: str | None) -> str:
     if phone_region:
         return masked
     parts, done = [], 0
-    for found in GROUPS.finditer(_without_dates(masked)):
-        groups = re.findall("[0-9]+", found[0])
+    for match in GROUPS.finditer(_without_dates(masked)):
+        groups = re.findall("[0-9]+", match[0])
         if sum(map(len, groups)) >= max(7, 2 * len(groups)):
-            parts += [masked[done : found.start()], "[PHONE]"]
-            done = found.end()
+            parts += [masked[done : match.start()], "[PHONE]"]
+            done = match.end()
     return "".join([*parts, masked[done:]])
 
 
-def _mask_card(found: re.Match[str]) -> str:
-    digits = normalize("NFKC", re.sub("[ -]", "", found[0]))
-    return "[CARD]" if CARD.fullmatch(digits) and luhn(digits) else found[0]
-
-
-def luhn(number: str) -> bool:
-    """Whether the last digit is the check digit of the others (ISO/IEC 7812-1)."""
-    doubled = (int(digit) * (1 + at % 2) for at, digit in enumerate(reversed(number)))
-    return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0
+def _mask_card(match: re.Match[str]) -> str:
+    digits = normalize("NFKC", re.sub("[ -]", "", match[0]))
+    # Luhn: every second digit from the right is doubled, and the digits of the results add up to a multiple of ten.
+    luhn = sum(sum(divmod(int(digit) * (1 + index % 2), 10)) for index, digit in enumerate(reversed(digits)))
+    return "[CARD]" if CARD.fullmatch(digits) and luhn % 10 == 0 else match[0]
 
 
 def _mask_phones(text: str, region: str | None) -> str:
     from phonenumbers import Leniency, PhoneNumberMatcher
 
     parts, done = [], 0
-    for found in PhoneNumberMatcher(_without_dates(text), region, leniency=Leniency.VALID):
-        if found.raw_string.isdigit() and ORDER.search(text, max(0, found.start - 40), found.start):
+    for match in PhoneNumberMatcher(_without_dates(text), region, leniency=Leniency.VALID):
+        if match.raw_string.isdigit() and ORDER.search(text, max(0, match.start - 40), match.start):
             continue  # bare digits after "order no." and the like
-        parts += [text[done : found.start], "[PHONE]"]
-        done = found.end
+        parts += [text[done : match.start], "[PHONE]"]
+        done = match.end
     return "".join([*parts, text[done:]])
 
 
@@ -125,8 +120,8 @@ def _without_dates(text: str) -> str:
     """Return a text of the same length without dates and the times behind them, full-width marks and digits folded."""
     text = text.translate(NARROW)
 
-    def hidden(found: re.Match[str]) -> str:
-        begun = BEGUN.search(text, max(0, found.start() - 40), found.start())
-        return found[0] if begun else NO_DIGIT * len(found[0])
+    def hidden(match: re.Match[str]) -> str:
+        begun = BEGUN.search(text, max(0, match.start() - 40), match.start())
+        return match[0] if begun else NO_DIGIT * len(match[0])
 
     return DATE.sub(hidden, text)

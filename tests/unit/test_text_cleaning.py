@@ -11,9 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from stages.common.params.clean import CleanParams, Pii
-from stages.common.text import markdown as markdown_text
 from stages.common.text import steps as text_steps
-from stages.common.text.cleaning import FILE, Step, TextCleaning, settle
+from stages.common.text.cleaning import FILE, TextCleaning, settle
 
 EVERYTHING = CleanParams(
     normalization="NFKC",
@@ -28,10 +27,7 @@ def series(*texts: str | None) -> pl.Series:
 
 
 def cleaned(*texts: str | None, **settings: Any) -> list[str | None]:
-    return settle(series(*texts), CleanParams(**settings).text_cleaning.steps())[0].to_list()
-
-
-# ── what becomes of texts ───────────────────────────────────────────────────────────────────────────────────────────
+    return CleanParams(**settings).text_cleaning.column(series(*texts))[0].to_list()
 
 
 @pytest.mark.parametrize(
@@ -39,19 +35,14 @@ def cleaned(*texts: str | None, **settings: Any) -> list[str | None]:
     [
         ("Fish &amp;amp; chips", "Fish & chips"),
         ("Fish &" + "amp;" * 5000 + " chips", "Fish & chips"),
-        ("&#38;#38;amp;lt;3", "<3"),
         ("&lt;b&gt;bold&lt;/b&gt; &#39;words&#39;", "bold 'words'"),
         ("caf&eacute; &#233; &#xE9; &#0000000000233;", "café é é é"),
         ("&#" + "9" * 5000 + ";", "\ufffd"),
-        ("âœ” No problems", "✔ No problems"),
         ("â€œquotedâ€\x9d", '"quoted"'),
         ("“curly” ‘quotes’ it’s", "\"curly\" 'quotes' it's"),
         ("one<br />two<BR>three", "one two three"),
-        ("one&lt;br&gt;two", "one two"),
-        ('<p class="x">a <a href="y">link</a></p>', "a link"),
         ("a<!-- a comment\nover lines -->b", "a b"),
         ("<!DOCTYPE html><style>p {color: red}</style>a <script src='x'>b < c</script>d", "a d"),
-        ("<o:p>Word</o:p> <my-tag>x</my-tag>", "Word x"),
         ("<<b>b>nested</<i>b>", "< b>nested</ b>"),
         ("bell\x07 and nul\x00 and escape\x1b[31m", "bell and nul and escape"),
         ("zero\u200bwidth\ufeff so\u00adft wo\u2060rd", "zerowidth soft word"),
@@ -59,10 +50,6 @@ def cleaned(*texts: str | None, **settings: Any) -> list[str | None]:
         ("  blanks \t and\r\nlines\u00a0\u3000here  ", "blanks and lines here"),
         ("e\u0301", "é"),
         ("ﬁne ﬂag", "fine flag"),
-        ("naïve 漢字 🎈", "naïve 漢字 🎈"),
-        ("👩\u200d👩\u200d👧", "👩\u200d👩\u200d👧"),
-        ("שלום \u200fworld", "שלום \u200fworld"),
-        (" ", None),
         ("\ufeff <br>&nbsp;<!-- x -->\x00", None),
     ],
 )
@@ -74,11 +61,11 @@ def test_broken_text_becomes_readable_and_one_with_nothing_left_null(raw: str, r
     "text",
     [
         "5 < 6 and 7 > 3",
-        "I <3 this film",
         "<- this -> that <= and =>",
         "AT&T, R&D and Q&A",
         "100% sure; $5 #1 @home *wow* [sic] {k} ~ ^ | \\ `code`",
         "see <https://example.org> or <ann@example.org>",
+        "naïve 漢字 🎈 👩\u200d👩\u200d👧 שלום \u200fworld",
     ],
 )
 def test_marks_that_are_no_markup_survive(text: str) -> None:
@@ -90,10 +77,6 @@ def test_steps_that_params_switch_off_change_nothing() -> None:
     assert cleaned(wide, normalization="NFC") == [wide]
     assert cleaned(wide, normalization="NFKC") == ["ABC123,!カ x2 TM 1"]
     assert cleaned("<b>a</b> &amp; b", strip_html=False) == ["<b>a</b> & b"]
-    assert cleaned("a **bold** [word](there), 這部電影, a@b.co") == ["a **bold** [word](there), 這部電影, a@b.co"]
-
-
-# ── markdown ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -103,39 +86,17 @@ def test_steps_that_params_switch_off_change_nothing() -> None:
         ("see [the page](https://example.org 'title') and ![a cat](cat.png)", "see the page and a cat"),
         ("[one][1] and [two]\n\n[1]: https://a.example\n[two]: <b>", "one and two"),
         ("# Title\n\ntext\n\nSecond\n======\nmore", "Title text Second more"),
-        ("1. first\n2. second", "1. first 2. second"),
         ("1986. What a year.\nIndeed.", "1986. What a year. Indeed."),
         ("> quoted\n> text\n\nreply", "quoted text reply"),
         ("```python\nx = a*b*c\n```\nand `code`", "x = a*b*c and code"),
         ("| a | b |\n|---|---|\n| 1 | 2 |", "a b 1 2"),
-        (r"4 \* 5 and \[x\]", "4 * 5 and [x]"),
         ("&lt;b&gt;**both**&lt;/b&gt;", "both"),
+        *((text, text) for text in ("2*3*4", "what the f**k and sh*t, f*ck", "the [sic] film (2001)", "# 1 movie!")),
+        *((text, text) for text in ("> 5 minutes is too long", "1. It is bad", "***** five stars *****", "C:\\a")),
     ],
 )
-def test_markdown_gives_way_to_its_text(raw: str, plain: str) -> None:
+def test_markdown_gives_way_to_its_text_and_ordinary_texts_are_none(raw: str, plain: str) -> None:
     assert cleaned(raw, strip_markdown=True) == [plain]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "2*3*4",
-        "what the f**k and sh*t, f*ck",
-        "snake_case_name and _private_name.py",
-        "# 1 movie!",
-        "- never again",
-        "> 5 minutes is too long",
-        "1. It is bad",
-        "the [sic] film (2001)",
-        "***** five stars *****",
-        "C:\\Users\\ann",
-    ],
-)
-def test_ordinary_texts_are_no_markdown(text: str) -> None:
-    assert cleaned(text, strip_markdown=True) == [text]
-
-
-# ── chinese ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_traditional_chinese_becomes_simplified_by_phrases() -> None:
@@ -143,8 +104,6 @@ def test_traditional_chinese_becomes_simplified_by_phrases() -> None:
     others = ["東京の時間は長い", "한국어 漢字 混用"]
     assert cleaned(*others, simplify_chinese=True) == others, "Japanese and Korean keep their characters"
 
-
-# ── for any text at all ─────────────────────────────────────────────────────────────────────────────────────────────
 
 MARKS = st.sampled_from([
     "&", "&amp;", "amp;", "lt;", "&lt;", "&gt;", "&#39", "&#97;", ";", "<", ">", "b", "/", "<b>", "</", "<!--", "-->",
@@ -161,17 +120,14 @@ TEXT = (
 )
 MOJIBAKE_PIECES = st.text(st.sampled_from("aéößñ漢“’…—€™ÃÂâ Ð²вЂГœ°½ "), min_size=1, max_size=8)
 FTFY = ftfy.TextFixerConfig(unescape_html=False, fix_character_width=False, normalization=None)
+KINDS = st.lists(st.sampled_from(["email", "phone", "card"]), unique=True)
 PARAMS = st.builds(
     CleanParams,
     normalization=st.sampled_from(["NFC", "NFKC"]),
     strip_html=st.booleans(),
     strip_markdown=st.booleans(),
     simplify_chinese=st.booleans(),
-    pii=st.builds(
-        Pii,
-        kinds=st.lists(st.sampled_from(["email", "phone", "card"]), unique=True),
-        phone_region=st.sampled_from([None, "US", "DE", "CN"]),
-    ),
+    pii=st.builds(Pii, kinds=KINDS, phone_region=st.sampled_from([None, "US", "DE", "CN"])),
 )
 
 
@@ -192,15 +148,16 @@ def test_cleaning_twice_is_cleaning_once(texts: list[str | None], params: CleanP
 )
 def test_the_fast_path_of_encodings_gives_what_ftfy_gives(text: str, code: str) -> None:
     broken = text.encode(errors="replace").decode(code, errors="replace")
-    slowly = [ftfy.fix_text(candidate, FTFY) for candidate in (broken, f"it was {broken}, really", text)]
-    assert text_steps.repair(series(broken, f"it was {broken}, really", text)).to_list() == slowly
+    texts = [broken, f"it was {broken}, really", text]
+    slowly = [ftfy.fix_text(candidate, FTFY) for candidate in texts]
+    assert text_steps.repair_encoding(series(*texts)).to_list() == slowly
 
 
 @given(TEXT)
 def test_the_fast_path_of_markdown_leaves_alone_only_what_has_no_marks(text: str) -> None:
     assume("\x00" not in text)  # control characters are gone by then
-    fast = markdown_text.strip(series(text))[0]
-    assert fast.split() == markdown_text.plain(text).split()
+    fast = text_steps.strip_markdown(series(text))[0]
+    assert fast.split() == text_steps.plain_text(text).split()
 
 
 @given(st.lists(TEXT | MOJIBAKE_PIECES | st.text("ab1 <&@’“é\u00a0\u0301漢,.-*", max_size=12), max_size=4), PARAMS)
@@ -219,9 +176,6 @@ def test_the_record_of_the_steps_is_read_as_it_was_written(tmp_path: Path) -> No
         TextCleaning.read(tmp_path)
 
 
-# ── counts, limits, speed ───────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_each_step_counts_the_texts_that_it_changed_once_each() -> None:
     texts = series("plain", "a &amp;amp; b", "<<b>b>&lt;i>x", None, "it’s  so", "&#32;")
     _, changed = settle(texts, CleanParams().text_cleaning.steps())
@@ -229,10 +183,9 @@ def test_each_step_counts_the_texts_that_it_changed_once_each() -> None:
 
 
 def test_a_text_that_never_settles_is_null_and_harms_no_other() -> None:
-    swap = Step("swap", lambda texts: texts.str.replace_many({"ping": "pong", "pong": "ping"}))
-    texts, changed = settle(series("ping", "rest", None), [swap])
-    assert texts.to_list() == [None, "rest", None]
-    assert changed == {"swap": 1}
+    swap = {"swap": lambda texts: texts.str.replace_many({"ping": "pong", "pong": "ping"})}
+    texts, changed = settle(series("ping", "rest", None), swap)
+    assert (texts.to_list(), changed) == ([None, "rest", None], {"swap": 1})
     assert cleaned("<a" * 30_000 + ">" * 30_000, "rest") == [None, "rest"]
 
 
