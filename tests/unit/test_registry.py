@@ -1,34 +1,41 @@
 """The registry: a version per model, an alias for the one in use, and what a version carries."""
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
 
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams, Params
 from stages.finetune.strategies import prepare, save
-from stages.serving.classifier import Package
-from stages.tasks.text_classification import build_model, labels_of, probabilities
-from stages.tracking import packaging, store
-from stages.tracking.champions import CHALLENGER, CHAMPION, PROMOTED_TAG, champion, champion_number, version_tags
-from stages.tracking.packaging import PACKAGE_TAG, fetch_model, fetch_seen_ids, package_digest
-from stages.tracking.registry import ChampionVerdicts, Registered, Registration, ensure_registered, version_of
+from stages.serving.backends import Package
+from stages.tasks.text_classification import build_model, probabilities
+from stages.tracking import store
+from stages.tracking.package import PACKAGE_TAG, SEEN_FILES, fetch_package, fetch_seen_ids, package_digest
+from stages.tracking.registry import (
+    CHALLENGER,
+    CHAMPION,
+    PROMOTED_TAG,
+    ChampionComparison,
+    Registration,
+    RegistryState,
+    champion,
+    champion_number,
+    ensure_registered,
+    version_of,
+    version_tags,
+)
 from stages.tracking.runs import MODEL_TAG, create_run, model_digest
 from tests.models import FILLER, TELLING, put_tokenizer
-from tests.projects import params_of
+from tests.projects import PROJECT, params_of
 from tests.unit.mlflow_apart import apart
+from tests.unit.small_served import ask_elsewhere
 
 CARD = "---\nlibrary_name: transformers\n---\n\n# reviews\n"
 
@@ -75,7 +82,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     with pytest.MonkeyPatch.context() as patch:
         apart(patch)
         patch.chdir(root)
-        for path, ids in zip(packaging.SEEN, (["t1", "t2"], ["v1"]), strict=True):
+        for path, ids in zip(SEEN_FILES, (["t1", "t2"], ["v1"]), strict=True):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             pl.DataFrame({"id": ids, "text": ["x"] * len(ids)}).write_parquet(path)
         package = make_package(root, "weights")
@@ -98,29 +105,30 @@ def aliases(client: MlflowClient, name: str = "reviews") -> dict[str, int]:
     return {alias: int(version) for alias, version in client.get_registered_model(name).aliases.items()}
 
 
-def another_version(client: MlflowClient, home: Home, digest: str) -> int:
+def another_version(client: MlflowClient, home: Home, package: str) -> int:
     """A further version, as a registration would leave it (logging one more model adds nothing here)."""
     source = client.get_model_version("reviews", "1").source
-    tags = {MODEL_TAG: digest, PACKAGE_TAG: package_digest(home.package)}
+    tags = {MODEL_TAG: home.digest, PACKAGE_TAG: package}
     return int(client.create_model_version("reviews", source, run_id=home.run, tags=tags).version)
 
 
 def again(
-    client: MlflowClient, home: Home, digest: str, *, own: bool = True, beside: bool | None = True, why: str = "…"
-) -> Registered:
-    """Register a model as the stage does, right after it was judged, or later as `make publish` does.
+    client: MlflowClient, home: Home, package: str = "", *, own: bool = True, beside: bool | None = True
+) -> RegistryState:
+    """Register a model as the stage does, right after it was compared, or later as `make publish` does.
 
     Args:
         client: of the registry.
         home: whose model is what is there to register.
-        digest: what the report calls the model.
+        package: what the report calls the model; none: what it is.
         own: whether it passed its own gates.
-        beside: whether it passed those beside the champion; None: it was not judged now.
-        why: what is said of it beside the champion.
+        beside: whether it passed the comparison with the champion; None: it was not made now.
     """
-    registration = Registration("reviews", digest, package_digest(home.package), own, [])
-    judged = None if beside is None else ChampionVerdicts(beside, why, champion_number(client, "reviews"))
-    return ensure_registered(client, registration, home.run, home.package, Path("card.md"), judged)
+    digest = package or package_digest(home.package)
+    registration = Registration("reviews", home.digest, digest, own, [])
+    number = champion_number(client, "reviews")
+    comparison = None if beside is None else ChampionComparison(beside, "…", number)
+    return ensure_registered(client, registration, home.run, home.package, Path("card.md"), comparison)
 
 
 # ── versions ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -137,10 +145,10 @@ def test_what_is_known_without_mlflow_is_what_mlflow_says(
     ]
 
     def known() -> list[bool]:
-        found = [one.known for one in registrations]
-        versions = [version_of(store.connect(), one.model_name, one.model, one.package) for one in registrations]
-        assert found == [version is not None for version in versions]
-        return found
+        result = [registration.known for registration in registrations]
+        versions = [version_of(store.connect(), registration) for registration in registrations]
+        assert result == [version is not None for version in versions]
+        return result
 
     assert known() == [True, False, False, False]
     file = tmp_path / "at 100% of it" / "other.db"  # which means something else in an address
@@ -171,7 +179,7 @@ def test_a_store_that_is_not_there_yet_knows_nothing_and_is_not_made_by_asking(
 
 def test_registering_twice_gives_one_version(client: MlflowClient, home: Home) -> None:
     for beside in (True, False, None):
-        assert again(client, home, home.digest, beside=beside) == (1, CHAMPION, False)
+        assert again(client, home, beside=beside) == (1, CHAMPION, False)
     (version,) = client.search_model_versions("name = 'reviews'")
     assert (version.run_id, version.tags[MODEL_TAG], version.description) == (home.run, home.digest, CARD)
     assert len(client.search_logged_models([client.get_experiment_by_name("trials").experiment_id])) == 1
@@ -208,8 +216,8 @@ def test_other_thresholds_make_another_version_of_the_same_weights(
 ) -> None:
     package = make_package(tmp_path / "mine", "weights", "thresholds")
     arguments = (client, passed(package), home.run, package, Path("card.md"))
-    assert ensure_registered(*arguments, ChampionVerdicts(True, "better", 1)) == (2, CHAMPION, True)
-    assert ensure_registered(*arguments, ChampionVerdicts(True, "better", 2)) == (2, CHAMPION, False)
+    assert ensure_registered(*arguments, ChampionComparison(True, "better", 1)) == (2, CHAMPION, True)
+    assert ensure_registered(*arguments, ChampionComparison(True, "better", 2)) == (2, CHAMPION, False)
     assert aliases(client) == {CHAMPION: 2}
 
 
@@ -232,7 +240,7 @@ def test_a_model_that_failed_a_gate_of_whichever_kind_is_challenger_and_the_cham
     assert again(client, home, "second", own=own, beside=beside) == (second, CHALLENGER, False)
     assert aliases(client) == {CHAMPION: 1, CHALLENGER: second}
     assert PROMOTED_TAG not in version_tags(client, "reviews")[second]
-    assert again(client, home, home.digest, own=False) == (1, CHAMPION, False), "a champion is not its own challenger"
+    assert again(client, home, own=False) == (1, CHAMPION, False), "a champion is not its own challenger"
 
 
 def test_a_promoted_challenger_is_champion_alone_and_another_challenger_stays(client: MlflowClient, home: Home) -> None:
@@ -264,13 +272,6 @@ def test_publishing_to_a_registry_that_never_had_a_champion_makes_one(client: Ml
 
 # ── an adapter beside the weights ───────────────────────────────────────────────────────────────────────────────────
 
-ALONE = """
-import sys
-from mlflow import pyfunc
-answers = pyfunc.load_model(sys.argv[1]).predict(sys.argv[2:])
-print("|".join(f"{label} {score:.6f}" for label, score in zip(answers["label"], answers["score"])))
-"""
-
 
 def test_a_model_with_an_adapter_serves_from_what_is_logged(client: MlflowClient, base: Path, tmp_path: Path) -> None:
     """The adapter stays beside the weights, with the lines of Python that load both; a prefix takes some positions."""
@@ -282,24 +283,13 @@ def test_a_model_with_an_adapter_serves_from_what_is_logged(client: MlflowClient
             weights.add_(torch.randn(weights.shape, generator=torch.Generator().manual_seed(1)))
     save(model, how, folder)
     put_tokenizer(base, folder, 8)
-    words = [*FILLER, *TELLING["bad"], *TELLING["good"]]
-    rows = pl.DataFrame({"text": [*words, " ".join(words)]}).with_columns(text_pair=pl.lit(None, dtype=pl.String))
+    texts = [*FILLER, *TELLING["bad"], *TELLING["good"]]
+    texts.append(" ".join(texts))
+    rows = pl.DataFrame({"text": texts}).with_columns(text_pair=pl.lit(None, dtype=pl.String))
     expected = probabilities(folder, rows, 8)
     register(client, "adapted", Package(folder))
-    fetched = fetch_model("adapted", CHAMPION, tmp_path / "fetched")
-    assert labels_of(fetched) == ["bad", "good"]
+    fetched = fetch_package("adapted", CHAMPION, tmp_path / "fetched").model
     np.testing.assert_allclose(probabilities(fetched, rows, 8), expected, atol=1e-5)
-    logged = download_artifacts("models:/adapted@champion", dst_path=str(tmp_path / "elsewhere"))
-    served = where_attune_is_not(Path(logged), rows["text"].to_list())
-    assert [label for label, _ in served] == [("bad", "good")[at] for at in expected.argmax(axis=1)]
-    np.testing.assert_allclose([score for _, score in served], expected.max(axis=1), atol=1e-5)
-
-
-def where_attune_is_not(logged: Path, texts: list[str]) -> list[tuple[str, float]]:
-    """Ask a logged model from a process that can import nothing of the checkout."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [sys.executable, "-c", ALONE, str(logged), *texts]
-    done = subprocess.run(command, cwd=logged, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    answers: list[Any] = [answer.split() for answer in done.stdout.strip().split("\n")[-1].split("|")]
-    return [(label, float(score)) for label, score in answers]
+    scores, code, _ = ask_elsewhere("models:/adapted@champion", texts, PROJECT, "torch", PYTHONPATH=str(PROJECT))
+    np.testing.assert_allclose(scores, expected.max(axis=1), atol=1e-5)
+    assert PROJECT not in code.parents, "the packaged code answers, in the middle of the checkout"

@@ -15,7 +15,7 @@ from flows.tune import checked_metric
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
 from stages.common.pipeline.stage import Run
-from stages.tracking.nested import NestedRuns
+from stages.tracking.live import NestedRuns
 from tests.projects import PROJECT, Project
 
 
