@@ -39,7 +39,8 @@ def main(run: Run[RegisterParams]) -> None:
     metrics, export = (
         json.loads(run.input(f"reports/{name}.json").read_text(encoding="utf-8")) for name in ("metrics", "export")
     )
-    check_parts(_package(run), metrics, export)
+    package = Package(run.input("models/finetuned"), run.input("models/exported"), run.input("models/serving"))
+    check_parts(package, metrics, export)
     slices = pl.read_csv(run.input("reports/plots/slices.csv"))
     own = judge_reports(run.params.gates, run.all_params.evaluate, metrics, slices)
     _print(own)
@@ -50,7 +51,7 @@ def main(run: Run[RegisterParams]) -> None:
     card = model_card(run.all_params, metrics, own, manifest, cleaned, augmented, export, slices)
     run.output("reports/model_card.md").write_text(card, encoding="utf-8")
 
-    verdicts = [*own, *_register(run, own, list(metrics["per_class"]))]
+    verdicts = [*own, *_register(run, package, own, list(metrics["per_class"]))]
     if names := [verdict.gate for verdict in verdicts if not verdict.passed]:
         print(f"  not promoted, because of: {', '.join(names)}")
         if run.params.fail_on_gate:
@@ -86,18 +87,18 @@ def check_parts(package: Package, metrics: Mapping[str, Any], export: Mapping[st
         raise AttuneError("models/serving has other labels than models/finetuned", "dvc repro --force evaluate")
 
 
-def _register(run: Run[RegisterParams], own: list[Verdict], labels: list[str]) -> list[Verdict]:
+def _register(run: Run[RegisterParams], package: Package, own: list[Verdict], labels: list[str]) -> list[Verdict]:
     """Register the model, and promote it if it passed all gates; return the verdicts that hold in this registry alone.
 
     Raises:
         Overtaken: if the champion is no longer the one that it was compared with; the flow tries again.
     """
-    package, passed = _package(run), all(verdict.passed for verdict in own)
+    passed = all(verdict.passed for verdict in own)
     digests = model_digest(package.model), package_digest(package)
     registration = Registration(run.params.model_name, *digests, passed, [asdict(verdict) for verdict in own])
     registration.write(run.output(str(REGISTRATION)), run.output(str(STAMP)))
 
-    verdicts = [_latency(run, limit)] if (limit := run.params.gates.max_latency_ms) is not None else []
+    verdicts = [_latency(run, package, limit)] if (limit := run.params.gates.max_latency_ms) is not None else []
     compared, current = compare_with_champion(run, digests[0], labels)
     verdicts += compared
     _print(verdicts)
@@ -128,19 +129,15 @@ def _register(run: Run[RegisterParams], own: list[Verdict], labels: list[str]) -
     return verdicts
 
 
-def _latency(run: Run[RegisterParams], limit: float) -> Verdict:
+def _latency(run: Run[RegisterParams], package: Package, limit: float) -> Verdict:
     """Judge how long one text takes as it would be served; the milliseconds, which vary, are on the terminal alone."""
     texts, pairs = texts_and_pairs(CleanRecords.read(run.input("data/clean/test.parquet")))
-    classifier = Classifier(_package(run))
+    classifier = Classifier(package)
     p95 = latencies({"model": classifier}, texts, 1, CALLS, pairs)["model"].p95_ms
     print(f"  one text takes {p95:.1f} ms ({classifier.variant}, 95th percentile)", flush=True)
     passed = p95 <= limit
     reason = f"one text takes {'no longer' if passed else 'longer'} than {limit:g} ms here (95th percentile)"
     return Verdict("max_latency_ms", None, limit, passed, reason)
-
-
-def _package(run: Run[RegisterParams]) -> Package:
-    return Package(run.input("models/finetuned"), run.input("models/exported"), run.input("models/serving"))
 
 
 def _print(verdicts: list[Verdict]) -> None:

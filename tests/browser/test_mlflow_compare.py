@@ -2,10 +2,8 @@
 
 import html
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -13,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-import httpx
 import pytest
 from mlflow import MlflowClient
 
@@ -22,7 +19,7 @@ from stages.tracking.live import LiveRun
 from stages.tracking.publish import publish_run, reports_up_to
 from stages.tracking.runs import model_digest
 from tests.projects import PROJECT, Project, params_of, without_mlflow
-from tests.waiting import free_port, until
+from tests.waiting import free_port, server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
@@ -56,26 +53,10 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     runs = [training(client, Project(tmp_path), *values) for values in ((2e-4, 0.837), (3e-3, 0.612))]
     experiment = client.get_run(runs[0]).info.experiment_id
     port = free_port()
+    address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    with Path("log").open("w") as log:
-        command += ["--workers", "1", "--port", str(port)]
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-
-    def answers() -> bool:
-        assert server.poll() is None, Path("log").read_text()
-        try:
-            return httpx.get(f"http://127.0.0.1:{port}/health").is_success
-        except httpx.TransportError:
-            return False
-
-    try:
-        until(answers)
-        query = f"runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([experiment]))}"
-        yield f"http://127.0.0.1:{port}/#/compare-runs?{query}"
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait(timeout=30)
+    with server([*command, "--workers", "1", "--port", str(port)], f"{address}/health", tmp_path / "log"):
+        yield f"{address}/#/compare-runs?runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([experiment]))}"
 
 
 def elements(address: str, folder: Path) -> str:

@@ -1,9 +1,5 @@
 """A tiny model with all its parts, registered as MLflow serves it."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +15,7 @@ from transformers import AutoTokenizer
 from stages.common.text.cleaning import FILE as TEXT_CLEANING
 from stages.common.text.cleaning import TextCleaning
 from stages.export.files import write_int8, write_onnx
-from stages.serving.backends import FILES, Package, Variant
+from stages.serving.backends import FILES, Package
 from stages.serving.decision import Decision
 from stages.tasks.loading import load_classifier
 from stages.tasks.text_classification import build_model
@@ -87,28 +83,3 @@ def register(client: MlflowClient, package: Package, name: str = "tiny") -> int:
     run_id = create_run(client, params_of(register={"model_name": name}), {MODEL_TAG: digest})
     registration = Registration(name, digest, package_digest(package), True, [])
     return ensure_registered(client, registration, run_id, package, card).version
-
-
-ASK = """
-import json, sys
-from mlflow import pyfunc
-uri, config, texts = sys.argv[1], *map(json.loads, sys.argv[2:])
-answers = pyfunc.load_model(uri, model_config=config).predict(texts)
-import stages.serving.answers as code
-print(json.dumps([list(answers["score"].astype(float)), code.__file__, sorted(sys.modules)]))
-"""
-
-
-def ask_elsewhere(
-    uri: str, texts: list[str], folder: Path, variant: Variant, **environment: str
-) -> tuple[list[float], Path, set[str]]:
-    """Ask a model of this store from a process of its own: the scores, where its code is, and what it imported."""
-    inherited = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    inherited |= {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", ASK, uri, json.dumps({"variant": variant, "threads": 1}), json.dumps(texts)]
-    done = subprocess.run(
-        command, cwd=folder, env={**inherited, **environment}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    scores, code, modules = json.loads(done.stdout.strip().split("\n")[-1])
-    return scores, Path(code), set(modules)

@@ -103,28 +103,23 @@ def test_no_label_slice_or_reason_can_break_a_table_or_start_markup(tmp_path: Pa
     assert not kinds & {"html_block", "html_inline", "link_open", "em_open", "image"}
 
 
-def test_licence_and_gates_are_stated(tmp_path: Path) -> None:
-    text = card(tmp_path, ["bad", "good"])
+def test_licence_gates_and_every_setting_of_the_training_are_stated(tmp_path: Path) -> None:
+    text = card(tmp_path, ["bad", "good"], finetune={"learning_rate": 0.00123})
     assert "licence: Apache 2.0" in text
     assert "- passed minimum accuracy: accuracy 0.9000 is at least 0.8000" in text
     assert "- FAILED minimum macro\\_f1: macro\\_f1 0.9000 is under 0.9500" in text
     assert "240 of 300 rows read reached a split" in text
+    assert "- `learning_rate`: 0.00123" in text
+    assert all(f"- `{name}`: " in text for name in FinetuneParams.model_fields)
     data = ModelCard(text).data
     assert (data.library_name, data.pipeline_tag) == ("transformers", "text-classification")
 
 
 def test_a_missing_licence_is_said_to_be_missing_and_a_whole_text_stays_in_its_line(tmp_path: Path) -> None:
     assert "licence: not stated" in card(tmp_path, ["bad", "good"], licence=None)
-    text = card(tmp_path, ["bad", "good"], licence="MIT\n\n# Copyright\n<b>me</b>")
-    tokens = display(text)
+    tokens = display(card(tmp_path, ["bad", "good"], licence="MIT\n\n# Copyright\n<b>me</b>"))
     assert "Copyright" not in [plain(after) for token, after in pairwise(tokens) if token.type == "heading_open"]
     assert not any("html" in part.type for token in tokens for part in token.children or [])
-
-
-def test_every_knob_of_the_training_is_listed(tmp_path: Path) -> None:
-    text = card(tmp_path, ["bad", "good"], finetune={"learning_rate": 0.00123})
-    assert "- `learning_rate`: 0.00123" in text
-    assert all(f"- `{name}`: " in text for name in FinetuneParams.model_fields)
 
 
 def test_rows_that_augmentation_made_are_counted(tmp_path: Path) -> None:

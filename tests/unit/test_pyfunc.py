@@ -19,14 +19,12 @@ from stages.serving.answers import Question, answers, blank, read_question
 from stages.serving.backends import VARIANTS, Classifier, Package, QuickTokens, TransformersTokens, Variant
 from stages.serving.decision import Decision
 from stages.tracking.package import CODE, fetch_package
-from tests.projects import PROJECT
 from tests.unit.small_served import (
     CLEANED,
     DIRTY,
     LABELS,
     LONGEST,
     WORDS,
-    ask_elsewhere,
     make_package,
     probabilities,
     register,
@@ -135,13 +133,11 @@ def test_onnx_is_given_the_tokens_of_transformers(package: Package, tmp_path: Pa
     "rows",
     [
         WORDS,
-        np.array(WORDS),
         pd.Series(WORDS),
         pd.DataFrame({"text": WORDS, "text_pair": [None] * len(WORDS)}),
         {"text": np.array(WORDS)},
         [{"text": word} for word in WORDS],
     ],
-    ids=["list", "array", "series", "table", "columns", "rows"],
 )
 def test_python_may_hand_over_texts_in_any_usual_way(package: Package, loaded: PyFuncModel, rows: Any) -> None:
     table = loaded.predict(rows)
@@ -157,15 +153,9 @@ def test_python_may_hand_over_texts_in_any_usual_way(package: Package, loaded: P
 
 
 @pytest.mark.parametrize("rows", [[1.5], pd.DataFrame({"txt": ["a"]}), pd.DataFrame({"text": [None]})])
-def test_python_gets_an_error_that_says_what_is_wrong(loaded: PyFuncModel, rows: Any) -> None:
-    with pytest.raises(MlflowException) as caught:
+def test_what_is_no_text_is_an_invalid_parameter_to_python(loaded: PyFuncModel, rows: Any) -> None:
+    with pytest.raises(MlflowException, match="inputs"):
         loaded.predict(rows)
-    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
-
-
-def test_a_form_that_the_version_has_not_is_refused_at_once(package: Package) -> None:
-    with pytest.raises(ValueError, match="the model has no int8; it has torch"):
-        Classifier(Package(package.model), "int8")
 
 
 def test_a_version_carries_its_card_its_code_and_what_it_needs(home: Path) -> None:
@@ -173,18 +163,16 @@ def test_a_version_carries_its_card_its_code_and_what_it_needs(home: Path) -> No
     assert (logged / "artifacts" / "model_card.md").read_text() == "# tiny\n"
     needed = (logged / "requirements.txt").read_text()
     assert re.sub("==[0-9.]+\n?", " ", needed) == "mlflow torch transformers onnxruntime polars ftfy "
-    code = sorted(path.relative_to(logged / "code").as_posix() for path in (logged / "code").rglob("*.py"))
-    assert code == sorted(f"stages/{path}" for path in CODE)
+    code = {path.relative_to(logged / "code/stages").as_posix() for path in (logged / "code").rglob("*.py")}
+    assert code == set(CODE)
     assert not [path for path in logged.rglob("*") if path.suffix in (".pkl", ".bin", ".pt")]
 
 
 def test_a_model_without_onnx_or_thresholds_is_served_all_the_same(package: Package, tmp_path: Path) -> None:
-    (tmp_path / "exported").mkdir()  # as export leaves it that offers nothing
+    (tmp_path / "exported").mkdir()  # empty, as export leaves it that offers nothing
     with working_in(tmp_path) as client:
         register(client, Package(package.model, tmp_path / "exported"))
         assert not mlflow.pyfunc.load_model("models:/tiny@champion").predict(WORDS)["abstained"].any()
-        needed = Path(mlflow.artifacts.download_artifacts("models:/tiny@champion/requirements.txt")).read_text()
-        assert "onnxruntime" not in needed
 
 
 def test_a_version_in_mlflows_own_flavour_can_still_be_fetched(package: Package, tmp_path: Path) -> None:
@@ -199,14 +187,6 @@ def test_a_version_in_mlflows_own_flavour_can_still_be_fetched(package: Package,
         fetched = fetch_package("earlier", "1", tmp_path / "fetched")
         assert fetched.variants == ["torch"]
         assert (probabilities(fetched, WORDS) == probabilities(package, WORDS)).all()
-
-
-def test_onnx_is_served_without_torch_and_without_the_checkout(home: Path, package: Package, tmp_path: Path) -> None:
-    scores, code, modules = ask_elsewhere("models:/tiny@champion", WORDS, tmp_path, "int8")
-    expected = Classifier(package, "int8", threads=1).probabilities(WORDS).max(1)
-    np.testing.assert_allclose(scores, expected, atol=1e-5)
-    assert PROJECT not in code.parents
-    assert modules & {"torch", "transformers"} == set()
 
 
 def test_a_server_with_too_much_to_do_says_so(loaded: PyFuncModel, monkeypatch: pytest.MonkeyPatch) -> None:
