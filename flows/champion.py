@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _act(options: argparse.Namespace) -> None:
-    from stages.tracking.champions import CHALLENGER, CHAMPION, champion, roll_back
+    from stages.tracking.registry import CHALLENGER, CHAMPION, champion, roll_back
     from stages.tracking.store import connect, tracking_uri, without_password
 
     if not options.rollback and (options.to is not None or options.reason):
@@ -56,7 +56,7 @@ def _act(options: argparse.Namespace) -> None:
 
 def _table(client: "MlflowClient", name: str) -> Table:
     """Return the versions, the newest first: alias, when each was last put into use, scores, why it was rolled back."""
-    from stages.tracking.champions import CHAMPION, DEMOTED_TAG, PROMOTED_TAG, unless_gone
+    from stages.tracking.registry import CHAMPION, DEMOTED_TAG, PROMOTED_TAG, unless_gone
 
     versions = client.search_model_versions(f"name = '{name}'")
     if not versions:

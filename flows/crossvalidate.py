@@ -26,7 +26,7 @@ from stages.common.params import Params, check_params
 from stages.common.params.loading import PARAMS_FILE, read_yaml
 from stages.common.pipeline.stage import WORK, alone, write_json
 from stages.common.schemas import AugmentedRecords, CleanRecords, TokenizedRecords
-from stages.tracking.nested import NestedRuns
+from stages.tracking.live import NestedRuns
 
 REPORT = Path("reports/crossvalidation.json")
 TOKENIZED = "data/tokenized/{}.parquet"

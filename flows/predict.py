@@ -28,7 +28,7 @@ from stages.common.display import visible
 from stages.common.drift import VERDICTS, Counts
 from stages.common.errors import AttuneError
 from stages.common.pipeline.stage import of_the_disk, write_json
-from stages.serving.classifier import VARIANTS
+from stages.serving.backends import VARIANTS
 
 DRIFTED = 3  # exit status of --fail-on-drift; 1 is an error, 2 a wrong command line
 LEVELS = {"slight": VERDICTS[1:], "strong": VERDICTS[2:]}

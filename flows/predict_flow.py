@@ -8,7 +8,7 @@ from prefect import flow
 from flows.predict import LEVELS
 from flows.predict import predict as predict_all
 from flows.prediction.request import Request
-from stages.serving.classifier import Variant
+from stages.serving.backends import Variant
 
 
 @flow(name="attune-predict", log_prints=True, persist_result=False)

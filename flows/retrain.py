@@ -22,7 +22,7 @@ from flows.repository.results import keep, push_results, reference
 from flows.repository.worktree_files import push_all
 from flows.repository.worktrees import held, here, remove
 from stages.common.errors import AttuneError
-from stages.tracking.nested import absolute_uri
+from stages.tracking.store import absolute_uri
 
 
 @flow(name="attune-retrain", log_prints=True, persist_result=False)

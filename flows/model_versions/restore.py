@@ -18,7 +18,7 @@ from stages.common.errors import AttuneError
 from stages.common.pipeline.dvc_status import changes
 from stages.common.pipeline.graph import Node, read_graph
 from stages.common.pipeline.stage import WORK
-from stages.tracking.packaging import fetch_package
+from stages.tracking.package import fetch_package
 from stages.tracking.registry import REGISTRATION, STAMP, Registration
 from stages.tracking.runs import model_digest
 

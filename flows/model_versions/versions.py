@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from flows.repository.git import asked as ask_git
 from stages.common.display import display
 from stages.common.errors import AttuneError
-from stages.tracking.champions import CHAMPION
 from stages.tracking.provenance import LINEAGE_TAG, PATCH_TAG, SCORES, SHOWN_COMMIT_TAG, patch_artifact
+from stages.tracking.registry import CHAMPION
 from stages.tracking.runs import MODEL_TAG
 from stages.tracking.store import without_password
 

@@ -14,7 +14,7 @@ from stages.common.drift import FILE, VERSION, Counts, answer_counts, drift_repo
 from stages.common.errors import AttuneError
 from stages.common.readers.table import as_text
 from stages.serving.answers import blank
-from stages.serving.classifier import Classifier, Package, Variant
+from stages.serving.backends import Classifier, Package, Variant
 from stages.tracking.store import connect, without_password
 
 REGISTERED = "models:/"
@@ -35,7 +35,7 @@ class Model:
     """
 
     def __init__(self, request: Request, folder: Path) -> None:
-        from stages.tracking.packaging import package_digest
+        from stages.tracking.package import package_digest
 
         package, self.name = _find_package(request.model, folder)
         self.digest = package_digest(package)  # of all that its answers depend on
@@ -115,7 +115,7 @@ def _find_package(model: str | None, folder: Path) -> tuple[Package, str]:
     name, _, which = model.removeprefix(REGISTERED).replace("@", "/").rpartition("/")
     try:
         connect()
-        from stages.tracking.packaging import fetch_package
+        from stages.tracking.package import fetch_package
 
         return fetch_package(name, which, folder), model
     except Exception as error:  # of MLflow and of the many stores that it can read from

@@ -12,7 +12,7 @@ from stages.common.readers.databases import QueryRows
 from stages.common.readers.streams import COMPRESSIONS, ENDINGS, Layout
 from stages.common.readers.table import Table
 from stages.common.readers.tables import open_table
-from stages.serving.classifier import Variant
+from stages.serving.backends import Variant
 
 DATABASE = "sql:"  # before the name of an environment variable
 

@@ -65,7 +65,7 @@ def previous_champion(name: str) -> tuple[int | None, dict[str, float]]:
     Raises:
         Exception: of whatever kind, if the registry does not answer as it should.
     """
-    from stages.tracking.champions import previous_champion, unless_gone
+    from stages.tracking.registry import previous_champion, unless_gone
     from stages.tracking.store import connect, quiet
 
     client = connect()

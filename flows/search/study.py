@@ -24,7 +24,7 @@ from stages.common.params.strategies import OPTIONS
 from stages.common.params.tune import Dimension, number_type
 from stages.common.pipeline.graph import read_graph
 from stages.common.pipeline.stage import WORK
-from stages.tracking.nested import NestedRuns
+from stages.tracking.live import NestedRuns
 from stages.tracking.runs import flatten
 
 STUDIES = WORK / "tune" / "studies.db"

@@ -28,8 +28,8 @@ from stages.common.params import Params, check_params
 from stages.common.params.finetune import GREATER_IS_BETTER
 from stages.common.pipeline.graph import read_graph
 from stages.common.pipeline.stage import WORK
-from stages.tracking.live import LIVE, TRIAL_RUN
-from stages.tracking.nested import NestedRuns, absolute_uri
+from stages.tracking.live import LIVE, TRIAL_RUN, NestedRuns
+from stages.tracking.store import absolute_uri
 
 TRIALS = WORK / "trials"
 CURVE = Path("reports/plots/validation.csv")  # the stage's last out: with it, all are in place

@@ -9,7 +9,7 @@ from stages.common.params import ExportParams
 from stages.common.pipeline.stage import LOGS, Run, stage, write_json
 from stages.common.schemas import CleanRecords
 from stages.export.verdict import Form, compare, judge
-from stages.serving.classifier import FILES, Classifier, Package, labels_of
+from stages.serving.backends import FILES, Classifier, Package, labels_of
 from stages.serving.latency import Latency, latencies
 from stages.tasks.encoding import texts_and_pairs
 from stages.tasks.scores import class_numbers

@@ -1,4 +1,4 @@
-"""The model card: what the model is, what it was made of, how good it is and where it ends."""
+"""The model card: what the model is, what it was trained on, how good it is, and its limits."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from stages.common.params.strategies import ADAPTERS
 from stages.register.gates import Verdict
 
 FORMS = {"onnx": "ONNX", "int8": "ONNX, 8 bits"}
-LONGEST = 80  # characters shown of a name that comes out of the data
+MAX_NAME = 80  # characters of a name that comes out of the data
 
 
 def model_card(
@@ -24,7 +24,7 @@ def model_card(
     verdicts: Sequence[Verdict],
     raw: Path,
     clean: Path,
-    made: Mapping[str, int],
+    augmented: Mapping[str, int],
     export: Mapping[str, Any],
     slices: pl.DataFrame,
 ) -> str:
@@ -36,7 +36,7 @@ def model_card(
         verdicts: of the gates.
         raw: `data/raw/manifest.json`.
         clean: `reports/clean.json`.
-        made: rows that augmentation added to train, by method.
+        augmented: rows that augmentation added to train, by method.
         export: content of `reports/export.json`.
         slices: `reports/plots/slices.csv`.
     """
@@ -53,11 +53,11 @@ def model_card(
             name: (split["rows"], [split["labels"].get(label, 0) for label in labels])
             for name, split in cleaned["splits"].items()
         },
-        made=made,
-        made_by=", ".join(f"{rows} by {name.replace('_', ' ')}" for name, rows in made.items()),
+        augmented=augmented,
+        augmented_by=", ".join(f"{rows} by {name.replace('_', ' ')}" for name, rows in augmented.items()),
         metrics=metrics,
         models={"**this model**": metrics, **metrics["baselines"]},
-        gains={name: found for name, found in metrics["baselines"].items() if "mcnemar_p" in found},
+        gains={name: scores for name, scores in metrics["baselines"].items() if "mcnemar_p" in scores},
         confidence=f"{100 * params.evaluate.bootstrap.confidence:g}",
         slices=slices.sort("accuracy", maintain_order=True).rows(named=True),
         calibration=calibration,
@@ -73,28 +73,28 @@ def model_card(
 
 def _template() -> Any:
     """Return the template; what stems from the data goes through `cell` or `code`."""
-    made = Environment(  # noqa: S701, Markdown
+    environment = Environment(  # noqa: S701, Markdown
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {
+    environment.filters |= {
         "cell": cell,
         "code": lambda text: f"`{' '.join(visible(text).split()).replace('`', chr(39))}`",
-        "short": lambda text: display(text, LONGEST),
+        "short": lambda text: display(text, MAX_NAME),
         "score": lambda value: "–" if value is None else f"{value:.4f}",
         "change": lambda value: "–" if value is None else f"{value:+.4f}",
         "share": lambda value: "–" if value is None else f"{100 * value:.1f}%",
         "mib": lambda size: "–" if size is None else f"{size / 2**20:.1f} MiB",
     }
-    made.globals |= {
+    environment.globals |= {
         "row": lambda *cells: f"| {' | '.join(map(str, cells))} |",
         "interval": lambda scores, key: _interval("{:.4f} [{:.4f}, {:.4f}]", scores, key),
         "gain": lambda scores, key: _interval("{:+.4f} [{:+.4f}, {:+.4f}]", scores, f"{key}_gain"),
     }
-    return made.get_template("card.md.j2")
+    return environment.get_template("card.md.j2")
 
 
 def _interval(form: str, scores: Mapping[str, float], key: str) -> str:

@@ -17,7 +17,7 @@ NAME = 80  # characters of a slice's name, which comes out of the data
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a gate found; `value` and `limit` are None where there was nothing to compare."""
+    """What a gate says; `value` and `limit` are None where there was nothing to compare."""
 
     gate: str
     value: float | None
@@ -28,6 +28,11 @@ class Verdict:
     def line(self) -> str:
         """Return the verdict as a line for the terminal."""
         return f"{'passed' if self.passed else 'FAILED'}  {self.gate}: {self.reason}"
+
+
+def failed(gate: str, reason: str) -> Verdict:
+    """Return the verdict on a model that could not be compared."""
+    return Verdict(gate, None, None, False, reason)
 
 
 def judge_reports(
@@ -58,7 +63,7 @@ def gain_of(scores: Mapping[str, Any], metric: str, confidence: float) -> str | 
 
 
 def _limited(gate: str, value: float | None, limit: float, what: str, key: str, *, most: bool = False) -> Verdict:
-    """Compare a number of the report (named `what`, at the place `key`) with its least, or `most`, allowed value."""
+    """Compare a number of the report (named `what`, under `key`) with its least, or `most`, allowed value."""
     if value is None:
         return _lacking(gate, limit, key)
     passed = value <= limit if most else value >= limit
@@ -108,18 +113,17 @@ def _at_most(gates: Gates, metrics: Mapping[str, Any]) -> Iterator[Verdict]:
 
 
 def _behaviour(name: str, limit: float, metrics: Mapping[str, Any]) -> Verdict:
-    gate, tests = f"behaviour {name}", metrics.get("behaviour", {})
-    found = tests.get(name) or {}
-    if found.get("pass_rate", math.nan) is None:
+    gate, result = f"behaviour {name}", metrics.get("behaviour", {}).get(name) or {}
+    if result.get("pass_rate", math.nan) is None:
         return Verdict(gate, None, limit, True, "no row of the test split can be changed this way: nothing to judge")
-    verdict = _limited(gate, _number(tests, name, "pass_rate"), limit, "pass rate", f"behaviour.{name}")
+    verdict = _limited(gate, _number(result, "pass_rate"), limit, "pass rate", f"behaviour.{name}")
     if verdict.value is None:
         return verdict
-    return replace(verdict, reason=f"{verdict.reason} ({found['passed']} of {found['cases']} cases passed)")
+    return replace(verdict, reason=f"{verdict.reason} ({result['passed']} of {result['cases']} cases passed)")
 
 
 def _number(report: Any, *keys: str) -> float | None:
-    """Return the finite number at a place of a report, None where there is none."""
+    """Return the finite number under the keys of a report, None where there is none."""
     for key in keys:
         report = report.get(key) if isinstance(report, Mapping) else None
     plain = isinstance(report, int | float) and not isinstance(report, bool)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from stages.serving.classifier import Classifier
+from stages.serving.backends import Classifier
 
 MAX_TEXTS = 1000
 COLUMNS = (["text"], ["text", "text_pair"], ["text_pair", "text"])
@@ -20,7 +20,7 @@ class Question(NamedTuple):
 
 
 def _rows(given: Any) -> Any:
-    """Return texts, or rows in pandas' `split` form, as objects; all else as it is, to be refused."""
+    """Return texts, or rows in pandas' `split` form, as objects; anything else stays, and is refused by its type."""
     if isinstance(given, dict):
         names, rows = given.get("columns"), given.get("data")
         if names not in COLUMNS or not isinstance(rows, list):
@@ -75,9 +75,9 @@ def read_question(body: bytes | dict[str, Any]) -> Question:
     if len(forms) != 1:
         raise ValueError("the body must have exactly one of inputs, instances, dataframe_records, dataframe_split")
     rows: list[_Row] = getattr(read, forms.pop())
-    paired = any(row.text_pair is not None for row in rows)  # "" stands in for those without, as in training
-    pairs = [row.text_pair or "" for row in rows] if paired else None
-    params = read.params or _Params()
+    params, pairs = read.params or _Params(), None
+    if any(row.text_pair is not None for row in rows):
+        pairs = [row.text_pair or "" for row in rows]  # "" stands in for those without, as in training
     return Question([row.text for row in rows], pairs, params.top_k, params.threshold)
 
 
@@ -90,13 +90,13 @@ def answers(classifier: Classifier, question: Question) -> list[dict[str, Any]]:
     if classifier.cleaning:  # as the model's training data were
         texts, pairs = classifier.cleaning.texts(texts), classifier.cleaning.texts(pairs) if pairs else None
     probabilities = classifier.probabilities(texts, pairs)
-    abstained = classifier.decision.abstains(probabilities, question.threshold)
+    unsure = classifier.decision.abstains(probabilities, question.threshold).tolist()
     result = []
-    for text, row, unsure in zip(texts, probabilities.tolist(), abstained.tolist(), strict=True):
+    for text, row, below in zip(texts, probabilities.tolist(), unsure, strict=True):
         ranked = sorted(zip(classifier.labels, row, strict=True), key=lambda pair: -pair[1])
         label, score = ranked[0]
-        silent = unsure or blank(text)
-        answer = {"label": None if silent else label, "score": score, "abstained": silent}
+        abstained = below or blank(text)
+        answer = {"label": None if abstained else label, "score": score, "abstained": abstained}
         result.append({**answer, "probabilities": dict(ranked[: question.top_k])})
     return result
 

@@ -21,11 +21,11 @@ class Decision:
 
     Args:
         labels: in the order of the model's outputs.
-        temperature: what logits are divided by (Guo et al. 2017); 1: they stand as they are.
-        thresholds: least probability, calibrated, for the label of that name to be answered; without one, any.
+        temperature: what logits are divided by (Guo et al. 2017); 1: they stay as they are.
+        thresholds: least calibrated probability at which a label is answered; a label without one always is.
 
     Raises:
-        ValueError: if they are not what they have to be: a wrong one would turn answers round without a word.
+        ValueError: if they are not what they have to be: a wrong one would change answers silently.
     """
 
     labels: Annotated[list[str], Field(min_length=2)]
@@ -49,9 +49,9 @@ class Decision:
         try:
             return TypeAdapter(cls).validate_json(path.read_bytes())
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise ValueError(f"{path} is not what it should be: {place} {first['msg']}") from None
+            issue = error.errors()[0]
+            where = ".".join(map(str, issue["loc"]))
+            raise ValueError(f"{path} is not what it should be: {where} {issue['msg']}") from None
 
     def write(self, folder: Path) -> None:
         """Write `decision.json` into a folder."""
@@ -68,12 +68,12 @@ class Decision:
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
     def abstains(self, probabilities: np.ndarray, threshold: float | None = None) -> np.ndarray:
-        """Return whether the model is less sure of its likeliest label than it has to be, [n] bool.
+        """Return whether the likeliest label is below its threshold, [n] bool.
 
         Args:
             probabilities: calibrated, [n x k].
             threshold: for every label, instead of their own.
         """
-        least = np.array([self.thresholds.get(label, 0.0) for label in self.labels])
-        needed = least[probabilities.argmax(axis=1)] if threshold is None else threshold
+        thresholds = np.array([self.thresholds.get(label, 0.0) for label in self.labels])
+        needed = thresholds[probabilities.argmax(axis=1)] if threshold is None else threshold
         return np.asarray(probabilities.max(axis=1, initial=0.0) < needed)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.serving.classifier import Classifier
+from stages.serving.backends import Classifier
 
-BLOCK = 10  # calls at a stretch: after a switch, the threads of the one before may still turn
-SETTLING = 2  # calls that are not counted at the start of a stretch
+BLOCK = 10  # calls in a row: after a switch, the threads of the model before may still spin
+WARM_UP = 2  # calls at the start of a block that are not counted
 
 
 @dataclass(frozen=True)
@@ -29,33 +29,36 @@ def latencies(
     pairs: Sequence[str] | None = None,
     seconds: float = 60.0,
 ) -> dict[str, Latency]:
-    """Measure classifiers in turns over the same batches, so that a busy moment hits all of them.
+    """Measure classifiers on the same batches, interleaved, so that a busy moment slows all of them.
 
     Args:
         classifiers: by name.
-        texts: at least one; taken in order, round and round, `batch_size` to a call.
+        texts: at least one; taken in order, again from the start after the last, `batch_size` to a call.
         batch_size: texts a call.
         calls: measured per classifier, after a few that are not.
         pairs: second texts, for a model of pairs.
-        seconds: after so many no further turn begins; each classifier has one at least.
+        seconds: after so many no further block begins; each classifier has one at least.
     """
-    rows = [[at % len(texts) for at in range(call * batch_size, (call + 1) * batch_size)] for call in range(calls)]
-    batches = [([texts[at] for at in some], [pairs[at] for at in some] if pairs else None) for some in rows]
+    batches = []
+    for start in range(0, calls * batch_size, batch_size):
+        rows = [index % len(texts) for index in range(start, start + batch_size)]
+        batches.append(([texts[row] for row in rows], [pairs[row] for row in rows] if pairs else None))
     times: dict[str, list[float]] = {name: [] for name in classifiers}
-    until = time.perf_counter() + seconds
-    for first in range(0, calls, BLOCK):
-        if first and time.perf_counter() > until:
+    deadline = time.perf_counter() + seconds
+    for start in range(0, calls, BLOCK):
+        if start and time.perf_counter() > deadline:
             break
-        block = batches[first : first + BLOCK]
+        block = batches[start : start + BLOCK]
         for name, classifier in classifiers.items():
-            for number, (some, second) in enumerate([*block[:SETTLING], *block]):
+            for batch in block[:WARM_UP]:
+                classifier.probabilities(*batch, batch_size)
+            for batch in block:
                 began = time.perf_counter()
-                classifier.probabilities(some, second, batch_size)
-                if number >= len(block[:SETTLING]):
-                    times[name].append(time.perf_counter() - began)
+                classifier.probabilities(*batch, batch_size)
+                times[name].append(time.perf_counter() - began)
     result = {}
     for name, classifier in classifiers.items():
         p50, p95 = (1000 * float(value) for value in np.percentile(times[name], [50, 95]))
-        encoded = (classifier.tokens.encode(*batch)["input_ids"] for batch in batches[: len(times[name])])
-        result[name] = Latency(p50, p95, sum(len(ids) for batch in encoded for ids in batch) / sum(times[name]))
+        measured = (classifier.tokens.encode(*batch)["input_ids"] for batch in batches[: len(times[name])])
+        result[name] = Latency(p50, p95, sum(len(ids) for batch in measured for ids in batch) / sum(times[name]))
     return result

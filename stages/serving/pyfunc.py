@@ -18,7 +18,7 @@ from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from stages.serving import answers, classifier
+from stages.serving import answers, backends
 
 JSON = re.compile(r'application/json\s*(;\s*charset="?utf-8"?\s*)?', re.IGNORECASE)
 MAX_BYTES = 2**20  # a second of tokenizing at most, some hundred MiB of memory; more is work for flows.predict
@@ -30,12 +30,12 @@ class ServedClassifier(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the form of the model that `variant` of the configuration names; null: ONNX where there is one."""
-        if not Path(classifier.__file__).is_relative_to(Path(__file__).parent):
-            warnings.warn(f"the code of {classifier.__file__} answers, not the model's own", stacklevel=2)
+        if not Path(backends.__file__).is_relative_to(Path(__file__).parent):
+            warnings.warn(f"the code of {backends.__file__} answers, not the model's own", stacklevel=2)
         parts = {name: Path(path) for name, path in context.artifacts.items()}
-        package = classifier.Package(parts["model"], parts.get("exported"), parts.get("serving"))
+        package = backends.Package(parts["model"], parts.get("exported"), parts.get("serving"))
         config = context.model_config or {}
-        self._classifier = classifier.Classifier(package, config.get("variant"), config.get("threads"))
+        self._classifier = backends.Classifier(package, config.get("variant"), config.get("threads"))
         self._lock = Lock()  # one request has all threads; and tokenizers are not made for several at once
         server: Any = sys.modules.get("mlflow.pyfunc.scoring_server")
         if server:
@@ -62,9 +62,9 @@ class ServedClassifier(PythonModel):
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
         with self._lock:
-            found = answers.answers(self._classifier, question)
+            rows = answers.answers(self._classifier, question)
         columns = ["label", "score", "abstained", "probabilities"]
-        return pd.DataFrame(found, columns=columns).astype({"label": object}).where(lambda table: table.notna(), None)
+        return pd.DataFrame(rows, columns=columns).astype({"label": object}).where(lambda table: table.notna(), None)
 
     def respond(self, body: bytes, content_type: str | None) -> tuple[int, dict[str, Any]]:
         """Return status and JSON of the answer to an HTTP request."""

@@ -1,7 +1,13 @@
-"""The live line from a training to MLflow: it may break at any time, and the training does not notice."""
+"""MLflow is fed while the work goes on: a run for each training, or many of them under one parent run.
+
+The store may break at any time: that is a warning, and the training goes on.
+"""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.common.params import Params
 from stages.common.pipeline.stage import LOGS
@@ -15,19 +21,44 @@ from stages.tracking.runs import (
     finish,
     keep_training_tags,
     record_curves,
+    record_metrics,
     run_of_model,
 )
-from stages.tracking.store import Recorder, connect
+from stages.tracking.store import CATCH_UP, connect, warn
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 LIVE = LOGS / "finetune.jsonl"  # a line per point of both curves, while the stage runs
 TRIAL_RUN = "ATTUNE_TRIAL_RUN"  # set by flows.search.trials: the run that a training reports to; empty: to none
+KEY_TAG = "attune.nested"  # of a parent, its key; of a child, the parent's key and its own
+STATE_TAG, REASON_TAG = "attune.trial_state", "attune.trial_reason"  # complete, pruned or failed; and why
+PARENT_TAG = "mlflow.parentRunId"
+
+
+class Recorder:
+    """Records in MLflow until an error there. `client` is None before there is a connection, and after it broke."""
+
+    catch_up = CATCH_UP
+
+    def __init__(self) -> None:
+        self.client: MlflowClient | None = None
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """Turn any error into a warning and the end of the recording."""
+        try:
+            yield
+        except Exception as error:  # whatever is wrong with MLflow, the training is worth more
+            self.client = None
+            warn(error, self.catch_up)
 
 
 class LiveRun(Recorder):
     """The MLflow run of one training, identified by the digest of the training's inputs.
 
     A training that was cut short goes on in its run; training again from the same inputs adds nothing. A trial of a
-    search or a cross-validation is given its run, and leaves its end to those who gave it.
+    search or a cross-validation is given its run, and leaves its end to the program that gave it.
     """
 
     def __init__(self, params: Params, inputs: str, tags: dict[str, str]) -> None:
@@ -59,3 +90,60 @@ class LiveRun(Recorder):
             record_curves(self.client, run, curves)
             if not self._given:
                 finish(self.client, run, self._tags, {INPUTS_TAG: self._tags[INPUTS_TAG], MODEL_TAG: model})
+
+
+class NestedRuns(Recorder):
+    """A parent run with the result of a search or a cross-validation, and a child run for each of its trainings.
+
+    None has a tag by which a model of the pipeline is found, so what they train is never taken for its model.
+
+    Args:
+        params: what params.yaml says; children have params of their own.
+        key: what the parent is found by when the work is resumed.
+        name: of the parent run.
+        tags: further tags of the parent run.
+    """
+
+    catch_up = "the trainings go on, unrecorded"
+
+    def __init__(self, params: Params, key: str, name: str, tags: dict[str, str]) -> None:
+        super().__init__()
+        self._key = key
+        with self.trying():
+            self.client = connect()
+            self._parent = self._open(self.client, params, key, name, tags)
+
+    def begin(self, params: Params, key: str, name: str) -> str:
+        """Return the id of the child run of a training, a new one or that of the same training; "" without a store."""
+        if self.client is not None:
+            with self.trying():
+                return self._open(self.client, params, f"{self._key}/{key}", name, {PARENT_TAG: self._parent})
+        return ""
+
+    def end(self, run_id: str, state: str, reason: str, curve: Path, scores: dict[str, float]) -> None:
+        """Record how a training ended: its state, why, its curve (if the file exists) and its scores."""
+        if self.client is None or not run_id:
+            return
+        with self.trying():
+            record_curves(self.client, run_id, [curve] if curve.exists() else [])
+            record_metrics(self.client, run_id, scores)
+            self.client.set_tag(run_id, STATE_TAG, state)
+            if reason:
+                self.client.set_tag(run_id, REASON_TAG, reason[:5000])
+            self.client.set_terminated(run_id, {"complete": "FINISHED", "pruned": "KILLED"}.get(state, "FAILED"))
+
+    def finish(self, scores: dict[str, float]) -> None:
+        """Record the result of all, and end the parent run."""
+        if self.client is not None:
+            with self.trying():
+                record_metrics(self.client, self._parent, scores)
+                self.client.set_terminated(self._parent)
+
+    @staticmethod
+    def _open(client: "MlflowClient", params: Params, key: str, name: str, tags: dict[str, str]) -> str:
+        if run_id := find_run(client, params, KEY_TAG, key):
+            client.update_run(run_id, status="RUNNING")
+            return run_id
+        tracking = params.tracking.model_copy(update={"run_name": name})
+        params = params.model_copy(update={"tracking": tracking})
+        return create_run(client, params, {**origin_tags(), **tags, KEY_TAG: key})

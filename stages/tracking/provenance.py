@@ -97,14 +97,14 @@ def log_patch(client: "MlflowClient", run_id: str, tag: str) -> None:
 def stage_tags(stages: Iterable[str], lock: Mapping[str, Any]) -> dict[str, str]:
     """Return a short digest of what each of the stages read (command, code, data, params), as `dvc.lock` has it.
 
-    Runs part at the first stage whose digests differ.
+    The first stage whose digests differ is where two runs begin to differ.
     """
     tags = {}
     for name in stages:
         if entry := lock.get(name):
             deps = sorted((dep["path"], str(dep.get("md5") or dep.get("hash") or "")) for dep in entry.get("deps", []))
-            read = [entry.get("cmd"), deps, json.loads(json.dumps(entry.get("params", {}), default=str))]
-            tags[f"{STAGE_TAG}{name}"] = sha256_value(read)[:10]  # enough to tell apart, few enough to compare by eye
+            inputs = [entry.get("cmd"), deps, json.loads(json.dumps(entry.get("params", {}), default=str))]
+            tags[f"{STAGE_TAG}{name}"] = sha256_value(inputs)[:10]  # enough to tell apart, short enough to read
     return tags
 
 
@@ -119,8 +119,8 @@ def stages_that_made(model: str, reports: Mapping[str, Path]) -> list[str]:
     recorded = [lock[name] for name in stages if name in lock]
     outs = {out["path"]: out.get("md5") for stage in recorded for out in stage.get("outs", [])}
     deps = [(dep["path"], dep.get("md5")) for stage in recorded for dep in stage.get("deps", [])]
-    fits = all(outs.get(path, md5) == md5 for path, md5 in deps)  # what a stage read is what those before it wrote
-    return stages if fits and scores.get("model", {}).get("digest") == model else []
+    one_run = all(outs.get(path, md5) == md5 for path, md5 in deps)  # each stage read what those before it wrote
+    return stages if one_run and scores.get("model", {}).get("digest") == model else []
 
 
 def keep_lineage(client: "MlflowClient", name: str, version: int, model: str, reports: Mapping[str, Path]) -> None:
@@ -130,18 +130,18 @@ def keep_lineage(client: "MlflowClient", name: str, version: int, model: str, re
     Reports come by path, since staged ones stand elsewhere.
     """
     try:
+        registered = client.get_model_version(name, str(version))
+        if LINEAGE_TAG in registered.tags or not stages_that_made(model, reports):
+            return
+        files = {**reports, MANIFEST: Path(MANIFEST), LOCK: Path(LOCK)}
+        contents = {path: file.read_bytes() for path, file in files.items() if file.exists()}
         with TemporaryDirectory() as folder:
-            registered = client.get_model_version(name, str(version))
-            if LINEAGE_TAG in registered.tags or not stages_that_made(model, reports):
-                return
-            inputs = {path: Path(path) for path in (MANIFEST, LOCK)}
-            files = {path: file.read_bytes() for path, file in {**reports, **inputs}.items() if file.exists()}
-            for path, content in {**files, str(PARAMS_FILE): recorded_params()}.items():
+            for path, content in {**contents, str(PARAMS_FILE): recorded_params()}.items():
                 (Path(folder) / path).parent.mkdir(parents=True, exist_ok=True)
                 (Path(folder) / path).write_bytes(content)
-            where = f"{LINEAGE}/{name}-{version}"
-            client.log_artifacts(registered.run_id, folder, where)
-            client.set_model_version_tag(name, str(version), LINEAGE_TAG, where)  # says that all is there
+            artifact = f"{LINEAGE}/{name}-{version}"
+            client.log_artifacts(registered.run_id, folder, artifact)
+            client.set_model_version_tag(name, str(version), LINEAGE_TAG, artifact)  # last: it says that all is kept
     except Exception as error:
         warn(error, "the version is registered, without its lineage; `make publish` adds that")
 
@@ -149,13 +149,17 @@ def keep_lineage(client: "MlflowClient", name: str, version: int, model: str, re
 def recorded_params() -> bytes:
     """Return params.yaml as the stages before `register` had it: the file as it is, where it still says the same."""
     text, yaml, out = PARAMS_FILE.read_bytes(), YAML(), BytesIO()
-    current = yaml.load(text) or {}
-    stages = [stage for name, stage in read_lock().items() if name != REGISTERS]
-    recorded = [stage.get("params", {}).get("params.yaml", {}) for stage in stages]
-    changed = {key: value for one in recorded for key, value in one.items() if current.get(key) != value}
-    current.update(changed)
-    yaml.dump(current, out)
-    return out.getvalue() if changed else text
+    params = yaml.load(text) or {}
+    changed: dict[str, Any] = {}
+    for name, stage in read_lock().items():
+        if name != REGISTERS:
+            recorded = stage.get("params", {}).get("params.yaml", {})
+            changed |= {key: value for key, value in recorded.items() if params.get(key) != value}
+    if not changed:
+        return text
+    params.update(changed)
+    yaml.dump(params, out)
+    return out.getvalue()
 
 
 def _git(*arguments: str) -> bytes:

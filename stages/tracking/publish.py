@@ -14,14 +14,14 @@ from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
 from stages.common.pipeline.graph import read_graph, read_lock
 from stages.common.pipeline.stage import Run
-from stages.serving.classifier import Package
-from stages.tracking.champions import Overtaken
+from stages.serving.backends import Package
 from stages.tracking.provenance import SCORES, keep_lineage, recorded_params, stage_tags, stages_that_made
 from stages.tracking.registry import (
     REGISTRATION,
-    ChampionVerdicts,
-    Registered,
+    ChampionComparison,
+    Overtaken,
     Registration,
+    RegistryState,
     ensure_registered,
 )
 from stages.tracking.runs import (
@@ -62,31 +62,31 @@ def publish_run(client: "MlflowClient", params: Params, model: Path, reports: di
 
 def reports_up_to(stage: str | None = None, staging: Path | None = None) -> dict[str, Path]:
     """Return the reports of the stages up to `stage` (None: of all) that exist, by path; staged ones first."""
-    found: dict[str, Path] = {}
+    reports = {}
     for node in read_graph().values():
-        for out in filter(lambda out: out.startswith("reports/"), node.outs):
-            staged = staging / out if staging else Path(out)
-            if staged.exists() or Path(out).exists():
-                found[out] = staged if staged.exists() else Path(out)
+        for out in node.outs:
+            files = [*([staging / out] if staging else []), Path(out)]
+            if out.startswith("reports/") and (file := next(filter(Path.exists, files), None)):
+                reports[out] = file
         if node.name == stage:
             break
-    return found
+    return reports
 
 
 def publish_live(
     run: Run[Any],
     model: Path,
     registration: Registration | None = None,
-    beside: ChampionVerdicts | None = None,
+    comparison: ChampionComparison | None = None,
     costs: dict[str, float] | None = None,
-) -> Registered | None:
+) -> RegistryState | None:
     """Publish from within a stage: a store that is away or broken costs a warning.
 
     Args:
         run: of the stage.
         model: the trained model's folder.
         registration: what its own gates said of it; None: it is not to be registered yet.
-        beside: what the comparison with the champion said.
+        comparison: with the champion.
         costs: what the model costs on this machine; metrics `cost_…`.
 
     Raises:
@@ -98,9 +98,9 @@ def publish_live(
         run_id = publish_run(client, run.all_params, model, reports)
         record_metrics(client, run_id, {f"cost_{name}": value for name, value in (costs or {}).items()})
         if registration:
-            found = ensure_registered(client, registration, run_id, Package.of_project(), reports[CARD], beside)
-            keep_lineage(client, registration.model_name, found.version, registration.model, reports)
-            return found
+            state = ensure_registered(client, registration, run_id, Package.of_project(), reports[CARD], comparison)
+            keep_lineage(client, registration.model_name, state.version, registration.model, reports)
+            return state
     except Overtaken:
         raise
     except Exception as error:  # MLflow's troubles must not cost a result
@@ -108,21 +108,13 @@ def publish_live(
     return None
 
 
-def trained_params() -> Params:
-    """Return the params of the last pipeline run as `dvc.lock` keeps them, so that later edits do not count.
-
-    Raises:
-        AttuneError: if the pipeline has not run yet.
-    """
-    if "finetune" not in read_lock():
-        raise AttuneError("there is no trained model yet", "run the pipeline first: make run")
-    return check_params(YAML(typ="safe", pure=True).load(recorded_params()), "dvc.lock")
-
-
 def main() -> int:
     """Publish the model that lies in models/finetuned with all its reports."""
     try:
-        params = trained_params()
+        if "finetune" not in read_lock():
+            raise AttuneError("there is no trained model yet", "run the pipeline first: make run")
+        # As `dvc.lock` has them: of the run that trained the model, whatever was edited since.
+        params = check_params(YAML(typ="safe", pure=True).load(recorded_params()), "dvc.lock")
         if not MODEL.exists():
             raise AttuneError(f"{MODEL} is missing", "run the pipeline first, or fetch it: dvc pull, dvc checkout")
         client, reports = connect(), reports_up_to()
@@ -130,10 +122,10 @@ def main() -> int:
         print(f"run {run_id} is up to date in {without_password(tracking_uri())}")
         if REGISTRATION.exists():
             registration = Registration.read()
-            found = ensure_registered(client, registration, run_id, Package.of_project(), reports[CARD])
-            keep_lineage(client, registration.model_name, found.version, registration.model, reports)
-            now = found.alias or "no champion, since another one is: make register judges it beside that one"
-            print(f"model {registration.model_name} version {found.version} is registered as {now}")
+            state = ensure_registered(client, registration, run_id, Package.of_project(), reports[CARD])
+            keep_lineage(client, registration.model_name, state.version, registration.model, reports)
+            alias = state.alias or "no champion, since another one is: make register judges it beside that one"
+            print(f"model {registration.model_name} version {state.version} is registered as {alias}")
     except Unreachable as error:
         print(f"MLflow cannot be reached: {error}\n  → start the server, or unset MLFLOW_TRACKING_URI", file=sys.stderr)
     except AttuneError as error:

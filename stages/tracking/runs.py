@@ -21,13 +21,14 @@ from stages.tracking.store import experiment_id
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
 
 INPUTS_TAG = "attune.training_inputs"
 MODEL_TAG = "attune.model"
-POSITIONS = ("step", "epoch")  # columns that say where on a curve a point is; no scores of the model
+POSITIONS = ("step", "epoch")  # columns that say where on a curve a point is; not metrics
 TRAININGS = WORK / "trainings"
 DATA_SETS = {"train": "training", "validation": "validation", "test": "test"}
-SOURCE = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "attune"}  # what MLflow's UI shows of a run's making
+SOURCE = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "attune"}  # what MLflow's UI shows as a run's source
 
 
 def model_digest(folder: Path) -> str:
@@ -52,8 +53,8 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def find_run(client: "MlflowClient", params: Params, tag: str, value: str) -> str | None:
     """Return the id of the newest run of the experiment with this tag, if there is one."""
     experiment = experiment_id(client, params.tracking.experiment_name)
-    found = client.search_runs([experiment], filter_string=f"tags.`{tag}` = '{value}'", max_results=1)
-    return str(found[0].info.run_id) if found else None
+    newest = client.search_runs([experiment], filter_string=f"tags.`{tag}` = '{value}'", max_results=1)
+    return str(newest[0].info.run_id) if newest else None
 
 
 def create_run(client: "MlflowClient", params: Params, tags: Mapping[str, str]) -> str:
@@ -61,15 +62,16 @@ def create_run(client: "MlflowClient", params: Params, tags: Mapping[str, str]) 
     from mlflow.entities import Param
 
     experiment = experiment_id(client, params.tracking.experiment_name)
-    who = {**SOURCE, "mlflow.user": os.environ.get("USER") or "unknown"}
-    run_id = str(client.create_run(experiment, run_name=run_name(params), tags={**who, **tags}).info.run_id)
+    own_tags = {**SOURCE, "mlflow.user": os.environ.get("USER") or "unknown"}
+    run_id = str(client.create_run(experiment, run_name=_run_name(params), tags={**own_tags, **tags}).info.run_id)
     settings = params.model_dump(mode="json", by_alias=True, exclude={"tracking", "tune", "review"})
-    # Of sources and base model, what is not said is left out: of the kinds that there are, each is only one.
+    # A source or base model is of one kind; the keys of the other kinds are left out.
     settings["ingest"] = params.ingest.model_dump(mode="json", by_alias=True, exclude_none=True)
-    recorded = [Param(key, str(value)[:6000]) for key, value in flatten(settings)]
-    for start in range(0, len(recorded), 100):  # MLflow takes a hundred at a time
-        client.log_batch(run_id, params=recorded[start : start + 100])
-    record_data_sets(client, run_id)
+    rows = [Param(key, str(value)[:6000]) for key, value in flatten(settings)]
+    for start in range(0, len(rows), 100):  # MLflow takes a hundred at a time
+        client.log_batch(run_id, params=rows[start : start + 100])
+    if data_sets := _data_sets():
+        client.log_inputs(run_id, data_sets)
     log_patch(client, run_id, tags.get(PATCH_TAG, ""))
     return run_id
 
@@ -85,8 +87,8 @@ def run_of_model(client: "MlflowClient", params: Params, model: str, tags: Mappi
     return known or begun or create_run(client, params, tags)
 
 
-def run_name(params: Params) -> str:
-    """Return the run's name: the one in params, or one made of what tells runs apart."""
+def _run_name(params: Params) -> str:
+    """Return the run's name: the one in params, or one of what usually differs between runs."""
     if params.tracking.run_name:
         return params.tracking.run_name
     base = re.split("==|@", params.ingest.base_model.origin)[0].rpartition("/")[2]
@@ -94,22 +96,18 @@ def run_name(params: Params) -> str:
     return f"{how.strategy} lr={how.learning_rate:g} epochs={how.num_train_epochs} seed={params.seed} {base}"
 
 
-def record_data_sets(client: "MlflowClient", run_id: str) -> None:
-    """Record the three splits as data sets whose digest is the hash that DVC knows them by."""
+def _data_sets() -> list["DatasetInput"]:
+    """Return the three splits as data sets, each with the hash that DVC knows it by."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     outs = {out["path"]: out for out in read_lock().get("clean", {}).get("outs", [])}
     inputs = []
     for name, context in DATA_SETS.items():
         if out := outs.get(f"data/clean/{name}.parquet"):
-            source, profile = (
-                json.dumps({"path": out["path"], "md5": out["md5"]}),
-                json.dumps({"bytes": out.get("size")}),
-            )
-            data_set = Dataset(name, out["md5"], source_type="dvc", source=source, profile=profile)
+            source, profile = {"path": out["path"], "md5": out["md5"]}, {"bytes": out.get("size")}
+            data_set = Dataset(name, out["md5"], "dvc", json.dumps(source), profile=json.dumps(profile))
             inputs.append(DatasetInput(data_set, [InputTag("mlflow.data.context", context)]))
-    if inputs:
-        client.log_inputs(run_id, inputs)
+    return inputs
 
 
 class Curves:
@@ -123,7 +121,7 @@ class Curves:
         """Record points: a step, and the metrics there."""
         from mlflow.entities import Metric
 
-        new, now = [], int(1000 * time.time())
+        new, time_ms = [], int(1000 * time.time())
         for step, metrics in points:
             for key in (key for key in metrics if key not in POSITIONS):
                 if key not in self._known:
@@ -131,7 +129,7 @@ class Curves:
                     self._known[key] = {point.step for point in history}
                 if step not in self._known[key]:
                     self._known[key].add(step)
-                    new.append(Metric(key, metrics[key], now, step))
+                    new.append(Metric(key, metrics[key], time_ms, step))
         for start in range(0, len(new), 500):
             self._client.log_batch(self._run_id, metrics=new[start : start + 500])
 
@@ -146,7 +144,7 @@ def record_curves(client: "MlflowClient", run_id: str, files: list[Path]) -> Non
 
 
 def record_metrics(client: "MlflowClient", run_id: str, metrics: Mapping[str, float]) -> None:
-    """Record final scores; one that stands there with the same value is left alone."""
+    """Record final scores, but for those that the run has with the same value."""
     known = client.get_run(run_id).data.metrics
     for key, value in metrics.items():
         if known.get(key) != value:
@@ -171,9 +169,9 @@ def finish(client: "MlflowClient", run_id: str, training: Mapping[str, str], res
 
 
 def keep_training_tags(model: str, tags: Mapping[str, str]) -> None:
-    """Note on this machine what a training's run is tagged with, for a publishing that has to catch up.
+    """Keep the tags of a training's run on this machine, for `make publish` to catch up with.
 
-    Training the same model again changes none of it, but for the inputs by which its run is found.
+    Training the same model again changes none but that of the inputs, by which its run is found.
     """
     TRAININGS.mkdir(parents=True, exist_ok=True)
     write_json({**tags, **training_tags(model), INPUTS_TAG: tags[INPUTS_TAG]}, TRAININGS / f"{model}.json")

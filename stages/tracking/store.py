@@ -33,30 +33,17 @@ class Unreachable(Exception):
     """The tracking store does not answer."""
 
 
-class Recorder:
-    """Records in MLflow until something goes wrong there: that is a warning, and whoever records works on.
-
-    `client` is None before there is a connection, and after it broke.
-    """
-
-    catch_up = CATCH_UP
-
-    def __init__(self) -> None:
-        self.client: MlflowClient | None = None
-
-    @contextmanager
-    def trying(self) -> Iterator[None]:
-        """Turn any error into a warning and the end of the recording."""
-        try:
-            yield
-        except Exception as error:  # whatever goes wrong over there, the training is worth more
-            self.client = None
-            warn(error, self.catch_up)
-
-
 def tracking_uri(root: Path | None = None) -> str:
     """Return MLFLOW_TRACKING_URI, or a SQLite file in the project's folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root or Path.cwd()).resolve() / 'mlflow.db'}"
+
+
+def absolute_uri() -> str:
+    """Return the store's address as it holds in any folder: a relative path is relative to this one."""
+    uri = tracking_uri()
+    if relative := re.fullmatch(r"sqlite:///([^/:].*)", uri):
+        return f"sqlite:///{Path(relative[1]).resolve()}"
+    return uri if urlsplit(uri).scheme else str(Path(uri).resolve())
 
 
 def without_password(uri: str) -> str:
@@ -95,32 +82,32 @@ def client_of(uri: str) -> "MlflowClient":
         os.environ.setdefault(name, value)
     os.environ.pop("MLFLOW_RUN_ID", None)  # it would send this project's runs into somebody else's
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # their messages of routine are nobody's
+        logging.getLogger(name).setLevel(logging.ERROR)  # what they say of routine helps nobody
     with quiet():
         import mlflow
 
         return mlflow.MlflowClient(tracking_uri=uri)
 
 
-def _check_reachable(address: str, shown: str) -> None:
+def _check_reachable(uri: str, display_uri: str) -> None:
     """Ask a server for anything at all; MLflow's own client would try for minutes."""
     try:
-        urlopen(f"{address.rstrip('/')}/health", timeout=REACH_SECONDS).close()  # noqa: S310, http and https alone
+        urlopen(f"{uri.rstrip('/')}/health", timeout=REACH_SECONDS).close()  # noqa: S310, http and https alone
     except HTTPError:
         return  # an answer of whatever kind is one
     except (OSError, ValueError, HTTPException) as error:
         reason = error if isinstance(error, OSError) else "not an address that can be asked"
-        raise Unreachable(f"{shown} ({reason})") from None
+        raise Unreachable(f"{display_uri} ({reason})") from None
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
     """Return the id of an experiment, made if it is new (artifacts beside mlflow.db where that is the store)."""
-    if found := client.get_experiment_by_name(name):
-        if found.lifecycle_stage == "deleted":
-            client.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
-    local = tracking_uri().partition("sqlite:///")[2]
-    artifacts = (Path(local).resolve().parent / "mlruns").as_uri() if local else None
+    if experiment := client.get_experiment_by_name(name):
+        if experiment.lifecycle_stage == "deleted":
+            client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
+    database = tracking_uri().partition("sqlite:///")[2]
+    artifacts = (Path(database).resolve().parent / "mlruns").as_uri() if database else None
     return str(client.create_experiment(name, artifact_location=artifacts, tags=MODEL_TRAINING))
 
 

@@ -15,11 +15,12 @@ from transformers import AutoTokenizer
 from stages.common.text.cleaning import FILE as TEXT_CLEANING
 from stages.common.text.cleaning import TextCleaning
 from stages.export.files import write_int8, write_onnx
-from stages.serving.classifier import FILES, Package
+from stages.serving.backends import FILES, Package
 from stages.serving.decision import Decision
 from stages.tasks.loading import load_classifier
 from stages.tasks.text_classification import build_model
-from stages.tracking import packaging, store
+from stages.tracking import store
+from stages.tracking.package import SEEN_FILES, package_digest
 from stages.tracking.registry import Registration, ensure_registered
 from stages.tracking.runs import MODEL_TAG, create_run, model_digest
 from tests.models import make_base, outspoken, put_tokenizer
@@ -52,12 +53,12 @@ def make_package(folder: Path) -> Package:
 def probabilities(package: Package, texts: list[str], pairs: list[str] | None = None) -> np.ndarray:
     """Return what transformers and torch say of each text on its own, calibrated, [n x k]."""
     tokenizer, network = AutoTokenizer.from_pretrained(package.model), load_classifier(package.model)
-    found = []
-    for at, text in enumerate(texts):
-        tokens = tokenizer(text, pairs[at] if pairs else None, truncation=True, return_tensors="pt")
+    rows = []
+    for index, text in enumerate(texts):
+        tokens = tokenizer(text, pairs[index] if pairs else None, truncation=True, return_tensors="pt")
         with torch.inference_mode():
-            found.append((network(**tokens).logits[0].double() / 1.5).softmax(-1).numpy())
-    return np.array(found)
+            rows.append((network(**tokens).logits[0].double() / 1.5).softmax(-1).numpy())
+    return np.array(rows)
 
 
 @contextmanager
@@ -66,7 +67,7 @@ def working_in(folder: Path) -> Iterator[MlflowClient]:
     with pytest.MonkeyPatch.context() as patch:
         without_mlflow(patch)
         patch.chdir(folder)
-        for path in packaging.SEEN:
+        for path in SEEN_FILES:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             pl.DataFrame({"id": ["row"]}).write_parquet(path)
         before = mlflow.get_tracking_uri()
@@ -80,5 +81,5 @@ def register(client: MlflowClient, package: Package, name: str = "tiny") -> int:
     card = Path("model_card.md")
     card.write_text("# tiny\n")
     run_id = create_run(client, params_of(register={"model_name": name}), {MODEL_TAG: digest})
-    registration = Registration(name, digest, packaging.package_digest(package), True, [])
+    registration = Registration(name, digest, package_digest(package), True, [])
     return ensure_registered(client, registration, run_id, package, card).version

@@ -15,7 +15,7 @@ from flows import summary as program
 from flows.execution.outcome import Outcome
 from flows.reporting import artifact
 from flows.reporting.run_summary import Before, new_champion, summary
-from stages.tracking.champions import promote
+from stages.tracking.registry import promote
 from tests.projects import Project
 from tests.unit.small_records import interval
 

@@ -22,7 +22,7 @@ from stages.export.__main__ import NOT_ASKED, _write
 from stages.export.files import NotExported, write_int8, write_onnx
 from stages.export.verdict import compare, judge
 from stages.finetune.strategies import prepare, save
-from stages.serving.classifier import Classifier, Package
+from stages.serving.backends import Classifier, Package
 from stages.tasks.text_classification import build_model
 from stages.tracking import publish
 from tests.models import FILLER, LONGEST, TELLING, outspoken, put_tokenizer, settings

@@ -26,13 +26,13 @@ from stages.common.params import Params, load_params
 from stages.common.params.loading import read_yaml
 from stages.common.pipeline.graph import read_graph, read_lock
 from stages.common.pipeline.stage import Run
-from stages.serving.classifier import Package
+from stages.serving.backends import Package
 from stages.tracking import provenance
 from stages.tracking.live import LiveRun
-from stages.tracking.packaging import PACKAGE_TAG, package_digest
+from stages.tracking.package import PACKAGE_TAG, package_digest
 from stages.tracking.provenance import DIRTY_TAG, LINEAGE_TAG, PATCH_TAG, commit_tags
 from stages.tracking.publish import publish_live
-from stages.tracking.registry import STAMP, Registered, Registration
+from stages.tracking.registry import STAMP, Registration, RegistryState
 from stages.tracking.runs import MODEL_TAG, model_digest
 from tests.projects import Project
 from tests.unit.mlflow_apart import apart
@@ -147,7 +147,7 @@ class Lab(Project):
             self.dvc("repro", "--quiet", "evaluate")
             live.finish(model_digest(Path("models/finetuned")), [Path("reports/plots/training.csv")])
 
-    def register(self, passed: bool = True) -> Registered:
+    def register(self, passed: bool = True) -> RegistryState:
         """Do what register does once it has judged."""
         with chdir(self.root):
             params, package = self.said, Package.of_project()

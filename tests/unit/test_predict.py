@@ -19,7 +19,7 @@ from flows.predict import DRIFTED, main
 from stages.common.drift import profile_of
 from stages.common.errors import AttuneError
 from stages.common.text.cleaning import TextCleaning
-from stages.serving.classifier import Classifier, Package
+from stages.serving.backends import Classifier, Package
 from stages.serving.decision import Decision
 from tests.models import LABELS
 from tests.projects import Project

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from flows.plan import make_plan
 from flows.prepare import prepare
-from stages.tracking.packaging import PACKAGE_TAG
+from stages.tracking.package import PACKAGE_TAG
 from stages.tracking.registry import REGISTRATION, STAMP, Registration
 from stages.tracking.runs import MODEL_TAG
 from tests.projects import PROJECT, RECIPE, Project

@@ -3,9 +3,9 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -18,21 +18,21 @@ from stages.common.digests import sha256_path
 from stages.common.errors import AttuneError
 from stages.common.params import load_params
 from stages.common.pipeline.graph import read_graph
-from stages.common.pipeline.stage import Run, write_json
+from stages.common.pipeline.stage import Run
+from stages.register import __main__ as register
 from stages.register.__main__ import _register, check_parts
-from stages.register.champion import judge_beside_champion
+from stages.register.champion_comparison import compare_with_champion
 from stages.register.gates import Verdict
-from stages.serving.classifier import Package
+from stages.serving.backends import Package
 from stages.serving.decision import Decision
 from stages.tasks.loading import load_classifier
 from stages.tasks.text_classification import build_model, probabilities
-from stages.tracking import publish, store
-from stages.tracking.champions import CHALLENGER, CHAMPION, Overtaken, champion_number, promote, roll_back
-from stages.tracking.registry import VERDICT_TAG
+from stages.tracking import store
+from stages.tracking.package import SEEN_FILES
+from stages.tracking.registry import CHALLENGER, CHAMPION, VERDICT_TAG, Overtaken, champion_number, promote, roll_back
 from stages.tracking.runs import MODEL_TAG, model_digest
 from tests.models import FILLER, TELLING, outspoken, put_tokenizer
 from tests.projects import Project, empty_project
-from tests.unit.small_records import interval
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LABELS = ["bad", "good"]
@@ -41,8 +41,7 @@ NAME = "tests"
 OUTS = ("reports/registration.json", "reports/model_card.md", "logs/registered.model")
 
 
-@dataclass
-class Home:
+class Home(NamedTuple):
     """Models, test rows, and a registry for each of two of the models in which it is the champion."""
 
     models: dict[str, Path]
@@ -51,11 +50,11 @@ class Home:
 
 
 def build(base: Path, folder: Path) -> dict[str, Path]:
-    """Three models: one, a twin with other weights and the same answers, and one that answers otherwise."""
+    """Three models: one, an equal with other weights and the same answers, and one that answers otherwise."""
     tokenizer = AutoTokenizer.from_pretrained(base)
-    texts = [" ".join([word, *FILLER[:at]]) for words in TELLING.values() for word in words for at in range(5)]
+    texts = [" ".join([word, *FILLER[:count]]) for words in TELLING.values() for word in words for count in range(5)]
     models = {}
-    for name, seed, scale in (("good", 1, 1.0), ("twin", 1, 1.25), ("poor", 2, 1.0)):
+    for name, seed, scale in (("good", 1, 1.0), ("equal", 1, 1.25), ("poor", 2, 1.0)):
         network = build_model(base, LABELS, None, seed)
         outspoken(network, tokenizer, texts)
         with torch.no_grad():
@@ -68,7 +67,7 @@ def build(base: Path, folder: Path) -> dict[str, Path]:
 
 def answers(model: Path, rows: pl.DataFrame) -> list[str]:
     names = load_classifier(model).config.id2label
-    return [names[at] for at in probabilities(model, rows, 64).argmax(axis=1)]
+    return [names[index] for index in probabilities(model, rows, 64).argmax(axis=1)]
 
 
 def made_up_rows(model: Path) -> pl.DataFrame:
@@ -77,42 +76,32 @@ def made_up_rows(model: Path) -> pl.DataFrame:
     words = [word for some in TELLING.values() for word in some]
     texts = [" ".join(generator.choice([*FILLER, *words], generator.integers(2, 9))) for _ in range(ROWS)]
     empty = pl.lit(None, dtype=pl.String)
-    rows = pl.DataFrame({"id": [f"row{at}" for at in range(ROWS)], "text": texts}).with_columns(
+    rows = pl.DataFrame({"id": [f"row{index}" for index in range(ROWS)], "text": texts}).with_columns(
         pl.lit(None, dtype=pl.Int16).alias("fold"),
         *(empty.alias(name) for name in ("text_pair", "group", "timestamp", "extra")),
         source=pl.lit("s"),
     )
-    right = answers(model, rows)
-    other = {"bad": "good", "good": "bad"}
-    return rows.with_columns(label=pl.Series([other[one] if at % 5 == 0 else one for at, one in enumerate(right)]))
+    labels = answers(model, rows)
+    labels[::5] = [{"bad": "good", "good": "bad"}[label] for label in labels[::5]]
+    return rows.with_columns(label=pl.Series(labels))
 
 
-def lay_out(root: Path, model: Path, test: pl.DataFrame) -> None:
-    """Put everything that the stage reads into a project's folder."""
-    for folder in ("data/raw", "data/clean", "data/augmented", "models/exported", "reports/plots"):
+def lay_out(project: Project, model: Path, test: pl.DataFrame) -> None:
+    """Put everything that is needed to register a model into a project's folder."""
+    root = project.root
+    for folder in ("data/clean", "data/augmented", "models/exported"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     shutil.rmtree(root / "models/finetuned", ignore_errors=True)
     shutil.copytree(model, root / "models/finetuned")
     Decision(LABELS, 1.5).write(root / "models/serving")
     test.write_parquet(root / "data/clean/test.parquet")
-    seen = test.head(1).with_columns(id=pl.lit("trained"), parent=pl.col("group"), method=pl.col("group"))
-    seen.write_parquet(root / "data/augmented/train.parquet")
-    seen.write_parquet(root / "data/clean/validation.parquet")
+    for path in SEEN_FILES:
+        pl.DataFrame({"id": ["trained"]}).write_parquet(root / path)
     predicted = test.select("id", "label", prediction=pl.Series(answers(model, test)))
     predicted.sample(fraction=1.0, shuffle=True, seed=2).write_parquet(root / "data/predictions.parquet")
-    accuracy = predicted.select((pl.col("label") == pl.col("prediction")).mean()).item()
-    one = {"precision": 0.8, "recall": 0.8, "f1": 0.8, "support": 10}
-    per_class = dict.fromkeys(LABELS, one)
     digest = model_digest(root / "models/finetuned")
-    size = {"digest": digest, "serving": sha256_path(root / "models/serving")}
-    metrics = {"rows": ROWS, **interval(accuracy, 0.0), "per_class": per_class, "baselines": {}, "model": size}
-    write_json(metrics, root / "reports/metrics.json")
-    write_json({"rows_read": ROWS, "sources": []}, root / "data/raw/manifest.json")
-    split = {"rows": ROWS, "groups": 0, "labels": dict.fromkeys(LABELS, 100)}
-    splits = dict.fromkeys(("train", "validation", "test"), split)
-    write_json({"rows_in": ROWS, "rows_kept": ROWS, "splits": splits}, root / "reports/clean.json")
-    write_json({"model": digest}, root / "reports/export.json")
-    (root / "reports/plots/slices.csv").write_text("slice,rows,accuracy,macro_f1\n")
+    project.file("reports/metrics.json", {"model": {"digest": digest, "serving": sha256_path(root / "models/serving")}})
+    project.file("reports/export.json", {"model": digest})
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +116,7 @@ def home(base: Path, tmp_path_factory: pytest.TempPathFactory, empty_store: Path
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(project.root)
             patch.setenv("MLFLOW_TRACKING_URI", "")
-            lay_out(project.root, models[name], test)
+            lay_out(project, models[name], test)
             assert registered() == []
         stores[name] = project.root / "mlflow.db"
     return Home(models, test, stores)
@@ -140,7 +129,7 @@ def registered(own: list[Verdict] | None = None) -> list[str]:
     shutil.rmtree(staging, ignore_errors=True)
     run: Run[Any] = Run(read_graph()["register"], params.register_, params, staging)
     run.output("reports/model_card.md").write_text("# card\n")
-    verdicts = [*(own or []), *_register(run, own or [], LABELS)]
+    verdicts = [*(own or []), *_register(run, Package.of_project(), own or [], LABELS)]
     for path in OUTS:
         Path(path).parent.mkdir(exist_ok=True)
         shutil.copyfile(staging / path, path)
@@ -157,7 +146,7 @@ def beside(home: Home, project: Project, monkeypatch: pytest.MonkeyPatch) -> Cal
         bootstrap = {"bootstrap": {"resamples": 200}}
         project.params(register={"model_name": NAME, "gates": gates}, evaluate=bootstrap)
         shutil.copyfile(home.stores[champion], project.root / "mlflow.db")
-        lay_out(project.root, home.models[model], home.test)
+        lay_out(project, home.models[model], home.test)
         return store.connect()
 
     return put
@@ -165,8 +154,8 @@ def beside(home: Home, project: Project, monkeypatch: pytest.MonkeyPatch) -> Cal
 
 def aliases(client: MlflowClient) -> dict[str, str]:
     """The models that have an alias, by the first letters of their digest."""
-    found = client.get_registered_model(NAME).aliases
-    return {alias: client.get_model_version(NAME, str(at)).tags[MODEL_TAG] for alias, at in found.items()}
+    versions = client.get_registered_model(NAME).aliases
+    return {alias: client.get_model_version(NAME, str(number)).tags[MODEL_TAG] for alias, number in versions.items()}
 
 
 def report() -> dict[str, Any]:
@@ -174,19 +163,19 @@ def report() -> dict[str, Any]:
     return json.loads(Path("reports/registration.json").read_text())
 
 
-def here(root: Path = Path()) -> dict[str, Any]:
-    """What became of the model in the registry here."""
-    return json.loads((root / "logs/registered.json").read_text())
+def outcome() -> dict[str, Any]:
+    """What became of the model in the registry."""
+    return json.loads(Path("logs/registered.json").read_text())
 
 
 def agree(client: MlflowClient) -> None:
     """Reports, verdicts, version and alias say the same."""
-    own, said = report(), here()
+    own, registry = report(), outcome()
     assert own["passed"] == all(gate["passed"] for gate in own["gates"])
-    assert said["promoted"] == all(gate["passed"] for gate in [*own["gates"], *said["gates"]])
-    assert (said["model_name"], said["model"]) == (NAME, own["model"])
-    assert aliases(client)[said["alias"]] == said["model"]
-    assert client.get_model_version(NAME, str(said["version"])).tags[MODEL_TAG] == said["model"]
+    assert registry["promoted"] == all(gate["passed"] for gate in [*own["gates"], *registry["gates"]])
+    assert (registry["model_name"], registry["model"]) == (NAME, own["model"])
+    assert aliases(client)[registry["alias"]] == registry["model"]
+    assert client.get_model_version(NAME, str(registry["version"])).tags[MODEL_TAG] == registry["model"]
 
 
 # ── better, equal and worse ─────────────────────────────────────────────────────────────────────────────────────────
@@ -196,11 +185,10 @@ def agree(client: MlflowClient) -> None:
     ("champion", "model", "gate", "promoted"),
     [
         ("poor", "good", {"significant": True}, True),
-        ("good", "twin", {}, True),  # an equal one may take over
-        ("good", "twin", {"significant": True}, False),  # unless it has to be better beyond doubt
-        ("good", "twin", {"significant": True, "allowed_drop": 0.01}, True),  # or not worse beyond doubt
+        ("good", "equal", {}, True),  # an equal one may take over
+        ("good", "equal", {"significant": True}, False),  # unless it has to be better beyond doubt
+        ("good", "equal", {"significant": True, "allowed_drop": 0.01}, True),  # or not worse beyond doubt
         ("good", "poor", {}, False),
-        ("good", "poor", {"allowed_drop": 0.8}, True),
     ],
 )
 def test_a_model_becomes_champion_if_it_is_good_enough_beside_the_one_in_use(
@@ -211,16 +199,14 @@ def test_a_model_becomes_champion_if_it_is_good_enough_beside_the_one_in_use(
     agree(client)
     ours, theirs = (model_digest(home.models[name]) for name in (model, champion))
     assert aliases(client) == ({CHAMPION: ours} if promoted else {CHAMPION: theirs, CHALLENGER: ours})
-    assert (here()["promoted"], here()["new_champion"], here()["version"]) == (promoted, promoted, 2)
-    (found,) = here()["gates"]
-    assert f"on the {ROWS} test rows" in found["reason"] and "rows fixed" in found["reason"]
-    reached = found["value"] == found["limit"] and "significant" not in gate
-    assert (found["value"] > found["limit"] or reached) is promoted
-    assert found["reason"] in client.get_model_version(NAME, "2").tags[VERDICT_TAG]
+    assert (outcome()["promoted"], outcome()["new_champion"], outcome()["version"]) == (promoted, promoted, 2)
+    (verdict,) = outcome()["gates"]
+    assert f"on the {ROWS} test rows" in verdict["reason"] and "rows fixed" in verdict["reason"]
+    assert verdict["reason"] in client.get_model_version(NAME, "2").tags[VERDICT_TAG]
 
 
 @pytest.mark.parametrize(
-    ("seen", "labels", "said"),
+    ("seen_rows", "labels", "reason"),
     [
         (100, LABELS, "on the 100 test rows"),
         (180, LABELS, "20 of the 200 test rows were not seen by the champion, and a comparison needs 30"),
@@ -228,32 +214,20 @@ def test_a_model_becomes_champion_if_it_is_good_enough_beside_the_one_in_use(
     ],
 )
 def test_rows_that_the_champion_has_seen_do_not_count_and_other_labels_cannot_be_compared(
-    home: Home, beside: Callable[..., MlflowClient], seen: int, labels: list[str], said: str
+    home: Home, beside: Callable[..., MlflowClient], seen_rows: int, labels: list[str], reason: str
 ) -> None:
-    client = beside("good", "twin")
+    client = beside("good", "equal")
     first = client.get_model_version(NAME, "1")
     run_id = client.create_run(client.get_run(first.run_id).info.experiment_id).info.run_id
-    home.test.head(seen).select("id").write_parquet("seen_ids.parquet")
+    home.test.head(seen_rows).select("id").write_parquet("seen_ids.parquet")
     client.log_artifact(run_id, "seen_ids.parquet", "data")
     version = client.create_model_version(NAME, first.source, run_id=run_id, tags={MODEL_TAG: "old"})
     client.set_registered_model_alias(NAME, CHAMPION, version.version)
     params = load_params()
     run: Run[Any] = Run(read_graph()["register"], params.register_, params, Path("staging"))
-    verdicts, number = judge_beside_champion(run, "new", labels)
-    assert (said in verdicts[0].reason, number) == (True, int(version.version))
-    assert verdicts[0].passed is (seen == 100)
-
-
-def test_registering_again_changes_nothing(beside: Callable[..., MlflowClient]) -> None:
-    client = beside("poor", "good")
-    registered()
-    assert here()["new_champion"]
-    first, versions = outs(), len(client.search_model_versions(f"name = '{NAME}'"))
-    assert registered() == []
-    assert outs() == first
-    agree(client)
-    assert (here()["new_champion"], here()["gates"][0]["reason"]) == (False, "its weights are the champion's own")
-    assert len(client.search_model_versions(f"name = '{NAME}'")) == versions == 2
+    verdicts, number = compare_with_champion(run, "new", labels)
+    assert reason in verdicts[0].reason and number == int(version.version)
+    assert verdicts[0].passed is (seen_rows == 100)
 
 
 def outs() -> dict[str, bytes]:
@@ -264,49 +238,39 @@ def test_report_and_stamp_have_the_same_bytes_whoever_is_champion_and_however_sl
     beside: Callable[..., MlflowClient], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = [Verdict("minimum accuracy", 0.8, 0.7, True, "accuracy 0.8000 is at least 0.7000")]
-    said, found = [], []
+    reports, outcomes = [], []
     for champion, limit, uri in (("poor", None, ""), ("good", 0.000001, ""), ("good", 0.000001, "http://127.0.0.1:9")):
-        beside(champion, "twin", limit, significant=True)
+        beside(champion, "equal", limit, significant=True)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         registered(own)
-        said.append(outs())
-        found.append((here()["promoted"], here()["alias"], [gate["gate"] for gate in here()["gates"]]))
-    assert said == [said[0]] * 3
-    assert here()["gates"][0]["value"] is None and "ms (torch, 95th percentile)" in capsys.readouterr().out
+        reports.append(outs())
+        outcomes.append((outcome()["promoted"], outcome()["alias"], [gate["gate"] for gate in outcome()["gates"]]))
+    assert reports == [reports[0]] * 3
+    assert outcome()["gates"][0]["value"] is None and "ms (torch, 95th percentile)" in capsys.readouterr().out
     assert report()["gates"] == [asdict(verdict) for verdict in own]
-    assert found == [
+    assert outcomes == [
         (True, CHAMPION, ["champion"]),
         (False, CHALLENGER, ["max_latency_ms", "champion"]),
         (False, None, ["max_latency_ms", "champion"]),
     ]
 
 
-def test_a_champion_that_fails_a_gate_now_is_said_to_be_in_use_all_the_same(
-    home: Home, beside: Callable[..., MlflowClient], capsys: pytest.CaptureFixture[str]
-) -> None:
-    client = beside("good", "good")
-    assert registered([Verdict("minimum accuracy", 0.8, 0.9, False, "…")]) == ["minimum accuracy"]
-    agree(client)
-    assert (report()["passed"], here()["promoted"], here()["alias"]) == (False, False, CHAMPION)
-    assert aliases(client) == {CHAMPION: model_digest(home.models["good"])}
-    assert "make rollback" in capsys.readouterr().out
-
-
-def test_a_model_that_was_rolled_back_does_not_come_back_by_itself(
+def test_registering_again_changes_nothing_and_a_model_that_was_rolled_back_does_not_come_back_by_itself(
     home: Home, beside: Callable[..., MlflowClient]
 ) -> None:
     client = beside("poor", "good")
     assert registered() == []
+    first = outs()
+    assert registered() == []
+    assert outs() == first
+    agree(client)
+    assert (outcome()["new_champion"], outcome()["gates"][0]["reason"]) == (False, "its weights are the champion's own")
     roll_back(client, NAME, reason="it swears")
     assert registered() == ["not rolled back"]
     agree(client)
-    reason = here()["gates"][0]["reason"]
-    assert "it swears" in reason
-    assert "make rollback ARGS='--to 2'" in reason
+    reason = outcome()["gates"][0]["reason"]
+    assert "it swears" in reason and "make rollback ARGS='--to 2'" in reason
     assert aliases(client)[CHAMPION] == model_digest(home.models["poor"])
-    roll_back(client, NAME, to=2)
-    assert registered() == []
-    agree(client)
 
 
 # ── at once, and away ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -316,22 +280,22 @@ def test_a_model_that_was_overtaken_is_judged_again_beside_the_new_champion(
     beside: Callable[..., MlflowClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stage fails in passing, so that the flow tries it again; all that stood before stands."""
-    client = beside("poor", "twin", significant=True)
-    publish_live = publish.publish_live
+    client = beside("poor", "equal", significant=True)
+    publish_live = register.publish_live
 
     def late(*arguments: Any) -> Any:
         source = client.get_model_version(NAME, "1")
-        rival = client.create_model_version(NAME, source.source, run_id=source.run_id, tags={MODEL_TAG: "rival"})
-        promote(client, NAME, int(rival.version), champion_number(client, NAME))
+        other = client.create_model_version(NAME, source.source, run_id=source.run_id, tags={MODEL_TAG: "other"})
+        promote(client, NAME, int(other.version), champion_number(client, NAME))
         return publish_live(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(publish, "publish_live", late)
-        with pytest.raises(Overtaken) as told:
+        patch.setattr(register, "publish_live", late)
+        with pytest.raises(Overtaken) as overtaken:
             registered()
-    assert told.value.passing and "make register" in told.value.fix
-    assert aliases(client) == {CHAMPION: "rival"} and not Path("logs/registered.model").exists()
-    assert registered() == []  # the rival has the champion's weights, and so is beaten as well
+    assert overtaken.value.passing and "make register" in overtaken.value.fix
+    assert aliases(client) == {CHAMPION: "other"} and not Path("logs/registered.model").exists()
+    assert registered() == []  # the other has the champion's weights, and so is beaten as well
     agree(client)
 
 
@@ -350,34 +314,27 @@ def test_while_the_registry_is_away_or_breaks_nothing_is_promoted_and_nothing_lo
         else:
             patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
         assert registered() == ["promotion" if breaks else "champion"]
-    assert (here()["promoted"], here()["version"], here()["alias"]) == (False, None, None)
-    assert (here()["model"], report()["passed"]) == (report()["model"], True)
-    assert "make register" in here()["gates"][-1]["reason"]
+    assert (outcome()["promoted"], outcome()["version"], outcome()["alias"]) == (False, None, None)
+    assert (outcome()["model"], report()["passed"]) == (report()["model"], True)
+    assert "make register" in outcome()["gates"][-1]["reason"]
     assert aliases(client) == {CHAMPION: model_digest(home.models["poor"])}
     store.connect()
     assert registered() == []
     agree(client)
 
 
-@pytest.mark.parametrize("part", ["model", "decision", "form", "missing form"])
-def test_parts_that_were_not_scored_together_are_not_registered(
-    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    lay_out(tmp_path, home.models["good"], home.test)
-    package = Package.of_project(tmp_path)
-    assert package.exported
-    form = package.exported / "model.onnx"
-    form.write_bytes(b"a graph")
-    metrics, export = (json.loads((tmp_path / f"reports/{name}.json").read_text()) for name in ("metrics", "export"))
+@pytest.mark.parametrize("part", ["model", "decision", "form"])
+def test_parts_that_were_not_scored_together_are_not_registered(home: Home, project: Project, part: str) -> None:
+    lay_out(project, home.models["good"], home.test)
+    package = Package.of_project()
+    form = project.file("models/exported/model.onnx", b"a graph")
+    metrics, export = (json.loads(Path(f"reports/{name}.json").read_text()) for name in ("metrics", "export"))
     export["onnx"] = {"offered": True, "sha256": sha256_path(form)}
     check_parts(package, metrics, export)
     if part == "model":
         shutil.copytree(home.models["poor"], package.model, dirs_exist_ok=True)
     elif part == "decision":
-        Decision(LABELS, 0.5).write(tmp_path / "models/serving")
-    elif part == "form":
-        form.write_bytes(b"half a")
+        Decision(LABELS, 0.5).write(Path("models/serving"))
     else:
         form.unlink()
     with pytest.raises(AttuneError, match=r"does not speak of models/.* as it is now"):

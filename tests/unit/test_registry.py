@@ -1,48 +1,52 @@
 """The registry: a version per model, an alias for the one in use, and what a version carries."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
 
 from stages.common.errors import AttuneError
-from stages.common.params import FinetuneParams, Params
+from stages.common.params import FinetuneParams
 from stages.finetune.strategies import prepare, save
-from stages.serving.classifier import Package
-from stages.tasks.text_classification import build_model, labels_of, probabilities
-from stages.tracking import packaging, store
-from stages.tracking.champions import CHALLENGER, CHAMPION, PROMOTED_TAG, champion, champion_number, version_tags
-from stages.tracking.packaging import PACKAGE_TAG, fetch_model, fetch_seen_ids, package_digest
-from stages.tracking.registry import ChampionVerdicts, Registered, Registration, ensure_registered, version_of
+from stages.serving.backends import Package
+from stages.tasks.text_classification import build_model, probabilities
+from stages.tracking import store
+from stages.tracking.package import PACKAGE_TAG, SEEN_FILES, fetch_package, fetch_seen_ids, package_digest
+from stages.tracking.registry import (
+    CHALLENGER,
+    CHAMPION,
+    PROMOTED_TAG,
+    ChampionComparison,
+    Registration,
+    RegistryState,
+    champion,
+    champion_number,
+    ensure_registered,
+    version_of,
+    version_tags,
+)
 from stages.tracking.runs import MODEL_TAG, create_run, model_digest
 from tests.models import FILLER, TELLING, put_tokenizer
-from tests.projects import params_of
+from tests.projects import PROJECT, Project, params_of
 from tests.unit.mlflow_apart import apart
 
 CARD = "---\nlibrary_name: transformers\n---\n\n# reviews\n"
 
 
-def params(name: str = "reviews") -> Params:
-    return params_of(register={"model_name": name}, tracking={"experiment_name": "trials"})
-
-
 def make_package(folder: Path, content: str, decision: str = "") -> Package:
     """Parts of a model that nobody asks anything."""
-    for name, text in {"model": content, "serving": decision}.items():
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        (folder / name / "file").write_text(text)
-    return Package(folder / "model", None, folder / "serving" if decision else None)
+    put = Project(folder).file
+    serving = put("serving/file", decision).parent if decision else None
+    return Package(put("model/file", content).parent, None, serving)
 
 
 def passed(package: Package, name: str = "reviews") -> Registration:
@@ -50,37 +54,33 @@ def passed(package: Package, name: str = "reviews") -> Registration:
     return Registration(name, model_digest(package.model), package_digest(package), True, [])
 
 
-def register(client: MlflowClient, name: str, package: Package) -> tuple[str, int]:
-    run_id = create_run(client, params(name), {MODEL_TAG: model_digest(package.model)})
+def register(client: MlflowClient, name: str, package: Package) -> str:
+    params = params_of(register={"model_name": name}, tracking={"experiment_name": "trials"})
+    run_id = create_run(client, params, {MODEL_TAG: model_digest(package.model)})
     Path("card.md").write_text(CARD)
-    return run_id, ensure_registered(client, passed(package, name), run_id, package, Path("card.md")).version
+    ensure_registered(client, passed(package, name), run_id, package, Path("card.md"))
+    return run_id
 
 
-@dataclass
-class Home:
+class Home(NamedTuple):
     """A project with a model that is registered as champion."""
 
     root: Path
     package: Package
     run: str
 
-    @property
-    def digest(self) -> str:
-        return model_digest(self.package.model)
-
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     root = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         apart(patch)
         patch.chdir(root)
-        for path, ids in zip(packaging.SEEN, (["t1", "t2"], ["v1"]), strict=True):
+        for path, ids in zip(SEEN_FILES, (["t1", "t2"], ["v1"]), strict=True):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            pl.DataFrame({"id": ids, "text": ["x"] * len(ids)}).write_parquet(path)
+            pl.DataFrame({"id": ids}).write_parquet(path)
         package = make_package(root, "weights")
-        run_id, _ = register(store.connect(), "reviews", package)
-    yield Home(root, package, run_id)
+        return Home(root, package, register(store.connect(), "reviews", package))
 
 
 @pytest.fixture
@@ -98,29 +98,28 @@ def aliases(client: MlflowClient, name: str = "reviews") -> dict[str, int]:
     return {alias: int(version) for alias, version in client.get_registered_model(name).aliases.items()}
 
 
-def another_version(client: MlflowClient, home: Home, digest: str) -> int:
+def another_version(client: MlflowClient, home: Home, package: str) -> int:
     """A further version, as a registration would leave it (logging one more model adds nothing here)."""
     source = client.get_model_version("reviews", "1").source
-    tags = {MODEL_TAG: digest, PACKAGE_TAG: package_digest(home.package)}
-    return int(client.create_model_version("reviews", source, run_id=home.run, tags=tags).version)
+    return int(client.create_model_version("reviews", source, run_id=home.run, tags={PACKAGE_TAG: package}).version)
 
 
 def again(
-    client: MlflowClient, home: Home, digest: str, *, own: bool = True, beside: bool | None = True, why: str = "…"
-) -> Registered:
-    """Register a model as the stage does, right after it was judged, or later as `make publish` does.
+    client: MlflowClient, home: Home, package: str = "", *, own: bool = True, beside: bool | None = True
+) -> RegistryState:
+    """Register a model as the stage does, right after it was compared, or later as `make publish` does.
 
     Args:
         client: of the registry.
         home: whose model is what is there to register.
-        digest: what the report calls the model.
+        package: what the report calls the model; none: what it is.
         own: whether it passed its own gates.
-        beside: whether it passed those beside the champion; None: it was not judged now.
-        why: what is said of it beside the champion.
+        beside: whether it passed the comparison with the champion; None: it was not made now.
     """
-    registration = Registration("reviews", digest, package_digest(home.package), own, [])
-    judged = None if beside is None else ChampionVerdicts(beside, why, champion_number(client, "reviews"))
-    return ensure_registered(client, registration, home.run, home.package, Path("card.md"), judged)
+    digest = package or package_digest(home.package)
+    registration = Registration("reviews", model_digest(home.package.model), digest, own, [])
+    comparison = None if beside is None else ChampionComparison(beside, "…", champion_number(client, "reviews"))
+    return ensure_registered(client, registration, home.run, home.package, Path("card.md"), comparison)
 
 
 # ── versions ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -129,62 +128,55 @@ def again(
 def test_what_is_known_without_mlflow_is_what_mlflow_says(
     client: MlflowClient, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registrations = [
-        passed(home.package),
-        thresholds := passed(make_package(tmp_path / "thresholds", "weights", "thresholds")),
-        passed(make_package(tmp_path / "other", "other")),
-        passed(home.package, "nothing of the name"),
-    ]
+    thresholds = passed(make_package(tmp_path / "thresholds", "weights", "thresholds"))
+    registrations = [passed(home.package), thresholds, passed(home.package, "nothing of the name")]
 
     def known() -> list[bool]:
-        found = [one.known for one in registrations]
-        versions = [version_of(store.connect(), one.model_name, one.model, one.package) for one in registrations]
-        assert found == [version is not None for version in versions]
-        return found
+        result = [registration.known for registration in registrations]
+        versions = [version_of(store.connect(), registration) for registration in registrations]
+        assert result == [version is not None for version in versions]
+        return result
 
-    assert known() == [True, False, False, False]
+    assert known() == [True, False, False]
     file = tmp_path / "at 100% of it" / "other.db"  # which means something else in an address
     file.parent.mkdir()
     shutil.copyfile("mlflow.db", file)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
-    assert known() == [True, False, False, False]
+    assert known() == [True, False, False]
     client = store.connect()
     client.delete_model_version("reviews", "1")
-    assert known() == [False] * 4, "MLflow keeps what it said of a version that was deleted"
-    tags = {MODEL_TAG: thresholds.model, PACKAGE_TAG: thresholds.package}
-    client.create_model_version("reviews", "runs:/x/model", tags=tags)
-    assert known() == [False, True, False, False]
+    assert known() == [False] * 3, "MLflow keeps what it said of a version that was deleted"
+    client.create_model_version("reviews", "runs:/x/model", tags={PACKAGE_TAG: thresholds.package})
+    assert known() == [False, True, False]
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{tmp_path}/mlflow.db")  # and runs are kept elsewhere
-    assert known() == [True, False, False, False]
+    assert known() == [True, False, False]
 
 
 def test_a_store_that_is_not_there_yet_knows_nothing_and_is_not_made_by_asking(
-    client: MlflowClient, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
     assert not passed(home.package).known
     assert not (tmp_path / "none.db").exists()
     (tmp_path / "none.db").touch()
     assert not passed(home.package).known
-    assert (tmp_path / "none.db").read_bytes() == b""
 
 
 def test_registering_twice_gives_one_version(client: MlflowClient, home: Home) -> None:
     for beside in (True, False, None):
-        assert again(client, home, home.digest, beside=beside) == (1, CHAMPION, False)
+        assert again(client, home, beside=beside) == (1, CHAMPION, False)
     (version,) = client.search_model_versions("name = 'reviews'")
-    assert (version.run_id, version.tags[MODEL_TAG], version.description) == (home.run, home.digest, CARD)
+    assert (version.run_id, version.description) == (home.run, CARD)
+    assert version.tags[MODEL_TAG] == model_digest(home.package.model)
     assert len(client.search_logged_models([client.get_experiment_by_name("trials").experiment_id])) == 1
 
 
-@pytest.mark.parametrize("part", ["model", "serving"])
 def test_parts_that_are_not_those_of_the_report_are_not_registered(
-    client: MlflowClient, home: Home, tmp_path: Path, part: str
+    client: MlflowClient, home: Home, tmp_path: Path
 ) -> None:
-    """Other thresholds, say, which no gate has seen."""
-    package = make_package(tmp_path / "mine", "other weights", "thresholds")
+    package = make_package(tmp_path / "mine", "weights", "thresholds")
     registration = passed(package)
-    (tmp_path / "mine" / part / "file").write_text("changed")
+    make_package(tmp_path / "mine", "weights", "others, which no gate has seen")
     with pytest.raises(AttuneError, match="make run"):
         ensure_registered(client, registration, home.run, package, Path("card.md"))
     assert len(client.search_model_versions("name = 'reviews'")) == 1
@@ -196,28 +188,14 @@ def test_a_registration_is_read_as_it_was_written_and_its_stamp_names_the_model(
     registration = Registration("reviews", "0" * 64, "1" * 64, True, [gate])
     registration.write(report, stamp)
     assert Registration.read(report) == registration
-    assert "„gut“" in report.read_text(encoding="utf-8")
     assert stamp.read_text() == f"reviews {'1' * 64}\n", "the same weights with other thresholds have another one"
-    report.write_text('{"model_name": "reviews", "alias": "champion"}')  # of an earlier Attune
-    with pytest.raises(AttuneError, match="is not understood"):
-        Registration.read(report)
-
-
-def test_other_thresholds_make_another_version_of_the_same_weights(
-    client: MlflowClient, home: Home, tmp_path: Path
-) -> None:
-    package = make_package(tmp_path / "mine", "weights", "thresholds")
-    arguments = (client, passed(package), home.run, package, Path("card.md"))
-    assert ensure_registered(*arguments, ChampionVerdicts(True, "better", 1)) == (2, CHAMPION, True)
-    assert ensure_registered(*arguments, ChampionVerdicts(True, "better", 2)) == (2, CHAMPION, False)
-    assert aliases(client) == {CHAMPION: 2}
 
 
 def test_the_ids_of_training_and_validation_are_kept_and_fetched(
     client: MlflowClient, home: Home, tmp_path: Path
 ) -> None:
     assert fetch_seen_ids(client, champion(client, "reviews"), tmp_path) == {"t1", "t2", "v1"}
-    without = client.create_model_version("reviews", "runs:/x/model", run_id=create_run(client, params(), {}))
+    without = client.create_model_version("reviews", "runs:/x/model", run_id=client.create_run("0").info.run_id)
     assert fetch_seen_ids(client, without, tmp_path) == set()
 
 
@@ -232,7 +210,7 @@ def test_a_model_that_failed_a_gate_of_whichever_kind_is_challenger_and_the_cham
     assert again(client, home, "second", own=own, beside=beside) == (second, CHALLENGER, False)
     assert aliases(client) == {CHAMPION: 1, CHALLENGER: second}
     assert PROMOTED_TAG not in version_tags(client, "reviews")[second]
-    assert again(client, home, home.digest, own=False) == (1, CHAMPION, False), "a champion is not its own challenger"
+    assert again(client, home, own=False) == (1, CHAMPION, False), "a champion is not its own challenger"
 
 
 def test_a_promoted_challenger_is_champion_alone_and_another_challenger_stays(client: MlflowClient, home: Home) -> None:
@@ -264,11 +242,13 @@ def test_publishing_to_a_registry_that_never_had_a_champion_makes_one(client: Ml
 
 # ── an adapter beside the weights ───────────────────────────────────────────────────────────────────────────────────
 
-ALONE = """
-import sys
+
+ASK = """
+import json, sys
 from mlflow import pyfunc
-answers = pyfunc.load_model(sys.argv[1]).predict(sys.argv[2:])
-print("|".join(f"{label} {score:.6f}" for label, score in zip(answers["label"], answers["score"])))
+answers = pyfunc.load_model(sys.argv[1]).predict(json.loads(sys.argv[2]))
+import stages.serving.answers as code
+print(json.dumps([list(answers["score"].astype(float)), code.__file__]))
 """
 
 
@@ -282,24 +262,17 @@ def test_a_model_with_an_adapter_serves_from_what_is_logged(client: MlflowClient
             weights.add_(torch.randn(weights.shape, generator=torch.Generator().manual_seed(1)))
     save(model, how, folder)
     put_tokenizer(base, folder, 8)
-    words = [*FILLER, *TELLING["bad"], *TELLING["good"]]
-    rows = pl.DataFrame({"text": [*words, " ".join(words)]}).with_columns(text_pair=pl.lit(None, dtype=pl.String))
+    texts = [*FILLER, *TELLING["bad"], *TELLING["good"]]
+    texts.append(" ".join(texts))
+    rows = pl.DataFrame({"text": texts}).with_columns(text_pair=pl.lit(None, dtype=pl.String))
     expected = probabilities(folder, rows, 8)
     register(client, "adapted", Package(folder))
-    fetched = fetch_model("adapted", CHAMPION, tmp_path / "fetched")
-    assert labels_of(fetched) == ["bad", "good"]
+    fetched = fetch_package("adapted", CHAMPION, tmp_path / "fetched").model
     np.testing.assert_allclose(probabilities(fetched, rows, 8), expected, atol=1e-5)
-    logged = download_artifacts("models:/adapted@champion", dst_path=str(tmp_path / "elsewhere"))
-    served = where_attune_is_not(Path(logged), rows["text"].to_list())
-    assert [label for label, _ in served] == [("bad", "good")[at] for at in expected.argmax(axis=1)]
-    np.testing.assert_allclose([score for _, score in served], expected.max(axis=1), atol=1e-5)
-
-
-def where_attune_is_not(logged: Path, texts: list[str]) -> list[tuple[str, float]]:
-    """Ask a logged model from a process that can import nothing of the checkout."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [sys.executable, "-c", ALONE, str(logged), *texts]
-    done = subprocess.run(command, cwd=logged, env=environment, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": client.tracking_uri, "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-c", ASK, "models:/adapted@champion", json.dumps(texts)]
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    answers: list[Any] = [answer.split() for answer in done.stdout.strip().split("\n")[-1].split("|")]
-    return [(label, float(score)) for label, score in answers]
+    scores, code = json.loads(done.stdout.strip().split("\n")[-1])
+    np.testing.assert_allclose(scores, expected.max(axis=1), atol=1e-5)
+    assert PROJECT not in Path(code).parents, "the packaged code answers, in the middle of the checkout"

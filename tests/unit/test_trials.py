@@ -15,7 +15,7 @@ from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
 from stages.common.pipeline.graph import read_graph
 from stages.common.pipeline.stage import Run
-from stages.tracking.nested import NestedRuns
+from stages.tracking.live import NestedRuns
 from tests.projects import Project
 
 

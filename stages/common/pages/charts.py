@@ -1,9 +1,9 @@
-"""Points and places of the drawings on the pages; templates turn them into SVG and boxes."""
+"""Coordinates of the charts on the pages; templates turn them into SVG and boxes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-SIDE = 200.0  # of a square drawing, in its own units
+SIDE = 200.0  # of a square chart, in its own units
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Line:
         name: for the legend.
         css: class that gives its colour.
         points: for an SVG polyline in a square of SIDE.
-        dots: the points themselves as shares of the square, left and top, where there are few enough to be seen.
+        dots: the points as shares of the square, left and top; empty where there are too many to draw each.
     """
 
     name: str
@@ -34,14 +34,14 @@ class Range:
 
 def line(name: str, css: str, x: Sequence[float], y: Sequence[float], dots: bool = False) -> Line:
     """Return the line through points of the unit square."""
-    places = [(float(left), 1 - float(up)) for left, up in zip(x, y, strict=True)]
-    points = " ".join(f"{SIDE * left:.1f},{SIDE * top:.1f}" for left, top in places)
-    return Line(name, css, points, places if dots else [])
+    shares = [(float(left), 1 - float(up)) for left, up in zip(x, y, strict=True)]
+    points = " ".join(f"{SIDE * left:.1f},{SIDE * top:.1f}" for left, top in shares)
+    return Line(name, css, points, shares if dots else [])
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A stretch of numbers that intervals are drawn on, with a few round marks."""
+    """A range of numbers that intervals are drawn on, with a few round marks."""
 
     start: float
     end: float
@@ -64,11 +64,11 @@ class Axis:
     def marks(self, count: int = 5) -> list[str]:
         """Return what stands along the axis, from start to end."""
         step = (self.end - self.start) / (count - 1)
-        return [f"{self.start + step * at:.2f}" for at in range(count)]
+        return [f"{self.start + step * index:.2f}" for index in range(count)]
 
 
 def wilson(share: float, rows: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return the 95 % interval of a share seen on so many rows (Wilson 1927): sound for few rows and for 0 and 1."""
+    """Return the 95 % interval of a share of so many rows (Wilson 1927): sound for few rows and for 0 and 1."""
     middle = (share + z * z / (2 * rows)) / (1 + z * z / rows)
     half = z / (1 + z * z / rows) * (share * (1 - share) / rows + z * z / (4 * rows * rows)) ** 0.5
     return max(0.0, middle - half), min(1.0, middle + half)

@@ -1,4 +1,4 @@
-"""Templates in which whatever stems from the data is cut, masked and escaped."""
+"""Jinja templates in which whatever comes out of the data is cut, masked and escaped."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,32 +14,32 @@ NAME = 60  # of a label, a source, a rule
 def environment(templates: Path, mask: Mask | None = None) -> Environment:
     """Return the templates of a folder, which may extend `base.html.j2` and import `macros.html.j2` from here.
 
-    Filters: `text` and `name` for what stems from the data, `count` (1,234), `percent` (12.3 %), `plain` (no _).
+    Filters: `text` and `name` for what comes out of the data, `count` (1,234), `percent` (12.3 %), `plain` (no _).
 
     Args:
         templates: the folder.
         mask: replaces personal data in texts and names.
     """
-    found = Environment(
+    jinja = Environment(
         loader=ChoiceLoader([FileSystemLoader(templates), FileSystemLoader(Path(__file__).parent)]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters["count"] = lambda number: f"{number:,}"
-    found.filters["percent"] = percent
-    found.filters["text"] = lambda text: display(text, TEXT, mask)
-    found.filters["name"] = lambda text: display(text, NAME, mask)
-    found.filters["plain"] = lambda name: name.replace("_", " ")
-    return found
+    jinja.filters["count"] = lambda number: f"{number:,}"
+    jinja.filters["percent"] = percent
+    jinja.filters["text"] = lambda text: display(text, TEXT, mask)
+    jinja.filters["name"] = lambda text: display(text, NAME, mask)
+    jinja.filters["plain"] = lambda name: name.replace("_", " ")
+    return jinja
 
 
 def fitted(make: Callable[[int], str], examples: int, most: int) -> str:
-    """Return a page of at most `most` bytes: with fewer examples, down to none, until it fits.
+    """Return a page of at most `most` bytes: the number of examples is halved, down to none, until it fits.
 
     Args:
-        make: renders it with so many examples of each kind.
+        make: renders the page with so many examples of each kind.
         examples: to begin with.
         most: bytes.
     """
@@ -51,7 +51,7 @@ def fitted(make: Callable[[int], str], examples: int, most: int) -> str:
 
 
 def percent(part: float, whole: float = 1.0) -> str:
-    """Return a share such as 12.3 %, where next to nothing does not look like nothing."""
+    """Return a share such as 12.3 %; a tiny one is < 0.1 % and not 0 %."""
     if not part or not whole:
         return "0 %"
     share = 100 * part / whole

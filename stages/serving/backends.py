@@ -1,26 +1,28 @@
 """A packaged model that answers: out of safetensors with torch, or out of ONNX without it.
 
-What is imported of Attune here goes into the registry with the model: `stages/tracking/packaging.py` lists it.
+Importing torch or transformers takes seconds and hundreds of MiB, so each is imported where it is needed alone. What is
+imported of Attune here goes into the registry with the model: `stages/tracking/package.py` lists it.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from stages.common.text.cleaning import TextCleaning
 from stages.serving.decision import Decision
-from stages.serving.tokens import QuickTokens, TransformersTokens
 
 Variant = Literal["torch", "onnx", "int8"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 FILES = {"onnx": "model.onnx", "int8": "int8.onnx"}
 BATCH = 64
 SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]  # onnxruntime's, on CPUs: docs/export.md
+UNLIMITED = 10**9  # what transformers writes for a model without a longest text is more than that
 
+Columns = dict[str, list[list[int]]]  # a list of numbers per text, by the name of the model's input
 Forward = Callable[[dict[str, np.ndarray]], np.ndarray]  # inputs [b x s] int64 by name to logits [b x k] float32
 
 
@@ -76,9 +78,9 @@ class Classifier:
         quick = self.variant != "torch" and (package.model / "tokenizer.json").exists()
         self.tokens = QuickTokens(package.model) if quick else TransformersTokens(package.model)
         if self.variant == "torch" or not package.exported:
-            self.forward = _of_torch(package.model, threads)
+            self.forward = _torch_forward(package.model, threads)
         else:
-            self.forward = _of_onnx(package.exported / FILES[self.variant], threads)
+            self.forward = _onnx_forward(package.exported / FILES[self.variant], threads)
         labels = labels_of(package.model)
         self.decision = Decision.read(package.serving) if package.serving else Decision(labels)
         if self.decision.labels != labels:
@@ -103,24 +105,79 @@ class Classifier:
         if not len(texts):
             return result
         encoded = self.tokens.encode(list(texts), list(pairs) if pairs is not None else None)
-        order = sorted(range(len(texts)), key=lambda at: -len(encoded["input_ids"][at]))
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            batch = {name: [values[at] for at in chosen] for name, values in encoded.items()}
+        longest_first = sorted(range(len(texts)), key=lambda index: -len(encoded["input_ids"][index]))
+        for start in range(0, len(texts), batch_size):
+            rows = longest_first[start : start + batch_size]
+            batch = {name: [values[row] for row in rows] for name, values in encoded.items()}
             logits = self.forward(self.tokens.pad(batch))
             powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-            result[chosen] = powers / powers.sum(axis=1, keepdims=True)
+            result[rows] = powers / powers.sum(axis=1, keepdims=True)
         return self.decision.calibrated(result)
+
+
+class TransformersTokens:
+    """Texts to token ids, by the tokenizer as transformers loads it."""
+
+    def __init__(self, model: Path) -> None:
+        from transformers import AutoTokenizer
+
+        self._tokenizer = AutoTokenizer.from_pretrained(model)
+
+    def encode(self, texts: list[str], pairs: list[str] | None) -> Columns:
+        """Return `input_ids` and what belongs to them, cut to the model's length and not padded."""
+        return dict(self._tokenizer(texts, pairs, truncation=True))
+
+    def pad(self, columns: Columns) -> dict[str, np.ndarray]:
+        """Return columns of one batch as arrays [b x s] int64."""
+        padded = self._tokenizer.pad(columns, return_tensors="np")
+        return {name: np.asarray(values, np.int64) for name, values in padded.items()}
+
+
+class QuickTokens:
+    """The same out of a plain `tokenizer.json`, which nearly all models have, by `tokenizers` alone."""
+
+    def __init__(self, model: Path) -> None:
+        from tokenizers import Tokenizer
+
+        settings = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
+        self._tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        if (longest := settings.get("model_max_length", UNLIMITED)) < UNLIMITED:
+            self._tokenizer.enable_truncation(longest, direction=settings.get("truncation_side", "right"))
+        pad = settings.get("pad_token") or ""
+        pad_id = self._tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
+        self._padding = {"input_ids": pad_id or 0, "attention_mask": 0, "token_type_ids": 0}
+        self._left = settings.get("padding_side") == "left"
+
+    def encode(self, texts: list[str], pairs: list[str] | None) -> Columns:
+        """See TransformersTokens."""
+        rows: Sequence[Any] = texts if pairs is None else list(zip(texts, pairs, strict=True))
+        encodings = self._tokenizer.encode_batch_fast(rows)  # "fast" leaves out the places of tokens in the text
+        return {
+            "input_ids": [encoding.ids for encoding in encodings],
+            "token_type_ids": [encoding.type_ids for encoding in encodings],
+            "attention_mask": [encoding.attention_mask for encoding in encodings],
+        }
+
+    def pad(self, columns: Columns) -> dict[str, np.ndarray]:
+        """See TransformersTokens."""
+        longest = max(map(len, columns["input_ids"]))
+        arrays = {name: np.full((len(rows), longest), self._padding[name]) for name, rows in columns.items()}
+        for name, rows in columns.items():
+            for index, numbers in enumerate(rows):
+                arrays[name][index, slice(-len(numbers), None) if self._left else slice(len(numbers))] = numbers
+        return arrays
 
 
 def labels_of(model: Path) -> list[str]:
     """Return a saved model's labels, in the order of its outputs."""
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})  # transformers does not write what it would say
-    return [names[str(at)] for at in range(len(names))]
+    names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})  # transformers does not write its own default
+    return [names[str(index)] for index in range(len(names))]
 
 
-def _of_torch(model: Path, threads: int | None) -> Forward:
+def _torch_forward(model: Path, threads: int | None) -> Forward:
     import torch
 
     from stages.tasks.loading import load_classifier
@@ -137,7 +194,7 @@ def _of_torch(model: Path, threads: int | None) -> Forward:
     return forward
 
 
-def _of_onnx(file: Path, threads: int | None) -> Forward:
+def _onnx_forward(file: Path, threads: int | None) -> Forward:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
