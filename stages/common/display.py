@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 Mask = Callable[[str], str]
 
 JOINERS = "\u200c\u200d"  # emoji, Persian and Indian scripts need them
-READ = 20  # times as much is masked as is shown, so that no half of an address stands at the cut
+READ = 20  # times as much is masked as is displayed, so that no half of an address stands at the cut
 
 
 def display(text: str | None, most: int, mask: Mask | None = None) -> str:
@@ -18,8 +18,8 @@ def display(text: str | None, most: int, mask: Mask | None = None) -> str:
     if text is None:
         return ""
     start = text[: most * READ]
-    seen = visible(mask(start) if mask else start)
-    return seen if len(seen) <= most and len(start) == len(text) else seen[: most - 1] + "…"
+    line = visible(mask(start) if mask else start)
+    return line if len(line) <= most and len(start) == len(text) else line[: most - 1] + "…"
 
 
 def listed(names: Sequence[str], most: int) -> str:

@@ -65,7 +65,7 @@ def text_profile(rows: pl.DataFrame) -> Profile:
     by_group = _words(whole_text(sample), sample.select(group.rank("dense")).to_series())
     counted = by_group.group_by("word").agg(pl.col("times").sum(), alone=pl.col("group").n_unique() == 1)
     words = counted.sort("times", "word", descending=[True, False])
-    one_in = max(1, round(words.height / KNOWN))  # of many words a part is known, so that the profile stays small
+    one_in = max(1, round(words.height / KNOWN))  # of many words a sample is kept, so that the profile stays small
     codes = pl.Series("code", [crc32(word.encode()) for word in words["word"]], pl.UInt32)
     looked_up = words.with_columns(codes).filter(pl.col("code") % one_in == 0)
     known = np.sort(looked_up["code"].unique().to_numpy()).astype("<u4")
@@ -180,41 +180,41 @@ def by_chance(old: np.ndarray, size: int, alpha: float) -> tuple[float, float]:
     """Return mean and upper bound of the PSI between a sample like `old` and one of `size`, both of the same shares."""
     rng = np.random.default_rng(0)
     shares = (old + HALF) / (old + HALF).sum()
-    drawn = psi(*(rng.multinomial(count, shares, DRAWS).astype(np.float64) for count in (int(old.sum()), size)))
-    return float(drawn.mean()), float(np.quantile(drawn, 1 - alpha, method="higher"))
+    values = psi(*(rng.multinomial(count, shares, DRAWS).astype(np.float64) for count in (int(old.sum()), size)))
+    return float(values.mean()), float(np.quantile(values, 1 - alpha, method="higher"))
 
 
 def _compared(name: str, profile: Mapping[str, Any], counts: list[int], alpha: float) -> dict[str, Any]:
     old, new = np.array(profile["measures"][name]["counts"], np.float64), np.array(counts, np.float64)
-    found = float(psi(old, new))
+    index = float(psi(old, new))
     expected, limit = by_chance(old, int(new.sum()), alpha)
-    level = 0 if found <= limit or found - expected < SLIGHT else 1 if found - expected < STRONG else 2
-    before, now = old / old.sum(), new / new.sum()
-    most = int(np.abs(now - before).argmax())
+    level = 0 if index <= limit or index - expected < SLIGHT else 1 if index - expected < STRONG else 2
+    before, after = old / old.sum(), new / new.sum()
+    largest = int(np.abs(after - before).argmax())  # the bin that changed most
+    shares = f"{before[largest]:.1%} before, {after[largest]:.1%} now"
     return {
         "measure": WHAT[name] if profile["unit"] == "words" else WHAT[name].replace("words", "characters"),
         "verdict": VERDICTS[level],
-        "reason": f"most of all {_bin_name(name, profile, most)}: {before[most]:.1%} before, {now[most]:.1%} now",
-        "psi": round(found, DIGITS),
+        "reason": f"most of all {_bin_name(name, profile, largest)}: {shares}",
+        "psi": round(index, DIGITS),
         "expected": round(expected, DIGITS),
         "limit": round(limit, DIGITS),
         "n": sum(counts),
     }
 
 
-def _bin_name(name: str, profile: Mapping[str, Any], place: int) -> str:
+def _bin_name(name: str, profile: Mapping[str, Any], position: int) -> str:
     measure = profile["measures"][name]
     if "edges" in measure:
-        low, high = [0.0, *measure["edges"], math.inf][place : place + 2]
+        low, high = [0.0, *measure["edges"], math.inf][position : position + 2]
         return f"{low:g} to {high:g}"
     names = measure.get("labels") or BIN_NAMES.get(name) or [*map(repr, measure["words"]), f"other {profile['unit']}"]
-    return display(names[place], 40)
+    return display(names[position], 40)
 
 
 def _confidence(probabilities: np.ndarray) -> np.ndarray:
-    return np.asarray(probabilities.max(axis=1, initial=0.0)).round(
-        6
-    )  # so that a last digit moves no row to another bin
+    # Rounded, so that a last digit moves no row to another bin.
+    return np.asarray(probabilities.max(axis=1, initial=0.0)).round(6)
 
 
 def _edges(values: np.ndarray) -> list[float]:
@@ -226,8 +226,8 @@ def _edges(values: np.ndarray) -> list[float]:
 
 
 def _binned(values: np.ndarray, edges: list[float]) -> list[int]:
-    places = np.searchsorted(edges, values, side="right")
-    return np.bincount(places, minlength=len(edges) + 1).tolist()
+    bins = np.searchsorted(edges, values, side="right")
+    return np.bincount(bins, minlength=len(edges) + 1).tolist()
 
 
 def _words(texts: pl.Series, groups: pl.Series | int = 0) -> pl.DataFrame:

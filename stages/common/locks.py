@@ -17,10 +17,10 @@ def locked(path: Path) -> Iterator[bool]:
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = _stands(path, lock)
+            free = _exists(path, lock)
         except BlockingIOError:
-            mine = False
-        yield mine
+            free = False
+        yield free
 
 
 @contextmanager
@@ -31,23 +31,23 @@ def in_turn(path: Path, tell: Callable[[], None] = lambda: None) -> Iterator[Non
         path: the file.
         tell: called once if there is somebody to wait for.
     """
-    told = False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path) as free:
+        if free:
+            yield
+            return
+    tell()
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not told:
-                    tell()
-                    told = True
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            if _stands(path, lock):  # else whoever held it has removed it
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _exists(path, lock):  # else whoever held it has removed it
                 yield
                 return
 
 
-def _stands(path: Path, lock: TextIO) -> bool:
+def _exists(path: Path, lock: TextIO) -> bool:
+    """Return whether an open file is still the one at its path."""
     try:
         return os.path.samestat(os.fstat(lock.fileno()), path.stat())
     except FileNotFoundError:

@@ -11,7 +11,7 @@ from stages.common.distributed import world_size
 from stages.common.errors import AttuneError
 
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
-# Audit events with the place of the host or address among their arguments.
+# Audit events with the index of the host or address among their arguments.
 LOOK_UPS = {f"socket.{name}": 0 for name in ("getaddrinfo", "gethostbyname", "gethostbyaddr", "getnameinfo")}
 CONNECTIONS = {f"socket.{name}": 1 for name in ("connect", "sendto", "sendmsg")}
 
@@ -35,10 +35,10 @@ def shut_network(stage: str, tracking_uri: str | None) -> None:
     any_address = tracking_host not in (None, "localhost") and not _is_address(tracking_host)
 
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
-        place = LOOK_UPS.get(event, CONNECTIONS.get(event))
-        if place is None:
+        index = LOOK_UPS.get(event, CONNECTIONS.get(event))
+        if index is None:
             return
-        host = arguments[place]
+        host = arguments[index]
         if isinstance(host, tuple):
             host = host[0]
         elif event in CONNECTIONS:  # a Unix socket, or a datagram on a socket that is connected

@@ -45,6 +45,6 @@ def _secrets() -> Iterator[str]:
             yield from (part for part in {value, *map(str.strip, value.splitlines())} if len(part) >= SHORTEST)
 
 
-def _without_login(found: re.Match[str]) -> str:
-    user = found[1] if PLAIN_USER.fullmatch(found[1]) else GONE if found[1] else ""
-    return f"://{user}{f':{GONE}' if found[2] else ''}@"
+def _without_login(login: re.Match[str]) -> str:
+    user = login[1] if PLAIN_USER.fullmatch(login[1]) else GONE if login[1] else ""
+    return f"://{user}{f':{GONE}' if login[2] else ''}@"
