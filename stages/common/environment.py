@@ -1,7 +1,7 @@
-"""What a training ran on: all that decides, beside code, data and params, with which bytes it ends.
+"""What a training ran on: whatever decides the bytes of the model besides code, data and params.
 
-It is recorded with the training's run in MLflow, as tags, and is no out: with the machine in an out, the first run on
-any other machine would change `dvc.lock`.
+It is recorded as tags of the training's run in MLflow, and is no out: with the machine in an out, the first run on any
+other machine would change `dvc.lock`.
 """
 
 import json
@@ -15,7 +15,7 @@ from stages.common.distributed import world_size
 
 TAG = "attune."
 HARDWARE = ("processor", "architecture", "instructions", "device", "threads", "processes")
-PACKAGES = (  # whose arithmetic, or whose way to write files, ends up in models, predictions and reports
+PACKAGES = (  # that compute or write models, predictions and reports
     "torch",
     "transformers",
     "accelerate",
@@ -47,15 +47,15 @@ def training_environment(precision: str) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "processes": str(world_size()),
         "precision": precision,
-        "python": ".".join(platform.python_version_tuple()[:2]),  # a release that only mends changes no bytes
+        "python": ".".join(platform.python_version_tuple()[:2]),  # a patch release changes no bytes
         **{name: version(name) for name in PACKAGES},
     }
 
 
 def with_earlier(environment: Mapping[str, str], note: Path, resumed: bool) -> dict[str, str]:
-    """Return the environment of a whole training, of which this may be the last part; `note` keeps it for the next.
+    """Return the environment of a whole training, which may have been resumed; `note` is the file that keeps it.
 
-    What differed in an earlier part is listed with both values: `2, then 4` threads.
+    What differed in an earlier part has both values: `2, then 4` threads.
     """
     try:
         earlier = json.loads(note.read_text(encoding="utf-8")) if resumed else {}
@@ -84,7 +84,7 @@ def environment_of(tags: Mapping[str, str]) -> dict[str, str]:
 def processor() -> str:
     """Return the first processor's name as Linux gives it, with family and model, else what the platform calls it.
 
-    A virtual machine may have no more of a name than `Intel(R) Xeon(R) Processor`, and several generations share it.
+    A virtual machine may report only `Intel(R) Xeon(R) Processor`, a name that several generations share.
     """
     try:
         first = CPUINFO.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]

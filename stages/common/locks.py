@@ -1,4 +1,4 @@
-"""Locks of files: held by one process at a time, and let go however that process ends."""
+"""File locks: held by one process at a time, and released however that process ends."""
 
 import fcntl
 import os
@@ -10,9 +10,9 @@ from typing import TextIO
 
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Hold the lock of a file, which is made for it; yield whether it was free.
+    """Hold the lock of a file, which is created; yield whether it was free.
 
-    Who holds it may remove the file: a lock that somebody took on one that is gone does not count.
+    The holder may remove the file: a lock on a removed file does not count.
     """
     with path.open("w") as lock:
         try:
@@ -25,11 +25,11 @@ def locked(path: Path) -> Iterator[bool]:
 
 @contextmanager
 def in_turn(path: Path, tell: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the lock of a file, which is made for it with its folder; wait for it if need be.
+    """Hold the lock of a file, which is created with its folder; wait until it is free.
 
     Args:
         path: the file.
-        tell: called once if there is somebody to wait for.
+        tell: called once if another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path) as free:

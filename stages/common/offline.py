@@ -1,4 +1,4 @@
-"""Shut the network for stages that have no business there."""
+"""Block the network for stages that must not use it."""
 
 import os
 import socket
@@ -17,13 +17,13 @@ CONNECTIONS = {f"socket.{name}": 1 for name in ("connect", "sendto", "sendmsg")}
 
 
 def shut_network(stage: str, tracking_uri: str | None) -> None:
-    """Make every look-up, connection or datagram of this process fail, but to this machine and to two others.
+    """Make every look-up, connection or datagram of this process fail, except to this machine and two others.
 
     Those are the tracking server, and the machine that leads where several train together.
 
-    An audit hook sees `socket` calls of every Python library; it cannot be taken off again, which suits a process
-    that runs one stage (PEP 578). Where the tracking server is given by name, connections to any address pass: an
-    address does not tell whose name it was looked up by.
+    An audit hook sees the `socket` calls of every Python library. It cannot be removed, which suits a process that runs
+    one stage (PEP 578). Where the tracking server is given by name, connections to any IP address pass: an address does
+    not show which name it was resolved from.
     """
     os.environ.update(dict.fromkeys(OFFLINE, "1"))
     try:

@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
         elif arguments == ["--reference"]:
             print(reference(), end="")
         else:
-            for name in arguments or [PARAMS_FILE]:
+            for name in arguments or [str(PARAMS_FILE)]:
                 load_params(Path(name), complete=True)
     except AttuneError as error:
         print(error, file=sys.stderr)

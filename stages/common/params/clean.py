@@ -129,7 +129,7 @@ class CleanParams(Section):
 
     @property
     def text_cleaning(self) -> "TextCleaning":
-        """What of this is done to texts, and has to be done wherever the model is asked."""
+        """The steps that change texts, which have to be repeated wherever the model is used."""
         from stages.common.text.cleaning import TextCleaning
 
         steps = self.model_dump(include={"normalization", "strip_html", "strip_markdown", "simplify_chinese"})

@@ -18,7 +18,7 @@ MAX_TEXTS = 2000  # that one template may make
 
 
 def _filled(templates: Sequence[str], fill: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
-    """Return the templates with every combination of the words that they name, together; each combination once.
+    """Return the templates filled in with every combination of the words that they name; each result once.
 
     Raises:
         ValueError: if a word has nothing to be filled with, or there are too many combinations.
@@ -117,7 +117,7 @@ class Behaviour(Section):
         return [*self.invariance, *(test.name for test in self.minimum), *(test.name for test in self.direction)]
 
     def check_labels(self, labels: Collection[str]) -> None:
-        """Check that the tests speak of labels that there are.
+        """Check that the labels of the tests exist.
 
         Raises:
             AttuneError: naming the test and the label.

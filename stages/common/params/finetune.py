@@ -1,4 +1,4 @@
-"""The `finetune` section, under the names of `transformers.TrainingArguments`, and under peft's where it is peft's."""
+"""The `finetune` section, under the names of `transformers.TrainingArguments` and of peft."""
 
 import json
 from typing import Annotated, Any, Literal
@@ -85,7 +85,7 @@ OPTIONS: dict[str, type[Section]] = {
     "prefix": PrefixOptions,
 }
 
-# Settings that only go with others: their value that says nothing, the other setting, and what that has to be
+# Settings that belong to another one: their neutral value, the other setting, and its values that they go with
 ONLY_WITH: dict[str, tuple[Any, str, tuple[Any, ...]]] = {
     **{name: (None, "strategy", (name,)) for name in OPTIONS},
     "merge_adapter": (None, "strategy", ADAPTERS),
@@ -188,16 +188,16 @@ class FinetuneParams(Section):
 
     @property
     def merges(self) -> bool:
-        """Whether the adapter ends up inside the model's own weights; a prefix has no place there."""
+        """Whether the adapter is merged into the model's weights; a prefix cannot be."""
         possible = self.strategy in ("lora", "adalora", "ia3")
         return possible if self.merge_adapter is None else self.merge_adapter
 
     def _faults(self) -> Faults:
-        for name, (nothing, other, values) in ONLY_WITH.items():
+        for name, (neutral, other, values) in ONLY_WITH.items():
             actual = getattr(self, other)
-            if getattr(self, name) != nothing and actual not in values:
+            if getattr(self, name) != neutral and actual not in values:
                 belongs = " or ".join(f"{other}: {json.dumps(value)}" for value in values)
-                yield name, f"belongs to {belongs}, not {json.dumps(actual)}: set it to {json.dumps(nothing)}"
+                yield name, f"belongs to {belongs}, not {json.dumps(actual)}: set it to {json.dumps(neutral)}"
         if self.merge_adapter and self.strategy == "prefix":
             yield "merge_adapter", "a prefix cannot be merged into the weights: set it to false or null"
         if self.lr_scheduler_type == "exponential" and self.lr_final_ratio == 0:

@@ -105,9 +105,11 @@ class IngestParams(Section):
 
     @property
     def unpinned(self) -> list[str]:
-        """Origins of what may hold something else tomorrow: databases, and addresses without a pin."""
-        read: list[TextSource] = [*self.sources, *self.decontaminate_against]
-        return [source.origin for source in read if source.sql or (source.url and not (source.sha256 or source.etag))]
+        """Origins of sources whose content may change: databases, and addresses without a hash or ETag."""
+        sources: list[TextSource] = [*self.sources, *self.decontaminate_against]
+        return [
+            source.origin for source in sources if source.sql or (source.url and not (source.sha256 or source.etag))
+        ]
 
     @property
     def label_map(self) -> dict[str, str] | None:
@@ -118,5 +120,5 @@ class IngestParams(Section):
 
 
 def _as_in_files(raw: str | int | bool) -> tuple[str, ...]:
-    """The texts that a key of `labels` has in files: pandas writes `True` into a CSV file, JSON has `true`."""
+    """Return how a key of `labels` is written in files: pandas writes `True` into a CSV file, JSON has `true`."""
     return (str(raw).lower(), str(raw)) if isinstance(raw, bool) else (str(raw),)

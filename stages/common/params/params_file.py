@@ -1,4 +1,4 @@
-"""Read `params.yaml` and say, for people, what is wrong in it and on which line."""
+"""Read `params.yaml` and report what is wrong in it, and on which line."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -91,7 +91,7 @@ def _locate(fault: ErrorDetails, data: Any) -> tuple[tuple[int | str, ...], int 
 
 def _message(fault: ErrorDetails, keys: tuple[int | str, ...]) -> str:
     value = fault["input"]
-    quoted = shortened(dict(value) if isinstance(value, Mapping) else value)[:60]  # however large it is
+    quoted = shortened(dict(value) if isinstance(value, Mapping) else value)[:60]
     match fault["type"]:
         case "extra_forbidden":
             allowed = known_keys(keys[:-1])

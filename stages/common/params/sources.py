@@ -1,4 +1,4 @@
-"""Where texts are read from: how places are written, checked as text, and which keys belong to which kind."""
+"""Where texts are read from: how paths, addresses and queries are spelled, and which keys belong to which kind."""
 
 import re
 from codecs import lookup
@@ -38,7 +38,7 @@ def _relative(member: str) -> str:
 
 
 def _remote(url: str) -> str:
-    """Check an address; no message repeats it, because of what a slip may have put into it."""
+    """Check an address; no message quotes it, since it may hold a secret by mistake."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -62,7 +62,7 @@ def _codec(name: str) -> str:
 
 
 def _one_select(query: str) -> str:
-    """Check that a query is one statement that reads; a second one could end that the database is read-only."""
+    """Check that a query is one statement that reads; a second one could switch off the read-only mode."""
     query = query.strip().removesuffix(";").rstrip()
     if ";" in query:
         raise ValueError("must be one statement: leave out ';' (inside a text it can be written as CHR(59))")
@@ -72,7 +72,7 @@ def _one_select(query: str) -> str:
 
 
 def is_archive(name: str) -> bool:
-    """Tell whether a file with this name holds further files."""
+    """Return whether a file with this name is an archive."""
     return name.lower().endswith(ARCHIVES)
 
 
@@ -120,7 +120,7 @@ class Location(Section):
     """Where something is read from: exactly one of `kinds`, with the keys that belong to it."""
 
     kinds: ClassVar[tuple[str, ...]]
-    needs: ClassVar[dict[str, tuple[str, ...]]]  # key → the kinds that are nothing without it
+    needs: ClassVar[dict[str, tuple[str, ...]]]  # key → the kinds that require it
     takes: ClassVar[dict[str, tuple[str, ...]]]  # key → the kinds that may have it
 
     def _faults(self) -> Faults:
@@ -141,7 +141,7 @@ class Location(Section):
 
     @property
     def origin(self) -> str:
-        """A short, machine-independent name without secrets, for messages, the manifest and the column `source`."""
+        """A short name without secrets, equal on every machine, for messages, the manifest and the column `source`."""
         name, member = getattr(self, self.kind), getattr(self, "member", None)
         match self.kind:
             case "scratch":
@@ -223,14 +223,14 @@ class TextSource(Location):
 
     @property
     def stored(self) -> str:
-        """The path of the file as its place stores it, which may be an archive; "" for a query."""
+        """The path of the file at its location, which may be an archive; "" for a query."""
         if self.url:
             return unquote(urlsplit(self.url).path)
         return self.path or split_at_archive(self.member or "")[0]
 
     @property
     def inside(self) -> str | None:
-        """The file, or pattern of files, to read inside of an archive."""
+        """The file, or pattern of files, to read inside an archive."""
         return self.member if self.path or self.url else split_at_archive(self.member or "")[1]
 
     @property
@@ -241,7 +241,7 @@ class TextSource(Location):
 
     @property
     def file_format(self) -> str:
-        """The format asked for, or the one the file's ending tells; `sql` for a query.
+        """The format asked for, or the one of the file's ending; `sql` for a query.
 
         Raises:
             ValueError: if the ending is unknown and no format was given.

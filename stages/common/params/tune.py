@@ -67,7 +67,7 @@ class TuneParams(Section):
 
 
 def number_type(key: str) -> type[int] | type[float] | None:
-    """Return whether a parameter such as `finetune.lora.r` is a whole number or any number; None: it has no range."""
+    """Return the type of a parameter such as `finetune.lora.r`; None if it is no number, and so has no range."""
     schema = _adapter(key).json_schema()
     types = {option.get("type") for option in (schema, *schema.get("anyOf", ()))}
     return float if "number" in types else int if "integer" in types else None
@@ -95,7 +95,7 @@ def _fault(key: str, dimension: Dimension) -> str | None:
 
 
 def _adapter(key: str) -> TypeAdapter[Any]:
-    """Return what checks one parameter of finetune by itself."""
+    """Return the validator of one parameter of finetune."""
     field = SEARCHABLE[key.removeprefix("finetune.")]
     kind = Annotated[field.annotation, field]  # type: ignore[name-defined]
     return TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
