@@ -15,12 +15,9 @@ REPRO = sh -c 'python -m flows.prepare && { dvc --wait-for-lock repro "$$@" || \
 -include .services/env.mk   # PREFECT_API_URL and MLFLOW_TRACKING_URI while `make services` is on, unless they are set
 
 .DEFAULT_GOAL := help
-.PHONY: help install run check repro summary compare-data ui register champion rollback lineage serve publish plan flow review tune crossvalidate predict deploy services stop lint test format lock schema clean
+.PHONY: run check plan flow tune crossvalidate summary compare-data review lineage champion ui serve predict register rollback publish deploy services stop install lint test format hooks schema lock clean help
 
-help: ## Say what each target does
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
-
-install: $(VENV)/.installed ## Make .venv with the pinned dependencies (done by the other targets when needed)
+##@ Run
 
 run: install ## Run what has to run of the eight stages, then show the results
 	@started=$$(date +%s); $(IN_TURN) $(REPRO) && ATTUNE_STARTED=$$started $(ACTIVE) python -m flows.summary
@@ -28,20 +25,11 @@ run: install ## Run what has to run of the eight stages, then show the results
 check: install ## Check params.yaml without running anything
 	@$(ACTIVE) python -m stages.common.params && echo "params.yaml is in order"
 
-summary: install ## Show the results of the last run
-	@$(ACTIVE) python -m flows.summary
-
-compare-data: install ## Show what changed in the data since the last commit (BASE=HEAD~1, HEAD=… for others; ARGS=--texts)
-	@$(ACTIVE) python -m flows.compare_data $(ARGS) -- $(or $(BASE),HEAD) $(or $(HEAD),workspace)
-
 plan: install ## Say what a run would do and why (ARGS='--set finetune.learning_rate=1e-4', --force, --refresh, stages)
 	@$(ACTIVE) python -m flows.plan $(ARGS)
 
 flow: install ## The same pipeline as a Prefect flow, with retries and timeouts (ARGS as for plan)
 	@started=$$(date +%s); $(ACTIVE) python -m flows.pipeline $(ARGS) && ATTUNE_STARTED=$$started $(ACTIVE) python -m flows.summary
-
-review: install ## Say what a commit changes, what that did, and whether it can be rebuilt (BASE=…, HEAD=…: docs/reviewing.md)
-	@$(ACTIVE) python -m flows.review $(if $(BASE),--base "$$BASE") $(if $(HEAD),--head "$$HEAD") $(ARGS)
 
 tune: install ## Search for better params of finetune (tune in params.yaml; ARGS=--apply writes the best there)
 	@$(IN_TURN) $(REPRO) tokenize && $(ACTIVE) python -m flows.tune $(ARGS)
@@ -49,9 +37,51 @@ tune: install ## Search for better params of finetune (tune in params.yaml; ARGS
 crossvalidate: install ## Train once per fold (clean.split.folds); ARGS=--final: then a model from all these rows
 	@$(IN_TURN) $(REPRO) tokenize && $(ACTIVE) python -m flows.crossvalidate $(ARGS)
 
+##@ Look
+
+summary: install ## Show the results of the last run
+	@$(ACTIVE) python -m flows.summary
+
+compare-data: install ## Show what changed in the data since the last commit (BASE=HEAD~1, HEAD=… for others; ARGS=--texts)
+	@$(ACTIVE) python -m flows.compare_data $(ARGS) -- $(or $(BASE),HEAD) $(or $(HEAD),workspace)
+
+review: install ## Say what a commit changes, what that did, and whether it can be rebuilt (BASE=…, HEAD=…: docs/reviewing.md)
+	@$(ACTIVE) python -m flows.review $(if $(BASE),--base "$$BASE") $(if $(HEAD),--head "$$HEAD") $(ARGS)
+
+lineage: install ## Show what made a registered model (MODEL=NAME/3 or @champion; ARGS='--restore FOLDER' restores it all)
+	@$(ACTIVE) python -m flows.lineage $(ARGS) -- $(if $(MODEL),"$(MODEL)")
+
+champion: install ## Show who is champion in MLflow's registry, and who was
+	@$(ACTIVE) python -m flows.champion $(ARGS)
+
+ui: install ## Open the MLflow UI on http://127.0.0.1:5000 (PORT=… for another port)
+	@case "$$MLFLOW_TRACKING_URI" in http*) echo "MLFLOW_TRACKING_URI names a server already: open it in a browser";; \
+	*) $(ACTIVE) mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$$PWD/mlflow.db}" \
+		--host 127.0.0.1 --port $(or $(PORT),5000);; esac
+
+##@ Ship
+
+serve: install check ## Serve the champion on http://127.0.0.1:5001 (PORT=…; VARIANT=int8, onnx, torch; MODEL=…: docs/serving.md)
+	@case "$(VARIANT)" in ""|torch|onnx|int8) ;; *) echo "VARIANT is torch, onnx or int8, not $(VARIANT)" >&2; exit 1;; esac
+	@model=$(if $(MODEL),"$(MODEL)",$$($(ACTIVE) python -m flows.champion --uri)) && \
+	$(ACTIVE) MLFLOW_TRACKING_URI="$${MLFLOW_TRACKING_URI:-sqlite:///$$PWD/mlflow.db}" \
+		SERVING_MODEL_CONFIG='{$(if $(VARIANT),"variant": "$(VARIANT)")}' \
+		mlflow models serve -m "$$model" --env-manager local --host 127.0.0.1 --port $(or $(PORT),5001)
+
 predict: install ## Predict the rows of a file: IN=rows.csv OUT=predicted.parquet (ARGS=--keep-all and more: docs/prediction.md)
 	@test -n "$(IN)" -a -n "$(OUT)" || { echo "say what and where to: make predict IN=rows.csv OUT=predicted.parquet"; exit 2; }
 	@$(ACTIVE) python -m flows.predict $(ARGS) -- "$(IN)" "$(OUT)"
+
+register: install ## Put the trained model through its gates once more (after the tracking server was away, say)
+	@$(IN_TURN) $(REPRO) --force --single-item register
+
+rollback: install ## Put the previous champion back into use (ARGS='--to 3 --reason "why"')
+	@$(ACTIVE) python -m flows.champion --rollback $(ARGS)
+
+publish: install ## Bring MLflow up to date with the files, after the server was away
+	@$(ACTIVE) python -m stages.tracking.publish
+
+##@ Schedule
 
 deploy: install ## Deploy what prefect.yaml declares to the Prefect server (docs/deployments.md)
 	@$(ACTIVE) python -m flows.deploy
@@ -62,32 +92,9 @@ services: install ## Start Prefect, a worker and MLflow on this machine (PREFECT
 stop: install ## End what `make services` started
 	@$(ACTIVE) python -m flows.services stop
 
-ui: install ## Open the MLflow UI on http://127.0.0.1:5000 (PORT=… for another port)
-	@case "$$MLFLOW_TRACKING_URI" in http*) echo "MLFLOW_TRACKING_URI names a server already: open it in a browser";; \
-	*) $(ACTIVE) mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$$PWD/mlflow.db}" \
-		--host 127.0.0.1 --port $(or $(PORT),5000);; esac
+##@ Develop
 
-register: install ## Put the trained model through its gates once more (after the tracking server was away, say)
-	@$(IN_TURN) $(REPRO) --force --single-item register
-
-champion: install ## Show who is champion in MLflow's registry, and who was
-	@$(ACTIVE) python -m flows.champion $(ARGS)
-
-rollback: install ## Put the previous champion back into use (ARGS='--to 3 --reason "why"')
-	@$(ACTIVE) python -m flows.champion --rollback $(ARGS)
-
-lineage: install ## Show what made a registered model (MODEL=NAME/3 or @champion; ARGS='--restore FOLDER' restores it all)
-	@$(ACTIVE) python -m flows.lineage $(ARGS) -- $(if $(MODEL),"$(MODEL)")
-
-serve: install check ## Serve the champion on http://127.0.0.1:5001 (PORT=…; VARIANT=int8, onnx, torch; MODEL=…: docs/serving.md)
-	@case "$(VARIANT)" in ""|torch|onnx|int8) ;; *) echo "VARIANT is torch, onnx or int8, not $(VARIANT)" >&2; exit 1;; esac
-	@model=$(if $(MODEL),"$(MODEL)",$$($(ACTIVE) python -m flows.champion --uri)) && \
-	$(ACTIVE) MLFLOW_TRACKING_URI="$${MLFLOW_TRACKING_URI:-sqlite:///$$PWD/mlflow.db}" \
-		SERVING_MODEL_CONFIG='{$(if $(VARIANT),"variant": "$(VARIANT)")}' \
-		mlflow models serve -m "$$model" --env-manager local --host 127.0.0.1 --port $(or $(PORT),5001)
-
-publish: install ## Bring MLflow up to date with the files, after the server was away
-	@$(ACTIVE) python -m stages.tracking.publish
+install: $(VENV)/.installed ## Make .venv with the pinned dependencies (done by the other targets when needed)
 
 lint: $(VENV)/.installed-dev ## Check style, types and import rules
 	@$(ACTIVE) ruff check . && $(ACTIVE) ruff format --check . && $(ACTIVE) mypy stages flows && $(ACTIVE) lint-imports
@@ -98,8 +105,11 @@ test: $(VENV)/.installed-dev ## Run the whole test suite
 format: $(VENV)/.installed-dev ## Put the code into the project's format
 	@$(ACTIVE) ruff check --fix . ; $(ACTIVE) ruff format .
 
+hooks: $(VENV)/.installed-dev ## Check style and params before each commit: install the hooks of .pre-commit-config.yaml
+	@$(ACTIVE) pre-commit install
+
 schema: install ## Write params.schema.json (for editors) and docs/params.md from the code
-	@$(ACTIVE) python -m stages.common.params --schema > params.schema.json && $(ACTIVE) python -m stages.common.params --manual > docs/params.md
+	@$(ACTIVE) python -m stages.common.params --schema > params.schema.json && $(ACTIVE) python -m stages.common.params --reference > docs/params.md
 
 lock: ## Resolve requirements*.txt again and write constraints.txt
 	rm -rf .attune/lock && $(PYTHON) -m venv .attune/lock
@@ -111,6 +121,9 @@ clean: ## Remove .venv, logs and work folders (data, models, cache and MLflow's 
 	@for lock in .attune/pipeline.lock .attune/worktrees/*.lock; do test ! -e "$$lock" || flock --nonblock "$$lock" true || \
 		{ echo "a run is at work here ($$lock): wait for it, or end it" >&2; exit 1; }; done
 	rm -rf $(VENV) .attune logs
+
+help: ## Say what each target does
+	@awk -F ':.*## ' '/^##@ / {print "\n" substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 $(VENV)/.installed: requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Attune needs Python 3.11 or newer; name one with make PYTHON=python3.12 …")'

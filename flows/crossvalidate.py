@@ -22,8 +22,7 @@ from flows.search.params_patch import difference, patched, read_text, write_para
 from flows.search.trials import SCORES, Trial, prepare_trial, train_trial
 from stages.common.digests import sha256_value
 from stages.common.errors import AttuneError
-from stages.common.params import Params, check_params
-from stages.common.params.loading import PARAMS_FILE, read_yaml
+from stages.common.params import PARAMS_FILE, Params, check_params, read_yaml
 from stages.common.pipeline.stage import WORK, alone, write_json
 from stages.common.schemas import AugmentedRecords, CleanRecords, TokenizedRecords
 from stages.tracking.live import NestedRuns

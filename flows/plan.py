@@ -19,8 +19,7 @@ from flows.repository.git import asked
 from flows.search.params_patch import change
 from stages.common.display import display, listed
 from stages.common.errors import AttuneError
-from stages.common.params import Params, check_params
-from stages.common.params.loading import PARAMS_FILE, read_yaml
+from stages.common.params import PARAMS_FILE, Params, check_params, read_yaml
 from stages.common.pipeline.dvc_status import Change, changes
 from stages.common.pipeline.graph import Node, read_graph, upstream_of
 from stages.common.pipeline.stage import LOGS

@@ -16,8 +16,7 @@ from flows.search.params_patch import difference, patched, read_text, write_para
 from flows.search.study import Search
 from stages.common.display import visible
 from stages.common.errors import AttuneError
-from stages.common.params import Params, check_params
-from stages.common.params.loading import PARAMS_FILE, read_yaml
+from stages.common.params import PARAMS_FILE, Params, check_params, read_yaml
 from stages.common.pipeline.stage import alone
 
 TUNED = Path("params.tuned.yaml")

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 
 from stages.common.digests import sha256_file
 from stages.common.params import FinetuneParams
-from stages.common.params.folders import Scratch
+from stages.common.params.ingest import Scratch
 from stages.finetune.progress import write_curves
 from stages.finetune.strategies import prepare
 from stages.finetune.training import train, training_arguments

@@ -14,7 +14,7 @@ from flows.reviewing.findings import Changes, FileChange, ParamChange, StageChan
 from flows.reviewing.revision import Revision
 from stages.common.display import listed
 from stages.common.errors import AttuneError
-from stages.common.params.manual import doc_line, doc_lines
+from stages.common.params.reference import doc_line
 from stages.common.pipeline.dvc_status import CODE, Change, differing, params_between
 from stages.common.redact import redacted
 
@@ -49,9 +49,8 @@ def _param_changes(base: Revision, head: Revision, missing: list[str]) -> tuple[
     old, new = base.data, head.data
     if base.params and head.params:
         old, new = (params.model_dump(mode="json", by_alias=True) for params in (base.params, head.params))
-    lines = doc_lines()
     return tuple(
-        ParamChange(key, before and redacted(before), now and redacted(now), doc_line(key, lines))
+        ParamChange(key, before and redacted(before), now and redacted(now), doc_line(key))
         for key, before, now in differing(old, new)
     )
 

@@ -18,7 +18,7 @@ from flows.reviewing.revision import Revision
 from flows.reviewing.worktrees import lock_at, missing_outs, opened, revision_at
 from stages.common.display import listed
 from stages.common.errors import AttuneError
-from stages.common.params.review import ReviewParams
+from stages.common.params import ReviewParams
 from stages.tracking.registry import REGISTRATION
 from stages.tracking.store import tracking_uri
 

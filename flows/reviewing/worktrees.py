@@ -16,7 +16,7 @@ from flows.reviewing.rebuild import Log
 from flows.reviewing.revision import Revision
 from stages.common.errors import AttuneError
 from stages.common.locks import locked
-from stages.common.params.loading import PARAMS_FILE, read_yaml
+from stages.common.params import PARAMS_FILE, read_yaml
 from stages.common.pipeline.dvc_status import Change, changes
 from stages.common.pipeline.graph import Node, read_graph, read_lock
 from stages.tracking.registry import STAMP

@@ -12,9 +12,8 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from stages.common.errors import AttuneError
-from stages.common.params import check_params
-from stages.common.params.loading import PARAMS_FILE, read_yaml
-from stages.common.params.strategies import OPTIONS
+from stages.common.params import PARAMS_FILE, check_params, read_yaml
+from stages.common.params.finetune import OPTIONS
 
 STRATEGY = "finetune.strategy"
 

@@ -19,8 +19,7 @@ from flows.search.trials import Epoch, TrialFailed, digests, prepare_trial, trai
 from stages.common.digests import sha256_value
 from stages.common.errors import AttuneError
 from stages.common.params import Params
-from stages.common.params.finetune import GREATER_IS_BETTER
-from stages.common.params.strategies import OPTIONS
+from stages.common.params.finetune import GREATER_IS_BETTER, OPTIONS
 from stages.common.params.tune import Dimension, number_type
 from stages.common.pipeline.graph import read_graph
 from stages.common.pipeline.stage import WORK

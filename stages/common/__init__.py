@@ -1,1 +1,1 @@
-"""What every stage speaks: params, schemas, paths, the stage frame and tracking."""
+"""What all stages share: params, tables, the stage frame, readers, cleaning of texts, and pages."""

@@ -1,4 +1,4 @@
-"""Texts of the data as people get to see them: short, on one line, nothing hidden in them, nothing private."""
+"""Texts of the data as people see them: short, on one line, without invisible characters or private data."""
 
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -6,20 +6,20 @@ from collections.abc import Callable, Sequence
 Mask = Callable[[str], str]
 
 JOINERS = "\u200c\u200d"  # emoji, Persian and Indian scripts need them
-READ = 20  # times as much is masked as is shown, so that no half of an address stands at the cut
+READ = 20  # times as much is masked as is displayed, so that no half of an address stands at the cut
 
 
 def display(text: str | None, most: int, mask: Mask | None = None) -> str:
     """Return at most `most` characters of a text, masked if asked, with invisible characters named.
 
-    Control characters could command a terminal, those for the direction of writing turn a page around: each becomes
-    its code, such as ⟨U+202E⟩. Line ends and tabs become blanks.
+    Control characters could command a terminal, and those for the direction of writing reverse a page: each becomes
+    its code, such as ⟨U+202E⟩. Line ends and tabs become spaces.
     """
     if text is None:
         return ""
     start = text[: most * READ]
-    seen = visible(mask(start) if mask else start)
-    return seen if len(seen) <= most and len(start) == len(text) else seen[: most - 1] + "…"
+    line = visible(mask(start) if mask else start)
+    return line if len(line) <= most and len(start) == len(text) else line[: most - 1] + "…"
 
 
 def listed(names: Sequence[str], most: int) -> str:
@@ -29,7 +29,7 @@ def listed(names: Sequence[str], most: int) -> str:
 
 
 def visible(text: str) -> str:
-    """Return the text with each character that has no form of its own replaced by its code."""
+    """Return the text with each invisible character replaced by its code."""
     return text if text.isprintable() else "".join(map(_visible, text))
 
 

@@ -1,4 +1,4 @@
-"""Which of several training processes this is; torchrun says so in the environment."""
+"""Which of several training processes this is, by torchrun's environment variables, and what happens when one fails."""
 
 import ctypes
 import os
@@ -10,7 +10,7 @@ PARTNER_GONE = ("closed by peer", "reset by peer", "Broken pipe", "NCCL communic
 
 
 def rank() -> int:
-    """Return the number of this process among all that train together; 0 leads, and is the only one by itself."""
+    """Return the number of this process among all that train together; 0 leads, and is also that of a single one."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -25,7 +25,7 @@ def processes_here() -> int:
 
 
 def end_with_parent(*_: object) -> None:
-    """Let the system kill this process when the one that started it ends, however it does (Linux alone).
+    """Let the system kill this process when the one that started it ends, however it does (Linux only).
 
     torchrun starts its processes in sessions of their own, which a kill of the stage's process group does not reach.
     """
@@ -34,7 +34,7 @@ def end_with_parent(*_: object) -> None:
 
 
 def first_to_fail() -> bool:
-    """Return whether no other process has reported a failure: one message is enough, and it is the cause's."""
+    """Return whether no other process has reported a failure yet: the first one is the cause, and one is enough."""
     distributed = sys.modules.get("torch.distributed")
     if world_size() == 1:
         return True
@@ -42,10 +42,10 @@ def first_to_fail() -> bool:
         return int(os.environ.get("LOCAL_RANK", "0")) == 0  # too early to ask: one of each machine
     try:
         return int(distributed.distributed_c10d._get_default_store().add(FAILURES, 1)) == 1
-    except RuntimeError:  # the process that keeps the store is gone, and so is not silent
+    except RuntimeError:  # the process that keeps the store has ended, and reports why itself
         return False
 
 
 def lost_partner(error: BaseException) -> bool:
-    """Return whether an error is nothing but the end of another process, which has its own cause."""
+    """Return whether an error only says that another process has ended, which reports the cause."""
     return world_size() > 1 and isinstance(error, RuntimeError) and any(part in str(error) for part in PARTNER_GONE)

@@ -1,10 +1,10 @@
-"""How rows differ from those that a model learnt from, and whether chance alone would explain it.
+"""How rows differ from those that a model was trained on, and whether chance alone would explain it.
 
-Everything is counted in bins, so the counts of two parts of the rows add up to those of both. The measure is the
-population stability index, sum((new - old) * ln(new / old)) over the shares of the bins (Siddiqi 2006), with its usual
-limits: below 0.1 no shift to speak of, from 0.25 on a large one. It is above 0 by chance, the more so the fewer rows
-there are (Yurdakul 2018): how far is found by drawing both sides from the same shares (a multinomial bootstrap). The
-mean of the draws is subtracted, and what is below their upper bound is no sign of drift.
+Everything is counted in bins, so that counts of parts of the rows add up. The measure is the population stability
+index, sum((new - old) * ln(new / old)) over the shares of the bins (Siddiqi 2006), with its usual limits: below 0.1 no
+shift to speak of, from 0.25 on a large one. Chance alone makes it positive, the more so the fewer rows there are
+(Yurdakul 2018). How much is estimated by drawing both sides from the same shares (a multinomial bootstrap): the mean of
+the draws is subtracted, and an index below their upper bound is no sign of drift.
 """
 
 import base64
@@ -23,9 +23,9 @@ FILE = "profile.json"
 VERSION = 2
 VERDICTS = ("no sign of drift", "slight drift", "strong drift")
 SLIGHT, STRONG = 0.1, 0.25
-ALPHA = 0.01  # of a false alarm in a report
+ALPHA = 0.01  # probability of a false alarm in a report
 DRAWS = 4_000
-HALF = 0.5  # is added to each bin, so that an empty one has a logarithm
+HALF = 0.5  # added to the count of each bin, so that an empty one has a logarithm
 BINS = 10  # of lengths and of confidence: deciles, as is usual for the PSI
 COMMONEST = 200  # words that are counted one by one
 KNOWN = 4_096  # words, about, that "new words" looks up
@@ -59,13 +59,13 @@ def text_profile(rows: pl.DataFrame) -> Profile:
     """
     rows = rows.sort("id")
     texts = whole_text(rows)
-    # Evenly spread rows; in the order of their ids they are in none that matters.
+    # Evenly spread rows, in the order of their ids, which is a random one.
     sample = rows[np.unique(np.linspace(0, max(rows.height - 1, 0), min(rows.height, SAMPLE)).astype(np.int64))]
     group = pl.coalesce(pl.lit("g") + pl.col("group"), pl.lit("i") + pl.col("id"))
     by_group = _words(whole_text(sample), sample.select(group.rank("dense")).to_series())
     counted = by_group.group_by("word").agg(pl.col("times").sum(), alone=pl.col("group").n_unique() == 1)
     words = counted.sort("times", "word", descending=[True, False])
-    one_in = max(1, round(words.height / KNOWN))  # of many words a part is known, so that the profile stays small
+    one_in = max(1, round(words.height / KNOWN))  # of many words a sample is kept, so that the profile stays small
     codes = pl.Series("code", [crc32(word.encode()) for word in words["word"]], pl.UInt32)
     looked_up = words.with_columns(codes).filter(pl.col("code") % one_in == 0)
     known = np.sort(looked_up["code"].unique().to_numpy()).astype("<u4")
@@ -88,7 +88,7 @@ def profile_of(train: pl.DataFrame, labels: list[str], probabilities: np.ndarray
     """Return the profile of a model: that of its training texts, and of its answers.
 
     Args:
-        train: CleanRecords that the model learnt from.
+        train: CleanRecords that the model was trained on.
         labels: in the order of the model's outputs.
         probabilities: calibrated, of the validation rows, [n x k].
         abstained: whether the model gave no answer, [n] bool.
@@ -130,10 +130,10 @@ def answer_counts(profile: Mapping[str, Any], probabilities: np.ndarray, abstain
 
 
 def drift_report(profile: Mapping[str, Any], counts: Counts) -> dict[str, Any]:
-    """Compare counts of new rows with those of the rows that a model learnt from.
+    """Compare counts of new rows with those of the rows that a model was trained on.
 
     Returns:
-        `verdict` (the worst; `not compared` without any), `measures`, and the names of what was `not_compared` because
+        `verdict` (the worst; `not compared` without any), `measures`, and the names of those `not_compared` because
         there is nothing to count.
     """
     known = profile["measures"]
@@ -177,48 +177,48 @@ def psi(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 
 def by_chance(old: np.ndarray, size: int, alpha: float) -> tuple[float, float]:
-    """Return mean and upper bound of the PSI between a sample like `old` and one of `size`, both of the same shares."""
+    """Return mean and upper bound of the PSI between a sample like `old` and one of `size` with the same shares."""
     rng = np.random.default_rng(0)
     shares = (old + HALF) / (old + HALF).sum()
-    drawn = psi(*(rng.multinomial(count, shares, DRAWS).astype(np.float64) for count in (int(old.sum()), size)))
-    return float(drawn.mean()), float(np.quantile(drawn, 1 - alpha, method="higher"))
+    values = psi(*(rng.multinomial(count, shares, DRAWS).astype(np.float64) for count in (int(old.sum()), size)))
+    return float(values.mean()), float(np.quantile(values, 1 - alpha, method="higher"))
 
 
 def _compared(name: str, profile: Mapping[str, Any], counts: list[int], alpha: float) -> dict[str, Any]:
     old, new = np.array(profile["measures"][name]["counts"], np.float64), np.array(counts, np.float64)
-    found = float(psi(old, new))
+    index = float(psi(old, new))
     expected, limit = by_chance(old, int(new.sum()), alpha)
-    level = 0 if found <= limit or found - expected < SLIGHT else 1 if found - expected < STRONG else 2
-    before, now = old / old.sum(), new / new.sum()
-    most = int(np.abs(now - before).argmax())
+    level = 0 if index <= limit or index - expected < SLIGHT else 1 if index - expected < STRONG else 2
+    before, after = old / old.sum(), new / new.sum()
+    largest = int(np.abs(after - before).argmax())  # the bin that changed most
+    shares = f"{before[largest]:.1%} before, {after[largest]:.1%} now"
     return {
         "measure": WHAT[name] if profile["unit"] == "words" else WHAT[name].replace("words", "characters"),
         "verdict": VERDICTS[level],
-        "reason": f"most of all {_bin_name(name, profile, most)}: {before[most]:.1%} before, {now[most]:.1%} now",
-        "psi": round(found, DIGITS),
+        "reason": f"most of all {_bin_name(name, profile, largest)}: {shares}",
+        "psi": round(index, DIGITS),
         "expected": round(expected, DIGITS),
         "limit": round(limit, DIGITS),
         "n": sum(counts),
     }
 
 
-def _bin_name(name: str, profile: Mapping[str, Any], place: int) -> str:
+def _bin_name(name: str, profile: Mapping[str, Any], position: int) -> str:
     measure = profile["measures"][name]
     if "edges" in measure:
-        low, high = [0.0, *measure["edges"], math.inf][place : place + 2]
+        low, high = [0.0, *measure["edges"], math.inf][position : position + 2]
         return f"{low:g} to {high:g}"
     names = measure.get("labels") or BIN_NAMES.get(name) or [*map(repr, measure["words"]), f"other {profile['unit']}"]
-    return display(names[place], 40)
+    return display(names[position], 40)
 
 
 def _confidence(probabilities: np.ndarray) -> np.ndarray:
-    return np.asarray(probabilities.max(axis=1, initial=0.0)).round(
-        6
-    )  # so that a last digit moves no row to another bin
+    # Rounded, so that a last digit moves no row to another bin.
+    return np.asarray(probabilities.max(axis=1, initial=0.0)).round(6)
 
 
 def _edges(values: np.ndarray) -> list[float]:
-    """Return the values at which bins with equally many of them part: BINS - 1, or fewer where many are equal."""
+    """Return the edges of bins with equally many values: BINS - 1, or fewer where many values are equal."""
     if not len(values):
         return []
     shares = np.arange(1, BINS) / BINS
@@ -226,12 +226,12 @@ def _edges(values: np.ndarray) -> list[float]:
 
 
 def _binned(values: np.ndarray, edges: list[float]) -> list[int]:
-    places = np.searchsorted(edges, values, side="right")
-    return np.bincount(places, minlength=len(edges) + 1).tolist()
+    bins = np.searchsorted(edges, values, side="right")
+    return np.bincount(bins, minlength=len(edges) + 1).tolist()
 
 
 def _words(texts: pl.Series, groups: pl.Series | int = 0) -> pl.DataFrame:
-    """Return columns group, word and times; a word may be there once for each of the slices that are counted."""
+    """Return columns group, word and times; a word may occur once for each slice of ROWS rows."""
     rows = pl.DataFrame({"group": groups, "text": texts})
     words = pl.col("text").str.head(CHARACTERS).str.to_lowercase().str.extract_all(WORD)
     counted = [

@@ -1,4 +1,4 @@
-"""Nothing disappears in silence: rows in = rows kept + rows rejected, or the stage does not finish."""
+"""No row disappears unnoticed: rows in = rows kept + rows rejected, or the stage fails."""
 
 from collections.abc import Callable
 
@@ -20,16 +20,16 @@ class Ledger:
         self.by_rule: dict[str, int] = {}
 
     def apply(self, name: str, rule: Rule, records: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows for which the rule has no reason, in their order; the others are noted with it.
+        """Return the rows for which the rule gives no reason, in their order; the others are recorded with it.
 
-        Rows are taken out here alone, so that no rule can lose, invent or exchange one.
+        Rows are removed only here, so that no rule can lose, invent or exchange one.
         """
         marked = records.with_columns(reason=rule(records))
         self.reject(name, marked.drop_nulls("reason"))
         return marked.filter(pl.col("reason").is_null()).drop("reason")
 
     def reject(self, rule: str, out: pl.DataFrame) -> None:
-        """Note rows that a rule keeps out; they need a column `reason`."""
+        """Record rows that a rule rejects; they need a column `reason`."""
         self.by_rule[rule] = out.height
         self.rejected = pl.concat([self.rejected, Rejected.of(out, self.stage, rule, pl.col("reason"))])
 

@@ -1,4 +1,4 @@
-"""Locks of files: held by one process at a time, and let go however that process ends."""
+"""File locks: held by one process at a time, and released however that process ends."""
 
 import fcntl
 import os
@@ -10,44 +10,44 @@ from typing import TextIO
 
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Hold the lock of a file, which is made for it; yield whether it was free.
+    """Hold the lock of a file, which is created; yield whether it was free.
 
-    Who holds it may remove the file: a lock that somebody took on one that is gone does not count.
+    The holder may remove the file: a lock on a removed file does not count.
     """
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = _stands(path, lock)
+            free = _exists(path, lock)
         except BlockingIOError:
-            mine = False
-        yield mine
+            free = False
+        yield free
 
 
 @contextmanager
 def in_turn(path: Path, tell: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the lock of a file, which is made for it with its folder; wait for it if need be.
+    """Hold the lock of a file, which is created with its folder; wait until it is free.
 
     Args:
         path: the file.
-        tell: called once if there is somebody to wait for.
+        tell: called once if another process holds it.
     """
-    told = False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path) as free:
+        if free:
+            yield
+            return
+    tell()
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not told:
-                    tell()
-                    told = True
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            if _stands(path, lock):  # else whoever held it has removed it
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _exists(path, lock):  # else whoever held it has removed it
                 yield
                 return
 
 
-def _stands(path: Path, lock: TextIO) -> bool:
+def _exists(path: Path, lock: TextIO) -> bool:
+    """Return whether an open file is still the one at its path."""
     try:
         return os.path.samestat(os.fstat(lock.fileno()), path.stat())
     except FileNotFoundError:

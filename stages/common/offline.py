@@ -1,4 +1,4 @@
-"""Shut the network for stages that have no business there."""
+"""Block the network for stages that must not use it."""
 
 import os
 import socket
@@ -11,19 +11,19 @@ from stages.common.distributed import world_size
 from stages.common.errors import AttuneError
 
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
-# Audit events with the place of the host or address among their arguments.
+# Audit events with the index of the host or address among their arguments.
 LOOK_UPS = {f"socket.{name}": 0 for name in ("getaddrinfo", "gethostbyname", "gethostbyaddr", "getnameinfo")}
 CONNECTIONS = {f"socket.{name}": 1 for name in ("connect", "sendto", "sendmsg")}
 
 
 def shut_network(stage: str, tracking_uri: str | None) -> None:
-    """Make every look-up, connection or datagram of this process fail, but to this machine and to two others.
+    """Make every look-up, connection or datagram of this process fail, except to this machine and two others.
 
     Those are the tracking server, and the machine that leads where several train together.
 
-    An audit hook sees `socket` calls of every Python library; it cannot be taken off again, which suits a process
-    that runs one stage (PEP 578). Where the tracking server is given by name, connections to any address pass: an
-    address does not tell whose name it was looked up by.
+    An audit hook sees the `socket` calls of every Python library. It cannot be removed, which suits a process that runs
+    one stage (PEP 578). Where the tracking server is given by name, connections to any IP address pass: an address does
+    not show which name it was resolved from.
     """
     os.environ.update(dict.fromkeys(OFFLINE, "1"))
     try:
@@ -35,10 +35,10 @@ def shut_network(stage: str, tracking_uri: str | None) -> None:
     any_address = tracking_host not in (None, "localhost") and not _is_address(tracking_host)
 
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
-        place = LOOK_UPS.get(event, CONNECTIONS.get(event))
-        if place is None:
+        index = LOOK_UPS.get(event, CONNECTIONS.get(event))
+        if index is None:
             return
-        host = arguments[place]
+        host = arguments[index]
         if isinstance(host, tuple):
             host = host[0]
         elif event in CONNECTIONS:  # a Unix socket, or a datagram on a socket that is connected

@@ -1,13 +1,13 @@
-"""Secrets out of what is shown to people: log lines, pages, messages."""
+"""Remove secrets from what people read: log lines, pages, messages."""
 
 import os
 import re
 from collections.abc import Iterator
 
 GONE = "***"
-SHORTEST = 8  # characters of a variable's value that is replaced: shorter ones are words of every log
+SHORTEST = 8  # characters of a variable's value that is replaced: shorter ones are ordinary words
 NAMED = re.compile(r"TOKEN(?!IZ)|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY")
-COLOURS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # one in the middle of a secret would hide it
+COLOURS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # a colour code inside a secret would hide it
 # User, and the password up to the last @ (people forget to quote a / or an @ in it), unless it is a port.
 LOGIN = re.compile(r"://(?!\[)([^\s/?#:@\"'<>`]*)(:(?!\d{1,5}[/?#])(?:(?!://)[^\s\"'<>`])*)?@")
 PLAIN_USER = re.compile(r"[A-Za-z._-]{1,16}")  # such as git; any other user may be a token
@@ -26,11 +26,11 @@ SHAPES = re.compile(
 
 
 def redacted(text: str) -> str:
-    """Return a text without colours of a terminal, each secret in it replaced by `***`.
+    """Return a text without terminal colours, with each secret replaced by `***`.
 
-    Secrets are: values of environment variables that are named like one, logins in URLs (also in a query), and by
-    their shape tokens of GitHub, GitLab, Hugging Face, AWS and Slack, and private keys. A secret that is encoded
-    otherwise, or cut in two, is not found.
+    Secrets are: values of environment variables named like one, logins in URLs (also in a query), tokens of GitHub,
+    GitLab, Hugging Face, AWS and Slack by their shape, and private keys. A secret that is encoded otherwise, or cut in
+    two, is not found.
     """
     text = COLOURS.sub("", text)
     for secret in sorted(_secrets(), key=len, reverse=True):
@@ -45,6 +45,6 @@ def _secrets() -> Iterator[str]:
             yield from (part for part in {value, *map(str.strip, value.splitlines())} if len(part) >= SHORTEST)
 
 
-def _without_login(found: re.Match[str]) -> str:
-    user = found[1] if PLAIN_USER.fullmatch(found[1]) else GONE if found[1] else ""
-    return f"://{user}{f':{GONE}' if found[2] else ''}@"
+def _without_login(login: re.Match[str]) -> str:
+    user = login[1] if PLAIN_USER.fullmatch(login[1]) else GONE if login[1] else ""
+    return f"://{user}{f':{GONE}' if login[2] else ''}@"

@@ -28,8 +28,8 @@ class Table(pa.DataFrameModel):
         Raises:
             AttuneError: naming up to five faults, each with its column, its check and how many rows fail.
         """
-        checked = cls.checked(rows, path.name).select(cls.columns())
         path.parent.mkdir(parents=True, exist_ok=True)
+        checked = cls._checked(rows, path.name)
         checked.write_parquet(path, compression="zstd", statistics=True)
         return checked
 
@@ -49,21 +49,17 @@ class Table(pa.DataFrameModel):
 
         def source(*_: object) -> Iterator[pl.DataFrame]:
             for rows in batches:
-                yield cls.checked(rows, path.name).select(cls.columns())
+                yield cls._checked(rows, path.name)
 
         path.parent.mkdir(parents=True, exist_ok=True)
         lazy = register_io_source(source, schema=cls.empty().schema)
         lazy.sink_parquet(path, compression="zstd", statistics=True, row_group_size=group_rows)
 
     @classmethod
-    def checked(cls, rows: pl.DataFrame, name: str) -> pl.DataFrame:
-        """Return the rows, once each of them has been checked.
-
-        Raises:
-            AttuneError: as `write` does.
-        """
+    def _checked(cls, rows: pl.DataFrame, name: str) -> pl.DataFrame:
+        """Return the table's columns, once each row has been checked."""
         try:
-            return cls.validate(rows, lazy=True)
+            return cls.validate(rows, lazy=True).select(cls.columns())
         except SchemaErrors as error:
             counted = error.failure_cases.group_by("column", "check").len().sort("len", descending=True)
             faults = [f"column {row['column']}: {row['check']}: {row['len']} failing" for row in counted[:5].to_dicts()]

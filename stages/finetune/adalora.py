@@ -10,7 +10,7 @@ import torch
 from transformers import TrainerCallback
 
 from stages.common.errors import AttuneError
-from stages.common.params.strategies import AdaloraOptions
+from stages.common.params.finetune import AdaloraOptions
 from stages.finetune.batches import IGNORED
 from stages.finetune.loss import Objective
 

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
-from stages.common.params.strategies import ADAPTERS, AdaloraOptions, PartialOptions
+from stages.common.params.finetune import ADAPTERS, AdaloraOptions, PartialOptions
 from stages.finetune.adalora import RankBudget, with_orthogonality
 from stages.finetune.layers import encoder_layers
 from stages.finetune.loss import Objective

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stages.common.params.folders import Scratch
+from stages.common.params.ingest import Scratch
 
 LONGEST_WORD = 100  # characters; max_input_chars_per_word of WordPiece
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stages.common.display import display, visible
 from stages.common.params import FinetuneParams, Params
-from stages.common.params.strategies import ADAPTERS
+from stages.common.params.finetune import ADAPTERS
 from stages.register.gates import Verdict
 
 FORMS = {"onnx": "ONNX", "int8": "ONNX, 8 bits"}

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import polars as pl
 
@@ -21,11 +22,11 @@ def main(run: Run[TokenizeParams]) -> None:
 
     disable_caching()
     disable_progress_bars()
-    tables = {
+    splits = {
         name: AugmentedRecords.read(run.input(f"data/{'augmented' if name == 'train' else 'clean'}/{name}.parquet"))
         for name in SPLITS
     }
-    labels = tables["train"]["label"].unique().sort().to_list()
+    labels = splits["train"]["label"].unique().sort().to_list()
     label_ids = {label: number for number, label in enumerate(labels)}
     run.all_params.evaluate.behaviour.check_labels(labels)  # before the training rather than after it
     base = run.input("models/base")
@@ -36,37 +37,31 @@ def main(run: Run[TokenizeParams]) -> None:
     max_length = min(run.params.max_length, longest)
     if max_length < run.params.max_length:
         print(f"  warning: the model takes {longest} tokens: texts are cut there, not at {run.params.max_length}")
-    encode = _encoder(tokenizer, max_length, label_ids, pairs=tables["train"]["text_pair"].count() > 0)
+    encode = _encoder(tokenizer, max_length, label_ids, pairs=splits["train"]["text_pair"].count() > 0)
 
-    report: dict[str, object] = {"max_length": max_length, "labels": label_ids}
-    for name, rows in tables.items():
+    encoding = {"max_length": max_length, "labels": label_ids}
+    report: dict[str, Any] = {**encoding}
+    for name, rows in splits.items():
         texts = Dataset.from_polars(rows.select("id", "text", "text_pair", "label"))
         encoded = texts.map(
             encode, batched=True, batch_size=BATCH, remove_columns=texts.column_names, keep_in_memory=True
         )
-        table = pl.DataFrame(encoded.data.table.combine_chunks()).cast(
-            {
-                "input_ids": pl.List(pl.Int32),
-                "token_type_ids": pl.List(pl.Int8),
-                "length": pl.Int32,
-                "truncated": pl.Int32,
-            }
-        )
-        table = TokenizedRecords.write(table, run.output(f"data/tokenized/{name}.parquet"))
+        table = pl.DataFrame(encoded.data.table.combine_chunks()).cast(TokenizedRecords.empty().schema)
+        TokenizedRecords.write(table, run.output(f"data/tokenized/{name}.parquet"))
         report[name] = _lengths(table)
-    write_json({"max_length": max_length, "labels": label_ids}, run.output("data/tokenized/encoding.json"))
+    write_json(encoding, run.output("data/tokenized/encoding.json"))
     write_json(report, run.output("reports/tokenize.json"))
-    cut = sum(report[name]["rows_truncated"] for name in SPLITS)  # type: ignore[index]
-    print(f"  {sum(rows.height for rows in tables.values()):,} rows, {cut:,} longer than {max_length} tokens and cut")
+    cut = sum(report[name]["rows_truncated"] for name in SPLITS)
+    print(f"  {sum(rows.height for rows in splits.values()):,} rows, {cut:,} longer than {max_length} tokens and cut")
 
 
-def _encoder(tokenizer: object, max_length: int, label_ids: dict[str, int], pairs: bool) -> Callable[[dict], dict]:
+def _encoder(tokenizer: Any, max_length: int, label_ids: dict[str, int], pairs: bool) -> Callable[[dict], dict]:
     """Return the function that encodes a batch of records; it counts what truncation takes away."""
 
     def encode(batch: dict) -> dict:
-        given = (batch["text"], [pair or "" for pair in batch["text_pair"]]) if pairs else (batch["text"],)
-        kept = tokenizer(*given, truncation=True, max_length=max_length, return_token_type_ids=True)  # type: ignore[operator]
-        whole = tokenizer(*given, truncation=False, verbose=False)["input_ids"]  # type: ignore[operator]
+        texts = (batch["text"], [pair or "" for pair in batch["text_pair"]]) if pairs else (batch["text"],)
+        kept = tokenizer(*texts, truncation=True, max_length=max_length, return_token_type_ids=True)
+        whole = tokenizer(*texts, truncation=False, verbose=False)["input_ids"]
         lengths = [len(ids) for ids in kept["input_ids"]]
         return {
             "id": batch["id"],

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from stages.common.digests import sha256_value
 from stages.common.display import display, listed
-from stages.common.params.loading import PARAMS_FILE
+from stages.common.params import PARAMS_FILE
 from stages.common.pipeline.graph import read_graph, read_lock, upstream_of
 from stages.common.pipeline.stage import WORK
 from stages.common.redact import redacted

@@ -12,8 +12,7 @@ import pytest
 from flows import crossvalidate as crossvalidation
 from flows.crossvalidate import read_rows
 from stages.common.errors import AttuneError
-from stages.common.params import check_params
-from stages.common.params.loading import read_yaml
+from stages.common.params import check_params, read_yaml
 from tests.pipeline.searched import NOWHERE, pretending, started
 from tests.projects import Project
 

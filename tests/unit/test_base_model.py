@@ -8,7 +8,7 @@ import pytest
 
 from stages.common.errors import AttuneError
 from stages.common.params import BaseModelSource
-from stages.common.params.folders import Scratch
+from stages.common.params.ingest import Scratch
 from stages.ingest.base_model import bring_model
 from stages.ingest.expansion import Workspace
 from stages.ingest.folders import files_of
@@ -104,7 +104,7 @@ TEXTS = [f"{word} {other} film, 好电影 {number}" for number in range(20) for 
 BUILD = f"""
 import sys
 from pathlib import Path
-from stages.common.params.folders import Scratch
+from stages.common.params.ingest import Scratch
 from stages.ingest.scratch import build_scratch_model
 
 texts = set({TEXTS!r})   # a set: its order follows PYTHONHASHSEED

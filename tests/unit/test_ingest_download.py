@@ -12,7 +12,7 @@ import pytest
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
-from stages.common.params.places import PROTOCOLS
+from stages.common.params.sources import PROTOCOLS
 from stages.ingest import download as module
 from stages.ingest.download import download
 from stages.ingest.expansion import Workspace

@@ -22,8 +22,7 @@ from flows.model_versions.versions import find_version
 from flows.reviewing.lineage import lineage_of
 from flows.reviewing.revision import Revision
 from stages.common.errors import AttuneError
-from stages.common.params import Params, load_params
-from stages.common.params.loading import read_yaml
+from stages.common.params import Params, load_params, read_yaml
 from stages.common.pipeline.graph import read_graph, read_lock
 from stages.common.pipeline.stage import Run
 from stages.serving.backends import Package

@@ -1,4 +1,4 @@
-"""params.yaml: whatever is wrong in it is said with file, line, key and what to write instead."""
+"""params.yaml: whatever is wrong in it is reported with file, line, key and what to write instead."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params, load_params
 from stages.common.params.__main__ import main
-from stages.common.params.manual import doc_line, doc_lines
+from stages.common.params.reference import doc_line, known_keys
 from tests.projects import PROJECT
 
 MINIMAL = """\
@@ -36,88 +36,68 @@ register:
   model_name: reviews
 """
 LENGTH, SCRATCH = "  length: {min: 3, max: 100}", "scratch: {max_position_embeddings: 64}"
-COLUMNS = "      columns: {text"
+PATH, COLUMNS, COMMIT = "path: data/inbox/reviews.csv", "      columns: {text", "a" * 40
+FIRST = "    - path: data/inbox/reviews.csv\n      columns: {text: body, label: stars}"
 
 
-def load(folder: Path, text: str = MINIMAL) -> Params:
+def load(folder: Path, old: str, new: str) -> Params:
+    """Load the minimal file with one thing changed."""
+    assert MINIMAL.count(old) == 1, f"{old!r} must stand once in the file"
     file = folder / "params.yaml"
-    file.write_text(text, encoding="utf-8")
+    file.write_text(MINIMAL.replace(old, new), encoding="utf-8")
     return load_params(file)
 
 
 def fault_of(folder: Path, old: str, new: str) -> str:
-    """The message about the minimal file with one thing changed."""
-    assert MINIMAL.count(old) == 1, f"{old!r} must stand once in the file"
+    """Return the message about the minimal file with one thing changed."""
     with pytest.raises(AttuneError) as raised:
-        load(folder, MINIMAL.replace(old, new))
+        load(folder, old, new)
     return str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "expected"),
     [
         # an unknown key, with the likely spelling
         ("tokenize:", "tokenise:", "11: tokenise: unknown key; did you mean 'tokenize'?"),
         ("scratch: {max", "scrach: {max", "8: ingest.base_model.scrach: unknown key; did you mean 'scratch'?"),
-        ("  max_length: 32", "  zzz: 32", "12: tokenize.zzz: unknown key; known here: max_length"),
         ("columns: {text", "zzz: {text", "6: ingest.sources.0.zzz: unknown key; known here: path, url, hub, revision"),
-        # a type is never converted
-        *(("seed: 7", f"seed: {value}", "2: seed: ") for value in ("'7'", "7.5", "true", "[7]")),
-        # a value out of its range
-        ("seed: 7", "seed: -1", "2: seed: input should be greater than or equal to 0, not -1"),
+        # a type is never converted, a value never out of its range
+        *(("seed: 7", f"seed: {value}", "2: seed: ") for value in ("'7'", "true")),
         ("  sources:", "  sources: []\n  x:", "4: ingest.sources: must not be empty"),
         ("learning_rate: 1e-4", "strategy: heads", "not 'heads'; did you mean 'head'?"),
         ("  max_length: 32", "", "11: tokenize: must hold keys, not None (a section with nothing to say is left out"),
         ("  model_name: reviews", "  fail_on_gate: true", "17: register.model_name: this key is required"),
         # sections that contradict each other or themselves
         ("{min: 3, max: 100}", "{min: 30, max: 10}", "10: clean.length.min: is greater than max (10)"),
-        (
-            LENGTH,
-            "  split: {validation: 0.5, test: 0.4}",
-            "10: clean.split: validation + test = 0.9 leaves under 20 % for training",
-        ),
+        (LENGTH, "  split: {validation: 0.5, test: 0.4}", "10: clean.split: validation + test = 0.9 leaves under 20 %"),
         (LENGTH, "  split: {by: time}", "10: clean.split.by: is time, but no source has"),
         (LENGTH, "  pii: {phone_region: UK}", "10: clean.pii.phone_region: must be an ISO 3166"),
         (LENGTH, "  languages: {keep: [eng]}", "10: clean.languages.keep.0: must be an ISO 639-1"),
-        ("max_length: 32", "max_length: 65", "12: tokenize.max_length: is over the scratch model's"),
         ("tokenize:\n  max_length: 32\n", "", "tokenize.max_length: is over the scratch model's"),
-        (
-            SCRATCH,
-            "scratch: {hidden_size: 10, num_attention_heads: 4}",
-            "8: ingest.base_model.scratch.hidden_size: must be",
-        ),
+        (SCRATCH, "scratch: {hidden_size: 10, num_attention_heads: 4}", "8: ingest.base_model.scratch.hidden_size: "),
         ("columns: [source]", "columns: [mood]", "16: evaluate.slices.columns: 'mood' is none of group,"),
         ("evaluate:", "augment: {synonyms: {share: 0.1}}\nevaluate:", "15: augment.synonyms: is on, and its data"),
         ("evaluate:", "export: {onnx: false}\nevaluate:", "15: export.int8: is made of the ONNX model"),
         # columns and labels of a source
         ("stars}", "stars}\n      label: good", "5: ingest.sources.0: needs either columns.label (a column) or label"),
         ("{text: body, label: stars}", "{label: stars}", "ingest.sources.0: needs columns.text"),
-        ("label: stars}", "label: stars, extra: [mood, mood]}", "6: ingest.sources.0.columns.extra: names a column"),
         ("reviews.csv", "reviews.txt", "ingest.sources.0.columns: plain lines have none"),
         (COLUMNS, "      encoding: rot13\n      columns: {text", "encoding: is no text encoding Python knows"),
         (COLUMNS, "      separator: '\"'\n      columns: {text", "separator: must not be a quote"),
         ("stars}", 'stars}\n  labels: {1: bad, "1": good}', "7: ingest.labels: a label is there twice"),
-        (
-            "stars}",
-            "stars}\n    - path: data/inbox/reviews.csv\n      columns: {text: body, label: stars}",
-            "4: ingest.sources: entries 1 and 2 are the same",
-        ),
+        (FIRST, f"{FIRST}\n{FIRST}", "4: ingest.sources: entries 1 and 2 are the same"),
         # the base model
-        (
-            SCRATCH,
-            "scratch: {}\n    path: data/inbox/model",
-            "7: ingest.base_model: needs exactly one of wheel, path, hub, scratch; found path and scratch",
-        ),
+        (SCRATCH, "scratch: {}\n    path: data/inbox/model", "7: ingest.base_model: needs exactly one of wheel"),
         (SCRATCH, "wheel: a==1", "wheel needs a member: The folder inside the wheel"),
-        (SCRATCH, "hub: bert-base-chinese", "hub needs a revision"),
         # no YAML
         ("stars}", "stars", "7: not valid YAML"),
         ("seed: 7", "seed: 7\nseed: 8", "3: not valid YAML: found duplicate key"),
     ],
 )
-def test_what_is_wrong_is_told_with_line_key_and_remedy(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_a_fault_is_reported_with_line_key_and_remedy(tmp_path: Path, old: str, new: str, expected: str) -> None:
     message = fault_of(tmp_path, old, new)
-    assert said in message
+    assert expected in message
     assert "params.yaml:" in message
 
 
@@ -126,29 +106,18 @@ def searched(name: str, **dimension: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("sections", "said"),
+    ("sections", "expected"),
     [
-        ({"finetune": {"bf16": "yes"}}, "finetune.bf16: must be one of 'auto', True, False, not 'yes'"),
         ({"finetune": {"class_weights": "balance"}}, "class_weights: must be one of 'none', 'balanced', not 'balance'"),
-        ({"finetune": {"class_weights": {"good": 0}}}, "class_weights.good: input should be greater than 0, not 0"),
-        ({"finetune": {"strategy": "lora", "lora": {"rank": 8}}}, "finetune.lora.rank: unknown key"),
         ({"finetune": {"strategy": "lora", "lora": {"target_modules": "x"}}}, "must be one of 'all-linear', not 'x'"),
-        ({"finetune": {"strategy": "lora", "lora": {"target_modules": []}}}, "target_modules: must not be empty"),
         ({"finetune": {"strategy": "adalora", "adalora": {"init_r": 2}}}, "adalora.target_r: is not under init_r (2)"),
         ({"finetune": {"strategy": "adalora", "adalora": {"tinit_ratio": 0.8}}}, "adalora.tfinal_ratio: leaves no"),
-        (
-            {"finetune": {"strategy": "ia3", "ia3": {"feedforward_modules": ["x"]}}},
-            "ia3.feedforward_modules: names 'x'",
-        ),
-        (
-            {"tune": {"space": {"tokenize.max_length": {"choices": [16]}}}},
-            "a trial runs finetune alone, after tokenize",
-        ),
+        ({"finetune": {"strategy": "ia3", "ia3": {"feedforward_modules": ["x"]}}}, "feedforward_modules: names 'x'"),
+        ({"tune": {"space": {"tokenize.max_length": {"choices": [16]}}}}, "a trial runs finetune alone"),
         (searched("learnin_rate", choices=[1e-4]), "did you mean 'finetune.learning_rate'?"),
-        (searched("zzz", choices=[1]), "tune.space.finetune.zzz: no such parameter of finetune"),
+        (searched("lora", choices=[1]), "tune.space.finetune.lora: no such parameter of finetune"),
         (searched("train_on", choices=["train"]), "trials are compared by this"),
-        (searched("learning_rate", low=1e-5, high=3.0), "less than or equal to 1, not 3.0"),
-        (searched("num_train_epochs", low=1, high=2.5), "valid integer, not 2.5"),
+        (searched("lora.r", low=1, high=2.5), "valid integer, not 2.5"),
         (searched("num_train_epochs", low=1, high=9, step=0.5), "step cannot be 0.5"),
         (searched("strategy", choices=["full", "lara"]), "'lora'"),
         (searched("learning_rate", low=3e-4, high=2e-5), "tune.space.finetune.learning_rate.low: must be under high"),
@@ -157,40 +126,27 @@ def searched(name: str, **dimension: Any) -> dict[str, Any]:
         (searched("weight_decay", low=0.0, high=0.1, log=True), "log: needs a low above 0"),
     ],
 )
-def test_a_value_that_cannot_be_is_answered_in_one_line(sections: dict[str, Any], said: str) -> None:
+def test_a_value_that_cannot_be_is_answered_in_one_line(sections: dict[str, Any], expected: str) -> None:
     with pytest.raises(AttuneError, match="has 1 fault:") as raised:
         check_params({**YAML(typ="safe").load(MINIMAL), **sections})
-    assert said in raised.value.what
+    assert expected in raised.value.what
 
 
-def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path) -> None:
-    text = MINIMAL.replace("seed: 7", "sed: 7").replace("max_length: 32", "max_length: many")
-    with pytest.raises(AttuneError) as raised:
-        load(tmp_path, text.replace("learning_rate: 1e-4", "momentum: 0.9\n  focal_gamma: 1.0"))
-    assert "params.yaml has 4 faults" in str(raised.value)
-    assert 'params.yaml:14: finetune.momentum: belongs to optim: "sgd", not "adamw": set it to 0.0' in str(raised.value)
-    assert "params.yaml:15: finetune.focal_gamma: belongs to loss:" in str(raised.value)
-    assert "params.yaml:2: sed: unknown key; did you mean 'seed'?" in str(raised.value)
-    assert "params.yaml:12: tokenize.max_length: " in str(raised.value)
+def test_every_fault_of_a_file_is_reported_at_once(tmp_path: Path) -> None:
+    message = fault_of(tmp_path, MINIMAL, MINIMAL.replace("seed", "sed").replace("1e-4", "1e-4\n  momentum: 0.9"))
+    assert "params.yaml has 2 faults" in message
+    assert "params.yaml:2: sed: unknown key; did you mean 'seed'?" in message
+    assert 'params.yaml:15: finetune.momentum: belongs to optim: "sgd", not "adamw": set it to 0.0' in message
 
 
-@pytest.mark.parametrize(
-    ("content", "said"), [(None, "No such file"), (b"task: \xff\xfe", "utf-8"), (b"", "ingest: this key is required")]
-)
-def test_a_file_that_holds_nothing_is_told_of(tmp_path: Path, content: bytes | None, said: str) -> None:
-    if content is not None:
-        (tmp_path / "params.yaml").write_bytes(content)
-    with pytest.raises(AttuneError, match=said):
-        load_params(tmp_path / "params.yaml")
-
-
-PATH = "path: data/inbox/reviews.csv"
-COMMIT = "a" * 40
-
-
-def source(*keys: str) -> str:
-    """Lines to stand where the minimal file's path stands."""
-    return "\n      ".join(keys)
+def test_a_file_that_is_missing_or_holds_nothing_is_reported(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    with pytest.raises(AttuneError, match="No such file"):
+        load_params(file)
+    for content, expected in {b"task: \xff\xfe": "utf-8", b"": "ingest: this key is required"}.items():
+        file.write_bytes(content)
+        with pytest.raises(AttuneError, match=expected):
+            load_params(file)
 
 
 @pytest.mark.parametrize(
@@ -200,24 +156,20 @@ def source(*keys: str) -> str:
         ("url: s3://bucket/folder/a.parquet", "etag: '\"abc\"'"),
         ("url: 'http://[::1]:8080/a.zip'", "member: day/*.csv"),
         ("hub: owner/name", f"revision: {COMMIT}", "member: data/a.parquet"),
-        ("sql: REVIEWS_DB", "query: WITH x AS (SELECT 1 AS body, 2 AS stars) SELECT * FROM x"),
         ("sql: REVIEWS_DB", 'query: "-- the newest\\n (select 1) ;  "'),
         ("path: data/inbox/a.tar.gz", "member: ./a.csv"),
     ],
 )
 def test_every_kind_of_source_is_accepted(tmp_path: Path, keys: tuple[str, ...]) -> None:
-    assert load(tmp_path, MINIMAL.replace(PATH, source(*keys))).ingest.sources[0].kind == keys[0].split(":")[0]
+    assert load(tmp_path, PATH, "\n      ".join(keys)).ingest.sources[0].kind == keys[0].split(":")[0]
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "expected"),
     [
         (("format: csv",), "needs exactly one of path, url, hub, wheel, package, sql; found none"),
         ((PATH, "wheel: a==1"), "found path and wheel"),
-        *(
-            ((f"path: {path}",), "below data/inbox/")
-            for path in ("/etc/passwd", "data/inbox/../../a.csv", "data/inbox", "''")
-        ),
+        *(((f"path: {path}",), "below data/inbox/") for path in ("data/inbox/../../a.csv", "data/inbox", "''")),
         (("path: data/inbox/a.xlsx",), "cannot tell the format of 'a.xlsx'"),
         (("path: data/inbox/a.csv", "member: a.csv"), "member: path takes none: it is no archive"),
         (("path: data/inbox/a.zip",), "is an archive: member has to name the file inside it"),
@@ -225,28 +177,24 @@ def test_every_kind_of_source_is_accepted(tmp_path: Path, keys: tuple[str, ...])
         (("path: data/inbox/a.zip", "member: ../c.csv"), "must be a path inside"),
         (("url: file:///etc/passwd",), "a file of yours goes to data/inbox/"),
         (("url: 'http://[::1/a.csv'",), "is no address"),
-        (("url: https://user:hunter2@example.org/a.csv",), "must not hold a user or password"),
         (("url: s3://key:hunter2@bucket/a.csv",), "must not hold a user or password"),
         (("hub: owner/name", "member: a.csv"), "hub needs a revision"),
-        (("hub: owner/name", f"revision: {COMMIT}"), "hub needs a member"),
         (("hub: owner/name", "revision: main", "member: a.csv"), "must be a commit (40 hex digits"),
         (("hub: https://hub/owner/name", f"revision: {COMMIT}", "member: a.csv"), "as owner/name"),
-        (("sql: REVIEWS_DB",), "sql needs a query"),
         (("sql: 'postgresql://reader:hunter2@host/db'", "query: SELECT 1"), "the name of an environment variable"),
         (("sql: REVIEWS_DB", "query: SELECT 1; DROP TABLE x"), "must be one statement"),
         (("sql: REVIEWS_DB", "query: '/* SELECT */ DELETE FROM x'"), "must be a SELECT"),
-        *((("member: a.csv", f"wheel: '{wheel}'"), "must be one release") for wheel in ("a>=1", "a==1 --x", "-r==1")),
+        (("member: a.csv", "wheel: a>=1"), "must be one release"),
     ],
 )
-def test_a_source_that_cannot_be_is_refused_with_the_reason(tmp_path: Path, keys: tuple[str, ...], said: str) -> None:
-    message = fault_of(tmp_path, PATH, source(*keys))
-    assert said in message
+def test_a_source_that_cannot_be_is_refused(tmp_path: Path, keys: tuple[str, ...], expected: str) -> None:
+    message = fault_of(tmp_path, PATH, "\n      ".join(keys))
+    assert expected in message
     assert "hunter2" not in message
 
 
 def test_no_origin_and_no_dump_holds_what_a_query_string_may_hide(tmp_path: Path) -> None:
-    keys = source("url: 'https://example.org/a.csv?signature=hunter2#hunter2'")
-    params = load(tmp_path, MINIMAL.replace(PATH, keys))
+    params = load(tmp_path, PATH, "url: 'https://example.org/a.csv?signature=hunter2#hunter2'")
     assert params.ingest.sources[0].origin == "https://example.org/a.csv"
     assert "hunter2" not in json.dumps(params.model_dump(mode="json"))  # as MLflow gets it
     assert params.ingest.sources[0].url and "hunter2" in params.ingest.sources[0].url
@@ -254,51 +202,36 @@ def test_no_origin_and_no_dump_holds_what_a_query_string_may_hide(tmp_path: Path
 
 def test_yaml_is_read_as_dvc_reads_it(tmp_path: Path) -> None:
     labels = "{no: bad, on: good, 3: so so, true: yes}"
-    params = load(tmp_path, MINIMAL.replace("label: stars}", f"label: stars}}\n  labels: {labels}"))
+    params = load(tmp_path, "label: stars}", f"label: stars}}\n  labels: {labels}")
     # JSON and Parquet spell it true; what pandas writes into a CSV file is True
     assert params.ingest.label_map == {"no": "bad", "on": "good", "3": "so so", "true": "yes", "True": "yes"}
     assert params.finetune.learning_rate == 0.0001
     assert params.section("register") is params.register_
 
 
-def test_the_files_of_the_repository_are_valid(capsys: pytest.CaptureFixture[str]) -> None:
-    files = [PROJECT / "params.yaml", *(PROJECT / "recipes").glob("*.yaml")]
-    assert len(files) >= 4
-    for file in files:
-        load_params(file, complete=True)
-    for option, page in {"--schema": "params.schema.json", "--manual": "docs/params.md"}.items():
+def test_the_files_of_the_repository_are_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in (PROJECT / "params.yaml", *(PROJECT / "recipes").glob("*.yaml")):
+        assert main([str(file)]) == 0
+    (tmp_path / "params.yaml").write_text(MINIMAL, encoding="utf-8")
+    assert main([str(tmp_path / "params.yaml")]) == 1
+    assert "augment, export, tracking left out" in capsys.readouterr().err
+    for option, page in {"--schema": "params.schema.json", "--reference": "docs/params.md"}.items():
         assert main([option]) == 0
         assert capsys.readouterr().out == (PROJECT / page).read_text(encoding="utf-8"), f"make schema: {page} is old"
 
 
-def test_the_check_command_says_what_is_wrong_and_exits_with_1(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "params.yaml").write_text(MINIMAL, encoding="utf-8")
-    assert main([str(tmp_path / "params.yaml")]) == 1
-    assert "augment, export, tracking left out" in capsys.readouterr().err
+def test_every_key_has_a_meaning() -> None:
+    assert {"min_rows", "columns"} < {*known_keys(["evaluate", "slices"])}
+    assert doc_line("ingest.sources.0.path") == "A file of your own below data/inbox/."
+    assert doc_line("tune.space.finetune.lora.r.low") == "Least value."
+    assert doc_line("ingest.labels.good").startswith("Raw label → label")
 
 
-def test_every_key_says_what_it_is_for() -> None:
-    lines = doc_lines()
-    assert {"ingest.sources[].path", "tune.space.NAME.low", "register.gates.champion"} <= set(lines)
-    assert not [key for key, text in lines.items() if not text.endswith(".")]
-    assert doc_line("ingest.sources.0.path", lines) == lines["ingest.sources[].path"]
-    assert doc_line("ingest.labels.good", lines) == lines["ingest.labels"]
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+VALUES |= st.lists(VALUES, max_size=3) | st.dictionaries(st.text(max_size=12), VALUES, max_size=3)
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@given(
-    st.dictionaries(
-        st.sampled_from([*(field.alias or name for name, field in Params.model_fields.items()), "other"]), JSON
-    )
-)
+@given(st.dictionaries(st.sampled_from(["register", "other", *Params.model_fields]), VALUES))
 def test_whatever_a_file_holds_the_answer_is_params_or_a_message(data: dict[str, Any]) -> None:
     try:
         check_params(data)

@@ -1,5 +1,6 @@
-"""Secrets: none of the documented kinds survives in what is shown, and nothing else changes."""
+"""Secrets: none of the documented kinds survives in what is displayed, and nothing else changes."""
 
+import os
 import time
 
 import pytest
@@ -10,11 +11,7 @@ from stages.common.redact import redacted
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No secret but those that a test plants."""
-    import os
-
-    for name in list(os.environ):
-        if name not in ("PATH", "HOME", "PYTEST_CURRENT_TEST"):
-            monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "environ", {})
 
 
 @pytest.mark.parametrize(
@@ -26,8 +23,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("redis://:hunter2@host", "redis://:***@host"),
         ("https://h/x?X-Amz-Signature=a%2Bb&n=3&token=zz9#top", "https://h/x?X-Amz-Signature=***&n=3&token=***#top"),
         ("hf_abcdefghijklmnopqrstuvwxyz", "***"),
-        ("ghp_abcdefghijklmnopqrstuvwxyz0123456789.", "***."),
-        ("github_pat_11ABCDEFG0abcdefghijkl_abcdefg", "***"),
+        ("ghp_abcdefghijklmnopqrstuvwxyz0123456789, github_pat_11ABCDEFG0abcdefghijkl_abcdefg.", "***, ***."),
         ("glpat-abcdefghij0123456789", "***"),
         ("key=AKIAIOSFODNN7EXAMPLE", "key=***"),
         ("xoxb-123456789012-abcdefABCDEF", "***"),
@@ -73,9 +69,6 @@ def test_values_of_variables_named_like_secrets_are_not_shown(monkeypatch: pytes
 )
 def test_a_long_line_takes_linear_time(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_SECRET", "a" * 8)
-    seconds = []
-    for length in (100_000, 1_600_000):
-        started = time.process_time()
-        redacted((part * (length // len(part) + 1))[:length])
-        seconds.append(time.process_time() - started)
-    assert seconds[1] < 60 * max(seconds[0], 0.002), "16 times the length takes about 16 times as long, not 256 times"
+    started = time.process_time()
+    redacted(part * (1_600_000 // len(part)))
+    assert time.process_time() - started < 2, "a pattern that goes back again and again would take minutes"

@@ -295,7 +295,7 @@ def test_where_a_model_was_trained_is_noted_in_the_checkout_or_in_its_run_in_mlf
         return dict(recorded_machine(make_revision(folder=tmp_path), uri, tmp_path))
 
     noted, published, store = "a" * 64, "b" * 64, f"sqlite:///{tmp_path / 'mlflow.db'}"
-    machines = [tags({"processor": name, "packages": {"torch": "2.13.0"}}) for name in "ABC"]
+    machines = [tags({"processor": name, "torch": "2.13.0"}) for name in "ABC"]
     (tmp_path / TRAININGS).mkdir(parents=True)
     (tmp_path / TRAININGS / f"{noted}.json").write_text(json.dumps(machines[0]))
     client = MlflowClient(store)

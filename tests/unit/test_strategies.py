@@ -25,7 +25,7 @@ from transformers import (
 
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
-from stages.common.params.strategies import ADAPTERS
+from stages.common.params.finetune import ADAPTERS
 from stages.finetune.adalora import orthogonality, with_orthogonality
 from stages.finetune.strategies import prepare, save, trainable
 from stages.tasks.loading import load_classifier, load_merged

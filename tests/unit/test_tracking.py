@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
-from stages.common.params import Params, check_params
-from stages.common.params.loading import read_yaml
+from stages.common.params import Params, check_params, read_yaml
 from stages.common.pipeline.graph import read_graph
 from stages.common.pipeline.stage import Run
 from stages.tracking import publish, store

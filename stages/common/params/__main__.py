@@ -1,24 +1,24 @@
-"""`python -m stages.common.params`: check params.yaml; or print its JSON schema (`--schema`) or its manual."""
+"""`python -m stages.common.params`: check params.yaml; or print its JSON schema (`--schema`) or docs/params.md."""
 
 import json
 import sys
 from pathlib import Path
 
 from stages.common.errors import AttuneError
-from stages.common.params.loading import PARAMS_FILE, load_params
-from stages.common.params.manual import manual
-from stages.common.params.model import Params
+from stages.common.params import PARAMS_FILE, Params, load_params
+from stages.common.params.reference import reference
 
 
 def main(arguments: list[str]) -> int:
-    """Check the file named (default params.yaml), or print schema or manual."""
+    """Check the files named (default params.yaml), or print what `--schema` or `--reference` asks for."""
     try:
         if arguments == ["--schema"]:
             print(json.dumps(Params.model_json_schema(by_alias=True), indent=1, ensure_ascii=False))
-        elif arguments == ["--manual"]:
-            print(manual(), end="")
+        elif arguments == ["--reference"]:
+            print(reference(), end="")
         else:
-            load_params(Path(arguments[0]) if arguments else PARAMS_FILE, complete=True)
+            for name in arguments or [str(PARAMS_FILE)]:
+                load_params(Path(name), complete=True)
     except AttuneError as error:
         print(error, file=sys.stderr)
         return 1

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from stages.common.params.base import Section, Share, Similarity, key
+from stages.common.params.section import Section, Share, Similarity, key
 
 LightMethod = Literal["random_deletion", "random_swap", "punctuation_insertion", "synonyms"]
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator
 
-from stages.common.params.base import Faults, Section, Share, Similarity, key, spelled
+from stages.common.params.section import Faults, Section, Share, Similarity, key, matching
 
 if TYPE_CHECKING:
     from stages.common.text.cleaning import TextCleaning
@@ -23,7 +23,7 @@ RuleName = Literal[
     "any",
 ]
 PiiKind = Literal["email", "phone", "card"]
-Language = Annotated[str, spelled(r"[a-z]{2}", "must be an ISO 639-1 code of two small letters, such as en, de or zh")]
+Language = Annotated[str, matching(r"[a-z]{2}", "must be an ISO 639-1 code of two small letters, such as en, de or zh")]
 
 
 def _region(code: str) -> str:
@@ -129,7 +129,7 @@ class CleanParams(Section):
 
     @property
     def text_cleaning(self) -> "TextCleaning":
-        """What of this is done to texts, and has to be done wherever the model is asked."""
+        """The steps that change texts, which have to be repeated wherever the model is used."""
         from stages.common.text.cleaning import TextCleaning
 
         steps = self.model_dump(include={"normalization", "strip_html", "strip_markdown", "simplify_chinese"})

@@ -1,4 +1,4 @@
-"""`params.yaml`, section `evaluate`: what is scored, and what the scores are compared with."""
+"""The `evaluate` section: what is scored, and what the scores are compared with."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -9,16 +9,16 @@ from typing import Literal
 from pydantic import Field
 
 from stages.common.errors import AttuneError
-from stages.common.params.base import Faults, Section, Share, key
+from stages.common.params.section import Faults, Section, Share, key
 
 Baseline = Literal["majority", "tfidf", "base_model"]
 Invariance = Literal["typos", "names", "punctuation", "casing"]
 WORD = re.compile(r"\{(\w+)\}")
-MOST = 2000  # texts that one template may make
+MAX_TEXTS = 2000  # that one template may make
 
 
 def _filled(templates: Sequence[str], fill: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
-    """Return the templates with every combination of the words that they name, together; each combination once.
+    """Return the templates filled in with every combination of the words that they name; each result once.
 
     Raises:
         ValueError: if a word has nothing to be filled with, or there are too many combinations.
@@ -26,11 +26,11 @@ def _filled(templates: Sequence[str], fill: Mapping[str, Sequence[str]]) -> list
     names = dict.fromkeys(name for template in templates for name in WORD.findall(template))
     if empty := [name for name in names if not fill.get(name)]:
         raise ValueError(f"{{{empty[0]}}} has no words in fill: add `{empty[0]}: [...]`")
-    if (count := prod(len(fill[name]) for name in names)) > MOST:
-        raise ValueError(f"fill makes {count:,} texts of {templates[0]!r}, more than {MOST:,}: list fewer words")
-    chosen = [dict(zip(names, words, strict=True)) for words in product(*(fill[name] for name in names))]
-    made = [tuple(WORD.sub(lambda found: words[found[1]], text) for text in templates) for words in chosen]  # noqa: B023
-    return list(dict.fromkeys(made))
+    if (count := prod(len(fill[name]) for name in names)) > MAX_TEXTS:
+        raise ValueError(f"fill makes {count:,} texts of {templates[0]!r}, more than {MAX_TEXTS:,}: list fewer words")
+    choices = [dict(zip(names, words, strict=True)) for words in product(*(fill[name] for name in names))]
+    texts = [tuple(WORD.sub(lambda match: words[match[1]], text) for text in templates) for words in choices]  # noqa: B023
+    return list(dict.fromkeys(texts))
 
 
 class Bootstrap(Section):
@@ -117,15 +117,15 @@ class Behaviour(Section):
         return [*self.invariance, *(test.name for test in self.minimum), *(test.name for test in self.direction)]
 
     def check_labels(self, labels: Collection[str]) -> None:
-        """Check that the tests speak of labels that there are.
+        """Check that the labels of the tests exist.
 
         Raises:
             AttuneError: naming the test and the label.
         """
-        wanted = [(test.name, test.label) for test in self.minimum]
-        for name, label in [*wanted, *((test.name, test.label) for test in self.direction)]:
-            if label not in labels:
-                what = f"evaluate.behaviour, test {name!r}: there is no label {label!r}"
+        tests: list[MinimumTest | DirectionTest] = [*self.minimum, *self.direction]
+        for test in tests:
+            if test.label not in labels:
+                what = f"evaluate.behaviour, test {test.name!r}: there is no label {test.label!r}"
                 raise AttuneError(what, f"name one of the labels: {', '.join(labels)}")
 
     def _faults(self) -> Faults:

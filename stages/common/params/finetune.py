@@ -1,29 +1,91 @@
-"""The section `finetune` of `params.yaml`, under the names of `transformers.TrainingArguments`."""
+"""The `finetune` section, under the names of `transformers.TrainingArguments` and of peft."""
 
 import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from stages.common.params.base import Faults, Part, Section, Share, key
-from stages.common.params.strategies import (
-    ADAPTERS,
-    OPTIONS,
-    AdaloraOptions,
-    Ia3Options,
-    LoraOptions,
-    PartialOptions,
-    PrefixOptions,
-)
+from stages.common.params.section import Faults, Part, Section, Share, key
 
+ADAPTERS = ("lora", "adalora", "ia3", "prefix")  # strategies of peft: new weights beside those of the base model
 GREATER_IS_BETTER = {"loss": False, "accuracy": True, "macro_f1": True}
 
 Weight = Annotated[float, Field(gt=0.0, le=1_000_000.0)]
 Factor = Annotated[float, Field(gt=0.0, le=1.0)]
 Epochs = Annotated[int, Field(ge=1, le=1000)]
 Score = Literal["loss", "accuracy", "macro_f1"]
+Names = Annotated[list[str], Field(min_length=1)]
+Targets = Annotated[
+    Names | Literal["all-linear"],
+    Field(description="Ends of the names of the layers that get updates, or every linear layer."),
+]
 
-# Settings that only go with others: their value that says nothing, the other setting, and what that has to be
+
+class PartialOptions(Section):
+    """Train the last layers, and let the rest of the encoder be."""
+
+    layers: int = key(2, "How many layers, counted from the head.", ge=1, le=1000)
+
+
+class LoraOptions(Section):
+    """Low-rank updates beside the weights (Hu et al. 2021)."""
+
+    r: int = key(8, "Rank of the updates.", ge=1, le=1024)
+    lora_alpha: float = key(16.0, "Scale of the updates, divided by r.", gt=0.0, le=10_000.0)
+    lora_dropout: Part = key(0.0, "Dropout before the updates.")
+    use_rslora: bool = key(False, "Divide by the square root of r instead (Kalajdzievski 2023).")
+    target_modules: Targets = "all-linear"
+
+
+class AdaloraOptions(Section):
+    """LoRA that moves its ranks to where they matter while it trains (Zhang et al. 2023)."""
+
+    init_r: int = key(12, "Rank at the start.", ge=1, le=1024)
+    target_r: int = key(8, "Mean rank at the end.", ge=1, le=1024)
+    tinit_ratio: Share = key(0.1, "Share of the steps before ranks begin to fall.")
+    tfinal_ratio: Share = key(0.3, "Share of the steps after the ranks have settled.")
+    lora_alpha: float = key(16.0, "Scale of the updates.", gt=0.0, le=10_000.0)
+    lora_dropout: Part = key(0.0, "Dropout before the updates.")
+    target_modules: Targets = "all-linear"
+
+    def _faults(self) -> Faults:
+        if self.target_r >= self.init_r:
+            yield "target_r", f"is not under init_r ({self.init_r}): no rank could fall; or set strategy: lora"
+        if self.tinit_ratio + self.tfinal_ratio >= 1.0:
+            yield "tfinal_ratio", "leaves no steps after tinit_ratio in which ranks could fall: lower one"
+
+
+class Ia3Options(Section):
+    """Learned factors on keys, values and feed-forward activations (Liu et al. 2022)."""
+
+    target_modules: Names | None = key(
+        None, "Ends of the names of the layers that are scaled; null: peft's choice for the model."
+    )
+    feedforward_modules: Names | None = key(
+        None, "Those of target_modules whose input is scaled; null: peft's choice for the model."
+    )
+
+    def _faults(self) -> Faults:
+        if others := set(self.feedforward_modules or ()) - set(self.target_modules or ()):
+            yield "feedforward_modules", f"names {min(others)!r}, which target_modules does not: add it there"
+
+
+class PrefixOptions(Section):
+    """Learned keys and values before each layer's own (Li & Liang 2021)."""
+
+    num_virtual_tokens: int = key(20, "Length of the prefix; it takes up positions.", ge=1, le=1024)
+    prefix_projection: bool = key(False, "Make the prefix with a small network while training.")
+
+
+OPTIONS: dict[str, type[Section]] = {
+    "partial": PartialOptions,
+    "lora": LoraOptions,
+    "adalora": AdaloraOptions,
+    "ia3": Ia3Options,
+    "prefix": PrefixOptions,
+}
+
+# Settings that belong to another one: their neutral value, the other setting, and its values that they go with
 ONLY_WITH: dict[str, tuple[Any, str, tuple[Any, ...]]] = {
     **{name: (None, "strategy", (name,)) for name in OPTIONS},
     "merge_adapter": (None, "strategy", ADAPTERS),
@@ -126,16 +188,16 @@ class FinetuneParams(Section):
 
     @property
     def merges(self) -> bool:
-        """Whether the adapter ends up inside the model's own weights; a prefix has no place there."""
+        """Whether the adapter is merged into the model's weights; a prefix cannot be."""
         possible = self.strategy in ("lora", "adalora", "ia3")
         return possible if self.merge_adapter is None else self.merge_adapter
 
     def _faults(self) -> Faults:
-        for name, (nothing, other, values) in ONLY_WITH.items():
+        for name, (neutral, other, values) in ONLY_WITH.items():
             actual = getattr(self, other)
-            if getattr(self, name) != nothing and actual not in values:
+            if getattr(self, name) != neutral and actual not in values:
                 belongs = " or ".join(f"{other}: {json.dumps(value)}" for value in values)
-                yield name, f"belongs to {belongs}, not {json.dumps(actual)}: set it to {json.dumps(nothing)}"
+                yield name, f"belongs to {belongs}, not {json.dumps(actual)}: set it to {json.dumps(neutral)}"
         if self.merge_adapter and self.strategy == "prefix":
             yield "merge_adapter", "a prefix cannot be merged into the weights: set it to false or null"
         if self.lr_scheduler_type == "exponential" and self.lr_final_ratio == 0:

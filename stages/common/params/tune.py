@@ -1,18 +1,19 @@
-"""The section `tune` of `params.yaml`: what `flows.tune` searches; it belongs to no stage, so it re-runs nothing."""
+"""The `tune` section: what `flows.tune` searches."""
 
 from difflib import get_close_matches
-from functools import cache
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
 
-from stages.common.params.base import Faults, Section, key
-from stages.common.params.finetune import FinetuneParams, Score
+from stages.common.params.finetune import OPTIONS, FinetuneParams, Score
+from stages.common.params.section import Faults, Section, key
 
 EARLIER = ("ingest", "clean", "augment", "tokenize")
 COMPARED_BY = ("finetune.train_on", "finetune.metric_for_best_model", "finetune.greater_is_better")
+SEARCHABLE = {
+    **{name: field for name, field in FinetuneParams.model_fields.items() if name not in OPTIONS},
+    **{f"{part}.{name}": field for part, options in OPTIONS.items() for name, field in options.model_fields.items()},
+}
 
 
 class Dimension(Section):
@@ -66,46 +67,35 @@ class TuneParams(Section):
 
 
 def number_type(key: str) -> type[int] | type[float] | None:
-    """Return whether a parameter such as `finetune.lora.r` is a whole number or any number; None: it has no range."""
-    kinds = _kinds(_searchable_fields()[key].annotation)
-    return float if float in kinds else int if int in kinds else None
+    """Return the type of a parameter such as `finetune.lora.r`; None if it is no number, and so has no range."""
+    schema = _adapter(key).json_schema()
+    types = {option.get("type") for option in (schema, *schema.get("anyOf", ()))}
+    return float if "number" in types else int if "integer" in types else None
 
 
 def _fault(key: str, dimension: Dimension) -> str | None:
     """Return why a parameter cannot be searched, or cannot have these values."""
-    stage, known = key.split(".", maxsplit=1)[0], _searchable_fields()
+    stage, _, name = key.partition(".")
     if stage in EARLIER:
         return f"a trial runs finetune alone, after {stage}: search with `dvc exp run --queue` (docs/tuning.md)"
     if key in COMPARED_BY:
         return "trials are compared by this, so it has to be the same in all of them"
-    if key not in known:
-        names = [name.removeprefix("finetune.") for name in known]
-        close = get_close_matches(key.removeprefix("finetune."), names, n=1)
+    if stage != "finetune" or name not in SEARCHABLE:
+        close = get_close_matches(name or stage, SEARCHABLE, n=1)
         return "no such parameter of finetune" + (f"; did you mean 'finetune.{close[0]}'?" if close else "")
-    field, number = known[key], number_type(key)
-    if number is int and isinstance(dimension.step, float):
+    if number_type(key) is int and isinstance(dimension.step, float):
         return f"this is a whole number, so step cannot be {dimension.step:g}"
-    config = ConfigDict(strict=True, allow_inf_nan=False)
-    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field], config=config)  # type: ignore[arg-type, valid-type]
     for value in dimension.choices if dimension.choices is not None else (dimension.low, dimension.high):
         try:
-            adapter.validate_python(value)
+            _adapter(key).validate_python(value)
         except ValidationError as error:
             message = error.errors(include_url=False)[0]["msg"]
             return f"{message[0].lower()}{message[1:]}, not {value!r}"
     return None
 
 
-@cache
-def _searchable_fields(model: type[Section] = FinetuneParams, prefix: str = "finetune") -> dict[str, FieldInfo]:
-    """Return the fields of `finetune` and of the sections in it, by dotted name."""
-    fields: dict[str, FieldInfo] = {}
-    for name, field in model.model_fields.items():
-        inner = [kind for kind in _kinds(field.annotation) if isinstance(kind, type) and issubclass(kind, Section)]
-        fields |= _searchable_fields(inner[0], f"{prefix}.{name}") if inner else {f"{prefix}.{name}": field}
-    return fields
-
-
-def _kinds(annotation: Any) -> tuple[Any, ...]:
-    """Return what a union is made of."""
-    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+def _adapter(key: str) -> TypeAdapter[Any]:
+    """Return the validator of one parameter of finetune."""
+    field = SEARCHABLE[key.removeprefix("finetune.")]
+    kind = Annotated[field.annotation, field]  # type: ignore[name-defined]
+    return TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))

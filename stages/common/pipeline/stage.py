@@ -23,7 +23,7 @@ from stages.common.errors import AttuneError
 from stages.common.locks import in_turn, locked
 from stages.common.offline import shut_network
 from stages.common.params import Params, load_params
-from stages.common.params.base import Section
+from stages.common.params.section import Section
 from stages.common.pipeline.graph import Node, read_graph
 from stages.common.pipeline.restore import restore_outs
 

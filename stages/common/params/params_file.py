@@ -1,9 +1,9 @@
-"""Read `params.yaml` and say, for people, what is wrong in it and on which line."""
+"""Read `params.yaml` and report what is wrong in it, and on which line."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from reprlib import repr as short
+from reprlib import repr as shortened
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,8 +12,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.common.errors import AttuneError
-from stages.common.params.manual import known_keys
-from stages.common.params.model import Params
+from stages.common.params.reference import known_keys
+from stages.common.params.root import Params
 
 PARAMS_FILE = Path("params.yaml")
 OF_NO_STAGE = ("tune", "review")  # DVC does not ask for these
@@ -25,10 +25,10 @@ def load_params(path: Path = PARAMS_FILE, *, complete: bool = False) -> Params:
     Raises:
         AttuneError: naming file, line, key and the likely spelling of everything that is wrong.
     """
-    params = check_params(read_yaml(path), str(path))
-    fields = {name: field.alias or name for name, field in Params.model_fields.items() if name not in OF_NO_STAGE}
-    left_out = [key for name, key in fields.items() if name not in params.model_fields_set]
-    if complete and left_out:
+    data = read_yaml(path)
+    params = check_params(data, str(path))
+    names = [field.alias or name for name, field in Params.model_fields.items() if name not in OF_NO_STAGE]
+    if complete and (left_out := [name for name in names if name not in data]):
         fix = f"write `{left_out[0]}: {{}}` for a section's defaults, or copy it from a file in recipes/"
         raise AttuneError(f"{path}: {', '.join(left_out)} left out", fix)
     return params
@@ -66,9 +66,9 @@ def check_params(data: Any, name: str = "params.yaml") -> Params:
         faults: dict[tuple[int | str, ...], str] = {}
         for fault in error.errors(include_url=False):
             keys, line = _locate(fault, data)
-            message = f"{'.'.join(map(str, keys))}: {_message(fault, keys)}" if keys else _message(fault, keys)
             if keys not in faults or (fault["type"] == "literal_error" and isinstance(fault["input"], str)):
-                faults[keys] = f"{name}:{line}: {message}" if line else f"{name}: {message}"
+                place = [f"{name}:{line}" if line else name, *([".".join(map(str, keys))] if keys else [])]
+                faults[keys] = ": ".join([*place, _message(fault, keys)])
         # A value that may be a word or hold keys has a fault of each kind: the one further in is about what is meant.
         lines = [text for keys, text in faults.items() if not any(keys == key[:-1] for key in faults if key)]
         what = f"{name} has {len(lines)} fault{'s'[: len(lines) - 1]}:\n  " + "\n  ".join(lines)
@@ -91,23 +91,27 @@ def _locate(fault: ErrorDetails, data: Any) -> tuple[tuple[int | str, ...], int 
 
 def _message(fault: ErrorDetails, keys: tuple[int | str, ...]) -> str:
     value = fault["input"]
-    shown = short(dict(value) if isinstance(value, Mapping) else value)[:60]  # however large it is
+    quoted = shortened(dict(value) if isinstance(value, Mapping) else value)[:60]
     match fault["type"]:
         case "extra_forbidden":
             allowed = known_keys(keys[:-1])
-            close = get_close_matches(str(keys[-1]), allowed, n=1)
-            return "unknown key" + (f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(allowed)}")
+            return "unknown key" + (_similar(keys[-1], allowed) or f"; known here: {', '.join(allowed)}")
         case "missing":
             return "this key is required"
         case "model_type":
-            return f"must hold keys, not {shown} (a section with nothing to say is left out or written as {{}})"
+            return f"must hold keys, not {quoted} (a section with nothing to say is left out or written as {{}})"
         case "too_short":
             return "must not be empty"
         case "value_error":
             return str(fault["ctx"]["error"])
         case "literal_error":
             words = fault["ctx"]["expected"].replace(" or ", ", ")
-            close = get_close_matches(str(value), [word.strip("'") for word in words.split(", ")], n=1)
-            return f"must be one of {words}, not {shown}" + (f"; did you mean {close[0]!r}?" if close else "")
+            similar = _similar(value, [word.strip("'") for word in words.split(", ")])
+            return f"must be one of {words}, not {quoted}{similar}"
         case _:
-            return f"{fault['msg'][0].lower()}{fault['msg'][1:]}, not {shown}"
+            return f"{fault['msg'][0].lower()}{fault['msg'][1:]}, not {quoted}"
+
+
+def _similar(word: object, words: list[str]) -> str:
+    close = get_close_matches(str(word), words, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

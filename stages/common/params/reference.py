@@ -1,10 +1,11 @@
 """docs/params.md, written from the models: every key with its type, default, range and meaning."""
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
-from stages.common.params.model import Params
+from stages.common.params.root import Params
 
 HEAD = """# Parameters
 
@@ -19,56 +20,52 @@ TYPES = {"string": "text", "integer": "whole number", "boolean": "true or false"
 Schema = dict[str, Any]
 
 
-def manual() -> str:
+def reference() -> str:
     """Return the page as Markdown."""
     return HEAD + "".join(_row(*row) for row in _rows())
 
 
-@cache
-def doc_lines() -> dict[str, str]:
-    """Return the meaning of each key, as the page names them: `ingest.sources[].path`, `….NAME.path`."""
-    return {key: str(field.get("description", "")) for key, field, _, _ in _rows()}
-
-
-def doc_line(key: str, lines: dict[str, str]) -> str:
+def doc_line(key: str) -> str:
     """Return the meaning of a key as it stands in params.yaml, such as `ingest.sources.0.path`.
 
-    Args:
-        key: dotted. Of a key within a mapping that has no sections, it is the mapping's.
-        lines: of `doc_lines`.
+    A key within a mapping that has no sections, such as `ingest.labels.good`, has the mapping's.
     """
-    parts = key.split(".")
-    meanings = (lines[place] for end in range(len(parts), 0, -1) for place in _places(parts[:end]) if place in lines)
-    return next(meanings, "")
+    while key:
+        parent, _, last = key.rpartition(".")
+        for pattern, name, meaning in _keys():
+            if name == last and pattern.fullmatch(parent):
+                return meaning
+        key = parent
+    return ""
 
 
 def known_keys(parts: Sequence[int | str]) -> list[str]:
     """Return the keys that may stand at a place of params.yaml."""
-    below = [f"{place}." if place else "" for place in _places(parts)]
-    inside = [key.removeprefix(place) for place in below for key in doc_lines() if key.startswith(place)]
-    return [key for key in inside if "." not in key]
+    place = ".".join(map(str, parts))
+    return [name for pattern, name, _ in _keys() if pattern.fullmatch(place)]
 
 
-def _places(parts: Sequence[int | str]) -> list[str]:
-    """Return the names that the page may have for a place of params.yaml."""
-    places = [""]
-    for part in parts:
-        found = [f"{place}.{part}".lstrip(".") for place in places]
-        found += [f"{place}.NAME" for place in places] + [f"{place}[]" for place in places if str(part).isdigit()]
-        places = [place for place in found if any(key == place or key.startswith(f"{place}.") for key in doc_lines())]
-    return places
+@cache
+def _keys() -> list[tuple[re.Pattern[str], str, str]]:
+    """Return of each key a pattern of the places where it may stand, its name and its meaning."""
+    keys = []
+    for key, field, _, _ in _rows():
+        parent, _, name = key.rpartition(".")
+        pattern = re.escape(parent).replace(r"\[\]", r"\.\d+").replace("NAME", ".+")
+        keys.append((re.compile(pattern), name, field["description"]))
+    return keys
 
 
 def _rows() -> Iterator[tuple[str, Schema, bool, bool]]:
-    """Yield each key, its field's schema, and whether it is required and holds a section."""
+    """Yield each key such as `ingest.sources[].path`, its schema, and whether it is required and holds a section."""
     schema = Params.model_json_schema(by_alias=True)
 
     def within(model: Schema, prefix: str) -> Iterator[tuple[str, Schema, bool, bool]]:
         for name, field in model["properties"].items():
             options = [field, field.get("items", {}), field.get("additionalProperties", {}), *field.get("anyOf", [])]
-            inside = [option["$ref"].rpartition("/")[2] for option in options if "$ref" in option]
-            yield prefix + name, field, name in model.get("required", ()), bool(inside)
-            for section in inside:  # one at most
+            sections = [option["$ref"].rpartition("/")[2] for option in options if "$ref" in option]
+            yield prefix + name, field, name in model.get("required", ()), bool(sections)
+            for section in sections:  # one at most
                 below = f"{prefix}{name}{HOLDS.get(field.get('type', ''), ('', ''))[1]}."
                 yield from within(schema["$defs"][section], below)
 
@@ -78,7 +75,7 @@ def _rows() -> Iterator[tuple[str, Schema, bool, bool]]:
 def _row(key: str, field: Schema, required: bool, section: bool) -> str:
     kind = HOLDS.get(field.get("type", ""), ("section", ""))[0] if section else _kind(field)
     default = "required" if required else "–" if section else _code(field.get("default"))
-    meaning = field.get("description", "").replace("|", "\\|").replace("<", "&lt;")
+    meaning = field["description"].replace("|", "\\|").replace("<", "&lt;")
     return f"| `{key}` | {kind} | {default} | {_limits(field)} | {meaning} |\n"
 
 

@@ -1,4 +1,4 @@
-"""The sections of `params.yaml` from `tokenize` on, and the whole."""
+"""The whole of `params.yaml`, and the sections of a few keys."""
 
 from typing import Literal
 
@@ -6,13 +6,12 @@ from pydantic import Field
 
 from stages.common.errors import AttuneError
 from stages.common.params.augment import AugmentParams
-from stages.common.params.base import Faults, Section, Share, key
 from stages.common.params.clean import CleanParams
 from stages.common.params.evaluate import EvaluateParams
 from stages.common.params.finetune import FinetuneParams
+from stages.common.params.ingest import IngestParams
 from stages.common.params.register import RegisterParams
-from stages.common.params.review import ReviewParams
-from stages.common.params.sources import IngestParams
+from stages.common.params.section import Faults, Section, Share, key
 from stages.common.params.tune import TuneParams
 
 
@@ -32,6 +31,19 @@ class ExportParams(Section):
     def _faults(self) -> Faults:
         if self.int8 and not self.onnx:
             yield "int8", "is made of the ONNX model: set onnx: true, or int8: false"
+
+
+class ReviewParams(Section):
+    """What `make review` shows, and what it takes for the same model."""
+
+    min_agreement: float = key(
+        0.99,
+        "Least share of test rows with the same prediction for a model trained on another kind of machine "
+        "to count as equal; on the same kind, only the same bytes do.",
+        ge=0.9,
+        le=1.0,
+    )
+    examples: int = key(10, "Rows listed of each kind: improved, regressed, added, relabelled.", ge=0, le=200)
 
 
 class TrackingParams(Section):

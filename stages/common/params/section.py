@@ -21,9 +21,12 @@ class Section(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        found = ((keys.split(".") if isinstance(keys, str) else keys, reason) for keys, reason in self._faults())
-        kinds = ((keys, PydanticCustomError("value_error", "{error}", {"error": reason})) for keys, reason in found)
-        if errors := [InitErrorDetails(type=kind, loc=tuple(keys), input=None) for keys, kind in kinds]:
+        errors = []
+        for keys, reason in self._faults():
+            kind = PydanticCustomError("value_error", "{error}", {"error": reason})
+            location = tuple(keys.split(".")) if isinstance(keys, str) else keys
+            errors.append(InitErrorDetails(type=kind, loc=location, input=None))
+        if errors:
             raise ValidationError.from_exception_data(type(self).__name__, errors)
         return self
 
@@ -33,11 +36,11 @@ class Section(BaseModel):
 
 
 def key(default: T, description: str, **limits: Any) -> T:
-    """Return the field of a key that may be left out: pydantic's, with its meaning for the manual."""
+    """Return pydantic's field of a key that may be left out; the description is for docs/params.md."""
     return Field(default, description=description, **limits)
 
 
-def spelled(pattern: str, reason: str) -> AfterValidator:
+def matching(pattern: str, reason: str) -> AfterValidator:
     """Return a validator of texts that match the pattern from end to end."""
 
     def check(text: str) -> str:
