@@ -15,7 +15,7 @@ from stages.register import champion, gates
 from stages.register.card import model_card
 from stages.serving.classifier import FILES, Package, labels_of
 from stages.serving.decision import Decision
-from stages.tasks.encoding import texts_and_pairs
+from stages.tasks.inference import texts_and_pairs
 from stages.tracking.champions import CHAMPION
 from stages.tracking.registry import REGISTERED, REGISTRATION, STAMP
 

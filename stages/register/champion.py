@@ -57,8 +57,7 @@ def _on_the_same_rows(
     """Score champion and challenger on the test rows that the champion has not seen, and compare."""
     import polars as pl
 
-    from stages.tasks.comparison import compare
-    from stages.tasks.scores import class_numbers
+    from stages.tasks.bootstrap import class_numbers, compare
 
     task, bootstrap = load_task(run.all_params.task), run.all_params.evaluate.bootstrap
     champion_labels = task.labels_of(model)

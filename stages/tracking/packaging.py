@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.digests import sha256_path, sha256_value
 from stages.common.display import display
-from stages.tasks.loading import adapter_of
+from stages.tasks.inference import adapter_of
 from stages.tracking.runs import MODEL_TAG, model_digest
 from stages.tracking.store import quiet
 
@@ -24,7 +24,7 @@ PARTS = ("model", "exported", "serving")
 STAGES = Path(__file__).parents[1]
 SERVED = "serving/pyfunc.py"
 CODE = (  # what it imports
-    *("__init__.py", "common/__init__.py", "tasks/__init__.py", "tasks/loading.py"),
+    *("__init__.py", "common/__init__.py", "tasks/__init__.py", "tasks/inference.py"),
     *(f"common/text/{name}.py" for name in ("__init__", "cleaning", "columns", "markdown", "pii", "steps")),
     *(f"serving/{name}.py" for name in ("__init__", "answers", "classifier", "decision", "tokens")),
 )

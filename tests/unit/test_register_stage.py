@@ -24,7 +24,7 @@ from stages.register.champion import judge_beside_champion
 from stages.register.gates import Verdict
 from stages.serving.classifier import Package
 from stages.serving.decision import Decision
-from stages.tasks.loading import load_classifier
+from stages.tasks.inference import load_classifier
 from stages.tasks.text_classification import build_model, probabilities
 from stages.tracking import publish, store
 from stages.tracking.champions import CHALLENGER, CHAMPION, Overtaken, champion_number, promote, roll_back
