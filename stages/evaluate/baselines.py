@@ -20,15 +20,9 @@ REPORTED = ("accuracy", "macro_f1", "fixed", "broken", "mcnemar_p")
 def predict(
     name: str, train: pl.DataFrame, test: pl.DataFrame, labels: list[str], base: Path, finetuned: Path
 ) -> np.ndarray:
-    """Return the class numbers [n] that a baseline predicts for the test rows.
+    """Return the class numbers [n] that a baseline (as in `evaluate.baselines`) predicts for the test rows.
 
-    Args:
-        name: as in `evaluate.baselines`.
-        train: the rows that it learns from.
-        test: the rows to predict.
-        labels: in the order of their numbers.
-        base: the base model as it was before fine-tuning.
-        finetuned: the model; the base model is measured on the tokens that it sees.
+    The base model is measured on the tokens that the fine-tuned model sees of a text.
     """
     from transformers import AutoTokenizer
 

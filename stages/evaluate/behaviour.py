@@ -19,16 +19,8 @@ from stages.common.text.columns import UNSPACED, whole_text
 from stages.tasks.slices import hash_order
 
 DIGITS = 6
-PLAN = {
-    "test": pl.String,
-    "kind": pl.String,
-    "text": pl.String,
-    "text_pair": pl.String,
-    "before": pl.String,
-    "before_pair": pl.String,
-    "expected": pl.String,
-    "probability_before": pl.Float64,
-}
+TEXTS = ("test", "kind", "text", "text_pair", "before", "before_pair", "expected")
+PLAN = {**dict.fromkeys(TEXTS, pl.String), "probability_before": pl.Float64}
 
 # Given names that can stand for each other, one list a gender, so that `she` stays `she`. None of them is also a word
 # of English (Grace, Mark, Will, Rose, Frank …), part of a well-known place (San Francisco, Santa Monica …), or a
@@ -120,15 +112,10 @@ CHANGES: dict[Invariance, Change] = {"typos": typos, "names": names, "punctuatio
 
 
 def plan(params: Behaviour, rows: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Return the texts to ask the model about, in the order of the params.
+    """Return the texts to ask the model about, in the order of the params: a row a case with the columns of `PLAN`.
 
-    Args:
-        params: the tests.
-        rows: test records with the model's `prediction` and `confidence`.
-        seed: of the rows that are sampled, and of what is done to them.
-
-    Returns:
-        A row a case with the columns of `PLAN`; `probability_before` is null where the model is still to be asked.
+    `rows` are test records with the model's `prediction` and `confidence`; the seed decides which of them are changed,
+    and how. `probability_before` is null where the model is still to be asked.
     """
     cases: list[dict[str, Any]] = []
     for name in params.invariance:
@@ -160,16 +147,9 @@ def _invariance(name: Invariance, number: int, rows: pl.DataFrame, seed: str) ->
 def judge(
     params: Behaviour, planned: pl.DataFrame, labels: list[str], ask: Callable[[pl.DataFrame], np.ndarray]
 ) -> pl.DataFrame:
-    """Ask the model about the planned cases, all at once, and return them with what came of it.
+    """Ask the model about the planned cases, all at once, and return schema BehaviourCases.
 
-    Args:
-        params: the tests.
-        planned: from `plan`.
-        labels: in the order of the probabilities.
-        ask: from records with `text` and `text_pair` to calibrated probabilities [n x k].
-
-    Returns:
-        schema BehaviourCases.
+    `ask` makes calibrated probabilities [n x k], in the order of `labels`, of records with `text` and `text_pair`.
     """
     if planned.is_empty():
         return BehaviourCases.empty()

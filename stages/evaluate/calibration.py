@@ -44,11 +44,7 @@ def fit_decision(
 ) -> tuple[Decision, dict[str, Threshold]]:
     """Return the decision, and how the threshold of each label was chosen (empty if none is asked for).
 
-    Args:
-        params: whether to calibrate, and what the labels have to reach.
-        actual: class numbers [n] of the validation rows.
-        raw: their probabilities as the model gives them, [n x k].
-        labels: in the order of the probabilities.
+    The validation rows are class numbers [n], and probabilities [n x k] as the model gives them.
     """
     decision = Decision(labels, fit_temperature(actual, raw) if params.calibration.temperature else 1.0)
     if params.thresholds is None:
@@ -59,13 +55,9 @@ def fit_decision(
 
 
 def fit_temperature(actual: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return what to divide the logits by for the least log loss.
+    """Return what to divide the logits by for the least log loss of class numbers [n] under probabilities [n x k].
 
     Rows that are all predicted rightly would have it at 0, and every probability at 0 or 1: then it is 1.
-
-    Args:
-        actual: class numbers [n] of rows that the model was not trained on.
-        probabilities: as the model gives them, [n x k].
     """
     if (probabilities.argmax(axis=1) == actual).all():
         return 1.0
@@ -84,18 +76,12 @@ def fit_temperature(actual: np.ndarray, probabilities: np.ndarray) -> float:
 def choose(
     params: Thresholds, actual: np.ndarray, probabilities: np.ndarray, labels: list[str]
 ) -> dict[str, Threshold]:
-    """Choose the threshold of each label on validation rows.
+    """Choose the threshold of each label on validation rows: class numbers [n], calibrated probabilities [n x k].
 
     Precision: the least threshold whose answers are right as often as `target` says, over no fewer than `LEAST_ROWS`
     answers; where there is none, the label is never answered, since nothing shows that its answers would be good
     enough. Recall: the highest threshold at which that share of the label's rows is still found; where the share is
     not reached even without one, the label is always answered, since abstaining would only lose more.
-
-    Args:
-        params: metric and target.
-        actual: class numbers [n].
-        probabilities: calibrated, [n x k].
-        labels: in the order of the probabilities.
     """
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     rule = _for_precision if params.metric == "precision" else _for_recall
@@ -143,13 +129,9 @@ def _below(probability: float) -> float:
 def threshold_report(
     chosen: dict[str, Threshold], decision: Decision, actual: np.ndarray, probabilities: np.ndarray
 ) -> dict[str, Any] | None:
-    """Return what the thresholds do to rows that they were not chosen on, as the report has it; None without any.
+    """Return what the thresholds do to rows that they were not chosen on; None without thresholds.
 
-    Args:
-        chosen: the thresholds, by label.
-        decision: that holds them.
-        actual: class numbers [n].
-        probabilities: calibrated, [n x k].
+    The rows are class numbers [n] and calibrated probabilities [n x k]; `decision` holds the thresholds `chosen`.
     """
     if not chosen:
         return None
@@ -217,13 +199,8 @@ def calibration_report(
 def reliability(actual: np.ndarray, probabilities: np.ndarray, bins: int) -> pl.DataFrame:
     """Return how confident the model is and how often it is right, in bins of equally many rows.
 
-    Args:
-        actual: class numbers [n].
-        probabilities: [n x k].
-        bins: at most; there are no empty ones.
-
-    Returns:
-        A row a bin: bin, confidence (mean), accuracy, rows.
+    Of class numbers [n] and probabilities [n x k] it makes a row a bin: bin, confidence (mean), accuracy, rows. There
+    are no empty bins, so there may be fewer.
     """
     confidence = probabilities.max(axis=1)
     right = (probabilities.argmax(axis=1) == actual).astype(np.float64)

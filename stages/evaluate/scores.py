@@ -15,16 +15,10 @@ POINTS = 200  # per curve; more cannot be told apart on a screen
 def prediction_rows(
     test: pl.DataFrame, actual: np.ndarray, probabilities: np.ndarray, decision: Decision
 ) -> pl.DataFrame:
-    """Return schema Predictions.
+    """Return schema Predictions of the test rows, with class numbers [n] and calibrated probabilities [n x k].
 
     `label_quality` is cleanlab's normalized margin: half of what the label's probability is above that of the likeliest
     other one, plus a half. Near 0, another label fits much better, so that the label may be a mistake.
-
-    Args:
-        test: records, in the order of the probabilities.
-        actual: class numbers [n].
-        probabilities: calibrated, [n x k].
-        decision: labels and thresholds.
     """
     from cleanlab.rank import get_label_quality_scores
 

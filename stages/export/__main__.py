@@ -1,5 +1,7 @@
 """export: write the model as ONNX and in 8 bits, compare both with the original, and keep what is as good."""
 
+import logging
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,6 +29,8 @@ def main(run: Run[ExportParams]) -> None:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    logging.disable(logging.WARNING)  # exporters warn of packages that they do not need
+    warnings.simplefilter("ignore")
     test = CleanRecords.read(run.input("data/clean/test.parquet"))
     folder = run.output("models/exported")
     package = Package(run.input("models/finetuned"), folder)

@@ -1,9 +1,5 @@
 """A trained model as ONNX, and that in 8 bits; the same model gives the same bytes."""
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,10 +33,9 @@ def write_onnx(model: Path, file: Path) -> None:
     if sum(weight.numel() * 4 for weight in network.state_dict().values()) > MOST_BYTES:
         raise NotExported("its weights are over 2 GiB, more than one ONNX file holds")
     try:
-        with _quiet():
-            network.set_attn_implementation("eager")
-            network.config.use_cache = False  # decoders would give it beside the logits
-            graph = _traced(network, model)
+        network.set_attn_implementation("eager")
+        network.config.use_cache = False  # decoders would give it beside the logits
+        graph = _traced(network, model)
     except Exception as error:  # torch has many ways to say that it does not know an architecture
         print(f"  torch.onnx: {type(error).__name__}: {str(error).strip()[:300]}", flush=True)
         name = type(network).__name__
@@ -60,8 +55,7 @@ def write_int8(source: Path, file: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     try:
-        with _quiet():
-            quantize_dynamic(onnx.load(source), file, per_channel=True, weight_type=QuantType.QInt8)
+        quantize_dynamic(onnx.load(source), file, per_channel=True, weight_type=QuantType.QInt8)
         quantized = onnx.load(file)
     except Exception as error:
         file.unlink(missing_ok=True)
@@ -115,15 +109,3 @@ def _strip(message: Any) -> None:
     for weight in getattr(message, "initializer", ()):
         weight.ClearField("doc_string")
         weight.ClearField("metadata_props")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep exporters from warning of packages that they do not need."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.disable(level)

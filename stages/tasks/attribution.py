@@ -58,14 +58,7 @@ class Unexplainable(Exception):
 def explain(
     model: Path, rows: pl.DataFrame, labels: list[str], params: Attributions, seed: int
 ) -> tuple[list[Attribution], str]:
-    """Explain the most confident errors, then a sample of the other rows.
-
-    Args:
-        model: the trained model's folder.
-        rows: test records with `prediction` and `confidence`.
-        labels: in the order of the model's outputs.
-        params: how many rows, and how exactly.
-        seed: of the sample.
+    """Explain the most confident errors, then a seeded sample of the other rows, with their `prediction`.
 
     Returns:
         The attributions, and a line that says how many there are, or why there are none.
@@ -83,13 +76,9 @@ def explain(
 
 
 def attributions(model: Path, rows: pl.DataFrame, labels: Sequence[str], steps: int) -> list[Attribution]:
-    """Explain predictions, computed in float32.
+    """Explain the predictions of rows (id, text, text_pair, kind, label, prediction, confidence) in float32.
 
-    Args:
-        model: a folder that `stages.tasks.inference` can load.
-        rows: id, text, text_pair, kind, label, prediction, confidence.
-        labels: in the order of the model's outputs.
-        steps: of the integral, by Gauss-Legendre quadrature.
+    The integral has so many steps, by Gauss-Legendre quadrature; labels are in the order of the model's outputs.
 
     Raises:
         Unexplainable: if the model keeps no embeddings of tokens, or its tokenizer does not say where tokens stand.

@@ -12,15 +12,9 @@ MOST_VALUES = 50  # of one column, the largest
 
 
 def slice_scores(rows: pl.DataFrame, params: Slices, classes: int) -> pl.DataFrame:
-    """Score the test rows by text length and by the columns named in params.
+    """Return a row a slice: slice, rows, accuracy, macro_f1.
 
-    Args:
-        rows: test records with the class numbers `actual` and `predicted`.
-        params: which slices, and how small one may be.
-        classes: number of classes.
-
-    Returns:
-        A row a slice: slice, rows, accuracy, macro_f1.
+    `rows` are test records with the class numbers `actual` and `predicted`.
     """
     actual, predicted = rows["actual"].to_numpy(), rows["predicted"].to_numpy()
     schema = {"slice": pl.String, "rows": pl.Int64, "accuracy": pl.Float64, "macro_f1": pl.Float64}

@@ -110,11 +110,8 @@ def test_gains_are_differences_and_the_opposite_the_other_way_round(given_answer
         assert back[f"{name}_gain"] == pytest.approx(-forth[f"{name}_gain"], abs=2e-6)
         assert back[f"{name}_gain_low"] == pytest.approx(-forth[f"{name}_gain_high"], abs=2e-6)
     assert (forth["fixed"] - forth["broken"]) / len(actual) == pytest.approx(forth["accuracy_gain"], abs=1e-6)
-    assert (back["fixed"], back["broken"], back["mcnemar_p"]) == (
-        forth["broken"],
-        forth["fixed"],
-        forth["mcnemar_p"],
-    )
+    assert (back["fixed"], back["broken"]) == (forth["broken"], forth["fixed"])
+    assert back["mcnemar_p"] == forth["mcnemar_p"]
     itself = compare(actual, ours, ours, classes, QUICK, seed)
     assert {value for name, value in itself.items() if name != "mcnemar_p"} == {0.0}
     assert itself["mcnemar_p"] == 1.0
