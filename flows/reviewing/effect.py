@@ -11,8 +11,7 @@ from flows.reviewing.recorded_scores import curves, figures
 from flows.reviewing.revision import Revision
 from stages.common.display import Mask, display
 from stages.common.params.evaluate import Bootstrap, Slices
-from stages.tasks.comparison import accuracy_gain, class_gains, compare
-from stages.tasks.scores import class_numbers, confusion, f1_of, scores_of
+from stages.tasks.bootstrap import accuracy_gain, class_gains, class_numbers, compare, confusion, f1_of, scores_of
 from stages.tasks.slices import slice_rows
 
 PREDICTIONS = "data/predictions.parquet"

@@ -124,7 +124,7 @@ class Effect:
     only_base: int  # test rows of the base alone
     only_head: int
     relabelled: int  # shared rows whose label differs
-    scores: tuple[Gain, ...]  # accuracy, macro-F1 and the others of `stages.tasks.scores`
+    scores: tuple[Gain, ...]  # accuracy, macro-F1 and the others of `stages.tasks.bootstrap`
     mcnemar_p: float  # of the exact test on the rows that only one of the two gets right
     classes: tuple[Gain, ...]  # F1 of each label
     slices: tuple[Gain, ...]  # accuracy of each slice of the head's evaluate.slices

@@ -5,113 +5,168 @@ right. Direction: a change such as a negation moves the probability of a label o
 """
 
 from collections.abc import Callable
+from functools import cache
 from random import Random
 from typing import Any
 
 import numpy as np
 import polars as pl
+import regex
 
-from stages.common.params.evaluate import Behaviour
+from stages.common.params.evaluate import Behaviour, Invariance
 from stages.common.schemas import BehaviourCases
-from stages.common.text.columns import whole_text
-from stages.evaluate.perturbations import CHANGES
-from stages.evaluate.predicted import drawn
+from stages.common.text.columns import UNSPACED, whole_text
+from stages.tasks.slices import hash_order
 
 DIGITS = 6
-PLAN = {
-    "test": pl.String,
-    "kind": pl.String,
-    "text": pl.String,
-    "text_pair": pl.String,
-    "before": pl.String,
-    "before_pair": pl.String,
-    "expected": pl.String,
-    "probability_before": pl.Float64,
-}
+TEXTS = ("test", "kind", "text", "text_pair", "before", "before_pair", "expected")
+PLAN = {**dict.fromkeys(TEXTS, pl.String), "probability_before": pl.Float64}
+
+# Given names that can stand for each other, one list a gender, so that `she` stays `she`. None of them is also a word
+# of English (Grace, Mark, Will, Rose, Frank …), part of a well-known place (San Francisco, Santa Monica …), or a
+# surname more often than a given name, so they can be found in texts without capital letters, too.
+_WOMEN = """
+Aisha Alice Amanda Amelia Anna Beatrice Camila Carla Catherine Christina Claudia Deborah Elena Elizabeth Emily Emma
+Eva Fatima Gabriela Hannah Helen Ingrid Irene Isabella Jennifer Jessica Julia Karen Katherine Laura Linda Lisa
+Margaret Maria Mariana Mary Michelle Nancy Natalie Nicole Olivia Patricia Priya Rachel Rebecca Samantha Sandra Sarah
+Sophie Stephanie Susan Teresa Valentina Vanessa
+"""
+_MEN = """
+Adam Ahmed Alejandro Alexander Andrew Anthony Benjamin Brian Carlos Charles Christopher Daniel David Edward Eric
+Fernando George Giovanni Gregory Henry Hiroshi Ivan James Jason Javier Jeffrey John Jonathan Joseph Joshua Kenji Kevin
+Matthew Michael Miguel Mohammed Nicholas Oliver Patrick Paul Peter Philip Rafael Rahul Richard Robert Ronald Ryan
+Samuel Stephen Steven Thomas Timothy Vladimir Walter William
+"""
+WOMEN, MEN = _WOMEN.split(), _MEN.split()
+
+# A word of four letters or more, of a script that separates words: two Chinese characters swapped are no slip.
+LONG_WORD = regex.compile(rf"(?:(?!{UNSPACED})[\p{{L}}\p{{M}}]){{4,}}")
+STOP = regex.compile(r"(?<=[\p{L}\p{M}\p{N}\)\"'”’»])[.。।۔។။]\s*$")
+FULL_WIDTH = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}]")
+ENDS_IN_WORD = regex.compile(r"[\p{L}\p{M}\p{N}]\s*$")
+
+Change = Callable[[str, Random], str | None]  # a text to the changed text; None where there is nothing to change
+
+
+def typos(text: str, random: Random) -> str | None:
+    """Swap, drop or double one letter inside of one word; its first and last stay."""
+    words = list(LONG_WORD.finditer(text))
+    if not words:
+        return None
+    match = random.choice(words)
+    word, index = match[0], random.randrange(1, len(match[0]) - 2)
+    slips = [word[:index] + word[index + 1 :], word[:index] + word[index] + word[index:]]
+    if word[index] != word[index + 1]:
+        slips.append(word[:index] + word[index + 1] + word[index] + word[index + 2 :])
+    return text[: match.start()] + random.choice(slips) + text[match.end() :]
+
+
+def names(text: str, random: Random) -> str | None:
+    """Give the persons of a text other given names of the same gender; one name stays one name.
+
+    Names are found by the lists above, with a capital, or without in a text that has none at all.
+    """
+    lowered = text == text.lower()
+    pattern = _given_names(lowered)
+    others: dict[str, str] = {}
+    persons = sorted({match.capitalize() for match in pattern.findall(text)})
+    for name in persons:
+        free = [other for other in (WOMEN if name in WOMEN else MEN) if other not in (*persons, *others.values())]
+        if not free:
+            return None
+        others[name] = random.choice(free)
+
+    def replaced(match: regex.Match[str]) -> str:
+        other = others[match[0].capitalize()]
+        return other.lower() if lowered else other
+
+    return str(pattern.sub(replaced, text)) if persons else None
+
+
+@cache
+def _given_names(lowered: bool) -> "regex.Pattern[str]":
+    given = "|".join(name.lower() if lowered else name for name in (*WOMEN, *MEN))
+    return regex.compile(rf"\b(?:{given})\b")
+
+
+def punctuation(text: str, random: Random) -> str | None:
+    """Take the full stop from the end of a text, or put one there; marks that say more (!, ?, …) stay."""
+    if stop := STOP.search(text):
+        return text[: stop.start()]
+    letters = regex.findall(r"\p{L}", text)
+    if not letters or not ENDS_IN_WORD.search(text):
+        return None
+    if FULL_WIDTH.match(letters[-1]):
+        return text.rstrip() + "。"
+    return None if regex.match(UNSPACED, letters[-1]) else text.rstrip() + "."  # Thai and its neighbours have none
+
+
+def casing(text: str, random: Random) -> str | None:
+    """Write a text in small letters or in capitals; nothing where the script has no such thing."""
+    variants = [text.lower(), text.upper()]
+    random.shuffle(variants)
+    return next((changed for changed in variants if changed != text), None)
+
+
+CHANGES: dict[Invariance, Change] = {"typos": typos, "names": names, "punctuation": punctuation, "casing": casing}
 
 
 def plan(params: Behaviour, rows: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Return the texts to ask the model about, in the order of the params.
+    """Return the texts to ask the model about, in the order of the params: a row a case with the columns of `PLAN`.
 
-    Args:
-        params: the tests.
-        rows: test records with the model's `prediction` and `confidence`.
-        seed: of the rows that are drawn, and of what is done to them.
-
-    Returns:
-        A row a case with the columns of `PLAN`; `probability_before` is null where the model is still to be asked.
+    `rows` are test records with the model's `prediction` and `confidence`; the seed decides which of them are changed,
+    and how. `probability_before` is null where the model is still to be asked.
     """
     cases: list[dict[str, Any]] = []
     for name in params.invariance:
         cases += _invariance(name, params.rows, rows, f"{seed} {name}")
     for minimum in params.minimum:
-        cases += [
-            {"test": minimum.name, "kind": "minimum", "text": text, "expected": minimum.label} for text in minimum.cases
-        ]
+        case = {"test": minimum.name, "kind": "minimum", "expected": minimum.label}
+        cases += [case | {"text": text} for text in minimum.cases]
     for direction in params.direction:
-        cases += [
-            {"test": direction.name, "kind": "direction", "text": changed, "before": text, "expected": direction.label}
-            for text, changed in direction.cases
-        ]
+        case = {"test": direction.name, "kind": "direction", "expected": direction.label}
+        cases += [case | {"text": changed, "before": text} for text, changed in direction.cases]
     return pl.DataFrame([{**dict.fromkeys(PLAN), **case} for case in cases], schema=PLAN)
 
 
-def _invariance(name: Any, number: int, rows: pl.DataFrame, seed: str) -> list[dict[str, Any]]:
-    """Return up to `number` cases, out of the first rows drawn that the change can change."""
+def _invariance(name: Invariance, number: int, rows: pl.DataFrame, seed: str) -> list[dict[str, Any]]:
+    """Return up to `number` cases, out of the first sampled rows that the change can change."""
     cases: list[dict[str, Any]] = []
-    for row in drawn(rows, seed).iter_rows(named=True):
+    for row in hash_order(rows, seed).iter_rows(named=True):
         if len(cases) == number:
             break
         changed = CHANGES[name](row["text"], Random(f"{seed} {row['id']}"))
         if changed is None or changed == row["text"] or not changed.strip():
             continue
-        cases.append(
-            {
-                "test": name,
-                "kind": "invariance",
-                "text": changed,
-                "text_pair": row["text_pair"],
-                "before": row["text"],
-                "before_pair": row["text_pair"],
-                "expected": row["prediction"],
-                "probability_before": row["confidence"],
-            }
-        )
+        case = {"test": name, "kind": "invariance", "text": changed, "text_pair": row["text_pair"]}
+        case |= {"before": row["text"], "before_pair": row["text_pair"]}
+        cases.append(case | {"expected": row["prediction"], "probability_before": row["confidence"]})
     return cases
 
 
 def judge(
     params: Behaviour, planned: pl.DataFrame, labels: list[str], ask: Callable[[pl.DataFrame], np.ndarray]
 ) -> pl.DataFrame:
-    """Ask the model about the planned cases, all at once, and return them with what came of it.
+    """Ask the model about the planned cases, all at once, and return schema BehaviourCases.
 
-    Args:
-        params: the tests.
-        planned: from `plan`.
-        labels: in the order of the probabilities.
-        ask: from records with `text` and `text_pair` to calibrated probabilities [n x k].
-
-    Returns:
-        schema BehaviourCases.
+    `ask` makes calibrated probabilities [n x k], in the order of `labels`, of records with `text` and `text_pair`.
     """
     if planned.is_empty():
         return BehaviourCases.empty()
-    unasked = planned.filter(pl.col("before").is_not_null(), pl.col("probability_before").is_null())
-    earlier_texts = unasked.select(text="before", text_pair="before_pair")
-    answers = ask(pl.concat([planned.select("text", "text_pair"), earlier_texts]))
+    befores = planned.select(text="before", text_pair="before_pair")
+    unasked = planned["before"].is_not_null() & planned["probability_before"].is_null()
+    answers = ask(pl.concat([planned.select("text", "text_pair"), befores.filter(unasked)]))
     after, earlier = answers[: planned.height], answers[planned.height :]
     expected = np.array([labels.index(label) for label in planned["expected"]])
     probability = after[np.arange(planned.height), expected]
     before = planned["probability_before"].to_numpy().copy()
-    at = (planned["before"].is_not_null() & planned["probability_before"].is_null()).arg_true().to_numpy()
-    before[at] = earlier[np.arange(len(at)), expected[at]]
+    before[unasked.to_numpy()] = earlier[np.arange(len(earlier)), expected[unasked.to_numpy()]]
     predicted = after.argmax(axis=1)
     passed = predicted == expected
     for test in params.direction:
-        moved = (probability - before) * (1 if test.moves == "up" else -1)
-        here = ((planned["kind"] == "direction") & (planned["test"] == test.name)).to_numpy()
-        passed[here] = ((moved > 0) & (moved >= test.margin))[here]
-    befores = planned.select(text="before", text_pair="before_pair")
+        change = (probability - before) * (1 if test.moves == "up" else -1)
+        of_test = ((planned["kind"] == "direction") & (planned["test"] == test.name)).to_numpy()
+        passed[of_test] = ((change > 0) & (change >= test.margin))[of_test]
     return planned.with_columns(
         text=whole_text(planned),
         before=pl.when(pl.col("before").is_not_null()).then(whole_text(befores)),
@@ -128,8 +183,8 @@ def summary(params: Behaviour, cases: pl.DataFrame) -> dict[str, dict[str, Any]]
     kinds |= {test.name: "minimum" for test in params.minimum}
     kinds |= {test.name: "direction" for test in params.direction}
     result = {}
-    for name in params.names:
+    for name, kind in kinds.items():
         passed = cases.filter(pl.col("test") == name)["passed"]
         rate = round(int(passed.sum()) / len(passed), DIGITS) if len(passed) else None
-        result[name] = {"kind": kinds[name], "cases": len(passed), "passed": int(passed.sum()), "pass_rate": rate}
+        result[name] = {"kind": kind, "cases": len(passed), "passed": int(passed.sum()), "pass_rate": rate}
     return result

@@ -1,1 +1,1 @@
-"""The model in forms that serve faster, held against the original."""
+"""The model in variants that serve faster, compared with the original."""

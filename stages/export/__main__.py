@@ -1,6 +1,7 @@
 """export: write the model as ONNX and in 8 bits, compare both with the original, and keep what is as good."""
 
-from collections.abc import Sequence
+import logging
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,14 +9,13 @@ from stages.common.digests import sha256_file, sha256_path
 from stages.common.params import ExportParams
 from stages.common.pipeline.stage import LOGS, Run, stage, write_json
 from stages.common.schemas import CleanRecords
-from stages.export.verdict import Form, compare, judge
+from stages.export.comparison import compare, judge
 from stages.serving.backends import FILES, Classifier, Package, labels_of
 from stages.serving.latency import Latency, latencies
-from stages.tasks.encoding import texts_and_pairs
-from stages.tasks.scores import class_numbers
-from stages.tasks.size import size_of
+from stages.tasks.bootstrap import class_numbers
+from stages.tasks.inference import size_of, texts_and_pairs
 
-NOT_ASKED = Form(False, "switched off in params.yaml")
+NOT_ASKED = VariantReport(False, "switched off in params.yaml")
 CALLS = {1: 100, 32: 6}  # texts a call: calls that are measured
 SECONDS = 6.0  # for each of these, after which no further turn begins
 
@@ -29,61 +29,61 @@ def main(run: Run[ExportParams]) -> None:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    logging.disable(logging.WARNING)  # exporters warn of packages that they do not need
+    warnings.simplefilter("ignore")
     test = CleanRecords.read(run.input("data/clean/test.parquet"))
     folder = run.output("models/exported")
     package = Package(run.input("models/finetuned"), folder)
 
-    forms = _write(run.params, package.model, folder)
+    reports = write_variants(run.params, package.model, folder)
     texts, pairs = texts_and_pairs(test)
     actual = class_numbers(test["label"], labels_of(package.model))
     answers = {name: Classifier(package, name).probabilities(texts, pairs) for name in package.variants}
-    times = _times(package, texts, pairs)
-    costs = _costs(package, folder, times)
+    # with one thread each, in interleaved calls
+    classifiers: dict[str, Classifier] = {name: Classifier(package, name, threads=1) for name in package.variants}
+    times = {size: latencies(classifiers, texts, size, calls, pairs, SECONDS) for size, calls in CALLS.items()}
+    costs = record_costs(package, folder, times)
     for name, file in FILES.items():
         path = folder / file
         if name in answers:
             scores = compare(answers["torch"], answers[name], actual)
             faster = times[1][name].p50_ms < times[1]["torch"].p50_ms
-            forms[name] = judge(name, path.stat().st_size, scores, faster, run.params.allowed_drop)
-            if not forms[name].offered:
+            reports[name] = judge(name, path.stat().st_size, scores, faster, run.params.allowed_drop)
+            if not reports[name].offered:
                 path.unlink()
-        print(f"  {name}: {'offered' if forms[name].offered else 'not offered'}: {forms[name].reason}", flush=True)
-    report = {
-        name: asdict(forms[name]) | {"sha256": sha256_file(folder / file) if forms[name].offered else None}
+        offer = "offered" if reports[name].offered else "not offered"
+        print(f"  {name}: {offer}: {reports[name].reason}", flush=True)
+    variants = {
+        name: asdict(reports[name]) | {"sha256": sha256_file(folder / file) if reports[name].offered else None}
         for name, file in FILES.items()
     }
-    write_json({"model": sha256_path(package.model), **report}, run.output("reports/export.json"))
+    write_json({"model": sha256_path(package.model), **variants}, run.output("reports/export.json"))
     publish_live(run, package.model, costs=costs)
 
 
-def _write(params: ExportParams, model: Path, folder: Path) -> dict[str, Form]:
+def write_variants(params: ExportParams, model: Path, folder: Path) -> dict[str, VariantReport]:
     """Write the files asked for; return those that there are none of, each with the reason."""
-    from stages.export.files import NotExported, write_int8, write_onnx
+    from stages.export.conversion import NotExported, write_int8, write_onnx
 
     folder.mkdir(parents=True, exist_ok=True)  # though it may stay empty
     if not params.onnx:
         return dict.fromkeys(FILES, NOT_ASKED)
-    forms = {} if params.int8 else {"int8": NOT_ASKED}
+    missing = {} if params.int8 else {"int8": NOT_ASKED}
     try:
         write_onnx(model, folder / FILES["onnx"])
-    except NotExported as reason:
-        return {"onnx": Form(False, str(reason)), "int8": Form(False, "there is no ONNX model to make it of"), **forms}
+    except NotExported as error:
+        no_source = VariantReport(False, "there is no ONNX model to make it of")
+        return {"onnx": VariantReport(False, str(error)), "int8": no_source, **missing}
     if params.int8:
         try:
             write_int8(folder / FILES["onnx"], folder / FILES["int8"])
-        except NotExported as reason:
-            forms["int8"] = Form(False, str(reason))
-    return forms
+        except NotExported as error:
+            missing["int8"] = VariantReport(False, str(error))
+    return missing
 
 
-def _times(package: Package, texts: Sequence[str], pairs: Sequence[str] | None) -> dict[int, dict[str, Latency]]:
-    """Return the times of all forms by texts a call: interleaved, and with one thread, as a form costs."""
-    classifiers: dict[str, Classifier] = {name: Classifier(package, name, threads=1) for name in package.variants}
-    return {size: latencies(classifiers, texts, size, calls, pairs, SECONDS) for size, calls in CALLS.items()}
-
-
-def _costs(package: Package, folder: Path, times: dict[int, dict[str, Latency]]) -> dict[str, float]:
-    """Print what the forms cost on this machine, now, write it to `logs/`, and return it by name; it is no out."""
+def record_costs(package: Package, folder: Path, times: dict[int, dict[str, Latency]]) -> dict[str, float]:
+    """Print what the variants cost on this machine, write it to `logs/`, and return it by name; it is no out."""
     size = size_of(package.model)
     print(f"  {size['parameters']:,} parameters; on this machine, with one thread:")
     costs: dict[str, float] = {"parameters": size["parameters"]}

@@ -28,7 +28,7 @@ from stages.finetune.progress import Rhythm
 from stages.finetune.strategies import with_strategy
 from stages.finetune.trainer import Finetuner
 from stages.finetune.vocabulary import cut_to
-from stages.tasks.precision import wants_bf16
+from stages.tasks.inference import wants_bf16
 
 SAME = {"num_train_epochs", "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"}
 SAME |= {"max_grad_norm", "dataloader_num_workers"}

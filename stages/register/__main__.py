@@ -19,7 +19,7 @@ from stages.register.gates import Verdict, failed, judge_reports
 from stages.serving.backends import FILES, Classifier, Package, labels_of
 from stages.serving.decision import Decision
 from stages.serving.latency import latencies
-from stages.tasks.encoding import texts_and_pairs
+from stages.tasks.inference import texts_and_pairs
 from stages.tracking.package import package_digest
 from stages.tracking.publish import publish_live
 from stages.tracking.registry import CHAMPION, REGISTERED, REGISTRATION, STAMP, ChampionComparison, Registration

@@ -11,8 +11,7 @@ from stages.common.pipeline.stage import Run
 from stages.common.schemas import CleanRecords, Predictions
 from stages.register.gates import Verdict, failed, gain_of
 from stages.tasks import load_task
-from stages.tasks.comparison import compare
-from stages.tasks.scores import class_numbers
+from stages.tasks.bootstrap import class_numbers, compare
 from stages.tracking.package import fetch_package, fetch_seen_ids
 from stages.tracking.registry import champion, demotion
 from stages.tracking.runs import MODEL_TAG

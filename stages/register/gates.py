@@ -50,7 +50,7 @@ def judge_reports(
 
 
 def gain_of(scores: Mapping[str, Any], metric: str, confidence: float) -> str | None:
-    """Return a comparison (see `stages.tasks.comparison`) in words, None where one of its numbers is missing."""
+    """Return a comparison (see `stages.tasks.bootstrap`) in words, None where one of its numbers is missing."""
     keys = (f"{metric}_gain", f"{metric}_gain_low", f"{metric}_gain_high", "mcnemar_p", "fixed", "broken")
     numbers = [_number(scores, key) for key in keys]
     if None in numbers:

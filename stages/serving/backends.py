@@ -180,7 +180,7 @@ def labels_of(model: Path) -> list[str]:
 def _torch_forward(model: Path, threads: int | None) -> Forward:
     import torch
 
-    from stages.tasks.loading import load_classifier
+    from stages.tasks.inference import load_classifier
 
     if threads:
         torch.set_num_threads(threads)

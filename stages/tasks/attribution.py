@@ -1,7 +1,7 @@
 """Which words a prediction rests on: integrated gradients (Sundararajan, Taly & Yan 2017) through captum.
 
-What is explained is the log-odds of the predicted label, against a text of as many tokens that says nothing: `[MASK]`
-where the tokenizer has it, padding otherwise. What all tokens have is together what the text adds to the log-odds.
+What is explained is the log-odds of the predicted label, compared with a text of as many tokens that says nothing:
+`[MASK]` where the tokenizer has it, padding otherwise. The values of all tokens add up to the change in log-odds.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 import regex
 
+from stages.common.params.evaluate import Attributions
 from stages.common.text.columns import UNSPACED
+from stages.tasks.slices import hash_order
 
 if TYPE_CHECKING:
     import torch
@@ -53,14 +55,30 @@ class Unexplainable(Exception):
     """Why the predictions of a model cannot be explained."""
 
 
-def attributions(model: Path, rows: pl.DataFrame, labels: Sequence[str], steps: int) -> list[Attribution]:
-    """Explain predictions, computed in float32.
+def explain(
+    model: Path, rows: pl.DataFrame, labels: list[str], params: Attributions, seed: int
+) -> tuple[list[Attribution], str]:
+    """Explain the most confident errors, then a seeded sample of the other rows, with their `prediction`.
 
-    Args:
-        model: a folder that `stages.tasks.loading` can load.
-        rows: id, text, text_pair, kind, label, prediction, confidence.
-        labels: in the order of the model's outputs.
-        steps: of the integral, by Gauss-Legendre quadrature.
+    Returns:
+        The attributions, and a line that says how many there are, or why there are none.
+    """
+    wrong = rows.filter(pl.col("prediction") != pl.col("label"))
+    errors = wrong.sort("confidence", "id", descending=[True, False]).head(params.errors)
+    others = hash_order(rows.join(errors, on="id", how="anti"), f"{seed} explained").head(params.sample)
+    chosen = pl.concat([errors.with_columns(kind=pl.lit("error")), others.with_columns(kind=pl.lit("sample"))])
+    try:
+        explained = attributions(model, chosen, labels, params.steps)
+    except Unexplainable as reason:
+        return [], f"no prediction is explained: {reason}"
+    worst = max((abs(row.delta) for row in explained), default=0.0)
+    return explained, f"{len(explained)} predictions explained; the integral is off by {worst:.3f} in log-odds at most"
+
+
+def attributions(model: Path, rows: pl.DataFrame, labels: Sequence[str], steps: int) -> list[Attribution]:
+    """Explain the predictions of rows (id, text, text_pair, kind, label, prediction, confidence) in float32.
+
+    The integral has so many steps, by Gauss-Legendre quadrature; labels are in the order of the model's outputs.
 
     Raises:
         Unexplainable: if the model keeps no embeddings of tokens, or its tokenizer does not say where tokens stand.
@@ -68,7 +86,7 @@ def attributions(model: Path, rows: pl.DataFrame, labels: Sequence[str], steps: 
     import torch
     from transformers import AutoTokenizer
 
-    from stages.tasks.loading import load_classifier
+    from stages.tasks.inference import load_classifier
 
     if rows.is_empty():
         return []
@@ -82,21 +100,13 @@ def attributions(model: Path, rows: pl.DataFrame, labels: Sequence[str], steps: 
         layer = None
     if layer is None:
         raise Unexplainable(f"a {type(network).__name__} has no embeddings of tokens that can be found")
-    silence = next(
-        (
-            token
-            for token in (tokenizer.mask_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
-            if token is not None
-        ),
-        0,
-    )
-    if rows["text_pair"].count():  # as `encode` has it: a row without its second text has an empty one
+    if rows["text_pair"].count():  # as in batches: a row without its second text has an empty one
         rows = rows.with_columns(pl.col("text_pair").fill_null(""))
-    return [_explained(tokenizer, network, layer, silence, row, labels, steps) for row in rows.iter_rows(named=True)]
+    return [_explained(tokenizer, network, layer, row, labels, steps) for row in rows.iter_rows(named=True)]
 
 
 def _explained(
-    tokenizer: Any, network: Any, layer: Any, silence: int, row: dict[str, Any], labels: Sequence[str], steps: int
+    tokenizer: Any, network: Any, layer: Any, row: dict[str, Any], labels: Sequence[str], steps: int
 ) -> Attribution:
     import torch
 
@@ -107,26 +117,24 @@ def _explained(
     offsets = encoded.pop("offset_mapping")[0].tolist()
     special = encoded.pop("special_tokens_mask").bool()
     batch = encoded.to(network.device)
-    said = batch["input_ids"]
-    unsaid = torch.where(special.to(said.device), said, silence)
-    values, delta = _integrated(network, layer, batch, unsaid, list(labels).index(row["prediction"]), steps)
-    whole = len(tokenizer(*texts)["input_ids"]) == said.shape[1]
+    ids = batch["input_ids"]
+    fillers = (tokenizer.mask_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    filler = next(token for token in fillers if token is not None)
+    empty = torch.where(special.to(ids.device), ids, filler)
+    values, delta = _integrated(network, layer, batch, empty, list(labels).index(row["prediction"]), steps)
+    whole = len(tokenizer(*texts)["input_ids"]) == ids.shape[1]
     pieces: list[tuple[str, float]] = []
     for number, text in enumerate(texts):
         tokens = [
             (start, end, value)
-            for (start, end), value, of in zip(offsets, values, encoded.sequence_ids(0), strict=True)
-            if of == number
+            for (start, end), value, sequence in zip(offsets, values, encoded.sequence_ids(0), strict=True)
+            if sequence == number
         ]
         pieces += [("\n", 0.0)] if number else []
         pieces += in_words(text if whole else text[: max((end for _, end, _ in tokens), default=0)], tokens)
     total = sum(abs(value) for _, value in pieces) or 1.0
     return Attribution(
-        id=row["id"],
-        kind=row["kind"],
-        label=row["label"],
-        prediction=row["prediction"],
-        confidence=row["confidence"],
+        **{name: row[name] for name in ("id", "kind", "label", "prediction", "confidence")},
         pieces=[(piece, round(value / total, DIGITS)) for piece, value in pieces],
         truncated=not whole,
         delta=round(delta, DIGITS),
@@ -134,7 +142,7 @@ def _explained(
 
 
 def _integrated(
-    network: Any, layer: Any, batch: Any, unsaid: "torch.Tensor", target: int, steps: int
+    network: Any, layer: Any, batch: Any, empty: "torch.Tensor", target: int, steps: int
 ) -> tuple[list[float], float]:
     """Return each token's part in the log-odds of a label, and how far their sum is from the whole.
 
@@ -145,22 +153,22 @@ def _integrated(
     from captum.attr import IntegratedGradients
 
     def log_odds(embedded: torch.Tensor) -> torch.Tensor:  # [b x s x d] to [b]
-        many = {name: values.expand(len(embedded), *values.shape[1:]) for name, values in batch.items()}
+        repeated = {name: values.expand(len(embedded), *values.shape[1:]) for name, values in batch.items()}
         hook = layer.register_forward_hook(lambda *_: embedded)
         try:
-            logits = network(**many).logits.float()
+            logits = network(**repeated).logits.float()
         finally:
             hook.remove()
         others = torch.arange(logits.shape[1], device=logits.device) != target
         return logits[:, target] - logits[:, others].logsumexp(dim=1)
 
     with torch.no_grad():
-        said, silent = layer(batch["input_ids"]), layer(unsaid)
+        embedded, baseline = layer(batch["input_ids"]), layer(empty)
     result, delta = IntegratedGradients(log_odds).attribute(
-        said,
-        baselines=silent,
+        embedded,
+        baselines=baseline,
         n_steps=steps,
-        internal_batch_size=max(1, TOKENS // said.shape[1]),
+        internal_batch_size=max(1, TOKENS // embedded.shape[1]),
         return_convergence_delta=True,
     )
     return result.sum(dim=-1)[0].double().tolist(), float(delta[0])
@@ -173,28 +181,24 @@ def in_words(text: str, tokens: Sequence[tuple[int, int, float]]) -> list[tuple[
         text: as it was read.
         tokens: start, end and value, in order; an end may be beyond what a token shows (blanks before it belong to it).
     """
-    unit = [number for number, found in enumerate(UNIT.finditer(text)) for _ in found[0]]
+    unit = [number for number, match in enumerate(UNIT.finditer(text)) for _ in match[0]]  # of each character
     spans: list[tuple[int, int, float]] = []  # start, end, value
-    waiting = 0.0  # of tokens that show nothing, such as a blank: the next one has it
+    pending = 0.0  # of tokens that show nothing, such as a blank: the next one has it
     for first, end, value in tokens:
-        start = next((at for at in range(first, end) if not text[at].isspace()), end)
+        start = next((index for index in range(first, end) if not text[index].isspace()), end)
         if start >= end:
-            waiting += value
+            pending += value
             continue
-        last = spans[-1] if spans else (0, 0, 0.0)
-        if last[1] and (start < last[1] or unit[start] == unit[last[1] - 1]):
-            spans[-1] = (last[0], max(end, last[1]), last[2] + value + waiting)
+        if spans and (start < spans[-1][1] or unit[start] == unit[spans[-1][1] - 1]):
+            begin, earlier_end, sum_before = spans.pop()
+            spans.append((begin, max(end, earlier_end), sum_before + value + pending))
         else:
-            spans.append((start, end, value + waiting))
-        waiting = 0.0
-    if spans and waiting:
-        spans[-1] = (*spans[-1][:2], spans[-1][2] + waiting)
+            spans.append((start, end, value + pending))
+        pending = 0.0
+    if spans and pending:
+        spans[-1] = (*spans[-1][:2], spans[-1][2] + pending)
     pieces, done = [], 0
-    for start, end, value in spans:
-        if start > done:
-            pieces.append((text[done:start], 0.0))
-        pieces.append((text[start:end], value))
+    for start, end, value in [*spans, (len(text), len(text), 0.0)]:
+        pieces += [(text[done:start], 0.0), (text[start:end], value)]
         done = end
-    if done < len(text):
-        pieces.append((text[done:], 0.0))
-    return pieces
+    return [(piece, value) for piece, value in pieces if piece]

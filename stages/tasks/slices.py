@@ -1,49 +1,61 @@
-"""Parts of a set of rows that are scored on their own: by text length, and by the values of columns."""
+"""Parts of a set of rows: slices that are scored on their own, by text length and by column, and seeded samples."""
 
 import numpy as np
 import polars as pl
 
+from stages.common.digests import seeded_hash
 from stages.common.params.evaluate import Slices
+from stages.tasks.bootstrap import DIGITS, confusion, scores_of
 
 RECORD_COLUMNS = ("source", "group")  # any other name is one of `columns.extra`, whatever else the table may hold
 MOST_VALUES = 50  # of one column, the largest
 
 
-def slice_rows(rows: pl.DataFrame, params: Slices) -> list[tuple[str, np.ndarray]]:
-    """Return the name and the row numbers [m] of each slice.
+def slice_scores(rows: pl.DataFrame, params: Slices, classes: int) -> pl.DataFrame:
+    """Return a row a slice: slice, rows, accuracy, macro_f1.
 
-    Args:
-        rows: records of a split.
-        params: which slices, and how small one may be.
-
-    Returns:
-        The lengths from short to long, then the values of each column, the largest slice first.
+    `rows` are test records with the class numbers `actual` and `predicted`.
     """
-    found = [*_by_length(rows, params.length_bins)]
+    actual, predicted = rows["actual"].to_numpy(), rows["predicted"].to_numpy()
+    schema = {"slice": pl.String, "rows": pl.Int64, "accuracy": pl.Float64, "macro_f1": pl.Float64}
+    scored = []
+    for name, part in slice_rows(rows, params):
+        scores = scores_of(confusion(actual[part], predicted[part], classes))
+        scored.append((name, len(part), *(round(float(scores[score]), DIGITS) for score in ("accuracy", "macro_f1"))))
+    return pl.DataFrame(scored, schema=schema, orient="row")
+
+
+def slice_rows(rows: pl.DataFrame, params: Slices) -> list[tuple[str, np.ndarray]]:
+    """Return the name and the row numbers [m] of each slice of some records that is large enough.
+
+    The lengths come first, from short to long, then the values of each column, the largest slice first.
+    """
+    slices = _by_length(rows["text"].str.len_chars(), params.length_bins)
     for column in params.columns:
-        found += _by_value(rows, column)
-    return [(name, numbers) for name, numbers in found if len(numbers) >= params.min_rows]
+        in_extra = pl.col("extra").str.json_decode(pl.Struct({column: pl.String})).struct.field(column)
+        value = pl.col(column) if column in RECORD_COLUMNS else in_extra
+        numbered = rows.select(value=value, number=pl.int_range(pl.len())).filter(pl.col("value").is_not_null())
+        parts = numbered.group_by("value").agg(pl.col("number").sort())
+        named = [(f"{column}: {value}", numbers.to_numpy()) for value, numbers in zip(*parts, strict=True)]
+        slices += sorted(named, key=lambda pair: (-len(pair[1]), pair[0]))[:MOST_VALUES]
+    return [(name, numbers) for name, numbers in slices if len(numbers) >= params.min_rows]
 
 
-def _by_length(rows: pl.DataFrame, bins: int) -> list[tuple[str, np.ndarray]]:
-    length = rows["text"].str.len_chars()
-    cuts = [length.quantile(at / bins, "lower") for at in range(1, bins)]
+def _by_length(length: pl.Series, bins: int) -> list[tuple[str, np.ndarray]]:
+    cuts = [length.quantile(number / bins, "lower") for number in range(1, bins)]
     edges = sorted({int(cut) for cut in cuts if cut is not None})
-    found = []
-    for number, (low, high) in enumerate(zip([0, *edges], [*edges, None], strict=True)):
+    slices = []
+    for number, (low, high) in enumerate(zip([0, *edges], [*edges, None], strict=True), start=1):
         inside = (length > low) if high is None else (length > low) & (length <= high)
         bounds = f"over {low} characters" if high is None else f"{low + 1} to {high} characters"
-        found.append((f"length {number + 1}: {bounds}", np.flatnonzero(inside)))
-    return found
+        slices.append((f"length {number}: {bounds}", np.flatnonzero(inside)))
+    return slices
 
 
-def _by_value(rows: pl.DataFrame, column: str) -> list[tuple[str, np.ndarray]]:
-    value = pl.col(column) if column in RECORD_COLUMNS else _from_extra(column)
-    numbered = rows.select(value=value, number=pl.int_range(pl.len())).filter(pl.col("value").is_not_null())
-    parts = numbered.group_by("value").agg(pl.col("number").sort())
-    named = [(f"{column}: {value}", numbers.to_numpy()) for value, numbers in zip(*parts, strict=True)]
-    return sorted(named, key=lambda pair: (-len(pair[1]), pair[0]))[:MOST_VALUES]
+def hash_order(rows: pl.DataFrame, seed: str) -> pl.DataFrame:
+    """Return the rows in the order of a seeded hash of their `id`: the first n of them are a sample.
 
-
-def _from_extra(column: str) -> pl.Expr:
-    return pl.col("extra").str.json_decode(pl.Struct({column: pl.String})).struct.field(column)
+    One row more or less moves hardly any other into or out of a sample.
+    """
+    order = pl.Series("_order", [seeded_hash(seed, name) for name in rows["id"]], pl.UInt64)
+    return rows.with_columns(order).sort("_order", "id").drop("_order")

@@ -15,10 +15,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from stages.tasks.encoding import batches_by_length
-from stages.tasks.loading import load_classifier
-from stages.tasks.precision import wants_bf16
-from stages.tasks.scores import confusion, scores_of
+from stages.tasks.bootstrap import DIGITS, confusion, scores_of
+from stages.tasks.inference import batches_by_length, load_classifier, wants_bf16
 
 DROPOUTS = (  # what configurations call their rates
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "classifier_dropout"),
@@ -42,7 +40,7 @@ def build_model(base: Path, labels: list[str], dropout: float | None, seed: int)
     config = AutoConfig.from_pretrained(
         base,
         id2label=names,
-        label2id={label: at for at, label in names.items()},
+        label2id={label: index for index, label in names.items()},
         problem_type="single_label_classification",  # whatever the base was trained for
     )
     if dropout is not None:
@@ -65,23 +63,23 @@ def build_model(base: Path, labels: list[str], dropout: float | None, seed: int)
 
 def validation_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """Return accuracy and macro-F1 of logits [n x k] against labels [n]."""
-    logits, labels = prediction.predictions, prediction.label_ids
-    chosen = np.asarray(logits).argmax(axis=-1)
+    labels, predicted = prediction.label_ids, np.asarray(prediction.predictions).argmax(axis=-1)
     return {
-        "accuracy": float(accuracy_score(labels, chosen)),
-        "macro_f1": float(f1_score(labels, chosen, average="macro", zero_division=0)),
+        "accuracy": float(accuracy_score(labels, predicted)),
+        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
     }
 
 
 def scores(actual: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str, float]:
     """Return the scores that gates may name, of class numbers [n]."""
-    return {name: round(float(value), 6) for name, value in scores_of(confusion(actual, predicted, classes)).items()}
+    named = scores_of(confusion(actual, predicted, classes))
+    return {name: round(float(value), DIGITS) for name, value in named.items()}
 
 
 def labels_of(model: Path) -> list[str]:
     """Return a saved model's labels, in the order of its outputs."""
     names = AutoConfig.from_pretrained(model).id2label
-    return [names[at] for at in range(len(names))]
+    return [names[index] for index in range(len(names))]
 
 
 @torch.inference_mode()
@@ -91,9 +89,9 @@ def probabilities(model: Path, rows: pl.DataFrame, batch_size: int) -> np.ndarra
     tokenizer = AutoTokenizer.from_pretrained(model)
     network = load_classifier(model).to(device)
     result = np.zeros((rows.height, network.config.num_labels))
-    for chosen, batch in batches_by_length(tokenizer, rows, batch_size, tokenizer.model_max_length):
+    for positions, batch in batches_by_length(tokenizer, rows, batch_size, tokenizer.model_max_length):
         logits = network(**batch.to(device)).logits.double()  # [b x k]
-        result[chosen] = logits.softmax(dim=-1).cpu().numpy()
+        result[positions] = logits.softmax(dim=-1).cpu().numpy()
     return result
 
 
@@ -107,10 +105,10 @@ def embeddings(base: Path, rows: pl.DataFrame, batch_size: int, max_length: int)
     tokenizer = AutoTokenizer.from_pretrained(base)
     network = AutoModel.from_pretrained(base, dtype=torch.float32, use_safetensors=True).to(device).eval()
     result = np.zeros((rows.height, network.config.hidden_size), dtype=np.float32)
-    for chosen, batch in batches_by_length(tokenizer, rows, batch_size, max_length):
+    for positions, batch in batches_by_length(tokenizer, rows, batch_size, max_length):
         batch.to(device)  # in place
         with torch.autocast(device, torch.bfloat16, enabled=wants_bf16("auto")):
             states = network(**batch).last_hidden_state.float()  # [b x s x d]
         mask = batch["attention_mask"].unsqueeze(-1)  # [b x s x 1]
-        result[chosen] = ((states * mask).sum(1) / mask.sum(1)).cpu().numpy()
+        result[positions] = ((states * mask).sum(1) / mask.sum(1)).cpu().numpy()
     return result

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.digests import sha256_path, sha256_value
-from stages.tasks.loading import adapter_of
+from stages.tasks.inference import adapter_of
 from stages.tracking.runs import MODEL_TAG, model_digest
 from stages.tracking.store import quiet
 
@@ -22,7 +22,7 @@ SEEN_IDS = "data/seen_ids.parquet"  # artifact of the run: rows that cannot test
 STAGES = Path(__file__).parents[1]
 SERVED = "serving/pyfunc.py"
 CODE = (  # all of Attune that SERVED imports
-    *("__init__.py", "common/__init__.py", "tasks/__init__.py", "tasks/loading.py"),
+    *("__init__.py", "common/__init__.py", "tasks/__init__.py", "tasks/inference.py"),
     *(f"common/text/{name}.py" for name in ("__init__", "cleaning", "columns", "pii", "steps")),
     *(f"serving/{name}.py" for name in ("__init__", "answers", "backends", "decision")),
 )

@@ -35,7 +35,7 @@ def review_page(review: Review) -> str:
 
 PAGES: dict[str, Callable[[str], str]] = {
     "data": lambda text: render_data(test_data_page.page_of(text)),
-    "evaluation": lambda text: render_evaluation(test_evaluation_page.page_of(text)),
+    "evaluation": lambda text: render_evaluation(**test_evaluation_page.page_of(text)),
     "review": lambda text: review_page(foreign_review(text, labels=25)),
 }
 

@@ -14,10 +14,10 @@ from transformers import AutoTokenizer
 
 from stages.common.text.cleaning import FILE as TEXT_CLEANING
 from stages.common.text.cleaning import TextCleaning
-from stages.export.files import write_int8, write_onnx
+from stages.export.conversion import write_int8, write_onnx
 from stages.serving.backends import FILES, Package
 from stages.serving.decision import Decision
-from stages.tasks.loading import load_classifier
+from stages.tasks.inference import load_classifier
 from stages.tasks.text_classification import build_model
 from stages.tracking import store
 from stages.tracking.package import SEEN_FILES, package_digest

@@ -15,19 +15,15 @@ from pydantic import ValidationError
 from stages.common.errors import AttuneError
 from stages.common.params.evaluate import Behaviour, DirectionTest, MinimumTest
 from stages.common.schemas import BehaviourCases
-from stages.evaluate.behaviour import judge, plan, summary
-from stages.evaluate.perturbations import CHANGES, MEN, WOMEN, casing, names, punctuation, typos
+from stages.evaluate.behaviour import CHANGES, MEN, WOMEN, casing, judge, names, plan, punctuation, summary, typos
 from tests.unit.small_records import judged_rows
 
 LABELS = ["bad", "good"]
-NONE = Behaviour(invariance=[])
 TEXTS = [
     "Anna saw a film that she loved.",
-    "a story told without any hurry",
     "Peter and Paul sing. Really!",
     "这部电影很好看",
     "これはいい映画です。",
-    "Who would have thought that?",
     "12345",
     "THE END",
     "",
@@ -36,13 +32,13 @@ TEXTS = [
 
 
 def by_word(rows: pl.DataFrame) -> np.ndarray:
-    """A model that finds texts with `bad` bad, those with `not` a little less than sure, and others good."""
-    of_good = [0.1 if "bad" in text else 0.6 if "not" in text else 0.9 for text in rows["text"]]
-    return np.array([[1 - one, one] for one in of_good])
+    """A model that finds texts with `bad` bad, those with `not` a little less than certain, and others good."""
+    good = [0.1 if "bad" in text else 0.6 if "not" in text else 0.9 for text in rows["text"]]
+    return np.array([[1 - probability, probability] for probability in good])
 
 
-def tried(params: Behaviour, rows: pl.DataFrame, ask: Any = by_word, seed: int = 1) -> tuple[pl.DataFrame, dict]:
-    cases = judge(params, plan(params, rows, seed), LABELS, ask)
+def tried(params: Behaviour, rows: pl.DataFrame, ask: Any = by_word) -> tuple[pl.DataFrame, dict]:
+    cases = judge(params, plan(params, rows, 1), LABELS, ask)
     return cases, summary(params, cases)
 
 
@@ -50,16 +46,13 @@ def tried(params: Behaviour, rows: pl.DataFrame, ask: Any = by_word, seed: int =
 
 
 def test_every_combination_of_words_is_tried_once() -> None:
+    fill = {"it": ["this", "that"], "fine": ["good", "nice", "good"]}
     test = MinimumTest(
-        name="praise",
-        label="good",
-        texts=["{it} is {fine}", "I like {it}", "{fine} or {fine}"],
-        fill={"it": ["this", "that"], "fine": ["good", "nice", "good"]},
+        name="praise", label="good", texts=["{it} is {fine}", "I like {it}", "{fine} or {fine}"], fill=fill
     )
     assert test.cases == [
         *("this is good", "this is nice", "that is good", "that is nice"),
-        *("I like this", "I like that"),
-        *("good or good", "nice or nice"),
+        *("I like this", "I like that", "good or good", "nice or nice"),
     ]
 
 
@@ -68,30 +61,23 @@ def test_a_text_and_its_change_are_filled_with_the_same_words() -> None:
     test = DirectionTest(
         name="not", label="good", text="{it} is {fine}", changed="{it} is not {very} {fine}", fill=fill
     )
-    assert test.cases == [
-        ("this is good", "this is not very good"),
-        ("this is good", "this is not so good"),
-        ("that is good", "that is not very good"),
-        ("that is good", "that is not so good"),
-    ]
+    expected = [(f"{it} is good", f"{it} is not {very} good") for it in ("this", "that") for very in ("very", "so")]
+    assert test.cases == expected
+    with pytest.raises(ValidationError, match="nothing can move"):
+        DirectionTest(name="not", label="good", text="it is {x}", changed="it is good", fill={"x": ["fun", "good"]})
 
 
 @pytest.mark.parametrize(
-    ("knobs", "told"),
+    ("knobs", "message"),
     [
         ({"texts": ["{it} is {fine}"], "fill": {"it": ["this"]}}, r"\{fine\} has no words in fill"),
         ({"texts": ["{it} is good"], "fill": {"it": []}}, r"\{it\} has no words"),
         ({"texts": ["{a} {b}"], "fill": {"a": list(map(str, range(50))), "b": list(map(str, range(41)))}}, "2,050"),
     ],
 )
-def test_a_template_that_cannot_be_filled_is_an_error_in_the_params(knobs: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValidationError, match=told):
+def test_a_template_that_cannot_be_filled_is_an_error_in_the_params(knobs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         MinimumTest(name="praise", label="good", **knobs)
-
-
-def test_a_change_that_changes_nothing_is_an_error_in_the_params() -> None:
-    with pytest.raises(ValidationError, match="nothing can move"):
-        DirectionTest(name="not", label="good", text="it is {x}", changed="it is good", fill={"x": ["fun", "good"]})
 
 
 @pytest.mark.parametrize("kind", ["minimum", "direction"])
@@ -121,7 +107,7 @@ def test_a_typo_is_one_slip_inside_of_one_long_word(text: str, seed: int) -> Non
     assert (changed is not None) == bool(words)
     assume(changed is not None)
     assert abs(len(str(changed)) - len(text)) <= 1
-    before, after = (regex.findall(r"\p{L}+|\P{L}", one) for one in (text, str(changed)))
+    before, after = (regex.findall(r"\p{L}+|\P{L}", part) for part in (text, str(changed)))
     (pair,) = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
     assert (pair[0][0], pair[0][-1]) == (pair[1][0], pair[1][-1])
 
@@ -132,13 +118,11 @@ def test_all_three_slips_occur() -> None:
     assert all(slip and slip[0] == "s" and slip[-1] == "m" for slip in slips)
 
 
-def test_texts_without_spaces_have_no_typos_and_no_cases_but_full_stops() -> None:
-    for text in ("这部电影很好看", "หนังเรื่องนี้ดีมาก"):
-        assert typos(text, Random(1)) is None
-        assert casing(text, Random(1)) is None
-    assert punctuation("这部电影很好看", Random(1)) == "这部电影很好看。"
-    assert punctuation("这部电影很好看。", Random(1)) == "这部电影很好看"
-    assert typos("这部 movie 很好看", Random(1)) is not None
+@pytest.mark.parametrize("text", ["这部电影很好看", "หนังเรื่องนี้ดีมาก"])
+def test_texts_of_scripts_without_spaces_have_no_typos_and_no_cases(text: str) -> None:
+    assert typos(text, Random(1)) is None
+    assert casing(text, Random(1)) is None
+    assert typos(f"{text} movie", Random(1)) is not None
 
 
 @pytest.mark.parametrize(
@@ -149,10 +133,11 @@ def test_texts_without_spaces_have_no_typos_and_no_cases_but_full_stops() -> Non
         ("It ends \n", "It ends."),
         ('"It ends."', None),
         ("It ends!", None),
-        ("It ends?", None),
         ("It ends...", None),
         ("It ends…", None),
         ("अच्छी है।", "अच्छी है"),
+        ("很好看", "很好看。"),
+        ("很好看。", "很好看"),
         ("第215", "第215。"),
         ("หนังดีมาก", None),  # Thai has no full stop
         ("12345", None),
@@ -185,10 +170,9 @@ def test_names_in_small_letters_are_found_only_where_there_are_no_capitals() -> 
     assert changed
     assert changed == changed.lower()
     assert changed.split()[1] == "met"
-    assert names("Then anna met peter", Random(1)) is None
 
 
-@pytest.mark.parametrize("text", ["a grace note", "will you mark the rose", "Annabel", "nothing here", "Maryland"])
+@pytest.mark.parametrize("text", ["Then anna met peter", "a grace note", "will you mark", "Annabel", "Maryland"])
 def test_words_that_only_look_like_names_stay(text: str) -> None:
     assert names(text, Random(1)) is None
 
@@ -200,11 +184,10 @@ def test_an_invariance_passes_where_the_prediction_stays() -> None:
     def hates_stops(rows: pl.DataFrame) -> np.ndarray:
         return np.array([[0.8, 0.2] if text.endswith(".") else [0.3, 0.7] for text in rows["text"]])
 
-    params = Behaviour(invariance=["punctuation"])
-    cases, found = tried(params, judged_rows(["one ends.", "two ends"]), hates_stops)
-    assert found == {"punctuation": {"kind": "invariance", "cases": 2, "passed": 1, "pass_rate": 0.5}}
-    got = cases.sort("before").select("before", "text", "expected", "prediction", "probability_before", "probability")
-    assert got.rows() == [
+    cases, report = tried(Behaviour(invariance=["punctuation"]), judged_rows(["one ends.", "two ends"]), hates_stops)
+    assert report == {"punctuation": {"kind": "invariance", "cases": 2, "passed": 1, "pass_rate": 0.5}}
+    columns = ["before", "text", "expected", "prediction", "probability_before", "probability"]
+    assert cases.sort("before").select(columns).rows() == [
         ("one ends.", "one ends", "good", "good", 0.9, 0.7),
         ("two ends", "two ends.", "good", "bad", 0.9, 0.2),
     ]
@@ -212,12 +195,10 @@ def test_an_invariance_passes_where_the_prediction_stays() -> None:
 
 def test_a_minimum_test_passes_where_the_label_is_predicted() -> None:
     test = MinimumTest(name="praise", label="good", texts=["fine", "bad"])
-    cases, found = tried(Behaviour(invariance=[], minimum=[test]), judged_rows([]))
-    assert found == {"praise": {"kind": "minimum", "cases": 2, "passed": 1, "pass_rate": 0.5}}
-    assert cases.select("text", "before", "probability_before", "passed").rows() == [
-        ("fine", None, None, True),
-        ("bad", None, None, False),
-    ]
+    cases, report = tried(Behaviour(invariance=[], minimum=[test]), judged_rows([]))
+    assert report == {"praise": {"kind": "minimum", "cases": 2, "passed": 1, "pass_rate": 0.5}}
+    rows = cases.select("text", "before", "probability_before", "passed").rows()
+    assert rows == [("fine", None, None, True), ("bad", None, None, False)]
 
 
 @pytest.mark.parametrize(
@@ -235,64 +216,45 @@ def test_a_direction_test_passes_where_the_probability_moves_far_enough(
     moves: Any, margin: float, text: str, changed: str, passed: bool
 ) -> None:
     test = DirectionTest(name="not", label="good", text=text, changed=changed, moves=moves, margin=margin)
-    cases, found = tried(Behaviour(invariance=[], direction=[test]), judged_rows([]))
-    assert found["not"]["passed"] == passed
+    cases, report = tried(Behaviour(invariance=[], direction=[test]), judged_rows([]))
+    assert report["not"]["passed"] == passed
     assert cases["probability_before"].to_list() == [0.1 if text == "bad" else 0.9]
 
 
 def test_a_test_without_a_case_has_no_pass_rate() -> None:
-    cases, found = tried(Behaviour(invariance=["names", "casing"]), judged_rows(["这部电影很好看"]))
+    cases, report = tried(Behaviour(invariance=["names", "casing"]), judged_rows(["这部电影很好看"]))
     assert cases.is_empty()
     assert cases.schema == BehaviourCases.empty().schema
-    assert found["names"] == {"kind": "invariance", "cases": 0, "passed": 0, "pass_rate": None}
+    assert report["names"] == {"kind": "invariance", "cases": 0, "passed": 0, "pass_rate": None}
 
 
-def test_rows_that_cannot_be_changed_make_room_for_others() -> None:
-    texts = ["!!!"] * 50 + ["it ends."] * 10
-    assert (
-        plan(Behaviour(rows=7, invariance=["punctuation"]), judged_rows(texts), 1)["text"].to_list() == ["it ends"] * 7
+def test_cases_depend_on_the_seed_and_not_on_order_or_number_of_the_rows() -> None:
+    rows = judged_rows([f"The story number {number} was told slowly by Anna." for number in range(40)])
+    first, reversed_rows, other = (
+        plan(Behaviour(rows=10), table, seed) for table, seed in ((rows, 1), (rows.reverse(), 1), (rows, 2))
     )
-
-
-def test_cases_do_not_depend_on_the_order_of_the_rows_but_on_the_seed() -> None:
-    texts = [f"The story number {number} was told slowly by Anna." for number in range(40)]
-    rows, params = judged_rows(texts), Behaviour(rows=10)
-    first, turned, other = plan(params, rows, 1), plan(params, rows.reverse(), 1), plan(params, rows, 2)
-    assert first.equals(turned)
+    assert first.equals(reversed_rows)
     assert not first.equals(other)
     assert first["test"].value_counts()["count"].to_list() == [10] * 4
+    all_rows = Behaviour(rows=100, invariance=["typos", "casing"])
+    without_one = plan(all_rows, rows, 1).filter(pl.col("before") != rows["text"][5])
+    assert plan(all_rows, rows.filter(pl.col("id") != "row5"), 1).equals(without_one)
+    few = judged_rows(["!!!"] * 50 + ["it ends."] * 10)  # rows that cannot be changed make room for others
+    assert plan(Behaviour(rows=7, invariance=["punctuation"]), few, 1)["text"].to_list() == ["it ends"] * 7
 
 
-def test_a_row_less_leaves_the_cases_of_the_others_as_they_were() -> None:
-    rows = judged_rows([f"The story number {number}" for number in range(40)])
-    params = Behaviour(rows=100, invariance=["typos", "casing"])
-    all_but_one = plan(params, rows, 1).filter(pl.col("before") != rows["text"][5])
-    assert plan(params, rows.filter(pl.col("id") != "row5"), 1).equals(all_but_one)
-
-
-def test_of_a_pair_the_first_text_is_changed_and_both_are_shown() -> None:
+def test_the_model_is_asked_once_about_both_texts_of_a_pair_and_never_about_nothing() -> None:
     asked: list[pl.DataFrame] = []
 
     def ask(rows: pl.DataFrame) -> np.ndarray:
         asked.append(rows)
         return by_word(rows)
 
-    minimum = MinimumTest(name="praise", label="good", texts=["fine"])
-    params = Behaviour(invariance=["punctuation"], minimum=[minimum])
-    cases, _ = tried(params, judged_rows(["it ends."], ["why?"]), ask)
-    assert asked[0].rows() == [("it ends", "why?"), ("fine", None)]
-    assert cases.select("text", "before").rows() == [("it ends\nwhy?", "it ends.\nwhy?"), ("fine", None)]
-
-
-def test_the_model_is_asked_once_and_never_about_nothing() -> None:
-    calls = []
-
-    def ask(rows: pl.DataFrame) -> np.ndarray:
-        calls.append(rows.height)
-        return by_word(rows)
-
-    tried(NONE, judged_rows(TEXTS), ask)
-    assert calls == []
+    tried(Behaviour(invariance=[]), judged_rows(TEXTS), ask)
+    assert asked == []
     direction = [DirectionTest(name="m", label="good", text="fine", changed="not fine")]
-    tried(Behaviour(invariance=["casing"], direction=direction), judged_rows(["The End"]), ask)
-    assert calls == [3]  # the changed row, the changed text, and that text before
+    params = Behaviour(invariance=["punctuation"], direction=direction)
+    cases, _ = tried(params, judged_rows(["it ends."], ["why?"]), ask)
+    (table,) = asked
+    assert table.rows() == [("it ends", "why?"), ("not fine", None), ("fine", None)]
+    assert cases.select("text", "before").rows() == [("it ends\nwhy?", "it ends.\nwhy?"), ("not fine", "fine")]

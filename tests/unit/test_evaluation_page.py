@@ -1,48 +1,42 @@
-"""The evaluation page tells what was measured, and does nothing that the data want."""
+"""The evaluation page shows what was measured, and does nothing that the data want."""
 
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from stages.common.pages.charts import Axis, wilson
-from stages.evaluate.page import LIMIT, PageData, render
+from stages.evaluate.page import LIMIT, render
 from stages.tasks.attribution import Attribution
-from stages.tasks.scores import confusion
 from tests.projects import PARAMS, params_of
 from tests.unit.seen_page import HOSTILE, Seen, assert_shown_and_idle
 from tests.unit.small_records import interval, make_records
 
 
-def page_of(hostile: str = "harmless", rows: int = 40, labels: int = 2, **evaluate: Any) -> PageData:
-    """A page where this text is everywhere that data can put one."""
-    names = [f"{hostile} {at}" for at in range(labels)]
+def page_of(hostile: str = "harmless", rows: int = 40, labels: int = 2, **evaluate: Any) -> dict[str, Any]:
+    """What `render` takes for a page where this text is everywhere that data can put one."""
+    names = [f"{hostile} {number}" for number in range(labels)]
     params = params_of(
         ingest=PARAMS["ingest"] | {"base_model": {"path": "data/inbox/base"}},
         evaluate={"thresholds": {"metric": "precision", "target": 0.9}, **evaluate},
         register={"model_name": "films"},
     )
     records = make_records(
-        [{"id": f"{at:04}", "text": f"{hostile} film {at}", "label": names[at % labels]} for at in range(rows)]
+        [{"id": f"{row:04}", "text": f"{hostile} film {row}", "label": names[row % labels]} for row in range(rows)]
     )
     actual = np.arange(rows) % labels
     predicted = np.where(np.arange(rows) % 5 == 0, (actual + 1) % labels, actual)
-    sure = 0.6 + 0.39 * (np.arange(rows) / rows)
+    confidence = 0.6 + 0.39 * (np.arange(rows) / rows)
     predictions = pl.DataFrame(
         {
             "id": records["id"],
             "label": records["label"],
-            "prediction": [names[at] for at in predicted],
-            "confidence": sure,
-            "abstained": sure < 0.7,
-            "label_quality": np.where(predicted == actual, sure, 1 - sure),
-            "probabilities": [
-                [float(p) if at == chosen else (1 - float(p)) / (labels - 1) for at in range(labels)]
-                for chosen, p in zip(predicted, sure, strict=True)
-            ],
+            "prediction": [names[number] for number in predicted],
+            "confidence": confidence,
+            "abstained": confidence < 0.7,
+            "label_quality": np.where(predicted == actual, confidence, 1 - confidence),
+            "probabilities": [[1 / labels] * labels] * rows,
         }
     )
     ours = interval(0.8, 0.0)
@@ -59,7 +53,7 @@ def page_of(hostile: str = "harmless", rows: int = 40, labels: int = 2, **evalua
         "thresholds": {
             "labels": {
                 names[0]: {"threshold": 0.8, "precision": 0.9, "recall": None, "problem": None},
-                names[1]: unreached(),
+                names[1]: {"threshold": None, "precision": None, "recall": None, "problem": "only 3 rows"},
             },
             "coverage": 0.75,
             "accuracy": None,
@@ -71,18 +65,20 @@ def page_of(hostile: str = "harmless", rows: int = 40, labels: int = 2, **evalua
         "model": {"parameters": 22_713_986, "bytes": 90_867_952},
     }
     behaviour = pl.DataFrame(
-        [
-            {
-                **{"test": "typos", "kind": "invariance", "text": f"{hostile} flim", "before": f"{hostile} film"},
-                **{"expected": names[0], "prediction": names[1], "probability": 0.4, "probability_before": 0.9},
-                "passed": at > 2,
-            }
-            for at in range(10)
-        ]
+        {
+            **{"test": "typos", "kind": "invariance", "text": f"{hostile} flim", "before": f"{hostile} film"},
+            **{"expected": names[0], "prediction": names[1], "probability": 0.4, "probability_before": 0.9},
+            "passed": [False] * 3 + [True] * 7,
+        }
     )
-    slices = pl.DataFrame({"slice": [f"source: {hostile}"], "rows": [40], "accuracy": [0.8], "macro_f1": [0.79]})
     curve = {"label": [names[1]] * 3}
     reliability = {"label": ["as trained", "calibrated"], "confidence": [0.8, 0.8], "accuracy": [0.7, 0.79]}
+    tables = {
+        "roc": {**curve, "fpr": [0.0, 0.2, 1.0], "tpr": [0.0, 0.9, 1.0]},
+        "precision_recall": {**curve, "recall": [0.0, 0.5, 1.0], "precision": [1.0, 0.9, 0.5]},
+        "reliability": {**reliability, "rows": [40, 40]},
+        "slices": {"slice": [f"source: {hostile}"], "rows": [40], "accuracy": [0.8], "macro_f1": [0.79]},
+    }
     attributions = [
         Attribution(
             **{"id": "0001", "kind": kind, "label": names[0], "prediction": names[1], "confidence": 0.9},
@@ -91,34 +87,26 @@ def page_of(hostile: str = "harmless", rows: int = 40, labels: int = 2, **evalua
         for kind in ("error", "sample")
     ]
     refused = dict.fromkeys(("bytes", "accuracy", "accuracy_change", "agreement", "faster"))
-    return PageData(
-        params=params,
-        metrics=metrics,
-        export={
+    return {
+        "params": params,
+        "metrics": metrics,
+        "export": {
             "onnx": {**refused, "offered": True, "reason": "answers alike", "bytes": 2**20, "accuracy": 0.8},
             "int8": {**refused, "offered": False, "reason": f"because of {hostile}"},
         },
-        records=records,
-        predictions=predictions,
-        confusion=confusion(actual, predicted, labels),
-        roc=pl.DataFrame({**curve, "fpr": [0.0, 0.2, 1.0], "tpr": [0.0, 0.9, 1.0]}),
-        precision_recall=pl.DataFrame({**curve, "recall": [0.0, 0.5, 1.0], "precision": [1.0, 0.9, 0.5]}),
-        reliability=pl.DataFrame({**reliability, "rows": [40, 40]}),
-        slices=slices,
-        behaviour=behaviour,
-        attributions=attributions,
-    )
+        "records": records,
+        "predictions": predictions,
+        "behaviour": behaviour,
+        "attributions": attributions,
+        "tables": {name: pl.DataFrame(columns) for name, columns in tables.items()},
+    }
 
 
-def unreached() -> dict[str, str | None]:
-    return {"threshold": None, "precision": None, "recall": None, "problem": "only 3 rows"}
+KNOWN = Seen(render(**page_of()))
 
 
-KNOWN = Seen(render(page_of()))
-
-
-def test_the_page_tells_scores_intervals_gains_and_verdicts() -> None:
-    for told in (
+def test_the_page_shows_scores_intervals_gains_and_verdicts() -> None:
+    for text in (
         "0.8000 accuracy, 0.800 to 0.800",
         "0.021 calibration error, 0.046 as trained",
         "7 of 10 behavioural cases passed",
@@ -133,11 +121,11 @@ def test_the_page_tells_scores_intervals_gains_and_verdicts() -> None:
         "ONNX yes 1.0 0.8000 – – answers alike",
         "ONNX, 8 bits no – – – – because of harmless",
     ):
-        assert told in KNOWN.text, told
+        assert text in KNOWN.text, text
 
 
 def test_the_page_loads_and_runs_nothing() -> None:
-    page = render(page_of())
+    page = render(**page_of())
     assert not KNOWN.tags & {"script", "link", "img", "iframe", "object", "form", "base", "a", "video"}
     assert not KNOWN.attributes & {"src", "href", "srcset", "action", "onclick", "onload", "http"}
     assert "default-src 'none'" in page
@@ -147,15 +135,7 @@ def test_the_page_loads_and_runs_nothing() -> None:
 
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_a_hostile_text_is_shown_and_does_nothing(hostile: str) -> None:
-    assert_shown_and_idle(render(page_of(hostile)), hostile, KNOWN, times=10)
-
-
-@settings(max_examples=12, deadline=None)
-@given(st.text(max_size=60))
-def test_any_text_at_all_is_harmless(text: str) -> None:
-    seen = Seen(render(page_of(text, rows=12)))
-    assert seen.tags <= KNOWN.tags
-    assert seen.attributes <= KNOWN.attributes
+    assert_shown_and_idle(render(**page_of(hostile)), hostile, KNOWN, times=10)
 
 
 @pytest.mark.parametrize(
@@ -163,12 +143,12 @@ def test_any_text_at_all_is_harmless(text: str) -> None:
     [page_of("x" * 100_000), page_of("'" * 400, rows=400, examples=200), page_of("😀" * 300, rows=500, labels=100)],
     ids=["huge texts", "quotes", "a hundred labels"],
 )
-def test_the_page_stays_small_whatever_the_data(page: PageData) -> None:
-    assert len(render(page).encode()) <= LIMIT
+def test_the_page_stays_small_whatever_the_data(page: dict[str, Any]) -> None:
+    assert len(render(**page).encode()) <= LIMIT
 
 
 def test_no_examples_means_no_texts_at_all() -> None:
-    text = Seen(render(page_of("label", examples=0))).text
+    text = Seen(render(**page_of("label", examples=0))).text
     assert "film" not in text
     assert "7 of 10" in text
 
@@ -179,20 +159,19 @@ def test_what_is_private_is_masked_and_half_an_address_does_not_stay() -> None:
         **{"id": "0001", "kind": "error", "label": "a", "prediction": "b", "confidence": 0.9},
         **{"pieces": [("me@", 0.8), ("example.org", -0.3), (" wrote", 0.1)], "truncated": False, "delta": 0.0},
     )
-    page = PageData(**{**vars(page), "attributions": [split]})
-    assert "example.org" not in render(page)
-    assert "[EMAIL] wrote" in Seen(render(page)).text
-    shown = PageData(**{**vars(page), "params": page_of(mask_pii=False).params})
-    assert "me@example.org" in render(shown)
+    page["attributions"] = [split]
+    assert "example.org" not in render(**page)
+    assert "[EMAIL] wrote" in Seen(render(**page)).text
+    assert "me@example.org" in render(**page | {"params": page_of(mask_pii=False)["params"]})
 
 
 def test_the_page_is_the_same_in_any_order_of_the_rows() -> None:
     page = page_of()
     shuffled = {
-        name: getattr(page, name).sample(fraction=1.0, shuffle=True, seed=at)
-        for at, name in enumerate(("records", "predictions", "behaviour"))
+        name: page[name].sample(fraction=1.0, shuffle=True, seed=seed)
+        for seed, name in enumerate(("records", "predictions", "behaviour"))
     }
-    assert render(PageData(**{**vars(page), **shuffled})) == render(page)
+    assert render(**page | shuffled) == render(**page)
 
 
 def test_an_interval_of_a_share_is_sound_at_its_ends() -> None:

@@ -1,10 +1,10 @@
-"""Forms of the model that serve faster: the same answers, the same bytes, and a reason for each that is not offered."""
+"""Variants of the model that serve faster: the same answers and bytes, and a reason for each that is not offered."""
 
 import json
 import re
 import socket
+from itertools import chain
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -18,9 +18,9 @@ from stages.common.digests import sha256_file, sha256_path
 from stages.common.params import ExportParams
 from stages.common.pipeline.graph import read_graph
 from stages.common.schemas import CleanRecords
-from stages.export.__main__ import NOT_ASKED, _write
-from stages.export.files import NotExported, write_int8, write_onnx
-from stages.export.verdict import compare, judge
+from stages.export.__main__ import NOT_ASKED, write_variants
+from stages.export.comparison import compare, judge
+from stages.export.conversion import NotExported, write_int8, write_onnx
 from stages.finetune.strategies import prepare, save
 from stages.serving.backends import Classifier, Package
 from stages.tasks.text_classification import build_model
@@ -30,34 +30,25 @@ from tests.projects import TINY, Project
 from tests.unit.small_records import make_records
 
 LABELS = ["bad", "good"]
-TEXTS = [" ".join([*FILLER[: at % 5], word]) for at, word in enumerate(w for ws in TELLING.values() for w in ws)]
+TEXTS = [" ".join([*FILLER[: number % 5], word]) for number, word in enumerate(chain(*TELLING.values()))]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def make_model(base: Path, folder: Path, **finetune: Any) -> Path:
-    """A model that was not trained, but whose answers differ from text to text; with an adapter if asked for one."""
-    network = build_model(base, LABELS, 0.0, seed=1)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    outspoken(network, tokenizer, TEXTS)
-    if finetune:
-        params = settings(**finetune)
-        network = prepare(network, params, LONGEST)
-        with torch.no_grad():  # an adapter that does something
-            for name, weight in network.named_parameters():
-                if "lora_B" in name:
-                    weight.fill_(0.05)
-        save(network, params, folder / "finetuned")
-    else:
-        network.save_pretrained(folder / "finetuned")
-    return put_tokenizer(base, folder / "finetuned")
-
-
 @pytest.fixture(scope="module")
 def home(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
-    """A model, and its forms."""
-    folder = tmp_path_factory.mktemp("home")
-    return exported(make_model(base, folder), folder / "exported")
+    """A model with an adapter beside its weights and answers that differ from text to text, and its variants."""
+    folder, params = tmp_path_factory.mktemp("home"), settings(strategy="lora", merge_adapter=False)
+    network = build_model(base, LABELS, 0.0, seed=1)
+    outspoken(network, AutoTokenizer.from_pretrained(base), TEXTS)
+    network = prepare(network, params, LONGEST)
+    with torch.no_grad():  # an adapter that does something
+        for name, weight in network.named_parameters():
+            if "lora_B" in name:
+                weight.fill_(0.05)
+    save(network, params, folder / "finetuned")
+    assert (folder / "finetuned/adapter_config.json").exists()
+    return exported(put_tokenizer(base, folder / "finetuned"), folder / "exported")
 
 
 def exported(model: Path, folder: Path) -> Package:
@@ -82,12 +73,8 @@ def test_onnx_answers_as_the_original_does(home: Package, pairs: list[str] | Non
     np.testing.assert_allclose(answers["int8"], answers["torch"], atol=0.4)
 
 
-def test_the_same_model_gives_the_same_bytes(home: Package, tmp_path: Path) -> None:
-    assert sha256_path(exported(home.model, tmp_path).exported) == sha256_path(home.exported)
-
-
 @pytest.mark.parametrize("name", ["model.onnx", "int8.onnx"])
-def test_a_file_tells_nothing_of_the_machine_that_wrote_it(home: Package, name: str) -> None:
+def test_a_file_holds_nothing_of_the_machine_that_wrote_it(home: Package, name: str) -> None:
     content = (home.exported / name).read_bytes()
     for mark in (str(home.model.parent), str(Path.home()), socket.gethostname(), "site-packages", ".py", "File "):
         assert mark.encode() not in content
@@ -105,13 +92,6 @@ def test_int8_is_smaller(home: Package) -> None:
     assert len(scales) >= 6  # one for each output
 
 
-def test_an_adapter_beside_the_weights_is_merged(base: Path, tmp_path: Path) -> None:
-    model = make_model(base, tmp_path, strategy="lora", merge_adapter=False)
-    assert (model / "adapter_config.json").exists()
-    answers = answers_of(exported(model, tmp_path / "exported"))
-    np.testing.assert_allclose(answers["onnx"], answers["torch"], atol=1e-4)
-
-
 def test_a_decoder_whose_tokenizer_gives_more_than_it_takes_is_written_too(base: Path, tmp_path: Path) -> None:
     shape = {"vocab_size": 200, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
@@ -127,22 +107,18 @@ def test_a_decoder_whose_tokenizer_gives_more_than_it_takes_is_written_too(base:
     np.testing.assert_allclose(answers["int8"], answers["torch"], atol=0.1)
 
 
-def test_a_model_that_torch_cannot_write_says_so(
+def test_a_model_that_cannot_be_written_or_quantized_says_so(
     home: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("stages.export.files.MOST_BYTES", 1000)
+        patched.setattr("stages.export.conversion.MOST_BYTES", 1000)
         with pytest.raises(NotExported, match="over 2 GiB"):
             write_onnx(home.model, tmp_path / "model.onnx")
-
     monkeypatch.setattr(torch.onnx, "export", Mock(side_effect=RuntimeError(f"no such operator, seen in {tmp_path}")))
-    with pytest.raises(NotExported) as told:
+    with pytest.raises(NotExported) as error:
         write_onnx(home.model, tmp_path / "model.onnx")
-    assert str(told.value) == "torch cannot write BertForSequenceClassification as ONNX (RuntimeError)"
-    assert not (tmp_path / "model.onnx").exists()
-
-
-def test_a_model_that_cannot_be_quantized_says_so(tmp_path: Path) -> None:
+    assert str(error.value) == "torch cannot write BertForSequenceClassification as ONNX (RuntimeError)"
+    assert list(tmp_path.iterdir()) == []
     (tmp_path / "model.onnx").write_bytes(b"no model")
     with pytest.raises(NotExported, match="onnxruntime cannot quantize this model"):
         write_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx")
@@ -167,13 +143,13 @@ def test_differences_are_counted_in_rows_of_the_test_split() -> None:
         ("onnx", 0.0, 0.998, True, False, "99.80% of the test rows get the same label as from the original, fewer"),
     ],
 )
-def test_a_form_is_offered_if_it_is_good_enough(
+def test_a_variant_is_offered_if_it_is_good_enough(
     name: str, change: float, agreement: float, faster: bool, offered: bool, reason: str
 ) -> None:
     scores = {"accuracy": 0.8, "accuracy_change": change, "agreement": agreement, "largest_difference": 0.1}
-    form = judge(name, 1000, scores, faster, 0.003)
-    assert (form.offered, form.faster, form.bytes, form.accuracy_change) == (offered, faster, 1000, change)
-    assert form.reason.startswith(reason)
+    report = judge(name, 1000, scores, faster, 0.003)
+    assert (report.offered, report.faster, report.bytes, report.accuracy_change) == (offered, faster, 1000, change)
+    assert report.reason.startswith(reason)
 
 
 def test_costs_are_metrics_of_the_models_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,55 +165,50 @@ def test_costs_are_metrics_of_the_models_run(project: Project, monkeypatch: pyte
     assert recorded == {"cost_int8_p50_ms_batch_1": 2.5}
 
 
-def put_inputs(project: Project, model: Path) -> None:
-    """Put a model and a test split of pairs into a project."""
-    (project.root / "models").mkdir()
-    (project.root / "models" / "finetuned").symlink_to(model)
-    pairs = [*reversed(TEXTS[1:]), None]
-    rows = [
-        {"id": str(at), "text": text, "text_pair": pair, "label": LABELS[at % 2]}
-        for at, (text, pair) in enumerate(zip(TEXTS, pairs, strict=True))
-    ]
-    table = make_records(rows).with_columns(fold=pl.lit(None, pl.Int16))
-    CleanRecords.write(table, project.root / "data/clean/test.parquet")
-
-
 def test_the_stage_keeps_what_is_as_good_and_reports_no_times(project: Project, home: Package) -> None:
-    put_inputs(project, home.model)
+    root, exported_to = project.root, project.root / "models/exported"
+    (root / "models").mkdir()
+    (root / "models/finetuned").symlink_to(home.model)
+    rows = [
+        {"id": str(number), "text": text, "text_pair": pair, "label": LABELS[number % 2]}
+        for number, (text, pair) in enumerate(zip(TEXTS, [*reversed(TEXTS[1:]), None], strict=True))
+    ]
+    CleanRecords.write(make_records(rows).with_columns(fold=pl.lit(None, pl.Int16)), root / "data/clean/test.parquet")
     done = project.python("-m", "stages.export", MLFLOW_TRACKING_URI="http://127.0.0.1:9", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     assert "127.0.0.1:9" in done.stderr  # the tracking server is away: a warning, and no more
-    report = json.loads((project.root / "reports/export.json").read_text())
-    files = sorted(path.name for path in (project.root / "models/exported").iterdir())
+    report = json.loads((root / "reports/export.json").read_text())
     assert list(report) == ["model", "onnx", "int8"]
-    assert report["model"] == sha256_path(project.root / "models/finetuned")
-    assert report["onnx"]["sha256"] == sha256_file(project.root / "models/exported/model.onnx")
+    assert report["model"] == sha256_path(root / "models/finetuned")
     full, int8 = report["onnx"], report["int8"]
     assert (full["offered"], full["agreement"]) == (True, 1.0) and full["largest_difference"] < 1e-3
+    assert isinstance(int8["faster"], bool)
+    offered = [*(["int8.onnx"] if int8["offered"] else []), "model.onnx"]
+    assert sorted(path.name for path in exported_to.iterdir()) == offered
+    for name in offered:  # the same model gives the same bytes, in another process too
+        assert sha256_file(exported_to / name) == sha256_file(home.exported / name)
+    assert full["sha256"] == sha256_file(home.exported / "model.onnx")
     sizes = [(home.exported / name).stat().st_size for name in ("model.onnx", "int8.onnx")]
     assert [full["bytes"], int8["bytes"]] == sizes
-    assert isinstance(int8["faster"], bool)
-    assert files == [*(["int8.onnx"] if int8["offered"] else []), "model.onnx"]
-    assert sha256_file(project.root / "models/exported/model.onnx") == sha256_file(home.exported / "model.onnx")
-    assert not re.search(r"ms|second|p50", (project.root / "reports/export.json").read_text())
-    costs = json.loads((project.root / "logs/cost.json").read_text())
+    assert not re.search(r"ms|second|p50", (root / "reports/export.json").read_text())
+    costs = json.loads((root / "logs/cost.json").read_text())
     assert {f"{name}_p95_ms_batch_{texts}" for name in ("torch", "onnx", "int8") for texts in (1, 32)} <= set(costs)
     assert costs["onnx_file_mib"] > costs["int8_file_mib"] > 0
     assert f"{costs['parameters']:,} parameters" in done.stdout
 
 
-def test_nothing_is_written_that_was_not_asked_for(home: Package, tmp_path: Path) -> None:
+def test_nothing_is_written_that_was_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.export.conversion.write_onnx", lambda model, file: file.touch())
     neither = ExportParams(onnx=False, int8=False)
-    assert _write(neither, home.model, tmp_path / "none") == dict.fromkeys(("onnx", "int8"), NOT_ASKED)
+    assert write_variants(neither, tmp_path, tmp_path / "none") == dict.fromkeys(("onnx", "int8"), NOT_ASKED)
     assert list((tmp_path / "none").iterdir()) == []  # but the folder is there, for DVC
-    assert _write(ExportParams(int8=False), home.model, tmp_path) == {"int8": NOT_ASKED}
-    assert (tmp_path / "model.onnx").exists()
-    assert not (tmp_path / "int8.onnx").exists()
+    assert write_variants(ExportParams(int8=False), tmp_path, tmp_path / "onnx") == {"int8": NOT_ASKED}
+    assert [path.name for path in (tmp_path / "onnx").iterdir()] == ["model.onnx"]
 
 
-def test_a_prefix_is_left_to_torch(base: Path, tmp_path: Path) -> None:
-    model = make_model(base, tmp_path, strategy="prefix", prefix={"num_virtual_tokens": 4})
-    forms = _write(ExportParams(), model, tmp_path / "exported")
+def test_a_prefix_is_left_to_torch(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "PREFIX_TUNING"}')
+    reports = write_variants(ExportParams(), tmp_path, tmp_path / "exported")
     assert list((tmp_path / "exported").iterdir()) == []
-    assert forms["onnx"].reason == "a model with prefix_tuning cannot be merged into one graph: torch serves it"
-    assert forms["int8"].reason == "there is no ONNX model to make it of"
+    assert reports["onnx"].reason == "a model with prefix_tuning cannot be merged into one graph: torch serves it"
+    assert reports["int8"].reason == "there is no ONNX model to make it of"

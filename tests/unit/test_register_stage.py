@@ -25,7 +25,7 @@ from stages.register.champion_comparison import compare_with_champion
 from stages.register.gates import Verdict
 from stages.serving.backends import Package
 from stages.serving.decision import Decision
-from stages.tasks.loading import load_classifier
+from stages.tasks.inference import load_classifier
 from stages.tasks.text_classification import build_model, probabilities
 from stages.tracking import store
 from stages.tracking.package import SEEN_FILES

@@ -6,13 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.common.params.evaluate import Slices
-from stages.evaluate.scores import slice_scores
+from stages.tasks.slices import slice_scores
 
 
 def table(texts: list[str], right: list[bool] | None = None, **columns: list[str | None]) -> pl.DataFrame:
-    actual = [at % 2 for at in range(len(texts))]
-    predicted = [one if good else 1 - one for one, good in zip(actual, right or [True] * len(texts), strict=True)]
-    others = {"source": ["here"] * len(texts), "group": [None] * len(texts), "extra": [None] * len(texts), **columns}
+    actual = [row % 2 for row in range(len(texts))]
+    hits = right or [True] * len(texts)
+    predicted = [number if hit else 1 - number for number, hit in zip(actual, hits, strict=True)]
+    others = {"source": ["tests"] * len(texts), "group": [None] * len(texts), "extra": [None] * len(texts), **columns}
     return pl.DataFrame(
         {"text": texts, "actual": actual, "predicted": predicted, **others},
         schema_overrides={"group": pl.String, "extra": pl.String},
@@ -24,27 +25,22 @@ def scored(rows: pl.DataFrame, columns: list[str] | None = None, bins: int = 1, 
     return slice_scores(rows, params, classes=2).to_dicts()
 
 
-@given(st.integers(1, 8), st.integers(10, 60), st.randoms(use_true_random=False))
-def test_length_bins_hold_equally_many_rows(bins: int, number: int, random: object) -> None:
-    lengths = list(range(1, number + 1))
-    random.shuffle(lengths)  # type: ignore[attr-defined]
-    found = scored(table(["x" * length for length in lengths]), bins=bins)
-    counts = [part["rows"] for part in found]
+@given(st.permutations(range(1, 41)), st.integers(1, 8), st.integers(1, 40))
+def test_every_row_is_in_one_length_bin_and_bins_of_different_lengths_are_equally_full(
+    lengths: list[int], bins: int, longest: int
+) -> None:
+    counts = [part["rows"] for part in scored(table(["x" * length for length in lengths]), bins=bins)]
     assert len(counts) == bins
-    assert sum(counts) == number
+    assert sum(counts) == 40
     assert max(counts) - min(counts) <= 1
-
-
-@given(st.lists(st.integers(1, 12), min_size=1, max_size=40), st.integers(1, 6))
-def test_every_row_is_in_one_length_bin_whatever_lengths_repeat(lengths: list[int], bins: int) -> None:
-    found = scored(table(["x" * length for length in lengths]), bins=bins)
-    assert sum(part["rows"] for part in found) == len(lengths)
-    assert len({part["slice"] for part in found}) == len(found) <= bins
+    repeated = scored(table(["x" * min(length, longest) for length in lengths]), bins=bins)
+    assert sum(part["rows"] for part in repeated) == 40
+    assert len({part["slice"] for part in repeated}) == len(repeated) <= bins
 
 
 def test_length_bins_say_their_bounds_in_characters() -> None:
-    found = scored(table(["ä" * length for length in (1, 2, 3, 4)]), bins=2)
-    assert [(part["slice"], part["rows"]) for part in found] == [
+    parts = scored(table(["ä" * length for length in (1, 2, 3, 4)]), bins=2)
+    assert [(part["slice"], part["rows"]) for part in parts] == [
         ("length 1: 1 to 2 characters", 2),
         ("length 2: over 2 characters", 2),
     ]
@@ -73,6 +69,6 @@ def test_extra_columns_are_read_from_their_json() -> None:
 
 
 def test_a_long_list_of_values_keeps_its_fifty_largest() -> None:
-    sources = [f"s{at:03}" for at in range(60)] + [f"s{at:03}" for at in range(10, 60)]
-    found = scored(table(["word"] * 110, source=sources), ["source"])[1:]
-    assert [part["slice"] for part in found] == [f"source: s{at:03}" for at in range(10, 60)]
+    sources = [f"s{number:03}" for number in range(60)] + [f"s{number:03}" for number in range(10, 60)]
+    parts = scored(table(["word"] * 110, source=sources), ["source"])[1:]
+    assert [part["slice"] for part in parts] == [f"source: s{number:03}" for number in range(10, 60)]

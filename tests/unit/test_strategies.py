@@ -28,7 +28,7 @@ from stages.common.params import FinetuneParams
 from stages.common.params.finetune import ADAPTERS
 from stages.finetune.adalora import orthogonality, with_orthogonality
 from stages.finetune.strategies import prepare, save, trainable
-from stages.tasks.loading import load_classifier, load_merged
+from stages.tasks.inference import load_classifier, load_merged
 from stages.tasks.text_classification import build_model
 from tests.models import SEED, Splits, losses, tiny_config, tokenized, train_with
 

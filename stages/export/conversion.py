@@ -1,14 +1,10 @@
 """A trained model as ONNX, and that in 8 bits; the same model gives the same bytes."""
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.tasks.loading import MERGEABLE, adapter_of, load_merged
+from stages.tasks.inference import MERGEABLE, adapter_of, load_merged
 
 if TYPE_CHECKING:
     import onnx
@@ -19,7 +15,7 @@ OPSET = 20  # the first with Gelu as one operator
 
 
 class NotExported(Exception):
-    """Why there is no such form of the model, in one sentence for people."""
+    """Why there is no such variant of the model, in one sentence for people."""
 
 
 def write_onnx(model: Path, file: Path) -> None:
@@ -36,15 +32,14 @@ def write_onnx(model: Path, file: Path) -> None:
     network = load_merged(model)
     if sum(weight.numel() * 4 for weight in network.state_dict().values()) > MOST_BYTES:
         raise NotExported("its weights are over 2 GiB, more than one ONNX file holds")
-    with _quietly():
-        try:
-            network.set_attn_implementation("eager")
-            network.config.use_cache = False  # decoders would give it beside the logits
-            graph = _traced(network, model)
-        except Exception as error:  # torch has many ways to say that it does not know an architecture
-            print(f"  torch.onnx: {type(error).__name__}: {str(error).strip()[:300]}", flush=True)
-            name = type(network).__name__
-            raise NotExported(f"torch cannot write {name} as ONNX ({type(error).__name__})") from None
+    try:
+        network.set_attn_implementation("eager")
+        network.config.use_cache = False  # decoders would give it beside the logits
+        graph = _traced(network, model)
+    except Exception as error:  # torch has many ways to say that it does not know an architecture
+        print(f"  torch.onnx: {type(error).__name__}: {str(error).strip()[:300]}", flush=True)
+        name = type(network).__name__
+        raise NotExported(f"torch cannot write {name} as ONNX ({type(error).__name__})") from None
     _write(graph, file)
 
 
@@ -60,8 +55,7 @@ def write_int8(source: Path, file: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     try:
-        with _quietly():
-            quantize_dynamic(onnx.load(source), file, per_channel=True, weight_type=QuantType.QInt8)
+        quantize_dynamic(onnx.load(source), file, per_channel=True, weight_type=QuantType.QInt8)
         quantized = onnx.load(file)
     except Exception as error:
         file.unlink(missing_ok=True)
@@ -70,30 +64,12 @@ def write_int8(source: Path, file: Path) -> None:
     _write(quantized, file)
 
 
-def strip(part: Any) -> None:
-    """Take out of a protobuf message, and of all in it, what only tells where it came from.
-
-    That is source files, stack traces and names of this machine, and shapes of values on the way, which onnxruntime
-    works out itself (and the quantizer takes offence at).
-    """
-    for name in ("doc_string", "metadata_props", "value_info"):
-        if name in part.DESCRIPTOR.fields_by_name:
-            part.ClearField(name)
-    for field, value in part.ListFields():
-        if field.message_type and field.name != "initializer":  # those are long, and stripped below
-            for inner in [value] if hasattr(value, "DESCRIPTOR") else value:
-                strip(inner)
-    for weight in getattr(part, "initializer", ()):
-        weight.ClearField("doc_string")
-        weight.ClearField("metadata_props")
-
-
 def _traced(network: Any, model: Path) -> "onnx.ModelProto":
     import torch
     from transformers import AutoTokenizer
 
-    taken = signature(network.forward).parameters  # some tokenizers make more than the model takes
-    names = [name for name in AutoTokenizer.from_pretrained(model).model_input_names if name in taken]
+    accepted = signature(network.forward).parameters  # some tokenizers make more than the model takes
+    names = [name for name in AutoTokenizer.from_pretrained(model).model_input_names if name in accepted]
     example = {name: torch.zeros(EXAMPLE, dtype=torch.int64) for name in names}
     example["attention_mask"] = torch.ones(EXAMPLE, dtype=torch.int64)
     program = torch.onnx.export(
@@ -106,24 +82,30 @@ def _traced(network: Any, model: Path) -> "onnx.ModelProto":
         verbose=False,
     )
     assert program is not None
-    made = program.model_proto
-    del made.graph.output[1:]
-    return made
+    graph = program.model_proto
+    del graph.graph.output[1:]
+    return graph
 
 
 def _write(graph: "onnx.ModelProto", file: Path) -> None:
-    strip(graph)
+    _strip(graph)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(graph.SerializeToString(deterministic=True))
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep exporters from warning of packages that they do not need."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.disable(before)
+def _strip(message: Any) -> None:
+    """Remove from a protobuf message, and from all in it, what only says where it came from.
+
+    That is source files, stack traces and names of this machine, and shapes of values on the way, which onnxruntime
+    works out itself (and the quantizer takes offence at).
+    """
+    for name in ("doc_string", "metadata_props", "value_info"):
+        if name in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(name)
+    for field, value in message.ListFields():
+        if field.message_type and field.name != "initializer":  # those are long, and stripped below
+            for part in [value] if hasattr(value, "DESCRIPTOR") else value:
+                _strip(part)
+    for weight in getattr(message, "initializer", ()):
+        weight.ClearField("doc_string")
+        weight.ClearField("metadata_props")

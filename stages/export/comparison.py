@@ -1,4 +1,4 @@
-"""Is a form of the model as good as the original, and is it to be offered?"""
+"""Is a variant of the model as good as the original, and is it to be offered?"""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ DIGITS = 6
 
 
 @dataclass(frozen=True)
-class Form:
-    """What `reports/export.json` says of a form of the model; None: not known, for there is no such file.
+class VariantReport:
+    """What `reports/export.json` says of a variant; None: not known, for there is no such file.
 
     Args:
         offered: whether the file is kept.
@@ -34,7 +34,7 @@ class Form:
 
 
 def compare(original: np.ndarray, other: np.ndarray, actual: np.ndarray) -> dict[str, float]:
-    """Return how the probabilities [n x k] of a form differ from the original's; `actual` is the class numbers [n]."""
+    """Return how a variant's probabilities [n x k] differ from the original's; `actual` is the class numbers [n]."""
     ours, theirs = other.argmax(axis=1), original.argmax(axis=1)
     accuracy, before = float((ours == actual).mean()), float((theirs == actual).mean())
     return {
@@ -45,8 +45,8 @@ def compare(original: np.ndarray, other: np.ndarray, actual: np.ndarray) -> dict
     }
 
 
-def judge(name: str, size: int, scores: dict[str, float], faster: bool, allowed_drop: float) -> Form:
-    """Return whether ONNX is offered, if it answers as the original does, or int8, if it is good enough and faster."""
+def judge(name: str, size: int, scores: dict[str, float], faster: bool, allowed_drop: float) -> VariantReport:
+    """Offer ONNX if it answers as the original does, and int8 if it is good enough and faster."""
     against = []
     if name == "onnx":
         reason = f"{scores['agreement']:.2%} of the test rows get the same label as from the original"
@@ -54,10 +54,10 @@ def judge(name: str, size: int, scores: dict[str, float], faster: bool, allowed_
             against.append(f"{reason}, fewer than {LEAST_AGREEMENT:.1%}")
     else:
         drop = -scores["accuracy_change"]
-        changed = f"accuracy {'falls' if drop > 0 else 'rises'} by {abs(drop):.4f}" if drop else "the same accuracy"
-        reason = f"{changed}, and it is faster than the original"
+        change = f"accuracy {'falls' if drop > 0 else 'rises'} by {abs(drop):.4f}" if drop else "the same accuracy"
+        reason = f"{change}, and it is faster than the original"
         if drop > allowed_drop:
             against.append(f"accuracy falls by {drop:.4f}, more than the {allowed_drop:g} of export.allowed_drop")
         if not faster:
             against.append("it is no faster than the original for one text")
-    return Form(not against, "; ".join(against) or reason, size, **scores, faster=faster)
+    return VariantReport(not against, "; ".join(against) or reason, size, **scores, faster=faster)
