@@ -9,7 +9,7 @@ from stages.common.digests import sha256_file, sha256_path
 from stages.common.params import ExportParams
 from stages.common.pipeline.stage import LOGS, Run, stage, write_json
 from stages.common.schemas import CleanRecords
-from stages.export.comparison import compare, judge
+from stages.export.comparison import VariantReport, compare, judge
 from stages.serving.backends import FILES, Classifier, Package, labels_of
 from stages.serving.latency import Latency, latencies
 from stages.tasks.bootstrap import class_numbers
