@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from flows.command import exit_status
+from flows.repository.worktree_files import Log
 from flows.reviewing.findings import Review
 from flows.reviewing.page import render
-from flows.reviewing.rebuild import Log
 from flows.reviewing.review import Request, review
 from flows.reviewing.verdict import Verdict, verdict_of
 from stages.common.display import visible
@@ -45,12 +45,12 @@ def carry_out(home: Path, request: Request, output: Path, log: Log) -> Written:
             pass
     except OSError as error:
         raise AttuneError(f"nothing can be written to {output}: {error.strerror}", "name another --output") from None
-    found = review(home, request, lambda line: log(visible(redacted(line))))
-    written = Written(found, verdict_of(found), output / "review.md", output / "review.html")
-    for path in written[2:]:
+    result = review(home, request, lambda line: log(visible(redacted(line))))
+    written = Written(result, verdict_of(result), output / "review.md", output / "review.html")
+    for path in (written.markdown, written.html):
         with TemporaryDirectory(dir=output, prefix=".review-") as beside:  # whole or not at all
             part = Path(beside) / path.name
-            part.write_text(render(found, written.verdict, markdown=path == written.markdown), encoding="utf-8")
+            part.write_text(render(result, written.verdict, markdown=path == written.markdown), encoding="utf-8")
             part.replace(path)
     for line in (*written.verdict.headline, *written.verdict.risks):
         log(f"  {visible(redacted(line.text))}")
@@ -64,17 +64,17 @@ def main(arguments: list[str] | None = None) -> int:
         description="What a commit changes, what that did, and whether it can be rebuilt: review.md and review.html.",
         epilog=f"It ends with {NOT_REPRODUCED} if the recorded results are not reproduced (docs/reviewing.md).",
     )
-    base = "what to compare it with (default: origin/main, else main, else the one before)"
     rebuilt = "run the head's pipeline again from nothing, and compare every out with dvc.lock (default)"
+    base = "what to compare it with (default: origin/main, else main, else the one before)"
     parser.add_argument("--base", metavar="COMMIT", help=base)
     parser.add_argument("--head", metavar="COMMIT", default="HEAD", help="commit, tag or branch to review (HEAD)")
     parser.add_argument("--rebuild", action=argparse.BooleanOptionalAction, default=True, help=rebuilt)
     parser.add_argument("--output", metavar="FOLDER", type=Path, default=LOGS, help="where both files go (logs)")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
     def work() -> int:
-        request = Request(asked.base, asked.head, asked.rebuild, asked.output / "review")
-        written = carry_out(Path.cwd(), request, asked.output, lambda line: print(line, flush=True))
+        request = Request(options.base, options.head, options.rebuild, options.output / "review")
+        written = carry_out(Path.cwd(), request, options.output, lambda line: print(line, flush=True))
         print(f"  {written.markdown}  {written.html}")
         return 0 if written.review.rebuild.holds else NOT_REPRODUCED
 

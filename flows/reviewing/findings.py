@@ -161,7 +161,7 @@ class Rebuild:
     how: str = ""  # of that stage, in a line
     outs: tuple[OutCheck, ...] = ()  # in the order of the graph
     seconds: Mapping[str, float] = field(default_factory=dict)  # wall time of each stage that was run
-    tolerance: str = ""  # what `equal` means and what was found; nothing: that question did not come up
+    agreement: str = ""  # what `equal` means and what was compared; nothing: that question did not come up
     environment: tuple[tuple[str, str, str], ...] = ()  # what differs of the two trainings' machines: recorded, here
     last_lines: tuple[str, ...] = ()  # of the stage that failed
 

@@ -111,7 +111,7 @@ def test_another_learning_rate_is_reproduced_to_the_byte_and_its_effect_is_told(
 def test_a_code_change_in_clean_that_nobody_ran_is_unrecorded_and_its_effect_that_of_the_rebuild(
     branch: Project,
 ) -> None:
-    path = branch.root / "stages" / "common" / "text_steps.py"
+    path = branch.root / "stages" / "common" / "text" / "steps.py"
     code = path.read_text().replace('UNEVEN = r"', 'UNEVEN = r".|')
     path.write_text(code.replace('strip_chars(" ")', 'strip_chars(" ").str.replace_all("film", "movie")'))
     commit(branch, "code", "another clean", run=False)

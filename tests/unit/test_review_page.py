@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from flows.reviewing.findings import Changes, Curve, Review
-from flows.reviewing.page import LIMITS, MARK, render
-from flows.reviewing.sections import chart
+from flows.reviewing.page import LIMITS, MARK, chart, render
 from flows.reviewing.verdict import verdict_of
 from tests.unit.seen_page import HOSTILE, Seen, assert_shown_and_idle
 from tests.unit.small_review import foreign_review, make_changes, make_effect, make_rebuild, make_review, many

@@ -13,11 +13,10 @@ from mlflow import MlflowClient
 
 from flows.repository.worktrees import WORKTREES, lock_of
 from flows.review import NOT_REPRODUCED, main
-from flows.reviewing.commits import find_commits
 from flows.reviewing.findings import Review
-from flows.reviewing.rebuilt_outs import recorded_machine
-from flows.reviewing.review import Request, review
-from flows.reviewing.worktrees import NAMED
+from flows.reviewing.rebuild import recorded_machine
+from flows.reviewing.review import Request, find_commits, review
+from flows.reviewing.revision import PREFIX
 from stages.common.environment import tags
 from stages.common.errors import AttuneError
 from stages.common.locks import locked
@@ -221,7 +220,7 @@ def test_the_command_writes_both_pages_and_its_status_says_what_it_found(
 
 
 def test_worktrees_of_a_killed_review_go_with_the_next_unless_somebody_is_at_work_there(checkout: Project) -> None:
-    dead, busy = (checkout.root / WORKTREES / f"{NAMED}{name}-head" for name in ("dead", "busy"))
+    dead, busy = (checkout.root / WORKTREES / f"{PREFIX}{name}-head" for name in ("dead", "busy"))
     for folder in (dead, busy):
         checkout.git("worktree", "add", "-q", "--detach", str(folder))
     with locked(lock_of(busy)):
@@ -278,14 +277,14 @@ def test_what_a_model_was_trained_on_is_looked_up_and_its_threads_are_taken(
     run(mine)
     of("b", "B", threads="1")
     found = reviewed(mine)
-    assert found.rebuild.verdict == "equal" and "not known" not in found.rebuild.tolerance
+    assert found.rebuild.verdict == "equal" and "not known" not in found.rebuild.agreement
     assert found.rebuild.environment == (("processor", "A", "B"),)
     of("b", "A", threads="3")
     found = reviewed(mine)
     assert (found.rebuild.verdict, found.rebuild.first, found.rebuild.environment) == ("different", "finetune", ())
     shutil.rmtree(mine.root / ".attune" / "trainings")
     found = reviewed(mine)
-    assert found.rebuild.verdict == "equal" and "not known" in found.rebuild.tolerance
+    assert found.rebuild.verdict == "equal" and "not known" in found.rebuild.agreement
 
 
 def test_where_a_model_was_trained_is_noted_in_the_checkout_or_in_its_run_in_mlflow(tmp_path: Path) -> None:
