@@ -72,11 +72,11 @@ def test_the_comment_of_an_earlier_push_is_brought_up_to_date_and_no_other(
     (tmp_path / "bin" / "gh").write_text(f"#!/bin/sh\n{said}\n")
     (tmp_path / "bin" / "gh").chmod(0o755)
     variables = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "GH_REPO": "a/b", "NUMBER": "7"}
-    for ids, told in (("", "pr comment 7 --body-file logs/review.md"), ("11\n12\n", "repos/a/b/issues/comments/12")):
+    for ids, call in (("", "pr comment 7 --body-file logs/review.md"), ("11\n12\n", "repos/a/b/issues/comments/12")):
         (tmp_path / "ids").write_text(ids)
         (tmp_path / "did").unlink(missing_ok=True)
         bash(steps[-1]["run"], tmp_path, **variables)
-        assert told in (tmp_path / "did").read_text()
+        assert call in (tmp_path / "did").read_text()
 
 
 def test_the_name_of_a_branch_reaches_the_review_as_it_is(steps: list[dict[str, Any]], tmp_path: Path) -> None:

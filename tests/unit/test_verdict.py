@@ -8,15 +8,8 @@ import pytest
 
 from flows.reviewing.findings import ParamChange, VersionChange
 from flows.reviewing.verdict import verdict_of
-from tests.unit.small_review import (
-    make_changes,
-    make_effect,
-    make_gain,
-    make_gates,
-    make_rebuild,
-    make_review,
-    make_revision,
-)
+from tests.unit import small_review as small
+from tests.unit.small_review import make_changes, make_effect, make_rebuild, make_review, make_revision
 from tests.unit.small_revisions import PARAMS
 
 BARE = make_changes(params=(), files=(), versions=(), data=())
@@ -43,8 +36,8 @@ def risks(**found: Any) -> list[str]:
             "warn",
             "Nothing to compare a rebuild with: dvc.lock is not of this code, params and data (`clean`); the results",
         ),
-        ({"gates": make_gates()}, "good", "Gates: all 3 passed"),
-        ({"gates": make_gates("max_ece", "champion")}, "bad", "Gates: 2 of 3 failed: `max_ece`, `champion`"),
+        ({"gates": small.make_gates()}, "good", "Gates: all 3 passed"),
+        ({"gates": small.make_gates("max_ece", "champion")}, "bad", "Gates: 2 of 3 failed: `max_ece`, `champion`"),
         ({"gates": ()}, "warn", "Gates: not judged"),
         ({"effect": make_effect("better")}, "good", "Better: macro-F1 +0.0123 [+0.0031, +0.0215] with 95 %"),
         ({"effect": make_effect("worse")}, "bad", "Worse: macro-F1 -0.0123 [-0.0215, -0.0031] with 95 %"),
@@ -67,14 +60,14 @@ def test_the_score_that_decides_and_its_confidence_are_those_of_the_params() -> 
     data = copy.deepcopy(PARAMS)
     data["evaluate"]["bootstrap"]["confidence"] = 0.9
     data["register"]["gates"] = {"champion": {"metric": "accuracy"}}
-    scores = (make_gain("macro_f1", trend="better"), make_gain("accuracy", -0.02, 0.01, "worse"))
+    scores = (small.make_gain("macro_f1", trend="better"), small.make_gain("accuracy", -0.02, 0.01, "worse"))
     review = make_review(head=make_revision(data=data), effect=make_effect(scores=scores))
     assert verdict_of(review).headline[2].text.startswith("Worse: accuracy -0.0200 [-0.0300, -0.0100] with 90 %")
 
 
 def test_a_part_that_got_worse_under_a_whole_that_did_not_is_named() -> None:
     assert risks() == []
-    effect = make_effect(slices=(make_gain("long texts", -0.05, 0.02, "worse", 300),))
+    effect = make_effect(slices=(small.make_gain("long texts", -0.05, 0.02, "worse", 300),))
     assert risks(effect=effect) == ["Worse in part, though not as a whole: `long texts` -0.0500 [-0.0700, -0.0300]"]
     assert risks(effect=replace(effect, scores=make_effect("worse").scores)) == []
 
