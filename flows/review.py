@@ -8,7 +8,6 @@ import argparse
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 from flows.command import exit_status
 from flows.repository.worktree_files import Log
@@ -22,18 +21,10 @@ from stages.common.pipeline.stage import LOGS
 from stages.common.redact import redacted
 
 NOT_REPRODUCED = 3
+MARKDOWN, HTML = "review.md", "review.html"
 
 
-class Written(NamedTuple):
-    """A review, its verdict, and the files with both pages."""
-
-    review: Review
-    verdict: Verdict
-    markdown: Path
-    html: Path
-
-
-def carry_out(home: Path, request: Request, output: Path, log: Log) -> Written:
+def carry_out(home: Path, request: Request, output: Path, log: Log) -> tuple[Review, Verdict]:
     """Review a commit of a checkout, and write `review.md` and `review.html` into a folder that is made if need be.
 
     Raises:
@@ -46,15 +37,15 @@ def carry_out(home: Path, request: Request, output: Path, log: Log) -> Written:
     except OSError as error:
         raise AttuneError(f"nothing can be written to {output}: {error.strerror}", "name another --output") from None
     result = review(home, request, lambda line: log(visible(redacted(line))))
-    written = Written(result, verdict_of(result), output / "review.md", output / "review.html")
-    for path in (written.markdown, written.html):
-        with TemporaryDirectory(dir=output, prefix=".review-") as beside:  # whole or not at all
-            part = Path(beside) / path.name
-            part.write_text(render(result, written.verdict, markdown=path == written.markdown), encoding="utf-8")
-            part.replace(path)
-    for line in (*written.verdict.headline, *written.verdict.risks):
+    verdict = verdict_of(result)
+    for name in (MARKDOWN, HTML):
+        with TemporaryDirectory(dir=output, prefix=".review-") as folder:  # whole or not at all
+            part = Path(folder) / name
+            part.write_text(render(result, verdict, markdown=name == MARKDOWN), encoding="utf-8")
+            part.replace(output / name)
+    for line in (*verdict.headline, *verdict.risks):
         log(f"  {visible(redacted(line.text))}")
-    return written
+    return result, verdict
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,9 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> int:
         request = Request(options.base, options.head, options.rebuild, options.output / "review")
-        written = carry_out(Path.cwd(), request, options.output, lambda line: print(line, flush=True))
-        print(f"  {written.markdown}  {written.html}")
-        return 0 if written.review.rebuild.holds else NOT_REPRODUCED
+        result, _ = carry_out(Path.cwd(), request, options.output, lambda line: print(line, flush=True))
+        print(f"  {options.output / MARKDOWN}  {options.output / HTML}")
+        return 0 if result.rebuild.holds else NOT_REPRODUCED
 
     return exit_status(work, "interrupted; neither page was written")
 

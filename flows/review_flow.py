@@ -6,7 +6,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.reporting.artifact import create_artifact
-from flows.review import carry_out
+from flows.review import HTML, MARKDOWN, carry_out
 from flows.reviewing.review import Request
 from stages.common.errors import AttuneError
 from stages.common.pipeline.stage import LOGS
@@ -28,13 +28,11 @@ def review(base: str | None = None, head: str = "HEAD", rebuild: bool = True) ->
         AttuneError: if it is not reproduced, naming the first stage; if a commit is none.
     """
     request = Request(base, head, rebuild, logs=LOGS / "review")
-    written = carry_out(Path.cwd(), request, LOGS, print)  # into the run's log
-    rebuilt, reproduced = written.review.rebuild, written.verdict.headline[0].text
+    result, verdict = carry_out(Path.cwd(), request, LOGS, print)  # into the run's log
+    rebuilt, reproduced = result.rebuild, verdict.headline[0].text
     with suppress(TimeoutError):  # the state says it as well
-        create_artifact(written.markdown.read_text(encoding="utf-8"), "attune-review", reproduced)
+        create_artifact((LOGS / MARKDOWN).read_text(encoding="utf-8"), "attune-review", reproduced)
     if not rebuilt.holds:
         why = f"{rebuilt.verdict}, first of all {rebuilt.first}" if rebuilt.first else rebuilt.verdict
-        raise AttuneError(
-            f"{written.review.head.short} is not reproduced ({why}): {reproduced}", f"read {written.html}"
-        )
-    return {"commit": written.review.head.commit, "rebuild": rebuilt.verdict, "page": str(written.html.resolve())}
+        raise AttuneError(f"{result.head.short} is not reproduced ({why}): {reproduced}", f"read {LOGS / HTML}")
+    return {"commit": result.head.commit, "rebuild": rebuilt.verdict, "page": str((LOGS / HTML).resolve())}

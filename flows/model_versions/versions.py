@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 COMMIT, DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}"), re.compile("[0-9a-f]{64}")
 PATCH = "uncommitted.patch"  # beside what is kept
-SPLIT_FILES = tuple(f"data/clean/{name}.parquet" for name in ("train", "validation", "test"))
 SECONDS = 8.0  # MLflow takes up to three of them to import
 
 T = TypeVar("T")
@@ -107,13 +106,6 @@ def fetch_kept(client: "MlflowClient", version: Version, folder: Path) -> Path:
         if patch := patch_artifact(version.tags.get(PATCH_TAG, "")):
             shutil.copyfile(client.download_artifacts(run_id, patch, str(folder)), folder / PATCH)
     return kept
-
-
-def base_model_of(manifest: Mapping[str, Any]) -> tuple[str, str]:
-    """Return (origin, SHA-256 of the weights) of the base model; several files of weights, a digest each."""
-    base = manifest.get("base_model") or {}
-    hashes = sorted((base.get("sha256") or {}).items())
-    return str(base.get("origin", "")), ", ".join(str(hash_) for name, hash_ in hashes if name.endswith(".safetensors"))
 
 
 def find_records(store: str, model: str) -> ModelRecords:

@@ -55,13 +55,13 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
     old, new = (_table(revision, PREDICTIONS, COLUMNS, missing) for revision in (base, head))
     test = _table(head, TEST, TEXTS, missing)
     before = old.select("id", label_before="label", before="prediction", before_confidence="confidence")
-    after = new.select("id", "label", now="prediction", now_confidence="confidence")
+    after = new.select("id", "label", after="prediction", after_confidence="confidence")
     rows = after.join(before, on="id").sort("id")
     answers, mask = SharedAnswers(rows, head), head.mask
     if not rows.height and not missing:
         missing.append("no test row is in both revisions: the scores cannot be compared")
     texts = rows.join(test.select("id", "text", "text_pair").unique("id", keep="first"), on="id", how="left")
-    right, right_before = pl.col("now") == pl.col("label"), pl.col("before") == pl.col("label")
+    right, right_before = pl.col("after") == pl.col("label"), pl.col("before") == pl.col("label")
     return Effect(
         rows=rows.height,
         only_base=old.height - rows.height,
@@ -73,7 +73,7 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
         slices=tuple(answers.slices(test, rows["id"], mask)),
         improved=_changed_rows(texts.filter(right & ~right_before), examples, mask),
         regressed=_changed_rows(texts.filter(right_before & ~right), examples, mask),
-        moved=rows.filter(~right & ~right_before & (pl.col("now") != pl.col("before"))).height,
+        moved=rows.filter(~right & ~right_before & (pl.col("after") != pl.col("before"))).height,
         labels=tuple(display(label, NAME, mask) for label in answers.labels),
         confusion_base=answers.counts[0],
         confusion_head=answers.counts[1],
@@ -87,8 +87,8 @@ class SharedAnswers:
     """Class numbers of shared rows, [n] int64 each: the labels, and what both models predict."""
 
     def __init__(self, rows: pl.DataFrame, head: Revision) -> None:
-        self.labels = sorted({*rows["label"], *rows["before"], *rows["now"]})
-        columns = (rows[name] for name in ("label", "now", "before"))
+        self.labels = sorted({*rows["label"], *rows["before"], *rows["after"]})
+        columns = (rows[name] for name in ("label", "after", "before"))
         self.actual, self.head, self.base = (class_numbers(column, self.labels) for column in columns)
         self.moved = self.head != self.base
         self.counts = [confusion(self.actual, predicted, len(self.labels)) for predicted in (self.base, self.head)]
@@ -141,8 +141,8 @@ def _table(revision: Revision, path: str, columns: Mapping[str, Any], missing: l
 
 def _changed_rows(rows: pl.DataFrame, examples: int, mask: Mask | None) -> ChangedRows:
     """Return the rows of which the head's model is most confident, rightly or wrongly; cut and masked."""
-    first = rows.sort("now_confidence", "id", descending=[True, False]).head(examples).select(*ChangedRow._fields)
-    widths = {"text": TEXT, "text_pair": TEXT, "label": NAME, "before": NAME, "now": NAME}
+    first = rows.sort("after_confidence", "id", descending=[True, False]).head(examples).select(*ChangedRow._fields)
+    widths = {"text": TEXT, "text_pair": TEXT, "label": NAME, "before": NAME, "after": NAME}
     cut = (row | {name: display(row[name], most, mask) for name, most in widths.items()} for row in first.to_dicts())
     return ChangedRows(rows.height, tuple(ChangedRow(**row) for row in cut))
 

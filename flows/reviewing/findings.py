@@ -41,12 +41,12 @@ class FileChange(NamedTuple):
 
 
 class VersionChange(NamedTuple):
-    """A pinned dependency whose version differs; `here` is what is installed where the review ran."""
+    """A pinned dependency whose version differs; `installed` is what there is where the review ran."""
 
     package: str
     old: str | None
     new: str | None
-    here: str | None
+    installed: str | None
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class ChangedRow(NamedTuple):
     label: str
     before: str
     before_confidence: float
-    now: str
-    now_confidence: float
+    after: str
+    after_confidence: float
 
 
 class ChangedRows(NamedTuple):

@@ -5,7 +5,7 @@ Trained on other hardware, a model may have other bytes.
 
 import filecmp
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from flows.reviewing.revision import Revision
 from stages.common.display import display
 from stages.common.environment import HARDWARE
 from stages.common.pipeline.dvc_status import differing
-from stages.common.pipeline.graph import Node, upstream_of
+from stages.common.pipeline.graph import upstream_of
 
 MODEL = "models/finetuned"
 NAME = 80  # characters shown of a name
@@ -46,7 +46,10 @@ def compare_outs(
         for before, after in [(recorded.hashes(stage, "outs"), rebuilt.hashes(stage, "outs"))]
         for path in sorted({*before, *after})
     ]
-    trained = _trained_stages(rebuilt.graph)
+    graph = rebuilt.graph
+    trainer = next((stage for stage, node in graph.items() if MODEL in node.outs), None)
+    # the bytes of the model, and of all that needs it, may differ
+    trained = {stage for stage, node in graph.items() if stage == trainer or trainer in upstream_of(node, graph)}
     disagreement, agreement = "", ""
     if any(before and after and before != after for stage, _, before, after in hashes if stage in trained):
         disagreement, agreement = _agreement(recorded, rebuilt, min_agreement)
@@ -67,15 +70,7 @@ def compare_outs(
         first, how = worst.stage, f"{worst.path}: {worst.how}{why}"
         return Rebuild("different", first, how, tuple(outs), agreement=agreement, environment=environment)
     equal = any(out.verdict == "equal" for out in outs)
-    return Rebuild(
-        "equal" if equal else "identical", outs=tuple(outs), agreement=agreement, environment=environment
-    )
-
-
-def _trained_stages(graph: Mapping[str, Node]) -> frozenset[str]:
-    """Return the stage that writes the trained model, and all that need it: bytes may differ there alone."""
-    trainer = next((name for name, node in graph.items() if MODEL in node.outs), None)
-    return frozenset(name for name, node in graph.items() if name == trainer or trainer in upstream_of(node, graph))
+    return Rebuild("equal" if equal else "identical", outs=tuple(outs), agreement=agreement, environment=environment)
 
 
 def _agreement(recorded: Revision, rebuilt: Revision, min_agreement: float) -> tuple[str, str]:

@@ -177,7 +177,7 @@ def _rows(title: str, rows: ChangedRows) -> Table | str:
             tuple(quoted(text, 200) for text in (row.text, row.text_pair) if text),
             quoted(row.label),
             f"{quoted(row.before)} {row.before_confidence:.2f}",
-            f"{quoted(row.now)} {row.now_confidence:.2f}",
+            f"{quoted(row.after)} {row.after_confidence:.2f}",
         )
         for row in rows.examples
     ]

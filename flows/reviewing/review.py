@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from flows.model_versions.versions import DIGEST, SPLIT_FILES, ModelRecords, base_model_of, find_records, reason_of
+from flows.model_versions.versions import DIGEST, ModelRecords, find_records, reason_of
+from flows.reporting.reports import MANIFEST, SPLIT_FILES, base_model_of
 from flows.repository.git import GitFailed, asked, find_commit, git, object_at
 from flows.repository.worktree_files import Log
 from flows.repository.worktrees import checked, one_at_a_time
@@ -18,7 +19,6 @@ from flows.reviewing.revision import LOCK, Revision, lock_at, open_worktrees, re
 from stages.common.display import listed
 from stages.common.errors import AttuneError
 from stages.common.params.review import ReviewParams
-from stages.tracking.provenance import MANIFEST
 from stages.tracking.registry import REGISTRATION
 from stages.tracking.store import tracking_uri
 
@@ -43,9 +43,8 @@ class Commits:
     """The commits of a review, as full hashes, and their names as they were asked for, in short."""
 
     base_name: str
-    asked: str  # what that name stands for
-    base: str  # the last commit that both histories share; `asked` if they share none
-    behind: int  # commits of `asked` that the head does not have
+    base: str  # the last commit that both histories share; that of `base_name` itself if they share none
+    behind: int  # commits of `base_name` that the head does not have
     head_name: str
     head: str
     notes: tuple[str, ...] = ()  # what a reader should know, a line each
@@ -150,7 +149,7 @@ def _notes(head: Revision, missing: Sequence[str]) -> Iterator[str]:
 def lineage_of(head: Revision, store: str) -> Lineage:
     """Return where a revision's model comes from; MLflow is only read, for seconds at most."""
     manifest, splits = head.report(MANIFEST), head.hashes("clean", "outs")
-    sources = [(str(one.get("origin", "")), str(one.get("sha256", ""))) for one in manifest.get("sources") or []]
+    sources = [(str(file.get("origin", "")), str(file.get("sha256", ""))) for file in manifest.get("sources") or []]
     data = (*sources, *((path, splits[path]) for path in SPLIT_FILES if path in splits))
     model = str((head.report(METRICS).get("model") or {}).get("digest") or "")
     records, problem = ModelRecords(None, ()), ""
@@ -190,7 +189,7 @@ def find_commits(home: Path, base: str | None, head: str) -> Commits:
         notes.append(f"the head is in {name} already: there is nothing in it that could differ")
     behind = int(git(home, "rev-list", "--count", f"{head_commit}..{base_commit}")) if shared else 0
     names, unique = [_short_name(home, each) for each in (name, head)], tuple(dict.fromkeys(notes))
-    return Commits(names[0], base_commit, shared or base_commit, behind, names[1], head_commit, unique)
+    return Commits(names[0], shared or base_commit, behind, names[1], head_commit, unique)
 
 
 def _short_name(home: Path, name: str) -> str:

@@ -134,22 +134,22 @@ def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
         (folder / LOCK).unlink(missing_ok=True)
     check_out(folder, log, made=bool(lock))
     commit, subject = git(folder, "rev-parse", "HEAD"), git(folder, "log", "-1", "--format=%s")
-    found = Revision(name, commit, subject, folder, read_graph(folder), lock, data)
+    revision = Revision(name, commit, subject, folder, read_graph(folder), lock, data)
     if not lock:
-        return replace(found, results="none")
-    if found.missing_outs() and default_remote(folder):
+        return replace(revision, results="none")
+    if revision.missing_outs() and default_remote(folder):
         fetch_all(folder, log)
         check_out(folder, log)
     # What Git does not keep is as it is in the checkout now: that says nothing of the commit.
     recorded = asked(folder, "log", "-1", "--format=%H", "--", LOCK)
     in_git = recorded and not succeeds(folder, "diff", "--quiet", recorded, "HEAD", "--", str(INBOX))
     stale, own_data = {}, True
-    for stage, reasons in _stale_reasons(found).items():
+    for stage, reasons in _stale_reasons(revision).items():
         of_commit = [str(reason) for reason in reasons if in_git or Path(reason.what) != INBOX]
         own_data &= len(of_commit) == len(reasons)
         if of_commit:
             stale[stage] = "; ".join(of_commit)
-    return replace(found, stale=stale, own_data=own_data)
+    return replace(revision, stale=stale, own_data=own_data)
 
 
 def lock_at(folder: Path) -> dict[str, Any]:

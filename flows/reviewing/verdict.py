@@ -148,9 +148,9 @@ def _change_risks(review: Review) -> Risks:
     if not review.changes:
         return
     pins = [
-        f"{quoted(package)} {quoted(new)}, here {quoted(here)}"
-        for package, _, new, here in review.changes.versions
-        if new != here
+        f"{quoted(package)} {quoted(new)}, here {quoted(installed)}"
+        for package, _, new, installed in review.changes.versions
+        if new != installed
     ]
     if pins:
         yield "bad", f"constraints.txt changed, and nothing ran with what it pins now: {listed(pins, FEW)}"

@@ -30,8 +30,8 @@ class Row:
     """A test row and what a model says of it."""
 
     label: str
-    said: str
-    sure: float = 0.5
+    predicted: str
+    confidence: float = 0.5
     text: str = "a text"
     stars: str | None = None
 
@@ -51,11 +51,11 @@ def put_rows(folder: Path, rows: Mapping[str, Row], order: list[str] | None = No
     table = {
         "id": ids,
         "label": [row.label for row in chosen],
-        "prediction": [row.said for row in chosen],
-        "confidence": [row.sure for row in chosen],
+        "prediction": [row.predicted for row in chosen],
+        "confidence": [row.confidence for row in chosen],
         "abstained": [False] * len(ids),
         "label_quality": [0.5] * len(ids),
-        "probabilities": [[row.sure, 1 - row.sure] for row in chosen],
+        "probabilities": [[row.confidence, 1 - row.confidence] for row in chosen],
     }
     put_table(
         folder, "data/predictions.parquet", Predictions.empty().vstack(pl.DataFrame(table, Predictions.empty().schema))

@@ -47,26 +47,26 @@ def by_title(listings: list[Listing]) -> dict[str, list[list[str]]]:
 
 
 def test_added_removed_relabelled_and_moved_rows_and_labels_are_told_apart() -> None:
-    found = by_title(data_changes(BASE, HEAD, 5))
-    assert found["Added: 2"] == [["f", "test", "x", "length"], ["h", "train", "new", "not in the sources"]]
-    assert found["Removed: 2"] == [
+    tables = by_title(data_changes(BASE, HEAD, 5))
+    assert tables["Added: 2"] == [["f", "test", "x", "length"], ["h", "train", "new", "not in the sources"]]
+    assert tables["Removed: 2"] == [
         ["d", "validation", "y", "near_duplicate"],
         ["e", "train", "lost", "not in the sources"],
     ]
-    assert found["Relabelled: 1"] == [["b", "train", "x", "y"]]
-    assert found["Moved to another split: 1"] == [["c", "test", "train", "y"]]
-    assert found["Splits"] == [
+    assert tables["Relabelled: 1"] == [["b", "train", "x", "y"]]
+    assert tables["Moved to another split: 1"] == [["c", "test", "train", "y"]]
+    assert tables["Splits"] == [
         # split, old, new, added, removed, relabelled, in, out
         ["train", "3", "4", "1", "1", "1", "1", "0"],
         ["validation", "1", "0", "0", "1", "0", "0", "0"],
         ["test", "1", "1", "1", "0", "0", "0", "1"],
     ]
-    assert found["Rejected"] == [
+    assert tables["Rejected"] == [
         ["ingest", "not_drawn", "1", "1", "–"],
         ["clean", "length", "1", "0", "-1"],
         ["clean", "near_duplicate", "0", "1", "+1"],
     ]
-    assert sorted(found["Labels"]) == [
+    assert sorted(tables["Labels"]) == [
         ["lost (lost)", "1 → 0", "0 → 0", "0 → 0"],
         ["new (new)", "0 → 1", "0 → 0", "0 → 0"],
         ["x", "2 → 1", "0 → 0", "0 → 1"],
@@ -81,7 +81,7 @@ def test_texts_are_shown_only_when_asked_for_and_all_rows_are_counted_but_few_li
 
 
 VERSION = st.dictionaries(
-    st.sampled_from([f"r{at}" for at in range(12)]),
+    st.sampled_from([f"r{number}" for number in range(12)]),
     st.tuples(st.sampled_from(["train", "validation", "test"]), st.sampled_from("xyz")),
 )
 
@@ -93,8 +93,8 @@ def test_the_counts_add_up_for_any_two_versions(old: Any, new: Any, rng: random.
     if not listings:
         assert old == new
         return
-    for _, was, now, added, removed, _, here, away in by_title(listings)["Splits"]:
-        assert int(was) + int(added) + int(here) - int(removed) - int(away) == int(now)
+    for _, old_rows, new_rows, added, removed, _, moved_in, moved_out in by_title(listings)["Splits"]:
+        assert int(old_rows) + int(added) + int(moved_in) - int(removed) - int(moved_out) == int(new_rows)
     order = list(range(head.rows.height))
     rng.shuffle(order)
     assert data_changes(base, Version("new", head.rows[order], head.rejected), 20) == listings

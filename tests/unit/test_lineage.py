@@ -18,11 +18,12 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.lineage import main
-from flows.model_versions.versions import SPLIT_FILES, find_version
+from flows.model_versions.versions import find_version
+from flows.reporting.reports import SPLIT_FILES
 from flows.reviewing.review import lineage_of
 from flows.reviewing.revision import Revision
 from stages.common.errors import AttuneError
-from stages.common.params import Params, load_params
+from stages.common.params import load_params
 from stages.common.params.loading import read_yaml
 from stages.common.pipeline.graph import read_graph, read_lock
 from stages.common.pipeline.stage import Run
@@ -120,11 +121,6 @@ class Lab(Project):
     """A checkout in which models are made and registered."""
 
     @property
-    def said(self) -> Params:
-        """What its params.yaml says."""
-        return load_params(self.root / "params.yaml")
-
-    @property
     def client(self) -> MlflowClient:
         """Its MLflow store."""
         return MlflowClient(f"sqlite:///{self.root / 'mlflow.db'}")
@@ -138,26 +134,27 @@ class Lab(Project):
     def train(self) -> None:
         """Bring all up to date but register, with the training's run in MLflow."""
         with chdir(self.root):
-            live = LiveRun(self.said, json.dumps([self.said.model_dump_json()])[:200], {"attune.threads": "1"})
+            params = load_params()
+            live = LiveRun(params, json.dumps([params.model_dump_json()])[:200], {"attune.threads": "1"})
             self.dvc("repro", "--quiet", "evaluate")
             live.finish(model_digest(Path("models/finetuned")), [Path("reports/plots/training.csv")])
 
     def register(self, passed: bool = True) -> Registered:
         """Do what register does once it has judged."""
         with chdir(self.root):
-            params, package = self.said, Package.of_project()
+            params, package = load_params(), Package.of_project()
             run = Run(read_graph()["register"], params.register_, params, Path(".attune/staging/register"))
             digests = model_digest(package.model), package_digest(package)
             registration = Registration(params.register_.model_name, *digests, passed, [])
             registration.write(run.output("reports/registration.json"), run.output(str(STAMP)))
             run.output("reports/model_card.md").write_text("# films\n")
-            found = publish_live(run, package.model, registration)
-            assert found is not None
+            registered = publish_live(run, package.model, registration)
+            assert registered is not None
             for out in run.node.outs:
                 Path(out).parent.mkdir(exist_ok=True)
                 shutil.copyfile(run.staging / out, out)
             shutil.rmtree(run.staging)
-            return found
+            return registered
 
     def lineage(self, *arguments: str) -> int:
         """Run the program; return its exit status."""
@@ -245,8 +242,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def words(number: int, rate: str) -> dict[str, bytes]:
     """What finetune writes."""
-    said = f"  learning_rate: {rate}   # it begins with this\n{number}".encode()
-    return {"model.safetensors": said, "vocabulary/words.txt": b"words"}
+    weights = f"  learning_rate: {rate}   # it begins with this\n{number}".encode()
+    return {"model.safetensors": weights, "vocabulary/words.txt": b"words"}
 
 
 def tags_of(lab: Lab, number: int | str) -> dict[str, str]:
@@ -403,8 +400,8 @@ def test_asking_makes_no_store_and_shows_no_password(
     assert trained.lineage("1") == 1
     error = capsys.readouterr().err
     assert why in error and "→" in error and "pa55word" not in error
-    found = lineage_of(revision(trained), address)
-    assert found.run is None and found.model and "pa55word" not in found.problem
+    lineage = lineage_of(revision(trained), address)
+    assert lineage.run is None and lineage.model and "pa55word" not in lineage.problem
     assert not (trained.root / "none.db").exists()
 
 
@@ -479,13 +476,13 @@ def test_what_is_kept_is_what_the_training_began_with(
 
 
 def test_no_lineage_is_kept_from_a_lock_of_another_model(lab: Lab) -> None:
-    for number, there in (("2", True), ("1", False)):
+    for number, kept in (("2", True), ("1", False)):
         model = find_version(lab.client, number, "films").model
         lab.client.delete_model_version_tag("films", number, LINEAGE_TAG)
         with chdir(lab.root):
             reports = {path.as_posix(): path for path in Path("reports").rglob("*") if path.is_file()}
             provenance.keep_lineage(lab.client, "films", int(number), model, reports)
-        assert (LINEAGE_TAG in tags_of(lab, number)) is there
+        assert (LINEAGE_TAG in tags_of(lab, number)) is kept
 
 
 def test_runs_part_at_the_first_stage_whose_digests_differ(trained: Lab) -> None:
@@ -505,8 +502,8 @@ def revision(lab: Lab) -> Revision:
 
 
 def test_a_review_gets_data_base_model_run_and_versions(trained: Lab) -> None:
-    found = lineage_of(revision(trained), f"sqlite:///{trained.root / 'mlflow.db'}")
-    assert [what for what, _ in found.data] == ["data/inbox/rows.csv", *SPLIT_FILES]
+    lineage = lineage_of(revision(trained), f"sqlite:///{trained.root / 'mlflow.db'}")
+    assert [what for what, _ in lineage.data] == ["data/inbox/rows.csv", *SPLIT_FILES]
     version = find_version(trained.client, "2", "films")
-    assert version.run and found.run == version.run.info.run_id
-    assert (found.base_model, found.versions, found.problem) == (("scratch", "b" * 64), (("films", 2, ""),), "")
+    assert version.run and lineage.run == version.run.info.run_id
+    assert (lineage.base_model, lineage.versions, lineage.problem) == (("scratch", "b" * 64), (("films", 2, ""),), "")

@@ -45,7 +45,7 @@ def parquet(**columns: Any) -> bytes:
 
 def predicted(bad: int = 0, rows: int = 200) -> bytes:
     """Predictions, of which so many are bad."""
-    return parquet(id=[f"{at:03}" for at in range(rows)], prediction=["bad"] * bad + ["good"] * (rows - bad))
+    return parquet(id=[f"{row:03}" for row in range(rows)], prediction=["bad"] * bad + ["good"] * (rows - bad))
 
 
 def scored(**scores: Any) -> Files:
@@ -71,26 +71,26 @@ def made_of(folder: Path, files: Files) -> Revision:
 
 def compared(folder: Path, recorded: Files, rebuilt: Files, where: tuple[Machine, Machine] = OTHER) -> Rebuild:
     """Compare a record with a rebuild, each with what is other than usual."""
-    one, other = made_of(folder / "recorded", recorded), made_of(folder / "rebuilt", rebuilt)
-    (one.folder / STAMP).unlink()  # neither Git nor DVC's cache has it
-    return compare_outs(one, other, where, 0.99)
+    old, new = made_of(folder / "recorded", recorded), made_of(folder / "rebuilt", rebuilt)
+    (old.folder / STAMP).unlink()  # neither Git nor DVC's cache has it
+    return compare_outs(old, new, where, 0.99)
 
 
-def verdicts(found: Rebuild) -> dict[str, str]:
-    return {check.path: check.verdict for check in found.outs if check.verdict != "identical"}
+def verdicts(result: Rebuild) -> dict[str, str]:
+    return {check.path: check.verdict for check in result.outs if check.verdict != "identical"}
 
 
 def test_the_same_bytes_are_identical_whatever_the_machine_and_every_out_is_listed(tmp_path: Path) -> None:
-    found = compared(tmp_path, {}, {})
-    assert (found.verdict, found.first, found.agreement) == ("identical", "", "")
-    assert sorted(check.path for check in found.outs) == sorted(OUTS) and str(STAMP) in OUTS
-    assert found.environment == (("processor", "A", "B"),)
+    result = compared(tmp_path, {}, {})
+    assert (result.verdict, result.first, result.agreement) == ("identical", "", "")
+    assert sorted(check.path for check in result.outs) == sorted(OUTS) and str(STAMP) in OUTS
+    assert result.environment == (("processor", "A", "B"),)
 
 
 def test_one_weight_on_the_same_hardware_is_another_model_and_named(tmp_path: Path) -> None:
-    found = compared(tmp_path, {}, MOVED, SAME)
-    assert (found.verdict, found.first, found.environment) == ("different", "finetune", ())
-    assert found.how == (
+    result = compared(tmp_path, {}, MOVED, SAME)
+    assert (result.verdict, result.first, result.environment) == ("different", "finetune", ())
+    assert result.how == (
         "models/finetuned: model.safetensors: 1 of 1 tensors differ, by up to 0.5 (bert.weight); "
         "the hardware is the same, where the same training gives the same bytes"
     )
@@ -100,10 +100,10 @@ def test_on_other_hardware_all_that_is_made_with_the_model_may_have_other_bytes(
     outs = [out for stage in ("finetune", "export", "evaluate", "register") for out in GRAPH[stage].outs]
     other = {out if Path(out).suffix else f"{out}/file": b"other" for out in outs if out != "models/finetuned"}
     rebuilt = other | MOVED | {PREDICTIONS: predicted(bad=2)} | scored(accuracy=0.78, macro_f1=0.82)
-    found = compared(tmp_path, {}, rebuilt)
-    assert (found.verdict, found.first, found.how) == ("equal", "", "")
-    assert verdicts(found) == dict.fromkeys(outs, "equal")
-    assert found.agreement == (
+    result = compared(tmp_path, {}, rebuilt)
+    assert (result.verdict, result.first, result.how) == ("equal", "", "")
+    assert verdicts(result) == dict.fromkeys(outs, "equal")
+    assert result.agreement == (
         "Other bytes of a trained model count as equal on other hardware, if at least 99 % of the test predictions are "
         "the same and the scores lie within the recorded intervals: 198 of 200 predictions are the same, accuracy "
         "0.7800 is within [0.7800, 0.8200], macro-F1 0.8200 is within [0.7800, 0.8200]"
@@ -112,15 +112,15 @@ def test_on_other_hardware_all_that_is_made_with_the_model_may_have_other_bytes(
 
 @pytest.mark.parametrize("name", ["processor", "threads", "precision", "torch"])
 def test_other_packages_are_no_other_hardware(name: str, tmp_path: Path) -> None:
-    found = compared(tmp_path, {}, MOVED, (MACHINE, MACHINE | {name: "other"}))
-    assert found.verdict == ("different" if name in ("precision", "torch") else "equal")
-    assert [(one, now) for one, _, now in found.environment] == [(name, "other")]
+    result = compared(tmp_path, {}, MOVED, (MACHINE, MACHINE | {name: "other"}))
+    assert result.verdict == ("different" if name in ("precision", "torch") else "equal")
+    assert [(changed, new) for changed, _, new in result.environment] == [(name, "other")]
 
 
 @pytest.mark.parametrize("where", [({}, MACHINE), (MACHINE, {"torch": "2.13.0"})])
 def test_on_hardware_that_nobody_knows_other_bytes_are_equal_and_it_says_so(where: Any, tmp_path: Path) -> None:
-    found = compared(tmp_path, {}, MOVED, where)
-    assert (found.verdict, found.environment) == ("equal", ()) and found.agreement.endswith("is not known")
+    result = compared(tmp_path, {}, MOVED, where)
+    assert (result.verdict, result.environment) == ("equal", ()) and result.agreement.endswith("is not known")
 
 
 @pytest.mark.parametrize(
@@ -137,22 +137,22 @@ def test_on_hardware_that_nobody_knows_other_bytes_are_equal_and_it_says_so(wher
 def test_a_model_with_other_predictions_or_scores_is_another_one(
     recorded: Files, rebuilt: Files, why: str, tmp_path: Path
 ) -> None:
-    found = compared(tmp_path, recorded, MOVED | rebuilt)
-    assert (found.verdict, found.first) == ("different", "finetune")
-    assert found.how.endswith(f"(bert.weight); {why}")
+    result = compared(tmp_path, recorded, MOVED | rebuilt)
+    assert (result.verdict, result.first) == ("different", "finetune")
+    assert result.how.endswith(f"(bert.weight); {why}")
 
 
 def test_other_hardware_explains_nothing_before_the_training(tmp_path: Path) -> None:
-    found = compared(tmp_path, {}, MOVED | {TRAIN: parquet(id=["a", "b"], label=["bad", "bad"])})
-    assert (found.verdict, found.first) == ("different", "clean")
-    assert found.how == f"{TRAIN}: 1 of 2 rows differ, first row 2, in label"
-    assert verdicts(found) == {TRAIN: "different", "models/finetuned": "equal"}
+    result = compared(tmp_path, {}, MOVED | {TRAIN: parquet(id=["a", "b"], label=["bad", "bad"])})
+    assert (result.verdict, result.first) == ("different", "clean")
+    assert result.how == f"{TRAIN}: 1 of 2 rows differ, first row 2, in label"
+    assert verdicts(result) == {TRAIN: "different", "models/finetuned": "equal"}
 
 
 def test_an_out_that_only_one_of_both_has_is_different(tmp_path: Path) -> None:
-    found = compared(tmp_path, {}, {PAGE: None})
-    assert (found.verdict, found.how) == ("different", f"{PAGE}: only one of the two files is here")
-    assert verdicts(found) == {PAGE: "different"}
+    result = compared(tmp_path, {}, {PAGE: None})
+    assert (result.verdict, result.how) == ("different", f"{PAGE}: only one of the two files is here")
+    assert verdicts(result) == {PAGE: "different"}
 
 
 # ── two files ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -58,7 +58,7 @@ def assert_harmless(text: str) -> None:
 
 def test_the_verdict_comes_first_and_each_section_follows_on_both_pages() -> None:
     review = make_review(changes=make_changes())
-    text, seen = comment(review), Seen(page(review)).text
+    text, page_text = comment(review), Seen(page(review)).text
     assert text.startswith(f"{MARK}\n\n## Review of `faster`: A lower learning rate")
     names = ["What changed", "What it did", "Can it be rebuilt", "Where it comes from"]
     places = [text.index("**Rebuilt from nothing:** all 8 outs"), *(text.index(f"### {name}") for name in names)]
@@ -77,7 +77,7 @@ def test_the_verdict_comes_first_and_each_section_follows_on_both_pages() -> Non
         "| calibration error | 0.0306 | 0.0281 |",
     ):
         assert line in text, line
-        assert " ".join(re.sub(r"[`|*]|<br>|^- ✓", " ", line).split()) in seen, line
+        assert " ".join(re.sub(r"[`|*]|<br>|^- ✓", " ", line).split()) in page_text, line
     assert_harmless(text)
 
 
@@ -105,8 +105,8 @@ def test_a_hostile_text_is_shown_and_does_nothing(hostile: str) -> None:
 def test_any_text_at_all_is_harmless(text: str) -> None:
     review = foreign_review(text)
     assert_harmless(comment(review))
-    seen = Seen(page(review))
-    assert seen.tags <= KNOWN.tags and seen.attributes <= KNOWN.attributes
+    parsed = Seen(page(review))
+    assert parsed.tags <= KNOWN.tags and parsed.attributes <= KNOWN.attributes
 
 
 def test_both_pages_stay_small_whatever_there_is_to_say() -> None:
@@ -129,9 +129,9 @@ def test_both_pages_stay_small_whatever_there_is_to_say() -> None:
     ],
 )
 def test_a_review_that_lacks_parts_still_says_what_there_is(review: Review, words: str) -> None:
-    text, seen = comment(review), Seen(page(review)).text
-    assert words in text and words in seen
-    assert "Where it comes from" in seen and "None" not in text
+    text, page_text = comment(review), Seen(page(review)).text
+    assert words in text and words in page_text
+    assert "Where it comes from" in page_text and "None" not in text
     assert_harmless(text)
 
 

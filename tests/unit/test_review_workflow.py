@@ -46,8 +46,8 @@ def test_the_history_is_there_and_no_credential_is_left_for_the_stages(steps: li
     (python,) = (step["with"] for step in steps if step.get("uses", "").startswith("actions/setup-python@"))
     assert python["cache"] == "pip" and (PROJECT / python["cache-dependency-path"]).exists()
     assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) for step in steps if "uses" in step)
-    told = [name for step in steps for name in step.get("env", {}) if "TOKEN" in name]
-    assert told == ["GH_TOKEN"] and "gh pr comment" in steps[-1]["run"], "the token is there for the comment alone"
+    tokens = [name for step in steps for name in step.get("env", {}) if "TOKEN" in name]
+    assert tokens == ["GH_TOKEN"] and "gh pr comment" in steps[-1]["run"], "the token is there for the comment alone"
 
 
 def test_what_was_found_is_shown_even_if_it_is_bad(steps: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -68,8 +68,8 @@ def test_the_comment_of_an_earlier_push_is_brought_up_to_date_and_no_other(
 ) -> None:
     assert MARK in steps[-1]["run"]
     (tmp_path / "bin").mkdir()
-    said = 'case "$1" in api) test "$2" = --paginate && cat ids || echo "$@" >> did;; *) echo "$@" >> did;; esac'
-    (tmp_path / "bin" / "gh").write_text(f"#!/bin/sh\n{said}\n")
+    script = 'case "$1" in api) test "$2" = --paginate && cat ids || echo "$@" >> did;; *) echo "$@" >> did;; esac'
+    (tmp_path / "bin" / "gh").write_text(f"#!/bin/sh\n{script}\n")
     (tmp_path / "bin" / "gh").chmod(0o755)
     variables = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "GH_REPO": "a/b", "NUMBER": "7"}
     for ids, call in (("", "pr comment 7 --body-file logs/review.md"), ("11\n12\n", "repos/a/b/issues/comments/12")):
@@ -89,8 +89,8 @@ def test_the_name_of_a_branch_reaches_the_review_as_it_is(steps: list[dict[str, 
     (tmp_path / "bin" / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     (tmp_path / "bin" / "python").chmod(0o755)
     hostile = "a\";true>gone;`true>gone`'"
-    said = bash(step["run"], tmp_path, BASE_REF=hostile)
-    assert said.split("\n") == ["-m", "flows.review", "--base", f"refs/remotes/origin/{hostile}", ""]
+    output = bash(step["run"], tmp_path, BASE_REF=hostile)
+    assert output.split("\n") == ["-m", "flows.review", "--base", f"refs/remotes/origin/{hostile}", ""]
     assert not (tmp_path / "gone").exists()
 
 

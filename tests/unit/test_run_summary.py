@@ -39,9 +39,9 @@ def registration(
         {"gate": "minimum accuracy", "passed": True, "reason": "fine"},
         {"gate": "champion", "passed": promoted, "value": 0.8, "reason": why},
     ]
-    here = {"version": 4, "alias": alias, "promoted": promoted, "new_champion": promoted if new is None else new}
+    registered = {"version": 4, "alias": alias, "promoted": promoted, "new_champion": promoted if new is None else new}
     names = {"model_name": "reviews", "model": model, "package": f"{model} and all"}
-    return {**names, "passed": True, "gates": gates, **here}
+    return {**names, "passed": True, "gates": gates, **registered}
 
 
 file = Project(Path()).file
@@ -92,8 +92,8 @@ def test_a_promotion_comes_first_with_scores_beside_the_last_run_the_champion_be
 
 
 def test_a_model_that_is_not_promoted_names_the_gates_and_their_reasons() -> None:
-    now = Reports(metrics(0.7), registration(promoted=False, alias="challenger", why="macro_f1 0.7 is under 0.8"))
-    text = summary(RAN, OLD, now)
+    current = Reports(metrics(0.7), registration(promoted=False, alias="challenger", why="macro_f1 0.7 is under 0.8"))
+    text = summary(RAN, OLD, current)
     assert text.startswith("**`reviews` version 4: not promoted. These gates failed: `champion`.** ")
     assert "## 1 of 2 gates passed\n\n- `champion` **failed**: `macro_f1 0.7 is under 0.8`\n" in text
 
@@ -108,7 +108,7 @@ def test_a_failure_names_stage_last_lines_and_what_to_do() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "now", "first"),
+    ("outcomes", "current", "first"),
     [
         (CACHED, OLD, "**Nothing had to run.** 5 stages: 5 up to date"),
         ({**CACHED, "clean": RAN["clean"]}, OLD, "**Done; no model was judged.**"),
@@ -118,8 +118,8 @@ def test_a_failure_names_stage_last_lines_and_what_to_do() -> None:
         ({}, Reports(), "**Nothing had to run.** 0 stages"),
     ],
 )
-def test_the_first_line_says_what_came_of_it(outcomes: dict[str, Outcome], now: Reports, first: str) -> None:
-    assert summary(outcomes, OLD, now).startswith(first)
+def test_the_first_line_says_what_came_of_it(outcomes: dict[str, Outcome], current: Reports, first: str) -> None:
+    assert summary(outcomes, OLD, current).startswith(first)
 
 
 def test_a_champion_is_new_only_if_this_very_run_made_it_one() -> None:
@@ -178,14 +178,14 @@ def everywhere(text: str) -> str:
     odd = registration(promoted=False, alias=text, why=text) | {"model_name": text}
     odd["gates"].append({"gate": text, "passed": False, "reason": text})
     labels = {"labels": {text: {"threshold": None}}}
-    now = Reports(
+    current = Reports(
         {**metrics(0.8), "baselines": {text: metrics(0.8)}, "thresholds": labels},
         odd,
         {**CLEAN, "splits": {text: {"rows": 1}}},
         {text: {"offered": True}},
     )
     ends = {text: Outcome("failed", 1.0, text, tuple(text.split("\n"))), "register": Outcome("success", 1.0, text)}
-    return "\n".join([summary(ends, OLD, now), summary({"register": ends["register"]}, OLD, now)])
+    return "\n".join([summary(ends, OLD, current), summary({"register": ends["register"]}, OLD, current)])
 
 
 @pytest.mark.parametrize("text", EVIL)

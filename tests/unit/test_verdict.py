@@ -17,13 +17,13 @@ STALE = make_revision(stale={"clean": "stages/clean changed"}, results="rebuilt"
 EMPTY = make_effect(rows=0, scores=(), missing=("no test row is in both",))
 
 
-def risks(**found: Any) -> list[str]:
+def risks(**findings: Any) -> list[str]:
     """The risks of a review that has none but for these findings."""
-    return [line.text for line in verdict_of(make_review(**{"changes": BARE, **found})).risks]
+    return [line.text for line in verdict_of(make_review(**{"changes": BARE, **findings})).risks]
 
 
 @pytest.mark.parametrize(
-    ("found", "tone", "words"),
+    ("findings", "tone", "words"),
     [
         ({"rebuild": make_rebuild("identical")}, "good", "Rebuilt from nothing: all 8 outs have the bytes that dvc.lo"),
         ({"rebuild": make_rebuild("equal")}, "good", "Rebuilt from nothing, equal within the tolerance: 7 of 8 outs"),
@@ -50,9 +50,9 @@ def risks(**found: Any) -> list[str]:
     ],
 )
 def test_each_outcome_has_its_sentence_and_what_cannot_be_compared_is_never_called_good(
-    found: dict[str, Any], tone: str, words: str
+    findings: dict[str, Any], tone: str, words: str
 ) -> None:
-    headline = verdict_of(make_review(**found)).headline
+    headline = verdict_of(make_review(**findings)).headline
     assert any(line.tone == tone and line.text.startswith(words) for line in headline), headline
 
 
@@ -79,7 +79,7 @@ MACHINE = (("threads", "2", "8"),)
 
 
 @pytest.mark.parametrize(
-    ("found", "words"),
+    ("findings", "words"),
     [
         ({"behind": 3}, "The head lacks 3 commits of `origin/main`"),
         ({"uncommitted": ("a.py",)}, "Not committed, so no part of this review: `a.py`"),
@@ -93,11 +93,11 @@ MACHINE = (("threads", "2", "8"),)
         ({"base": make_revision(stale={"clean": ""})}, "The base's dvc.lock is not of its own code, params and data"),
     ],
 )
-def test_each_risk_has_its_line(found: dict[str, Any], words: str) -> None:
-    assert [line for line in risks(**found) if line.startswith(words)]
+def test_each_risk_has_its_line(findings: dict[str, Any], words: str) -> None:
+    assert [line for line in risks(**findings) if line.startswith(words)]
 
 
 def test_bad_risks_come_first_and_a_foreign_name_cannot_end_the_code_that_it_stands_in() -> None:
-    found = verdict_of(make_review(asked_base="a`b", behind=1, head=STALE)).risks
-    assert [line.tone for line in found] == ["bad", "warn"]
-    assert any("`a'b`" in line.text for line in found)
+    findings = verdict_of(make_review(asked_base="a`b", behind=1, head=STALE)).risks
+    assert [line.tone for line in findings] == ["bad", "warn"]
+    assert any("`a'b`" in line.text for line in findings)
