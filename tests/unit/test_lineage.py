@@ -251,8 +251,6 @@ def tags_of(lab: Lab, number: int | str) -> dict[str, str]:
 
 
 # ── restoring a version ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_a_version_that_no_commit_has_comes_back_byte_for_byte(
     lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -362,8 +360,6 @@ def test_a_model_of_unknown_beginning_is_of_the_commit_that_recorded_it(
 
 
 # ── what is shown ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_a_version_shows_what_made_it(trained: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert trained.lineage("films/2") == 0
     printed = capsys.readouterr().out
@@ -406,8 +402,6 @@ def test_asking_makes_no_store_and_shows_no_password(
 
 
 # ── what is kept ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_only_code_and_configuration_make_a_checkout_dirty(tmp_path: Path) -> None:
     lab = make_lab(tmp_path / "home")
     with chdir(lab.root):
@@ -494,8 +488,6 @@ def test_runs_part_at_the_first_stage_whose_digests_differ(trained: Lab) -> None
 
 
 # ── for a review ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def revision(lab: Lab) -> Revision:
     data = read_yaml(lab.root / "params.yaml")
     return Revision("HEAD", "c" * 40, "mine", lab.root, read_graph(lab.root), read_lock(lab.root), data)
