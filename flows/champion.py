@@ -50,9 +50,7 @@ def _act(options: argparse.Namespace) -> None:
             return
         if options.rollback:
             demoted, restored = roll_back(client, name, options.to, options.reason)
-            console.print(
-                Text(f"version {demoted} was rolled back; version {restored} is the champion of {name}\n")
-            )
+            console.print(Text(f"version {demoted} was rolled back; version {restored} is the champion of {name}\n"))
         console.print(_table(client, name))
 
 

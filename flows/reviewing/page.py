@@ -155,7 +155,7 @@ def _effect(effect: Effect, confidence: str) -> Iterator[Block]:
         yield _rows("Regressed", effect.regressed)
         yield f"{effect.moved:,} more rows are wrong in another way than before." if effect.moved else ""
         yield _confusion(effect)
-    yield [chart(curve) for curve in effect.curves]
+    yield [_chart(curve) for curve in effect.curves]
     numbers = [(name, _number(base, unit), _number(head, unit)) for name, base, head, unit in effect.figures]
     yield Table("Calibration, each on its own test rows, and size", "|>base|>head", numbers)
 
@@ -195,7 +195,7 @@ def _confusion(effect: Effect) -> Table:
     return Table("Confusion: what changed most", "label|prediction|>base|>head|>difference", rows)
 
 
-def chart(curve: Curve) -> Chart:
+def _chart(curve: Curve) -> Chart:
     """Return both sides of a curve on the same axes, from the least to the largest value."""
     axes, marks = [], []
     for values in zip(*curve.base, *curve.head, strict=True):

@@ -23,13 +23,15 @@ WATCHED = {  # settings whose change a reviewer should not overlook
     "review": "What counts as reproduced changed",
 }
 
-Risks = Iterator[tuple[Literal["warn", "bad"], str]]
+Tone = Literal["good", "warn", "bad"]
+TRENDS: dict[str, tuple[Tone, str]] = {"better": ("good", "Better"), "worse": ("bad", "Worse")}
+Risks = Iterator[tuple[Tone, str]]
 
 
 class Line(NamedTuple):
     """A sentence without its full stop, and how it is meant."""
 
-    tone: Literal["good", "warn", "bad"]
+    tone: Tone
     text: str
 
 
@@ -115,11 +117,8 @@ def _effect(review: Review) -> Line:
     gain = _deciding(review, effect)
     score = f"{NAMES.get(gain.name, gain.name)} {interval(gain)} with {confidence_of(review)} confidence {rows}"
     changed = f"{effect.improved.total:,} rows improved, {effect.regressed.total:,} regressed"
-    if gain.trend == "better":
-        return Line("good", f"Better: {score}; {changed}")
-    if gain.trend == "worse":
-        return Line("bad", f"Worse: {score}; {changed}")
-    return Line("warn", f"No clear difference: {score}; {changed}")
+    tone, outcome = TRENDS.get(gain.trend, ("warn", "No clear difference"))
+    return Line(tone, f"{outcome}: {score}; {changed}")
 
 
 def _deciding(review: Review, effect: Effect) -> Gain:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.reviewing.findings import Changes, Curve, Review
-from flows.reviewing.page import LIMITS, MARK, chart, render
+from flows.reviewing.findings import Changes, Review
+from flows.reviewing.page import LIMITS, MARK, render
 from flows.reviewing.verdict import verdict_of
 from tests.unit.harmless_markdown import NASTY, assert_harmless
 from tests.unit.seen_page import Seen, assert_shown_and_idle
@@ -108,10 +108,3 @@ def test_secrets_reach_no_page_even_where_a_text_is_cut() -> None:
         review = foreign_review(f"{filler} {secrets}")
         for text in (comment(review), page(review)):
             assert "geheim" not in text and "hf_abc" not in text
-
-
-def test_curves_share_their_axes_and_one_point_is_drawn_too() -> None:
-    plot = chart(Curve("loss", ((0, 1.0), (10, 0.5)), ((0, 0.9), (10, 0.4)), "step"))
-    assert (plot.across, plot.up) == (["0", "10"], ["0.4", "1"])
-    assert plot.lines[0].points == "0.0,0.0 200.0,166.7"
-    assert chart(Curve("flat", (), ((1.0, 0.0),), "step")).lines[1].dots == [(0.0, 1.0)]
