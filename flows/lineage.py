@@ -11,11 +11,12 @@ from typing import Any
 from flows.command import exit_status
 from flows.model_versions.restore import check_folder, restore
 from flows.model_versions.versions import Version, asking_mlflow, check_there, commit_of, fetch_kept, find_version
-from flows.reporting.reports import MANIFEST, SPLIT_FILES, base_model_of, read_report
+from flows.reporting.reports import SPLIT_FILES, base_model_of, read_report
 from stages.common.display import visible
 from stages.common.errors import AttuneError
 from stages.common.params import load_params
 from stages.common.pipeline.graph import read_lock
+from stages.tracking.provenance import MANIFEST
 
 
 def main(arguments: list[str] | None = None) -> int:

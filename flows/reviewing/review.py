@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from flows.model_versions.versions import DIGEST, ModelRecords, find_records, reason_of
-from flows.reporting.reports import MANIFEST, SPLIT_FILES, base_model_of
+from flows.reporting.reports import SPLIT_FILES, base_model_of
 from flows.repository.git import GitFailed, asked, find_commit, git, object_at
 from flows.repository.worktree_files import Log
 from flows.repository.worktrees import checked, one_at_a_time
@@ -19,6 +19,7 @@ from flows.reviewing.revision import LOCK, Revision, lock_at, open_worktrees, re
 from stages.common.display import listed
 from stages.common.errors import AttuneError
 from stages.common.params.review import ReviewParams
+from stages.tracking.provenance import MANIFEST
 from stages.tracking.registry import REGISTRATION
 from stages.tracking.store import tracking_uri
 

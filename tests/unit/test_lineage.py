@@ -414,8 +414,6 @@ def test_only_code_and_configuration_make_a_checkout_dirty(tmp_path: Path) -> No
         tags = commit_tags()
         assert tags[DIRTY_TAG] == "true"
         assert tags[PATCH_TAG] == "not kept: new files, which Git does not track: stages/clean/new.py"
-    with chdir(tmp_path):
-        assert commit_tags() == {}, "no Git here"
 
 
 def test_a_patch_applies_whatever_a_persons_git_settings_are(tmp_path: Path) -> None:
@@ -425,9 +423,8 @@ def test_a_patch_applies_whatever_a_persons_git_settings_are(tmp_path: Path) -> 
     lab.file("stages/clean/new.py", "new\n")
     lab.git("add", "stages/clean/new.py")
     lab.rate("9.0e-9")
-    for key, value in {"noprefix": "true", "context": "0", "mnemonicPrefix": "true", "external": "false"}.items():
-        lab.git("config", f"diff.{key}", value)
-    lab.git("config", "color.ui", "always")
+    for setting in ("diff.noprefix true", "diff.context 0", "diff.mnemonicPrefix true", "color.ui always"):
+        lab.git("config", *setting.split())
     with chdir(lab.root):
         (name,) = re.findall("^kept as ([0-9a-f]{12})$", commit_tags()[PATCH_TAG])
     lab.git("worktree", "add", "-q", "--detach", str(tmp_path / "clean"), "HEAD")
@@ -484,7 +481,6 @@ def test_runs_part_at_the_first_stage_whose_digests_differ(trained: Lab) -> None
     stages = [name for name in read_graph(trained.root) if name != "register"]
     differing = [name for name in stages if first[f"attune.stage.{name}"] != second[f"attune.stage.{name}"]]
     assert differing == ["finetune", "evaluate"]
-    assert (first[DIRTY_TAG], second[DIRTY_TAG], second[PATCH_TAG]) == ("true", "false", "none")
 
 
 # ── for a review ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -37,8 +37,6 @@ def test_the_verdict_comes_first_and_each_section_follows_on_both_pages() -> Non
         "- ✓ **Gates:** all 3 passed",
         "| `finetune.learning_rate` | `0.00015` | `0.0001` | Peak learning rate. |",
         "| `finetune` | ran again | params: `finetune.learning_rate` 0.00015 → 0.0001<br>A lower learning rate |",
-        "| `params.yaml` | `params.yaml` | 1 | 1 |",
-        "| `tokenizers` | `0.21.0` |",
         "| `train` | `10,180` | `10,181` | `1` |",
         "| `macro_f1` | +0.0123 [+0.0031, +0.0215] | better | 0.8200 → 0.8323 | 1281 |",
         "| `a moving film row 0`<br>`a moving film` | `a moving film 0` | `a moving film 1` 0.90 |",
