@@ -49,8 +49,8 @@ def _act(options: argparse.Namespace) -> None:
             print(f"models:/{name}@{CHAMPION}")
             return
         if options.rollback:
-            demoted, now = roll_back(client, name, options.to, options.reason)
-            console.print(Text(f"version {demoted} was rolled back; version {now} is the champion of {name}\n"))
+            demoted, restored = roll_back(client, name, options.to, options.reason)
+            console.print(Text(f"version {demoted} was rolled back; version {restored} is the champion of {name}\n"))
         console.print(_table(client, name))
 
 

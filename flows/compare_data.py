@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.command import exit_status
-from flows.reporting.markdown import said, table
+from flows.reporting.markdown import sentence, table
 from flows.repository.git import object_at
 from flows.reviewing.data_changes import Listing, Version, data_changes, read_version
 from stages.common.errors import AttuneError
@@ -34,19 +34,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--examples", type=int, default=5, metavar="N", help="rows listed of each change (default: 5)")
     parser.add_argument("--texts", action="store_true", help="show the beginning of their texts, unmasked")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to a file, too")
-    asked = parser.parse_args(arguments)
-    return exit_status(lambda: _compare(asked), "interrupted; nothing was changed")
+    options = parser.parse_args(arguments)
+    return exit_status(lambda: _compare(options), "interrupted; nothing was changed")
 
 
-def _compare(asked: argparse.Namespace) -> None:
+def _compare(options: argparse.Namespace) -> None:
     base, head = (
         read_version(name, _in_workspace if name == WORKSPACE else _at_revision(name))
-        for name in (asked.base, asked.head)
+        for name in (options.base, options.head)
     )
-    listings = data_changes(base, head, asked.examples, texts=asked.texts)
-    if asked.markdown:
-        asked.markdown.parent.mkdir(parents=True, exist_ok=True)
-        asked.markdown.write_text(_markdown(base, head, listings), encoding="utf-8")
+    listings = data_changes(base, head, options.examples, texts=options.texts)
+    if options.markdown:
+        options.markdown.parent.mkdir(parents=True, exist_ok=True)
+        options.markdown.write_text(_markdown(base, head, listings), encoding="utf-8")
     console = Console(highlight=False)
     if not listings:
         console.print(Text(f"{base.name} and {head.name} hold the same data"))
@@ -60,12 +60,12 @@ def _compare(asked: argparse.Namespace) -> None:
 
 
 def _markdown(base: Version, head: Version, listings: list[Listing]) -> str:
-    parts = [f"# Data: {said(base.name)} → {said(head.name)}", *([] if listings else ["No difference."])]
+    parts = [f"# Data: {sentence(base.name)} → {sentence(head.name)}", *([] if listings else ["No difference."])]
     for listing in listings:
-        parts.append(f"## {said(listing.title)}")
+        parts.append(f"## {sentence(listing.title)}")
         if listing.rows:
-            head_line, *rows = ([said(cell) for cell in line] for line in (listing.columns, *listing.rows))
-            parts.append(table(head_line, "l" * len(head_line), rows))
+            columns, *rows = ([sentence(cell) for cell in line] for line in (listing.columns, *listing.rows))
+            parts.append(table(columns, "l" * len(columns), rows))
     return "\n\n".join(parts) + "\n"
 
 

@@ -11,8 +11,7 @@ from typing import Any
 from flows.command import exit_status
 from flows.model_versions.restore import check_folder, restore
 from flows.model_versions.versions import Version, asking_mlflow, check_there, commit_of, fetch_kept, find_version
-from flows.reporting.reports import read_report
-from flows.reviewing.lineage import SPLITS, base_model_of
+from flows.reporting.reports import SPLIT_FILES, base_model_of, read_report
 from stages.common.display import visible
 from stages.common.errors import AttuneError
 from stages.common.params import load_params
@@ -77,7 +76,7 @@ def facts_of(version: Version, kept: Path, commit: str) -> dict[str, list[str]]:
             f"{source.get('origin')} {source.get('sha256')}, {source.get('rows_read')} rows"
             for source in manifest.get("sources", [])
         ],
-        "splits": _lines({path: hashes[path] for path in SPLITS if path in hashes}),
+        "splits": _lines({path: hashes[path] for path in SPLIT_FILES if path in hashes}),
         "base model": [" ".join(base_model_of(manifest))],
         "scores": _lines({key: value for key, value in metrics.items() if key.startswith("test_") and "." not in key}),
         "tags": _lines({key: value for key, value in sorted(version.tags.items()) if key.startswith("attune.")}),

@@ -17,7 +17,8 @@ from flows.execution.stage_tasks import StageTasks
 from flows.plan import add_options, chosen, forced_stages, parse_setting
 from flows.prefect_server import api_server
 from flows.prepare import prepare
-from flows.reporting.artifact import before, publish
+from flows.reporting.artifact import publish
+from flows.reporting.reports import read_reports
 from flows.search.params_patch import difference, patched, read_text, write_params
 from stages.common.errors import AttuneError
 from stages.common.locks import in_turn
@@ -62,7 +63,7 @@ def bring_up_to_date(
         prepare(log)
         graph = chosen(targets)
         forced = forced_stages(graph, load_params(complete=True), force=force, refresh=refresh)
-        earlier, stages = before(), StageTasks(graph, forced)
+        earlier, stages = read_reports(), StageTasks(graph, forced)
         try:
             for node in graph.values():
                 stages.bring_up_to_date(node)

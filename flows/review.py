@@ -8,12 +8,11 @@ import argparse
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 from flows.command import exit_status
+from flows.repository.worktree_files import Log
 from flows.reviewing.findings import Review
 from flows.reviewing.page import render
-from flows.reviewing.rebuild import Log
 from flows.reviewing.review import Request, review
 from flows.reviewing.verdict import Verdict, verdict_of
 from stages.common.display import visible
@@ -22,18 +21,10 @@ from stages.common.pipeline.stage import LOGS
 from stages.common.redact import redacted
 
 NOT_REPRODUCED = 3
+MARKDOWN, HTML = "review.md", "review.html"
 
 
-class Written(NamedTuple):
-    """A review, its verdict, and the files with both pages."""
-
-    review: Review
-    verdict: Verdict
-    markdown: Path
-    html: Path
-
-
-def carry_out(home: Path, request: Request, output: Path, log: Log) -> Written:
+def carry_out(home: Path, request: Request, output: Path, log: Log) -> tuple[Review, Verdict]:
     """Review a commit of a checkout, and write `review.md` and `review.html` into a folder that is made if need be.
 
     Raises:
@@ -45,16 +36,16 @@ def carry_out(home: Path, request: Request, output: Path, log: Log) -> Written:
             pass
     except OSError as error:
         raise AttuneError(f"nothing can be written to {output}: {error.strerror}", "name another --output") from None
-    found = review(home, request, lambda line: log(visible(redacted(line))))
-    written = Written(found, verdict_of(found), output / "review.md", output / "review.html")
-    for path in written[2:]:
-        with TemporaryDirectory(dir=output, prefix=".review-") as beside:  # whole or not at all
-            part = Path(beside) / path.name
-            part.write_text(render(found, written.verdict, markdown=path == written.markdown), encoding="utf-8")
-            part.replace(path)
-    for line in (*written.verdict.headline, *written.verdict.risks):
+    result = review(home, request, lambda line: log(visible(redacted(line))))
+    verdict = verdict_of(result)
+    for name in (MARKDOWN, HTML):
+        with TemporaryDirectory(dir=output, prefix=".review-") as folder:  # whole or not at all
+            part = Path(folder) / name
+            part.write_text(render(result, verdict, markdown=name == MARKDOWN), encoding="utf-8")
+            part.replace(output / name)
+    for line in (*verdict.headline, *verdict.risks):
         log(f"  {visible(redacted(line.text))}")
-    return written
+    return result, verdict
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,19 +55,19 @@ def main(arguments: list[str] | None = None) -> int:
         description="What a commit changes, what that did, and whether it can be rebuilt: review.md and review.html.",
         epilog=f"It ends with {NOT_REPRODUCED} if the recorded results are not reproduced (docs/reviewing.md).",
     )
-    base = "what to compare it with (default: origin/main, else main, else the one before)"
     rebuilt = "run the head's pipeline again from nothing, and compare every out with dvc.lock (default)"
+    base = "what to compare it with (default: origin/main, else main, else the one before)"
     parser.add_argument("--base", metavar="COMMIT", help=base)
     parser.add_argument("--head", metavar="COMMIT", default="HEAD", help="commit, tag or branch to review (HEAD)")
     parser.add_argument("--rebuild", action=argparse.BooleanOptionalAction, default=True, help=rebuilt)
     parser.add_argument("--output", metavar="FOLDER", type=Path, default=LOGS, help="where both files go (logs)")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
     def work() -> int:
-        request = Request(asked.base, asked.head, asked.rebuild, asked.output / "review")
-        written = carry_out(Path.cwd(), request, asked.output, lambda line: print(line, flush=True))
-        print(f"  {written.markdown}  {written.html}")
-        return 0 if written.review.rebuild.holds else NOT_REPRODUCED
+        request = Request(options.base, options.head, options.rebuild, options.output / "review")
+        result, _ = carry_out(Path.cwd(), request, options.output, lambda line: print(line, flush=True))
+        print(f"  {options.output / MARKDOWN}  {options.output / HTML}")
+        return 0 if result.rebuild.holds else NOT_REPRODUCED
 
     return exit_status(work, "interrupted; neither page was written")
 

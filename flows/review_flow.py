@@ -4,16 +4,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 
-from flows.reporting.timeouts import within
-from flows.review import carry_out
+from flows.reporting.artifact import create_artifact
+from flows.review import HTML, MARKDOWN, carry_out
 from flows.reviewing.review import Request
 from stages.common.errors import AttuneError
 from stages.common.pipeline.stage import LOGS
-
-KEY = "attune-review"
-SECONDS = 5.0  # for the server to take the page
 
 
 @flow(name="attune-review", log_prints=True, persist_result=False)
@@ -32,14 +28,11 @@ def review(base: str | None = None, head: str = "HEAD", rebuild: bool = True) ->
         AttuneError: if it is not reproduced, naming the first stage; if a commit is none.
     """
     request = Request(base, head, rebuild, logs=LOGS / "review")
-    written = carry_out(Path.cwd(), request, LOGS, print)  # into the run's log
-    found, page = written.review.rebuild, written.markdown.read_text(encoding="utf-8")
-    reproduced = written.verdict.headline[0].text
+    result, verdict = carry_out(Path.cwd(), request, LOGS, print)  # into the run's log
+    rebuilt, reproduced = result.rebuild, verdict.headline[0].text
     with suppress(TimeoutError):  # the state says it as well
-        within(SECONDS, lambda: create_markdown_artifact(page, key=KEY, description=reproduced))
-    if not found.holds:
-        why = f"{found.verdict}, first of all {found.first}" if found.first else found.verdict
-        raise AttuneError(
-            f"{written.review.head.short} is not reproduced ({why}): {reproduced}", f"read {written.html}"
-        )
-    return {"commit": written.review.head.commit, "rebuild": found.verdict, "page": str(written.html.resolve())}
+        create_artifact((LOGS / MARKDOWN).read_text(encoding="utf-8"), "attune-review", reproduced)
+    if not rebuilt.holds:
+        why = f"{rebuilt.verdict}, first of all {rebuilt.first}" if rebuilt.first else rebuilt.verdict
+        raise AttuneError(f"{result.head.short} is not reproduced ({why}): {reproduced}", f"read {LOGS / HTML}")
+    return {"commit": result.head.commit, "rebuild": rebuilt.verdict, "page": str((LOGS / HTML).resolve())}

@@ -8,9 +8,9 @@ from rich.markdown import Markdown
 
 from flows.command import exit_status
 from flows.execution.outcome import Outcome
-from flows.reporting.artifact import before, places
-from flows.reporting.reports import read_report
-from flows.reporting.run_summary import Before, summary
+from flows.reporting.artifact import places
+from flows.reporting.reports import Reports, read_report, read_reports
+from flows.reporting.run_summary import summary
 from stages.common.errors import AttuneError
 from stages.common.pipeline.graph import read_graph
 from stages.common.pipeline.stage import LOGS
@@ -18,12 +18,12 @@ from stages.common.pipeline.stage import LOGS
 
 def main() -> int:
     """Print the summary; what does not exist yet is left out."""
-    return exit_status(_show, "interrupted")
+    return exit_status(_print_summary, "interrupted")
 
 
-def _show() -> None:
-    graph, now = read_graph(), before()
-    if not now.metrics:
+def _print_summary() -> None:
+    graph, current = read_graph(), read_reports()
+    if not current.metrics:
         raise AttuneError("there are no results yet", "make run")
     started = float(os.environ.get("ATTUNE_STARTED", "0"))  # of this `make run`; without one, every stage counts
     outcomes = {}
@@ -32,7 +32,7 @@ def _show() -> None:
         why = f"peak {log['peak_mib']} MiB" if log else "from the cache"
         fresh = log.get("finished", 0) > started
         outcomes[name] = Outcome("success" if fresh else "cached", log.get("seconds", 0.0), why)
-    text = summary(outcomes, Before(), now, places(now, other_params=False))
+    text = summary(outcomes, Reports(), current, places(current, other_params=False))
     Console(highlight=False).print(Markdown(text))
 
 

@@ -71,13 +71,13 @@ def restore(home: Path, folder: Path, version: Version, kept: Path, commit: str,
                 stages.append("register")  # its end was recorded after `dvc.lock` was kept
         if stages and (problem := run_dvc(folder, "commit", "--force", *stages)):
             log(f"warning: {', '.join(stages)} are not recorded: {problem}")
-        found = changes(list(graph), root=folder)
+        stale = changes(list(graph), root=folder)
     except BaseException:
         with suppress(GitFailed):
             git(home, "worktree", "remove", "--force", "--force", str(folder))
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    differs = [f"  not as it was: {stage}: {change}" for stage, reasons in found.items() for change in reasons]
+    differs = [f"  not as it was: {stage}: {change}" for stage, reasons in stale.items() for change in reasons]
     missing = _missing(folder, graph)  # from which most of what differs follows
     lines = [f"  missing: {path}, which neither DVC's cache, nor a remote, nor the registry has" for path in missing]
     for line in lines or differs or ["  all is as dvc.lock says: `dvc status` there finds nothing to do"]:
@@ -134,8 +134,8 @@ def _take_parts(folder: Path, graph: Mapping[str, Node], version: Version, log: 
                 (folder / path).mkdir(parents=True)
                 if part := getattr(package, PARTS[path]):  # the registry keeps no empty part
                     shutil.copytree(part, folder / path, dirs_exist_ok=True)
-    if model.is_dir() and (found := model_digest(model)) != version.model:
-        what = f"{MODEL_OUT} is not the version's model: its digest is {found}, the registry says {version.model}"
+    if model.is_dir() and (digest := model_digest(model)) != version.model:
+        what = f"{MODEL_OUT} is not the version's model: its digest is {digest}, the registry says {version.model}"
         raise AttuneError(what, "DVC's cache or the registry was changed: compare with a backup")
     return [name for name, node in graph.items() if package and set(wanted) & set(node.outs)]
 

@@ -1,12 +1,18 @@
-"""A registered version as MLflow has it, and what was kept with it."""
+"""A registered version as MLflow has it, what was kept with it, and which runs and versions belong to a model.
 
+MLflow's server may be away: what asks it says so as an `AttuneError`, or takes only so many seconds.
+"""
+
+import contextvars
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from flows.repository.git import asked as ask_git
 from stages.common.display import display
@@ -14,7 +20,7 @@ from stages.common.errors import AttuneError
 from stages.tracking.provenance import LINEAGE_TAG, PATCH_TAG, SCORES, SHOWN_COMMIT_TAG, patch_artifact
 from stages.tracking.registry import CHAMPION
 from stages.tracking.runs import MODEL_TAG
-from stages.tracking.store import without_password
+from stages.tracking.store import client_of, quiet, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,6 +28,16 @@ if TYPE_CHECKING:
 
 COMMIT, DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}"), re.compile("[0-9a-f]{64}")
 PATCH = "uncommitted.patch"  # beside what is kept
+SECONDS = 8.0  # MLflow takes up to three of them to import
+
+T = TypeVar("T")
+
+
+class ModelRecords(NamedTuple):
+    """What MLflow has of a model: its run, and as which (registered model, version, aliases) it is registered."""
+
+    run: "Run | None"
+    versions: tuple[tuple[str, int, str], ...]
 
 
 @dataclass(frozen=True)
@@ -55,15 +71,15 @@ def find_version(client: "MlflowClient", asked: str, name: str) -> Version:
     model, number = match["name"] or match["model"] or name, match["number"]
     try:
         by_alias = client.get_model_version_by_alias
-        found = client.get_model_version(model, number) if number else by_alias(model, match["alias"])
+        version = client.get_model_version(model, number) if number else by_alias(model, match["alias"])
         aliases = client.get_registered_model(model).aliases
     except MlflowException as error:
         raise AttuneError(f"MLflow has no {asked}: {reason_of(error)}", "list the versions: make champion") from None
     run = None
     with suppress(MlflowException):
-        run = client.get_run(found.run_id)
-    tags = {**(run.data.tags if run else {}), **found.tags}
-    return Version(model, int(found.version), aliases_of(aliases, found.version), tags, run)
+        run = client.get_run(version.run_id)
+    tags = {**(run.data.tags if run else {}), **version.tags}
+    return Version(model, int(version.version), aliases_of(aliases, version.version), tags, run)
 
 
 def commit_of(home: Path, version: Version) -> str:
@@ -75,8 +91,8 @@ def commit_of(home: Path, version: Version) -> str:
     commit, model = version.tags.get(SHOWN_COMMIT_TAG, ""), version.model
     if COMMIT.fullmatch(commit) or not DIGEST.fullmatch(model):
         return commit if COMMIT.fullmatch(commit) else ""
-    found = ask_git(home, "log", "--all", "--format=%H", f"-S{model}", "--", SCORES).split()
-    return next((commit for commit in found if model in ask_git(home, "show", f"{commit}:{SCORES}")), "")
+    commits = ask_git(home, "log", "--all", "--format=%H", f"-S{model}", "--", SCORES).split()
+    return next((commit for commit in commits if model in ask_git(home, "show", f"{commit}:{SCORES}")), "")
 
 
 def fetch_kept(client: "MlflowClient", version: Version, folder: Path) -> Path:
@@ -92,16 +108,54 @@ def fetch_kept(client: "MlflowClient", version: Version, folder: Path) -> Path:
     return kept
 
 
-def run_of(client: "MlflowClient", model: str) -> "Run | None":
-    """Return the run of a model (by the digest of its files), of whichever experiment; None if there is none."""
-    everywhere = [one.experiment_id for one in client.search_experiments()]
-    runs = client.search_runs(everywhere, filter_string=f"tags.`{MODEL_TAG}` = '{model}'", max_results=1)
-    return runs[0] if runs else None
+def find_records(store: str, model: str) -> ModelRecords:
+    """Return the run of a model (by the digest of its files), of whichever experiment, and its registered versions.
+
+    Raises:
+        Exception: of whatever kind, if there is no such store or it does not answer within seconds.
+    """
+    check_there(store)
+
+    def search() -> ModelRecords:
+        with quiet():
+            client, wanted = client_of(store), f"tags.`{MODEL_TAG}` = '{model}'"
+            everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
+            runs = client.search_runs(everywhere, filter_string=wanted, max_results=1)
+            versions = client.search_model_versions(wanted)
+            aliases = {name: client.get_registered_model(name).aliases for name in {each.name for each in versions}}
+        named = [(each.name, int(each.version), aliases_of(aliases[each.name], each.version)) for each in versions]
+        return ModelRecords(
+            runs[0] if runs else None, tuple(sorted((name, number, ", ".join(of)) for name, number, of in named))
+        )
+
+    return run_with_timeout(SECONDS, search)
 
 
 def aliases_of(aliases: Mapping[str, Any], version: Any) -> list[str]:
     """Return the aliases that name a version, of all of its registered model."""
     return sorted(alias for alias, number in aliases.items() if str(number) == str(version))
+
+
+# ── a server that may be away ─────────────────────────────────────────────────────────────────────────────────────────
+def run_with_timeout(seconds: float, work: Callable[[], T]) -> T:
+    """Do work in a thread of its own, in the caller's context, and return its result.
+
+    A thread cannot be ended: one that is late is ignored, and does not keep the program from ending.
+
+    Raises:
+        TimeoutError: if it takes longer.
+    """
+    future: Future[T] = Future()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            future.set_result(context.run(work))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future.result(seconds)
 
 
 def check_there(tracking: str) -> None:

@@ -1,1 +1,1 @@
-"""What people are told of a run: logs without secrets, its summary, its rival."""
+"""What people read of a run: its reports, its summary, and an artifact and an event for Prefect."""

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flows.execution.outcome import Outcome
+from flows.model_versions.versions import run_with_timeout
 from flows.reporting.markdown import code, plain
-from flows.reporting.reports import REPORTS, SCORES, read_registration, read_report
-from flows.reporting.run_summary import Before, new_champion, summary
-from flows.reporting.timeouts import within
+from flows.reporting.reports import SCORES, Reports, new_champion, read_reports
+from flows.reporting.run_summary import summary
 from flows.repository.git import asked
 from flows.repository.results import KEPT, reference
 from flows.repository.worktrees import WORKTREES, deployment_of
@@ -18,45 +18,47 @@ SECONDS = 6.0  # for a server to answer; MLflow takes up to three of them to imp
 METRICS = {"accuracy": "test_accuracy", "macro_f1": "test_macro_f1", "ece": "test_calibration.ece"}
 
 
-def before() -> Before:
-    """Return what the reports say now; a run asks before it begins."""
-    metrics, clean, export = (read_report(REPORTS / f"{name}.json") for name in ("metrics", "clean", "export"))
-    if clean and (read := read_report(Path("data/raw/manifest.json")).get("rows_read")):
-        clean["rows_in"] = read  # ingest rejects rows, too
-    return Before(metrics, read_registration(), clean, export)
-
-
-def publish(outcomes: Mapping[str, Outcome], earlier: Before) -> None:
+def publish(outcomes: Mapping[str, Outcome], earlier: Reports) -> None:
     """Write the summary to `logs/` and, in a flow, as an artifact; emit an event if there is a new champion.
 
     What goes wrong costs a warning, and seconds.
     """
-    from prefect.artifacts import create_markdown_artifact
     from prefect.context import FlowRunContext
     from prefect.logging import get_logger, get_run_logger
 
     context = FlowRunContext.get()
     logger = get_run_logger() if context else get_logger("attune")
-    now, version, scores = before(), None, dict[str, float]()
-    promoted = new_champion(earlier, now)
+    current, version, scores = read_reports(), None, dict[str, float]()
+    promoted = new_champion(earlier, current)
     try:
         if promoted:
-            version, scores = within(SECONDS, lambda: previous_champion(now.registration["model_name"]))
+            version, scores = run_with_timeout(SECONDS, lambda: previous_champion(current.registration["model_name"]))
     except Exception as error:  # a summary is no place to fail over a registry
         logger.warning("the champion before is not known: %s", plain(f"{type(error).__name__}: {error}"))
     try:
         if context and promoted:
-            _emit_promotion(now, version, scores)
+            _emit_promotion(current, version, scores)
         other_params = bool(context and (context.parameters or {}).get("set"))
-        beside = {f"champion before (version {version}, its own test rows)": scores}
-        text = summary(outcomes, earlier, now, places(now, other_params=other_params), beside)
+        other_models = {f"champion before (version {version}, its own test rows)": scores}
+        text = summary(outcomes, earlier, current, places(current, other_params=other_params), other_models)
         FILE.parent.mkdir(exist_ok=True)
         FILE.write_text(text, encoding="utf-8")
         if context:
-            within(SECONDS, lambda: create_markdown_artifact(text, key="attune-run", description="What this run did"))
+            create_artifact(text, "attune-run", "What this run did")
     except Exception as error:
         reason = plain(f"{type(error).__name__}: {error}")
         logger.warning("the summary of this run could not be shown (%s); see %s", reason, FILE)
+
+
+def create_artifact(text: str, key: str, description: str) -> None:
+    """Show Markdown in Prefect's UI, as an artifact of this flow run.
+
+    Raises:
+        TimeoutError: if the server does not take it within seconds.
+    """
+    from prefect.artifacts import create_markdown_artifact
+
+    run_with_timeout(SECONDS, lambda: create_markdown_artifact(text, key=key, description=description))
 
 
 def previous_champion(name: str) -> tuple[int | None, dict[str, float]]:
@@ -77,7 +79,7 @@ def previous_champion(name: str) -> tuple[int | None, dict[str, float]]:
     return version, {key: float(metrics[metric]) for key, metric in METRICS.items() if metric in metrics}
 
 
-def places(now: Before, *, other_params: bool) -> list[str]:
+def places(current: Reports, *, other_params: bool) -> list[str]:
     """Return where the report is, and the commit that was run."""
     folder, report = Path.cwd(), "report: `reports/evaluation.html`"
     name = deployment_of(folder)
@@ -87,16 +89,15 @@ def places(now: Before, *, other_params: bool) -> list[str]:
     own = [f":(exclude){path}" for path in KEPT] if name else []  # what a scheduled run itself is there to change
     commit = asked(folder, "rev-parse", "--short=12", "HEAD")
     changed = asked(folder, "status", "--porcelain", "--untracked-files=no", "--", ".", *own)
-    found = [report] if now.metrics else []
-    return [*found, f"commit: {code(commit)}{' with changes' if changed else ''}"] if commit else found
+    lines = [report] if current.metrics else []
+    return [*lines, f"commit: {code(commit)}{' with changes' if changed else ''}"] if commit else lines
 
 
-def _emit_promotion(now: Before, version_before: int | None, scores_before: Mapping[str, float]) -> None:
+def _emit_promotion(current: Reports, version_before: int | None, scores_before: Mapping[str, float]) -> None:
     from prefect.events import emit_event
 
-    model = str(now.registration["model_name"])
-    scores = {name: {"old": scores_before.get(key), "new": now.metrics.get(key)} for name, key in SCORES.items()}
-    version = now.registration["version"]
+    model, version = str(current.registration["model_name"]), current.registration["version"]
+    scores = {name: {"old": scores_before.get(key), "new": current.metrics.get(key)} for name, key in SCORES.items()}
     emit_event(  # Prefect relates the flow run to it
         "attune.promoted",
         resource={"prefect.resource.id": f"attune.model.{model}", "prefect.resource.name": model},

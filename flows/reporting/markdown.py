@@ -21,23 +21,23 @@ def plain(text: str, most: int = MOST) -> str:
 
 def code(text: str, most: int = MOST) -> str:
     """Return foreign text as a code span of one line, safe in a table as well."""
-    one = plain(text, most).replace("|", "¦")
-    if not one:
+    line = plain(text, most).replace("|", "¦")
+    if not line:
         return "–"
-    ticks = "`" * (_longest_ticks(one) + 1)
-    space = " " if one[0] == "`" or one[-1] == "`" else ""
-    return f"{ticks}{space}{one}{space}{ticks}"
+    ticks = "`" * (_longest_ticks(line) + 1)
+    space = " " if line[0] == "`" or line[-1] == "`" else ""
+    return f"{ticks}{space}{line}{space}{ticks}"
 
 
-def said(sentence: str) -> str:
+def sentence(text: str) -> str:
     """Return a sentence: plain words as they are; what stands between backticks, and any other word, as code."""
-    told = ""
-    for at, piece in enumerate(plain(sentence, SENTENCE).split("`")):
-        for word in [piece] if at % 2 else re.split(r"(\s+)", piece):
-            safe = not word or (not at % 2 and (word.isspace() or WORD.fullmatch(word)))
-            told += word if safe else f"{' ' if told.endswith('`') else ''}{code(word, SENTENCE)}"
-    told = re.sub(r"(?<=[^`\s])` `(?=[^`\s])", " ", told)  # words of one value
-    return re.sub(r"^(\d+)([.)])", r"\1\\\2", told)  # no list
+    written = ""
+    for index, piece in enumerate(plain(text, SENTENCE).split("`")):
+        for word in [piece] if index % 2 else re.split(r"(\s+)", piece):
+            safe = not word or (not index % 2 and (word.isspace() or WORD.fullmatch(word)))
+            written += word if safe else f"{' ' if written.endswith('`') else ''}{code(word, SENTENCE)}"
+    written = re.sub(r"(?<=[^`\s])` `(?=[^`\s])", " ", written)  # words of one value
+    return re.sub(r"^(\d+)([.)])", r"\1\\\2", written)  # no list
 
 
 def fenced(lines: Sequence[str]) -> str:

@@ -1,23 +1,47 @@
-"""What the reports say of a run, in the words that summary, artifact and messages share."""
+"""What the reports of a project say of its last run."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stages.tracking.provenance import MANIFEST
 from stages.tracking.registry import REGISTERED, REGISTRATION
 
 REPORTS = Path("reports")
+SPLIT_FILES = tuple(f"data/clean/{name}.parquet" for name in ("train", "validation", "test"))
 SCORES = {"accuracy": "accuracy", "macro-F1": "macro_f1"}
 
 
-def read_report(path: Path) -> dict[str, Any]:
-    """Return a report; nothing if there is none, or none that can be read."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+@dataclass(frozen=True)
+class Reports:
+    """What the reports say at one moment.
+
+    Args:
+        metrics: content of `reports/metrics.json`.
+        registration: what became of the model at its gates, as `read_registration` returns it.
+        clean: content of `reports/clean.json`, with the rows that ingest read.
+        export: content of `reports/export.json`.
+    """
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+    registration: dict[str, Any] = field(default_factory=dict)
+    clean: dict[str, Any] = field(default_factory=dict)
+    export: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def failed_gates(self) -> list[dict[str, Any]]:
+        """The gates that the model did not pass."""
+        return [gate for gate in self.registration["gates"] if not gate["passed"]]
+
+
+def read_reports() -> Reports:
+    """Return what the reports say now; a run asks before it begins, and at its end."""
+    metrics, clean, export = (read_report(REPORTS / f"{name}.json") for name in ("metrics", "clean", "export"))
+    if clean and (rows := read_report(Path(MANIFEST)).get("rows_read")):
+        clean["rows_in"] = rows  # ingest rejects rows, too
+    return Reports(metrics, read_registration(), clean, export)
 
 
 def read_registration() -> dict[str, Any]:
@@ -26,14 +50,31 @@ def read_registration() -> dict[str, Any]:
     The latter (version, alias, whether it was promoted, the gates beside the champion) is in `logs/registered.json`;
     without it, or where it tells of another model, the alias is not known.
     """
-    report, here = read_report(REGISTRATION), read_report(REGISTERED)
+    report, registered = read_report(REGISTRATION), read_report(REGISTERED)
     if not isinstance(report.get("gates"), list):
         return {}  # of another version of Attune
-    if here.get("package") != report.get("package") or not isinstance(here.get("gates"), list):
+    if registered.get("package") != report.get("package") or not isinstance(registered.get("gates"), list):
         return {**report, "promoted": False, "alias": None, "version": None}
-    return {**report, **here, "gates": [*report["gates"], *here["gates"]]}
+    return {**report, **registered, "gates": [*report["gates"], *registered["gates"]]}
 
 
-def failed_gates(registration: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the gates that a model did not pass."""
-    return [gate for gate in registration["gates"] if not gate["passed"]]
+def read_report(path: Path) -> dict[str, Any]:
+    """Return a report; nothing if there is none, or none that can be read."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return report if isinstance(report, dict) else {}
+
+
+def new_champion(earlier: Reports, current: Reports) -> bool:
+    """Say whether a run made a champion of a model that was none before."""
+    registration = current.registration
+    return bool(registration.get("new_champion")) and registration != earlier.registration
+
+
+def base_model_of(manifest: Mapping[str, Any]) -> tuple[str, str]:
+    """Return (origin, SHA-256 of the weights) of the base model; several files of weights, a digest each."""
+    base = manifest.get("base_model") or {}
+    hashes = sorted((base.get("sha256") or {}).items())
+    return str(base.get("origin", "")), ", ".join(str(hash_) for name, hash_ in hashes if name.endswith(".safetensors"))

@@ -29,14 +29,15 @@ def changes_between(base: Revision, head: Revision, examples: int) -> Changes:
     """Compare two revisions, with so many rows of each kind of change; what cannot be compared is in `missing`."""
     missing: list[str] = []
     files = _file_changes(base, head)
-    return Changes(
-        _param_changes(base, head, missing),
-        tuple(_stage_changes(base, head, files, missing)),
-        files,
-        tuple(_version_changes(base, head)),
-        _row_changes(base, head, examples, missing),
-        tuple(missing),
+    params = _param_changes(base, head, missing)
+    stages = tuple(_stage_changes(base, head, files, missing))
+    old, new = _pins(base.folder), _pins(head.folder)
+    versions = tuple(
+        VersionChange(name, old.get(name), new.get(name), _installed(name))
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
     )
+    return Changes(params, stages, files, versions, _row_changes(base, head, examples, missing), tuple(missing))
 
 
 def _param_changes(base: Revision, head: Revision, missing: list[str]) -> tuple[ParamChange, ...]:
@@ -50,14 +51,17 @@ def _param_changes(base: Revision, head: Revision, missing: list[str]) -> tuple[
     if base.params and head.params:
         old, new = (params.model_dump(mode="json", by_alias=True) for params in (base.params, head.params))
     return tuple(
-        ParamChange(key, before and redacted(before), now and redacted(now), doc_line(key))
-        for key, before, now in differing(old, new)
+        ParamChange(key, before and redacted(before), after and redacted(after), doc_line(key))
+        for key, before, after in differing(old, new)
     )
 
 
 # ── code ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _file_changes(base: Revision, head: Revision) -> tuple[FileChange, ...]:
-    """Return the files that differ, by part of the project; one that moved was removed, and another one added."""
+    """Return the files that differ, by part of the project: `stages/clean`, `flows`, `params.yaml`.
+
+    A file that moved was removed, and another one added.
+    """
     options = ("--numstat", "-z", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color")
     printed = git(head.folder, "diff", *options, "--end-of-options", base.commit, head.commit, "--")
     files = []
@@ -65,16 +69,11 @@ def _file_changes(base: Revision, head: Revision) -> tuple[FileChange, ...]:
         *counts, name = line.split("\t", 2)  # a binary file has `-` for both counts
         path = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         added, removed = (None if count == "-" else int(count) for count in counts)
-        files.append(FileChange(part_of(path), path, added, removed))
+        parts = PurePosixPath(path).parts
+        generated = path in GENERATED_FILES or parts[0] == "reports"
+        part = GENERATED if generated else "/".join(parts[: 2 if parts[0] == CODE else 1])
+        files.append(FileChange(part, path, added, removed))
     return tuple(sorted(files, key=lambda file: (file.part == GENERATED, file.part, file.path)))
-
-
-def part_of(path: str) -> str:
-    """Return the part of the project that a file belongs to: `stages/clean`, `flows`, `params.yaml`."""
-    parts = PurePosixPath(path).parts
-    if path in GENERATED_FILES or parts[0] == "reports":
-        return GENERATED
-    return "/".join(parts[: 2 if parts[0] == CODE else 1])
 
 
 # ── stages ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -88,7 +87,7 @@ def _stage_changes(
         elif without := [revision.name for revision in (base, head) if name not in revision.lock]:
             missing.append(f"stage {name}: there is no record of it in dvc.lock of {' and of '.join(without)}")
         else:
-            outs = tuple(_other_hashes(name, "outs", base, head))
+            outs = _other_hashes(name, "outs", base, head)
             reasons = [redacted(str(reason)) for reason in _reasons(name, base, head, files)]
             reasons = reasons or ([UNEXPLAINED] if outs else [])
             yield StageChange(name, "ran again" if reasons else "same", tuple(reasons), outs)
@@ -109,10 +108,10 @@ def _reasons(name: str, base: Revision, head: Revision, files: Iterable[FileChan
         yield Change("code" if code else "data", path, how)
 
 
-def _other_hashes(name: str, kind: Literal["deps", "outs"], base: Revision, head: Revision) -> Iterator[str]:
-    """Yield each dependency or out whose bytes differ, or that only one of the two has."""
+def _other_hashes(name: str, kind: Literal["deps", "outs"], base: Revision, head: Revision) -> tuple[str, ...]:
+    """Return each dependency or out whose bytes differ, or that only one of the two has."""
     old, new = base.hashes(name, kind), head.hashes(name, kind)
-    return (path for path in dict.fromkeys([*new, *old]) if old.get(path) != new.get(path))
+    return tuple(path for path in dict.fromkeys([*new, *old]) if old.get(path) != new.get(path))
 
 
 def _params(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,27 +122,21 @@ def _params(entry: Mapping[str, Any]) -> dict[str, Any]:
 # ── versions ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 def other_versions(folder: Path) -> list[str]:
     """Return the packages that are installed here in another version than a project pins, with both versions."""
-    here = {name: _installed(name) for name in _pins(folder)}  # packages that only tests need may not be installed
-    return [f"{name} {pin} (here {here[name]})" for name, pin in _pins(folder).items() if here[name] not in (None, pin)]
-
-
-def _version_changes(base: Revision, head: Revision) -> Iterator[VersionChange]:
-    old, new = _pins(base.folder), _pins(head.folder)
-    for name in sorted({*old, *new}):
-        if old.get(name) != new.get(name):
-            yield VersionChange(name, old.get(name), new.get(name), _installed(name))
+    pins = [(name, pin, _installed(name)) for name, pin in _pins(folder).items()]
+    # packages that only tests need may not be installed
+    return [f"{name} {pin} (here {installed})" for name, pin, installed in pins if installed not in (None, pin)]
 
 
 def _pins(folder: Path) -> dict[str, str]:
     """Return the version of each package in a project's constraints.txt, by normalized name (PEP 503)."""
-    file, found = folder / PINNED, {}
+    file, pins = folder / PINNED, {}
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else ():
         try:
             pin = Requirement(line.partition("#")[0].strip())
         except InvalidRequirement:
             continue  # a comment, an option
-        found[canonicalize_name(pin.name)] = str(pin.specifier).removeprefix("==")
-    return dict(sorted(found.items()))
+        pins[canonicalize_name(pin.name)] = str(pin.specifier).removeprefix("==")
+    return dict(sorted(pins.items()))
 
 
 def _installed(package: str) -> str | None:
@@ -158,11 +151,11 @@ def _installed(package: str) -> str | None:
 def _row_changes(base: Revision, head: Revision, examples: int, missing: list[str]) -> tuple[Listing, ...] | None:
     """Compare the clean splits and the rejected rows; None where that cannot be done. Texts are cut and masked."""
 
-    def of(revision: Revision) -> Version:
+    def tables_of(revision: Revision) -> Version:
         return read_version(revision.name, lambda path: (revision.folder / path).open("rb"))
 
     try:
-        return tuple(data_changes(of(base), of(head), examples, texts=True, mask=head.mask))
+        return tuple(data_changes(tables_of(base), tables_of(head), examples, texts=True, mask=head.mask))
     except (OSError, AttuneError) as error:
         missing.append(f"rows cannot be compared: {getattr(error, 'what', error)}")
         return None

@@ -77,18 +77,18 @@ def data_changes(
         texts: show the beginning of their texts too, which may hold personal data.
         mask: what hides these; None: nothing does.
     """
-    was = base.rows.select("id", was_label="label", was_split="split", was_fold="fold")
-    both = head.rows.join(was, on="id")
+    old = base.rows.select("id", old_label="label", old_split="split", old_fold="fold")
+    both = head.rows.join(old, on="id")
     added, removed = _only_in(head, base), _only_in(base, head)
-    relabelled = both.filter(pl.col("label") != pl.col("was_label"))
-    moved = both.filter(pl.col("split") != pl.col("was_split"))
-    refolded = both.filter(pl.col("split") == pl.col("was_split"), pl.col("fold").ne_missing(pl.col("was_fold")))
+    relabelled = both.filter(pl.col("label") != pl.col("old_label"))
+    moved = both.filter(pl.col("split") != pl.col("old_split"))
+    refolded = both.filter(pl.col("split") == pl.col("old_split"), pl.col("fold").ne_missing(pl.col("old_fold")))
     rules = _rules(base, head)
-    changed = any(rows.height for rows in (added, removed, relabelled, moved, refolded))
-    if not changed and all(row[-1] == "–" for row in rules):
+    same = all(rows.is_empty() for rows in (added, removed, relabelled, moved, refolded))
+    if same and all(row[-1] == "–" for row in rules):
         return []
 
-    def listed(title: str, rows: pl.DataFrame, **columns: str) -> Listing:
+    def examples_of(title: str, rows: pl.DataFrame, **columns: str) -> Listing:
         named = {"id": "id", **columns, **({"text": "text"} if texts else {})}
         first = rows.sort("id").head(examples).select(pl.col(column).alias(name) for name, column in named.items())
         cells = [
@@ -104,45 +104,40 @@ def data_changes(
         _splits(base, head, added, removed, relabelled, moved),
         _labels(base, head),
         Listing("Rejected", ("stage", "rule", base.name, head.name, "change"), rules),
-        listed("Added", added, split="split", label="label", before="rule"),
-        listed("Removed", removed, split="split", label="label", now="rule"),
-        listed("Relabelled", relabelled, split="split", **{"from": "was_label", "to": "label"}),
-        listed("Moved to another split", moved, **{"from": "was_split", "to": "split"}, label="label"),
+        examples_of("Added", added, split="split", label="label", before="rule"),
+        examples_of("Removed", removed, split="split", label="label", now="rule"),
+        examples_of("Relabelled", relabelled, split="split", **{"from": "old_label", "to": "label"}),
+        examples_of("Moved to another split", moved, **{"from": "old_split", "to": "split"}, label="label"),
     ]
-    fold = listed("Another fold", refolded, split="split", **{"from": "was_fold", "to": "fold"})
+    fold = examples_of("Another fold", refolded, split="split", **{"from": "old_fold", "to": "fold"})
     return [*listings, *([fold] if fold.rows else [])]
 
 
-def _only_in(one: Version, other: Version) -> pl.DataFrame:
+def _only_in(version: Version, other: Version) -> pl.DataFrame:
     """Return the rows that the other version lacks, with the rule by which that rejected them."""
     rules = other.rejected.select("id", "rule").unique("id", keep="first")
-    rows = one.rows.join(other.rows, on="id", how="anti").join(rules, on="id", how="left")
+    rows = version.rows.join(other.rows, on="id", how="anti").join(rules, on="id", how="left")
     return rows.with_columns(pl.col("rule").fill_null("not in the sources"))
 
 
 def _splits(base: Version, head: Version, *changes: pl.DataFrame) -> Listing:
-    added, removed, relabelled, moved = changes
-    counts = [
-        [
-            *(rows.filter(split=name).height for rows in (base.rows, head.rows, added, removed, relabelled, moved)),
-            moved.filter(was_split=name).height,
-        ]
-        for name in SPLITS
-    ]
-    columns = ("split", base.name, head.name, "added", "removed", "relabelled", "in", "out")
-    rows = [[str(name), *(f"{count:,}" for count in row)] for name, row in zip(SPLITS, counts, strict=True)]
-    return Listing("Splits", columns, rows)
+    """Count rows by split: before and after, and those of each kind of change; the last kind moved in or out."""
+    rows = []
+    for name in SPLITS:
+        counts = [table.filter(split=name).height for table in (base.rows, head.rows, *changes)]
+        rows.append([name, *(f"{count:,}" for count in (*counts, changes[-1].filter(old_split=name).height))])
+    return Listing("Splits", ("split", base.name, head.name, "added", "removed", "relabelled", "in", "out"), rows)
 
 
 def _labels(base: Version, head: Version) -> Listing:
     """Count rows by label and split in both versions; labels that came or went are marked."""
-    was, now = (_counts(version.rows, "label", "split") for version in (base, head))
+    before, after = (_counts(version.rows, "label", "split") for version in (base, head))
     change: Counter[str] = Counter()
-    for label, split in {**was, **now}:
-        change[label] += abs(now[label, split] - was[label, split])
+    for label, split in {**before, **after}:
+        change[label] += abs(after[label, split] - before[label, split])
     rows = []
     for label in sorted(change, key=lambda label: (-change[label], label))[:LABELS]:
-        old, new = ([counts[label, split] for split in SPLITS] for counts in (was, now))
+        old, new = ([counts[label, split] for split in SPLITS] for counts in (before, after))
         mark = " (new)" if not any(old) else " (lost)" if not any(new) else ""
         rows.append([display(label, NAME) + mark, *(f"{a:,} → {b:,}" for a, b in zip(old, new, strict=True))])
     more = f", the {LABELS} that changed most of {len(change):,}" if len(change) > LABELS else ""
@@ -150,13 +145,13 @@ def _labels(base: Version, head: Version) -> Listing:
 
 
 def _rules(base: Version, head: Version) -> list[list[str]]:
-    was, now = (_counts(version.rejected, "stage", "rule") for version in (base, head))
+    before, after = (_counts(version.rejected, "stage", "rule") for version in (base, head))
     return [
         [display(stage, NAME), display(rule, NAME), f"{old:,}", f"{new:,}", f"{new - old:+,}" if new != old else "–"]
-        for stage, rule in sorted({**was, **now}, key=lambda key: (key[0] != "ingest", key[1]))
-        for old, new in [(was[stage, rule], now[stage, rule])]
+        for stage, rule in sorted({**before, **after}, key=lambda key: (key[0] != "ingest", key[1]))
+        for old, new in [(before[stage, rule], after[stage, rule])]
     ]
 
 
 def _counts(rows: pl.DataFrame, *columns: str) -> Counter[tuple[str, str]]:
-    return Counter({(one, other): count for one, other, count in rows.group_by(columns).len().iter_rows()})
+    return Counter({(first, second): count for first, second, count in rows.group_by(columns).len().iter_rows()})

@@ -1,27 +1,45 @@
-"""What a change did to the model: both revisions' models on the test rows that both have."""
+"""What a change did to the model: both models on the test rows that both revisions have, and their reports."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from flows.reviewing.findings import ChangedRow, ChangedRows, Effect, Gain, Trend
-from flows.reviewing.recorded_scores import curves, figures
+from flows.reviewing.findings import ChangedRow, ChangedRows, Curve, Effect, Figure, Gain, Points, Trend
 from flows.reviewing.revision import Revision
 from stages.common.display import Mask, display
 from stages.common.params.evaluate import Bootstrap, Slices
 from stages.tasks.bootstrap import accuracy_gain, class_gains, class_numbers, compare, confusion, f1_of, scores_of
 from stages.tasks.slices import slice_rows
 
-PREDICTIONS = "data/predictions.parquet"
-TEST = "data/clean/test.parquet"
+PREDICTIONS, TEST, METRICS = "data/predictions.parquet", "data/clean/test.parquet", "reports/metrics.json"
 COLUMNS = {"id": pl.String, "label": pl.String, "prediction": pl.String, "confidence": pl.Float64}
 TEXTS = dict.fromkeys(("id", "text", "text_pair", "extra"), pl.String)
 SEED = 13  # where the head's params cannot be read
 DIGITS = 6
 LEAST_MOVED = 6  # other predictions: of fewer, even the exact sign test tells nothing (2 / 2**5 = 0.06)
 TEXT, NAME = 200, 60  # characters shown of a text, of a label
+
+TRAINING, VALIDATION = "reports/plots/training.csv", "reports/plots/validation.csv"
+CURVES = (  # name, file, columns of x and y
+    ("training loss", TRAINING, "step", "loss"),
+    ("learning rate", TRAINING, "step", "learning_rate"),
+    ("validation loss", VALIDATION, "epoch", "validation_loss"),
+    ("validation accuracy", VALIDATION, "epoch", "validation_accuracy"),
+    ("validation macro-F1", VALIDATION, "epoch", "validation_macro_f1"),
+    ("reliability", "reports/plots/reliability.csv", "confidence", "accuracy"),
+)
+FIGURES = (  # name, where it stands in metrics.json, what it is multiplied by, unit
+    ("calibration error", ("calibration", "ece"), 1, ""),
+    ("log loss", ("log_loss",), 1, ""),
+    ("Brier score", ("calibration", "brier"), 1, ""),
+    ("coverage at the thresholds", ("thresholds", "coverage"), 100, "%"),
+    ("accuracy of what is answered", ("thresholds", "accuracy"), 100, "%"),
+    ("weights", ("model", "parameters"), 1, ""),
+    ("size of the model", ("model", "bytes"), 2**-20, "MiB"),
+)
 
 
 def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
@@ -36,30 +54,30 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
     old, new = (_table(revision, PREDICTIONS, COLUMNS, missing) for revision in (base, head))
     test = _table(head, TEST, TEXTS, missing)
     before = old.select("id", label_before="label", before="prediction", before_confidence="confidence")
-    after = new.select("id", "label", now="prediction", now_confidence="confidence")
+    after = new.select("id", "label", after="prediction", after_confidence="confidence")
     rows = after.join(before, on="id").sort("id")
     answers, mask = SharedAnswers(rows, head), head.mask
     if not rows.height and not missing:
         missing.append("no test row is in both revisions: the scores cannot be compared")
     texts = rows.join(test.select("id", "text", "text_pair").unique("id", keep="first"), on="id", how="left")
-    right, was_right = pl.col("now") == pl.col("label"), pl.col("before") == pl.col("label")
+    right, right_before = pl.col("after") == pl.col("label"), pl.col("before") == pl.col("label")
     return Effect(
         rows=rows.height,
         only_base=old.height - rows.height,
         only_head=new.height - rows.height,
         relabelled=rows.filter(pl.col("label") != pl.col("label_before")).height,
-        scores=answers.scores(),
-        mcnemar_p=answers.mcnemar_p,
-        classes=answers.classes(mask),
-        slices=answers.slices(test, rows["id"], mask),
-        improved=_changed_rows(texts.filter(right & ~was_right), examples, mask),
-        regressed=_changed_rows(texts.filter(was_right & ~right), examples, mask),
-        moved=rows.filter(~right & ~was_right & (pl.col("now") != pl.col("before"))).height,
+        scores=tuple(answers.scores()),
+        mcnemar_p=answers.bootstrap["mcnemar_p"],
+        classes=tuple(answers.classes(mask)),
+        slices=tuple(answers.slices(test, rows["id"], mask)),
+        improved=_changed_rows(texts.filter(right & ~right_before), examples, mask),
+        regressed=_changed_rows(texts.filter(right_before & ~right), examples, mask),
+        moved=rows.filter(~right & ~right_before & (pl.col("after") != pl.col("before"))).height,
         labels=tuple(display(label, NAME, mask) for label in answers.labels),
         confusion_base=answers.counts[0],
         confusion_head=answers.counts[1],
-        curves=curves(base, head),
-        figures=figures(base, head),
+        curves=tuple(_curves(base, head)),
+        figures=tuple(_figures(base, head)),
         missing=tuple(missing),
     )
 
@@ -68,54 +86,47 @@ class SharedAnswers:
     """Class numbers of shared rows, [n] int64 each: the labels, and what both models predict."""
 
     def __init__(self, rows: pl.DataFrame, head: Revision) -> None:
-        self.labels = sorted({*rows["label"], *rows["before"], *rows["now"]})
-        columns = (rows[name] for name in ("label", "now", "before"))
-        self.actual, self.ours, self.theirs = (class_numbers(column, self.labels) for column in columns)
-        self.moved = self.ours != self.theirs
-        self.counts = [confusion(self.actual, said, len(self.labels)) for said in (self.theirs, self.ours)]
+        self.labels = sorted({*rows["label"], *rows["before"], *rows["after"]})
+        columns = (rows[name] for name in ("label", "after", "before"))
+        self.actual, self.head, self.base = (class_numbers(column, self.labels) for column in columns)
+        self.moved = self.head != self.base
+        self.counts = [confusion(self.actual, predicted, len(self.labels)) for predicted in (self.base, self.head)]
         evaluate = head.params.evaluate if head.params else None
-        self.parts = evaluate.slices if evaluate else Slices()
+        self.settings = evaluate.slices if evaluate else Slices()
         self.drawing = evaluate.bootstrap if evaluate else Bootstrap(), head.params.seed if head.params else SEED
-        sides = (self.actual, self.ours, self.theirs, len(self.labels), *self.drawing)
-        self.found = compare(*sides) if len(rows) else {"mcnemar_p": 1.0}
+        sides = (self.actual, self.head, self.base, len(self.labels), *self.drawing)
+        self.bootstrap = compare(*sides) if len(rows) else {"mcnemar_p": 1.0}
         self.of_classes = class_gains(*sides) if len(rows) else []
-        self.mcnemar_p = self.found["mcnemar_p"]
 
-    def scores(self) -> tuple[Gain, ...]:
-        """Return the gain in each score."""
-        if not len(self.actual):
-            return ()
-        old, new = ({name: float(score) for name, score in scores_of(counts).items()} for counts in self.counts)
-        rows = len(self.moved)
-        return tuple(_gain(name, rows, old[name], new[name], self.found, f"{name}_gain", self.moved) for name in new)
+    def scores(self) -> Iterator[Gain]:
+        """Yield the gain in each score."""
+        if rows := len(self.moved):
+            old, new = map(scores_of, self.counts)
+            for name in new:
+                yield _gain(name, rows, old[name], new[name], self.bootstrap, f"{name}_gain", self.moved)
 
-    def classes(self, mask: Mask | None) -> tuple[Gain, ...]:
-        """Return the gain in each label's F1; its rows are those that have the label."""
+    def classes(self, mask: Mask | None) -> Iterator[Gain]:
+        """Yield the gain in each label's F1; its rows are those that have the label."""
         old, new = map(f1_of, self.counts)
-        gains = []
-        for at, found in enumerate(self.of_classes):
-            counted = (self.actual == at) | (self.ours == at) | (self.theirs == at)  # rows that its F1 rests on
-            name, rows = display(self.labels[at], NAME, mask), int((self.actual == at).sum())
-            gains.append(_gain(name, rows, old[at], new[at], found, "f1_gain", self.moved[counted]))
-        return tuple(gains)
+        for index, bootstrap in enumerate(self.of_classes):
+            counted = (self.actual == index) | (self.head == index) | (self.base == index)  # rows that its F1 rests on
+            name, rows = display(self.labels[index], NAME, mask), int((self.actual == index).sum())
+            yield _gain(name, rows, old[index], new[index], bootstrap, "f1_gain", self.moved[counted])
 
-    def slices(self, test: pl.DataFrame, ids: pl.Series, mask: Mask | None) -> tuple[Gain, ...]:
-        """Return the gain in accuracy on each slice of the head's test split, as far as its rows are shared."""
+    def slices(self, test: pl.DataFrame, ids: pl.Series, mask: Mask | None) -> Iterator[Gain]:
+        """Yield the gain in accuracy on each slice of the head's test split, as far as its rows are shared."""
         if test.is_empty():
-            return ()
-        parts = slice_rows(test, self.parts.model_copy(update={"min_rows": 1}))
-        place = {name: number for number, name in enumerate(ids)}
-        at = np.array([place.get(name, -1) for name in test["id"]])  # of each test row among the shared ones
-        within = ((name, np.sort(at[part][at[part] >= 0])) for name, part in parts)
-        return tuple(
-            self._accuracy(display(name, NAME, mask), rows) for name, rows in within if len(rows) >= self.parts.min_rows
-        )
-
-    def _accuracy(self, name: str, rows: np.ndarray) -> Gain:
-        actual, ours, theirs = self.actual[rows], self.ours[rows], self.theirs[rows]
-        found = accuracy_gain(actual, ours, theirs, *self.drawing)
-        old, new = ((said == actual).mean() for said in (theirs, ours))
-        return _gain(name, len(rows), old, new, found, "accuracy_gain", ours != theirs)
+            return
+        positions = {name: position for position, name in enumerate(ids)}
+        shared = np.array([positions.get(name, -1) for name in test["id"]])  # of each test row among the shared ones
+        for name, part in slice_rows(test, self.settings.model_copy(update={"min_rows": 1})):
+            rows = np.sort(shared[part][shared[part] >= 0])
+            if len(rows) >= self.settings.min_rows:
+                actual, head, base = self.actual[rows], self.head[rows], self.base[rows]
+                bootstrap = accuracy_gain(actual, head, base, *self.drawing)
+                old, new = ((predicted == actual).mean() for predicted in (base, head))
+                title = display(name, NAME, mask)
+                yield _gain(title, len(rows), old, new, bootstrap, "accuracy_gain", head != base)
 
 
 def _table(revision: Revision, path: str, columns: Mapping[str, Any], missing: list[str]) -> pl.DataFrame:
@@ -129,20 +140,52 @@ def _table(revision: Revision, path: str, columns: Mapping[str, Any], missing: l
 
 def _changed_rows(rows: pl.DataFrame, examples: int, mask: Mask | None) -> ChangedRows:
     """Return the rows of which the head's model is most confident, rightly or wrongly; cut and masked."""
-    first = rows.sort("now_confidence", "id", descending=[True, False]).head(examples).select(*ChangedRow._fields)
-    widths = {"text": TEXT, "text_pair": TEXT, "label": NAME, "before": NAME, "now": NAME}
-    return ChangedRows(
-        rows.height,
-        tuple(
-            ChangedRow(**(row | {name: display(row[name], most, mask) for name, most in widths.items()}))
-            for row in first.iter_rows(named=True)
-        ),
-    )
+    first = rows.sort("after_confidence", "id", descending=[True, False]).head(examples).select(*ChangedRow._fields)
+    widths = {"text": TEXT, "text_pair": TEXT, "label": NAME, "before": NAME, "after": NAME}
+    cut = (row | {name: display(row[name], most, mask) for name, most in widths.items()} for row in first.to_dicts())
+    return ChangedRows(rows.height, tuple(ChangedRow(**row) for row in cut))
 
 
-def _gain(name: str, rows: int, base: float, head: float, found: dict[str, float], key: str, moved: np.ndarray) -> Gain:
-    low, high = found[f"{key}_low"], found[f"{key}_high"]
+def _gain(
+    name: str, rows: int, base: Any, head: Any, bootstrap: Mapping[str, float], key: str, moved: np.ndarray
+) -> Gain:
+    low, high = bootstrap[f"{key}_low"], bootstrap[f"{key}_high"]
     trend: Trend = "unclear" if moved.any() else "same"
     if np.count_nonzero(moved) >= LEAST_MOVED:
         trend = "better" if low > 0 else "worse" if high < 0 else "unclear"
-    return Gain(name, rows, round(float(base), DIGITS), round(float(head), DIGITS), found[key], low, high, trend)
+    return Gain(name, rows, round(float(base), DIGITS), round(float(head), DIGITS), bootstrap[key], low, high, trend)
+
+
+# ── what the reports say ──────────────────────────────────────────────────────────────────────────────────────────────
+def _curves(base: Revision, head: Revision) -> Iterator[Curve]:
+    """Yield the curves of both; the learning rate's only where it differs, reliability after the temperature."""
+    for name, file, x, y in CURVES:
+        old, new = (_points(revision, file, x, y) for revision in (base, head))
+        if (old or new) and (name != "learning rate" or old != new):
+            yield Curve(name, old, new, x)
+
+
+def _points(revision: Revision, file: str, x: str, y: str) -> Points:
+    """Return the points of a curve in order of x, without those that are no numbers."""
+    table = revision.table(file)
+    if table is None or not {x, y} <= set(table.columns):
+        return ()
+    if "label" in table.columns:
+        table = table.filter(pl.col("label").cast(pl.String) == "calibrated")
+    numbers = table.select(pl.col(x, y).cast(pl.Float64, strict=False)).drop_nulls()
+    return tuple(point for point in sorted(numbers.iter_rows()) if all(map(isfinite, point)))
+
+
+def _figures(base: Revision, head: Revision) -> Iterator[Figure]:
+    """Yield calibration, each on the revision's own test rows, and size."""
+    reports = [revision.report(METRICS) for revision in (base, head)]
+    for name, keys, times, unit in FIGURES:
+        old, new = (_number(report, keys, times) for report in reports)
+        if (old, new) != (None, None):
+            yield Figure(name, old, new, unit)
+
+
+def _number(report: Any, keys: Sequence[str], times: float) -> float | None:
+    for key in keys:
+        report = report.get(key) if isinstance(report, dict) else None
+    return round(times * report, DIGITS) if isinstance(report, int | float) and isfinite(report) else None

@@ -41,12 +41,12 @@ class FileChange(NamedTuple):
 
 
 class VersionChange(NamedTuple):
-    """A pinned dependency whose version differs; `here` is what is installed where the review ran."""
+    """A pinned dependency whose version differs; `installed` is what there is where the review ran."""
 
     package: str
     old: str | None
     new: str | None
-    here: str | None
+    installed: str | None
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class ChangedRow(NamedTuple):
     label: str
     before: str
     before_confidence: float
-    now: str
-    now_confidence: float
+    after: str
+    after_confidence: float
 
 
 class ChangedRows(NamedTuple):
@@ -161,7 +161,7 @@ class Rebuild:
     how: str = ""  # of that stage, in a line
     outs: tuple[OutCheck, ...] = ()  # in the order of the graph
     seconds: Mapping[str, float] = field(default_factory=dict)  # wall time of each stage that was run
-    tolerance: str = ""  # what `equal` means and what was found; nothing: that question did not come up
+    agreement: str = ""  # what `equal` means and what was compared; nothing: that question did not come up
     environment: tuple[tuple[str, str, str], ...] = ()  # what differs of the two trainings' machines: recorded, here
     last_lines: tuple[str, ...] = ()  # of the stage that failed
 

@@ -3,33 +3,36 @@
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 from flows.execution.stage_process import DEFAULT_TIMEOUT, StageRunner, seconds_of
+from flows.model_versions.versions import find_records
 from flows.repository.git import OF_A_CALLER
-from flows.repository.worktree_files import check_out, furnish
-from flows.reviewing.commits import LOCK
-from flows.reviewing.revision import Revision
+from flows.repository.worktree_files import Log, check_out, furnish
+from flows.reviewing.effect import METRICS
+from flows.reviewing.revision import LOCK, Revision
 from stages.common.display import visible
+from stages.common.environment import environment_of
 from stages.common.errors import AttuneError
 from stages.common.pipeline.graph import Node
 from stages.common.pipeline.stage import WORK
 from stages.common.redact import redacted
+from stages.tracking.runs import training_tags
 
 LAST_LINES = 15
 STORE = "review.db"  # MLflow's, in the worktree, and thrown away with it
 OWN_CACHE = Path(".dvc") / "cache"
 TRIAL = "ATTUNE_TRIAL_"  # what a search tells its trainings
 
-Log = Callable[[str], None]
+Machine = Mapping[str, str]  # what a model was trained on, by name; empty: not known
 
 
 @dataclass(frozen=True)
-class Ran:
+class PipelineRun:
     """How far the stages came."""
 
     seconds: Mapping[str, float] = field(default_factory=dict)  # wall time of each stage that was run
@@ -40,7 +43,7 @@ class Ran:
 
 def run_pipeline(
     folder: Path, graph: Mapping[str, Node], logs: Path, log: Log, variables: Mapping[str, str] | None = None
-) -> Ran:
+) -> PipelineRun:
     """Bring all stages of a worktree up to date; the project's MLflow store is not touched.
 
     The folder `logs` gets all output, in STAGE.log; its name stands before each line of progress.
@@ -49,7 +52,7 @@ def run_pipeline(
         AttuneError: if a stage's timeout in dvc.yaml is none.
     """
     try:
-        times = {name: seconds_of(node.meta.get("timeout", DEFAULT_TIMEOUT)) for name, node in graph.items()}
+        timeouts = {name: seconds_of(node.meta.get("timeout", DEFAULT_TIMEOUT)) for name, node in graph.items()}
     except ValueError as error:
         raise AttuneError(f"dvc.yaml: meta of a stage: {error}", "write it like meta: {timeout: 2h}") from None
     logs.mkdir(parents=True, exist_ok=True)
@@ -67,55 +70,50 @@ def run_pipeline(
             log(f"{logs.name}: {name} …")
             started, path = time.monotonic(), logs / f"{name}.log"
             with path.open("w", encoding="utf-8") as file:
-                ended = runner.run(name, times[name], partial(_write, file))
+                ended = runner.run(name, timeouts[name], partial(_write, file))
             seconds[name] = time.monotonic() - started
             if ended.late or ended.code:
-                how = f"took longer than {times[name]:,.0f} s" if ended.late else f"ended with status {ended.code}"
+                how = f"took longer than {timeouts[name]:,.0f} s" if ended.late else f"ended with status {ended.code}"
                 log(f"{logs.name}: {name} {how}; all its output: {path}")
-                last = path.read_text(encoding="utf-8").splitlines()[-LAST_LINES:]
-                return Ran(seconds, name, how, tuple(last))
+                last_lines = path.read_text(encoding="utf-8").splitlines()[-LAST_LINES:]
+                return PipelineRun(seconds, name, how, tuple(last_lines))
             log(f"{logs.name}: {name} {seconds[name]:.0f} s")
     finally:
         runner.end()
-    return Ran(seconds)
+    return PipelineRun(seconds)
 
 
 def _write(file: TextIO, line: str) -> None:
     print(visible(redacted(line)), file=file, flush=True)
 
 
-def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, threads: str) -> Ran:
+def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, threads: str) -> PipelineRun:
     """Run every stage of the head in a worktree that holds its commit and nothing that a stage has made.
 
-    It has as many threads as the recorded training, where these are known. What came from the network is the
-    checkout's `.attune/downloads`: ingest compares it with the hashes in params.
+    It has a DVC cache of its own, and as many threads as the recorded training, where these are known. What came from
+    the network is the checkout's `.attune/downloads`: ingest compares it with the hashes in params.
 
     Raises:
         AttuneError: if the commit holds no project, or an out of dvc.yaml lies outside of it.
     """
-    furnish(home, folder, lambda _: None)  # what there is to say was said of the head
-    _empty(folder, head.graph)
-    return run_pipeline(folder, head.graph, logs, log, variables_for(head, threads))
-
-
-def _empty(folder: Path, graph: Mapping[str, Node]) -> None:
-    """Remove what stages make, and give the worktree a DVC cache of its own; people's own data stay."""
     from dvc.config import Config
 
+    furnish(home, folder, lambda _: None)  # its warnings were shown for the head already
     (folder / LOCK).unlink(missing_ok=True)
     check_out(folder, lambda _: None, made=False)  # people's own data, from the shared cache
     with Config(str(folder / ".dvc"), validate=False).edit("local", validate=False) as local:
         local.setdefault("cache", {})["dir"] = str(folder / OWN_CACHE)
-    for path in (folder / out for node in graph.values() for out in node.outs):
+    for path in (folder / out for node in head.graph.values() for out in node.outs):
         if not path.parent.resolve().is_relative_to(folder.resolve()):
             raise AttuneError(f"dvc.yaml: the out {path} lies outside of the project", "keep outs in the project")
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+    return run_pipeline(folder, head.graph, logs, log, _thread_variables(head, threads))
 
 
-def variables_for(head: Revision, threads: str) -> dict[str, str]:
+def _thread_variables(head: Revision, threads: str) -> dict[str, str]:
     """Return variables for as many threads as the recorded training had: another number gives other bytes."""
     pinned = head.params and head.params.finetune.torch_num_threads
     cores = len(os.sched_getaffinity(0))
@@ -124,3 +122,19 @@ def variables_for(head: Revision, threads: str) -> dict[str, str]:
     # Threads that wait for each other on too few cores are not to take the time of those that work.
     more = {"OMP_WAIT_POLICY": "passive"} if int(threads) > cores else {}
     return {"OMP_NUM_THREADS": threads, **more}
+
+
+def recorded_machine(revision: Revision, store: str | None, root: Path) -> Machine:
+    """Return what the model that a revision's scores name was trained on.
+
+    By the notes of the checkout `root`, else by its run in MLflow, if there is a store.
+    """
+    model = (revision.report(METRICS).get("model") or {}).get("digest")
+    noted = environment_of(training_tags(str(model), root))
+    if noted or not store or not model:
+        return noted
+    try:
+        run = find_records(store, str(model)).run
+    except Exception:  # of whatever kind: then nothing is known, and the review says so
+        return {}
+    return environment_of(run.data.tags) if run else {}

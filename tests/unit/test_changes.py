@@ -3,6 +3,7 @@
 import copy
 import os
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -57,37 +58,33 @@ def changed(sides: Sides, **sections: Any) -> Changes:
 
 
 def stages(*sides: Revision) -> dict[str, StageChange]:
-    return {one.stage: one for one in changes_between(*sides, 5).stages}
+    return {stage.stage: stage for stage in changes_between(*sides, 5).stages}
 
 
 def test_nothing_is_said_of_what_is_the_same(sides: Sides) -> None:
-    found = changes_between(*sides, 5)
-    assert found == Changes(stages=(StageChange("clean", "same"), StageChange("finetune", "same")))
+    result = changes_between(*sides, 5)
+    assert result == Changes(stages=(StageChange("clean", "same"), StageChange("finetune", "same")))
 
 
 # ── settings ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_a_setting_is_shown_from_what_to_what_and_what_it_means(sides: Sides) -> None:
-    found = changed(sides, finetune={"learning_rate": 5e-5}, clean={}, tracking={"run_name": "try"})
-    assert found.params == (
+    changes = changed(sides, finetune={"learning_rate": 5e-5}, clean={}, tracking={"run_name": "try"})
+    assert changes.params == (
         ParamChange("finetune.learning_rate", "0.0001", "5e-05", "Peak learning rate."),  # the default, to begin with
         ParamChange("tracking.run_name", "null", "try", "Name of the MLflow run; null: made of model and settings."),
     )
 
 
 def test_passwords_in_settings_are_not_shown(sides: Sides) -> None:
-    source = {
-        "url": "https://me:hunter22@example.org/a.csv",
-        "columns": {"text": "a", "label": "b", "extra": ["stars"]},
-    }
-    found = changed(sides, ingest={**PARAMS["ingest"], "sources": [source]})
-    assert "example.org" in str(found.params)
-    assert "hunter22" not in str(found)
+    source = {**PARAMS["ingest"]["sources"][0], "path": None, "url": "https://me:hunter22@example.org/a.csv"}
+    result = changed(sides, ingest={**PARAMS["ingest"], "sources": [source]})
+    assert "example.org" in str(result.params) and "hunter22" not in str(result)
 
 
 def test_params_that_the_code_here_does_not_know_are_compared_as_they_stand(sides: Sides) -> None:
-    found = changed(sides, finetune={"learnt": 1}, seed=14)
-    assert [one[:3] for one in found.params] == [("seed", "13", "14"), ("finetune", None, '{"learnt": 1}')]
-    assert len(found.missing) == 1 and "params.yaml of HEAD" in found.missing[0]
+    result = changed(sides, finetune={"learnt": 1}, seed=14)
+    assert [change[:3] for change in result.params] == [("seed", "13", "14"), ("finetune", None, '{"learnt": 1}')]
+    assert len(result.missing) == 1 and "params.yaml of HEAD" in result.missing[0]
 
 
 # ── stages ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -95,11 +92,11 @@ def test_a_stage_ran_again_for_its_settings_and_its_data(sides: Sides) -> None:
     deps = {"data/inbox": "9", "stages/clean": "2"}
     sides[1].lock["clean"].update(locked(deps, {"data/clean/train.parquet": "8"}, {"clean": {"min": 5}}, cmd="new"))
     sides[1].lock["finetune"]["deps"][0]["md5"] = "8"
-    found = stages(*sides)
+    result = stages(*sides)
     reasons = ("command: python → new", "params: clean.min 3 → 5", "data: data/inbox changed")
-    assert found["clean"] == StageChange("clean", "ran again", reasons, ("data/clean/train.parquet",))
+    assert result["clean"] == StageChange("clean", "ran again", reasons, ("data/clean/train.parquet",))
     # the model has the same bytes although the stage ran: no out is named
-    assert found["finetune"] == StageChange("finetune", "ran again", ("data: data/clean/train.parquet (of clean)",))
+    assert result["finetune"] == StageChange("finetune", "ran again", ("data: data/clean/train.parquet (of clean)",))
 
 
 def test_a_stage_ran_again_for_its_code_by_the_names_of_the_files(sides: Sides) -> None:
@@ -112,15 +109,16 @@ def test_a_stage_ran_again_for_its_code_by_the_names_of_the_files(sides: Sides) 
 
 def test_a_stage_that_made_something_else_of_the_same_is_named(sides: Sides) -> None:
     sides[1].lock["finetune"]["outs"][0]["md5"] = "6"
-    found = stages(*sides)["finetune"]
-    assert (found.kind, found.outs) == ("ran again", ("models/finetuned",))
-    assert found.reasons[0].startswith("nothing that it depends on differs")
+    result = stages(*sides)["finetune"]
+    assert (result.kind, result.outs) == ("ran again", ("models/finetuned",))
+    assert result.reasons[0].startswith("nothing that it depends on differs")
 
 
 def test_stages_that_are_new_or_gone_are_named_and_one_without_a_record_is_a_line(sides: Sides) -> None:
     graph = {"clean": GRAPH["clean"], "export": node("export")}
-    found = stages(sides[0], replace(sides[1], graph=graph))
-    assert {name: one.kind for name, one in found.items()} == {"clean": "same", "export": "new", "finetune": "removed"}
+    result = stages(sides[0], replace(sides[1], graph=graph))
+    kinds = {name: stage.kind for name, stage in result.items()}
+    assert kinds == {"clean": "same", "export": "new", "finetune": "removed"}
     del sides[1].lock["finetune"]
     missing = changes_between(*sides, 5).missing
     assert missing == ("stage finetune: there is no record of it in dvc.lock of HEAD",)
@@ -145,30 +143,29 @@ def test_files_are_counted_by_git_and_listed_by_part_what_programs_write_last(si
 def test_versions_are_shown_from_what_to_what_and_what_is_installed(sides: Sides) -> None:
     pins = "# pins\njinja2==3.1.5\nnew_one==2 ; python_version > '3'\nwhat is this\n"
     Project(sides[1].folder).file("constraints.txt", pins)
-    found = changes_between(*sides, 5).versions
-    assert [one[:3] for one in found] == [
-        ("jinja2", "3.1.6", "3.1.5"),
-        ("new-one", None, "2"),
-        ("no-such-thing", "1", None),
-    ]
-    assert found[0].here and found[2].here is None
-    assert other_versions(sides[1].folder) == [f"jinja2 3.1.5 (here {found[0].here})"]
+    result, installed = changes_between(*sides, 5).versions, version("jinja2")
+    assert result == (
+        ("jinja2", "3.1.6", "3.1.5", installed),
+        ("new-one", None, "2", None),
+        ("no-such-thing", "1", None, None),
+    )
+    assert other_versions(sides[1].folder) == [f"jinja2 3.1.5 (here {installed})"]
 
 
 def test_relabelled_rows_are_listed_with_their_texts_masked_unless_valid_params_say_otherwise(sides: Sides) -> None:
     put_data(sides[1].folder, {**TRAIN, "a": ("good", "write to ann@example.org")})
-    rows = {one.title: one.rows for one in changes_between(*sides, 5).data or ()}
+    rows = {listing.title: listing.rows for listing in changes_between(*sides, 5).data or ()}
     assert rows["Relabelled: 1"] == [["a", "train", "bad", "good", "write to [EMAIL]"]]
     bare = {**PARAMS["evaluate"], "mask_pii": False}
     assert "ann@" in str(changed(sides, evaluate=bare).data)
     assert "ann@" not in str(changed(sides, evaluate={**bare, "nonsense": 1}).data)
 
 
-def test_a_table_that_is_gone_or_broken_is_a_line(sides: Sides) -> None:
-    Project(sides[1].folder).file("data/clean/validation.parquet", "PAR1")
-    broken = changes_between(*sides, 5)
-    (sides[0].folder / "data/raw/rejected.parquet").unlink()
-    gone = changes_between(*sides, 5)
-    for found, path in ((broken, "data/clean/validation.parquet"), (gone, "data/raw/rejected.parquet")):
-        assert found.data is None
-        assert found.missing[0].startswith("rows cannot be compared: ") and path in found.missing[0]
+@pytest.mark.parametrize("content", [None, "PAR1"])
+def test_a_table_that_is_gone_or_broken_is_a_line(content: str | None, sides: Sides) -> None:
+    (sides[1].folder / "data/clean/validation.parquet").unlink()
+    if content:
+        Project(sides[1].folder).file("data/clean/validation.parquet", content)
+    result = changes_between(*sides, 5)
+    assert result.data is None and result.missing[0].startswith("rows cannot be compared: ")
+    assert "data/clean/validation.parquet" in result.missing[0]

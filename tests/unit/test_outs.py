@@ -1,18 +1,24 @@
-"""Outs of a rebuild compared with `dvc.lock`, with the real graph: identical, equal on other hardware, or different."""
+"""Outs of a rebuild compared with `dvc.lock`, with the real graph; and how two files of any kind differ, in a line."""
 
 import json
+import shutil
 from hashlib import md5
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from flows.reviewing.findings import Rebuild
-from flows.reviewing.rebuilt_outs import Machine, compare_outs
+from flows.reviewing.outs import KINDS, compare_outs, difference
+from flows.reviewing.rebuild import Machine
 from flows.reviewing.revision import Revision
 from stages.common.pipeline.graph import read_graph
 from stages.tracking.registry import STAMP
@@ -37,9 +43,9 @@ def parquet(**columns: Any) -> bytes:
     return buffer.getvalue()
 
 
-def said(bad: int = 0, rows: int = 200) -> bytes:
+def predicted(bad: int = 0, rows: int = 200) -> bytes:
     """Predictions, of which so many are bad."""
-    return parquet(id=[f"{at:03}" for at in range(rows)], prediction=["bad"] * bad + ["good"] * (rows - bad))
+    return parquet(id=[f"{row:03}" for row in range(rows)], prediction=["bad"] * bad + ["good"] * (rows - bad))
 
 
 def scored(**scores: Any) -> Files:
@@ -47,7 +53,7 @@ def scored(**scores: Any) -> Files:
 
 
 WEIGHTS, MOVED = ({MODEL: save({"bert.weight": np.array([1, 1, last], np.float32)})} for last in (1, 1.5))
-USUAL = {**WEIGHTS, PREDICTIONS: said(), TRAIN: parquet(id=["a", "b"], label=["bad", "good"]), **scored()}
+USUAL = {**WEIGHTS, PREDICTIONS: predicted(), TRAIN: parquet(id=["a", "b"], label=["bad", "good"]), **scored()}
 
 
 def made_of(folder: Path, files: Files) -> Revision:
@@ -65,26 +71,26 @@ def made_of(folder: Path, files: Files) -> Revision:
 
 def compared(folder: Path, recorded: Files, rebuilt: Files, where: tuple[Machine, Machine] = OTHER) -> Rebuild:
     """Compare a record with a rebuild, each with what is other than usual."""
-    one, other = made_of(folder / "recorded", recorded), made_of(folder / "rebuilt", rebuilt)
-    (one.folder / STAMP).unlink()  # neither Git nor DVC's cache has it
-    return compare_outs(one, other, where, 0.99)
+    old, new = made_of(folder / "recorded", recorded), made_of(folder / "rebuilt", rebuilt)
+    (old.folder / STAMP).unlink()  # neither Git nor DVC's cache has it
+    return compare_outs(old, new, where, 0.99)
 
 
-def verdicts(found: Rebuild) -> dict[str, str]:
-    return {check.path: check.verdict for check in found.outs if check.verdict != "identical"}
+def verdicts(result: Rebuild) -> dict[str, str]:
+    return {check.path: check.verdict for check in result.outs if check.verdict != "identical"}
 
 
 def test_the_same_bytes_are_identical_whatever_the_machine_and_every_out_is_listed(tmp_path: Path) -> None:
-    found = compared(tmp_path, {}, {})
-    assert (found.verdict, found.first, found.tolerance) == ("identical", "", "")
-    assert sorted(check.path for check in found.outs) == sorted(OUTS) and str(STAMP) in OUTS
-    assert found.environment == (("processor", "A", "B"),)
+    result = compared(tmp_path, {}, {})
+    assert (result.verdict, result.first, result.agreement) == ("identical", "", "")
+    assert sorted(check.path for check in result.outs) == sorted(OUTS) and str(STAMP) in OUTS
+    assert result.environment == (("processor", "A", "B"),)
 
 
 def test_one_weight_on_the_same_hardware_is_another_model_and_named(tmp_path: Path) -> None:
-    found = compared(tmp_path, {}, MOVED, SAME)
-    assert (found.verdict, found.first, found.environment) == ("different", "finetune", ())
-    assert found.how == (
+    result = compared(tmp_path, {}, MOVED, SAME)
+    assert (result.verdict, result.first, result.environment) == ("different", "finetune", ())
+    assert result.how == (
         "models/finetuned: model.safetensors: 1 of 1 tensors differ, by up to 0.5 (bert.weight); "
         "the hardware is the same, where the same training gives the same bytes"
     )
@@ -93,10 +99,11 @@ def test_one_weight_on_the_same_hardware_is_another_model_and_named(tmp_path: Pa
 def test_on_other_hardware_all_that_is_made_with_the_model_may_have_other_bytes(tmp_path: Path) -> None:
     outs = [out for stage in ("finetune", "export", "evaluate", "register") for out in GRAPH[stage].outs]
     other = {out if Path(out).suffix else f"{out}/file": b"other" for out in outs if out != "models/finetuned"}
-    found = compared(tmp_path, {}, other | MOVED | {PREDICTIONS: said(bad=2)} | scored(accuracy=0.78, macro_f1=0.82))
-    assert (found.verdict, found.first, found.how) == ("equal", "", "")
-    assert verdicts(found) == dict.fromkeys(outs, "equal")
-    assert found.tolerance == (
+    rebuilt = other | MOVED | {PREDICTIONS: predicted(bad=2)} | scored(accuracy=0.78, macro_f1=0.82)
+    result = compared(tmp_path, {}, rebuilt)
+    assert (result.verdict, result.first, result.how) == ("equal", "", "")
+    assert verdicts(result) == dict.fromkeys(outs, "equal")
+    assert result.agreement == (
         "Other bytes of a trained model count as equal on other hardware, if at least 99 % of the test predictions are "
         "the same and the scores lie within the recorded intervals: 198 of 200 predictions are the same, accuracy "
         "0.7800 is within [0.7800, 0.8200], macro-F1 0.8200 is within [0.7800, 0.8200]"
@@ -105,47 +112,118 @@ def test_on_other_hardware_all_that_is_made_with_the_model_may_have_other_bytes(
 
 @pytest.mark.parametrize("name", ["processor", "threads", "precision", "torch"])
 def test_other_packages_are_no_other_hardware(name: str, tmp_path: Path) -> None:
-    found = compared(tmp_path, {}, MOVED, (MACHINE, MACHINE | {name: "other"}))
-    assert found.verdict == ("different" if name in ("precision", "torch") else "equal")
-    assert [(one, now) for one, _, now in found.environment] == [(name, "other")]
+    result = compared(tmp_path, {}, MOVED, (MACHINE, MACHINE | {name: "other"}))
+    assert result.verdict == ("different" if name in ("precision", "torch") else "equal")
+    assert [(changed, new) for changed, _, new in result.environment] == [(name, "other")]
 
 
 @pytest.mark.parametrize("where", [({}, MACHINE), (MACHINE, {"torch": "2.13.0"})])
 def test_on_hardware_that_nobody_knows_other_bytes_are_equal_and_it_says_so(where: Any, tmp_path: Path) -> None:
-    found = compared(tmp_path, {}, MOVED, where)
-    assert (found.verdict, found.environment) == ("equal", ()) and found.tolerance.endswith("is not known")
+    result = compared(tmp_path, {}, MOVED, where)
+    assert (result.verdict, result.environment) == ("equal", ()) and result.agreement.endswith("is not known")
 
 
 @pytest.mark.parametrize(
-    ("recorded", "rebuilt", "told"),
+    ("recorded", "rebuilt", "why"),
     [
-        ({}, {PREDICTIONS: said(bad=3)}, "only 197 of 200 predictions are the same"),
+        ({}, {PREDICTIONS: predicted(bad=3)}, "only 197 of 200 predictions are the same"),
         ({}, scored(accuracy=0.8201), "accuracy 0.8201 is not within [0.7800, 0.8200]"),
         ({}, scored(macro_f1=float("nan")), "macro-F1 nan is not within [0.7800, 0.8200]"),
         ({}, scored(accuracy=None), "there is no accuracy with an interval to compare"),
         (scored(macro_f1_low="low"), {}, "there is no macro-F1 with an interval to compare"),
-        ({}, {PREDICTIONS: said(rows=199)}, "only 0 of 0 predictions are the same"),
-        ({}, {PREDICTIONS: None}, "only 0 of 0 predictions are the same"),
-        ({PREDICTIONS: b"broken"}, {}, "only 0 of 0 predictions are the same"),
+        ({}, {PREDICTIONS: predicted(rows=199)}, "only 0 of 0 predictions are the same"),
     ],
 )
 def test_a_model_with_other_predictions_or_scores_is_another_one(
-    recorded: Files, rebuilt: Files, told: str, tmp_path: Path
+    recorded: Files, rebuilt: Files, why: str, tmp_path: Path
 ) -> None:
-    found = compared(tmp_path, recorded, MOVED | rebuilt)
-    assert (found.verdict, found.first) == ("different", "finetune")
-    assert found.how.endswith(f"(bert.weight); {told}")
+    result = compared(tmp_path, recorded, MOVED | rebuilt)
+    assert (result.verdict, result.first) == ("different", "finetune")
+    assert result.how.endswith(f"(bert.weight); {why}")
 
 
 def test_other_hardware_explains_nothing_before_the_training(tmp_path: Path) -> None:
-    found = compared(tmp_path, {}, MOVED | {TRAIN: parquet(id=["a", "b"], label=["bad", "bad"])})
-    assert (found.verdict, found.first) == ("different", "clean")
-    assert found.how == f"{TRAIN}: 1 of 2 rows differ, first row 2, in label"
-    assert verdicts(found) == {TRAIN: "different", "models/finetuned": "equal"}
+    result = compared(tmp_path, {}, MOVED | {TRAIN: parquet(id=["a", "b"], label=["bad", "bad"])})
+    assert (result.verdict, result.first) == ("different", "clean")
+    assert result.how == f"{TRAIN}: 1 of 2 rows differ, first row 2, in label"
+    assert verdicts(result) == {TRAIN: "different", "models/finetuned": "equal"}
 
 
-@pytest.mark.parametrize("files", [[{PAGE: None}, {}], [{}, {PAGE: None}]])
-def test_an_out_that_only_one_of_both_has_is_different(files: list[Files], tmp_path: Path) -> None:
-    found = compared(tmp_path, *files)
-    assert (found.verdict, found.how) == ("different", f"{PAGE}: only one of the two files is here")
-    assert verdicts(found) == {PAGE: "different"}
+def test_an_out_that_only_one_of_both_has_is_different(tmp_path: Path) -> None:
+    result = compared(tmp_path, {}, {PAGE: None})
+    assert (result.verdict, result.how) == ("different", f"{PAGE}: only one of the two files is here")
+    assert verdicts(result) == {PAGE: "different"}
+
+
+# ── two files ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+ROWS = pl.DataFrame({"id": ["a", "b", "c"], "text": ["good film", "bad film", "odd film"], "n": [1, 2, 3]})
+
+
+def differing(folder: Path, name: str, *contents: Any) -> str:
+    """Write two files of one name, and return how they differ."""
+    paths = [folder / side / name for side in ("old", "new")]
+    for path, content in zip(paths, contents, strict=True):
+        path.parent.mkdir(exist_ok=True)
+        if isinstance(content, pl.DataFrame):
+            content.write_parquet(path)
+        else:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return difference(*paths)
+
+
+ONES = np.ones((2, 3), np.float32)
+TENSORS = (
+    (0 * ONES, -(0 * ONES), "1 of 1 tensors differ, by up to 0 (a)"),
+    (ONES.astype(ml_dtypes.bfloat16), ONES.astype(ml_dtypes.bfloat16) / 2, "1 of 1 tensors differ, by up to 0.5 (a)"),
+    (ONES, np.nan * ONES, "1 of 1 tensors differ, by up to inf (a)"),
+    (ONES, ONES.T.copy(), "a: float32[2, 3] → float32[3, 2]"),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "how"),
+    [
+        ("t.parquet", ROWS, ROWS.with_columns(n=pl.Series([1, 5, 6])), "2 of 3 rows differ, first row 2, in n"),
+        ("t.parquet", ROWS, ROWS.tail(1), "3 → 1 rows"),
+        ("t.parquet", ROWS, ROWS.rename({"text": "words"}), "other columns: text, words"),
+        ("a.json", '{"f1": {"a.b": 0.7}, "n": 1}', '{"f1": {"a.b": 0.8}, "n": 2}', "f1.a.b differs and 1 more"),
+        ("a.json", "[1]", "[1, 2]", "the whole differs"),
+        ("a.json", '{"a": 1}', '{"a":1}', "other bytes (8 → 7)"),
+        ("m.safetensors", save({"a": ONES, "b": ONES}), save({"a": ONES}), "1 tensors that only one has, first b"),
+        *(("m.safetensors", save({"a": old}), save({"a": new}), how) for old, new, how in TENSORS),
+        ("m.onnx", b"abc", b"ab", "other bytes (3 → 2)"),
+        ("t.parquet", b"no table", ROWS, "no readable parquet file, other bytes"),
+    ],
+)
+def test_what_differs_is_said_in_the_words_of_the_format(
+    name: str, old: Any, new: Any, how: str, tmp_path: Path
+) -> None:
+    assert differing(tmp_path, name, old, new).startswith(how)
+
+
+def test_a_folder_with_a_file_more_less_or_other(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    (old / "inner").mkdir(parents=True)
+    (old / "inner" / "config.json").write_text('{"a": 1}')
+    (old / "vocab.txt").write_text("x")
+    shutil.copytree(old, new)
+    assert difference(old, new) == ""
+    (new / "inner" / "config.json").write_text('{"a": 2}')
+    assert difference(old, new) == "inner/config.json: a differs"
+    (new / "extra.bin").write_bytes(b"1")
+    assert difference(old, new) == "extra.bin: only one of the two files is here (and 1 more files)"
+    assert difference(old, tmp_path / "nowhere") == "only one of the two files is here"
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    trap = b"cos\nsystem\n(S'touch " + str(tmp_path / "trapped").encode() + b"'\ntR."
+    for name in ("model.pkl", "training_args.bin", "model.safetensors", "t.parquet"):
+        assert differing(tmp_path, name, trap, trap + b" ")
+    assert not (tmp_path / "trapped").exists()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted({*KINDS, ".bin"})), st.binary(max_size=40), st.binary(max_size=40))
+def test_two_files_differ_if_and_only_if_their_bytes_do(suffix: str, old: bytes, new: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        assert bool(differing(Path(folder), f"file{suffix}", old, new)) == (old != new)

@@ -7,7 +7,7 @@ import pytest
 
 from flows.execution.outcome import Outcome
 from flows.reporting.artifact import places
-from flows.reporting.run_summary import Before
+from flows.reporting.reports import Reports
 from flows.repository.results import keep, push_results, reference
 from flows.repository.worktree_files import push_all
 from flows.repository.worktrees import open_worktree
@@ -110,12 +110,12 @@ def test_changes_are_told_of_a_scheduled_run_only_where_it_did_not_make_them(
     monkeypatch.chdir(folder)
     report = f"report: `reports/evaluation.html` of `{NIGHTLY}-set` after a run that succeeded, "
     report += f"else in `.attune/worktrees/{folder.name}`"
-    assert places(Before({"rows": 1}), other_params=True) == [report, commit]
+    assert places(Reports({"rows": 1}), other_params=True) == [report, commit]
     (folder / "make.py").write_text("")
-    assert places(Before(), other_params=False) == [f"{commit} with changes"]
+    assert places(Reports(), other_params=False) == [f"{commit} with changes"]
     monkeypatch.chdir(checkout.root)
     checkout.file("params.yaml", "seed: 5\n")
-    assert places(Before(), other_params=False) == [f"{commit} with changes"], (
+    assert places(Reports(), other_params=False) == [f"{commit} with changes"], (
         "a person's own run says so of every file"
     )
 

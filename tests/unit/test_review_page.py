@@ -5,32 +5,13 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
 
-from flows.reviewing.findings import Changes, Curve, Review
+from flows.reviewing.findings import Changes, Review
 from flows.reviewing.page import LIMITS, MARK, render
-from flows.reviewing.sections import chart
 from flows.reviewing.verdict import verdict_of
-from tests.unit.seen_page import HOSTILE, Seen, assert_shown_and_idle
+from tests.unit.harmless_markdown import NASTY, assert_harmless
+from tests.unit.seen_page import Seen, assert_shown_and_idle
 from tests.unit.small_review import foreign_review, make_changes, make_effect, make_rebuild, make_review, many
-
-RENDERER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-OURS = {
-    *("heading_open", "heading_close", "paragraph_open", "paragraph_close", "inline", "html_block"),
-    *("bullet_list_open", "bullet_list_close", "list_item_open", "list_item_close"),
-    *(f"{part}_{end}" for part in ("table", "thead", "tbody", "tr", "th", "td") for end in ("open", "close")),
-    *("text", "code_inline", "softbreak", "html_inline", "strong_open", "strong_close", "text_special"),
-}
-NASTY = [
-    *HOSTILE,
-    "</details><script>alert(1)</script>",
-    "![x](http://evil.example/x.png) [y](javascript:alert(1)) <http://evil.example>",
-    "@everyone, owner/repo#1, GH-3, :tada:, $x^2$, www.evil.example me@example.org",
-    "| pipes | \\| and `ticks` ``` more `` |",
-    "two\nlines\n\n# heading\n\n- list\n\n---\n\n    code",
-    "1. one",
-    "~~~",
-]
 
 
 def page(review: Review) -> str:
@@ -44,22 +25,9 @@ def comment(review: Review) -> str:
 KNOWN = Seen(page(foreign_review("harmless")))
 
 
-def assert_harmless(text: str) -> None:
-    """Check that nothing but our own elements is in a comment, and no word that GitHub makes a link or mention of."""
-    tokens = [token for block in RENDERER.parse(text) for token in (block, *(block.children or []))]
-    for token in tokens:
-        assert token.type in OURS, (token.type, token.content)
-        if token.type in ("html_inline", "html_block"):
-            assert re.fullmatch(rf"<br>|{MARK}|</details>|<details><summary>[^<>]*</summary>", token.content.strip())
-        if token.type == "text":
-            assert not {"@", "<", "#", "$", "~", "\u202e", "\x1b"} & set(token.content), token.content
-            assert "://" not in token.content and "www." not in token.content.lower()
-    assert text.count("<details>") == text.count("\n</details>\n")
-
-
 def test_the_verdict_comes_first_and_each_section_follows_on_both_pages() -> None:
     review = make_review(changes=make_changes())
-    text, seen = comment(review), Seen(page(review)).text
+    text, page_text = comment(review), Seen(page(review)).text
     assert text.startswith(f"{MARK}\n\n## Review of `faster`: A lower learning rate")
     names = ["What changed", "What it did", "Can it be rebuilt", "Where it comes from"]
     places = [text.index("**Rebuilt from nothing:** all 8 outs"), *(text.index(f"### {name}") for name in names)]
@@ -69,8 +37,6 @@ def test_the_verdict_comes_first_and_each_section_follows_on_both_pages() -> Non
         "- ✓ **Gates:** all 3 passed",
         "| `finetune.learning_rate` | `0.00015` | `0.0001` | Peak learning rate. |",
         "| `finetune` | ran again | params: `finetune.learning_rate` 0.00015 → 0.0001<br>A lower learning rate |",
-        "| `params.yaml` | `params.yaml` | 1 | 1 |",
-        "| `tokenizers` | `0.21.0` |",
         "| `train` | `10,180` | `10,181` | `1` |",
         "| `macro_f1` | +0.0123 [+0.0031, +0.0215] | better | 0.8200 → 0.8323 | 1281 |",
         "| `a moving film row 0`<br>`a moving film` | `a moving film 0` | `a moving film 1` 0.90 |",
@@ -78,7 +44,7 @@ def test_the_verdict_comes_first_and_each_section_follows_on_both_pages() -> Non
         "| calibration error | 0.0306 | 0.0281 |",
     ):
         assert line in text, line
-        assert " ".join(re.sub(r"[`|*]|<br>|^- ✓", " ", line).split()) in seen, line
+        assert " ".join(re.sub(r"[`|*]|<br>|^- ✓", " ", line).split()) in page_text, line
     assert_harmless(text)
 
 
@@ -96,18 +62,16 @@ def test_a_hostile_text_is_shown_and_does_nothing(hostile: str) -> None:
     review = foreign_review(hostile)
     plain = hostile.isprintable() and len(hostile) < 40 and "`" not in hostile
     assert_shown_and_idle(page(review), hostile if plain else "\x00", KNOWN, times=20)
-    text = comment(review)
-    assert_harmless(text)
-    assert not {"\u202e", "\u2066", "\x00", "\x07", "\x1b", "\ufffe"} & set(text)
+    assert_harmless(comment(review))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.text(max_size=80))
 def test_any_text_at_all_is_harmless(text: str) -> None:
     review = foreign_review(text)
     assert_harmless(comment(review))
-    seen = Seen(page(review))
-    assert seen.tags <= KNOWN.tags and seen.attributes <= KNOWN.attributes
+    parsed = Seen(page(review))
+    assert parsed.tags <= KNOWN.tags and parsed.attributes <= KNOWN.attributes
 
 
 def test_both_pages_stay_small_whatever_there_is_to_say() -> None:
@@ -122,35 +86,23 @@ def test_both_pages_stay_small_whatever_there_is_to_say() -> None:
 @pytest.mark.parametrize(
     ("review", "words"),
     [
-        (
-            make_review(base=None, changes=None, effect=None, gates=(), rebuild=make_rebuild("unrecorded")),
-            "There is nothing to compare with",
-        ),
-        (make_review(effect=None, base=None, changes=None, failure="no such file"), "no such file"),
+        (make_review(base=None, changes=None, effect=None, gates=()), "There is nothing to compare with"),
+        (make_review(base=None, changes=None, effect=None, failure="no such file"), "no such file"),
         (make_review(changes=Changes(), effect=make_effect("same")), "no version, no row of the data"),
         (make_review(rebuild=make_rebuild("failed", "no memory")), "ValueError: no memory"),
         (make_review(rebuild=make_rebuild("different")), "1 of 101 tensors differ"),
     ],
-    ids=["first", "no base", "nothing", "failed", "different"],
 )
 def test_a_review_that_lacks_parts_still_says_what_there_is(review: Review, words: str) -> None:
-    text, seen = comment(review), Seen(page(review)).text
-    assert words in text and words in seen
-    assert "Where it comes from" in seen and "None" not in text
+    text, page_text = comment(review), Seen(page(review)).text
+    assert words in text and words in page_text
+    assert "Where it comes from" in page_text and "None" not in text
     assert_harmless(text)
 
 
 def test_secrets_reach_no_page_even_where_a_text_is_cut() -> None:
+    secrets = "git+https://me:geheim-1234@example.org and hf_abcdefghijklmnopqrstuvwxyz0123"
     for filler in ("", "x" * 35, "x" * 55, "x" * 1180):
-        review = foreign_review(
-            f"{filler} git+https://me:geheim-1234@example.org and hf_abcdefghijklmnopqrstuvwxyz0123"
-        )
+        review = foreign_review(f"{filler} {secrets}")
         for text in (comment(review), page(review)):
             assert "geheim" not in text and "hf_abc" not in text
-
-
-def test_curves_share_their_axes_and_one_point_is_drawn_too() -> None:
-    plot = chart(Curve("loss", ((0, 1.0), (10, 0.5)), ((0, 0.9), (10, 0.4)), "step"))
-    assert (plot.across, plot.up) == (["0", "10"], ["0.4", "1"])
-    assert plot.lines[0].points == "0.0,0.0 200.0,166.7"
-    assert chart(Curve("flat", (), ((1.0, 0.0),), "step")).lines[1].dots == [(0.0, 1.0)]

@@ -13,11 +13,10 @@ from mlflow import MlflowClient
 
 from flows.repository.worktrees import WORKTREES, lock_of
 from flows.review import NOT_REPRODUCED, main
-from flows.reviewing.commits import find_commits
 from flows.reviewing.findings import Review
-from flows.reviewing.rebuilt_outs import recorded_machine
-from flows.reviewing.review import Request, review
-from flows.reviewing.worktrees import NAMED
+from flows.reviewing.rebuild import recorded_machine
+from flows.reviewing.review import Request, find_commits, review
+from flows.reviewing.revision import PREFIX
 from stages.common.environment import tags
 from stages.common.errors import AttuneError
 from stages.common.locks import locked
@@ -44,9 +43,9 @@ def run(mine: Project) -> str:
 
 def reviewed(mine: Project, base: str | None = None, head: str = "HEAD", **how: Any) -> Review:
     request = Request(base, head, logs=mine.root.parent / "logs", **how)
-    found = review(mine.root, request, lambda _: None)
+    result = review(mine.root, request, lambda _: None)
     assert left(mine) == []
-    return found
+    return result
 
 
 def left(mine: Project) -> list[str]:
@@ -57,69 +56,60 @@ def left(mine: Project) -> list[str]:
 
 # ── what is reproduced ────────────────────────────────────────────────────────────────────────────────────────────────
 def test_recorded_results_that_come_out_again_are_identical(checkout: Project) -> None:
-    found = reviewed(checkout)
-    assert (found.rebuild.verdict, found.asked_base, found.behind) == ("identical", "main", 0)
-    assert list(found.rebuild.seconds) == ["make", "judge"] and found.rebuild.holds
-    assert found.base and (found.base.results, found.head.results) == ("recorded", "recorded")
-    assert found.base.commit == checkout.git("rev-parse", "main")
-    assert found.changes and [one.key for one in found.changes.params] == ["seed"]
+    result = reviewed(checkout)
+    assert (result.rebuild.verdict, result.asked_base, result.behind) == ("identical", "main", 0)
+    assert list(result.rebuild.seconds) == ["make", "judge"] and result.rebuild.holds
+    assert result.base and (result.base.results, result.head.results) == ("recorded", "recorded")
+    assert result.base.commit == checkout.git("rev-parse", "main")
+    assert result.changes and [change.key for change in result.changes.params] == ["seed"]
     assert "Running stage 'make'" in (checkout.root.parent / "logs" / "rebuild" / "make.log").read_text()
 
 
-def test_stages_of_a_rebuild_find_neither_earlier_reports_nor_the_projects_mlflow(
+def test_a_stage_that_fails_is_named_and_finds_neither_earlier_reports_nor_the_projects_mlflow(
     checkout: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("TRACKING", "REGISTRY"):
         monkeypatch.setenv(f"MLFLOW_{name}_URI", f"sqlite:///{tmp_path}/ours.db")
-    more = (
-        "import os\nprint(Path('reports/metrics.json').exists(), {k for k in os.environ.items() if 'MLFLOW' in k[0]})\n"
-    )
-    checkout.commit(**{"judge.py": TOY["judge.py"].replace("Path(", f"{more}Path(", 1)})
-    reviewed(checkout)
-    said = (checkout.root.parent / "logs" / "rebuild" / "judge.log").read_text()
-    assert "False {('MLFLOW_TRACKING_URI', 'sqlite:///" in said and "-rebuild/.attune/" in said
-    assert "ours.db" not in said and "REGISTRY" not in said
-
-
-def test_a_stage_that_fails_is_named_with_its_last_lines(checkout: Project) -> None:
-    checkout.commit(**{"judge.py": "print('no idea')\nraise SystemExit(4)\n"})
-    found = reviewed(checkout)
-    assert (found.rebuild.verdict, found.rebuild.first) == ("failed", "judge")
-    assert "no idea" in found.rebuild.last_lines
-    assert not found.rebuild.holds
+    shows = "print(Path('reports/metrics.json').exists(), {k for k in os.environ.items() if 'MLFLOW' in k[0]})"
+    checkout.commit(**{"judge.py": f"import os\nfrom pathlib import Path\n{shows}\nraise SystemExit(4)\n"})
+    result = reviewed(checkout)
+    assert (result.rebuild.verdict, result.rebuild.first, result.rebuild.holds) == ("failed", "judge", False)
+    output = "".join(result.rebuild.last_lines)
+    assert "False {('MLFLOW_TRACKING_URI', 'sqlite:///" in output and "-rebuild/.attune/" in output
+    assert "ours.db" not in output and "REGISTRY" not in output
 
 
 def test_a_head_that_nobody_ran_is_unrecorded_and_shown_as_it_was_made_here(checkout: Project) -> None:
     checkout.commit(**{"params.yaml": "seed: 333\n"})
     cached = sorted((checkout.root / ".dvc" / "cache").rglob("*"))
-    found = reviewed(checkout)
+    result = reviewed(checkout)
     assert sorted((checkout.root / ".dvc" / "cache").rglob("*")) == cached, "a rebuild has a cache of its own"
-    assert (found.rebuild.verdict, found.rebuild.first, found.head.results) == ("unrecorded", "make", "rebuilt")
-    assert "seed" in found.head.stale["make"] and "judge" not in found.head.stale
-    assert found.head.lock["make"]["outs"] != found.base.lock["make"]["outs"]  # type: ignore[union-attr]
+    assert (result.rebuild.verdict, result.rebuild.first, result.head.results) == ("unrecorded", "make", "rebuilt")
+    assert "seed" in result.head.stale["make"] and "judge" not in result.head.stale
+    assert result.head.lock["make"]["outs"] != result.base.lock["make"]["outs"]  # type: ignore[union-attr]
 
     bare = reviewed(checkout, rebuild=False)
     assert (bare.rebuild.verdict, bare.head.results) == ("unrecorded", "run")
-    assert bare.head.lock["make"]["outs"] == found.head.lock["make"]["outs"]
+    assert bare.head.lock["make"]["outs"] == result.head.lock["make"]["outs"]
 
 
 # ── which results count ───────────────────────────────────────────────────────────────────────────────────────────────
 def test_data_that_moved_on_in_the_checkout_are_said_to_have(checkout: Project) -> None:
     checkout.file("data/inbox/rows.csv", "a\nb\n")
     for rebuild, verdict in ((False, "left out"), (True, "unrecorded")):
-        found = reviewed(checkout, rebuild=rebuild)
-        assert (found.rebuild.verdict, found.rebuild.seconds) == (verdict, {}), "nothing runs on other data"
-        assert found.base and (found.base.results, found.head.results) == ("recorded", "recorded")
-        assert any("data/inbox/" in note for note in found.notes)
+        result = reviewed(checkout, rebuild=rebuild)
+        assert (result.rebuild.verdict, result.rebuild.seconds) == (verdict, {}), "nothing runs on other data"
+        assert result.base and (result.base.results, result.head.results) == ("recorded", "recorded")
+        assert any("data/inbox/" in note for note in result.notes)
 
 
 def test_outs_that_are_nowhere_are_made_again_on_both_sides(checkout: Project) -> None:
     for folder in ("cache", "tmp"):
         subprocess.run(["rm", "-rf", str(checkout.root / ".dvc" / folder)], check=True)
-    found = reviewed(checkout)
-    assert found.base and (found.base.results, found.head.results) == ("run", "rebuilt")
-    assert found.rebuild.verdict == "identical", "the lock is enough to hold the rebuild against"
-    assert any("data/made.txt" in note for note in found.notes)
+    result = reviewed(checkout)
+    assert result.base and (result.base.results, result.head.results) == ("run", "rebuilt")
+    assert result.rebuild.verdict == "identical", "the lock is enough to hold the rebuild against"
+    assert any("data/made.txt" in note for note in result.notes)
 
 
 def test_a_base_that_cannot_be_made_again_costs_the_comparison_alone(checkout: Project) -> None:
@@ -131,75 +121,64 @@ def test_a_base_that_cannot_be_made_again_costs_the_comparison_alone(checkout: P
     checkout.file("params.yaml", "seed: 7\n")
     run(checkout)
     subprocess.run(["rm", "-rf", str(checkout.root / ".dvc" / "cache")], check=True)
-    found = reviewed(checkout)
-    assert found.base is None and "make" in found.failure
-    assert found.rebuild.verdict == "identical"
+    result = reviewed(checkout)
+    assert result.base is None and "make" in result.failure
+    assert result.rebuild.verdict == "identical"
 
 
-def test_before_the_first_run_there_is_no_base_and_no_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lock", [None, "<<<<<<< HEAD\nschema: '2.0'\n=======\n>>>>>>> main\n"])
+def test_before_the_first_run_or_amid_a_merge_there_is_no_record_and_no_error(lock: str | None, tmp_path: Path) -> None:
     mine = toy_project(tmp_path / "home")
-    found = reviewed(mine)
-    assert (found.base, found.failure, found.changes) == (None, "", None)
-    assert (found.rebuild.verdict, found.head.results) == ("unrecorded", "rebuilt")
-    run(mine)
-    found = reviewed(mine)
-    assert found.base is None and found.rebuild.verdict == "identical"
+    if lock:
+        mine.commit(**{"dvc.lock": lock})
+    result = reviewed(mine)
+    assert (result.base, result.failure, result.changes) == (None, "", None)
+    assert (result.rebuild.verdict, result.head.results) == ("unrecorded", "rebuilt")
 
 
 # ── against what ──────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_the_base_is_where_the_histories_parted_or_the_commit_before_the_head_itself(checkout: Project) -> None:
     parted = checkout.git("rev-parse", "main")
     checkout.git("checkout", "-q", "main")
-    for number in range(3):
-        checkout.commit(**{"note.txt": str(number)})
-    found = find_commits(checkout.root, "main", "feature")
-    assert (found.base, found.behind, found.asked) == (parted, 3, checkout.git("rev-parse", "main"))
+    checkout.commit(**{"note.txt": "later"})
+    result = find_commits(checkout.root, "main", "feature")
+    assert (result.base, result.behind) == (parted, 1)
     default = find_commits(checkout.root, None, "HEAD")
     assert (default.base_name, default.base) == ("HEAD~1", checkout.git("rev-parse", "HEAD~1"))
     assert any("main is the head itself" in note for note in default.notes)
     checkout.git("checkout", "-q", "--orphan", "island")
     checkout.commit()
     island = find_commits(checkout.root, "main", "HEAD")
-    assert island.base == island.asked and any("share no history" in note for note in island.notes)
+    assert island.base == checkout.git("rev-parse", "main") and any("share no history" in note for note in island.notes)
 
 
 def test_a_branch_of_a_remote_is_as_that_has_it_now_or_as_it_was_fetched(checkout: Project, tmp_path: Path) -> None:
     other = Project(tmp_path / "other")
     checkout.git("clone", "-q", str(checkout.root), str(other.root))
     checkout.git("checkout", "-q", "main")
-    newer = checkout.commit(**{"note.txt": "newer"})
-    assert find_commits(other.root, "origin/main", "HEAD").asked == newer
+    checkout.commit(**{"note.txt": "newer"})
+    assert find_commits(other.root, "origin/main", "HEAD").behind == 1
     other.git("remote", "set-url", "origin", str(tmp_path / "nowhere"))
     offline = find_commits(other.root, None, "HEAD")
-    assert (offline.base_name, offline.asked) == ("origin/main", newer)
+    assert (offline.base_name, offline.behind) == ("origin/main", 1)
     assert any("as it was fetched last" in note for note in offline.notes)
     with pytest.raises(AttuneError, match="no commit"):
         find_commits(other.root, "nothing", "HEAD")
-
-
-def test_marks_of_a_merge_in_the_lock_count_as_no_lock(checkout: Project) -> None:
-    lock = (checkout.root / "dvc.lock").read_text()
-    checkout.commit(**{"dvc.lock": f"<<<<<<< HEAD\n{lock}=======\n{lock}>>>>>>> main\n"})
-    found = reviewed(checkout)
-    assert (found.rebuild.verdict, found.head.results) == ("unrecorded", "rebuilt")
 
 
 # ── worktrees ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_a_persons_checkout_is_the_same_byte_for_byte_after_a_review(checkout: Project) -> None:
     checkout.file("mine.txt", "staged")
     checkout.git("add", "mine.txt")
-    checkout.file("judge.py", "half: edited\n")
     checkout.file("half.txt", "untracked")
-    checkout.git("stash", "push", "-q", "--", "judge.py")
     checkout.file("make.py", "half: edited\n")
     os.utime(checkout.root / "constraints.txt", (1, 1))  # Git would write its index anew
     (checkout.root / ".attune" / "downloads").mkdir(parents=True)
     before = checkout.seen()
-    found = reviewed(checkout)
-    assert found.rebuild.verdict == "identical"
-    assert set(found.uncommitted) == {"mine.txt", "half.txt", "make.py"}
+    result = reviewed(checkout)
+    assert result.rebuild.verdict == "identical"
+    assert set(result.uncommitted) == {"mine.txt", "half.txt", "make.py"}
     assert checkout.seen() == before
-    assert reviewed(checkout, "HEAD", "main", rebuild=False).uncommitted == ()
 
 
 def test_the_command_writes_both_pages_and_its_status_says_what_it_found(
@@ -216,29 +195,24 @@ def test_the_command_writes_both_pages_and_its_status_says_what_it_found(
     assert main(["--base", "nothing", *out]) == 1
     assert "no commit" in capsys.readouterr().err
     assert main(["--output", "/proc/x"]) == 1
-    told = capsys.readouterr()
-    assert "name another --output" in told.err and told.out == "", "before a rebuild that takes hours"
+    printed = capsys.readouterr()
+    assert "name another --output" in printed.err and printed.out == "", "before a rebuild that takes hours"
 
 
 def test_worktrees_of_a_killed_review_go_with_the_next_unless_somebody_is_at_work_there(checkout: Project) -> None:
-    dead, busy = (checkout.root / WORKTREES / f"{NAMED}{name}-head" for name in ("dead", "busy"))
+    dead, busy = (checkout.root / WORKTREES / f"{PREFIX}{name}-head" for name in ("dead", "busy"))
     for folder in (dead, busy):
         checkout.git("worktree", "add", "-q", "--detach", str(folder))
-    with locked(lock_of(busy)):
-        review(checkout.root, Request(None, "main", rebuild=False), lambda _: None)
-        assert busy.exists() and not dead.exists()
-    reviewed(checkout, None, "main", rebuild=False)
 
-
-def test_a_review_that_is_interrupted_takes_its_worktrees_along(checkout: Project) -> None:
     def stop(line: str) -> None:
         if line.startswith("rebuild"):
-            assert len(left(checkout)) == 3
+            assert busy.exists() and not dead.exists()
+            assert len(left(checkout)) == 4
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with locked(lock_of(busy)), pytest.raises(KeyboardInterrupt):
         review(checkout.root, Request(logs=checkout.root.parent / "logs"), stop)
-    assert left(checkout) == []
+    assert left(checkout) == [busy.name], "one that is interrupted takes its own along"
 
 
 # ── the rebuild ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -277,24 +251,20 @@ def test_what_a_model_was_trained_on_is_looked_up_and_its_threads_are_taken(
     of("a", "A", threads="3")
     run(mine)
     of("b", "B", threads="1")
-    found = reviewed(mine)
-    assert found.rebuild.verdict == "equal" and "not known" not in found.rebuild.tolerance
-    assert found.rebuild.environment == (("processor", "A", "B"),)
-    of("b", "A", threads="3")
-    found = reviewed(mine)
-    assert (found.rebuild.verdict, found.rebuild.first, found.rebuild.environment) == ("different", "finetune", ())
-    shutil.rmtree(mine.root / ".attune" / "trainings")
-    found = reviewed(mine)
-    assert found.rebuild.verdict == "equal" and "not known" in found.rebuild.tolerance
+    result = reviewed(mine)
+    assert result.rebuild.verdict == "equal" and "not known" not in result.rebuild.agreement
+    assert result.rebuild.environment == (("processor", "A", "B"),), "with the threads that were noted"
 
 
-def test_where_a_model_was_trained_is_noted_in_the_checkout_or_in_its_run_in_mlflow(tmp_path: Path) -> None:
+def test_where_a_model_was_trained_is_noted_in_the_checkout_or_in_its_run_in_mlflow(
+    tmp_path: Path, empty_store: Path
+) -> None:
     def known(model: Any, uri: str | None = None) -> dict[str, str]:
         (tmp_path / "reports").mkdir(exist_ok=True)
         (tmp_path / "reports" / "metrics.json").write_text(json.dumps({"model": {"digest": model}}))
         return dict(recorded_machine(make_revision(folder=tmp_path), uri, tmp_path))
 
-    noted, published, store = "a" * 64, "b" * 64, f"sqlite:///{tmp_path / 'mlflow.db'}"
+    noted, published, store = "a" * 64, "b" * 64, f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
     machines = [tags({"processor": name, "torch": "2.13.0"}) for name in "ABC"]
     (tmp_path / TRAININGS).mkdir(parents=True)
     (tmp_path / TRAININGS / f"{noted}.json").write_text(json.dumps(machines[0]))

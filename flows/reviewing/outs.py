@@ -1,0 +1,174 @@
+"""Every out of a rebuild compared with `dvc.lock`, and how two files of an out differ, by what they hold.
+
+Trained on other hardware, a model may have other bytes.
+"""
+
+import filecmp
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from flows.reporting.reports import SCORES
+from flows.reviewing.effect import METRICS, PREDICTIONS
+from flows.reviewing.findings import OutCheck, Rebuild
+from flows.reviewing.rebuild import Machine
+from flows.reviewing.revision import Revision
+from stages.common.display import display
+from stages.common.environment import HARDWARE
+from stages.common.pipeline.dvc_status import differing
+from stages.common.pipeline.graph import upstream_of
+
+MODEL = "models/finetuned"
+NAME = 80  # characters shown of a name
+SAME_HARDWARE = "the hardware is the same, where the same training gives the same bytes"
+
+
+def compare_outs(
+    recorded: Revision, rebuilt: Revision, machines: tuple[Machine, Machine], min_agreement: float
+) -> Rebuild:
+    """Compare every out of a rebuild with the recorded one; `machines`: where each was trained.
+
+    Other bytes of a model count as equal if at least `min_agreement` of the test rows have the same prediction.
+    """
+    old, new = machines
+    known = "processor" in old and "processor" in new
+    environment = tuple(
+        (name, old.get(name, "none"), new.get(name, "none"))
+        for name in dict.fromkeys([*old, *new])
+        if known and old.get(name) != new.get(name)
+    )
+    hashes = [
+        (stage, path, before.get(path), after.get(path))
+        for stage in dict.fromkeys([*rebuilt.graph, *recorded.lock])
+        for before, after in [(recorded.hashes(stage, "outs"), rebuilt.hashes(stage, "outs"))]
+        for path in sorted({*before, *after})
+    ]
+    graph = rebuilt.graph
+    trainer = next((stage for stage, node in graph.items() if MODEL in node.outs), None)
+    # the bytes of the model, and of all that needs it, may differ
+    trained = {stage for stage, node in graph.items() if stage == trainer or trainer in upstream_of(node, graph)}
+    disagreement, agreement = "", ""
+    if any(before and after and before != after for stage, _, before, after in hashes if stage in trained):
+        disagreement, agreement = _agreement(recorded, rebuilt, min_agreement)
+        agreement += "" if known else "; on which hardware each was trained is not known"
+        if known and not any(name in HARDWARE for name, _, _ in environment):
+            disagreement = SAME_HARDWARE
+    outs = []
+    for stage, path, before, after in hashes:
+        if before == after:
+            outs.append(OutCheck(stage, path, "identical"))
+        else:
+            tolerated = stage in trained and before and after and not disagreement
+            how = difference(recorded.folder / path, rebuilt.folder / path)
+            outs.append(OutCheck(stage, path, "equal" if tolerated else "different", how))
+    if bad := [out for out in outs if out.verdict == "different"]:
+        worst = next((out for out in bad if out.stage == bad[0].stage and out.path == MODEL), bad[0])
+        why = f"; {disagreement}" if disagreement and worst.path == MODEL else ""
+        first, how = worst.stage, f"{worst.path}: {worst.how}{why}"
+        return Rebuild("different", first, how, tuple(outs), agreement=agreement, environment=environment)
+    equal = any(out.verdict == "equal" for out in outs)
+    return Rebuild("equal" if equal else "identical", outs=tuple(outs), agreement=agreement, environment=environment)
+
+
+def _agreement(recorded: Revision, rebuilt: Revision, min_agreement: float) -> tuple[str, str]:
+    """Return why two models are not the same but for the machine (nothing: they are), and what was compared."""
+    agreeing, rows = _same_predictions(recorded, rebuilt)
+    facts = [f"{agreeing:,} of {rows:,} predictions are the same"]
+    against = [] if rows and agreeing >= min_agreement * rows else [f"only {facts[0]}"]
+    old, new = recorded.report(METRICS), rebuilt.report(METRICS)
+    for name, key in SCORES.items():
+        try:
+            low, value, high = old[f"{key}_low"], new[key], old[f"{key}_high"]
+            inside = low <= value <= high
+            facts.append(f"{name} {value:.4f} is {'' if inside else 'not '}within [{low:.4f}, {high:.4f}]")
+        except (KeyError, TypeError, ValueError):
+            inside = False
+            facts.append(f"there is no {name} with an interval to compare")
+        against += [] if inside else [facts[-1]]
+    least = f"at least {100 * min_agreement:g} % of the test predictions are the same"
+    return "; ".join(against), (
+        f"Other bytes of a trained model count as equal on other hardware, if {least} and the scores lie within the "
+        f"recorded intervals: {', '.join(facts)}"
+    )
+
+
+def _same_predictions(recorded: Revision, rebuilt: Revision) -> tuple[int, int]:
+    """Return how many test rows get the same prediction, and of how many; of none if they are not the same rows."""
+    tables = [revision.table(PREDICTIONS) for revision in (recorded, rebuilt)]
+    old, new = (None if table is None or not {"id", "prediction"} <= set(table.columns) else table for table in tables)
+    if old is None or new is None or sorted(old["id"]) != sorted(new["id"]):
+        return 0, 0
+    same = old.sort("id")["prediction"] == new.sort("id")["prediction"]
+    return int(same.sum()), len(same)
+
+
+# ── two files ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+def difference(old: Path, new: Path) -> str:
+    """Return how two files or folders differ, in a line; nothing if and only if their bytes are the same."""
+    if old.is_dir() and new.is_dir():
+        names = {path.relative_to(top).as_posix() for top in (old, new) for path in top.rglob("*") if path.is_file()}
+        files = [(name, how) for name in sorted(names) if (how := difference(old / name, new / name))]
+        more = f" (and {len(files) - 1:,} more files)" if len(files) > 1 else ""
+        return f"{display(files[0][0], NAME)}: {files[0][1]}{more}" if files else ""
+    if not (old.is_file() and new.is_file()):
+        return "only one of the two files is here"
+    if filecmp.cmp(old, new, shallow=False):
+        return ""
+    sizes = f"other bytes ({old.stat().st_size:,} → {new.stat().st_size:,})"
+    compare = KINDS.get(new.suffix)
+    try:
+        return (compare(old, new) if compare else "") or sizes
+    except (Exception, pl.exceptions.PanicException):  # of a damaged file, anything
+        return f"no readable {new.suffix[1:]} file, {sizes}"
+
+
+def _differing_rows(old: Path, new: Path) -> str:
+    before, after = (pl.read_parquet(path, use_pyarrow=True) for path in (old, new))
+    if before.schema != after.schema:
+        names = sorted({name for name, _ in {*before.schema.items()} ^ {*after.schema.items()}})
+        return f"other columns: {display(', '.join(names), NAME) or 'their order'}"
+    if before.height != after.height:
+        return f"{before.height:,} → {after.height:,} rows"
+    other = pl.DataFrame({name: before[name].ne_missing(after[name]) for name in before.columns})
+    columns = [name for name in other.columns if other[name].any()]
+    rows = other.select(pl.any_horizontal(pl.all())).to_series().arg_true()
+    where = f"first row {rows[0] + 1:,}, in {display(', '.join(columns), NAME)}" if columns else ""
+    return f"{len(rows):,} of {before.height:,} rows differ, {where}" if columns else ""
+
+
+def _differing_tensors(old: Path, new: Path) -> str:
+    import ml_dtypes  # noqa: F401  # teaches NumPy bfloat16
+    from safetensors.numpy import load_file
+
+    before, after = load_file(old), load_file(new)
+    if names := sorted(before.keys() ^ after.keys()):
+        return f"{len(names):,} tensors that only one has, first {display(names[0], NAME)}"
+    largest: dict[str, float] = {}
+    for name, tensor in before.items():
+        other = after[name]
+        if (tensor.dtype, tensor.shape) != (other.dtype, other.shape):
+            return f"{display(name, NAME)}: {tensor.dtype}{list(tensor.shape)} → {other.dtype}{list(other.shape)}"
+        if tensor.tobytes() != other.tobytes():
+            apart = abs(other.astype("float64") - tensor.astype("float64"))
+            largest[name] = float(np.nan_to_num(apart, nan=np.inf).max())
+    if not largest:
+        return ""
+    most = max(largest, key=lambda name: largest[name])
+    return f"{len(largest):,} of {len(before):,} tensors differ, by up to {largest[most]:.2g} ({display(most, NAME)})"
+
+
+def _differing_keys(old: Path, new: Path) -> str:
+    before, after = (json.loads(path.read_text("utf-8")) for path in (old, new))
+    keys = [key for key, _, _ in differing(before, after)]
+    more = f" and {len(keys) - 1:,} more" if len(keys) > 1 else ""
+    return f"{display(keys[0], NAME) or 'the whole'} differs{more}" if keys else ""
+
+
+KINDS: dict[str, Callable[[Path, Path], str]] = {
+    ".parquet": _differing_rows,
+    ".safetensors": _differing_tensors,
+    ".json": _differing_keys,
+}
