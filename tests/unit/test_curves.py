@@ -21,22 +21,18 @@ def certain(actual: np.ndarray, sure: np.ndarray) -> np.ndarray:
 
 @settings(max_examples=50)
 @given(st.integers(0, 10_000), st.integers(2, 400))
-def test_roc_runs_from_corner_to_corner_and_never_back(seed: int, rows: int) -> None:
+def test_curves_never_run_back(seed: int, rows: int) -> None:
     generator = np.random.default_rng(seed)
     actual = np.array([0, 1, *generator.integers(0, 2, rows)])
-    curve = roc(actual, certain(actual, generator.random(rows + 2)), TWO)
+    probabilities = certain(actual, generator.random(rows + 2))
+    curve, precisions = roc(actual, probabilities, TWO), precision_recall(actual, probabilities, TWO)
     x, y = curve["fpr"].to_numpy(), curve["tpr"].to_numpy()
     assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
-    assert (np.diff(x) >= 0).all()
-    assert (np.diff(y) >= 0).all()
     assert len(curve) <= POINTS
-
-
-def test_the_precision_of_a_perfect_model_never_falls() -> None:
-    actual = np.random.default_rng(0).integers(0, 2, 55)
-    curve = precision_recall(actual, certain(actual, np.random.default_rng(1).uniform(0.6, 1.0, 55)), TWO)
-    assert set(curve["precision"]) == {1.0}
-    assert (curve["recall"][0], curve["recall"][-1]) == (0.0, 1.0)
+    for values in (x, y, precisions["recall"].to_numpy()):
+        assert (np.diff(values) >= 0).all()
+    assert (precisions["recall"][0], precisions["recall"][-1]) == (0, 1)
+    assert precisions["precision"].is_between(0, 1).all()
 
 
 def test_of_equal_recall_the_better_precision_comes_first() -> None:
@@ -44,18 +40,6 @@ def test_of_equal_recall_the_better_precision_comes_first() -> None:
     curve = precision_recall(actual, np.stack([1 - of_yes, of_yes], axis=1), TWO)
     assert curve["recall"].to_list() == [0.0, 0.5, 0.5, 0.5, 1.0]
     assert curve["precision"].to_list() == pytest.approx([1.0, 1.0, 0.5, 1 / 3, 0.5], abs=1e-6)
-
-
-@settings(max_examples=50)
-@given(st.integers(0, 10_000), st.integers(2, 400))
-def test_recall_never_runs_back_and_precision_is_a_share(seed: int, rows: int) -> None:
-    generator = np.random.default_rng(seed)
-    actual = np.array([0, 1, *generator.integers(0, 2, rows)])
-    curve = precision_recall(actual, certain(actual, generator.random(rows + 2)), TWO)
-    assert (np.diff(curve["recall"].to_numpy()) >= 0).all()
-    assert curve["recall"][0] == 0
-    assert curve["recall"][-1] == 1
-    assert curve["precision"].is_between(0, 1).all()
 
 
 @pytest.mark.parametrize("curve", [roc, precision_recall])

@@ -9,7 +9,7 @@ import pytest
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.common.pipeline.stage import Run, stage
-from stages.finetune.processes import join, wanted
+from stages.finetune.machine import join, wanted
 from tests.projects import Project
 
 GRAPH = """\
@@ -115,7 +115,7 @@ def test_what_would_be_ignored_is_refused(
 ) -> None:
     import torch
 
-    monkeypatch.setattr("stages.finetune.processes.end_with_parent", lambda: None)
+    monkeypatch.setattr("stages.finetune.machine.end_with_parent", lambda: None)
     be(monkeypatch, 0)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
