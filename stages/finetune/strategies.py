@@ -158,7 +158,7 @@ def _unwrap_head(base: nn.Module) -> list[str]:
     return sorted(name for name, _ in wrapped)
 
 
-def with_strategy(model: nn.Module, params: FinetuneParams, loss: Loss) -> tuple[Loss, list[TrainerCallback]]:
+def with_strategy(model: Any, params: FinetuneParams, loss: Loss) -> tuple[Loss, list[TrainerCallback]]:
     """Return the loss with what the strategy adds to it, and the callbacks that it needs while training.
 
     AdaLoRA (Zhang et al. 2023, arXiv:2303.10512) alone adds something. peft leaves it to the caller: the ranks fall on
@@ -175,7 +175,7 @@ def with_strategy(model: nn.Module, params: FinetuneParams, loss: Loss) -> tuple
         if not torch.is_grad_enabled():
             return data
         share = 1.0 if num_items_in_batch is None else (labels != IGNORED).sum() / num_items_in_batch
-        return data + share * model.peft_config[NAME].orth_reg_weight * orthogonality(model).to(data.device)  # type: ignore[union-attr,index]
+        return data + share * model.peft_config[NAME].orth_reg_weight * orthogonality(model).to(data.device)
 
     return with_orthogonality, [RankBudget(params.options)]
 

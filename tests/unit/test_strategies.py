@@ -193,25 +193,6 @@ def test_an_adapter_that_is_no_safetensors_file_is_not_loaded(base: Path, tmp_pa
         load_classifier(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["adalora", "projected prefix"])
-def test_the_best_epoch_comes_back_with_head_and_adapter(base: Path, splits: Splits, tmp_path: Path, name: str) -> None:
-    """Scores that fall make the first epoch the best; what comes back is all of it."""
-    scores = iter([0.9, 0.5])
-    epochs: list[dict[str, torch.Tensor]] = []
-
-    class Keep(TrainerCallback):
-        def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-            epochs.append({key: value.detach().clone() for key, value in given["model"].named_parameters()})
-
-    def metrics(_: Any) -> dict[str, float]:
-        return dict.fromkeys(("accuracy", "macro_f1"), next(scores))
-
-    kept, _ = train_with(settings(**STRATEGIES[name]), base, splits, tmp_path, Keep(), metrics=metrics)
-    weights = dict(kept.named_parameters())
-    assert all(torch.equal(weights[key], epochs[0][key]) for key in weights)
-    assert not all(torch.equal(weights[key], epochs[1][key]) for key in weights)
-
-
 def test_ranks_fall_to_their_target_and_stay(base: Path, splits: Splits, tmp_path: Path) -> None:
     left: list[int] = []
 
