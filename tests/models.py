@@ -99,7 +99,7 @@ def tokenized(
     stated = np.where(generator.random(rows) < flip, 1 - labels, labels)
     return pl.DataFrame(
         {
-            "id": [str(at) for at in range(rows)],
+            "id": [str(number) for number in range(rows)],
             "input_ids": encoded["input_ids"],
             "token_type_ids": encoded["token_type_ids"],
             "labels": stated.tolist(),
@@ -161,13 +161,13 @@ class Cut(TrainerCallback):
     """End a training before one of these steps, as Ctrl-C does; note the steps that were begun."""
 
     def __init__(self, *before: int) -> None:
-        self.before, self.seen = before, []
+        self.before, self.begun = before, []
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """End it, or note the step."""
         if state.global_step + 1 in self.before:
             raise KeyboardInterrupt
-        self.seen.append(state.global_step + 1)
+        self.begun.append(state.global_step + 1)
 
 
 def result(run: tuple[PreTrainedModel, list[dict[str, Any]]], folder: Path) -> tuple[str, str, str]:

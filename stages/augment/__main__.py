@@ -4,7 +4,7 @@ from statistics import fmean
 
 import polars as pl
 
-from stages.augment.filters import guarded, shingle_size
+from stages.augment.filters import accepted, shingle_size
 from stages.augment.rows import as_originals, new_rows
 from stages.common.ledger import Ledger
 from stages.common.params import AugmentParams
@@ -16,13 +16,12 @@ from stages.common.text.near_duplicates import jaccard, shingles
 
 @stage("augment")
 def main(run: Run[AugmentParams]) -> None:
-    """Make new rows, keep those that pass the guards, and say how much new there is in them."""
-    train = CleanRecords.read(run.input("data/clean/train.parquet"))
-    held_out = pl.concat(
-        [CleanRecords.read(run.input(f"data/clean/{name}.parquet")) for name in ("validation", "test")]
+    """Make new rows, keep those that pass the filters, and say how much new there is in them."""
+    train, validation, test = (
+        CleanRecords.read(run.input(f"data/clean/{name}.parquet")) for name in ("train", "validation", "test")
     )
     made = new_rows(train, run.params, run.seed, lambda name: run.input(f"models/resources/{name}"))
-    kept, ledger = guarded(made, train, held_out, run.params, run.seed)
+    kept, ledger = accepted(made, train, pl.concat([validation, test]), run.params, run.seed)
 
     rows = AugmentedRecords.write(pl.concat([as_originals(train), kept]), run.output("data/augmented/train.parquet"))
     contract = validation_report(AugmentedRecords, rows, name="augmented")
@@ -37,13 +36,13 @@ def report(train: pl.DataFrame, made: pl.DataFrame, kept: pl.DataFrame, ledger: 
     reasons = made.select("id", "method").join(ledger.rejected.select("id", "rule"), on="id")
     methods = {}
     for name in made["method"].unique(maintain_order=True):
-        of_method, stayed = made.filter(method=name), kept.filter(method=name)
+        of_method, kept_of_method = made.filter(method=name), kept.filter(method=name)
         dropped = reasons.filter(method=name)["rule"].to_list()
         methods[name] = {
             "made": of_method.height,
             "dropped": {rule: dropped.count(rule) for rule in ledger.by_rule},
-            "added": stayed.height,
-            **diversity(of_method, stayed, train),
+            "added": kept_of_method.height,
+            **diversity(of_method, kept_of_method, train),
         }
     labels = pl.concat([train["label"], kept["label"]])
     return {
@@ -53,8 +52,8 @@ def report(train: pl.DataFrame, made: pl.DataFrame, kept: pl.DataFrame, ledger: 
         "rows_added": kept.height,
         "rows_out": train.height + kept.height,
         "labels": {
-            label: {"before": before, "after": (labels == label).sum()}
-            for label, before in train["label"].value_counts().sort("label").iter_rows()
+            label: {"before": count, "after": (labels == label).sum()}
+            for label, count in train["label"].value_counts().sort("label").iter_rows()
         },
         "methods": methods,
     }

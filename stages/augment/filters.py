@@ -1,4 +1,4 @@
-"""What keeps a new row out: each guard gives the reason, null where the row stays."""
+"""What keeps a new row out: each filter gives the reason, null where the row stays."""
 
 import random
 
@@ -12,58 +12,55 @@ from stages.common.text.near_duplicates import nearest_among
 
 NUM_PERM = 128
 ROWS = 100_000  # that the classifier is trained on at most; more hardly change what it says
-WEIGHTS = 1_000_000  # labels × features of the classifier at most: its time and memory go with them
+WEIGHTS = 1_000_000  # labels × features of the classifier at most: its time and memory grow with them
 MOST_LABELS = 500  # with more, few rows are left for each, and probabilities of all labels fill the memory
 
 
-def guarded(
+def accepted(
     made: pl.DataFrame, train: pl.DataFrame, held_out: pl.DataFrame, params: AugmentParams, seed: int
 ) -> tuple[pl.DataFrame, Ledger]:
-    """Return the new rows that pass every guard, in their order, and the account of the others."""
-    known, same = "a training row has the same text", "another new row has the same text"
+    """Return the new rows that pass every filter, in their order, and the account of the others."""
 
     def near_a_held_out_text(rows: pl.DataFrame) -> pl.Expr:
         """The model would be scored on what it has nearly seen."""
-        others = whole_text(held_out)
-        found, similarity = nearest_among(
-            whole_text(rows), others, params.leak_threshold, shingle_size(others), NUM_PERM
-        )
+        texts, others = whole_text(rows), whole_text(held_out)
+        match, similarity = nearest_among(texts, others, params.leak_threshold, shingle_size(others), NUM_PERM)
         reason = pl.format("similarity {} to a validation or test row", pl.Series(similarity).round(2))
-        return pl.when(pl.Series(found >= 0, dtype=pl.Boolean)).then(reason)
+        return pl.when(pl.Series(match >= 0, dtype=pl.Boolean)).then(reason)
 
-    # The cheap ones first. The first two: a method changed nothing, hit upon what is there, or two made the same.
-    guards: dict[str, Rule] = {
-        "equal_to_a_training_text": lambda rows: _where(whole_text(rows).is_in(whole_text(train).implode()), known),
-        "equal_to_another_new_text": lambda rows: _where(~whole_text(rows).is_first_distinct(), same),
+    # The cheap ones first. The first two: a method changed nothing, or made what is there already.
+    training_texts = whole_text(train).implode()
+    known, repeated = pl.lit("a training row has the same text"), pl.lit("another new row has the same text")
+    filters: dict[str, Rule] = {
+        "equal_to_a_training_text": lambda rows: pl.when(whole_text(rows).is_in(training_texts)).then(known),
+        "equal_to_another_new_text": lambda rows: pl.when(~whole_text(rows).is_first_distinct()).then(repeated),
         "near_a_held_out_text": near_a_held_out_text,
     }
     if params.label_preservation.enabled:
         least = params.label_preservation.min_probability
-        guards["lost_its_label"] = lambda rows: lost_its_label(rows, train, least, seed)
+        filters["lost_its_label"] = lambda rows: _lost_its_label(rows, train, least, seed)
     ledger, kept = Ledger("augment", made.height), made
-    for name, guard in guards.items():
-        kept = ledger.apply(name, guard, kept)
+    for name, rule in filters.items():
+        kept = ledger.apply(name, rule, kept)
     ledger.close(kept.height)
     return kept, ledger
 
 
-def lost_its_label(rows: pl.DataFrame, train: pl.DataFrame, min_probability: float, seed: int) -> pl.Expr:
+def _lost_its_label(rows: pl.DataFrame, train: pl.DataFrame, min_probability: float, seed: int) -> pl.Expr:
     """A quick classifier (TF-IDF, logistic regression) gives another label, or the row's own too little probability.
 
     Labels weigh alike however many rows they have: otherwise new rows of rare labels, which are what class balancing
     makes, would be taken for common ones. It says nothing of labels that it has not learnt.
     """
-    if rows.is_empty():
-        return pl.lit(None, pl.String)
     if train.height > ROWS:
         train = train[sorted(random.Random(f"{seed} label check").sample(range(train.height), ROWS))]
     labels = train["label"].n_unique()
-    if labels > MOST_LABELS:
+    if labels > MOST_LABELS and rows.height:
         print(
             f"  no new row is checked for its label (augment.label_preservation): train has {labels:,} labels, "
             f"more than {MOST_LABELS}"
         )
-    if not 2 <= labels <= MOST_LABELS:
+    if rows.is_empty() or not 2 <= labels <= MOST_LABELS:
         return pl.lit(None, pl.String)
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -90,7 +87,3 @@ def lost_its_label(rows: pl.DataFrame, train: pl.DataFrame, min_probability: flo
 def shingle_size(texts: pl.Series) -> int:
     """Return how many characters a shingle has: fewer where a script has no blanks between words."""
     return 3 if is_unspaced(texts) else 5
-
-
-def _where(out: pl.Series, reason: str) -> pl.Expr:
-    return pl.when(out).then(pl.lit(reason))

@@ -1,4 +1,4 @@
-"""New rows out of training rows: who gets a child, and what it is made of."""
+"""New rows out of training rows: by which methods, how many, and out of which rows."""
 
 import random
 from collections import Counter, defaultdict
@@ -7,10 +7,22 @@ from hashlib import sha256
 
 import polars as pl
 
-from stages.augment.methods import METHODS
-from stages.augment.simple import Resource
+from stages.augment.pretrained import back_translation, contextual
+from stages.augment.synonyms import synonyms
+from stages.augment.words import Method, Resource, over_words, punctuation_insertion, random_deletion, random_swap
 from stages.common.digests import seeded_hash
 from stages.common.params import AugmentParams
+
+# In the order in which they are applied: of two equal new texts, that of the earlier method stays. A new method is a
+# function, a line here and a section in the params.
+METHODS: dict[str, Method] = {
+    "random_deletion": over_words(random_deletion),
+    "random_swap": over_words(random_swap),
+    "punctuation_insertion": over_words(punctuation_insertion),
+    "synonyms": synonyms,
+    "contextual": contextual,
+    "back_translation": back_translation,
+}
 
 
 def as_originals(train: pl.DataFrame) -> pl.DataFrame:
@@ -36,11 +48,11 @@ def new_rows(train: pl.DataFrame, params: AugmentParams, seed: int, resource: Re
     for name in METHODS:
         if count := round(getattr(params, name).share * train.height):
             parents = sorted(random.Random(f"{seed} {name}").sample(range(train.height), count))
-            add(name, name, parents, [ids[at] for at in parents])
+            add(name, name, parents, [ids[parent] for parent in parents])
     labels = pl.concat(made)["label"].to_list()
     if chosen := to_fill_up(train["label"].to_list(), ids, params.balance.target, seed, labels):
-        keys = [f"{ids[at]} {time}" for at, time in chosen]
-        add("balance", params.balance.method, [at for at, _ in chosen], keys)
+        keys = [f"{ids[parent]} {time}" for parent, time in chosen]
+        add("balance", params.balance.method, [parent for parent, _ in chosen], keys)
     return pl.concat(made)
 
 
@@ -57,17 +69,17 @@ def to_fill_up(
         made: labels of the rows that other methods have made, which count as well.
 
     Returns:
-        The position of each chosen row and how often it was chosen before: a label in need of more rows than it has
-        goes round. Label by label in the order of their names.
+        The position of each chosen row and how often it was chosen before, as a label may need more rows than it has.
+        Label by label in the order of their names.
     """
     of_label = defaultdict(list)
-    for at, label in enumerate(labels):
-        of_label[label].append(at)
-    have = Counter([*labels, *made])
-    wanted = round(target * max(have.values(), default=0))
+    for position, label in enumerate(labels):
+        of_label[label].append(position)
+    counts = Counter([*labels, *made])
+    wanted = round(target * max(counts.values(), default=0))
     chosen = []
     for label in sorted(of_label):
-        drawn = sorted(of_label[label], key=lambda position: seeded_hash(f"{seed} balance", ids[position]))
-        missing = range(wanted - have[label])
-        chosen += [(drawn[number % len(drawn)], number // len(drawn)) for number in missing]
+        ordered = sorted(of_label[label], key=lambda position: seeded_hash(f"{seed} balance", ids[position]))
+        missing = range(wanted - counts[label])
+        chosen += [(ordered[number % len(ordered)], number // len(ordered)) for number in missing]
     return chosen

@@ -10,15 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from stages.augment.simple import Resource, over_words
-from stages.augment.words import core, replaceable
+from stages.augment.words import Resource, over_words, replaceable_words
 from stages.common.errors import AttuneError
 
 PARTS = ("noun", "verb", "adj", "adv")
 LEXICOGRAPHERS = "".join(f"{number:02d}\tunnamed\t0\n" for number in range(45))
 
-Weighted = list[tuple[str, int]]  # words with how often each was met
-Look = Callable[[str], list[tuple[int, Weighted]]]
+Counted = list[tuple[str, int]]  # words with how often each was met
+Look = Callable[[str], list[tuple[int, Counted]]]
 
 
 def synonyms(texts: Sequence[str], seeds: Sequence[str], settings: Any, resource: Resource) -> list[str]:
@@ -32,20 +31,18 @@ def replace(words: list[str], probability: float, rng: random.Random, look: Look
     """Return the words with some replaced.
 
     For each word a sense is drawn by how often it was met in SemCor, so that the usual meaning mostly wins, then one
-    of its synonyms the same way. A sense without synonyms leaves the word as it is, and the next word has its turn.
+    of its synonyms the same way. A sense without synonyms leaves the word as it is, and the next word is tried.
     """
-    cores = [core(word) for word in words]
-    places = [at for at, (_, inner, _) in enumerate(cores) if replaceable(inner)]
+    changed, cores = list(words), replaceable_words(words)
     left = max(1, round(probability * len(words)))
-    changed = list(words)
-    for at in rng.sample(places, len(places)):
-        before, inner, after = cores[at]
+    for position in rng.sample(list(cores), len(cores)):
+        before, inner, after = cores[position]
         if not left or not (senses := look(inner)):
             continue
         (sense,) = rng.choices([names for _, names in senses], [count for count, _ in senses])
         if sense:
             (synonym,) = rng.choices([name for name, _ in sense], [count + 1 for _, count in sense])
-            changed[at] = f"{before}{synonym}{after}"
+            changed[position] = f"{before}{synonym}{after}"
             left -= 1
     return changed
 
@@ -61,20 +58,22 @@ def dictionary(folder: Path) -> Look:
     Raises:
         AttuneError: if a file is missing or is not what WordNet has there; the function does so, too.
     """
+    exceptions = {}
     with _reading(folder):
         reader = _open(folder)
-        exceptions = {part: _exceptions(folder / f"{part}.exc") for part in PARTS}
+        for part in PARTS:
+            lines = (folder / f"{part}.exc").read_text(encoding="utf-8").splitlines()
+            exceptions[part] = [(form, base) for form, *bases in map(str.split, lines) for base in bases]
     irregular = {base for _, base in exceptions["noun"]}
     # "paid" is an adjective, too, but mostly the past of "pay", and only a parser would know.
-    forms = {form for listed in exceptions.values() for form, base in listed if form not in (base, _s_form(base))}
+    forms = {form for pairs in exceptions.values() for form, base in pairs if form not in (base, _s_form(base))}
 
     @cache
-    def look(word: str) -> list[tuple[int, Weighted]]:
+    def look(word: str) -> list[tuple[int, Counted]]:
         if word in forms:
             return []
         with _reading(folder):
-            found = [_sense(synset, word, irregular) for synset in reader.synsets(word)]
-        senses = [sense for sense in found if sense is not None]
+            senses = [sense for synset in reader.synsets(word) if (sense := _sense(synset, word, irregular))]
         if not any(count for count, _ in senses):  # never met in SemCor: the senses still stand in order
             return [(1, names) for _, names in senses[:1]]
         return senses
@@ -92,12 +91,6 @@ def _reading(folder: Path) -> Iterator[None]:
             "name the folder `dict` of Princeton WordNet 3.0 or 3.1; on Debian: apt-get install wordnet-base, then "
             "cp -r /usr/share/wordnet data/inbox/wordnet and ingest.resources.wordnet: {path: data/inbox/wordnet}",
         ) from None
-
-
-def _exceptions(file: Path) -> list[tuple[str, str]]:
-    """Return irregular forms with each of their base forms."""
-    lines = map(str.split, file.read_text(encoding="utf-8").splitlines())
-    return [(line[0], base) for line in lines for base in line[1:]]
 
 
 def _open(folder: Path) -> Any:
@@ -118,20 +111,19 @@ def _open(folder: Path) -> Any:
         return Princeton(str(folder.resolve()), None)
 
 
-def _sense(synset: Any, word: str, irregular: set[str]) -> tuple[int, Weighted] | None:
+def _sense(synset: Any, word: str, irregular: set[str]) -> tuple[int, Counted] | None:
     """Return how often the word was met in this sense, and its synonyms; nothing if the word is in another form."""
     lemmas = {lemma.name(): lemma for lemma in synset.lemmas()}
-    if word in lemmas:
-        own, found = word, list(lemmas)
-    else:
+    base, names = word, list(lemmas)
+    if word not in lemmas:
         inflected = {_s_form(name): name for name in lemmas if synset.pos() in ("n", "v") and name not in irregular}
         if word not in inflected:
             return None
-        own = inflected[word]
-        found = [name for name in inflected.values() if "_" not in name and name[-1] not in "so"]
-    names = [name for name in found if name != own and re.fullmatch(r"[a-z]+(_[a-z]+)*", name)]
-    shape = str if own == word else _s_form
-    return lemmas[own].count(), [(shape(name).replace("_", " "), lemmas[name].count()) for name in names]
+        base = inflected[word]
+        names = [name for name in inflected.values() if "_" not in name and name[-1] not in "so"]
+    names = [name for name in names if name != base and re.fullmatch(r"[a-z]+(_[a-z]+)*", name)]
+    in_form = str if base == word else _s_form
+    return lemmas[base].count(), [(in_form(name).replace("_", " "), lemmas[name].count()) for name in names]
 
 
 def _s_form(lemma: str) -> str:

@@ -9,7 +9,7 @@ from stages.common.environment import tags, training_environment, with_earlier
 from stages.common.params import FinetuneParams
 from stages.common.pipeline.stage import Run, stage
 from stages.common.schemas import TokenizedRecords
-from stages.finetune.processes import join, launch, wanted
+from stages.finetune.machine import join, launch, wanted
 from stages.tasks import load_task
 from stages.tracking.live import LIVE, LiveRun
 from stages.tracking.runs import model_digest
@@ -31,9 +31,8 @@ def main(run: Run[FinetuneParams]) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()  # of loading and saving; the training keeps its own
     join(run.params)
-    inputs = run.inputs_digest()
-    processes = f"-{world_size()}" if world_size() > 1 else ""  # which torchrun may have set, and not the params
-    checkpoints = run.work_folder(f"checkpoints/{inputs[:16]}{processes}")
+    inputs, processes = run.inputs_digest(), world_size()  # which torchrun may have set, and not the params
+    checkpoints = run.work_folder(f"checkpoints/{inputs[:16]}" + (f"-{processes}" if processes > 1 else ""))
     resumed = last_checkpoint(checkpoints) is not None
     if run.leads and not resumed:
         discard_others(checkpoints)
@@ -51,7 +50,7 @@ def main(run: Run[FinetuneParams]) -> None:
     arguments = training_arguments(run.params, checkpoints, run.seed, splits["train"].height)
     environment = training_environment("bfloat16" if arguments.bf16 else "float32")
     device = f"{environment['threads']} CPU threads" if environment["device"] == "cpu" else "GPU"
-    device += f" for each of {world_size()} processes" if world_size() > 1 else ""
+    device += f" for each of {processes} processes" if processes > 1 else ""
     rows = f"{splits['train'].height:,} rows"
     print(f"  {trainable(model):,} weights on {rows}, {device}, {environment['precision']}", flush=True)
 
@@ -75,6 +74,6 @@ def main(run: Run[FinetuneParams]) -> None:
 
 
 if __name__ == "__main__":
-    if (processes := wanted()) > 1:
-        sys.exit(launch("stages.finetune", processes))
+    if (count := wanted()) > 1:
+        sys.exit(launch(count))
     main()

@@ -27,10 +27,10 @@ class TokenRows(Dataset):
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, at: int) -> dict[str, Any]:
-        if at < 0:  # ~at stands in
-            return {name: values[~at] for name, values in self._columns.items()} | {"labels": IGNORED}
-        return {name: values[at] for name, values in self._columns.items()}
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index < 0:  # ~index stands in
+            return {name: values[~index] for name, values in self._columns.items()} | {"labels": IGNORED}
+        return {name: values[index] for name, values in self._columns.items()}
 
 
 class LengthBatches(Sampler[list[int]]):
@@ -73,14 +73,14 @@ class LengthBatches(Sampler[list[int]]):
     def _make(self, rng: np.random.Generator) -> list[np.ndarray]:
         order = rng.permutation(len(self._lengths))
         if not self._by_length:
-            return _cut(order, self._size)
+            return np.split(order, range(self._size, len(order), self._size))
         batches: list[np.ndarray] = []
-        for portion in _cut(order, self._portion):
+        for portion in np.split(order, range(self._portion, len(order), self._portion)):
             longest_first = portion[np.argsort(-self._lengths[portion], kind="stable")]
             batches.extend(self._within_budget(longest_first))
         # The longest batch comes first: whoever runs out of memory shall do so at once.
-        first = max(range(len(batches)), key=lambda at: len(batches[at]) * self._lengths[batches[at][0]])
-        rest = [batches[at] for at in rng.permutation(len(batches)) if at != first]
+        first = max(range(len(batches)), key=lambda number: len(batches[number]) * self._lengths[batches[number][0]])
+        rest = [batches[number] for number in rng.permutation(len(batches)) if number != first]
         return [batches[first], *rest]
 
     def _within_budget(self, longest_first: np.ndarray) -> Iterator[np.ndarray]:
@@ -100,7 +100,3 @@ class EpochLoader(DataLoader):
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes next; the trainer does."""
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
-
-
-def _cut(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    return [rows[start : start + size] for start in range(0, len(rows), size)]

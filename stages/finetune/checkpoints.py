@@ -10,11 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
 
-from stages.finetune.adalora import rank_state, restore_ranks
+from stages.common.errors import AttuneError
+from stages.finetune.strategies import rank_state, restore_ranks
 
 COMPLETE = "complete"  # an empty file
 WEIGHTS = "weights.pt"
+
+
+class SaveAndLog(TrainerCallback):
+    """Ask for a checkpoint every so many steps, each with a point of the curve: it holds no losses since the last."""
+
+    def __init__(self, save_steps: int | None) -> None:
+        self._save_steps = save_steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Ask for both, but not at the end of an epoch: that checkpoint comes after the validation."""
+        if self._save_steps and state.global_step % self._save_steps == 0 and state.epoch % 1:
+            control.should_save = control.should_log = True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Ask for the point; the trainer writes the checkpoint."""
+        control.should_log = True
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -27,13 +45,25 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
-def mark_complete(checkpoint: Path) -> None:
-    """Call a checkpoint complete, once the disk has all of it."""
+def complete(checkpoint: Path, processes: int, best: int | None) -> None:
+    """Call a checkpoint complete, once the disk has all of it; then remove the others, but for that of step `best`.
+
+    Raises:
+        AttuneError: if one of the processes that train together has left nothing in it.
+    """
+    if len(list(checkpoint.glob("rng_state*"))) < processes:
+        raise AttuneError(
+            f"{checkpoint} lacks what other processes have written: their machines do not share this folder",
+            "put the checkout, or its folder .attune/checkpoints, on a file system that all machines share",
+        )
     for path in checkpoint.rglob("*"):
-        _reach_disk(path)
+        _fsync(path)
     (checkpoint / COMPLETE).touch()
-    _reach_disk(checkpoint)
-    _reach_disk(checkpoint.parent)
+    _fsync(checkpoint)
+    _fsync(checkpoint.parent)
+    for older in checkpoint.parent.glob("checkpoint-*"):
+        if older != checkpoint and step_of(older) != best:
+            discard(older)
 
 
 def discard(checkpoint: Path) -> None:
@@ -59,7 +89,7 @@ def discard_others(folder: Path) -> None:
 
 
 def save_weights(model: Any, checkpoint: Path) -> None:
-    """Write the weights that train; what is frozen, the base model has."""
+    """Write the weights that train; the base model has the frozen ones."""
     checkpoint.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
     torch.save({"weights": weights, "ranks": rank_state(model)}, checkpoint / WEIGHTS)
@@ -74,7 +104,7 @@ def load_weights(model: Any, checkpoint: Path) -> None:
     restore_ranks(model, state["ranks"])
 
 
-def _reach_disk(path: Path) -> None:
+def _fsync(path: Path) -> None:
     """Wait until a file's content, or a folder's list of names, would outlive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -10,12 +10,12 @@ from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.finetune.batches import IGNORED
 
-Objective = Callable[..., torch.Tensor]
+Loss = Callable[..., torch.Tensor]
 USUAL_GAMMA = 2.0  # Lin et al. 2017
-SHOWN = 20  # labels in a message
+MOST_NAMED = 20  # labels in a message
 
 
-def build_objective(params: FinetuneParams, labels: dict[str, int], counts: list[int]) -> Objective:
+def build_loss(params: FinetuneParams, labels: dict[str, int], counts: list[int]) -> Loss:
     """Return the loss function of the training.
 
     A row's loss is its cross entropy or focal loss times the weight of its label. The sum is divided by the rows of the
@@ -66,7 +66,7 @@ def focal_losses(logits: torch.Tensor, labels: torch.Tensor, gamma: float) -> to
 def label_weights(params: FinetuneParams, labels: dict[str, int], counts: list[int]) -> torch.Tensor | None:
     """Return the weight of each label [k] float32, or None if all count alike.
 
-    `balanced` is n / (k · rows of the label) for n rows of k labels, as in scikit-learn: every label has the same say,
+    `balanced` is n / (k · rows of the label) for n rows of k labels, as in scikit-learn: every label counts the same,
     and the mean over the rows is 1.
 
     Raises:
@@ -81,7 +81,7 @@ def label_weights(params: FinetuneParams, labels: dict[str, int], counts: list[i
     named = {str(label): weight for label, weight in params.class_weights.items()}
     if wrong := sorted(set(named) ^ set(labels)):
         fault = "names {}, which the data does not have" if wrong[0] in named else "leaves out {}"
-        shown = ", ".join(map(repr, sorted(labels)[:SHOWN]))
-        fix = f"give each of the {len(labels)} labels a weight: {shown}{' …' * (len(labels) > SHOWN)}"
+        known = ", ".join(map(repr, sorted(labels)[:MOST_NAMED]))
+        fix = f"give each of the {len(labels)} labels a weight: {known}{' …' * (len(labels) > MOST_NAMED)}"
         raise AttuneError(f"finetune.class_weights {fault.format(repr(wrong[0]))}", fix)
     return torch.tensor([named[label] for label in sorted(labels, key=labels.__getitem__)])

@@ -1,4 +1,4 @@
-"""What a person, MLflow and a search over settings see of a training: its curves, and how far it is.
+"""What is seen of a training while it runs: its curves, how far it is, and whether it has diverged.
 
 The curves hold numbers that depend on the inputs alone: no seconds, no rates.
 """
@@ -7,7 +7,9 @@ import csv
 import json
 import sys
 import time
+from math import ceil
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -19,14 +21,18 @@ LINES_PER_EPOCH = 4
 TRAINING = ("step", "epoch", "loss", "learning_rate")
 VALIDATION = ("step", "epoch", "validation_loss", "validation_accuracy", "validation_macro_f1")
 
+FAR = 2.0  # times the loss of guessing
+LONG_STEPS, LONG_SHARE = 100, 0.25  # how long it has to last: so many steps, and this share of the training
+FEWEST_POINTS = 3  # of the curve: a single one may be the mean of a spike
+
 
 def curve_point(entry: dict[str, Any]) -> dict[str, float] | None:
     """Return an entry of the trainer's log as a point of one of the curves, if it is one."""
-    where = {"step": entry.get("step"), "epoch": round(entry["epoch"], 4)}
+    point = {"step": entry.get("step"), "epoch": round(entry["epoch"], 4)}
     if "loss" in entry and "learning_rate" in entry:
-        return {**where, **{name: entry[name] for name in TRAINING[2:]}}
+        return point | {name: entry[name] for name in TRAINING[2:]}
     if "eval_loss" in entry:
-        return {**where, **{name: entry[name.replace("validation", "eval")] for name in VALIDATION[2:]}}
+        return point | {name: entry[name.replace("validation", "eval")] for name in VALIDATION[2:]}
     return None
 
 
@@ -38,6 +44,24 @@ def write_curves(history: list[dict[str, Any]], training: Path, validation: Path
             writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(point for point in points if columns[-1] in point)
+
+
+def divergence(history: list[dict[str, Any]], steps: int, guessing: float) -> str | None:
+    """Return what is wrong if a training of so many steps has diverged for good; called at each point of its curve.
+
+    A training whose median loss is twice that of guessing (ln k for k labels) over 100 steps and a quarter of the
+    training has diverged: noise raises the loss of single batches only, and a learning rate that is too high for a
+    while does not move the median. The validation loss is not used: wrong labels and overfitting raise it too.
+    """
+    points = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
+    window = min(max(LONG_STEPS, ceil(LONG_SHARE * steps)), steps)  # a short training is judged at its end
+    if len(points) < FEWEST_POINTS or points[-1][0] < window:
+        return None
+    since = min(points[-1][0] - window, points[-FEWEST_POINTS][0] - 1)
+    middle = median(loss for step, loss in points if step > since)
+    if middle <= FAR * guessing:
+        return None
+    return f"the median loss over {window} steps is {middle:.3g}, and that of guessing is {guessing:.3g}"
 
 
 class Curves(TrainerCallback):
@@ -66,22 +90,6 @@ class Curves(TrainerCallback):
             print(f"  warning: {self._path} is not written: {error}", file=sys.stderr, flush=True)
 
 
-class Rhythm(TrainerCallback):
-    """Ask for a checkpoint every so many steps, each with a point of the curve: it holds no losses since the last."""
-
-    def __init__(self, save_steps: int | None) -> None:
-        self._save_steps = save_steps
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Ask for both, but not at the end of an epoch: that checkpoint comes after the validation."""
-        if self._save_steps and state.global_step % self._save_steps == 0 and state.epoch % 1:
-            control.should_save = control.should_log = True
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Ask for the point; the trainer writes the checkpoint."""
-        control.should_log = True
-
-
 class Progress(TrainerCallback):
     """A bar on a terminal, a line now and then elsewhere, and a line per epoch everywhere."""
 
@@ -90,7 +98,7 @@ class Progress(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Start the clock, and the bar where the checkpoint is."""
-        self._began, self._first = time.perf_counter(), state.global_step
+        self._start, self._first = time.perf_counter(), state.global_step
         steps = {"total": state.max_steps, "initial": state.global_step, "unit": "step"}
         self._bar = tqdm(**steps, dynamic_ncols=True, disable=not self._terminal)
 
@@ -99,7 +107,7 @@ class Progress(TrainerCallback):
         every = max(1, state.max_steps // (LINES_PER_EPOCH * int(args.num_train_epochs)))
         if not self._terminal and state.global_step % every:
             return
-        seconds, steps = time.perf_counter() - self._began, state.global_step - self._first
+        seconds, steps = time.perf_counter() - self._start, state.global_step - self._first
         lengths = given["train_dataloader"].dataset.lengths  # [n] tokens, all of which an epoch has
         passes = steps * args.num_train_epochs / state.max_steps / seconds
         speed = f"{passes * len(lengths):,.0f} rows/s, {passes * lengths.sum():,.0f} tokens/s"

@@ -1,16 +1,36 @@
-"""Which weights train, and how the trained model is saved."""
+"""Which weights train, adapters of peft among them, and how the trained model is saved."""
 
+import json
+import warnings
 from pathlib import Path
+from typing import Any
 
+import torch
+from peft import (
+    AdaLoraConfig,
+    IA3Config,
+    LoraConfig,
+    PeftModelForSequenceClassification,
+    PrefixTuningConfig,
+    get_peft_model_state_dict,
+)
+from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as IA3_FEEDFORWARD
+from peft.utils import ModulesToSaveWrapper
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
+from transformers.pytorch_utils import Conv1D
 
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
-from stages.common.params.finetune import ADAPTERS, AdaloraOptions, PartialOptions
-from stages.finetune.adalora import RankBudget, with_orthogonality
-from stages.finetune.layers import encoder_layers
-from stages.finetune.loss import Objective
+from stages.common.params.finetune import AdaloraOptions, PartialOptions
+from stages.finetune.batches import IGNORED
+from stages.finetune.loss import Loss
+from stages.finetune.optimizers import encoder_layers
+
+CONFIGS: dict[str, Any] = {"lora": LoraConfig, "adalora": AdaLoraConfig, "ia3": IA3Config, "prefix": PrefixTuningConfig}
+NAME = "default"  # peft's, of the only adapter
+AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # of each weight's importance, in peft's rank allocator
 
 
 def prepare(model: PreTrainedModel, params: FinetuneParams, max_length: int | None = None) -> PreTrainedModel:
@@ -21,15 +41,18 @@ def prepare(model: PreTrainedModel, params: FinetuneParams, max_length: int | No
     Raises:
         AttuneError: if the strategy or its options do not suit this model.
     """
-    if params.strategy in ADAPTERS:
-        from stages.finetune.adapters import adapted  # peft takes seconds to import
-
-        return adapted(model, params, head_of(model), max_length)  # type: ignore[no-any-return]
     if params.strategy == "full":
         model.get_input_embeddings().requires_grad_(not params.freeze_embeddings)
         return model
+    # The head: all modules beside the encoder, and what the base model has no weights of. The second is the case of a
+    # BERT that was saved without its pooler: the head reads what comes out of it.
+    children = {name: child for name, child in model.named_children() if name != model.base_model_prefix}
+    head = sorted(name for name, child in children.items() if any(True for _ in child.parameters()))
+    head += sorted({name.rpartition(".")[0] for name in getattr(model, "new_weights", ())})
     model.requires_grad_(False)
-    parts: list[nn.Module] = [model.get_submodule(name) for name in head_of(model)]
+    if params.strategy in CONFIGS:
+        return _with_adapter(model, params, head, max_length)
+    parts: list[nn.Module] = [model.get_submodule(name) for name in head]
     if isinstance(params.options, PartialOptions):
         layers, wanted = encoder_layers(model), params.options.layers
         if wanted > len(layers):
@@ -48,33 +71,158 @@ def trainable(model: nn.Module) -> int:
     return sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
 
 
-def save(model: PreTrainedModel, params: FinetuneParams, folder: Path) -> None:
+def _with_adapter(model: PreTrainedModel, params: FinetuneParams, head: list[str], max_length: int | None) -> Any:
+    strategy, kind = params.strategy, model.config.model_type
+    options = params.options.model_dump()  # type: ignore[union-attr]
+    layers = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
+    layers = [name for name in layers if not any(f"{name}.".startswith(f"{part}.") for part in head)]
+    choices = ", ".join(sorted({name.rpartition(".")[2] for name in layers}))
+    targets = options.get("target_modules")
+    for name in targets if isinstance(targets, list) else ():  # peft ignores a name as long as another one fits
+        if not any(f".{layer}".endswith(f".{name}") for layer in layers):
+            raise AttuneError(
+                f"finetune.{strategy}.target_modules has {name!r}, and no linear layer below the head ends so",
+                f"choose out of {choices}",
+            )
+    if strategy == "adalora":
+        options["total_step"] = 1_000_000  # RankBudget puts in the true number
+        del options["tinit_ratio"], options["tfinal_ratio"]
+    if strategy == "ia3" and targets and options["feedforward_modules"] is None:
+        options["feedforward_modules"] = [name for name in IA3_FEEDFORWARD.get(kind, []) if name in targets]
+    try:
+        with warnings.catch_warnings(action="ignore"):  # peft's remarks on models whose layers are not nn.Linear
+            config = CONFIGS[strategy](task_type="SEQ_CLS", modules_to_save=list(head), **options)
+            adapted = PeftModelForSequenceClassification(model, config, NAME)
+    except (ValueError, TypeError) as error:
+        raise AttuneError(
+            f"peft cannot put {strategy} around models of type {kind}: {error}",
+            f"change finetune.{strategy} (linear layers end in {choices}), or set another finetune.strategy",
+        ) from None
+    if strategy == "prefix":
+        _try_prefix(adapted, max(max_length or 0, 2))
+    return adapted
+
+
+def _try_prefix(model: Any, length: int) -> None:
+    """Run the model once on a text of the greatest length: no list says which models take a prefix, or ignore it."""
+    ids = torch.full((1, length), (model.config.pad_token_id or 0) + 1, device=model.device)
+    try:
+        logits = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        gradients = torch.autograd.grad(logits.sum(), list(model.prompt_encoder.parameters()), allow_unused=True)
+        if any(gradient is None or not gradient.any() for gradient in gradients):
+            raise ValueError("the prefix does not change the logits")
+    except (ValueError, TypeError, RuntimeError, IndexError) as error:
+        raise AttuneError(
+            f"models of type {model.config.model_type} cannot take a prefix of "
+            f"{model.peft_config[NAME].num_virtual_tokens} tokens beside a text of {length}: {error}",
+            "lower finetune.prefix.num_virtual_tokens or tokenize.max_length if together they are longer than the "
+            "model's positions, or set finetune.strategy: lora, which suits every model",
+        ) from None
+
+
+def save(model: Any, params: FinetuneParams, folder: Path) -> None:
     """Write the trained model, so that `stages.tasks` loads it again with the same logits.
 
-    An adapter is taken off the model for that: `model` has served its turn.
+    An adapter is merged into the weights, or written beside them into the same folder, which needs nothing outside of
+    it. The head is in both then: nobody who takes one of them, or lets transformers load the folder, can lose it
+    (peft#310). peft's own `save_pretrained` writes the path of the base model, and sets in an order that differs from
+    run to run. `model` cannot be used any more afterwards.
     """
-    if params.strategy in ADAPTERS:
-        from stages.finetune.adapters import save_beside, save_merged
-
-        (save_merged if params.merges else save_beside)(model, folder)
-    else:
+    if params.strategy not in CONFIGS:
         model.save_pretrained(folder)
+        return
+    if params.merges:
+        _unwrap_head(model.get_base_model())
+        model.merge_and_unload().save_pretrained(folder)
+        return
+    config = model.peft_config[NAME]
+    if isinstance(config, AdaLoraConfig):
+        config.rank_pattern = None  # masked ranks stay: without them logits differ by a hair, and transformers is lost
+    state = get_peft_model_state_dict(model, adapter_name=NAME, save_embedding_layers=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in sorted(state.items())}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    values = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+    values |= {"inference_mode": True, "modules_to_save": _unwrap_head(model.get_base_model())}
+    text = json.dumps(values, indent=2, sort_keys=True)
+    (folder / "adapter_config.json").write_text(f"{text}\n", encoding="utf-8")
+    base = model.get_base_model() if config.is_prompt_learning else model.unload()
+    base.save_pretrained(folder)
 
 
-def with_strategy(
-    model: nn.Module, params: FinetuneParams, objective: Objective
-) -> tuple[Objective, list[TrainerCallback]]:
-    """Return the loss with what the strategy adds to it, and the callbacks that it needs while training."""
-    if isinstance(params.options, AdaloraOptions):
-        return with_orthogonality(objective, model), [RankBudget(params.options)]
-    return objective, []
+def _unwrap_head(base: nn.Module) -> list[str]:
+    """Put the trained head in its own place, which peft leaves out for a prefix; return the names of its modules."""
+    wrapped = [(name, module) for name, module in base.named_modules() if isinstance(module, ModulesToSaveWrapper)]
+    for name, wrapper in wrapped:
+        base.set_submodule(name, wrapper.modules_to_save[NAME])
+    return sorted(name for name, _ in wrapped)
 
 
-def head_of(model: PreTrainedModel) -> list[str]:
-    """Return the names of the modules that are new: all that is not the encoder, and what the base has no weights of.
+def with_strategy(model: Any, params: FinetuneParams, loss: Loss) -> tuple[Loss, list[TrainerCallback]]:
+    """Return the loss with what the strategy adds to it, and the callbacks that it needs while training.
 
-    The second is the case of a BERT that was saved without its pooler: the head reads what comes out of it.
+    AdaLoRA (Zhang et al. 2023, arXiv:2303.10512) alone adds something. peft leaves it to the caller: the ranks fall on
+    a schedule that needs the number of steps, and peft adds the orthogonality to the model's own loss, which is not the
+    one trained here. Each forward pass of a step brings its share of it.
     """
-    children = {name: child for name, child in model.named_children() if name != model.base_model_prefix}
-    within = {name.rpartition(".")[0] for name in getattr(model, "new_weights", ())}
-    return [*sorted(name for name, child in children.items() if any(True for _ in child.parameters())), *sorted(within)]
+    if not isinstance(params.options, AdaloraOptions):
+        return loss, []
+
+    def with_orthogonality(
+        outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        data = loss(outputs, labels, num_items_in_batch=num_items_in_batch)
+        if not torch.is_grad_enabled():
+            return data
+        share = 1.0 if num_items_in_batch is None else (labels != IGNORED).sum() / num_items_in_batch
+        return data + share * model.peft_config[NAME].orth_reg_weight * orthogonality(model).to(data.device)
+
+    return with_orthogonality, [RankBudget(params.options)]
+
+
+def orthogonality(model: nn.Module) -> torch.Tensor:
+    """Return the mean Frobenius norm of P'P - 1 and QQ' - 1 over all updates of AdaLoRA (eq. 4; in float32)."""
+    distances = []
+    for name, weights in model.named_parameters():
+        if f".lora_A.{NAME}" in name or f".lora_B.{NAME}" in name:
+            with torch.autocast(weights.device.type, enabled=False):
+                square = weights @ weights.T if ".lora_A." in name else weights.T @ weights  # [r x r]
+                distances.append(torch.linalg.matrix_norm(square - torch.eye(len(square), device=square.device)))
+    return torch.stack(distances).mean()
+
+
+class RankBudget(TrainerCallback):
+    """Let the ranks of AdaLoRA fall after each step of the optimiser."""
+
+    def __init__(self, options: AdaloraOptions) -> None:
+        self._options = options
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Give peft the number of steps, unless they are too few for ranks to fall."""
+        steps, config = state.max_steps, given["model"].peft_config[NAME]
+        config.total_step, config.tinit = steps, int(self._options.tinit_ratio * steps)
+        config.tfinal = int(self._options.tfinal_ratio * steps)
+        if steps - config.tfinal < 2:  # the importance of a rank is known after one step, and used in the next
+            raise AttuneError(
+                f"finetune.strategy is adalora, but ranks cannot fall in a training of {steps} step{'s' * (steps > 1)}",
+                "raise finetune.num_train_epochs, lower finetune.adalora.tfinal_ratio, or set finetune.strategy: lora",
+            )
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Weigh the ranks by the gradients that are still there, and mask those that are over the budget."""
+        given["model"].base_model.update_and_allocate(state.global_step + 1)  # the step that is being taken
+
+
+def rank_state(model: Any) -> dict[str, Any]:
+    """Return what peft's rank allocator remembers from step to step; nothing for other models than AdaLoRA's."""
+    if not hasattr(model.base_model, "rankallocator"):
+        return {}
+    averages = {kind: getattr(model.base_model.rankallocator, kind) for kind in AVERAGES}
+    return {"averages": averages, "pattern": model.peft_config[NAME].rank_pattern}
+
+
+def restore_ranks(model: Any, state: dict[str, Any]) -> None:
+    """Restore what `rank_state` returned."""
+    if state:
+        vars(model.base_model.rankallocator).update(state["averages"])
+        model.peft_config[NAME].rank_pattern = state["pattern"]

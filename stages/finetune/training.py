@@ -1,58 +1,85 @@
-"""One training from its first step, or its last checkpoint, to its best epoch."""
+"""One training from its first step, or its last checkpoint, to its best epoch.
 
+It is Hugging Face's `Trainer` with Attune's batches, optimiser, schedule and checkpoints. A training that is cut short
+at any moment goes on, and ends with the same bytes as if nothing had happened. `Trainer` restores most of that itself:
+optimiser, schedule, random numbers (torch.load with `weights_only`, so nothing is unpickled), and the position in the
+epoch. What it lacks is here.
+"""
+
+import math
+import shutil
 from contextlib import nullcontext
-from math import ceil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import torch
+from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
+from torch import distributed
+from torch.utils.data import DataLoader
 from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
+    Trainer,
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.trainer_utils import EvalLoopOutput
 
-from stages.common.distributed import world_size
+from stages.common.distributed import end_with_parent, world_size
+from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.common.params.finetune import GREATER_IS_BETTER
-from stages.finetune.batches import TokenRows
-from stages.finetune.dropout import fast_on_cpu
-from stages.finetune.guards import memory_named
-from stages.finetune.loss import build_objective
-from stages.finetune.progress import Rhythm
+from stages.finetune.batches import EpochLoader, LengthBatches, TokenRows
+from stages.finetune.checkpoints import (
+    SaveAndLog,
+    complete,
+    discard_incomplete,
+    last_checkpoint,
+    load_weights,
+    save_weights,
+    step_of,
+)
+from stages.finetune.cpu_speed import fast_on_cpu, trimmed_vocabulary
+from stages.finetune.loss import build_loss
+from stages.finetune.machine import explain_memory_errors
+from stages.finetune.optimizers import build_optimizer, build_schedule
+from stages.finetune.progress import divergence
 from stages.finetune.strategies import with_strategy
-from stages.finetune.trainer import Finetuner
-from stages.finetune.vocabulary import cut_to
 from stages.tasks.inference import wants_bf16
 
-SAME = {"num_train_epochs", "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"}
-SAME |= {"max_grad_norm", "dataloader_num_workers"}
+FULL = 2**20  # bytes: less is left free where a write has failed for lack of room
+SAMPLE = 10_000  # rows whose labels are enough to compute the loss of guessing
 
 
 def training_arguments(params: FinetuneParams, folder: Path, seed: int, rows: int) -> TrainingArguments:
     """Translate params into `TrainingArguments`, with checkpoints in `folder`.
 
-    Loss, batches, optimiser and schedule (so learning rate, weight decay and warm-up) are made by `Finetuner`. A
-    training on so few `rows` that it would have no curve logs more often.
+    Learning rate, weight decay and warm-up are not among them: loss, batches, optimiser and schedule take theirs from
+    params. A training on so few `rows` that it would have no curve logs more often.
     """
     per_step = params.per_device_train_batch_size * params.gradient_accumulation_steps * world_size()
     return TrainingArguments(
         output_dir=str(folder),
-        **params.model_dump(include=SAME),
+        num_train_epochs=params.num_train_epochs,
+        per_device_train_batch_size=params.per_device_train_batch_size,
+        per_device_eval_batch_size=params.per_device_eval_batch_size,
+        gradient_accumulation_steps=params.gradient_accumulation_steps,
+        max_grad_norm=params.max_grad_norm,
+        dataloader_num_workers=params.dataloader_num_workers,
         bf16=wants_bf16(params.bf16),
         use_cpu=not torch.cuda.is_available(),
         eval_strategy="epoch",
-        save_strategy="epoch",  # Finetuner removes older checkpoints
+        save_strategy="epoch",  # AttuneTrainer removes older checkpoints
         restore_callback_states_from_checkpoint=True,  # the epochs that early stopping has waited already
         load_best_model_at_end=params.train_on == "train",
         metric_for_best_model=f"eval_{params.metric_for_best_model}",
         greater_is_better=GREATER_IS_BETTER[params.metric_for_best_model],
-        logging_steps=min(params.logging_steps, ceil(rows / per_step)),
+        logging_steps=min(params.logging_steps, math.ceil(rows / per_step)),
         logging_nan_inf_filter=False,  # a loss that is not a number must be seen
         seed=seed,
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -82,10 +109,10 @@ def train(
         rows = pl.concat([rows, validation])
     counts = [int((rows["labels"] == number).sum()) for number in range(len(labels))]
     columns = [name for name in tokenizer.model_input_names if name in rows.columns]
-    objective, of_strategy = with_strategy(model, params, build_objective(params, labels, counts))
+    loss, of_strategy = with_strategy(model, params, build_loss(params, labels, counts))
     if params.early_stopping_patience:
         of_strategy.append(EarlyStoppingCallback(params.early_stopping_patience))
-    trainer = Finetuner(
+    trainer = AttuneTrainer(
         params=params,
         model=model,
         args=arguments,
@@ -93,14 +120,150 @@ def train(
         eval_dataset=TokenRows(validation.sort("length", descending=True, maintain_order=True), columns),
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
-        compute_loss_func=objective,
+        compute_loss_func=loss,
         compute_metrics=metrics,
-        callbacks=[*of_strategy, Rhythm(params.save_steps), *callbacks],
+        callbacks=[*of_strategy, SaveAndLog(params.save_steps), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
     occurring = pl.concat([rows, validation])["input_ids"].explode().unique().to_list()
-    tokens = torch.tensor([*occurring, tokenizer.pad_token_id])  # padding may be no row of its own to the model
+    tokens = torch.tensor([*occurring, tokenizer.pad_token_id])  # the model itself may have no padding token
     fast = nullcontext() if torch.cuda.is_available() else fast_on_cpu(model)
-    with cut_to(model, tokens), fast, memory_named(params, model):
-        trainer.go_on()
+    with trimmed_vocabulary(model, tokens), fast, explain_memory_errors(params, model):
+        trainer.resume()
     return trainer.state.log_history
+
+
+class AttuneTrainer(Trainer):
+    """A trainer that takes from params what `TrainingArguments` has no name for."""
+
+    optimizer: Any
+    lr_scheduler: Any
+
+    def __init__(self, *, params: FinetuneParams, **given: Any) -> None:
+        """Take the stage's params beside all that `Trainer` takes; `train_dataset` is a `TokenRows`."""
+        super().__init__(**given)
+        self._params, self._folder = params, Path(self.args.output_dir)
+        rows = [self.train_dataset[index]["labels"] for index in range(min(SAMPLE, len(self.train_dataset)))]
+        equal = SimpleNamespace(logits=torch.zeros(len(rows), self.model.config.num_labels))
+        self._guessing = float(self.compute_loss_func(equal, torch.tensor(rows)).detach())  # with all that it weighs
+
+    def resume(self) -> None:
+        """Train from the last complete checkpoint, or from the beginning."""
+        last = None
+        if self.is_world_process_zero():
+            discard_incomplete(self._folder)
+            if last := last_checkpoint(self._folder):
+                print(f"  going on from step {step_of(last)}", flush=True)
+        (last,) = broadcast_object_list([last])
+        if self.args.world_size > 1:  # or all would drop the same; what a checkpoint says of it comes later
+            torch.manual_seed(self.args.seed + self.args.process_index)
+        try:
+            self.train(resume_from_checkpoint=str(last) if last else None)
+        except KeyboardInterrupt:
+            last = last_checkpoint(self._folder)
+            raise KeyboardInterrupt(f"`dvc repro` goes on from step {step_of(last)}" if last else "") from None
+        if self.args.world_size > 1:  # what one of them still does may fail
+            distributed.barrier()
+            distributed.destroy_process_group()
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the loader of the training batches of this process."""
+        rows: TokenRows = self.train_dataset
+        batches = LengthBatches(
+            rows.lengths,
+            self._params.per_device_train_batch_size,
+            self.args.seed,
+            by_length=self._params.group_by_length,
+            max_tokens=self._params.max_tokens_per_batch,
+            rank=self.args.process_index,
+            world_size=self.args.world_size,
+        )
+        return EpochLoader(
+            rows,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_num_workers > 0,
+            worker_init_fn=end_with_parent,  # or it would keep the lock of the stage for seconds
+            generator=torch.Generator(),  # its own: workers must not use up the numbers that dropout would get
+        )
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 0: counting the model's weights at every step takes time, and nobody reads the result."""
+        return 0
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Return the optimiser that params ask for."""
+        self.optimizer = build_optimizer(model or self.model, self._params)
+        return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Return the schedule of the learning rate that params ask for."""
+        self.lr_scheduler = build_schedule(optimizer or self.optimizer, self._params, num_training_steps)
+        return self.lr_scheduler
+
+    def _run_epoch(self, **given: Any) -> None:
+        if self.state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+            self.control.should_training_stop = True  # early stopping had ended it; `Trainer` would train one more
+        else:
+            super()._run_epoch(**given)
+
+    def evaluation_loop(self, *given: Any, **named: Any) -> EvalLoopOutput:
+        """Score; with several processes `Trainer` would count some rows twice in the loss."""
+        output = super().evaluation_loop(*given, **named)
+        if self.args.world_size > 1 and output.metrics and self.compute_loss_func:
+            with torch.no_grad():
+                logits, labels = torch.from_numpy(output.predictions), torch.from_numpy(output.label_ids)
+                output.metrics["eval_loss"] = self.compute_loss_func(SimpleNamespace(logits=logits), labels).item()
+        return output
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Record a point of a curve, unless it shows that the training has diverged."""
+        for name, title in (("loss", "loss"), ("eval_loss", "validation loss")):
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise self._diverged(f"the {title} is {logs[name]}")
+        super().log(logs, start_time)
+        if reason := divergence(self.state.log_history, self.state.max_steps, self._guessing):
+            raise self._diverged(reason)
+
+    def _diverged(self, reason: str) -> AttuneError:
+        params, last = self._params, last_checkpoint(self._folder)
+        kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+        return AttuneError(
+            f"the training has diverged by step {self.state.global_step}: {reason}",
+            f"lower finetune.learning_rate (now {params.learning_rate:g}), or see to it that finetune.max_grad_norm is "
+            f"1 (now {params.max_grad_norm:g}), warmup_ratio at least 0.06 (now {params.warmup_ratio:g}), and bf16 "
+            f"false\n  → {kept}; with other settings the training starts from the beginning",
+        )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint of finite weights; only when it is complete, older ones go."""
+        if not all(bool(value.isfinite().all()) for value in self.model.parameters() if value.requires_grad):
+            raise self._diverged("the weights are not finite")
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.is_world_process_zero():
+                best = self.state.best_global_step if self.args.load_best_model_at_end else None
+                complete(self._folder / f"checkpoint-{self.state.global_step}", self.args.world_size, best)
+        except (OSError, RuntimeError) as error:  # torch says in words of its own that the disk is full
+            if shutil.disk_usage(self._folder).free >= FULL:
+                raise
+            raise AttuneError(
+                f"the disk of {self._folder} is full: there is no room for the checkpoint of step "
+                f"{self.state.global_step} beside the one before",
+                "make room; then `dvc repro` goes on from the last complete checkpoint",
+            ) from error
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if output_dir and self.args.should_save:  # peft's own checkpoints lack half of a prefix and of AdaLoRA
+            save_weights(self.model, Path(output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_weights(self.model, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        load_weights(self.model, Path(str(self.state.best_model_checkpoint)))

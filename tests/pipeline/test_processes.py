@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import polars as pl
+import polars.testing
 import psutil
 import pytest
 from safetensors.numpy import load
@@ -29,14 +30,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Training:
 
 
 def set_params(project: Training, **knobs: object) -> None:
-    usual = {
-        "per_device_train_batch_size": 8,
-        "num_train_epochs": 2,
-        "logging_steps": 1,
-        "save_steps": 2,
-        "dropout": 0.0,
-    }
-    project.knobs(**usual | knobs)
+    few = {"num_train_epochs": 2, "logging_steps": 1, "save_steps": 2}
+    project.knobs(**few | {"per_device_train_batch_size": 8, "dropout": 0.0} | knobs)
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +48,7 @@ def test_two_processes_give_the_curve_of_one_with_twice_the_batch(project: Train
     assert project.train(sys.executable, *STAGE).returncode == 0
     one = project.outs()
     for name in (TRAINING, VALIDATION):
-        expected, found = (pl.read_csv(outs[name]) for outs in (one, two))
-        assert expected.columns == found.columns and expected.height == found.height
-        for column in expected.columns:
-            assert found[column].to_list() == pytest.approx(expected[column].to_list(), abs=1e-4), column
+        pl.testing.assert_frame_equal(*(pl.read_csv(outs[name]) for outs in (one, two)), abs_tol=1e-4)
     weights, others = load(one[WEIGHTS]), load(two[WEIGHTS])
     assert all(abs(weights[name] - others[name]).max() < 1e-3 for name in weights)
     notes = (project.root / TRAININGS).glob("*.json")
@@ -102,5 +94,5 @@ def test_nothing_survives_the_process_that_started_the_others(project: Training)
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
-    found = psutil.process_iter(["cwd", "status"])
-    return [one for one in found if one.info["cwd"] == str(folder.resolve()) and one.info["status"] != "zombie"]
+    processes, cwd = psutil.process_iter(["cwd", "status"]), str(folder.resolve())
+    return [process for process in processes if process.info["cwd"] == cwd and process.info["status"] != "zombie"]

@@ -5,9 +5,7 @@ import re
 import signal
 from pathlib import Path
 
-import pytest
-
-from tests.pipeline.training_project import ALONE, Training, make_training
+from tests.pipeline.training_project import ALONE, make_training
 
 KILLED_AT = {  # and the step of the checkpoint that is left
     "step 3.": 2,  # in the middle of an epoch (steps are counted from where a run begins)
@@ -17,39 +15,24 @@ KILLED_AT = {  # and the step of the checkpoint that is left
 }
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Training, list[int]]:
-    """A training that was killed again and again, and the steps it went on from."""
-    project = make_training(tmp_path_factory.mktemp("resume") / "project")
+def test_a_training_killed_again_and_again_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    project = make_training(tmp_path / "project")
     project.knobs(save_steps=2, dropout=0.1)
-    went_on = []
+    resumed_at = []
     for moment in (*KILLED_AT, None):
         done = project.train(**({"KILL_AT": moment} if moment else {}))
         assert done.returncode == (-signal.SIGKILL if moment else 0), f"{moment}\n{done.stdout}\n{done.stderr}"
-        went_on += [int(step) for step in re.findall(r"going on from step (\d+)", done.stdout)]
-    return project, went_on
+        resumed_at += [int(step) for step in re.findall(r"going on from step (\d+)", done.stdout)]
+    assert resumed_at == list(KILLED_AT.values())
+    assert project.checkpoints() == []
 
-
-def test_a_killed_training_goes_on_from_its_last_checkpoint(killed: tuple[Training, list[int]]) -> None:
-    _, went_on = killed
-    assert went_on == list(KILLED_AT.values())
-
-
-def test_its_model_and_curves_are_those_of_an_uninterrupted_one(killed: tuple[Training, list[int]]) -> None:
-    project, _ = killed
-    resumed = project.outs()
-    lines = (project.root / "logs" / "finetune.jsonl").read_text()
+    live = project.root / "logs" / "finetune.jsonl"
+    outs, lines = project.outs(), live.read_text()
     whole = project.train(*ALONE, "--force")
     assert whole.returncode == 0, whole.stderr
     assert "going on" not in whole.stdout
-    assert project.outs() == resumed
-    assert (project.root / "logs" / "finetune.jsonl").read_text() == lines
+    assert (project.outs(), live.read_text()) == (outs, lines)
     assert len([line for line in lines.splitlines() if "validation_loss" in json.loads(line)]) == 3
-
-
-def test_nothing_is_left_of_its_checkpoints(killed: tuple[Training, list[int]]) -> None:
-    project, _ = killed
-    assert project.checkpoints() == []
 
 
 def test_other_params_never_go_on_from_a_stale_checkpoint(tmp_path: Path) -> None:

@@ -9,18 +9,13 @@ import polars as pl
 
 from stages.common.schemas import TokenizedRecords
 from stages.tracking.live import TRIAL_RUN
-from tests.models import LABELS, make_base, tokenized
+from tests.models import LABELS, QUICK, make_base, tokenized
 from tests.projects import PROJECT, Project
 
 OUTS = ("models/finetuned/model.safetensors", "reports/plots/training.csv", "reports/plots/validation.csv")
 ALONE = ("dvc", "repro", "--single-item", "finetune")
-QUICK = {
-    "per_device_train_batch_size": 16,
-    "num_train_epochs": 3,
-    "learning_rate": 5e-3,
-    "logging_steps": 3,
-    "bf16": False,
-}
+TYPES: dict[str, Any] = {"input_ids": pl.List(pl.Int32), "token_type_ids": pl.List(pl.Int8), "labels": pl.Int64}
+TYPES |= {"length": pl.Int32, "truncated": pl.Int32}
 
 # Python runs this as it starts. An event is an audit event (PEP 578), or "step" for a training step; without a rank,
 # the whole process group is killed.
@@ -52,7 +47,7 @@ class Training(Project):
 
     def knobs(self, **finetune: Any) -> None:
         """Write params.yaml, with this section for the training."""
-        self.params(finetune=QUICK | finetune)
+        self.params(finetune={**QUICK, "bf16": False, **finetune})
 
     def train(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command, by default the training alone as DVC does, in a process group that `KILL_AT` can kill."""
@@ -78,14 +73,10 @@ def make_training(root: Path, rows: int = 70) -> Training:
     (root / "data" / "tokenized").mkdir(parents=True)
     for seed, (name, count) in enumerate({"train": rows, "validation": 31}.items()):
         table = tokenized(base, count, seed).with_columns(truncated=pl.lit(0))
-        TokenizedRecords.write(_typed(table), root / "data" / "tokenized" / f"{name}.parquet")
+        typed = table.cast(TYPES).select(TokenizedRecords.columns())
+        TokenizedRecords.write(typed, root / "data" / "tokenized" / f"{name}.parquet")
     project.file("data/tokenized/encoding.json", {"labels": LABELS, "max_length": 32})
     project.file("killer/sitecustomize.py", KILLER)
     project.knobs()
     project.git("init", "-q")
     return project
-
-
-def _typed(table: pl.DataFrame) -> pl.DataFrame:
-    types = {"input_ids": pl.List(pl.Int32), "token_type_ids": pl.List(pl.Int8), "labels": pl.Int64}
-    return table.cast(types | {"length": pl.Int32, "truncated": pl.Int32}).select(TokenizedRecords.columns())

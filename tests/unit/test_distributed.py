@@ -10,7 +10,7 @@ import pytest
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.common.pipeline.stage import Run, stage
-from stages.finetune.processes import join, wanted
+from stages.finetune.machine import join, wanted
 from tests.projects import Project
 
 INGEST = {"desc": "The only stage", "cmd": "python -m stages.ingest", "params": ["ingest"], "outs": ["out.txt"]}
@@ -100,7 +100,7 @@ def test_who_starts_others_is_none_of_them(project: Project, monkeypatch: pytest
 def test_what_would_be_ignored_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     be(monkeypatch, 0, 0)
     threads: list[int] = []
-    monkeypatch.setattr("stages.finetune.processes.end_with_parent", lambda: None)
+    monkeypatch.setattr("stages.finetune.machine.end_with_parent", lambda: None)
     monkeypatch.setattr("torch.set_num_threads", threads.append)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(7), raising=False)
     with pytest.raises(AttuneError, match=r"torchrun has started 2 processes, but finetune.nproc_per_node is 4"):

@@ -14,7 +14,7 @@ from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.common.params.finetune import GREATER_IS_BETTER, ONLY_WITH
 from stages.finetune.batches import TokenRows
-from stages.finetune.loss import build_objective
+from stages.finetune.loss import build_loss
 from stages.finetune.optimizers import build_optimizer, build_schedule
 from stages.finetune.strategies import prepare, with_strategy
 from stages.finetune.training import training_arguments
@@ -106,7 +106,7 @@ def test_whatever_is_allowed_can_be_trained_with(
     width = batch["input_ids"].shape[1]
     model = prepare(build_model(base, LABELS, params.dropout, SEED), params, width)
     counts = [int((batch["labels"] == number).sum()) for number in range(len(LABELS))]
-    plain = build_objective(params, {label: number for number, label in enumerate(LABELS)}, counts)
+    plain = build_loss(params, {label: number for number, label in enumerate(LABELS)}, counts)
     objective, _ = with_strategy(model, params, plain)
     optimizer = build_optimizer(model, params)
     schedule = build_schedule(optimizer, params, steps=10)

@@ -1,5 +1,6 @@
 """The optimisers: they learn, shrink what they shall, and know the layers."""
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,10 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, TrainerCallback
 
 from stages.common.errors import AttuneError
-from stages.finetune.layers import depths, encoder_layers
-from stages.finetune.optimizers import build_optimizer
+from stages.finetune.optimizers import build_optimizer, depths, encoder_layers
 from stages.finetune.strategies import prepare
 from stages.tasks.text_classification import build_model
-from tests.models import EXACT, SEED, TELLING, Splits, losses, tiny_config, tokenized, weights
+from tests.models import EXACT, SEED, TELLING, Splits, losses, tiny_config, tokenized
 from tests.models import settings as settings_like
 from tests.models import trained as trained_like
 
@@ -36,8 +36,8 @@ def model_of(base: Path, **knobs: Any) -> PreTrainedModel:
 
 def by_name(model: nn.Module, optimizer: torch.optim.Optimizer, what: str) -> dict[str, float]:
     """What an optimiser's groups say of each weight."""
-    said = {id(weight): group[what] for group in optimizer.param_groups for weight in group["params"]}
-    return {name: said[id(weight)] for name, weight in model.named_parameters() if id(weight) in said}
+    values = {id(weight): group[what] for group in optimizer.param_groups for weight in group["params"]}
+    return {name: values[id(weight)] for name, weight in model.named_parameters() if id(weight) in values}
 
 
 @pytest.mark.parametrize(
@@ -46,17 +46,14 @@ def by_name(model: nn.Module, optimizer: torch.optim.Optimizer, what: str) -> di
 def test_every_optimiser_learns(base: Path, optim: str, rate: float, momentum: float) -> None:
     model = model_of(base)
     optimizer = build_optimizer(model, settings(optim=optim, learning_rate=rate, momentum=momentum))
-    losses = [step(model, optimizer) for _ in range(60)]
+    losses = []
+    for _ in range(60):  # steps on two rows that have nothing in common
+        optimizer.zero_grad()
+        loss = model(input_ids=torch.arange(5, 15).view(2, 5), labels=torch.tensor([0, 1])).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
     assert losses[0] > 0.5 and losses[-1] < 0.1
-
-
-def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
-    """One step on two rows that have nothing in common; returns the loss before it."""
-    optimizer.zero_grad()
-    loss = model(input_ids=torch.arange(5, 15).view(2, 5), labels=torch.tensor([0, 1])).loss
-    loss.backward()
-    optimizer.step()
-    return float(loss.detach())
 
 
 def test_every_knob_of_an_optimiser_arrives(base: Path) -> None:
@@ -75,13 +72,13 @@ def test_every_knob_of_an_optimiser_arrives(base: Path) -> None:
 def test_biases_norms_and_factors_around_one_do_not_shrink(base: Path, strategy: str) -> None:
     model = model_of(base, strategy=strategy)
     optimizer = build_optimizer(model, settings(strategy=strategy, weight_decay=0.3, l1=0.2))
-    held = [id(weight) for group in optimizer.param_groups for weight in group["params"]]
-    assert sorted(held) == sorted(id(weight) for weight in model.parameters() if weight.requires_grad)
+    trained = [id(weight) for group in optimizer.param_groups for weight in group["params"]]
+    assert sorted(trained) == sorted(id(weight) for weight in model.parameters() if weight.requires_grad)
     for what, value in {"weight_decay": 0.3, "l1": 0.2}.items():
-        said = by_name(model, optimizer, what)
-        assert set(said.values()) == {0.0, value}
-        spared = {name for name, found in said.items() if found == 0}
-        assert spared == {name for name in said if name.endswith("bias") or "LayerNorm" in name or ".ia3_l." in name}
+        values = by_name(model, optimizer, what)
+        assert set(values.values()) == {0.0, value}
+        spared = {name for name in values if values[name] == 0}
+        assert spared == {name for name in values if name.endswith("bias") or "LayerNorm" in name or ".ia3_l." in name}
 
 
 def test_l1_takes_learning_rate_times_l1_off_each_weight_and_stops_at_zero() -> None:
@@ -97,46 +94,29 @@ def test_l1_takes_learning_rate_times_l1_off_each_weight_and_stops_at_zero() -> 
     assert layer.bias.item() == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize("optim", ["adamw", "adafactor"])
-def test_l1_gives_weights_that_are_exactly_zero(base: Path, splits: Splits, tmp_path: Path, optim: str) -> None:
-    model, _ = trained(base, splits, tmp_path, optim=optim, l1=1.0, learning_rate=0.01)
-    inner = encoder_layers(model)[0].intermediate.dense
-    assert (inner.weight == 0).float().mean() > 0.2
-    assert (inner.weight != 0).any()
-    plain, _ = trained(base, splits, tmp_path / "plain", optim=optim, learning_rate=0.01)
-    assert (encoder_layers(plain)[0].intermediate.dense.weight != 0).all()
-    assert (weights(model)["bert.encoder.layer.0.output.LayerNorm.weight"] > 0.5).all()
-
-
 def test_each_layer_has_a_share_of_the_learning_rate_of_the_one_above(base: Path) -> None:
     model = model_of(base)
     rates = by_name(model, build_optimizer(model, settings(learning_rate=0.8, layerwise_lr_decay=0.5)), "lr")
-    expected = {
-        "classifier.": 0.8,
-        "bert.pooler.": 0.8,
-        "bert.encoder.layer.1.": 0.4,
-        "bert.encoder.layer.0.": 0.2,
-        "bert.embeddings.": 0.1,
-    }
+    expected = {"classifier": 0.8, "pooler": 0.8, "layer.1": 0.4, "layer.0": 0.2, "embeddings": 0.1}
     assert set(rates) == {name for name, _ in model.named_parameters()}
     for name, rate in rates.items():
-        assert rate == pytest.approx(next(value for prefix, value in expected.items() if name.startswith(prefix)))
+        assert rate == pytest.approx(next(value for part, value in expected.items() if f"{part}." in name))
 
 
 def test_the_curve_shows_the_learning_rate_that_was_named_whatever_lower_layers_have(
     base: Path, splits: Splits, tmp_path: Path
 ) -> None:
-    noted: dict[str, float] = {}
+    rates: dict[str, float] = {}
 
     class Rates(TrainerCallback):
         def on_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-            noted.update(by_name(given["model"], given["optimizer"], "lr"))
+            rates.update(by_name(given["model"], given["optimizer"], "lr"))
 
     knobs = {"layerwise_lr_decay": 0.5, "lr_scheduler_type": "constant", "warmup_ratio": 0.0, "learning_rate": 0.004}
     _, history = trained(base, splits, tmp_path, Rates(), num_train_epochs=1, **knobs)
     assert losses(history, "learning_rate") == [0.004, 0.004]
-    assert noted["classifier.weight"] == 0.004
-    words = next(rate for name, rate in noted.items() if "word_embeddings" in name)
+    assert rates["classifier.weight"] == 0.004
+    words = next(rate for name, rate in rates.items() if "word_embeddings" in name)
     assert words == pytest.approx(0.004 / 2**3)  # also where the table is cut to the tokens of the data
 
 
@@ -160,17 +140,15 @@ def classifier(kind: str, **shape: Any) -> nn.Module:
 def test_the_layers_of_the_usual_models_are_found(kind: str) -> None:
     model = classifier(kind, **MODELS[kind])
     assert len(encoder_layers(model)) == 3
-    found = depths(model)
-    assert set(found) == {name for name, _ in model.named_parameters()}
-    tables = [name for name in found if ("embed" in name or "wte" in name) and "layer." not in name]
-    assert tables and {found[name] for name in tables} == {4}
-    heads = [name for name in found if name.startswith(("classifier", "score", "logits_proj", "head"))]
-    assert heads and {found[name] for name in heads} == {0}
-    for at in range(3):
-        inside = [
-            name for name in found if f".{at}." in name and name.split(f".{at}.")[0].endswith(("layer", "layers", ".h"))
-        ]
-        assert inside and {found[name] for name in inside} == {3 - at}
+    depth = depths(model)
+    assert set(depth) == {name for name, _ in model.named_parameters()}
+    tables = [name for name in depth if ("embed" in name or "wte" in name) and "layer." not in name]
+    assert tables and {depth[name] for name in tables} == {4}
+    heads = [name for name in depth if name.startswith(("classifier", "score", "logits_proj", "head"))]
+    assert heads and {depth[name] for name in heads} == {0}
+    for number in range(3):
+        inside = [name for name in depth if re.search(rf"(layers?|\.h)\.{number}\.", name)]
+        assert inside and {depth[name] for name in inside} == {3 - number}
 
 
 def test_layers_that_share_their_weights_are_one() -> None:

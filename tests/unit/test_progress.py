@@ -12,11 +12,9 @@ from transformers import TrainerCallback
 
 from stages.common.errors import AttuneError
 from stages.finetune.checkpoints import WEIGHTS, last_checkpoint
-from stages.finetune.guards import diverging, memory_named
-from stages.finetune.progress import Curves, Progress
+from stages.finetune.machine import explain_memory_errors
+from stages.finetune.progress import Curves, Progress, divergence
 from tests.models import Cut, Splits, losses, settings, tokenized, trained
-
-NOTHING = math.log(2)  # the loss of knowing nothing, for two labels
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,28 +35,19 @@ class Spoil(TrainerCallback):
             self.what(given["model"])
 
 
-def no_number(model: Any) -> None:
-    model.classifier.weight.data.fill_(float("nan"))
-
-
-def spoilt_gradient(model: Any) -> None:
-    model.classifier.weight.register_hook(lambda gradient: gradient * float("inf"))
+NAN_WEIGHTS = Spoil(lambda model: model.classifier.weight.data.fill_(float("nan")), before=3)
+INFINITE_GRADIENT = Spoil(lambda model: model.classifier.weight.register_hook(lambda gradient: gradient * math.inf), 6)
 
 
 @pytest.mark.parametrize(
     ("spoil", "what"),
-    [
-        (Spoil(no_number, before=3), "by step 4: the loss is nan"),
-        (Spoil(spoilt_gradient, before=6), "by step 6: the weights are not finite"),
-    ],
-    ids=["weights", "gradient"],
+    [(NAN_WEIGHTS, "by step 4: the loss is nan"), (INFINITE_GRADIENT, "by step 6: the weights are not finite")],
 )
-@pytest.mark.parametrize("max_grad_norm", [0.0, 1.0])
 def test_a_number_that_is_none_ends_the_training_and_leaves_good_checkpoints(
-    base: Path, splits: Splits, tmp_path: Path, spoil: Spoil, what: str, max_grad_norm: float
+    base: Path, splits: Splits, tmp_path: Path, spoil: Spoil, what: str
 ) -> None:
     with pytest.raises(AttuneError) as caught:
-        trained(base, splits, tmp_path, spoil, logging_steps=1000, save_steps=2, max_grad_norm=max_grad_norm)
+        trained(base, splits, tmp_path, spoil, logging_steps=1000, save_steps=2)
     assert f"the training has diverged {what}" in caught.value.what
     assert "finetune.learning_rate (now 0.005)" in caught.value.fix
     last = last_checkpoint(tmp_path)
@@ -68,10 +57,6 @@ def test_a_number_that_is_none_ends_the_training_and_leaves_good_checkpoints(
     assert all(value.isfinite().all() for value in saved.values())
 
 
-def history(values: list[float], every: int = 10) -> list[dict[str, Any]]:
-    return [{"step": (at + 1) * every, "loss": loss} for at, loss in enumerate(values)]
-
-
 @pytest.mark.parametrize(
     ("values", "every", "steps", "diverged"),
     [
@@ -79,20 +64,18 @@ def history(values: list[float], every: int = 10) -> list[dict[str, Any]]:
         ([9.0] * 10, 10, 200, True),  # from the start
         ([0.7, *[9.0, 9.0, 0.7] * 5], 10, 200, True),  # up and down
         ([0.7] * 6 + [800.0] * 4, 10, 200, False),  # a learning rate that is too high for a while
-        ([0.1] * 3 + [9.0] * 100 + [0.1] * 101, 10, 10_000, False),
         ([0.7] + [8.0] * 240, 10, 10_000, False),  # long trainings have more patience
         ([0.7] + [8.0] * 260, 10, 10_000, True),
-        ([50.0], 1000, 3000, False),  # one point may be the mean of a spike
-        ([0.5, 0.4, 50.0], 1000, 3000, False),
+        ([0.5, 0.4, 50.0], 1000, 3000, False),  # one point may be the mean of a spike
         ([0.7] + [9.0] * 31, 1, 33, False),  # a short training is judged at its end
         ([0.7] + [9.0] * 32, 1, 33, True),
-        ([9.0] * 10 + [0.6] * 23, 1, 33, False),
     ],
 )
 def test_a_training_that_stays_far_off_has_diverged(
     values: list[float], every: int, steps: int, diverged: bool
 ) -> None:
-    assert bool(diverging(history(values, every), steps, NOTHING)) == diverged
+    history = [{"step": number * every, "loss": loss} for number, loss in enumerate(values, 1)]
+    assert bool(divergence(history, steps, math.log(2))) == diverged
 
 
 def test_a_training_with_an_absurd_learning_rate_ends_with_a_message(base: Path, tmp_path: Path) -> None:
@@ -108,8 +91,8 @@ def test_a_training_with_an_absurd_learning_rate_ends_with_a_message(base: Path,
 @pytest.mark.parametrize("knobs", [{"strategy": "adalora"}, {"class_weights": {"bad": 50.0, "good": 100.0}}])
 def test_a_loss_on_another_scale_is_no_divergence(base: Path, tmp_path: Path, knobs: dict[str, Any]) -> None:
     splits = {"train": tokenized(base, 256, 0), "validation": tokenized(base, 16, 1)}
-    _, log = trained(base, splits, tmp_path, num_train_epochs=8, learning_rate=1e-6, **knobs)
-    assert log[-2]["step"] == 128
+    _, log = trained(base, splits, tmp_path, num_train_epochs=2, learning_rate=1e-6, **knobs)
+    assert log[-2]["step"] == 32
 
 
 @pytest.mark.parametrize(
@@ -125,22 +108,20 @@ def test_a_loss_on_another_scale_is_no_divergence(base: Path, tmp_path: Path, kn
 def test_what_breaks_for_lack_of_memory_names_the_setting(
     error: Exception, training: bool, message: str, setting: str
 ) -> None:
-    with pytest.raises(AttuneError) as caught, memory_named(settings(), torch.nn.Module().train(training)):
+    with pytest.raises(AttuneError) as caught, explain_memory_errors(settings(), torch.nn.Module().train(training)):
         raise error
     assert message in caught.value.what
     assert setting in caught.value.fix
 
 
 def test_torch_really_says_so_on_a_processor_and_other_errors_stay_as_they_are() -> None:
-    with pytest.raises(AttuneError, match="ran out of memory"), memory_named(settings(), torch.nn.Module()):
+    with pytest.raises(AttuneError, match="ran out of memory"), explain_memory_errors(settings(), torch.nn.Module()):
         torch.empty(2**46)
-    with pytest.raises(RuntimeError, match="mat1 and mat2"), memory_named(settings(), torch.nn.Module()):
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), explain_memory_errors(settings(), torch.nn.Module()):
         torch.ones(2, 3) @ torch.ones(2, 3)
 
 
-@pytest.mark.parametrize(
-    "knobs", [{}, {"gradient_accumulation_steps": 4, "save_steps": 1}, {"dataloader_num_workers": 1}]
-)
+@pytest.mark.parametrize("knobs", [{"gradient_accumulation_steps": 4, "save_steps": 1}, {"dataloader_num_workers": 1}])
 def test_a_single_row_is_enough_to_train_on(base: Path, tmp_path: Path, knobs: dict[str, Any]) -> None:
     splits = {"train": tokenized(base, 1, 0), "validation": tokenized(base, 1, 1)}
     _, log = trained(base, splits, tmp_path, num_train_epochs=2, **knobs)
@@ -170,8 +151,8 @@ def test_progress_shows_speed_and_time(
     base: Path, splits: Splits, tmp_path: Path, terminal: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained(base, splits, tmp_path, Progress(terminal), num_train_epochs=1)
-    said = capsys.readouterr()
-    shown = said.err if terminal else said.out
-    assert "tokens/s" in shown and "rows/s" in shown
-    assert ("00:00 left" in said.out) != terminal
-    assert "epoch 1: validation loss" in said.out
+    output = capsys.readouterr()
+    speed = output.err if terminal else output.out
+    assert "tokens/s" in speed and "rows/s" in speed
+    assert ("00:00 left" in output.out) != terminal
+    assert "epoch 1: validation loss" in output.out

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.finetune.batches import IGNORED
-from stages.finetune.loss import build_objective, focal_losses, label_weights
+from stages.finetune.loss import build_loss, focal_losses, label_weights
 from stages.tasks.text_classification import build_model
 from tests.models import EXACT, SEED, TELLING, Splits, losses, tokenized, weights
 from tests.models import trained as trained_like
@@ -33,9 +32,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def loss_of(logits: torch.Tensor, targets: torch.Tensor, rows: int | None = None, **knobs: Any) -> torch.Tensor:
-    objective = build_objective(FinetuneParams(**knobs), LABELS, COUNTS)
-    items = None if rows is None else torch.tensor(rows)
-    return objective(SimpleNamespace(logits=logits), targets, num_items_in_batch=items)
+    loss = build_loss(FinetuneParams(**knobs), LABELS, COUNTS)
+    return loss(SimpleNamespace(logits=logits), targets, num_items_in_batch=rows and torch.tensor(rows))
 
 
 def worth(**knobs: Any) -> float:
@@ -65,37 +63,31 @@ def test_a_loss_is_the_weighted_mean_over_the_rows(
 
 
 def test_balanced_weights_are_as_in_scikit_learn() -> None:
-    from sklearn.utils.class_weight import compute_class_weight
-
-    rows = np.array([0] * 6 + [1] * 3 + [2])
-    expected = compute_class_weight("balanced", classes=np.array([0, 1, 2]), y=rows)
-    found = label_weights(FinetuneParams(class_weights="balanced"), LABELS, COUNTS)
-    assert found is not None
-    assert found.tolist() == pytest.approx(expected.tolist())
-    without = label_weights(FinetuneParams(class_weights="balanced"), LABELS, [6, 2, 0])  # rows of the third label
+    balanced = FinetuneParams(class_weights="balanced")
+    weights, without = label_weights(balanced, LABELS, COUNTS), label_weights(balanced, LABELS, [6, 2, 0])
+    assert weights is not None and weights.tolist() == pytest.approx([10 / 18, 10 / 9, 10 / 3])
     assert without is not None and without[:2].tolist() == pytest.approx([8 / 12, 8 / 4])
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "fault"),
     [
         ({"bad": 1, "good": 2, "od": 1}, "names 'od', which the data does not have"),
         ({"bad": 1, "odd": 2}, "leaves out 'good'"),
     ],
 )
-def test_weights_for_other_labels_than_there_are_name_the_labels_there_are(given: dict[str, float], said: str) -> None:
+def test_weights_for_other_labels_than_there_are_name_the_labels_there_are(given: dict[str, float], fault: str) -> None:
     with pytest.raises(AttuneError) as caught:
-        build_objective(FinetuneParams(class_weights=given), LABELS, COUNTS)
-    assert caught.value.what == f"finetune.class_weights {said}"
+        build_loss(FinetuneParams(class_weights=given), LABELS, COUNTS)
+    assert caught.value.what == f"finetune.class_weights {fault}"
     assert "'bad', 'good', 'odd'" in caught.value.fix
 
 
 @pytest.mark.parametrize("knobs", [{"loss": "focal"}, {"label_smoothing_factor": 0.2}, {"class_weights": "balanced"}])
 def test_validation_measures_plain_cross_entropy_whatever_is_trained(knobs: dict[str, Any]) -> None:
     assert worth(**knobs) != pytest.approx(worth())
-    for context in (torch.no_grad, torch.inference_mode):
-        with context():
-            assert worth(**knobs) == pytest.approx((HALF + QUARTER) / 2)
+    with torch.no_grad():
+        assert worth(**knobs) == pytest.approx((HALF + QUARTER) / 2)
 
 
 def test_a_row_that_stands_in_for_none_has_no_loss_and_a_gradient_of_zero() -> None:
@@ -111,9 +103,9 @@ def test_losses_are_taken_in_float32() -> None:
     logits = torch.tensor([[8.0, 1.0, 0.0]], dtype=torch.bfloat16)
     exact = -log(exp(8) / (exp(8) + exp(1) + 1))
     for knobs in ({}, {"loss": "focal", "focal_gamma": 0.0}):
-        found = loss_of(logits, torch.tensor([0]), **knobs)
-        assert found.dtype == torch.float32
-        assert float(found) == pytest.approx(exact, rel=1e-4)
+        loss = loss_of(logits, torch.tensor([0]), **knobs)
+        assert loss.dtype == torch.float32
+        assert float(loss) == pytest.approx(exact, rel=1e-4)
 
 
 @given(
@@ -140,7 +132,6 @@ def uneven(base: Path) -> Splits:
 @pytest.mark.parametrize(
     "knobs",
     [
-        {},
         {"class_weights": {"bad": 0.2, "good": 1, "odd": 4}, "label_smoothing_factor": 0.1},
         {"loss": "focal", "class_weights": "balanced"},
     ],
@@ -148,12 +139,10 @@ def uneven(base: Path) -> Splits:
 def test_four_batches_of_eight_are_one_of_thirty_two(
     base: Path, uneven: Splits, tmp_path: Path, knobs: dict[str, Any]
 ) -> None:
-    found = []
-    for size, parts in ((32, 1), (8, 4)):
-        settings = {"optim": "sgd", "learning_rate": 0.3, "group_by_length": False, **knobs}
-        sizes = {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts}
-        found.append(trained(base, uneven, tmp_path / str(size), **settings, **sizes))
-    (whole, history), (parted, log) = found
+    plain = {"optim": "sgd", "learning_rate": 0.3, "group_by_length": False, **knobs}
+    parts = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4}
+    whole, history = trained(base, uneven, tmp_path / "whole", **plain, per_device_train_batch_size=32)
+    parted, log = trained(base, uneven, tmp_path / "parts", **plain, **parts)
     start = weights(build_model(base, list(TELLING), 0.0, SEED))
     moved = max(float((value - start[name]).abs().max()) for name, value in weights(whole).items())
     assert moved > 5e-3  # something was learned that could differ
