@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from flows.command import exit_status
-from flows.execution.outcome import Outcome
+from flows.execution.stage_process import Outcome
 from flows.reporting.artifact import before, places
 from flows.reporting.reports import read_report
 from flows.reporting.run_summary import Before, summary

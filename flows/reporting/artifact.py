@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from flows.execution.outcome import Outcome
+from flows.execution.stage_process import Outcome
 from flows.reporting.markdown import code, plain
 from flows.reporting.reports import REPORTS, SCORES, read_registration, read_report
 from flows.reporting.run_summary import Before, new_champion, summary

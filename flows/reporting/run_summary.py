@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from flows.execution.outcome import Outcome
+from flows.execution.stage_process import Outcome
 from flows.reporting.markdown import LINE, code, fenced, table
 from flows.reporting.reports import failed_gates
 from stages.common.pipeline.stage import LOGS

@@ -103,7 +103,7 @@ def _empty(folder: Path, graph: Mapping[str, Node]) -> None:
     from dvc.config import Config
 
     (folder / LOCK).unlink(missing_ok=True)
-    check_out(folder, lambda _: None, made=False)  # people's own data, from the shared cache
+    check_out(folder, lambda _: None)  # people's own data, from the shared cache
     with Config(str(folder / ".dvc"), validate=False).edit("local", validate=False) as local:
         local.setdefault("cache", {})["dir"] = str(folder / OWN_CACHE)
     for path in (folder / out for node in graph.values() for out in node.outs):

@@ -51,7 +51,7 @@ def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
         raise AttuneError(f"{PARAMS_FILE} holds no sections", "docs/params.md lists them")
     if not lock:
         (folder / LOCK).unlink(missing_ok=True)
-    check_out(folder, log, made=bool(lock))
+    check_out(folder, log)
     if missing_outs(folder, lock) and default_remote(folder):
         fetch_all(folder, log)
         check_out(folder, log)

@@ -7,7 +7,7 @@ from stages.clean.folds import UNIT, assign_folds, units_of
 from stages.clean.timestamps import read_times
 from stages.common.errors import AttuneError
 from stages.common.params.clean import Split
-from stages.common.pipeline.labels import check_label_counts
+from stages.common.pipeline.validation import check_label_counts
 from stages.common.schemas import SPLITS, CleanRecords
 
 HELD_OUT = ("test", "validation")  # in the order in which they are drawn

@@ -8,20 +8,23 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import VariableUpdate
+from prefect.client.schemas.actions import VariableUpdate, WorkPoolCreate
 from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from ruamel.yaml import YAML
 
+from flows.repository.results import keep
+from flows.repository.worktrees import open_worktree, remove
 from tests.pipeline.prefect_server import PrefectServer
 from tests.projects import PROJECT, RECIPE, Project, toy_project
 from tests.waiting import until as until_true
@@ -61,9 +64,12 @@ def home(deployer: Project, tmp_path_factory: pytest.TempPathFactory) -> Project
 
 
 @pytest.fixture(scope="module")
-def worker(server: PrefectServer, deployer: Project, home: Project) -> Iterator[None]:
-    """A worker for the module's tests."""
-    deploy(server, deployer)
+def deployed(server: PrefectServer, deployer: Project) -> None:
+    deploy(server, deployer, ATTUNE_HOME=str(deployer.root), HF_TOKEN=SECRET)
+
+
+@pytest.fixture(scope="module")
+def worker(server: PrefectServer, deployed: None, home: Project) -> Iterator[None]:
     with server.worker("attune", cwd=server.home, ATTUNE_HOME=str(home.root)):
         yield
 
@@ -75,13 +81,12 @@ def deploy(server: PrefectServer, project: Project, status: int = 0, **more: str
     return done.stdout + done.stderr
 
 
-def edit(project: Project, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change prefect.yaml: `change` gets the deployments by name."""
+def edit(project: Project, change: Callable[[Any], object]) -> None:
+    """Change prefect.yaml: `change` gets the deployment `nightly`."""
     path = project.root / "prefect.yaml"
     data = yaml.load(path)
-    change({one["name"]: one for one in data["deployments"]})
-    with path.open("w") as file:
-        yaml.dump(data, file)
+    change(data["deployments"][0])
+    yaml.dump(data, path)
 
 
 @pytest.fixture
@@ -93,15 +98,15 @@ def edited(deployer: Project) -> Iterator[Project]:
 
 
 def state_of(client: SyncPrefectClient) -> str:
-    """Return what the server has of the deployments and their triggers, without numbers and times of change."""
-    found: list[Any] = []
+    """Return what the server has of the deployments and their triggers, without ids and times of change."""
+    state: list[Any] = []
     for name in NAMES:
         made = client.read_deployment_by_name(name)
         rules = client.read_resource_related_automations(f"prefect.deployment.{made.id}")
-        found += [schedule.model_dump(exclude={"updated"}) for schedule in made.schedules]
-        found += [(rule.name, rule.trigger.model_dump(exclude={"id"})) for rule in rules]
-        found.append(made.model_dump(mode="json", exclude={"last_polled", "status", "updated", "schedules"}))
-    return json.dumps(found, default=str)
+        state += [schedule.model_dump(exclude={"updated"}) for schedule in made.schedules]
+        state += [(rule.name, rule.trigger.model_dump(exclude={"id"})) for rule in rules]
+        state.append(made.model_dump(mode="json", exclude={"last_polled", "status", "updated", "schedules"}))
+    return json.dumps(state, default=str)
 
 
 def start(client: SyncPrefectClient, name: str, **parameters: Any) -> UUID:
@@ -112,66 +117,48 @@ def start(client: SyncPrefectClient, name: str, **parameters: Any) -> UUID:
 def until(client: SyncPrefectClient, run: UUID, *states: str, seconds: float = 60) -> FlowRun:
     """Wait until a run is in a state of one of these names."""
     end = time.monotonic() + seconds
-    while (found := client.read_flow_run(run)).state_name not in states:
-        assert time.monotonic() < end, f"{found.state_name}: {found.state.message if found.state else ''}"
+    while (current := client.read_flow_run(run)).state_name not in states:
+        assert time.monotonic() < end, current.state
         time.sleep(0.3)
-    return found
+    return current
 
 
-def test_deploying_twice_leaves_all_as_it_is_and_no_folder_or_secret_of_the_deployer_is_on_the_server(
-    server: PrefectServer, client: SyncPrefectClient, deployer: Project
+def test_deploying_again_changes_nothing_and_no_folder_or_secret_of_the_deployer_is_on_the_server(
+    server: PrefectServer, client: SyncPrefectClient, deployer: Project, deployed: None
 ) -> None:
-    more = {"ATTUNE_HOME": str(deployer.root), "HF_TOKEN": SECRET}
-    deploy(server, deployer, **more)
     before = state_of(client)
-    deploy(server, deployer, **more)
+    deploy(server, deployer)
     assert state_of(client) == before
     assert client.read_work_pool("attune").type == "process"
     assert not [secret for secret in (str(deployer.root), str(PROJECT), SECRET) if secret in before]
     assert "data-arrived" in before
 
 
-def test_what_keeps_it_from_deploying_is_said(server: PrefectServer, deployer: Project) -> None:
+def test_what_keeps_it_from_deploying_is_said(
+    server: PrefectServer, client: SyncPrefectClient, deployer: Project, deployed: None
+) -> None:
     assert "PREFECT_API_URL is not set" in deploy(server, deployer, 1, PREFECT_API_URL="")
-    told = deploy(server, deployer, 1, PREFECT_API_URL="http://me:hunter22@127.0.0.1:9/api")
-    assert "no Prefect server answers at http://" in told and "make services" in told and "hunter22" not in told
-    server.run("prefect", "variable", "set", "attune_work_pool", "forest", "--overwrite", cwd=server.home)
-    told = deploy(server, deployer, 1)
-    assert "references work pool 'forest' which does not exist" in " ".join(told.split())
-    server.run("prefect", "variable", "set", "attune_work_pool", "attune", "--overwrite", cwd=server.home)
+    output = deploy(server, deployer, 1, PREFECT_API_URL="http://me:hunter22@127.0.0.1:9/api")
+    assert "no Prefect server answers at http://" in output and "make services" in output and "hunter22" not in output
+    with work_pool(client, "forest"):
+        output = deploy(server, deployer, 1)
+    assert "references work pool 'forest' which does not exist" in " ".join(output.split())
 
 
-def test_a_schedule_fires_and_the_run_completes_in_a_clean_worktree(
-    server: PrefectServer, client: SyncPrefectClient, worker: None, edited: Project, home: Project
-) -> None:
-    before, commit = home.seen(), home.git("rev-parse", "HEAD")
-    edit(edited, lambda named: named["nightly"]["schedules"][0].update(cron="* * * * *"))
-    deploy(server, edited)
-    end = time.monotonic() + 100
-    while not (done := [run for run in runs_of(client, "attune-retrain/nightly") if run.state_name == "Completed"]):
-        states = [(run.state_name, run.state.message) for run in runs_of(client, "attune-retrain/nightly")[:5]]
-        assert time.monotonic() < end, (states, (server.home / "worker.log").read_text()[-3000:])
-        time.sleep(0.5)
-    assert done[0].auto_scheduled
-    tasks = client.read_task_runs(
-        task_run_filter=TaskRunFilter.model_validate({"flow_run_id": {"any_": [done[0].id]}}),
-        sort=TaskRunSort.EXPECTED_START_TIME_ASC,
-        limit=9,
-    )
-    assert [(task.name, task.state_name) for task in tasks] == [("make", "Completed"), ("judge", "Completed")]
-    assert home.seen() == before
-    assert home.git("rev-parse", "refs/attune/nightly^") == commit
-    assert "accuracy" in home.git("show", "refs/attune/nightly:reports/metrics.json")
-    assert home.git("worktree", "list").count("\n") == 0
+def test_an_event_starts_the_run_for_new_data(server: PrefectServer, client: SyncPrefectClient, worker: None) -> None:
+    server.run("prefect", "event", "emit", "attune.data.arrived", "--resource-id", "attune.data", cwd=server.home)
+    until_true(lambda: runs_of(client, "attune-retrain/new-data"), 30)
+    (run,) = runs_of(client, "attune-retrain/new-data")
+    assert until(client, run.id, "Completed").parameters["refresh"] is True
 
 
-def test_a_review_works_beside_the_clone(
-    server: PrefectServer, client: SyncPrefectClient, worker: None, deployer: Project, home: Project
-) -> None:
-    deploy(server, deployer)
-    until(client, start(client, "attune-retrain/nightly"), "Completed")
+def test_a_review_works_beside_the_clone(client: SyncPrefectClient, worker: None, home: Project) -> None:
+    folder = open_worktree(home.root, str(uuid4()), "by-hand", "HEAD", print)
+    Project(folder).reproduced()
+    assert keep(folder, "by-hand", "results")
+    remove(home.root, folder)
     before = home.seen()
-    run = start(client, "attune-review/review", base="HEAD", head="refs/attune/nightly")
+    run = start(client, "attune-review/review", base="HEAD", head="refs/attune/by-hand")
     ended = until(client, run, "Completed", "Failed", seconds=90)
     assert ended.state_name == "Completed", ended.state
     by_key = ArtifactFilter.model_validate({"key": {"any_": ["attune-review"]}, "flow_run_id": {"any_": [run]}})
@@ -182,15 +169,26 @@ def test_a_review_works_beside_the_clone(
     assert home.git("worktree", "list").count("\n") == 0
 
 
-def test_an_event_starts_the_run_for_new_data(
-    server: PrefectServer, client: SyncPrefectClient, worker: None, deployer: Project
+def test_a_schedule_fires_and_the_run_completes_in_a_clean_worktree(
+    server: PrefectServer, client: SyncPrefectClient, worker: None, edited: Project, home: Project
 ) -> None:
-    deploy(server, deployer)
-    before = {run.id for run in runs_of(client, "attune-retrain/new-data")}
-    server.run("prefect", "event", "emit", "attune.data.arrived", "--resource-id", "attune.data", cwd=server.home)
-    until_true(lambda: len(runs_of(client, "attune-retrain/new-data")) > len(before), 30)
-    (new,) = [run.id for run in runs_of(client, "attune-retrain/new-data") if run.id not in before]
-    assert until(client, new, "Completed").parameters["refresh"] is True
+    before, commit = home.seen(), home.git("rev-parse", "HEAD")
+    first = datetime.now(UTC) + timedelta(seconds=20)
+    once = {"slug": "nightly", "interval": 86400, "anchor_date": first.isoformat(), "active": True}
+    edit(edited, lambda nightly: nightly.update(schedules=[once]))
+    deploy(server, edited)
+    until_true(lambda: runs_of(client, "attune-retrain/nightly"), 30)
+    run = until(client, runs_of(client, "attune-retrain/nightly")[0].id, "Completed", seconds=100)
+    assert run.auto_scheduled
+    tasks = client.read_task_runs(
+        task_run_filter=TaskRunFilter.model_validate({"flow_run_id": {"any_": [run.id]}}),
+        sort=TaskRunSort.EXPECTED_START_TIME_ASC,
+    )
+    assert [(task.name, task.state_name) for task in tasks] == [("make", "Completed"), ("judge", "Completed")]
+    assert home.seen() == before
+    assert home.git("rev-parse", "refs/attune/nightly^") == commit
+    assert "accuracy" in home.git("show", "refs/attune/nightly:reports/metrics.json")
+    assert home.git("worktree", "list").count("\n") == 0
 
 
 def test_a_container_of_the_docker_pool_has_what_a_run_needs_and_its_command_completes_it(
@@ -201,15 +199,16 @@ def test_a_container_of_the_docker_pool_has_what_a_run_needs_and_its_command_com
     reference = "{{ prefect.blocks.secret.hf-token }}"
     variables = {"mlflow_tracking_uri": "http://mlflow:5000"}
     secrets = {"HF_TOKEN": reference}
-    with in_pool(server, client, edited, "docker", variables, **secrets), temporary_settings(here(server)):
-        edit(edited, lambda named: named["nightly"]["work_pool"].update(job_variables={"env": secrets}))
+    with in_pool(server, client, edited, "docker", variables, **secrets):
+        edit(edited, lambda nightly: nightly["work_pool"].update(job_variables={"env": secrets}))
         assert "would stand on the server in plain text" in deploy(server, edited, 1)
         run = start(client, "attune-retrain/nightly")
         job = asyncio.run(job_of(DockerWorkerJobConfiguration, client.read_flow_run(run), "docker"))
-    told = DockerWorker(work_pool_name="docker")._build_container_settings(Daemon(), job)
-    assert told["image"] == "attune" and told["volumes"] == ["attune:/srv/attune"]
-    assert (told["privileged"], told["cap_drop"], told["security_opt"]) == (False, ["ALL"], ["no-new-privileges:true"])
-    environment = told["environment"]
+    settings = DockerWorker(work_pool_name="docker")._build_container_settings(Daemon(), job)
+    assert settings["image"] == "attune" and settings["volumes"] == ["attune:/srv/attune"]
+    assert settings["cap_drop"] == ["ALL"] and settings["security_opt"] == ["no-new-privileges:true"]
+    assert settings["privileged"] is False
+    environment = settings["environment"]
     assert environment["ATTUNE_HOME"] == "/srv/attune" and environment["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
     assert environment["HF_TOKEN"] == SECRET and environment["PREFECT__FLOW_RUN_ID"] == str(run)
     assert str(server.home) not in json.dumps(environment), "no folder of the worker's machine"
@@ -217,7 +216,7 @@ def test_a_container_of_the_docker_pool_has_what_a_run_needs_and_its_command_com
     # The container's own command, here: the volume is the clone, and the server has another address.
     own = {"ATTUNE_HOME": str(home.root), "PREFECT_API_URL": server.environment["PREFECT_API_URL"]}
     del environment["MLFLOW_TRACKING_URI"]
-    server.run(*told["command"].split(), cwd=server.home, **environment | own)
+    server.run(*settings["command"].split(), cwd=server.home, **environment | own)
     assert client.read_flow_run(run).state_name == "Completed"
 
 
@@ -228,7 +227,7 @@ def test_a_job_of_the_kubernetes_pool_is_one_that_kubernetes_knows_and_names_its
     from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
     variables = {"repository": "https://example.org/attune.git", "memory_limit": "16Gi"}
-    with in_pool(server, client, edited, "kubernetes", variables), temporary_settings(here(server)):
+    with in_pool(server, client, edited, "kubernetes", variables):
         run = start(client, "attune-retrain/nightly")
         job = asyncio.run(job_of(KubernetesWorkerJobConfiguration, client.read_flow_run(run), "kubernetes"))
         client.delete_flow_run(run)
@@ -240,7 +239,7 @@ def test_a_job_of_the_kubernetes_pool_is_one_that_kubernetes_knows_and_names_its
     again = api.sanitize_for_serialization(read)["spec"]["template"]["spec"]
     assert again == {key: value for key, value in spec.items() if key not in pod_only}, "no field is misspelt"
     (container,) = spec["containers"]
-    environment = {one["name"]: one["value"] for one in container["env"]}
+    environment = {variable["name"]: variable["value"] for variable in container["env"]}
     assert environment["ATTUNE_HOME"] == "/srv/attune" and environment["PREFECT__FLOW_RUN_ID"] == str(run)
     assert environment["PREFECT_API_URL"].startswith("http://127.0.0.1:"), "the worker's own server"
     assert str(server.home) not in json.dumps(manifest), "no folder of the worker's machine"
@@ -264,7 +263,7 @@ def test_the_first_pods_clone_the_project_once(deployer: Project, tmp_path: Path
     nowhere = pod("a")
     assert "give the job variable repository" in nowhere.communicate()[1] and nowhere.returncode
     pods = [pod(name, ATTUNE_REPOSITORY=str(deployer.root)) for name in "bcd"]
-    assert [one.wait(60) for one in pods] == [0, 0, 0]
+    assert [process.wait(60) for process in pods] == [0, 0, 0]
     assert pod("e").wait(60) == 0, "later ones need no repository"
     assert [path.name for path in tmp_path.iterdir()] == ["attune"]
     assert Project(folder).git("status", "--porcelain") == ""
@@ -286,32 +285,30 @@ def runs_of(client: SyncPrefectClient, name: str) -> list[FlowRun]:
     )
 
 
-def here(server: PrefectServer) -> dict[Any, str]:
-    """Return settings that have this process talk to the server."""
-    return {PREFECT_API_URL: server.environment["PREFECT_API_URL"]}
+@contextmanager
+def work_pool(client: SyncPrefectClient, name: str) -> Iterator[None]:
+    """Have the variable of prefect.yaml name another pool."""
+    client.update_variable(VariableUpdate(name="attune_work_pool", value=name))
+    try:
+        yield
+    finally:
+        client.update_variable(VariableUpdate(name="attune_work_pool", value="attune"))
 
 
 @contextmanager
 def in_pool(
     server: PrefectServer, client: SyncPrefectClient, edited: Project, kind: str, variables: dict[str, Any], **env: str
 ) -> Iterator[None]:
-    """Deploy to a pool of another kind, made from its template as docs/containers.md says."""
+    """Deploy to a pool of another kind, made from its template as docs/containers.md says; talk to its server."""
     template = json.loads((PROJECT / "work_pools" / f"{kind}.json").read_text())
     template["variables"]["properties"]["env"]["default"] = env
-    path = server.home / f"{kind}.json"
-    path.write_text(json.dumps(template))
-    command = ("work-pool", "create", kind, "--type", kind, "--base-job-template", str(path))
-    server.run("prefect", *command, cwd=server.home)
-    client.update_variable(VariableUpdate(name="attune_work_pool", value=kind))
-    with temporary_settings(here(server)):
+    client.create_work_pool(WorkPoolCreate(name=kind, type=kind, base_job_template=template))
+    edit(edited, lambda nightly: nightly["work_pool"].update(job_variables=variables))
+    edit(edited, lambda nightly: nightly["schedules"][0].update(active=False))
+    with work_pool(client, kind), temporary_settings({PREFECT_API_URL: server.environment["PREFECT_API_URL"]}):
         Secret(value=SECRET).save("hf-token", overwrite=True)
-    edit(edited, lambda named: named["nightly"]["work_pool"].update(job_variables=variables))
-    edit(edited, lambda named: named["nightly"]["schedules"][0].update(active=False))
-    try:
         deploy(server, edited)
         yield
-    finally:
-        client.update_variable(VariableUpdate(name="attune_work_pool", value="attune"))
 
 
 async def job_of(kind: Any, run: FlowRun, pool: str) -> Any:

@@ -28,7 +28,7 @@ FLOW = """
 import json, sys
 from pathlib import Path
 from prefect import flow
-from flows.execution.outcome import Outcome
+from flows.execution.stage_process import Outcome
 from flows.reporting import artifact
 from stages.common.errors import AttuneError
 

@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from mlflow import MlflowClient
 
 from flows import summary as program
-from flows.execution.outcome import Outcome
+from flows.execution.stage_process import Outcome
 from flows.reporting import artifact
 from flows.reporting.run_summary import Before, new_champion, summary
 from stages.tracking.champions import promote

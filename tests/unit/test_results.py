@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from flows.execution.outcome import Outcome
+from flows.execution.stage_process import Outcome
 from flows.reporting.artifact import places
 from flows.reporting.run_summary import Before
 from flows.repository.results import keep, push_results, reference
