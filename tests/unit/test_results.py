@@ -4,6 +4,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from dvc.config import Config
 
 from flows.execution.stage_process import Outcome
 from flows.reporting.artifact import places
@@ -121,42 +122,40 @@ def test_changes_are_told_of_a_scheduled_run_only_where_it_did_not_make_them(
 
 
 def test_names_of_deployments_make_names_of_references() -> None:
-    names = {"New data!": "New-data", "../../heads/main": "heads-main", "ä": "retrain"}
-    assert {name: reference(name) for name in names} == {name: f"refs/attune/{end}" for name, end in names.items()}
+    for name, end in {"New data!": "New-data", "../../heads/main": "heads-main", "ä": "retrain"}.items():
+        assert reference(name) == f"refs/attune/{end}"
 
 
 def test_data_go_to_the_dvc_remote_if_there_is_one(checkout: Project, tmp_path: Path) -> None:
-    folder = opened(checkout)
-    Project(folder).reproduced()
-    assert push_all(folder) == ""
-    checkout.dvc("remote", "add", "-q", "--local", "-d", "store", str(tmp_path / "store"))
     checkout.dvc("add", "-q", "data/inbox/rows.csv")
     checkout.commit()
     folder = opened(checkout)
     Project(folder).reproduced()
     assert push_all(folder) == ""
+    problems = []
+    for name, url in {"store": str(tmp_path / "store"), "away": "http://me:hunter2hunter2@127.0.0.1:9/store"}.items():
+        with Config(str(folder / ".dvc")).edit("local") as local:
+            local |= {"core": {"remote": name}, "remote": {name: {"url": url}}}
+        problems.append(push_all(folder))
     pushed = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
     assert {path.read_text() for path in pushed} == {"a\n", "a\nseed: 1\n"}, "own data that DVC keeps, and outs"
-    checkout.dvc("remote", "add", "-q", "--local", "-d", "away", "http://me:hunter2hunter2@127.0.0.1:9/store")
-    problem = push_all(opened(checkout))
-    assert problem.startswith("nothing or not all was pushed to the DVC remote away")
-    assert "hunter2" not in problem
+    assert problems[0] == ""
+    assert problems[1].startswith("nothing or not all was pushed to the DVC remote away")
+    assert "hunter2" not in problems[1]
 
 
 def test_a_clone_goes_on_from_what_another_has_pushed(checkout: Project, tmp_path: Path) -> None:
     url = str(tmp_path / "store")
     checkout.commit(**{".dvc/config": f"[core]\n    remote = store\n['remote \"store\"']\n    url = {url}\n"})
     checkout.git("clone", "-q", "--bare", str(checkout.root), str(tmp_path / "origin"))
-    ran_in = []
-    for number in (1, 2):
-        clone = tmp_path / f"clone{number}"
-        checkout.git("clone", "-q", str(tmp_path / "origin"), str(clone))
-        folder = opened(Project(clone), fetch=True)
-        ran_in.append(Project(folder).reproduced())
+    for stages in (["make", "judge"], []):
+        clone = Project(tmp_path / f"clone{len(stages)}")
+        checkout.git("clone", "-q", str(tmp_path / "origin"), str(clone.root))
+        folder = opened(clone, fetch=True)
+        assert Project(folder).reproduced() == stages
         if keep(folder, "nightly", "results\n"):
             assert push_all(folder) == ""
             push_results(folder, "nightly")
-    assert ran_in == [["make", "judge"], []]
     assert Project(tmp_path / "origin").git("rev-parse", "main") == checkout.git("rev-parse", "main")
 
 
@@ -170,8 +169,8 @@ def test_what_is_kept_is_told_in_a_line_and_in_the_commit(checkout: Project, mon
     monkeypatch.chdir(folder)
     outcomes = {"make": Outcome("success"), "judge": Outcome("cached")}
     with disable_run_logger():
-        said = keep_results(folder, "nightly", outcomes, branch=True)
-    assert said == f"results are in {NIGHTLY}, and in the branch of this name"
+        message = keep_results(folder, "nightly", outcomes, branch=True)
+    assert message == f"results are in {NIGHTLY}, and in the branch of this name"
     subject, _, body = checkout.git("log", "-1", "--format=%B", NIGHTLY).partition("\n")
     assert subject == "nightly: make, accuracy 0.1000"
     assert "judge: cached" in body and "Attune-Run: " in body
