@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 from prefect.events.worker import EventsWorker
@@ -21,9 +22,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.execution import stage_process
 from flows.execution.stage_process import seconds_of
 from flows.execution.stage_tasks import StageFailed
-from flows.pipeline import main, pipeline
+from flows.pipeline import LOCK, main, pipeline
 from stages.common.errors import AttuneError
-from tests.pipeline.prefect_server import PrefectServer
+from stages.common.locks import in_turn
+from tests.pipeline.prefect_server import PrefectServer, copy_database
 from tests.projects import PROJECT, RECIPE, Project, without_mlflow
 from tests.waiting import until
 
@@ -130,18 +132,14 @@ class Small(Project):
         return not psutil.pid_exists(int((self.root / "child").read_text()))
 
     def last_run(self) -> dict[str, Any]:
-        runs: list[dict[str, Any]] = self.ask("flow_runs/filter", sort="EXPECTED_START_TIME_DESC", limit=1)
+        runs: list[dict[str, Any]] = self.server.post("flow_runs/filter", sort="EXPECTED_START_TIME_DESC", limit=1)
         return runs[0]
 
     def tasks(self) -> list[str]:
         """The states of the tasks of the last run, in order."""
         only = {"flow_runs": {"id": {"any_": [self.last_run()["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
-        states = {task["name"]: task["state"]["name"] for task in self.ask("task_runs/filter", **only)}
+        states = {task["name"]: task["state"]["name"] for task in self.server.post("task_runs/filter", **only)}
         return [states[name] for name in ("first", "second", "third") if name in states]
-
-    def ask(self, path: str, **body: Any) -> Any:
-        url = f"{self.server.environment['PREFECT_API_URL']}/{path}"
-        return httpx.post(url, json=body, timeout=20).raise_for_status().json()
 
 
 def states(*names: str) -> dict[str, str]:
@@ -217,19 +215,19 @@ def test_a_run_cancelled_on_the_server_ends_with_all_its_processes(small: Small)
     """By a worker, as in a deployment."""
     (small.root / "flow.py").write_text("from flows.pipeline import pipeline\n")
     small.do(first={"sleep": 1000})
-    small.ask("work_pools/", name="here", type="process")
-    made = small.ask(
+    small.server.post("work_pools/", name="here", type="process")
+    made = small.server.post(
         "deployments/",
         name="small",
-        flow_id=small.ask("flows/", name="attune")["id"],
+        flow_id=small.server.post("flows/", name="attune")["id"],
         entrypoint="flow.py:pipeline",
         work_pool_name="here",
         pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(small.root)}}],
     )
-    run = small.ask(f"deployments/{made['id']}/create_flow_run")["id"]
+    run = small.server.post(f"deployments/{made['id']}/create_flow_run")["id"]
     with small.server.worker("here", small.root, PYTHONPATH=str(PROJECT)):
         until((small.root / "child").exists, 90)
-        small.ask(f"flow_runs/{run}/set_state", state={"type": "CANCELLING"})
+        small.server.post(f"flow_runs/{run}/set_state", state={"type": "CANCELLING"})
         until(lambda: small.last_run()["state"]["type"] == "CANCELLED", 90)
         until(small.nothing_runs)
     small.do()
@@ -268,6 +266,8 @@ def test_what_a_stage_says_is_kept_without_codes_and_a_message_for_people_is_not
 
 def test_ctrl_c_at_a_terminal_ends_a_run_with_a_server_of_its_own(small: Small) -> None:
     small.do(second={"sleep": 1000})
+    (small.root / "prefect").mkdir()
+    copy_database(small.server.home / "prefect.db", small.root / "prefect" / "prefect.db")
     flow = small.start(PREFECT_API_URL="", PREFECT_HOME=str(small.root / "prefect"))
     until((small.root / "child").exists, 150)
     os.killpg(flow.pid, signal.SIGINT)  # as a terminal does: all of its group
@@ -287,19 +287,20 @@ def test_no_secret_reaches_a_log_an_artifact_or_the_server(small: Small) -> None
         assert SECRET not in path.read_text()
     assert "reading https://" in (small.root / "logs" / "first.log").read_text()
     only = {"logs": {"flow_run_id": {"any_": [small.last_run()["id"]]}}, "sort": "TIMESTAMP_DESC"}
-    until(lambda: "Finished in state Failed" in json.dumps(small.ask("logs/filter", **only)), 20)  # sent in batches
+    until(
+        lambda: "Finished in state Failed" in json.dumps(small.server.post("logs/filter", **only)), 20
+    )  # sent in batches
     for what, body in {"logs": only, "artifacts": {}, "flow_runs": {}, "task_runs": {}}.items():
-        answer = json.dumps(small.ask(f"{what}/filter", **body))
+        answer = json.dumps(small.server.post(f"{what}/filter", **body))
         assert SECRET not in answer and len(answer) > 100, what
 
 
-def test_the_second_of_two_runs_in_one_checkout_waits_and_finds_all_done(small: Small) -> None:
-    small.do(first={"sleep": 5})
-    flows = [small.start(), small.start()]
-    outputs = [flow.communicate(timeout=120)[0] for flow in flows]
-    assert [flow.returncode for flow in flows] == [0, 0], outputs
-    assert sum("another run is at work in this checkout: waiting" in output for output in outputs) == 1
-    assert small.ran() == ["first", "second", "third"]
+def test_a_run_waits_for_another_one_in_the_same_checkout(small: Small, caplog: pytest.LogCaptureFixture) -> None:
+    with ThreadPoolExecutor() as pool, in_turn(LOCK):
+        run = pool.submit(copy_context().run, pipeline)
+        until(lambda: "another run is at work in this checkout: waiting" in caplog.text)
+        assert small.ran() == []
+    assert run.result() == states("success", "success", "success")
 
 
 def test_parameters_reach_the_run_and_wrong_ones_stop_it_before_it_begins(

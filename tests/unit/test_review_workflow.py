@@ -1,7 +1,6 @@
 """The workflow that reviews pull requests: what a stranger chose is no part of a script, and it may not do much."""
 
 import os
-import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -27,27 +26,19 @@ def steps(workflow: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_no_script_holds_what_github_fills_in(steps: list[dict[str, Any]]) -> None:
-    scripts = [step["run"] for step in steps if "run" in step]
-    assert len(scripts) == 4
-    assert not any("${{" in script for script in scripts), "the name of a branch would be run"
+    assert not any("${{" in step.get("run", "") for step in steps), "the name of a branch would be run"
 
 
-def test_it_may_read_the_code_and_write_comments_and_nothing_else(workflow: dict[str, Any]) -> None:
+def test_it_may_read_the_code_and_write_comments_and_nothing_else(
+    workflow: dict[str, Any], steps: list[dict[str, Any]]
+) -> None:
     assert list(workflow["on"]) == ["pull_request"], "with pull_request_target, a stranger's code would get the secrets"
     assert workflow["permissions"] == {"contents": "read", "pull-requests": "write"}
     assert all("permissions" not in job for job in workflow["jobs"].values())
-    concurrency = workflow["concurrency"]
-    assert concurrency["cancel-in-progress"] and "pull_request.number" in concurrency["group"]
-
-
-def test_the_history_is_there_and_no_credential_is_left_for_the_stages(steps: list[dict[str, Any]]) -> None:
     (checkout,) = (step["with"] for step in steps if step.get("uses", "").startswith("actions/checkout@"))
     assert (checkout["fetch-depth"], checkout["persist-credentials"]) == (0, False)
-    (python,) = (step["with"] for step in steps if step.get("uses", "").startswith("actions/setup-python@"))
-    assert python["cache"] == "pip" and (PROJECT / python["cache-dependency-path"]).exists()
-    assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) for step in steps if "uses" in step)
-    told = [name for step in steps for name in step.get("env", {}) if "TOKEN" in name]
-    assert told == ["GH_TOKEN"] and "gh pr comment" in steps[-1]["run"], "the token is there for the comment alone"
+    secrets = [name for step in steps for name in step.get("env", {}) if "TOKEN" in name]
+    assert secrets == ["GH_TOKEN"] and "gh pr comment" in steps[-1]["run"], "the token is there for the comment alone"
 
 
 def test_what_was_found_is_shown_even_if_it_is_bad(steps: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -68,15 +59,15 @@ def test_the_comment_of_an_earlier_push_is_brought_up_to_date_and_no_other(
 ) -> None:
     assert MARK in steps[-1]["run"]
     (tmp_path / "bin").mkdir()
-    said = 'case "$1" in api) test "$2" = --paginate && cat ids || echo "$@" >> did;; *) echo "$@" >> did;; esac'
-    (tmp_path / "bin" / "gh").write_text(f"#!/bin/sh\n{said}\n")
+    script = 'case "$1" in api) test "$2" = --paginate && cat ids || echo "$@" >> did;; *) echo "$@" >> did;; esac'
+    (tmp_path / "bin" / "gh").write_text(f"#!/bin/sh\n{script}\n")
     (tmp_path / "bin" / "gh").chmod(0o755)
     variables = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "GH_REPO": "a/b", "NUMBER": "7"}
-    for ids, told in (("", "pr comment 7 --body-file logs/review.md"), ("11\n12\n", "repos/a/b/issues/comments/12")):
+    for ids, command in (("", "pr comment 7 --body-file logs/review.md"), ("11\n12\n", "repos/a/b/issues/comments/12")):
         (tmp_path / "ids").write_text(ids)
         (tmp_path / "did").unlink(missing_ok=True)
         bash(steps[-1]["run"], tmp_path, **variables)
-        assert told in (tmp_path / "did").read_text()
+        assert command in (tmp_path / "did").read_text()
 
 
 def test_the_name_of_a_branch_reaches_the_review_as_it_is(steps: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -89,8 +80,8 @@ def test_the_name_of_a_branch_reaches_the_review_as_it_is(steps: list[dict[str, 
     (tmp_path / "bin" / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     (tmp_path / "bin" / "python").chmod(0o755)
     hostile = "a\";true>gone;`true>gone`'"
-    said = bash(step["run"], tmp_path, BASE_REF=hostile)
-    assert said.split("\n") == ["-m", "flows.review", "--base", f"refs/remotes/origin/{hostile}", ""]
+    output = bash(step["run"], tmp_path, BASE_REF=hostile)
+    assert output.split("\n") == ["-m", "flows.review", "--base", f"refs/remotes/origin/{hostile}", ""]
     assert not (tmp_path / "gone").exists()
 
 

@@ -110,11 +110,11 @@ def test_below_the_limits_nothing_happens() -> None:
 def test_above_limits_the_error_names_each_rule_with_share_limit_and_rows() -> None:
     with pytest.raises(AttuneError) as stopped:
         enforce({"length": 0.1, "unlabelled": 0.01, "any": 0.5}, rejected(length=11, unlabelled=3), 100)
-    told = str(stopped.value)
-    assert "the rule unlabelled rejects 3 of 100 rows" in told
-    assert "the rule length rejects 11 of 100 rows (11.0%), more than clean.stop_above allows (10.0%)" in told
-    assert "length 0 (tests): because" in told
-    assert told.count("because") == 5 + 3
-    assert "all rules" not in told
-    assert "secret" not in told
-    assert "data/clean/rejected.parquet" in told
+    message = str(stopped.value)
+    assert "the rule unlabelled rejects 3 of 100 rows" in message
+    assert "the rule length rejects 11 of 100 rows (11.0%), more than clean.stop_above allows (10.0%)" in message
+    assert "length 0 (tests): because" in message
+    assert message.count("because") == 5 + 3
+    assert "all rules" not in message
+    assert "secret" not in message
+    assert "data/clean/rejected.parquet" in message
