@@ -16,10 +16,15 @@ POOL, VARIABLE = "attune", "attune_work_pool"  # the variable names the pool; a 
 
 def main() -> int:
     """Deploy; exit status 0 if all deployments of prefect.yaml are on the server."""
-    return exit_status(_deploy, "interrupted; `make deploy` may be repeated")
+    return exit_status(deploy_all, "interrupted; `make deploy` may be repeated")
 
 
-def _deploy() -> None:
+def deploy_all() -> None:
+    """Deploy what prefect.yaml declares, to the server that PREFECT_API_URL names.
+
+    Raises:
+        AttuneError: if no server is named or it does not answer, a secret would be stored in plain text, or Prefect fails.
+    """
     from prefect.client.orchestration import get_client
 
     if not named_server():  # Prefect would deploy to a server for this program alone

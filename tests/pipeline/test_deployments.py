@@ -22,8 +22,10 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from ruamel.yaml import YAML
 
+from flows.deploy import deploy_all
 from flows.repository.results import keep
 from flows.repository.worktrees import open_worktree, remove
+from stages.common.errors import AttuneError
 from tests.pipeline.prefect_server import PrefectServer
 from tests.projects import OF_RUNS, PROJECT, RECIPE, Project, toy_project
 from tests.waiting import until as until_true
@@ -73,11 +75,14 @@ def worker(server: PrefectServer, deployed: None, home: Project) -> Iterator[Non
         yield
 
 
-def deploy(server: PrefectServer, project: Project, status: int = 0, **more: str) -> str:
-    """Do `make deploy` in the project; return what it said."""
-    done = server.run("python", "-m", "flows.deploy", cwd=project.root, check=False, **more)
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def deploy(server: PrefectServer, project: Project, **more: str) -> None:
+    """Do `make deploy` in the project, in this process."""
+    url = more.get("PREFECT_API_URL", server.environment["PREFECT_API_URL"])
+    with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: url or None}):
+        patch.chdir(project.root)
+        for name, value in {"PREFECT_HOME": str(server.home), "PREFECT_API_URL": url, **more}.items():
+            patch.setenv(name, value)
+        deploy_all()
 
 
 def edit(project: Project, change: Callable[[Any], object]) -> None:
@@ -134,9 +139,11 @@ def test_deploying_again_changes_nothing_and_no_folder_or_secret_of_the_deployer
 
 
 def test_what_keeps_it_from_deploying_is_said(server: PrefectServer, deployer: Project) -> None:
-    assert "PREFECT_API_URL is not set" in deploy(server, deployer, 1, PREFECT_API_URL="")
-    output = deploy(server, deployer, 1, PREFECT_API_URL="http://me:hunter22@127.0.0.1:9/api")
-    assert "no Prefect server answers at http://" in output and "make services" in output and "hunter22" not in output
+    with pytest.raises(AttuneError, match="PREFECT_API_URL is not set"):
+        deploy(server, deployer, PREFECT_API_URL="")
+    with pytest.raises(AttuneError, match=r"(?s)no Prefect server answers at http://.*make services") as error:
+        deploy(server, deployer, PREFECT_API_URL="http://me:hunter22@127.0.0.1:9/api")
+    assert "hunter22" not in str(error.value)
 
 
 def test_an_event_starts_the_run_for_new_data(server: PrefectServer, client: SyncPrefectClient, worker: None) -> None:
@@ -192,7 +199,8 @@ def test_a_container_of_the_docker_pool_has_what_a_run_needs_and_its_command_com
     secrets = {"HF_TOKEN": reference}
     with in_pool(server, client, edited, "docker", variables, **secrets):
         edit(edited, lambda nightly: nightly["work_pool"].update(job_variables={"env": secrets}))
-        assert "would stand on the server in plain text" in deploy(server, edited, 1)
+        with pytest.raises(AttuneError, match="would stand on the server in plain text"):
+            deploy(server, edited)
         run = start(client, "attune-retrain/nightly")
         job = asyncio.run(job_of(DockerWorkerJobConfiguration, client.read_flow_run(run), "docker"))
     settings = DockerWorker(work_pool_name="docker")._build_container_settings(Daemon(), job)

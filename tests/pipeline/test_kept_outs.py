@@ -134,17 +134,6 @@ def test_a_setting_that_is_changed_back_runs_nothing_again(toy: Toy) -> None:
     assert toy.ran() == ["1", "2"]
 
 
-def test_a_clone_with_the_cache_of_another_runs_nothing(toy: Toy, tmp_path: Path) -> None:
-    toy.commit()
-    toy.git("clone", "-q", str(toy.root), str(tmp_path / "clone"))
-    clone = Toy(tmp_path / "clone")
-    clone.dvc("cache", "dir", "--local", str(toy.root / ".dvc" / "cache"))
-    clone.run(sys.executable, "-m", "flows.prepare", "--outs")
-    assert "didn't change, skipping" in clone.repro().stdout
-    assert [*clone.outs().values()] == [*toy.outs().values()]
-    assert not (clone.root / "ran.txt").exists()
-
-
 def test_a_stage_waits_for_another_dvc_command_before_it_ends(toy: Toy) -> None:
     """Else DVC could not have its lock back within three seconds, and would throw the finished work away."""
     holder = (

@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 
+from tests.pipeline.prefect_server import copy_database
 from tests.projects import PROJECT, Project
 from tests.waiting import free_port, until
 
@@ -146,7 +147,10 @@ def test_a_port_that_is_taken_is_told_and_nothing_is_started(home: Home, other: 
     assert other.services("status")[0] == 1
 
 
-def test_a_program_that_cannot_start_is_told_with_its_last_lines_and_nothing_is_left(other: Home) -> None:
+def test_a_program_that_cannot_start_is_told_with_its_last_lines_and_nothing_is_left(home: Home, other: Home) -> None:
+    database = Path(".services/prefect/prefect.db")
+    (other.root / database.parent).mkdir(parents=True)
+    copy_database(home.root / database, other.root / database)  # which takes seconds to make
     (other.root / "mlflow.db").write_text("this is no database, nor will it ever be one\n" * 100)
     status, output = other.services("start")
     assert status == 1

@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import pytest
 from dvc.config import Config
+from prefect.logging import disable_run_logger
 
 from flows.execution.stage_process import Outcome
 from flows.reporting.artifact import places
@@ -12,19 +13,20 @@ from flows.reporting.run_summary import Before
 from flows.repository.results import keep, push_results, reference
 from flows.repository.worktree_files import push_all
 from flows.repository.worktrees import open_worktree
+from flows.retrain import keep_results
 from stages.common.errors import AttuneError
 from tests.projects import Project
 
 NIGHTLY, BRANCH = "refs/attune/nightly", "refs/heads/attune/nightly"
 
 
-def opened(mine: Project, commit: str = "HEAD", *, fetch: bool = False) -> Path:
-    return open_worktree(mine.root, str(uuid4()), "nightly", commit, lambda _: None, fetch=fetch)
+def opened(home: Project, commit: str = "HEAD", *, fetch: bool = False) -> Path:
+    return open_worktree(home.root, str(uuid4()), "nightly", commit, lambda _: None, fetch=fetch)
 
 
-def ran(mine: Project, commit: str = "HEAD", *, branch: bool = False) -> tuple[list[str], str]:
+def ran(home: Project, commit: str = "HEAD", *, branch: bool = False) -> tuple[list[str], str]:
     """Return which stages a run ran, and the commit of its results."""
-    folder = opened(mine, commit)
+    folder = opened(home, commit)
     return Project(folder).reproduced(), keep(folder, "nightly", "nightly: results\n", branch=branch)
 
 
@@ -53,15 +55,22 @@ def test_where_the_commit_has_another_lock_that_one_counts_and_one_with_the_resu
     assert ran(checkout) == ([], "")
 
 
-def test_results_hold_lock_reports_and_changed_params_and_nothing_else(checkout: Project) -> None:
+def test_results_hold_lock_reports_and_changed_params_and_the_commit_names_scores_and_stages(
+    checkout: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = opened(checkout)
     (folder / "params.yaml").write_text("seed: 5\n")
     (folder / "make.py").write_text((folder / "make.py").read_text() + "# touched\n")
     Project(folder).reproduced()
-    commit = keep(folder, "nightly", "nightly: make judge, accuracy 0.9\n")
-    names = checkout.git("diff", "--name-only", "HEAD", commit).split()
+    monkeypatch.chdir(folder)
+    with disable_run_logger():
+        message = keep_results(folder, "nightly", {"make": Outcome("success"), "judge": Outcome("cached")}, branch=True)
+    assert message == f"results are in {NIGHTLY}, and in the branch of this name"
+    names = checkout.git("diff", "--name-only", "HEAD", NIGHTLY).split()
     assert names == ["dvc.lock", "params.yaml", "reports/metrics.json"]
-    assert checkout.git("log", "-1", "--format=%s %an", commit) == "nightly: make judge, accuracy 0.9 Attune"
+    subject, _, body = checkout.git("log", "-1", "--format=%s by %an%n%B", NIGHTLY).partition("\n")
+    assert subject == "nightly: make, accuracy 0.1000 by Attune"
+    assert "judge: cached" in body and "Attune-Run: " in body
 
 
 def test_a_branch_points_at_the_results_only_where_asked_for_and_not_while_it_is_checked_out(checkout: Project) -> None:
@@ -99,26 +108,21 @@ def test_a_branch_on_origin_moves_only_over_what_was_pushed_from_here(checkout: 
         assert origin.git("rev-parse", BRANCH) == theirs
 
 
-def test_changes_are_told_of_a_scheduled_run_only_where_it_did_not_make_them(
+def test_changes_are_reported_of_a_scheduled_run_only_where_it_did_not_make_them(
     checkout: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkout.reproduced()
-    commit = f"commit: `{checkout.commit()[:12]}`"
-    checkout.file("data/inbox/rows.csv", "other\n")
+    commit = f"commit: `{checkout.git('rev-parse', '--short=12', 'HEAD')}`"
     folder = opened(checkout)
-    (folder / "params.yaml").write_text("seed: 5\n")
-    assert Project(folder).reproduced() == ["make", "judge"]
+    for path in (folder, checkout.root):
+        (path / "params.yaml").write_text("seed: 5\n")
     monkeypatch.chdir(folder)
     report = f"report: `reports/evaluation.html` of `{NIGHTLY}-set` after a run that succeeded, "
     report += f"else in `.attune/worktrees/{folder.name}`"
     assert places(Before({"rows": 1}), other_params=True) == [report, commit]
     (folder / "make.py").write_text("")
-    assert places(Before(), other_params=False) == [f"{commit} with changes"]
-    monkeypatch.chdir(checkout.root)
-    checkout.file("params.yaml", "seed: 5\n")
-    assert places(Before(), other_params=False) == [f"{commit} with changes"], (
-        "a person's own run says so of every file"
-    )
+    for path in (folder, checkout.root):  # in a person's checkout, params.yaml counts as well
+        monkeypatch.chdir(path)
+        assert places(Before(), other_params=False) == [f"{commit} with changes"]
 
 
 def test_names_of_deployments_make_names_of_references() -> None:
@@ -157,23 +161,6 @@ def test_a_clone_goes_on_from_what_another_has_pushed(checkout: Project, tmp_pat
             assert push_all(folder) == ""
             push_results(folder, "nightly")
     assert Project(tmp_path / "origin").git("rev-parse", "main") == checkout.git("rev-parse", "main")
-
-
-def test_what_is_kept_is_told_in_a_line_and_in_the_commit(checkout: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prefect.logging import disable_run_logger
-
-    from flows.retrain import keep_results
-
-    folder = opened(checkout)
-    Project(folder).reproduced()
-    monkeypatch.chdir(folder)
-    outcomes = {"make": Outcome("success"), "judge": Outcome("cached")}
-    with disable_run_logger():
-        message = keep_results(folder, "nightly", outcomes, branch=True)
-    assert message == f"results are in {NIGHTLY}, and in the branch of this name"
-    subject, _, body = checkout.git("log", "-1", "--format=%B", NIGHTLY).partition("\n")
-    assert subject == "nightly: make, accuracy 0.1000"
-    assert "judge: cached" in body and "Attune-Run: " in body
 
 
 def test_what_was_kept_is_taken_over_and_spared_by_garbage_collection_as_the_documentation_says(

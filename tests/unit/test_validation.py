@@ -48,12 +48,12 @@ def test_at_most_ten_rows_are_named_and_of_repeated_values_the_most_frequent() -
     records = make_records([{"text": None} for _ in range(500)])
     report = validation_report(TrainableRecords, records.sample(fraction=1.0, shuffle=True, seed=1), name="raw")
     assert failing(report) == {("text", "not_null"): 500}
-    assert [row["id"] for row in offenders(report, "text", "not_null")] == [f"row{at:06d}" for at in range(10)]
+    assert [row["id"] for row in offenders(report, "text", "not_null")] == [f"row{index:06d}" for index in range(10)]
     repeated = make_records(
         [{"id": "b", "text": "t"}] * 3 + [{"id": "a", "text": "t"}] * 2 + [{"id": "c", "text": "t"}]
     )
-    found = offenders(validation_report(RawRecords, repeated, name="raw"), "id", "unique")
-    assert found == [{"value": "b", "times": 3}, {"value": "a", "times": 2}]
+    named = offenders(validation_report(RawRecords, repeated, name="raw"), "id", "unique")
+    assert named == [{"value": "b", "times": 3}, {"value": "a", "times": 2}]
 
 
 def test_values_are_cut_masked_and_made_visible() -> None:
@@ -96,7 +96,9 @@ def test_the_report_passes_exactly_what_the_gate_lets_through(
 
 
 def rejected(**counts: int) -> pl.DataFrame:
-    rows = [{"id": f"{rule} {at}", "text": "secret text"} for rule, count in counts.items() for at in range(count)]
+    rows = [
+        {"id": f"{rule} {index}", "text": "secret text"} for rule, count in counts.items() for index in range(count)
+    ]
     rules = pl.Series([rule for rule, count in counts.items() for _ in range(count)], dtype=pl.String)
     return Rejected.of(make_records(rows), "clean", "", "because").with_columns(rule=rules)
 

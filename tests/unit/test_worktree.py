@@ -24,9 +24,9 @@ from stages.common.errors import AttuneError
 from tests.projects import Project
 
 
-def opened(mine: Project, commit: str = "HEAD", run: str = "", log: list[str] | None = None) -> Path:
+def opened(home: Project, commit: str = "HEAD", run: str = "", log: list[str] | None = None) -> Path:
     log = [] if log is None else log
-    return open_worktree(mine.root, run or str(uuid4()), "nightly", commit, log.append)
+    return open_worktree(home.root, run or str(uuid4()), "nightly", commit, log.append)
 
 
 def test_a_persons_checkout_is_the_same_byte_for_byte_after_a_run(checkout: Project) -> None:
@@ -93,12 +93,12 @@ def test_what_is_no_commit_is_refused_and_leaves_nothing(checkout: Project, name
 
 def test_a_remotes_branch_is_taken_as_the_remote_has_it_now(checkout: Project, tmp_path: Path) -> None:
     checkout.git("clone", "-q", str(checkout.root), str(tmp_path / "other"))
-    mine, upstream = Project(tmp_path / "other"), checkout
-    newest = upstream.commit(**{"params.yaml": "seed: 7\n"})
-    folder = opened(mine, "origin/main")
+    other = Project(tmp_path / "other")
+    newest = checkout.commit(**{"params.yaml": "seed: 7\n"})
+    folder = opened(other, "origin/main")
     assert (folder / "params.yaml").read_text() == "seed: 7\n"
-    assert mine.git("rev-parse", "HEAD") != newest, "the checkout stays where its owner left it"
-    assert not (mine.root / ".git" / "FETCH_HEAD").exists()
+    assert other.git("rev-parse", "HEAD") != newest, "the checkout stays where its owner left it"
+    assert not (other.root / ".git" / "FETCH_HEAD").exists()
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
@@ -183,9 +183,9 @@ def test_a_run_refuses_to_work_where_nothing_was_made_for_it(
     run = str(uuid4())
     folder = opened(checkout, run=run)
     monkeypatch.chdir(checkout.root)
-    for asked in (run, None):
+    for flow_run in (run, None):
         with pytest.raises(AttuneError, match="may be somebody's own"):
-            worktree_of(asked)
+            worktree_of(flow_run)
     monkeypatch.chdir(folder)
     with pytest.raises(AttuneError, match="was not made for this run"):
         worktree_of(str(uuid4()))
