@@ -23,7 +23,7 @@ def deploy_all() -> None:
     """Deploy what prefect.yaml declares, to the server that PREFECT_API_URL names.
 
     Raises:
-        AttuneError: if no server is named or it does not answer, a secret would be stored in plain text, or Prefect fails.
+        AttuneError: if no server is named or answers, a secret would be stored in plain text, or Prefect fails.
     """
     from prefect.client.orchestration import get_client
 

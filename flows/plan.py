@@ -11,6 +11,8 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from flows.command import exit_status
 from flows.prepare import REGISTERS, lacks_model, reported
@@ -119,9 +121,6 @@ def parse_setting(text: str) -> tuple[str, Any]:
     Raises:
         AttuneError: if there is no key, no value, or the value is not YAML.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise AttuneError(f"--set {display(text, 60)}: no value", "write it like --set finetune.learning_rate=1e-4")

@@ -2,21 +2,20 @@
 
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import httpx
 
-from tests.waiting import free_port
+from flows.execution.stage_process import end_group
+from flows.prefect_server import answers
+from tests.waiting import free_port, until
 
 START_SECONDS = 120
 QUICK = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5", "PREFECT_WORKER_QUERY_SECONDS": "2"}
@@ -75,14 +74,8 @@ def prefect_server(home: Path, new: Path) -> Iterator[PrefectServer]:
     server, log = PrefectServer(home, port), home / "server.log"
     command = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
     with _running(log, *command, cwd=home, env=server.environment | QUICK) as process:
-        end = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2).close()
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < end, log.read_text(errors="replace")[-2000:]
-                time.sleep(0.3)
+        until(lambda: answers(server.environment["PREFECT_API_URL"]) or process.poll() is not None, START_SECONDS)
+        assert process.poll() is None, log.read_text(errors="replace")[-2000:]
         if not new.exists():
             copy_database(home / "prefect.db", new)
         yield server
@@ -111,9 +104,4 @@ def _running(log: Path, *command: str, cwd: Path, env: dict[str, str]) -> "Itera
     try:
         yield process
     finally:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(process.pid, number)
-                process.wait(20)
-            except (ProcessLookupError, subprocess.TimeoutExpired):
-                continue
+        end_group(process)

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import VariableUpdate, WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
 from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -37,7 +36,9 @@ yaml = YAML()
 
 @pytest.fixture
 def client(server: PrefectServer) -> Iterator[SyncPrefectClient]:
-    with SyncPrefectClient(api=server.environment["PREFECT_API_URL"]) as opened:
+    """A client of the server, as are all that this process makes meanwhile."""
+    url = server.environment["PREFECT_API_URL"]
+    with temporary_settings({PREFECT_API_URL: url}), SyncPrefectClient(api=url) as opened:
         yield opened
 
 
@@ -194,15 +195,13 @@ def test_a_container_of_the_docker_pool_has_what_a_run_needs_and_its_command_com
 ) -> None:
     from prefect_docker.worker import DockerWorker, DockerWorkerJobConfiguration
 
-    reference = "{{ prefect.blocks.secret.hf-token }}"
-    variables = {"mlflow_tracking_uri": "http://mlflow:5000"}
-    secrets = {"HF_TOKEN": reference}
-    with in_pool(server, client, edited, "docker", variables, **secrets):
-        edit(edited, lambda nightly: nightly["work_pool"].update(job_variables={"env": secrets}))
-        with pytest.raises(AttuneError, match="would stand on the server in plain text"):
-            deploy(server, edited)
-        run = start(client, "attune-retrain/nightly")
-        job = asyncio.run(job_of(DockerWorkerJobConfiguration, client.read_flow_run(run), "docker"))
+    secrets = {"HF_TOKEN": "{{ prefect.blocks.secret.hf-token }}"}
+    edit(edited, lambda nightly: nightly["work_pool"].update(job_variables={"env": secrets}))
+    with pytest.raises(AttuneError, match="would stand on the server in plain text"):
+        deploy(server, edited)
+    Secret(value=SECRET).save("hf-token")
+    run = start_in_pool(client, "docker", secrets, mlflow_tracking_uri="http://mlflow:5000")
+    job = asyncio.run(job_of(DockerWorkerJobConfiguration, client.read_flow_run(run), "docker"))
     settings = DockerWorker(work_pool_name="docker")._build_container_settings(Daemon(), job)
     assert settings["image"] == "attune" and settings["volumes"] == ["attune:/srv/attune"]
     assert settings["cap_drop"] == ["ALL"] and settings["security_opt"] == ["no-new-privileges:true"]
@@ -220,16 +219,14 @@ def test_a_container_of_the_docker_pool_has_what_a_run_needs_and_its_command_com
 
 
 def test_a_job_of_the_kubernetes_pool_is_one_that_kubernetes_knows_and_names_its_secrets_only(
-    server: PrefectServer, client: SyncPrefectClient, worker: None, edited: Project
+    server: PrefectServer, client: SyncPrefectClient, worker: None
 ) -> None:
     from kubernetes_asyncio.client import ApiClient
     from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
     variables = {"repository": "https://example.org/attune.git", "memory_limit": "16Gi"}
-    with in_pool(server, client, edited, "kubernetes", variables):
-        run = start(client, "attune-retrain/nightly")
-        job = asyncio.run(job_of(KubernetesWorkerJobConfiguration, client.read_flow_run(run), "kubernetes"))
-        client.delete_flow_run(run)
+    run = start_in_pool(client, "kubernetes", {}, **variables)
+    job = asyncio.run(job_of(KubernetesWorkerJobConfiguration, client.read_flow_run(run), "kubernetes"))
     manifest = job.job_manifest
     api = ApiClient.__new__(ApiClient)  # without a configuration of a cluster
     read = api._ApiClient__deserialize(json.loads(json.dumps(manifest)), "V1Job")
@@ -281,22 +278,14 @@ def runs_of(client: SyncPrefectClient, name: str) -> list[FlowRun]:
     return sorted(client.read_flow_runs(flow_run_filter=of_deployment), key=lambda run: str(run.expected_start_time))
 
 
-@contextmanager
-def in_pool(
-    server: PrefectServer, client: SyncPrefectClient, edited: Project, kind: str, variables: dict[str, Any], **env: str
-) -> Iterator[None]:
-    """Deploy to a pool of another kind, made from its template as docs/containers.md says; talk to its server."""
+def start_in_pool(client: SyncPrefectClient, kind: str, env: dict[str, str], **variables: str) -> UUID:
+    """Start a run in a work pool of another kind, made from its template as docs/containers.md says."""
     template = json.loads((PROJECT / "work_pools" / f"{kind}.json").read_text())
     template["variables"]["properties"]["env"]["default"] = env
     client.create_work_pool(WorkPoolCreate(name=kind, type=kind, base_job_template=template))
-    edit(edited, lambda nightly: nightly["work_pool"].update(job_variables=variables))
-    edit(edited, lambda nightly: nightly["schedules"][0].update(active=False))
-    client.update_variable(VariableUpdate(name="attune_work_pool", value=kind))
-    with temporary_settings({PREFECT_API_URL: server.environment["PREFECT_API_URL"]}):
-        Secret(value=SECRET).save("hf-token", overwrite=True)
-        deploy(server, edited)
-        yield
-    client.update_variable(VariableUpdate(name="attune_work_pool", value="attune"))
+    nightly = client.read_deployment_by_name("attune-retrain/nightly")
+    client.update_deployment(nightly.id, DeploymentUpdate(work_pool_name=kind, job_variables=variables))
+    return start(client, "attune-retrain/nightly")
 
 
 async def job_of(kind: Any, run: FlowRun, pool: str) -> Any:

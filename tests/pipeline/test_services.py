@@ -11,6 +11,7 @@ from urllib.request import Request, urlopen
 
 import psutil
 import pytest
+from prefect.client.orchestration import SyncPrefectClient
 
 from tests.pipeline.prefect_server import copy_database
 from tests.projects import PROJECT, Project
@@ -27,19 +28,6 @@ def slow():
         child.wait()
     finally:
         child.terminate()
-"""
-DEPLOY_SLOW = """
-from pathlib import Path
-from prefect.client.orchestration import get_client
-
-with get_client(sync_client=True) as client:
-    step = {"prefect.deployments.steps.set_working_directory": {"directory": str(Path.cwd())}}
-    slow = client.create_flow_from_name("slow")
-    made = client.create_deployment(
-        slow, "slow", entrypoint="slow.py:slow", work_pool_name="attune", pull_steps=[step]
-    )
-    for _ in range(2):
-        client.create_flow_run_from_deployment(made)
 """
 RECORD = """
 import sys
@@ -161,8 +149,12 @@ def test_a_program_that_cannot_start_is_told_with_its_last_lines_and_nothing_is_
 
 def test_what_dies_is_restarted_and_stop_ends_flow_runs_and_the_server_hears_of_it(home: Home) -> None:
     home.root.joinpath("slow.py").write_text(SLOW_FLOW)
-    status, output = home.program("-c", DEPLOY_SLOW, PREFECT_API_URL=f"http://127.0.0.1:{home.prefect}/api")
-    assert status == 0, output
+    step = {"prefect.deployments.steps.set_working_directory": {"directory": str(home.root)}}
+    with SyncPrefectClient(api=f"http://127.0.0.1:{home.prefect}/api") as client:
+        flow, more = client.create_flow_from_name("slow"), {"work_pool_name": "attune", "pull_steps": [step]}
+        deployment = client.create_deployment(flow, "slow", entrypoint="slow.py:slow", **more)
+        for _ in range(2):
+            client.create_flow_run_from_deployment(deployment)
     supervisor = home.supervisor()
     (server,) = [process for process in supervisor.children() if "prefect server start" in " ".join(process.cmdline())]
     server.kill()
