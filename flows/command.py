@@ -1,4 +1,4 @@
-"""How the programs of this folder end: an exit status, and errors for people told without a traceback."""
+"""How the programs of this folder end: an exit status, and errors for people without a traceback."""
 
 import signal
 import sys
@@ -21,7 +21,7 @@ def exit_status(work: Callable[[], int | None], interrupted: str) -> int:
     try:
         return work() or 0
     except AttuneError as error:
-        print(*map(visible, str(error).split("\n")), sep="\n", file=sys.stderr)  # names in it may be a stranger's
+        print(*map(visible, str(error).split("\n")), sep="\n", file=sys.stderr)  # it may quote other people's data
         return 1
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)

@@ -16,10 +16,17 @@ POOL, VARIABLE = "attune", "attune_work_pool"  # the variable names the pool; a 
 
 def main() -> int:
     """Deploy; exit status 0 if all deployments of prefect.yaml are on the server."""
-    return exit_status(_deploy, "interrupted; `make deploy` may be repeated")
+    return exit_status(deploy_all, "interrupted; `make deploy` may be repeated")
 
 
-def _deploy() -> None:
+def deploy_all() -> None:
+    """Deploy what prefect.yaml declares, to the server that PREFECT_API_URL names.
+
+    Raises:
+        AttuneError: if no server is named or answers, a secret would be stored in plain text, or Prefect fails.
+    """
+    from prefect.client.orchestration import get_client
+
     if not named_server():  # Prefect would deploy to a server for this program alone
         fix = "`make services` starts one here; for another: export PREFECT_API_URL=http://HOST:4200/api"
         raise AttuneError("PREFECT_API_URL is not set", fix)
@@ -29,22 +36,22 @@ def _deploy() -> None:
                 f"prefect.yaml: {deployment['name']}: a block in work_pool would stand on the server in plain text",
                 "have it in the template of the pool, which workers fill in: docs/containers.md",
             )
-    if not _prefect("variable", "inspect", VARIABLE):
-        if not _prefect("work-pool", "inspect", POOL):
-            _prefect("work-pool", "create", POOL, "--type", "process", must=True)
-        _prefect("variable", "set", VARIABLE, POOL, must=True)
-    _prefect("deploy", "--all", must=True)
+    with get_client(sync_client=True) as client:
+        variable = client.read_variable_by_name(VARIABLE)
+        pools = [pool.name for pool in client.read_work_pools()]
+    if variable is None:
+        if POOL not in pools:
+            _prefect("work-pool", "create", POOL, "--type", "process")
+        _prefect("variable", "set", VARIABLE, POOL)
+    _prefect("deploy", "--all")
 
 
-def _prefect(*arguments: str, must: bool = False) -> bool:
-    """Run a command of Prefect and return whether it succeeded; one that must succeed shows what it says."""
+def _prefect(*arguments: str) -> None:
     environment = {**os.environ, "PREFECT_LOGGING_LEVEL": "ERROR"}  # it warns of each variable that is left to workers
     environment.pop("ATTUNE_HOME", None)  # else this machine's folder would be written into the pull steps
     command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=not must, check=False)
-    if must and done.returncode:
+    if subprocess.run(command, env=environment, check=False).returncode:
         raise AttuneError(f"prefect {' '.join(arguments)} failed", "see what it says above")
-    return not done.returncode
 
 
 if __name__ == "__main__":

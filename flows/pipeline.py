@@ -3,7 +3,6 @@
 Retries, delays and timeouts stand in the `meta` of each stage in dvc.yaml; the stages themselves know nothing of it.
 """
 
-import argparse
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,9 +11,9 @@ from typing import Any
 from prefect import flow, get_run_logger
 
 from flows.command import exit_status
-from flows.execution.outcome import Outcome
+from flows.execution.stage_process import Outcome
 from flows.execution.stage_tasks import StageTasks
-from flows.plan import add_options, chosen, forced_stages, parse_setting
+from flows.plan import chosen, forced_stages, read_options
 from flows.prefect_server import api_server
 from flows.prepare import prepare
 from flows.reporting.artifact import publish
@@ -52,7 +51,7 @@ def bring_up_to_date(
     targets: Sequence[str], *, force: bool, set: Mapping[str, Any] | None, refresh: bool
 ) -> dict[str, Outcome]:
     """Do the work of `pipeline` inside of whatever flow calls it; parameters and errors are the same."""
-    for name in ("prefect.flow_runs", "prefect.task_runs"):  # errors for people come without a traceback
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_without_traceback)
     log, text = get_run_logger().info, read_text()
     new = patched(text, set) if set else text
@@ -65,17 +64,15 @@ def bring_up_to_date(
         forced = forced_stages(graph, load_params(complete=True), force=force, refresh=refresh)
         earlier, stages = read_reports(), StageTasks(graph, forced)
         try:
-            for node in graph.values():
-                stages.bring_up_to_date(node)
+            stages.run_all()
         finally:
-            stages.end()
             log("  ".join(f"{name}: {outcome.state}" for name, outcome in stages.outcomes.items()))
             publish(stages.outcomes, earlier)
-        stages.raise_for_failure()
         return stages.outcomes
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
+    """Log errors for people without a traceback."""
     if record.exc_info and isinstance(record.exc_info[1], AttuneError):
         record.exc_info = None
     return True
@@ -83,16 +80,13 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the flow from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description="The pipeline as a Prefect flow.")
-    add_options(parser)
-    asked = parser.parse_args(arguments)
 
     def work() -> None:
-        settings = dict(map(parse_setting, asked.set))
-        patched(read_text(), settings) if settings else load_params()  # what is wrong is told before a server starts
-        chosen(asked.targets)
+        options = read_options("pipeline", "The pipeline as a Prefect flow.", arguments)
+        patched(read_text(), options["set"]) if options["set"] else load_params()  # errors come before a server starts
+        chosen(options["targets"])
         with api_server():
-            pipeline(asked.targets, asked.force, settings, asked.refresh)
+            pipeline(**options)
 
     return exit_status(work, "interrupted; what was finished is kept, and the same command goes on")
 

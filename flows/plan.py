@@ -1,4 +1,4 @@
-"""`python -m flows.plan`: what a run would do and why; nothing is run or written."""
+"""`python -m flows.plan`: what a run would do and why. Nothing is run or written."""
 
 import argparse
 import sys
@@ -11,12 +11,14 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from flows.command import exit_status
 from flows.prepare import REGISTERS, lacks_model, reported
 from flows.reporting.reports import read_report
 from flows.repository.git import asked
-from flows.search.params_patch import change
+from flows.search.params_patch import change as change_params
 from stages.common.display import display, listed
 from stages.common.errors import AttuneError
 from stages.common.params import PARAMS_FILE, Params, check_params, read_yaml
@@ -56,24 +58,24 @@ def make_plan(
     Raises:
         AttuneError: if a target, key or value is wrong, or DVC cannot read the project.
     """
-    data = change(read_yaml(PARAMS_FILE), set or {})
+    data = change_params(read_yaml(PARAMS_FILE), set or {})
     params, graph = check_params(data), chosen(targets)
-    found = changes(list(graph), data if set else None)
+    current = changes(list(graph), data if set else None)
     forced = forced_stages(graph, params, force=force, refresh=refresh)
     if REGISTERS in graph:
         with suppress(Exception):  # a registry that does not answer says nothing of the plan
             if reason := lacks_model():
                 forced.setdefault(REGISTERS, []).append(reason)
             elif reported():  # a run writes the stamp before it asks DVC
-                found[REGISTERS] = [one for one in found[REGISTERS] if one.what != str(STAMP)]
+                current[REGISTERS] = [change for change in current[REGISTERS] if change.what != str(STAMP)]
     steps: dict[str, Step] = {}
     for name, node in graph.items():
-        reasons = [*forced.get(name, []), *(f"{one}{_files(one)}" for one in found[name])]
-        before = [one for one in upstream_of(node, graph) if one in steps and steps[one].verdict in ("runs", "may run")]
+        reasons = [*forced.get(name, []), *(f"{change}{_changed_code(change)}" for change in current[name])]
+        running = [other for other in upstream_of(node, graph) if steps[other].verdict in ("runs", "may run")]
         if reasons and reasons != [RESTORED]:
             steps[name] = Step(node, "runs", tuple(reasons))
-        elif before:
-            steps[name] = Step(node, "may run", (f"if {before[-1]} changes what it reads",))
+        elif running:
+            steps[name] = Step(node, "may run", (f"if {running[-1]} changes what it reads",))
         else:
             steps[name] = Step(node, "restored" if reasons else "up to date", tuple(reasons))
     return list(steps.values())
@@ -95,20 +97,20 @@ def chosen(targets: Sequence[str]) -> dict[str, Node]:
 
 def forced_stages(graph: Mapping[str, Node], params: Params, *, force: bool, refresh: bool) -> dict[str, list[str]]:
     """Return the stages that run whatever DVC thinks, each with the reason."""
-    found = {name: ["forced"] for name in graph} if force else {}
-    if refresh and "ingest" in graph and (moving := params.ingest.unpinned):
-        found["ingest"] = [f"refresh: {display(', '.join(moving), WIDTH)} may have changed"]
-    return found
+    forced = {name: ["forced"] for name in graph} if force else {}
+    if refresh and "ingest" in graph and (unpinned := params.ingest.unpinned):
+        forced["ingest"] = [f"refresh: {display(', '.join(unpinned), WIDTH)} may have changed"]
+    return forced
 
 
-def _files(found: Change) -> str:
+def _changed_code(change: Change) -> str:
     """Return which files of a folder of code differ from the commit that recorded the last results, if Git knows."""
-    commit = asked(Path(), "log", "-1", "--format=%H", "--", "dvc.lock") if found.kind == "code" else ""
+    commit = asked(Path(), "log", "-1", "--format=%H", "--", "dvc.lock") if change.kind == "code" else ""
     if not commit:
         return ""
-    changed = asked(Path(), "diff", "--name-only", commit, "--", found.what).split("\n")
-    new = asked(Path(), "ls-files", "-o", "--exclude-standard", found.what).split("\n")
-    names = [name.removeprefix(f"{found.what}/") for name in changed + new if name.startswith(f"{found.what}/")]
+    changed = asked(Path(), "diff", "--name-only", commit, "--", change.what).split("\n")
+    new = asked(Path(), "ls-files", "-o", "--exclude-standard", change.what).split("\n")
+    names = [name.removeprefix(f"{change.what}/") for name in changed + new if name.startswith(f"{change.what}/")]
     return f" ({listed(names, MOST_FILES)})" if names else ""
 
 
@@ -116,11 +118,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
     """Return key and value of `finetune.learning_rate=1e-4`; the value is read as in params.yaml.
 
     Raises:
-        AttuneError: if it is no such thing.
+        AttuneError: if there is no key, no value, or the value is not YAML.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise AttuneError(f"--set {display(text, 60)}: no value", "write it like --set finetune.learning_rate=1e-4")
@@ -130,25 +129,28 @@ def parse_setting(text: str) -> tuple[str, Any]:
         raise AttuneError(f"--set {display(text, 60)}: not a value of YAML", "put quotes around texts") from None
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what to run."""
+def read_options(program: str, description: str, arguments: Sequence[str] | None) -> dict[str, Any]:
+    """Return what the command line asks for, as parameters of `make_plan` and of the flow.
+
+    Raises:
+        AttuneError: if `--set` is written wrongly.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m flows.{program}", description=description)
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="bring these up to date, and what they need")
     parser.add_argument("--force", action="store_true", help="run stages even if nothing has changed")
     parser.add_argument("--refresh", action="store_true", help="look at sources without a pin again (sql, url)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="another value in params.yaml; several times"
     )
+    options = vars(parser.parse_args(arguments))
+    return {**options, "set": dict(map(parse_setting, options["set"]))}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the plan."""
-    parser = argparse.ArgumentParser(prog="python -m flows.plan", description="What a run would do, and why.")
-    add_options(parser)
-    asked = parser.parse_args(arguments)
 
     def work() -> None:
-        settings = dict(map(parse_setting, asked.set))
-        steps = make_plan(asked.targets, force=asked.force, set=settings, refresh=asked.refresh)
+        steps = make_plan(**read_options("plan", "What a run would do, and why.", arguments))
         runs, may = (sum(step.verdict == verdict for step in steps) for verdict in ("runs", "may run"))
         closing = f"{runs} of {len(steps)} stages run" + (f", {may} may" if may else "")
         nothing = "everything is up to date: a run would start no stage"
@@ -158,16 +160,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _table(steps: Sequence[Step]) -> Table:
-    made = Table("stage", "", "why", title="What a run would do", title_justify="left")
-    made.add_column("last took", justify="right")
+    table = Table("stage", "", "why", title="What a run would do", title_justify="left")
+    table.add_column("last took", justify="right")
     for step in steps:
         style = {"runs": "bold", "may run": ""}.get(step.verdict, "dim")
         more = [f"and {len(step.reasons) - MOST_REASONS} more"] if len(step.reasons) > MOST_REASONS else []
         why = "\n".join([*(display(reason, WIDTH) for reason in step.reasons[:MOST_REASONS]), *more])
         seconds = read_report(LOGS / f"{step.node.name}.json").get("seconds")
         took = f"{seconds:.1f} s" if seconds else ""
-        made.add_row(*map(Text, (step.node.name, step.verdict, why, took)), style=style)
-    return made
+        table.add_row(*map(Text, (step.node.name, step.verdict, why, took)), style=style)
+    return table
 
 
 if __name__ == "__main__":

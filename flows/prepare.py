@@ -1,7 +1,7 @@
-"""`python -m flows.prepare`: what a run needs first: good params, the outs of the last run, a registry.
+"""`python -m flows.prepare`: what `make run` and the flows do first: check params, restore outs, ask the registry.
 
-`make run` and the flows start with it. A stage that was killed leaves its outs removed, and DVC cannot know
-that a model is not in the registry: MLflow's data may have been deleted, or another server be in use.
+A stage that was killed leaves its outs removed. And DVC cannot know that a model is not in the registry: MLflow's data
+may have been deleted, or another server may be in use.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from flows.execution.stage_process import mend_rwlock
 from stages.common.display import listed
 from stages.common.errors import AttuneError
 from stages.common.params import load_params
-from stages.common.pipeline.restore import restore_outs
+from stages.common.pipeline.dvc_status import restore_outs
 from stages.tracking.registry import REGISTRATION, STAMP, Registration
 from stages.tracking.store import warn
 
@@ -23,10 +23,10 @@ REGISTERS = "register"
 
 
 def prepare(log: Callable[[str], None] = print) -> None:
-    """Put back outs that a killed stage took away, and have `register` run if the registry lacks the model.
+    """Put back the outs of a killed stage, and have `register` run if the registry lacks the model.
 
-    Whether it runs is decided by the one out that Git does not keep: it is removed where the registry has no such
-    model, and written where it has, as in the new worktree of a nightly run.
+    DVC runs `register` if its stamp, the one out that Git does not keep, is missing. So the stamp is removed where the
+    registry lacks the model, and written where it has the model, as in the new worktree of a nightly run.
     """
     mend_rwlock(Path())
     if restored := restore_outs():
@@ -38,15 +38,15 @@ def prepare(log: Callable[[str], None] = print) -> None:
                 STAMP.unlink()
         elif registration := reported():
             registration.stamp(STAMP)
-    except Exception as error:  # MLflow's troubles must not keep the stages from running
+    except Exception as error:  # the stages run even if MLflow does not answer
         warn(error, "whether the model is registered is not known; `make register` registers it once MLflow answers")
 
 
 def lacks_model() -> str:
-    """Return that the registry lacks the model of `reports/registration.json`, in words; nothing if it has it.
+    """Return a message if the registry lacks the model of `reports/registration.json`, or nothing.
 
     Raises:
-        Exception: of whatever kind, if the registry does not answer.
+        Exception: of any kind, if the registry does not answer.
     """
     registration = reported()
     if registration is None or registration.known:
@@ -55,7 +55,7 @@ def lacks_model() -> str:
 
 
 def reported() -> Registration | None:
-    """Return what the last run reported; None before the first, or if an earlier Attune did: then `register` runs."""
+    """Return what the last run reported; None before the first, or if the report is of an earlier version's format."""
     with suppress(AttuneError):
         return Registration.read() if REGISTRATION.exists() else None
     return None
@@ -65,10 +65,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Prepare a run, or put back outs alone."""
     parser = argparse.ArgumentParser(prog="python -m flows.prepare", description="What a run needs before it begins.")
     parser.add_argument("--outs", action="store_true", help="only put back what a stage that was killed took away")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
     def work() -> None:
-        if asked.outs:
+        if options.outs:
             restore_outs()
         else:
             load_params(complete=True)

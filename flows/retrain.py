@@ -1,9 +1,10 @@
-"""The flow of scheduled runs: the pipeline in a worktree of the run's own, and its results kept beside all branches.
+"""The flow of scheduled runs: the pipeline in a worktree of its own, and its results kept beside all branches.
 
-prefect.yaml has its deployments, flows/repository/worktrees.py makes the worktrees; docs/retraining.md says where the
-results are.
+prefect.yaml has its deployments, flows/repository/worktrees.py makes the worktrees, and docs/retraining.md says where
+the results are.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import chdir
@@ -14,13 +15,13 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.execution.outcome import Outcome
+from flows.execution.stage_process import Outcome
 from flows.pipeline import bring_up_to_date
 from flows.reporting.reports import REPORTS, SCORES, read_report
 from flows.repository.git import asked
 from flows.repository.results import keep, push_results, reference
 from flows.repository.worktree_files import push_all
-from flows.repository.worktrees import held, here, remove
+from flows.repository.worktrees import held, remove, worktree_of
 from stages.common.errors import AttuneError
 from stages.tracking.store import absolute_uri
 
@@ -51,17 +52,17 @@ def retrain(
         StageFailed: if a stage failed. The worktree is left for a look, and for a retry of this run.
     """
     folder = Path.cwd()
-    home, name = here(flow_run.id)  # `commit` is what the worktree was made at
+    home, name = worktree_of(flow_run.id)  # made at `commit`
     with held(folder):
-        if push and "origin" not in asked(folder, "remote").split("\n"):  # said before hours of work
+        if push and "origin" not in asked(folder, "remote").split("\n"):  # reported before hours of work
             raise AttuneError(f"push: {home} has no remote origin", "git remote add origin …, or leave push out")
-        with chdir(home):  # the run tracks in the store of the home, not in one that goes with the worktree
+        with chdir(home):  # MLflow's store is that of the home: the worktree is removed
             os.environ["MLFLOW_TRACKING_URI"] = absolute_uri()
         outcomes = bring_up_to_date(targets or (), force=force, set=set, refresh=refresh)
-        said = keep_results(folder, f"{name}-set" if set else name, outcomes, branch=branch, push=push)
+        message = keep_results(folder, f"{name}-set" if set else name, outcomes, branch=branch, push=push)
         os.chdir(home)
         remove(home, folder)
-    return Completed(message=said, data={name: outcome.state for name, outcome in outcomes.items()})
+    return Completed(message=message, data={name: outcome.state for name, outcome in outcomes.items()})
 
 
 def keep_results(
@@ -72,22 +73,22 @@ def keep_results(
     Raises:
         AttuneError: if the branch is checked out somewhere, or a `push` that was asked for did not work.
     """
-    made = keep(folder, name, _message(name, outcomes), branch=branch)
-    said = f"results are in {reference(name)}" if made else "the results are those of the commit"
-    if made and branch:
-        said += ", and in the branch of this name"
+    commit = keep(folder, name, _commit_message(name, outcomes), branch=branch)
+    message = f"results are in {reference(name)}" if commit else "the results are those of the commit"
+    if commit and branch:
+        message += ", and in the branch of this name"
     if problem := push_all(folder):
-        if push:  # whoever fetched the lock would ask in vain for what it names
+        if push:  # not the lock alone: the data that it names would be missing elsewhere
             raise AttuneError(problem, "see to the remote, and retry this run: nothing is trained again")
-        said += f", but {problem}"
-    if made and push:
+        message += f", but {problem}"
+    if commit and push:
         push_results(folder, name, branch=branch)
-        said += ", and on origin"
-    get_run_logger().log(30 if problem else 20, said)  # a warning, or for information
-    return said
+        message += ", and on origin"
+    get_run_logger().log(logging.WARNING if problem else logging.INFO, message)
+    return message
 
 
-def _message(name: str, outcomes: Mapping[str, Outcome]) -> str:
+def _commit_message(name: str, outcomes: Mapping[str, Outcome]) -> str:
     ran = [stage for stage, outcome in outcomes.items() if outcome.state == "success"]
     metrics = read_report(REPORTS / "metrics.json")
     scores = [f"{label} {metrics[key]:.4f}" for label, key in SCORES.items() if key in metrics]

@@ -125,7 +125,8 @@ def _await_all(prefect: str, mlflow: str) -> None:
         AttuneError: if one ends instead, with the last lines of its log, or takes too long.
     """
     control, end = _control(), time.monotonic() + START_SECONDS
-    urls = {"prefect": f"http://127.0.0.1:{prefect}/api", "mlflow": f"http://127.0.0.1:{mlflow}", "worker": ""}
+    # MLflow first: whether it fails is known long before Prefect's server answers
+    urls = {"mlflow": f"http://127.0.0.1:{mlflow}", "prefect": f"http://127.0.0.1:{prefect}/api", "worker": ""}
     for name, url in urls.items():
         if control.getProcessInfo(name)["statename"] in ("STOPPED", "FATAL"):
             if name == "worker":

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from flows.command import exit_status
-from flows.execution.outcome import Outcome
+from flows.execution.stage_process import Outcome
 from flows.reporting.artifact import places
 from flows.reporting.reports import Reports, read_report, read_reports
 from flows.reporting.run_summary import summary

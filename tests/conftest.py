@@ -30,12 +30,18 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return empty_project(tmp_path)
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Project:
-    """Somebody's own checkout, in which a pipeline of two quick stages has not run, with a file in the inbox."""
-    project = toy_project(tmp_path / "home")
+@pytest.fixture(scope="session")
+def toy_template(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A pipeline of two quick stages, in which nothing has run, with a file in the inbox. For copies of it alone."""
+    project = toy_project(tmp_path_factory.mktemp("toy") / "home")
     project.inbox("rows.csv", "a\n")
     return project
+
+
+@pytest.fixture
+def checkout(toy_template: Project, tmp_path: Path) -> Project:
+    """Somebody's own checkout of it."""
+    return toy_template.copy(tmp_path / "home")
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 RECIPE = (PROJECT / "recipes" / "rotten-tomatoes.yaml").read_text(encoding="utf-8")
 PIPELINE = ("stages", "flows", "recipes", ".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore", ".gitignore",
             "dvc.yaml", "data/inbox/.gitignore")  # fmt: skip
-WHO = {f"GIT_{one}_{what}": "me" for one in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+WHO = {f"GIT_{role}_{what}": "me" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 TINY = {"vocab_size": 200, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
         "max_position_embeddings": 64}  # fmt: skip
 PARAMS: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Run one stage of the graph through DVC in a process group of its own, line by line, within its time."""
+"""Run stages of the graph through DVC, one at a time, in a process group of its own, each within its time."""
 
 import io
 import json
@@ -13,28 +13,47 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import psutil
 
-from stages.common.pipeline.restore import restore_outs
+from stages.common.pipeline.dvc_status import restore_outs
 
 DEFAULT_TIMEOUT = "1h"  # of a stage whose meta in dvc.yaml says nothing
 LONGEST_KEPT = 8_000  # characters of a line in a log
 GRACE_SECONDS = 10.0
-ENDED = "\0ended "  # begins the line that stage_runner.py prints after each command, with its exit status
+ENDED = "\0ended "  # begins the line that dvc_worker.py prints after each command, with its exit status
 ADVICE = ("To track the changes", "git add ", "To enable auto staging", "dvc config core", "Use `dvc push`")  # of DVC
+
+State = Literal["success", "cached", "failed", "skipped", "cancelled"]
+
+
+class Outcome(NamedTuple):
+    """What became of one stage of a flow.
+
+    Args:
+        state: `success`: it ran; `cached`: nothing it depends on has changed; `skipped`: a stage before it did not end
+            well; `cancelled`: ended from outside.
+        seconds: wall time of the last attempt.
+        reason: why it ran or did not, or what went wrong; one line for people, without secrets.
+        last_lines: the end of its output, without secrets.
+    """
+
+    state: State
+    seconds: float = 0.0
+    reason: str = ""
+    last_lines: tuple[str, ...] = ()
 
 
 class Ended(NamedTuple):
-    """How a stage ended: the exit status of `dvc repro`, and whether it was ended because its time was up."""
+    """How a process ended: the exit status of `dvc repro`, and whether it was stopped because its time was up."""
 
     code: int
     late: bool
 
 
 class StageRunner:
-    """A process with DVC imported, that runs one stage after the other; whoever makes one ends it.
+    """A process with DVC imported that runs one stage after the other; whoever makes one ends it.
 
     Args:
         root: the project's folder.
@@ -44,9 +63,9 @@ class StageRunner:
     def __init__(self, root: Path = Path(), environment: Mapping[str, str] | None = None) -> None:
         self._root, inherited = root, os.environ if environment is None else environment
         path = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', '')}"
-        # -P: the folder of that file is no place to import from; an environment variable would reach the stage as well
+        # -P: nothing is imported from the folder of that file. The environment variable for it would reach stages, too.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("stage_runner.py"))],
+            [sys.executable, "-P", str(Path(__file__).with_name("dvc_worker.py"))],
             cwd=root,
             env={**inherited, "PATH": path, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.PIPE,
@@ -54,8 +73,8 @@ class StageRunner:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # None: after the last
         # Read by a thread: Prefect cannot interrupt a flow that waits in a read.
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
 
     @property
@@ -68,20 +87,20 @@ class StageRunner:
 
         `log` gets each line of output as it comes.
         """
-        # --wait-for-lock: else a stage's end is lost if another dvc process holds the lock when it comes back for it
+        # --wait-for-lock: else a stage's result is lost if another dvc process holds the lock when the stage ends
         command = ["--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
         mend_rwlock(self._root)
         code, late, pipe = None, False, self._process.stdin
         assert pipe
         try:
-            with suppress(BrokenPipeError):  # it could not start, and says why
+            with suppress(BrokenPipeError):  # it could not start; its output says why
                 pipe.write(json.dumps(command).encode() + b"\n")
-                pipe.flush()  # and left open: that it closes is the sign to end
+                pipe.flush()  # and not closed, which would end the process
             code, late = self._follow(time.monotonic() + timeout, log)
         finally:
-            if code is None:  # too late, or a caller that was cancelled: nothing goes on running
-                self.end()
-            for child in _children(self._process.pid):  # what the stage has left behind
+            if code is None:  # too late, or the caller was cancelled: nothing goes on running
+                end_group(self._process)
+            for child in _children(self._process.pid):  # left behind by the stage
                 with suppress(psutil.Error):
                     child.kill()
             if code != 0:
@@ -93,21 +112,21 @@ class StageRunner:
         end_group(self._process)
 
     def _follow(self, end: float, log: Callable[[str], None]) -> tuple[int | None, bool]:
-        """Log all lines of a command; return its exit status, and whether its time was up."""
+        """Log all lines of a command; return its exit status, and whether it passed `end`, a monotonic time."""
         while time.monotonic() < end:
             with suppress(queue.Empty):
                 line = self._lines.get(timeout=0.25)
                 if line is None:
                     return None, False
-                if line.startswith(ENDED):  # a child that the stage has left may have its output open still
+                if line.startswith(ENDED):  # no end of file: a child that the stage left behind may still have it open
                     return int(line.removeprefix(ENDED)), False
-                text = line.rstrip().rpartition("\r")[2]  # of what a progress bar has drawn over itself, the last
+                text = line.rstrip().rpartition("\r")[2]  # the last state of a progress bar
                 if text.strip() and not text.strip().startswith(ADVICE):
                     log(text)
         return None, True
 
     def _read(self) -> None:
-        """Pass on all lines of the process' life, and None after the last."""
+        """Pass on all lines that the process ever prints."""
         assert self._process.stdout
         for line in io.TextIOWrapper(self._process.stdout, encoding="utf-8", errors="replace", newline="\n"):
             self._lines.put(line)
@@ -115,15 +134,14 @@ class StageRunner:
 
 
 def mend_rwlock(root: Path) -> None:
-    """Remove DVC's list of who reads and writes which paths if a process that ended has left half of it.
+    """Remove DVC's list of who reads and writes which paths if a killed process left it half-written.
 
     DVC would refuse to do anything until somebody deletes it.
     """
     path = root / ".dvc" / "tmp" / "rwlock"
     try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return
+        with suppress(FileNotFoundError):
+            json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         path.unlink(missing_ok=True)
 
@@ -141,7 +159,7 @@ def seconds_of(duration: str | int | float) -> float:
 
 
 def end_group(process: "subprocess.Popen[Any]") -> None:
-    """Ask all of a process' group to stop, and stop what is left of it and of its descendants after a while."""
+    """Ask a process group to stop; after a while, kill what is left of it and of its descendants."""
     others = _children(process.pid)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
@@ -151,7 +169,7 @@ def end_group(process: "subprocess.Popen[Any]") -> None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     for other in others:
-        with suppress(psutil.Error):  # which says so where the number is another process' by now
+        with suppress(psutil.Error):  # raised where the process id has been used again
             other.kill()
 
 

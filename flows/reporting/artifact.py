@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from flows.execution.outcome import Outcome
+from flows.execution.stage_process import Outcome
 from flows.model_versions.versions import run_with_timeout
 from flows.reporting.markdown import code, plain
 from flows.reporting.reports import SCORES, Reports, new_champion, read_reports

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote, urlsplit
 
-from flows.execution.outcome import Outcome
+from flows.execution.stage_process import Outcome
 from flows.reporting.markdown import LINE, code, fenced, table
 from flows.reporting.reports import Reports, new_champion
 from stages.common.pipeline.stage import LOGS

@@ -20,30 +20,21 @@ class GitFailed(AttuneError):
     """Git ended with an error."""
 
 
-def git(
-    root: Path,
-    *arguments: str,
-    seconds: float = 120,
-) -> str:
-    """Return what a git command prints, without the last line end.
-
-    Args:
-        root: the folder it runs in.
-        arguments: of git.
-        seconds: after which it is ended.
+def git(root: Path, *arguments: str, seconds: float = 120) -> str:
+    """Return what a git command in the folder `root` prints, without the last line end; it may take `seconds`.
 
     Raises:
         GitFailed: with its last lines, without secrets.
     """
     options = [part for setting in SETTINGS for part in ("-c", setting)]
-    inherited = {name: value for name, value in os.environ.items() if name not in OF_A_CALLER}
-    # without its optional locks, with which a question would write the index anew
-    inherited |= {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    environment = {name: value for name, value in os.environ.items() if name not in OF_A_CALLER}
+    # without optional locks: `git status` would rewrite the index
+    environment |= {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
         done = subprocess.run(
             ["git", *options, *arguments],
             cwd=root,
-            env=inherited,
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -62,7 +53,7 @@ def git(
 
 
 def asked(root: Path, *arguments: str) -> str:
-    """Return what a git command prints, or nothing if it fails: for questions whose answer may be no."""
+    """Return what a git command prints, or nothing if it fails."""
     with suppress(GitFailed):
         return git(root, *arguments)
     return ""
@@ -87,10 +78,10 @@ def find_commit(root: Path, name: str) -> str:
     Raises:
         AttuneError: if it is no name of a commit, or its remote cannot be asked.
     """
-    if remote := next((one for one in asked(root, "remote").split() if name.startswith(f"{one}/")), None):
+    if remote := next((remote for remote in asked(root, "remote").split() if name.startswith(f"{remote}/")), None):
         git(root, "fetch", "--quiet", "--no-write-fetch-head", "--", remote, seconds=NETWORK_SECONDS)
-    found = object_at(root, f"{name}^{{commit}}")
-    if not re.fullmatch("[0-9a-f]{40,64}", found):  # `^HEAD`, say, is all that is not in HEAD
+    commit = object_at(root, f"{name}^{{commit}}")
+    if not re.fullmatch("[0-9a-f]{40,64}", commit):  # `^HEAD` stands for all that is not in HEAD
         fix = "name a commit, tag or branch (origin/main); `git log --all --oneline` lists commits"
         raise AttuneError(f"{display(name, 60)!r} is no commit of {root}", fix)
-    return found
+    return commit

@@ -1,7 +1,7 @@
-"""What a scheduled run leaves behind: a commit of `dvc.lock` and `reports/` that no branch of a person's points at.
+"""The results of a scheduled run: a commit of `dvc.lock` and `reports/` beside all branches of people.
 
-It stands in `refs/attune/NAME`, and the next run starts from it: a lock records which inputs gave which outs, so it is
-sound whoever starts from it. The branch `attune/NAME` points at it, too, where that is asked for.
+`refs/attune/NAME` points at it, and the next run starts from it. That is always correct: a lock records which inputs
+gave which outs. On request, the branch `attune/NAME` points at it, too.
 """
 
 import re
@@ -19,7 +19,7 @@ def reference(name: str) -> str:
 
 
 def recall(folder: Path, name: str) -> str:
-    """Take over `dvc.lock` and `reports/` of the last result if it began from the same `dvc.lock` as this commit's.
+    """Take over `dvc.lock` and `reports/` of the last results if they began from the `dvc.lock` of this commit.
 
     Returns:
         The commit they were taken from, or nothing.
@@ -28,8 +28,8 @@ def recall(folder: Path, name: str) -> str:
     lock = object_at(folder, f"{commit}:dvc.lock") if commit else ""
     if not lock or lock == base or object_at(folder, f"{commit}^:dvc.lock") != base:
         return ""
-    there = [path for path in KEPT[:2] if object_at(folder, f"{commit}:{path}")]
-    git(folder, "restore", f"--source={commit}", "--worktree", "--", *there)
+    paths = [path for path in KEPT[:2] if object_at(folder, f"{commit}:{path}")]
+    git(folder, "restore", f"--source={commit}", "--worktree", "--", *paths)
     return commit
 
 
@@ -44,17 +44,17 @@ def keep(folder: Path, name: str, message: str, *, branch: bool = False) -> str:
     Raises:
         GitFailed: if the branch is checked out somewhere; the results are kept all the same.
     """
-    there = [path for path in KEPT if (folder / path).exists() or object_at(folder, f"HEAD:{path}")]
-    git(folder, "add", "--all", "--", *there)
-    tree, base, where = git(folder, "write-tree"), git(folder, "rev-parse", "HEAD"), reference(name)
+    paths = [path for path in KEPT if (folder / path).exists() or object_at(folder, f"HEAD:{path}")]
+    git(folder, "add", "--all", "--", *paths)
+    tree, base, ref = git(folder, "write-tree"), git(folder, "rev-parse", "HEAD"), reference(name)
     if tree == object_at(folder, "HEAD^{tree}"):
         return ""
-    commit = object_at(folder, where)
-    if object_at(folder, f"{where}^{{tree}}") != tree or object_at(folder, f"{where}^") != base:
+    commit = object_at(folder, ref)
+    if object_at(folder, f"{ref}^{{tree}}") != tree or object_at(folder, f"{ref}^") != base:
         commit = git(folder, *ATTUNE, "commit-tree", tree, "-p", base, "-m", message)
-        git(folder, "update-ref", "--create-reflog", where, commit)
+        git(folder, "update-ref", "--create-reflog", ref, commit)
     if branch:
-        git(folder, "branch", "--quiet", "--force", "--no-track", where.removeprefix("refs/"), commit)
+        git(folder, "branch", "--quiet", "--force", "--no-track", ref.removeprefix("refs/"), commit)
     return commit
 
 
@@ -64,9 +64,9 @@ def push_results(folder: Path, name: str, *, branch: bool = False) -> None:
     Raises:
         GitFailed: if origin does not take them, or has commits of somebody else in the branch.
     """
-    where = [f"+{reference(name)}:{reference(name)}"]
+    refspecs = [f"+{reference(name)}:{reference(name)}"]
     if branch:  # without a "+", which would undo the lease
         head = reference(name).replace("refs/", "refs/heads/", 1)
-        where += [f"{head}:{head}"]
+        refspecs.append(f"{head}:{head}")
     options = ("--quiet", "--force-with-lease", "--force-if-includes")
-    git(folder, "push", *options, "--", "origin", *where, seconds=NETWORK_SECONDS)
+    git(folder, "push", *options, "--", "origin", *refspecs, seconds=NETWORK_SECONDS)

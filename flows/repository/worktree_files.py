@@ -1,4 +1,4 @@
-"""What a worktree needs besides the files of its commit: DVC's cache, downloads, people's own data."""
+"""The files of a worktree that Git does not have: DVC's cache and what is in it, downloads, people's own data."""
 
 import os
 import shutil
@@ -55,32 +55,31 @@ def furnish(home: Path, folder: Path, log: Log) -> None:
         log(f"warning: {PINNED} of the commit asks for other versions than the checkout has, which are in use")
 
 
-def check_out(folder: Path, log: Log, *, made: bool = True) -> None:
-    """Bring the files that `dvc.lock` and the commit's `*.dvc` name, as far as the cache has them.
+def check_out(folder: Path, log: Log) -> None:
+    """Bring the files that `dvc.lock` (if there is one) and the commit's `*.dvc` name, as far as the cache has them.
 
-    With `made` false only the latter, which are people's own data.
+    The latter are people's own data: DVC's remote is asked for what the cache lacks of them.
     """
-    for targets in _targets(folder)[0 if made else 1 :]:
-        if problem := run_dvc(folder, "checkout", "--force", "--allow-missing", *targets):
-            log(f"warning: not all is checked out, so more has to run: {problem}")
+    targets = _targets(folder)
+    if targets and (problem := run_dvc(folder, "checkout", "--force", "--allow-missing", *targets)):
+        log(f"warning: not all is checked out, so more has to run: {problem}")
     missing = [name for name in _pointers(folder) if not (folder / name).with_suffix("").exists()]
     if missing and default_remote(folder) and (problem := run_dvc(folder, "pull", *missing)):
         log(f"warning: DVC's remote did not give {visible(', '.join(missing))}: {problem}")
 
 
 def fetch_all(folder: Path, log: Log) -> None:
-    """Bring what the commit names from the remote into the cache of a new clone, if there is a remote."""
+    """Bring what the commit names from DVC's remote, if there is one, into the cache of a new clone."""
     if default_remote(folder) and (problem := run_dvc(folder, "fetch")):
         log(f"warning: DVC's remote did not give everything, so more has to run: {problem}")
 
 
 def push_all(folder: Path) -> str:
     """Send what `dvc.lock` and the commit's `*.dvc` name to DVC's default remote; return what went wrong, if any."""
-    remote = default_remote(folder)
-    problems = [run_dvc(folder, "push", *targets) for targets in _targets(folder)] if remote else []
-    if not any(problems):
-        return ""
-    return f"nothing or not all was pushed to the DVC remote {display(remote, 40)}: {'; '.join(filter(None, problems))}"
+    remote, targets = default_remote(folder), _targets(folder)
+    if remote and targets and (problem := run_dvc(folder, "push", *targets)):
+        return f"nothing or not all was pushed to the DVC remote {display(remote, 40)}: {problem}"
+    return ""
 
 
 def default_remote(folder: Path) -> str:
@@ -107,26 +106,23 @@ def _pointers(folder: Path) -> list[str]:
     return [name for name in git(folder, "ls-files", "-z", "--", "*.dvc").split("\0") if name]
 
 
-def _targets(folder: Path) -> list[list[str]]:
-    """Return what to ask DVC for: everything, and then pointers by name, since it overlooks those in ignored folders.
-
-    DVC takes `data/` for ignored where .gitignore says `/data/*`, and does not look for `data/inbox/*.dvc` there.
-    """
-    return [[], *([pointers] if (pointers := _pointers(folder)) else [])]
+def _targets(folder: Path) -> list[str]:
+    """Return what to ask DVC for by name: it does not look for `data/inbox/*.dvc` where Git ignores `/data/*`."""
+    return [*(["dvc.yaml"] if (folder / "dvc.lock").exists() else []), *_pointers(folder)]
 
 
 def _check_links(folder: Path) -> None:
-    """Refuse a commit that has a link where a run writes: it would write into somebody else's file or folder."""
+    """Refuse a commit with a link where a run writes, say to a larger disk: all worktrees would write there at once."""
     for path in map(Path, (*WRITTEN, *(out for node in read_graph(folder).values() for out in node.outs))):
-        if link := next((one for one in (path, *path.parents) if (folder / one).is_symlink()), None):
+        if link := next((part for part in (path, *path.parents) if (folder / part).is_symlink()), None):
             what = f"the commit has {display(str(link), 300)} as a link, and what it leads to would be written"
             raise AttuneError(what, "commit the file or folder itself")
 
 
 def _copy_inbox(home: Path, folder: Path, log: Log) -> None:
-    """Copy people's own data as they are now, those of a Git repository in the inbox included.
+    """Copy people's own data as they are now, also those in a Git repository in the inbox.
 
-    What the commit has, or leaves to DVC by a `*.dvc` file, is the commit's.
+    Files that the commit has, or leaves to DVC by a `*.dvc` file, stay those of the commit.
     """
     tracked = set(git(home, "ls-files", "-z", "--", str(INBOX)).split("\0"))
     by_dvc = {(folder / name).with_suffix("") for name in _pointers(folder)}

@@ -69,9 +69,9 @@ def open_worktree(home: Path, run: str, name: str, commit: str, log: Log, *, fet
             with held(folder):
                 log(f"continues in {folder}")
             return folder
-        found = find_commit(home, commit)
-        remove(home, folder)  # a process that was killed left it incomplete
-        git(home, "worktree", "add", "--quiet", "--detach", str(folder), found)
+        commit = find_commit(home, commit)
+        remove(home, folder)  # left incomplete by a process that was killed
+        git(home, "worktree", "add", "--quiet", "--detach", str(folder), commit)
     furnish(home, folder, log)
     if fetch:
         earlier = f"+{reference(name)}:{reference(name)}"
@@ -83,7 +83,7 @@ def open_worktree(home: Path, run: str, name: str, commit: str, log: Log, *, fet
         fetch_all(folder, log)
     check_out(folder, log)
     (folder / READY).write_text(name, encoding="utf-8")
-    log(f"works in {folder}, at commit {found[:10]}")
+    log(f"works in {folder}, at commit {commit[:10]}")
     return folder
 
 
@@ -92,11 +92,11 @@ def deployment_of(folder: Path) -> str:
     return (folder / READY).read_text(encoding="utf-8") if (folder / READY).exists() else ""
 
 
-def here(run: str | None) -> tuple[Path, str]:
-    """Return the home of the worktree that is the current folder, and the name of the deployment.
+def worktree_of(run: str | None) -> tuple[Path, str]:
+    """Return the home of a flow run's worktree, which is the current folder, and the name of its deployment.
 
     Raises:
-        AttuneError: if it is not this run's worktree, but somebody's checkout, or if other code is running.
+        AttuneError: if the current folder is another one, such as somebody's checkout, or if other code is running.
     """
     folder = Path.cwd()
     if not run or folder.name != _short(run) or not (name := deployment_of(folder)):
@@ -114,8 +114,8 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
         AttuneError: if another process holds it.
     """
-    with locked(lock_of(folder)) as mine:
-        if not mine:
+    with locked(lock_of(folder)) as free:
+        if not free:
             raise AttuneError(f"another process is at work in {folder}", "wait for it, or end it")
         try:
             yield
@@ -125,15 +125,15 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def one_at_a_time(home: Path) -> AbstractContextManager[None]:
-    """Wait until no other run makes or sweeps worktrees here: that takes seconds, or minutes where it fetches."""
+    """Wait until no other run makes or sweeps worktrees here: seconds, or minutes if it fetches."""
     return in_turn(home / WORKTREES / "lock")
 
 
 def checked(folder: Path, fix: str) -> Path:
-    """Return the full path of a checkout of a project.
+    """Return the full path of a project's checkout.
 
     Raises:
-        AttuneError: if it is none, with what to do about it.
+        AttuneError: if it is none, with `fix` as what to do about it.
     """
     folder = folder.resolve()
     if asked(folder, "rev-parse", "--show-toplevel") != str(folder) or not (folder / ".dvc").is_dir():
@@ -142,7 +142,7 @@ def checked(folder: Path, fix: str) -> Path:
 
 
 def sweep(home: Path, log: Log, named: str = "", seconds: float = OLD_SECONDS) -> None:
-    """Remove worktrees whose names begin with `named`, that nobody holds and that were not used for so many seconds."""
+    """Remove worktrees whose names begin with `named`, that nobody holds and that were not used for `seconds`."""
     for folder in sorted((home / WORKTREES).glob(f"{named}*/")):
         used = folder / READY if (folder / READY).exists() else folder
         with locked(lock_of(folder)) as free:
@@ -152,7 +152,7 @@ def sweep(home: Path, log: Log, named: str = "", seconds: float = OLD_SECONDS) -
 
 
 def remove(home: Path, folder: Path) -> None:
-    """Remove a worktree and its lock; who calls this holds the lock or knows that nobody does."""
+    """Remove a worktree and its lock; the caller holds the lock or knows that nobody does."""
     with suppress(GitFailed):
         git(home, "worktree", "remove", "--force", "--force", str(folder))
     shutil.rmtree(folder, ignore_errors=True)  # what Git does not know

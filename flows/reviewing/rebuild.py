@@ -100,7 +100,7 @@ def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, thre
 
     furnish(home, folder, lambda _: None)  # its warnings were shown for the head already
     (folder / LOCK).unlink(missing_ok=True)
-    check_out(folder, lambda _: None, made=False)  # people's own data, from the shared cache
+    check_out(folder, lambda _: None)  # people's own data, from the shared cache
     with Config(str(folder / ".dvc"), validate=False).edit("local", validate=False) as local:
         local.setdefault("cache", {})["dir"] = str(folder / OWN_CACHE)
     for path in (folder / out for node in head.graph.values() for out in node.outs):

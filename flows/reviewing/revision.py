@@ -132,7 +132,7 @@ def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
         raise AttuneError(f"{PARAMS_FILE} holds no sections", "docs/params.md lists them")
     if not lock:
         (folder / LOCK).unlink(missing_ok=True)
-    check_out(folder, log, made=bool(lock))
+    check_out(folder, log)
     commit, subject = git(folder, "rev-parse", "HEAD"), git(folder, "log", "-1", "--format=%s")
     revision = Revision(name, commit, subject, folder, read_graph(folder), lock, data)
     if not lock:

@@ -13,7 +13,7 @@ import polars as pl
 from stages.common.digests import seeded_hash
 from stages.common.errors import AttuneError
 from stages.common.params.clean import Split
-from stages.common.pipeline.labels import check_label_counts
+from stages.common.pipeline.validation import check_label_counts
 from stages.common.schemas import SPLITS, CleanRecords
 
 # The name of a row's group; a row without one is a group of its own.

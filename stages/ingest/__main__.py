@@ -15,8 +15,8 @@ import polars as pl
 from stages.common.digests import sha256_file
 from stages.common.display import display
 from stages.common.params import IngestParams, TextSource
-from stages.common.pipeline.labels import check_label_counts
 from stages.common.pipeline.stage import Run, stage, write_json
+from stages.common.pipeline.validation import check_label_counts
 from stages.common.schemas import Decontamination, RawRecords, Rejected
 from stages.ingest.base_model import bring_model
 from stages.ingest.expansion import Workspace

@@ -1,5 +1,6 @@
 """Copies of one tokenized project, for searches and cross-validations; and a Prefect server."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,5 +32,7 @@ def pretending(copied: Callable[..., Project]) -> Callable[..., Project]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     """A Prefect server."""
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as running:
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # by all workers of a session
+    with prefect_server(tmp_path_factory.mktemp("prefect"), shared / "new-prefect.db") as running:
         yield running

@@ -1,17 +1,21 @@
 """A real Prefect server with data of its own, and real workers for it."""
 
 import os
-import signal
+import shutil
+import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.request import urlopen
+from typing import Any
 
-from tests.waiting import free_port
+import httpx
+
+from flows.execution.stage_process import end_group
+from flows.prefect_server import answers
+from tests.waiting import free_port, until
 
 START_SECONDS = 120
 QUICK = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5", "PREFECT_WORKER_QUERY_SECONDS": "2"}
@@ -44,6 +48,12 @@ class PrefectServer:
         assert not check or done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done
 
+    def post(self, path: str, content: Any = None, **body: Any) -> Any:
+        """Return the answer of its API."""
+        url = f"{self.environment['PREFECT_API_URL']}/{path}"
+        answer = httpx.post(url, json=body if content is None else content, timeout=20).raise_for_status()
+        return answer.json() if answer.content else None
+
     @contextmanager
     def worker(self, pool: str, cwd: Path, **more: str) -> Iterator[None]:
         """Run a worker of a process work pool for as long as the block lasts; its log is `worker.log` in `home`."""
@@ -53,21 +63,30 @@ class PrefectServer:
 
 
 @contextmanager
-def prefect_server(home: Path) -> Iterator[PrefectServer]:
-    """Run a server for as long as the block lasts."""
+def prefect_server(home: Path, new: Path) -> Iterator[PrefectServer]:
+    """Run a server for as long as the block lasts; `new` is or becomes the database of one without data.
+
+    Making a database takes half of the seconds that a server needs to start.
+    """
     port = free_port()
+    if new.exists():
+        shutil.copyfile(new, home / "prefect.db")
     server, log = PrefectServer(home, port), home / "server.log"
     command = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
     with _running(log, *command, cwd=home, env=server.environment | QUICK) as process:
-        end = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2).close()
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < end, log.read_text(errors="replace")[-2000:]
-                time.sleep(0.3)
+        until(lambda: answers(server.environment["PREFECT_API_URL"]) or process.poll() is not None, START_SECONDS)
+        assert process.poll() is None, log.read_text(errors="replace")[-2000:]
+        if not new.exists():
+            copy_database(home / "prefect.db", new)
         yield server
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Copy a database that is in use."""
+    part = target.with_suffix(f".{os.getpid()}")
+    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(part)) as new:
+        old.backup(new)
+    part.rename(target)
 
 
 @contextmanager
@@ -85,9 +104,4 @@ def _running(log: Path, *command: str, cwd: Path, env: dict[str, str]) -> "Itera
     try:
         yield process
     finally:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(process.pid, number)
-                process.wait(20)
-            except (ProcessLookupError, subprocess.TimeoutExpired):
-                continue
+        end_group(process)

@@ -1,10 +1,9 @@
 """Stages without the seconds that each takes to import its libraries: a process that has them already forks for each.
 
 `python -m tests.pipeline.quick_stages SOCKET` serves. The command of a stage is then `python quick.py NAME`: the server
-runs the `stages.NAME` of the folder that this is called in, with its variables, output and exit status.
+runs the `stages.NAME` of the client's folder, with its variables, output and exit status.
 """
 
-import array
 import importlib
 import json
 import os
@@ -32,13 +31,12 @@ HEAVY = (
     "optuna",
     "onnxruntime",
 )
-CLIENT = """import array, json, os, socket, sys
+CLIENT = """import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as client:
     client.connect({address!r})
-    asked = json.dumps([sys.argv[1], os.getcwd(), dict(os.environ)]).encode()
-    fds = array.array("i", [1, 2])
-    client.sendmsg([len(asked).to_bytes(4, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-    client.sendall(asked)
+    socket.send_fds(client, [b"fds"], [1, 2])
+    client.sendall(json.dumps([sys.argv[1], os.getcwd(), dict(os.environ)]).encode())
+    client.shutdown(socket.SHUT_WR)
     sys.exit(int(client.recv(16) or b"1"))
 """
 
@@ -79,21 +77,19 @@ def main(address: str) -> None:
 
 
 def _serve(connection: socket.socket) -> None:
-    size, ancillary, _, _ = connection.recvmsg(4, socket.CMSG_LEN(8))
-    fds = array.array("i", ancillary[0][2])
-    asked = b""
-    while len(asked) < int.from_bytes(size, "big"):
-        asked += connection.recv(1 << 16)
-    number = os.fork()
-    if not number:
-        _become(fds, *json.loads(asked))
+    _, fds, *_ = socket.recv_fds(connection, 3, 2)
+    with connection.makefile("rb") as file:
+        request = json.load(file)
+    child = os.fork()
+    if not child:
+        _become(fds, *request)
     for fd in fds:
         os.close(fd)
-    code = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     connection.sendall(str(code if code >= 0 else 1).encode())
 
 
-def _become(fds: "array.array[int]", name: str, folder: str, environment: dict[str, str]) -> None:
+def _become(fds: list[int], name: str, folder: str, environment: dict[str, str]) -> None:
     """Run a stage, and end."""
     code: object = 1
     try:
@@ -103,7 +99,7 @@ def _become(fds: "array.array[int]", name: str, folder: str, environment: dict[s
         os.environ.clear()
         os.environ.update(environment)
         sys.path[0] = folder
-        for module in [one for one in sys.modules if one.partition(".")[0] in ("stages", "flows", "tests")]:
+        for module in [module for module in sys.modules if module.partition(".")[0] in ("stages", "flows", "tests")]:
             del sys.modules[module]
         sys.argv = sys.orig_argv = [sys.executable, "-m", f"stages.{name}"]
         try:

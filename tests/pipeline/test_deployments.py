@@ -7,23 +7,26 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import VariableUpdate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
 from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from ruamel.yaml import YAML
 
+from flows.deploy import deploy_all
+from flows.repository.results import keep
+from flows.repository.worktrees import open_worktree, remove
+from stages.common.errors import AttuneError
 from tests.pipeline.prefect_server import PrefectServer
-from tests.projects import PROJECT, RECIPE, Project, toy_project
+from tests.projects import OF_RUNS, PROJECT, RECIPE, Project, toy_project
 from tests.waiting import until as until_true
 
 NAMES = ["attune-retrain/nightly", "attune-retrain/new-data", "attune-review/review", "attune-predict/predict"]
@@ -33,7 +36,9 @@ yaml = YAML()
 
 @pytest.fixture
 def client(server: PrefectServer) -> Iterator[SyncPrefectClient]:
-    with SyncPrefectClient(api=server.environment["PREFECT_API_URL"]) as opened:
+    """A client of the server, as are all that this process makes meanwhile."""
+    url = server.environment["PREFECT_API_URL"]
+    with temporary_settings({PREFECT_API_URL: url}), SyncPrefectClient(api=url) as opened:
         yield opened
 
 
@@ -61,27 +66,32 @@ def home(deployer: Project, tmp_path_factory: pytest.TempPathFactory) -> Project
 
 
 @pytest.fixture(scope="module")
-def worker(server: PrefectServer, deployer: Project, home: Project) -> Iterator[None]:
-    """A worker for the module's tests."""
-    deploy(server, deployer)
+def deployed(server: PrefectServer, deployer: Project) -> None:
+    deploy(server, deployer, ATTUNE_HOME=str(deployer.root), HF_TOKEN=SECRET)
+
+
+@pytest.fixture(scope="module")
+def worker(server: PrefectServer, deployed: None, home: Project) -> Iterator[None]:
     with server.worker("attune", cwd=server.home, ATTUNE_HOME=str(home.root)):
         yield
 
 
-def deploy(server: PrefectServer, project: Project, status: int = 0, **more: str) -> str:
-    """Do `make deploy` in the project; return what it said."""
-    done = server.run("python", "-m", "flows.deploy", cwd=project.root, check=False, **more)
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def deploy(server: PrefectServer, project: Project, **more: str) -> None:
+    """Do `make deploy` in the project, in this process."""
+    url = more.get("PREFECT_API_URL", server.environment["PREFECT_API_URL"])
+    with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: url or None}):
+        patch.chdir(project.root)
+        for name, value in {"PREFECT_HOME": str(server.home), "PREFECT_API_URL": url, **more}.items():
+            patch.setenv(name, value)
+        deploy_all()
 
 
-def edit(project: Project, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change prefect.yaml: `change` gets the deployments by name."""
+def edit(project: Project, change: Callable[[Any], object]) -> None:
+    """Change prefect.yaml: `change` gets the deployment `nightly`."""
     path = project.root / "prefect.yaml"
     data = yaml.load(path)
-    change({one["name"]: one for one in data["deployments"]})
-    with path.open("w") as file:
-        yaml.dump(data, file)
+    change(data["deployments"][0])
+    yaml.dump(data, path)
 
 
 @pytest.fixture
@@ -93,15 +103,15 @@ def edited(deployer: Project) -> Iterator[Project]:
 
 
 def state_of(client: SyncPrefectClient) -> str:
-    """Return what the server has of the deployments and their triggers, without numbers and times of change."""
-    found: list[Any] = []
+    """Return what the server has of the deployments and their triggers, without ids and times of change."""
+    state: list[Any] = []
     for name in NAMES:
         made = client.read_deployment_by_name(name)
         rules = client.read_resource_related_automations(f"prefect.deployment.{made.id}")
-        found += [schedule.model_dump(exclude={"updated"}) for schedule in made.schedules]
-        found += [(rule.name, rule.trigger.model_dump(exclude={"id"})) for rule in rules]
-        found.append(made.model_dump(mode="json", exclude={"last_polled", "status", "updated", "schedules"}))
-    return json.dumps(found, default=str)
+        state += [schedule.model_dump(exclude={"updated"}) for schedule in made.schedules]
+        state += [(rule.name, rule.trigger.model_dump(exclude={"id"})) for rule in rules]
+        state.append(made.model_dump(mode="json", exclude={"last_polled", "status", "updated", "schedules"}))
+    return json.dumps(state, default=str)
 
 
 def start(client: SyncPrefectClient, name: str, **parameters: Any) -> UUID:
@@ -112,19 +122,17 @@ def start(client: SyncPrefectClient, name: str, **parameters: Any) -> UUID:
 def until(client: SyncPrefectClient, run: UUID, *states: str, seconds: float = 60) -> FlowRun:
     """Wait until a run is in a state of one of these names."""
     end = time.monotonic() + seconds
-    while (found := client.read_flow_run(run)).state_name not in states:
-        assert time.monotonic() < end, f"{found.state_name}: {found.state.message if found.state else ''}"
+    while (current := client.read_flow_run(run)).state_name not in states:
+        assert time.monotonic() < end, current.state
         time.sleep(0.3)
-    return found
+    return current
 
 
-def test_deploying_twice_leaves_all_as_it_is_and_no_folder_or_secret_of_the_deployer_is_on_the_server(
-    server: PrefectServer, client: SyncPrefectClient, deployer: Project
+def test_deploying_again_changes_nothing_and_no_folder_or_secret_of_the_deployer_is_on_the_server(
+    server: PrefectServer, client: SyncPrefectClient, deployer: Project, deployed: None
 ) -> None:
-    more = {"ATTUNE_HOME": str(deployer.root), "HF_TOKEN": SECRET}
-    deploy(server, deployer, **more)
     before = state_of(client)
-    deploy(server, deployer, **more)
+    deploy(server, deployer)
     assert state_of(client) == before
     assert client.read_work_pool("attune").type == "process"
     assert not [secret for secret in (str(deployer.root), str(PROJECT), SECRET) if secret in before]
@@ -132,65 +140,54 @@ def test_deploying_twice_leaves_all_as_it_is_and_no_folder_or_secret_of_the_depl
 
 
 def test_what_keeps_it_from_deploying_is_said(server: PrefectServer, deployer: Project) -> None:
-    assert "PREFECT_API_URL is not set" in deploy(server, deployer, 1, PREFECT_API_URL="")
-    told = deploy(server, deployer, 1, PREFECT_API_URL="http://me:hunter22@127.0.0.1:9/api")
-    assert "no Prefect server answers at http://" in told and "make services" in told and "hunter22" not in told
-    server.run("prefect", "variable", "set", "attune_work_pool", "forest", "--overwrite", cwd=server.home)
-    told = deploy(server, deployer, 1)
-    assert "references work pool 'forest' which does not exist" in " ".join(told.split())
-    server.run("prefect", "variable", "set", "attune_work_pool", "attune", "--overwrite", cwd=server.home)
+    with pytest.raises(AttuneError, match="PREFECT_API_URL is not set"):
+        deploy(server, deployer, PREFECT_API_URL="")
+    with pytest.raises(AttuneError, match=r"(?s)no Prefect server answers at http://.*make services") as error:
+        deploy(server, deployer, PREFECT_API_URL="http://me:hunter22@127.0.0.1:9/api")
+    assert "hunter22" not in str(error.value)
+
+
+def test_an_event_starts_the_run_for_new_data(server: PrefectServer, client: SyncPrefectClient, worker: None) -> None:
+    server.run("prefect", "event", "emit", "attune.data.arrived", "--resource-id", "attune.data", cwd=server.home)
+    until_true(lambda: runs_of(client, "attune-retrain/new-data"), 30)
+    (run,) = runs_of(client, "attune-retrain/new-data")
+    assert until(client, run.id, "Completed").parameters["refresh"] is True
+
+
+def test_a_review_works_beside_the_clone(client: SyncPrefectClient, worker: None, home: Project) -> None:
+    folder = open_worktree(home.root, str(uuid4()), "by-hand", "HEAD", print)
+    Project(folder).reproduced()
+    assert keep(folder, "by-hand", "results")
+    remove(home.root, folder)
+    before = home.seen(*OF_RUNS, "logs/*")
+    run = start(client, "attune-review/review", base="HEAD", head="refs/attune/by-hand")
+    ended = until(client, run, "Completed", "Failed", seconds=90)
+    assert ended.state_name == "Completed", ended.state
+    by_key = ArtifactFilter.model_validate({"key": {"any_": ["attune-review"]}, "flow_run_id": {"any_": [run]}})
+    (artifact,) = client.read_artifacts(artifact_filter=by_key)
+    assert artifact.data == (home.root / "logs" / "review.md").read_text()
+    assert home.seen(*OF_RUNS, "logs/*") == before
+    assert home.git("worktree", "list").count("\n") == 0
 
 
 def test_a_schedule_fires_and_the_run_completes_in_a_clean_worktree(
     server: PrefectServer, client: SyncPrefectClient, worker: None, edited: Project, home: Project
 ) -> None:
     before, commit = home.seen(), home.git("rev-parse", "HEAD")
-    edit(edited, lambda named: named["nightly"]["schedules"][0].update(cron="* * * * *"))
+    first = datetime.now(UTC) + timedelta(seconds=20)
+    once = {"slug": "nightly", "interval": 86400, "anchor_date": first.isoformat(), "active": True}
+    edit(edited, lambda nightly: nightly.update(schedules=[once]))
     deploy(server, edited)
-    end = time.monotonic() + 100
-    while not (done := [run for run in runs_of(client, "attune-retrain/nightly") if run.state_name == "Completed"]):
-        states = [(run.state_name, run.state.message) for run in runs_of(client, "attune-retrain/nightly")[:5]]
-        assert time.monotonic() < end, (states, (server.home / "worker.log").read_text()[-3000:])
-        time.sleep(0.5)
-    assert done[0].auto_scheduled
-    tasks = client.read_task_runs(
-        task_run_filter=TaskRunFilter.model_validate({"flow_run_id": {"any_": [done[0].id]}}),
-        sort=TaskRunSort.EXPECTED_START_TIME_ASC,
-        limit=9,
-    )
-    assert [(task.name, task.state_name) for task in tasks] == [("make", "Completed"), ("judge", "Completed")]
+    until_true(lambda: runs_of(client, "attune-retrain/nightly"), 30)
+    run = until(client, runs_of(client, "attune-retrain/nightly")[0].id, "Completed", seconds=100)
+    assert run.auto_scheduled
+    of_run = TaskRunFilter.model_validate({"flow_run_id": {"any_": [run.id]}})
+    tasks = client.read_task_runs(task_run_filter=of_run)
+    assert {task.name: task.state_name for task in tasks} == {"make": "Completed", "judge": "Completed"}
     assert home.seen() == before
     assert home.git("rev-parse", "refs/attune/nightly^") == commit
     assert "accuracy" in home.git("show", "refs/attune/nightly:reports/metrics.json")
     assert home.git("worktree", "list").count("\n") == 0
-
-
-def test_a_review_works_beside_the_clone(
-    server: PrefectServer, client: SyncPrefectClient, worker: None, deployer: Project, home: Project
-) -> None:
-    deploy(server, deployer)
-    until(client, start(client, "attune-retrain/nightly"), "Completed")
-    before = home.seen()
-    run = start(client, "attune-review/review", base="HEAD", head="refs/attune/nightly")
-    ended = until(client, run, "Completed", "Failed", seconds=90)
-    assert ended.state_name == "Completed", ended.state
-    by_key = ArtifactFilter.model_validate({"key": {"any_": ["attune-review"]}, "flow_run_id": {"any_": [run]}})
-    (artifact,) = client.read_artifacts(artifact_filter=by_key)
-    assert artifact.data == (home.root / "logs" / "review.md").read_text()
-    after = {name: digest for name, digest in home.seen().items() if not name.startswith("logs/")}
-    assert after == {name: digest for name, digest in before.items() if not name.startswith("logs/")}
-    assert home.git("worktree", "list").count("\n") == 0
-
-
-def test_an_event_starts_the_run_for_new_data(
-    server: PrefectServer, client: SyncPrefectClient, worker: None, deployer: Project
-) -> None:
-    deploy(server, deployer)
-    before = {run.id for run in runs_of(client, "attune-retrain/new-data")}
-    server.run("prefect", "event", "emit", "attune.data.arrived", "--resource-id", "attune.data", cwd=server.home)
-    until_true(lambda: len(runs_of(client, "attune-retrain/new-data")) > len(before), 30)
-    (new,) = [run.id for run in runs_of(client, "attune-retrain/new-data") if run.id not in before]
-    assert until(client, new, "Completed").parameters["refresh"] is True
 
 
 def test_a_container_of_the_docker_pool_has_what_a_run_needs_and_its_command_completes_it(
@@ -198,18 +195,18 @@ def test_a_container_of_the_docker_pool_has_what_a_run_needs_and_its_command_com
 ) -> None:
     from prefect_docker.worker import DockerWorker, DockerWorkerJobConfiguration
 
-    reference = "{{ prefect.blocks.secret.hf-token }}"
-    variables = {"mlflow_tracking_uri": "http://mlflow:5000"}
-    secrets = {"HF_TOKEN": reference}
-    with in_pool(server, client, edited, "docker", variables, **secrets), temporary_settings(here(server)):
-        edit(edited, lambda named: named["nightly"]["work_pool"].update(job_variables={"env": secrets}))
-        assert "would stand on the server in plain text" in deploy(server, edited, 1)
-        run = start(client, "attune-retrain/nightly")
-        job = asyncio.run(job_of(DockerWorkerJobConfiguration, client.read_flow_run(run), "docker"))
-    told = DockerWorker(work_pool_name="docker")._build_container_settings(Daemon(), job)
-    assert told["image"] == "attune" and told["volumes"] == ["attune:/srv/attune"]
-    assert (told["privileged"], told["cap_drop"], told["security_opt"]) == (False, ["ALL"], ["no-new-privileges:true"])
-    environment = told["environment"]
+    secrets = {"HF_TOKEN": "{{ prefect.blocks.secret.hf-token }}"}
+    edit(edited, lambda nightly: nightly["work_pool"].update(job_variables={"env": secrets}))
+    with pytest.raises(AttuneError, match="would stand on the server in plain text"):
+        deploy(server, edited)
+    Secret(value=SECRET).save("hf-token")
+    run = start_in_pool(client, "docker", secrets, mlflow_tracking_uri="http://mlflow:5000")
+    job = asyncio.run(job_of(DockerWorkerJobConfiguration, client.read_flow_run(run), "docker"))
+    settings = DockerWorker(work_pool_name="docker")._build_container_settings(Daemon(), job)
+    assert settings["image"] == "attune" and settings["volumes"] == ["attune:/srv/attune"]
+    assert settings["cap_drop"] == ["ALL"] and settings["security_opt"] == ["no-new-privileges:true"]
+    assert settings["privileged"] is False
+    environment = settings["environment"]
     assert environment["ATTUNE_HOME"] == "/srv/attune" and environment["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
     assert environment["HF_TOKEN"] == SECRET and environment["PREFECT__FLOW_RUN_ID"] == str(run)
     assert str(server.home) not in json.dumps(environment), "no folder of the worker's machine"
@@ -217,21 +214,19 @@ def test_a_container_of_the_docker_pool_has_what_a_run_needs_and_its_command_com
     # The container's own command, here: the volume is the clone, and the server has another address.
     own = {"ATTUNE_HOME": str(home.root), "PREFECT_API_URL": server.environment["PREFECT_API_URL"]}
     del environment["MLFLOW_TRACKING_URI"]
-    server.run(*told["command"].split(), cwd=server.home, **environment | own)
+    server.run(*settings["command"].split(), cwd=server.home, **environment | own)
     assert client.read_flow_run(run).state_name == "Completed"
 
 
 def test_a_job_of_the_kubernetes_pool_is_one_that_kubernetes_knows_and_names_its_secrets_only(
-    server: PrefectServer, client: SyncPrefectClient, worker: None, edited: Project
+    server: PrefectServer, client: SyncPrefectClient, worker: None
 ) -> None:
     from kubernetes_asyncio.client import ApiClient
     from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
     variables = {"repository": "https://example.org/attune.git", "memory_limit": "16Gi"}
-    with in_pool(server, client, edited, "kubernetes", variables), temporary_settings(here(server)):
-        run = start(client, "attune-retrain/nightly")
-        job = asyncio.run(job_of(KubernetesWorkerJobConfiguration, client.read_flow_run(run), "kubernetes"))
-        client.delete_flow_run(run)
+    run = start_in_pool(client, "kubernetes", {}, **variables)
+    job = asyncio.run(job_of(KubernetesWorkerJobConfiguration, client.read_flow_run(run), "kubernetes"))
     manifest = job.job_manifest
     api = ApiClient.__new__(ApiClient)  # without a configuration of a cluster
     read = api._ApiClient__deserialize(json.loads(json.dumps(manifest)), "V1Job")
@@ -240,7 +235,7 @@ def test_a_job_of_the_kubernetes_pool_is_one_that_kubernetes_knows_and_names_its
     again = api.sanitize_for_serialization(read)["spec"]["template"]["spec"]
     assert again == {key: value for key, value in spec.items() if key not in pod_only}, "no field is misspelt"
     (container,) = spec["containers"]
-    environment = {one["name"]: one["value"] for one in container["env"]}
+    environment = {variable["name"]: variable["value"] for variable in container["env"]}
     assert environment["ATTUNE_HOME"] == "/srv/attune" and environment["PREFECT__FLOW_RUN_ID"] == str(run)
     assert environment["PREFECT_API_URL"].startswith("http://127.0.0.1:"), "the worker's own server"
     assert str(server.home) not in json.dumps(manifest), "no folder of the worker's machine"
@@ -264,7 +259,7 @@ def test_the_first_pods_clone_the_project_once(deployer: Project, tmp_path: Path
     nowhere = pod("a")
     assert "give the job variable repository" in nowhere.communicate()[1] and nowhere.returncode
     pods = [pod(name, ATTUNE_REPOSITORY=str(deployer.root)) for name in "bcd"]
-    assert [one.wait(60) for one in pods] == [0, 0, 0]
+    assert [process.wait(60) for process in pods] == [0, 0, 0]
     assert pod("e").wait(60) == 0, "later ones need no repository"
     assert [path.name for path in tmp_path.iterdir()] == ["attune"]
     assert Project(folder).git("status", "--porcelain") == ""
@@ -279,39 +274,18 @@ class Daemon:
 
 def runs_of(client: SyncPrefectClient, name: str) -> list[FlowRun]:
     made = client.read_deployment_by_name(name)
-    return client.read_flow_runs(
-        flow_run_filter=FlowRunFilter.model_validate({"deployment_id": {"any_": [made.id]}}),
-        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
-        limit=200,
-    )
+    of_deployment = FlowRunFilter.model_validate({"deployment_id": {"any_": [made.id]}})
+    return sorted(client.read_flow_runs(flow_run_filter=of_deployment), key=lambda run: str(run.expected_start_time))
 
 
-def here(server: PrefectServer) -> dict[Any, str]:
-    """Return settings that have this process talk to the server."""
-    return {PREFECT_API_URL: server.environment["PREFECT_API_URL"]}
-
-
-@contextmanager
-def in_pool(
-    server: PrefectServer, client: SyncPrefectClient, edited: Project, kind: str, variables: dict[str, Any], **env: str
-) -> Iterator[None]:
-    """Deploy to a pool of another kind, made from its template as docs/containers.md says."""
+def start_in_pool(client: SyncPrefectClient, kind: str, env: dict[str, str], **variables: str) -> UUID:
+    """Start a run in a work pool of another kind, made from its template as docs/containers.md says."""
     template = json.loads((PROJECT / "work_pools" / f"{kind}.json").read_text())
     template["variables"]["properties"]["env"]["default"] = env
-    path = server.home / f"{kind}.json"
-    path.write_text(json.dumps(template))
-    command = ("work-pool", "create", kind, "--type", kind, "--base-job-template", str(path))
-    server.run("prefect", *command, cwd=server.home)
-    client.update_variable(VariableUpdate(name="attune_work_pool", value=kind))
-    with temporary_settings(here(server)):
-        Secret(value=SECRET).save("hf-token", overwrite=True)
-    edit(edited, lambda named: named["nightly"]["work_pool"].update(job_variables=variables))
-    edit(edited, lambda named: named["nightly"]["schedules"][0].update(active=False))
-    try:
-        deploy(server, edited)
-        yield
-    finally:
-        client.update_variable(VariableUpdate(name="attune_work_pool", value="attune"))
+    client.create_work_pool(WorkPoolCreate(name=kind, type=kind, base_job_template=template))
+    nightly = client.read_deployment_by_name("attune-retrain/nightly")
+    client.update_deployment(nightly.id, DeploymentUpdate(work_pool_name=kind, job_variables=variables))
+    return start(client, "attune-retrain/nightly")
 
 
 async def job_of(kind: Any, run: FlowRun, pool: str) -> Any:

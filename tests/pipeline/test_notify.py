@@ -5,30 +5,29 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 from uuid import uuid4
 
 import pytest
+from prefect.blocks.webhook import Webhook
+from prefect.events import Event
+from prefect.events.schemas.automations import AutomationCore
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from ruamel.yaml import YAML
 
 from tests.pipeline.prefect_server import PrefectServer
 from tests.projects import PROJECT, RECIPE
 from tests.waiting import until
 
 SECRET = "op3n-sesame-8"
-BLOCK = """
-from prefect.blocks.webhook import Webhook
-Webhook(url=input(), headers={"Content-Type": "application/json"}).save("attune")
-"""
 # The end of a flow of the project, without stages and without MLflow.
 FLOW = """
 import json, sys
 from pathlib import Path
 from prefect import flow
-from flows.execution.outcome import Outcome
+from flows.execution.stage_process import Outcome
 from flows.reporting import artifact
 from flows.reporting.reports import read_reports
 from stages.common.errors import AttuneError
@@ -76,13 +75,14 @@ def received() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 @pytest.fixture(scope="module")
 def server(server: PrefectServer, received: tuple[str, list[dict[str, Any]]]) -> PrefectServer:
-    """A server with a Webhook block and the automations, made as docs/notifications.md says."""
-    server.run("bash", "-c", f"{sys.executable} -c '{BLOCK}' <<< {received[0]}", cwd=server.home)
-    block = api(server, "block_types/slug/webhook/block_documents/name/attune")["id"]
-    for name in ("webhook", "silent"):
-        text = (PROJECT / "automations" / f"{name}.yaml").read_text().replace("BLOCK_ID", block)
-        (server.home / f"{name}.yaml").write_text(text.replace("within: 600", "within: 10"))
-        server.run("prefect", "automation", "create", "--from-file", f"{name}.yaml", cwd=server.home)
+    """A server with a Webhook block and the automations of the repository."""
+    with temporary_settings({PREFECT_API_URL: server.environment["PREFECT_API_URL"]}):
+        block = Webhook(url=received[0], headers={"Content-Type": "application/json"}).save("attune")
+    texts = [(PROJECT / "automations" / f"{name}.yaml").read_text() for name in ("webhook", "silent")]
+    both = "automations:" + "".join(text.partition("automations:")[2] for text in texts)
+    text = both.replace("BLOCK_ID", str(block)).replace("within: 600", "within: 10")
+    (server.home / "automations.yaml").write_text(text)
+    server.run("prefect", "automation", "create", "--from-file", "automations.yaml", cwd=server.home)
     return server
 
 
@@ -98,8 +98,8 @@ def test_failures_and_new_champions_are_told_and_a_champion_that_stays_is_not(
     until(lambda: {message["event"] for message in messages} == {"attune.promoted", "prefect.flow-run.Failed"})
     assert [message["event"] for message in messages].count("attune.promoted") == 1
     assert len({message.get("flow_run") for message in messages}) == 2, "one failed; on a slow machine it comes twice"
-    told = {message["event"]: message for message in messages}
-    promoted, failed = told["attune.promoted"], told["prefect.flow-run.Failed"]
+    by_event = {message["event"]: message for message in messages}
+    promoted, failed = by_event["attune.promoted"], by_event["prefect.flow-run.Failed"]
     assert (promoted["model"], promoted["version"], promoted["version_before"]) == ("rotten-tomatoes", 2, 1)
     assert promoted["scores"]["accuracy"] == {"old": 0.8, "new": 0.82}
     assert "version 2 of rotten-tomatoes is the champion now" in promoted["text"]
@@ -114,37 +114,27 @@ def test_late_crashed_and_silent_runs_are_told_and_those_of_other_flows_are_not(
 ) -> None:
     messages = received[1]
     messages.clear()
+    runs = {}
+    for name in ("other", "late", "crashed", "silent"):
+        flow = server.post("flows/", name="theirs" if name == "other" else "attune-retrain")["id"]
+        runs[name] = server.post("flow_runs/", flow_id=flow, name=name, state={"type": "RUNNING"})["id"]
+    related = {"prefect.resource.id": "prefect.flow.x", "prefect.resource.role": "flow"}
+    heartbeat = Event(
+        event="prefect.flow-run.heartbeat",
+        resource={"prefect.resource.id": f"prefect.flow-run.{runs['silent']}"},
+        related=[{**related, "prefect.resource.name": "attune-retrain"}],
+    )
+    server.post("events", [heartbeat.model_dump(mode="json")])
+    late = {"type": "SCHEDULED", "name": "Late"}
+    for name, state in {"other": {"type": "CRASHED"}, "crashed": {"type": "CRASHED"}, "late": late}.items():
+        server.post(f"flow_runs/{runs[name]}/set_state", state=state, force=True)
 
-    def new_run(name: str, flow: str = "attune-retrain") -> str:
-        body = {"flow_id": api(server, "flows/", {"name": flow})["id"], "name": name, "state": {"type": "RUNNING"}}
-        return str(api(server, "flow_runs/", body)["id"])
-
-    other, late, crashed, silent = new_run("other", "theirs"), new_run("late"), new_run("crashed"), new_run("silent")
-    heartbeat = {
-        "id": str(uuid4()),
-        "occurred": datetime.now(UTC).isoformat(),
-        "event": "prefect.flow-run.heartbeat",
-        "resource": {"prefect.resource.id": f"prefect.flow-run.{silent}"},
-        "related": [
-            {
-                "prefect.resource.id": "prefect.flow.x",
-                "prefect.resource.role": "flow",
-                "prefect.resource.name": "attune-retrain",
-            }
-        ],
-    }
-    api(server, "events", [heartbeat])
-    for run_id in (other, crashed):
-        api(server, f"flow_runs/{run_id}/set_state", {"state": {"type": "CRASHED"}, "force": True})
-    api(server, f"flow_runs/{late}/set_state", {"state": {"type": "SCHEDULED", "name": "Late"}, "force": True})
-
-    def told() -> set[tuple[str, str]]:
+    def events() -> set[tuple[str, str]]:
         """Of these runs alone: a message of an earlier one may come late."""
-        found = {(message["event"], message.get("flow_run", "")) for message in messages}
-        return {(event, run) for event, run in found if run in ("other", "late", "crashed", "silent")}
+        return {(message["event"], message["flow_run"]) for message in messages if message.get("flow_run") in runs}
 
-    until(lambda: len(told()) >= 3)
-    assert told() == {
+    until(lambda: len(events()) >= 3)
+    assert events() == {
         ("prefect.flow-run.Late", "late"),
         ("prefect.flow-run.Crashed", "crashed"),
         ("prefect.flow-run.Crashed", "silent"),
@@ -152,17 +142,7 @@ def test_late_crashed_and_silent_runs_are_told_and_those_of_other_flows_are_not(
 
 
 def test_the_automations_for_notification_blocks_are_prefects() -> None:
-    from prefect.events.schemas.automations import AutomationCore
-    from ruamel.yaml import YAML
-
     text = (PROJECT / "automations" / "notification.yaml").read_text().replace("BLOCK_ID", str(uuid4()))
     for automation in YAML(typ="safe").load(text)["automations"]:
         assert set(automation) <= set(AutomationCore.model_fields)
         AutomationCore.model_validate(automation)
-
-
-def api(server: PrefectServer, path: str, body: Any = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    url, header = f"http://127.0.0.1:{server.port}/api/{path}", {"Content-Type": "application/json"}
-    with urlopen(Request(url, data, header)) as answer:
-        return json.loads(answer.read() or "null")

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from tests.projects import PROJECT
 
 FILE: dict[str, Any] = YAML(typ="safe").load(PROJECT / "prefect.yaml")
-DEPLOYMENTS = pytest.mark.parametrize("deployment", FILE["deployments"], ids=lambda one: one["name"])
+DEPLOYMENTS = pytest.mark.parametrize("deployment", FILE["deployments"], ids=lambda deployment: deployment["name"])
 
 
 def test_it_has_no_key_that_prefect_does_not_know() -> None:

@@ -14,7 +14,7 @@ from flows.prepare import prepare
 from stages.tracking.package import PACKAGE_TAG
 from stages.tracking.registry import REGISTRATION, STAMP, Registration
 from stages.tracking.runs import MODEL_TAG
-from tests.projects import PROJECT, RECIPE, Project
+from tests.projects import PROJECT, RECIPE, Project, without_mlflow
 
 FILMS = Registration("films", "0" * 64, "1" * 64, True, [])
 GRAPH = f"""stages:
@@ -28,32 +28,39 @@ FILES = {"dvc.yaml": GRAPH, "register.py": REGISTER, str(REGISTRATION): "", "par
 OLD = '{"model_name": "films", "model": "0", "promoted": true, "champion_gate": null, "alias": "champion", "gates": []}'
 
 
-@pytest.fixture
-def client(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    """The registry of a project, the working folder, in which `register` has run and the model is registered."""
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
-        monkeypatch.setenv(name, "")
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
-    monkeypatch.chdir(tmp_path)
-    shutil.copyfile(empty_store, "mlflow.db")
-    project = Project(tmp_path)
+@pytest.fixture(scope="module")
+def template(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project in which `register` has run and the model is registered."""
+    project = Project(tmp_path_factory.mktemp("template") / "project")
     for name, content in FILES.items():
         project.file(name, content)
-    Repo.init(str(tmp_path), no_scm=True).close()
-    assert project.reproduced() == ["register"]
-    found = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    found.create_registered_model("films")
-    found.create_model_version("films", "runs:/x/model", tags={MODEL_TAG: FILMS.model, PACKAGE_TAG: FILMS.package})
-    return found
+    shutil.copyfile(empty_store, project.root / "mlflow.db")
+    Repo.init(str(project.root), no_scm=True).close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(PROJECT))
+        assert project.reproduced() == ["register"]
+    client = MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+    client.create_registered_model("films")
+    client.create_model_version("films", "runs:/x/model", tags={MODEL_TAG: FILMS.model, PACKAGE_TAG: FILMS.package})
+    return project
+
+
+@pytest.fixture
+def client(template: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """The registry of a copy of it, which is the working folder."""
+    without_mlflow(monkeypatch)
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    monkeypatch.chdir(template.copy(tmp_path / "project").root)
+    return MlflowClient(f"sqlite:///{Path.cwd() / 'mlflow.db'}")
 
 
 def run() -> tuple[list[str], list[str]]:
-    """Do as `make run` does; return what is said first, and the stages that run: those that the plan names."""
-    planned, said = [step.node.name for step in make_plan() if step.verdict != "up to date"], []
-    prepare(said.append)
+    """Do as `make run` does; return its first lines, and the stages that run: those that the plan names."""
+    planned, lines = [step.node.name for step in make_plan() if step.verdict != "up to date"], []
+    prepare(lines.append)
     ran = Project(Path()).reproduced()
     assert planned == ran
-    return said, ran
+    return lines, ran
 
 
 LACKING: dict[str, Callable[[MlflowClient], object]] = {
@@ -80,8 +87,7 @@ def test_where_the_registry_has_the_model_nothing_runs_though_a_new_worktree_has
         assert STAMP.read_bytes() == stamp, "as register writes it"
 
 
-@pytest.mark.parametrize("stamped", [True, False])
-@pytest.mark.parametrize("content", [OLD, "[]", '{"model_name"'])
+@pytest.mark.parametrize(("content", "stamped"), [(OLD, True), ("[]", False), ('{"model_name"', True)])
 def test_a_report_of_another_format_breaks_nothing_and_is_made_again(
     client: MlflowClient, content: str, stamped: bool
 ) -> None:
@@ -98,7 +104,7 @@ def test_a_registry_that_does_not_answer_costs_a_warning_and_removes_nothing(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     prepare(pytest.fail)
-    told = capsys.readouterr().err
-    assert "warning: MLflow" in told and "make register" in told and "geheim" not in told
+    message = capsys.readouterr().err
+    assert "warning: MLflow" in message and "make register" in message and "geheim" not in message
     assert STAMP.exists()
     assert run() == ([], []), "the plan, too, does without it"

@@ -4,26 +4,29 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from dvc.config import Config
+from prefect.logging import disable_run_logger
 
-from flows.execution.outcome import Outcome
+from flows.execution.stage_process import Outcome
 from flows.reporting.artifact import places
 from flows.reporting.reports import Reports
 from flows.repository.results import keep, push_results, reference
 from flows.repository.worktree_files import push_all
 from flows.repository.worktrees import open_worktree
+from flows.retrain import keep_results
 from stages.common.errors import AttuneError
 from tests.projects import Project
 
 NIGHTLY, BRANCH = "refs/attune/nightly", "refs/heads/attune/nightly"
 
 
-def opened(mine: Project, commit: str = "HEAD", *, fetch: bool = False) -> Path:
-    return open_worktree(mine.root, str(uuid4()), "nightly", commit, lambda _: None, fetch=fetch)
+def opened(home: Project, commit: str = "HEAD", *, fetch: bool = False) -> Path:
+    return open_worktree(home.root, str(uuid4()), "nightly", commit, lambda _: None, fetch=fetch)
 
 
-def ran(mine: Project, commit: str = "HEAD", *, branch: bool = False) -> tuple[list[str], str]:
+def ran(home: Project, commit: str = "HEAD", *, branch: bool = False) -> tuple[list[str], str]:
     """Return which stages a run ran, and the commit of its results."""
-    folder = opened(mine, commit)
+    folder = opened(home, commit)
     return Project(folder).reproduced(), keep(folder, "nightly", "nightly: results\n", branch=branch)
 
 
@@ -52,15 +55,22 @@ def test_where_the_commit_has_another_lock_that_one_counts_and_one_with_the_resu
     assert ran(checkout) == ([], "")
 
 
-def test_results_hold_lock_reports_and_changed_params_and_nothing_else(checkout: Project) -> None:
+def test_results_hold_lock_reports_and_changed_params_and_the_commit_names_scores_and_stages(
+    checkout: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = opened(checkout)
     (folder / "params.yaml").write_text("seed: 5\n")
     (folder / "make.py").write_text((folder / "make.py").read_text() + "# touched\n")
     Project(folder).reproduced()
-    commit = keep(folder, "nightly", "nightly: make judge, accuracy 0.9\n")
-    names = checkout.git("diff", "--name-only", "HEAD", commit).split()
+    monkeypatch.chdir(folder)
+    with disable_run_logger():
+        message = keep_results(folder, "nightly", {"make": Outcome("success"), "judge": Outcome("cached")}, branch=True)
+    assert message == f"results are in {NIGHTLY}, and in the branch of this name"
+    names = checkout.git("diff", "--name-only", "HEAD", NIGHTLY).split()
     assert names == ["dvc.lock", "params.yaml", "reports/metrics.json"]
-    assert checkout.git("log", "-1", "--format=%s %an", commit) == "nightly: make judge, accuracy 0.9 Attune"
+    subject, _, body = checkout.git("log", "-1", "--format=%s by %an%n%B", NIGHTLY).partition("\n")
+    assert subject == "nightly: make, accuracy 0.1000 by Attune"
+    assert "judge: cached" in body and "Attune-Run: " in body
 
 
 def test_a_branch_points_at_the_results_only_where_asked_for_and_not_while_it_is_checked_out(checkout: Project) -> None:
@@ -98,83 +108,59 @@ def test_a_branch_on_origin_moves_only_over_what_was_pushed_from_here(checkout: 
         assert origin.git("rev-parse", BRANCH) == theirs
 
 
-def test_changes_are_told_of_a_scheduled_run_only_where_it_did_not_make_them(
+def test_changes_are_reported_of_a_scheduled_run_only_where_it_did_not_make_them(
     checkout: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkout.reproduced()
-    commit = f"commit: `{checkout.commit()[:12]}`"
-    checkout.file("data/inbox/rows.csv", "other\n")
+    commit = f"commit: `{checkout.git('rev-parse', '--short=12', 'HEAD')}`"
     folder = opened(checkout)
-    (folder / "params.yaml").write_text("seed: 5\n")
-    assert Project(folder).reproduced() == ["make", "judge"]
+    for path in (folder, checkout.root):
+        (path / "params.yaml").write_text("seed: 5\n")
     monkeypatch.chdir(folder)
     report = f"report: `reports/evaluation.html` of `{NIGHTLY}-set` after a run that succeeded, "
     report += f"else in `.attune/worktrees/{folder.name}`"
     assert places(Reports({"rows": 1}), other_params=True) == [report, commit]
     (folder / "make.py").write_text("")
-    assert places(Reports(), other_params=False) == [f"{commit} with changes"]
-    monkeypatch.chdir(checkout.root)
-    checkout.file("params.yaml", "seed: 5\n")
-    assert places(Reports(), other_params=False) == [f"{commit} with changes"], (
-        "a person's own run says so of every file"
-    )
+    for path in (folder, checkout.root):  # in a person's checkout, params.yaml counts as well
+        monkeypatch.chdir(path)
+        assert places(Reports(), other_params=False) == [f"{commit} with changes"]
 
 
 def test_names_of_deployments_make_names_of_references() -> None:
-    names = {"New data!": "New-data", "../../heads/main": "heads-main", "ä": "retrain"}
-    assert {name: reference(name) for name in names} == {name: f"refs/attune/{end}" for name, end in names.items()}
+    for name, end in {"New data!": "New-data", "../../heads/main": "heads-main", "ä": "retrain"}.items():
+        assert reference(name) == f"refs/attune/{end}"
 
 
 def test_data_go_to_the_dvc_remote_if_there_is_one(checkout: Project, tmp_path: Path) -> None:
-    folder = opened(checkout)
-    Project(folder).reproduced()
-    assert push_all(folder) == ""
-    checkout.dvc("remote", "add", "-q", "--local", "-d", "store", str(tmp_path / "store"))
     checkout.dvc("add", "-q", "data/inbox/rows.csv")
     checkout.commit()
     folder = opened(checkout)
     Project(folder).reproduced()
     assert push_all(folder) == ""
+    problems = []
+    for name, url in {"store": str(tmp_path / "store"), "away": "http://me:hunter2hunter2@127.0.0.1:9/store"}.items():
+        with Config(str(folder / ".dvc")).edit("local") as local:
+            local |= {"core": {"remote": name}, "remote": {name: {"url": url}}}
+        problems.append(push_all(folder))
     pushed = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
     assert {path.read_text() for path in pushed} == {"a\n", "a\nseed: 1\n"}, "own data that DVC keeps, and outs"
-    checkout.dvc("remote", "add", "-q", "--local", "-d", "away", "http://me:hunter2hunter2@127.0.0.1:9/store")
-    problem = push_all(opened(checkout))
-    assert problem.startswith("nothing or not all was pushed to the DVC remote away")
-    assert "hunter2" not in problem
+    assert problems[0] == ""
+    assert problems[1].startswith("nothing or not all was pushed to the DVC remote away")
+    assert "hunter2" not in problems[1]
 
 
 def test_a_clone_goes_on_from_what_another_has_pushed(checkout: Project, tmp_path: Path) -> None:
     url = str(tmp_path / "store")
     checkout.commit(**{".dvc/config": f"[core]\n    remote = store\n['remote \"store\"']\n    url = {url}\n"})
     checkout.git("clone", "-q", "--bare", str(checkout.root), str(tmp_path / "origin"))
-    ran_in = []
-    for number in (1, 2):
-        clone = tmp_path / f"clone{number}"
-        checkout.git("clone", "-q", str(tmp_path / "origin"), str(clone))
-        folder = opened(Project(clone), fetch=True)
-        ran_in.append(Project(folder).reproduced())
+    for stages in (["make", "judge"], []):
+        clone = Project(tmp_path / f"clone{len(stages)}")
+        checkout.git("clone", "-q", str(tmp_path / "origin"), str(clone.root))
+        folder = opened(clone, fetch=True)
+        assert Project(folder).reproduced() == stages
         if keep(folder, "nightly", "results\n"):
             assert push_all(folder) == ""
             push_results(folder, "nightly")
-    assert ran_in == [["make", "judge"], []]
     assert Project(tmp_path / "origin").git("rev-parse", "main") == checkout.git("rev-parse", "main")
-
-
-def test_what_is_kept_is_told_in_a_line_and_in_the_commit(checkout: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prefect.logging import disable_run_logger
-
-    from flows.retrain import keep_results
-
-    folder = opened(checkout)
-    Project(folder).reproduced()
-    monkeypatch.chdir(folder)
-    outcomes = {"make": Outcome("success"), "judge": Outcome("cached")}
-    with disable_run_logger():
-        said = keep_results(folder, "nightly", outcomes, branch=True)
-    assert said == f"results are in {NIGHTLY}, and in the branch of this name"
-    subject, _, body = checkout.git("log", "-1", "--format=%B", NIGHTLY).partition("\n")
-    assert subject == "nightly: make, accuracy 0.1000"
-    assert "judge: cached" in body and "Attune-Run: " in body
 
 
 def test_what_was_kept_is_taken_over_and_spared_by_garbage_collection_as_the_documentation_says(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from flows import summary as program
-from flows.execution.outcome import Outcome
+from flows.execution.stage_process import Outcome
 from flows.reporting import artifact
 from flows.reporting.reports import Reports, new_champion, read_reports
 from flows.reporting.run_summary import summary

@@ -10,18 +10,18 @@ from stages.common.params import FinetuneParams
 from stages.finetune.optimizers import build_schedule
 
 
-def rates(steps: int, **knobs: Any) -> list[float]:
+def rates_of(steps: int, **knobs: Any) -> list[float]:
     """The learning rate of each step, as the trainer takes them."""
     params = FinetuneParams(**{"learning_rate": 1.0, "warmup_ratio": 0.0, **knobs})
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=params.learning_rate)
     schedule = build_schedule(optimizer, params, steps)
-    found = []
+    rates = []
     for _ in range(steps):
-        found.append(schedule.get_last_lr()[0])
+        rates.append(schedule.get_last_lr()[0])
         optimizer.step()
         schedule.step()
-    return found
+    return rates
 
 
 @pytest.mark.parametrize(
@@ -44,9 +44,9 @@ def rates(steps: int, **knobs: Any) -> list[float]:
     ],
 )
 def test_four_steps(knobs: dict[str, Any], expected: list[float]) -> None:
-    assert rates(4, **knobs) == pytest.approx(expected)
+    assert rates_of(4, **knobs) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.06, 1.0])
 def test_a_training_of_one_step_takes_it_at_the_peak(warmup: float) -> None:
-    assert rates(1, warmup_ratio=warmup) == [1.0]
+    assert rates_of(1, warmup_ratio=warmup) == [1.0]

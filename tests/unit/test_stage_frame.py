@@ -1,12 +1,12 @@
-"""The frame around every stage: outs whole or not at all, only what the graph declares, no network but in ingest."""
+"""The frame of every stage: outs whole or not at all, only what the graph declares, no network but in ingest."""
 
 import errno
 import fcntl
 import json
 import os
 import socket
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from ruamel.yaml import YAML
 
 from stages.common.digests import sha256_path, sha256_value
 from stages.common.errors import AttuneError
-from stages.common.params import IngestParams, Params
+from stages.common.params import IngestParams
 from stages.common.pipeline.graph import read_graph
 from stages.common.pipeline.stage import Run, stage, write_json
 from tests.projects import PROJECT, Project
+from tests.waiting import until
 
 GRAPH = """\
 stages:
@@ -104,8 +105,8 @@ def test_a_disk_that_fails_while_outs_are_put_in_place_leaves_the_earlier_ones(
     assert execute(write_all) == 1
     assert outs(framed) == OUTS
     assert not list((framed.root / "out").rglob(".*")), "something was left beside the outs"
-    said = capsys.readouterr().err
-    assert "No space left on device" in said and "Traceback" not in said
+    message = capsys.readouterr().err
+    assert "No space left on device" in message and "Traceback" not in message
 
 
 def test_a_stage_runs_once_at_a_time_in_a_checkout(framed: Project, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,6 +117,19 @@ def test_a_stage_runs_once_at_a_time_in_a_checkout(framed: Project, capsys: pyte
     assert "ingest is running in this checkout already" in capsys.readouterr().err
     assert outs(framed) == OUTS
     assert execute(write_all) == 0
+
+
+def test_only_one_run_at_a_time_downloads_into_the_shared_folder(
+    framed: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (framed.root / ".attune" / "downloads").mkdir(parents=True)
+    with (framed.root / ".attune" / "downloads" / ".lock").open("w") as lock, ThreadPoolExecutor() as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code = pool.submit(execute, write_all)
+        until(lambda: "waits for another run that downloads" in capsys.readouterr().out)
+        assert outs(framed) == OUTS
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert code.result(20) == 0
 
 
 def test_a_missing_out_is_an_error_and_replaces_nothing(framed: Project, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,26 +184,22 @@ def test_wrong_params_stop_a_stage_before_it_does_anything(framed: Project, caps
 
 
 def test_the_digest_of_the_inputs_follows_data_params_and_seed(framed: Project) -> None:
-    framed.file("lonely.txt", "one")
     digests: list[str] = []
 
     def body(run: Run[IngestParams]) -> None:
         digests.append(run.inputs_digest())
         write_all(run)
 
-    def run_it() -> str:
+    def digest(content: str = "one", **params: Any) -> str:
+        framed.file("lonely.txt", content)
+        framed.params(**params)
         assert execute(body) == 0
         return digests[-1]
 
-    first = run_it()
-    assert run_it() == first
-    framed.params(tokenize={"max_length": 31})  # a section that ingest does not read
-    assert run_it() == first
-    framed.params(seed=14)
-    assert run_it() != first
-    framed.params()
-    framed.file("lonely.txt", "two")
-    assert run_it() != first
+    first = digest()
+    assert digest() == first
+    assert digest(tokenize={"max_length": 31}) == first, "ingest does not read that section"
+    assert first not in (digest(seed=14), digest("two"))
 
 
 # ── the network ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -198,92 +208,64 @@ PROBE = """
 import socket, sys
 from stages.common.errors import AttuneError
 from stages.common.pipeline.stage import stage
+from urllib.request import urlopen
 
-PORT = int(sys.argv[1])
-
-def connect(address, family=socket.AF_INET):
-    with socket.socket(family, socket.SOCK_STREAM) as one:
-        one.settimeout(2)
-        one.connect(address)
-
-def send(address):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        one.sendto(b"x", address)
-
-def send_message(address):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        one.sendmsg([b"x"], [], 0, address)
+def send(*ancillary):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.sendmsg([b"x"], *ancillary, ("192.0.2.1", 53)) if ancillary else probe.sendto(b"x", ("192.0.2.1", 53))
 
 ATTEMPTS = {
-    "loopback": lambda: connect(("127.0.0.1", PORT)),
-    "localhost": lambda: connect(("localhost", PORT)),
-    "look up localhost": lambda: socket.getaddrinfo("localhost", 80),
-    "address": lambda: connect(("192.0.2.1", 80)),
-    "IPv6 address": lambda: connect(("2001:db8::1", 80), socket.AF_INET6),
+    "loopback": lambda: socket.create_connection(("127.0.0.1", int(sys.argv[1])), 2),
+    "localhost": lambda: socket.create_connection(("localhost", int(sys.argv[1])), 2),
+    "address": lambda: socket.create_connection(("192.0.2.1", 80), 2),
+    "IPv6 address": lambda: socket.socket(socket.AF_INET6).connect(("2001:db8::1", 80)),
     "look up": lambda: socket.getaddrinfo("attune.invalid", 80),
     "old look up": lambda: socket.gethostbyname("attune.invalid"),
     "reverse look up": lambda: socket.gethostbyaddr("192.0.2.1"),
     "name of an address": lambda: socket.getnameinfo(("192.0.2.1", 80), 0),
-    "datagram": lambda: send(("192.0.2.1", 53)),
-    "message": lambda: send_message(("192.0.2.1", 53)),
+    "datagram": send,
+    "message": lambda: send([], 0),
     "tracking server by name": lambda: socket.getaddrinfo("Tracking.invalid", 80),
 }
 
-def attempt(action):
-    try:
-        action()
-        return "done"
-    except AttuneError as error:
-        assert "only ingest may use the network" in str(error)
-        return "refused"
-    except OSError:
-        return "tried"   # the hook let it pass, and the test machine has no such host
-
 @stage(STAGE)
 def main(run):
-    for name, action in ATTEMPTS.items():
-        print(f"{name}: {attempt(action)}")
-    from urllib.request import urlopen
-    if "--fetch" in sys.argv:
-        urlopen("http://192.0.2.1/model.bin", timeout=2)
+    for name, attempt in ATTEMPTS.items():
+        try:
+            attempt()
+            print(f"{name}: done")
+        except AttuneError:
+            print(f"{name}: refused")
+        except OSError:
+            print(f"{name}: tried")  # it was let through, and the test machine has no such host
+    urlopen("http://192.0.2.1/model.bin", timeout=2)
 
 main()
 """
 
 
-@pytest.fixture
-def listener() -> Iterator[int]:
-    """The port of a real server on this machine."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
-
-
-def probe(project: Project, name: str, port: int, *options: str, **environment: str) -> dict[str, Any]:
+def probe(project: Project, name: str, **environment: str) -> tuple[dict[str, str], str]:
+    """Return what became of each attempt, and the standard error."""
     project.file("probe.py", PROBE.replace("STAGE", repr(name)))
-    done: subprocess.CompletedProcess[str] = project.python("probe.py", str(port), *options, **environment)
-    lines = [line.partition(": ") for line in done.stdout.splitlines()]
-    assert {"loopback", "datagram"} <= {line[0] for line in lines}, done.stderr
-    return {"err": done.stderr, "code": done.returncode} | {line[0]: line[2] for line in lines}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        done = project.python("probe.py", str(server.getsockname()[1]), **environment)
+    assert done.returncode == 1
+    return dict(line.split(": ", 1) for line in done.stdout.splitlines()), done.stderr
 
 
-def test_a_stage_after_ingest_reaches_this_machine_and_nothing_else(project: Project, listener: int) -> None:
-    found = probe(project, "clean", listener, "--fetch")
-    assert [found[name] for name in ("loopback", "localhost", "look up localhost")] == ["done"] * 3
-    shut = ("address", "IPv6 address", "look up", "old look up", "reverse look up", "name of an address")
-    shut += ("datagram", "message", "tracking server by name")
-    assert {name: found[name] for name in shut} == dict.fromkeys(shut, "refused")
-    assert found["code"] == 1
-    assert (
-        "clean stopped: the stage clean tried to reach 192.0.2.1, but only ingest may use the network" in found["err"]
-    )
-    assert "Traceback" not in found["err"]
+def test_a_stage_after_ingest_reaches_this_machine_and_nothing_else(project: Project) -> None:
+    results, error = probe(project, "clean")
+    assert (results.pop("loopback"), results.pop("localhost")) == ("done", "done")
+    del results["clean"]  # the stage's own first line
+    assert set(results.values()) == {"refused"} and len(results) == 9
+    assert "clean stopped: the stage clean tried to reach 192.0.2.1, but only ingest may use the network" in error
+    assert "Traceback" not in error
 
 
-def test_the_tracking_server_alone_is_excepted_by_its_name(project: Project, listener: int) -> None:
-    found = probe(project, "evaluate", listener, MLFLOW_TRACKING_URI="http://tracking.invalid:5000")
-    assert found["tracking server by name"] == "tried"
-    assert found["look up"] == "refused"
-    assert found["datagram"] == "refused"
+def test_the_tracking_server_alone_is_excepted_by_its_name(project: Project) -> None:
+    results, _ = probe(project, "evaluate", MLFLOW_TRACKING_URI="http://tracking.invalid:5000")
+    assert results["tracking server by name"] == "tried"
+    assert (results["look up"], results["datagram"]) == ("refused", "refused")
 
 
 # ── the graph ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -305,7 +287,9 @@ def test_a_stage_comes_after_the_stages_whose_outs_it_reads(tmp_path: Path, stag
         assert list(read_graph(tmp_path)) == [stage.partition(":")[0] for stage in stages]
 
 
-def test_stages_that_wait_for_each_other_are_an_error(tmp_path: Path) -> None:
+def test_a_graph_that_is_none_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(AttuneError, match=r"(?s)no dvc.yaml.*project's folder"):
+        read_graph(tmp_path)
     (tmp_path / "dvc.yaml").write_text(
         "stages:\n  a: {cmd: a, deps: [two], outs: [one]}\n  b: {cmd: b, deps: [one], outs: [two]}\n"
     )
@@ -313,58 +297,40 @@ def test_stages_that_wait_for_each_other_are_an_error(tmp_path: Path) -> None:
         read_graph(tmp_path)
 
 
-def test_a_folder_without_a_graph_is_an_error_that_says_where_to_run(tmp_path: Path) -> None:
-    with pytest.raises(AttuneError, match=r"(?s)no dvc.yaml.*project's folder"):
-        read_graph(tmp_path)
-
-
 NODES = read_graph(PROJECT)
 ENTRIES = YAML(typ="safe", pure=True).load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 
-def test_the_pipeline_has_its_eight_stages_in_order() -> None:
+def test_the_pipeline_has_its_eight_stages_in_order_and_each_has_a_program() -> None:
     assert list(NODES) == ["ingest", "clean", "augment", "tokenize", "finetune", "export", "evaluate", "register"]
-
-
-def test_every_stage_folder_with_a_program_is_in_the_graph() -> None:
     assert {file.parent.name for file in (PROJECT / "stages").glob("*/__main__.py")} == set(NODES)
 
 
-def _settings(out: str | dict[str, dict[str, bool]]) -> dict[str, bool]:
-    return {} if isinstance(out, str) else next(iter(out.values()))
+@pytest.mark.parametrize("name", NODES)
+def test_a_stage_depends_on_its_own_code_and_params_and_on_what_there_is(name: str) -> None:
+    made = {out for node in NODES.values() for out in node.outs}
+    code = "".join(file.read_text(encoding="utf-8") for file in (PROJECT / "stages" / name).glob("*.py"))
+    assert f"stages/{name}" in NODES[name].deps
+    assert {name} <= {*NODES[name].params} <= {name, "seed", "task"}
+    assert ("run.seed" in code) <= ("seed" in NODES[name].params)
+    assert [dep for dep in NODES[name].deps if dep not in made and not (PROJECT / dep).exists()] == []
 
 
 @pytest.mark.parametrize("name", NODES)
-class TestEachStageOfTheGraph:
-    def test_depends_on_its_own_code(self, name: str) -> None:
-        assert f"stages/{name}" in NODES[name].deps
+def test_a_stage_is_found_again_in_dvcs_run_cache_but_for_the_one_that_registers(name: str) -> None:
+    """DVC keeps no run of a stage with an out that persists, or a plain one that it does not cache."""
 
-    def test_depends_on_its_own_section_of_the_params_and_on_no_other(self, name: str) -> None:
-        sections = {field.alias or key for key, field in Params.model_fields.items()}
-        assert name in NODES[name].params
-        assert set(NODES[name].params) <= {name, "seed", "task"} & sections
+    def settings(*kinds: str) -> list[dict[str, bool]]:
+        outs = [out for kind in kinds for out in ENTRIES[name].get(kind, [])]
+        return [{} if isinstance(out, str) else next(iter(out.values())) for out in outs]
 
-    def test_depends_on_the_seed_when_its_code_uses_it(self, name: str) -> None:
-        code = "".join(file.read_text(encoding="utf-8") for file in (PROJECT / "stages" / name).glob("*.py"))
-        assert ("run.seed" in code) <= ("seed" in NODES[name].params)
-
-    def test_is_found_again_in_dvcs_run_cache_but_for_the_one_that_registers(self, name: str) -> None:
-        """DVC keeps no run of a stage with an out that persists, or a plain one that it does not cache."""
-        entry, registers = ENTRIES[name], name == "register"
-        plain = [*map(_settings, entry.get("outs", []))]
-        shown = [*map(_settings, [*entry.get("metrics", []), *entry.get("plots", [])])]
-        assert [out.get("persist", False) for out in (*plain, *shown)] == [registers] * len([*plain, *shown])
-        assert [out.get("cache", True) for out in plain] == [not registers] * len(plain)
-
-    def test_reads_only_what_another_stage_or_a_person_wrote(self, name: str) -> None:
-        made = {out for node in NODES.values() for out in node.outs}
-        for dep in NODES[name].deps:
-            assert dep in made or (PROJECT / dep).exists(), f"nothing writes {dep}"
+    registers = name == "register"
+    assert {out.get("persist", False) for out in settings("outs", "metrics", "plots")} == {registers}
+    assert {out.get("cache", True) for out in settings("outs")} == {not registers}
 
 
 def test_clean_depends_on_the_shared_code_that_decides_its_outs() -> None:
-    shared = ("markdown_text", "near_duplicates", "pii", "selection", "text_cleaning", "text_steps")
-    assert {f"stages/common/{name}.py" for name in shared} <= {*NODES["clean"].deps}
+    assert "stages/common/text" in NODES["clean"].deps
 
 
 # ── digests ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -377,11 +343,10 @@ def test_the_digest_of_a_folder_follows_names_and_bytes_and_nothing_else(tmp_pat
             (tmp_path / name / path).write_text(content)
         return sha256_path(tmp_path / name)
 
-    one = folder("one", {"a.py": "1", "b/c.py": "2"})
-    assert folder("two", {"b/c.py": "2", "a.py": "1", "__pycache__/a.pyc": "x"}) == one
-    assert folder("three", {"a.py": "1", "b/d.py": "2"}) != one
-    assert folder("four", {"a.py": "1", "b/c.py": "3"}) != one
-    assert folder("five", {"a.py": "1b/c.py", "b/c.py": "2"}) != one
+    first = folder("first", {"a.py": "1", "b/c.py": "2"})
+    assert folder("same", {"b/c.py": "2", "a.py": "1", "__pycache__/a.pyc": "x"}) == first
+    others = [{"a.py": "1", "b/d.py": "2"}, {"a.py": "1", "b/c.py": "3"}, {"a.py": "1b/c.py", "b/c.py": "2"}]
+    assert first not in [folder(str(number), files) for number, files in enumerate(others)]
 
 
 @given(st.dictionaries(st.text(), st.integers() | st.text() | st.lists(st.booleans())))

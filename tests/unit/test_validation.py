@@ -48,12 +48,12 @@ def test_at_most_ten_rows_are_named_and_of_repeated_values_the_most_frequent() -
     records = make_records([{"text": None} for _ in range(500)])
     report = validation_report(TrainableRecords, records.sample(fraction=1.0, shuffle=True, seed=1), name="raw")
     assert failing(report) == {("text", "not_null"): 500}
-    assert [row["id"] for row in offenders(report, "text", "not_null")] == [f"row{at:06d}" for at in range(10)]
+    assert [row["id"] for row in offenders(report, "text", "not_null")] == [f"row{index:06d}" for index in range(10)]
     repeated = make_records(
         [{"id": "b", "text": "t"}] * 3 + [{"id": "a", "text": "t"}] * 2 + [{"id": "c", "text": "t"}]
     )
-    found = offenders(validation_report(RawRecords, repeated, name="raw"), "id", "unique")
-    assert found == [{"value": "b", "times": 3}, {"value": "a", "times": 2}]
+    named = offenders(validation_report(RawRecords, repeated, name="raw"), "id", "unique")
+    assert named == [{"value": "b", "times": 3}, {"value": "a", "times": 2}]
 
 
 def test_values_are_cut_masked_and_made_visible() -> None:
@@ -96,7 +96,9 @@ def test_the_report_passes_exactly_what_the_gate_lets_through(
 
 
 def rejected(**counts: int) -> pl.DataFrame:
-    rows = [{"id": f"{rule} {at}", "text": "secret text"} for rule, count in counts.items() for at in range(count)]
+    rows = [
+        {"id": f"{rule} {index}", "text": "secret text"} for rule, count in counts.items() for index in range(count)
+    ]
     rules = pl.Series([rule for rule, count in counts.items() for _ in range(count)], dtype=pl.String)
     return Rejected.of(make_records(rows), "clean", "", "because").with_columns(rule=rules)
 
@@ -110,11 +112,11 @@ def test_below_the_limits_nothing_happens() -> None:
 def test_above_limits_the_error_names_each_rule_with_share_limit_and_rows() -> None:
     with pytest.raises(AttuneError) as stopped:
         enforce({"length": 0.1, "unlabelled": 0.01, "any": 0.5}, rejected(length=11, unlabelled=3), 100)
-    told = str(stopped.value)
-    assert "the rule unlabelled rejects 3 of 100 rows" in told
-    assert "the rule length rejects 11 of 100 rows (11.0%), more than clean.stop_above allows (10.0%)" in told
-    assert "length 0 (tests): because" in told
-    assert told.count("because") == 5 + 3
-    assert "all rules" not in told
-    assert "secret" not in told
-    assert "data/clean/rejected.parquet" in told
+    message = str(stopped.value)
+    assert "the rule unlabelled rejects 3 of 100 rows" in message
+    assert "the rule length rejects 11 of 100 rows (11.0%), more than clean.stop_above allows (10.0%)" in message
+    assert "length 0 (tests): because" in message
+    assert message.count("because") == 5 + 3
+    assert "all rules" not in message
+    assert "secret" not in message
+    assert "data/clean/rejected.parquet" in message

@@ -1,23 +1,32 @@
 """A scheduled run's own worktree: at a known commit, with the shared cache, and nobody's checkout is touched."""
 
-import fcntl
 import os
 import shutil
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from dvc.config import Config
 
 from flows.repository.results import keep
-from flows.repository.worktrees import OLD_SECONDS, READY, deployment_of, held, here, lock_of, open_worktree, remove
+from flows.repository.worktrees import (
+    OLD_SECONDS,
+    READY,
+    deployment_of,
+    held,
+    lock_of,
+    open_worktree,
+    remove,
+    worktree_of,
+)
 from stages.common.errors import AttuneError
 from tests.projects import Project
 
 
-def opened(mine: Project, commit: str = "HEAD", run: str = "", log: list[str] | None = None) -> Path:
-    said = [] if log is None else log
-    return open_worktree(mine.root, run or str(uuid4()), "nightly", commit, said.append)
+def opened(home: Project, commit: str = "HEAD", run: str = "", log: list[str] | None = None) -> Path:
+    log = [] if log is None else log
+    return open_worktree(home.root, run or str(uuid4()), "nightly", commit, log.append)
 
 
 def test_a_persons_checkout_is_the_same_byte_for_byte_after_a_run(checkout: Project) -> None:
@@ -44,32 +53,25 @@ def test_a_persons_checkout_is_the_same_byte_for_byte_after_a_run(checkout: Proj
 
 def test_two_runs_at_once_have_a_worktree_each_and_share_the_cache(checkout: Project) -> None:
     commits = [checkout.commit(**{"params.yaml": f"seed: {seed}\n"}) for seed in (3, 4)]
-    folders: dict[str, Path] = {}
-    threads = [
-        threading.Thread(target=lambda commit=commit: folders.update({commit: opened(checkout, commit)}))
-        for commit in commits
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(Project(folders[commits[0]]).reproduced()) == ["judge", "make"]
-    assert [(folders[one] / "params.yaml").read_text() for one in commits] == ["seed: 3\n", "seed: 4\n"]
+    with ThreadPoolExecutor() as pool:
+        folders = list(pool.map(lambda commit: opened(checkout, commit), commits))
+    assert Project(folders[0]).reproduced() == ["make", "judge"]
+    assert [(folder / "params.yaml").read_text() for folder in folders] == ["seed: 3\n", "seed: 4\n"]
     assert list((checkout.root / ".dvc" / "cache" / "files").rglob("*")), "what a run makes is in the shared cache"
-    assert not (folders[commits[0]] / ".dvc" / "cache").exists()
+    assert not (folders[0] / ".dvc" / "cache").exists()
 
 
 def test_a_run_that_comes_again_finds_its_worktree_as_it_left_it_unless_it_was_only_half_made(
     checkout: Project,
 ) -> None:
-    run, said = str(uuid4()), []
+    run, log = str(uuid4()), []
     folder = opened(checkout, run=run)
     (folder / ".attune" / "checkpoints").mkdir()
     checkout.commit(**{"params.yaml": "seed: 9\n"})
-    assert opened(checkout, run=run, log=said) == folder
+    assert opened(checkout, run=run, log=log) == folder
     assert (folder / ".attune" / "checkpoints").exists()
     assert (folder / "params.yaml").read_text() == "seed: 1\n", "the commit of its first time"
-    assert "continues in" in said[-1]
+    assert "continues in" in log[-1]
     (folder / READY).unlink()  # it is written last
     assert opened(checkout, run=run) == folder
     assert not (folder / ".attune" / "checkpoints").exists()
@@ -77,8 +79,8 @@ def test_a_run_that_comes_again_finds_its_worktree_as_it_left_it_unless_it_was_o
 
 
 def test_runs_of_the_same_minute_do_not_share_a_worktree(checkout: Project) -> None:
-    one, two = "019a9e5c-1111-7000-8000-00000000000a", "019a9e5c-1111-7000-8000-00000000000b"
-    assert opened(checkout, run=one) != opened(checkout, run=two)
+    ids = ["019a9e5c-1111-7000-8000-00000000000a", "019a9e5c-1111-7000-8000-00000000000b"]
+    assert len({opened(checkout, run=run) for run in ids}) == 2
 
 
 @pytest.mark.parametrize("name", ["--upload-pack=touch x", "HEAD\nmain", "", "none", "HEAD:dvc.yaml", "^HEAD"])
@@ -91,12 +93,12 @@ def test_what_is_no_commit_is_refused_and_leaves_nothing(checkout: Project, name
 
 def test_a_remotes_branch_is_taken_as_the_remote_has_it_now(checkout: Project, tmp_path: Path) -> None:
     checkout.git("clone", "-q", str(checkout.root), str(tmp_path / "other"))
-    mine, upstream = Project(tmp_path / "other"), checkout
-    newest = upstream.commit(**{"params.yaml": "seed: 7\n"})
-    folder = opened(mine, "origin/main")
+    other = Project(tmp_path / "other")
+    newest = checkout.commit(**{"params.yaml": "seed: 7\n"})
+    folder = opened(other, "origin/main")
     assert (folder / "params.yaml").read_text() == "seed: 7\n"
-    assert mine.git("rev-parse", "HEAD") != newest, "the checkout stays where its owner left it"
-    assert not (mine.root / ".git" / "FETCH_HEAD").exists()
+    assert other.git("rev-parse", "HEAD") != newest, "the checkout stays where its owner left it"
+    assert not (other.root / ".git" / "FETCH_HEAD").exists()
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
@@ -117,16 +119,16 @@ def test_own_data_are_copied_but_not_what_links_lead_to_nor_over_files_of_the_co
     commit = checkout.commit()
     checkout.git("reset", "-q", "HEAD~1")
     checkout.file("data/inbox/both.csv", "mine")
-    said: list[str] = []
-    copied = opened(checkout, commit, log=said) / "data" / "inbox"
+    log: list[str] = []
+    copied = opened(checkout, commit, log=log) / "data" / "inbox"
     (inbox / "rows.csv").write_text("edited while it runs")
     assert (copied / "rows.csv").read_text() == "a\n"
     assert (copied / "sub" / "ä b.csv").read_text() == "more\n"
     assert (copied / odd).is_symlink() and (copied / odd).resolve() == tmp_path / "large.csv"
-    assert any("l⟨U+DCFF⟩⟨U+001B⟩[2J is a link" in line for line in said)
+    assert any("l⟨U+DCFF⟩⟨U+001B⟩[2J is a link" in line for line in log)
     assert (copied / "my-model" / "make.py").exists() and not (copied / "my-model" / ".git").exists()
     assert (copied / "both.csv").read_text() == "the commit's"
-    assert any("both.csv is not copied" in line for line in said)
+    assert any("both.csv is not copied" in line for line in log)
 
 
 def test_data_that_the_commit_leaves_to_dvc_are_those_of_the_commit(checkout: Project) -> None:
@@ -139,8 +141,6 @@ def test_data_that_the_commit_leaves_to_dvc_are_those_of_the_commit(checkout: Pr
 
 
 def test_relative_paths_of_remotes_mean_the_same_as_at_home(checkout: Project) -> None:
-    from dvc.config import Config
-
     config = "[core]\n    remote = store\n['remote \"store\"']\n    url = ../../store\n"
     checkout.commit(**{".dvc/config": config})
     local = "['remote \"mine\"']\n    url = ssh://host/x\n    keyfile = ../key\n    user = x\n"
@@ -157,9 +157,9 @@ def test_relative_paths_of_remotes_mean_the_same_as_at_home(checkout: Project) -
 def test_other_pinned_versions_than_at_home_are_told(checkout: Project) -> None:
     first = checkout.git("rev-parse", "HEAD")
     checkout.commit(**{"constraints.txt": "prefect==2\n"})
-    said: list[str] = []
-    opened(checkout, first, log=said)
-    assert any("warning: constraints.txt" in line for line in said)
+    log: list[str] = []
+    opened(checkout, first, log=log)
+    assert any("warning: constraints.txt" in line for line in log)
 
 
 def test_old_worktrees_go_unless_somebody_holds_them(checkout: Project) -> None:
@@ -183,35 +183,11 @@ def test_a_run_refuses_to_work_where_nothing_was_made_for_it(
     run = str(uuid4())
     folder = opened(checkout, run=run)
     monkeypatch.chdir(checkout.root)
-    for asked in (run, None):
+    for flow_run in (run, None):
         with pytest.raises(AttuneError, match="may be somebody's own"):
-            here(asked)
+            worktree_of(flow_run)
     monkeypatch.chdir(folder)
     with pytest.raises(AttuneError, match="was not made for this run"):
-        here(str(uuid4()))
+        worktree_of(str(uuid4()))
     with pytest.raises(AttuneError, match="the running flow is of"):
-        here(run)  # the tests' code is not the worktree's
-
-
-def test_only_one_run_at_a_time_downloads_into_the_shared_folder(
-    checkout: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from stages.common.pipeline.stage import _downloads_alone
-
-    folder, done = opened(checkout), threading.Event()
-    monkeypatch.chdir(folder)
-
-    def ingest() -> None:
-        with _downloads_alone("ingest"):
-            done.set()
-
-    with (checkout.root / ".attune" / "downloads" / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        thread = threading.Thread(target=ingest)
-        thread.start()
-        assert not done.wait(0.3)
-        with _downloads_alone("clean"):
-            pass
-    assert done.wait(10)
-    thread.join()
-    assert "waits for another run" in capsys.readouterr().out
+        worktree_of(run)  # the tests' code is not the worktree's

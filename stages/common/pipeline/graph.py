@@ -1,4 +1,4 @@
-"""`dvc.yaml`, the one place where stages are listed, read for those who need to know."""
+"""`dvc.yaml`, the one place where stages are listed, and `dvc.lock`, what DVC recorded of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ def read_graph(root: Path = Path()) -> dict[str, Node]:
     """Return the stages by name, each after the stages whose outs it reads.
 
     Raises:
-        AttuneError: if there is no `dvc.yaml` here, it is none, or its stages wait for each other.
+        AttuneError: if there is no `dvc.yaml` here, it cannot be read, or its stages wait for each other.
     """
     path = root / "dvc.yaml"
     if not path.exists():
@@ -41,7 +41,13 @@ def read_graph(root: Path = Path()) -> dict[str, Node]:
     except (YAMLError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         what = f"{path} is not understood: {type(error).__name__} {display(str(error), 120)}"
         raise AttuneError(what, "each stage has a cmd, and lists of deps, params and outs; no foreach") from None
-    return _in_order(nodes)
+    ordered: dict[str, Node] = {}
+    while waiting := [node for node in nodes if node.name not in ordered]:
+        ready = [node for node in waiting if not any(_reads(node, other) for other in waiting if other is not node)]
+        if not ready:
+            raise AttuneError("the stages in dvc.yaml wait for each other", "break the cycle among their deps")
+        ordered[ready[0].name] = ready[0]
+    return ordered
 
 
 def read_lock(root: Path = Path()) -> dict[str, Any]:
@@ -59,46 +65,30 @@ def upstream_of(node: Node, graph: Mapping[str, Node]) -> list[str]:
     needed: set[str] = set()
     waiting = [node]
     while waiting:
-        last = waiting.pop()
-        found = [other for other in graph.values() if other.name not in needed and _reads(last, other)]
-        needed.update(other.name for other in found)
-        waiting += found
+        reader = waiting.pop()
+        writers = [other for other in graph.values() if other.name not in needed and _reads(reader, other)]
+        needed.update(other.name for other in writers)
+        waiting += writers
     return [name for name in graph if name in needed and name != node.name]
 
 
 def _node(name: str, entry: dict[str, Any]) -> Node:
-    outs = [*entry.get("outs", []), *entry.get("metrics", []), *entry.get("plots", [])]
+    def paths(*keys: str) -> tuple[str, ...]:
+        entries = [path for key in keys for path in entry.get(key, [])]
+        return tuple(path if isinstance(path, str) else next(iter(path)) for path in entries)
+
     return Node(
         name=name,
         desc=entry.get("desc", ""),
         cmd=entry["cmd"],
-        deps=tuple(_path_of(dep) for dep in entry.get("deps", [])),
-        outs=tuple(_path_of(out) for out in outs),
+        deps=paths("deps"),
+        outs=paths("outs", "metrics", "plots"),
         params=tuple(entry.get("params", [])),
         meta=entry.get("meta", {}),
     )
-
-
-def _path_of(entry: str | dict[str, Any]) -> str:
-    return entry if isinstance(entry, str) else next(iter(entry))
 
 
 def _reads(node: Node, other: Node) -> bool:
     """Whether a dependency of `node` is, holds or lies in an out of `other`."""
     deps, outs = ([f"{normpath(path)}/" for path in paths] for paths in (node.deps, other.outs))
     return any(dep.startswith(out) or out.startswith(dep) for dep in deps for out in outs)
-
-
-def _in_order(nodes: list[Node]) -> dict[str, Node]:
-    ordered: dict[str, Node] = {}
-    while len(ordered) < len(nodes):
-        ready = [
-            node
-            for node in nodes
-            if node.name not in ordered
-            and all(other.name in ordered for other in nodes if other is not node and _reads(node, other))
-        ]
-        if not ready:
-            raise AttuneError("the stages in dvc.yaml wait for each other", "break the cycle among their deps")
-        ordered[ready[0].name] = ready[0]
-    return ordered

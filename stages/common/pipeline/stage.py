@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -24,8 +24,8 @@ from stages.common.locks import in_turn, locked
 from stages.common.offline import shut_network
 from stages.common.params import Params, load_params
 from stages.common.params.section import Section
+from stages.common.pipeline.dvc_status import restore_outs
 from stages.common.pipeline.graph import Node, read_graph
-from stages.common.pipeline.restore import restore_outs
 
 WORK = Path(".attune")  # git-ignored: staging, downloads, checkpoints
 LOGS = Path("logs")  # git-ignored: seconds and memory of each stage's last run
@@ -86,7 +86,9 @@ class Run(Generic[P]):
 
     def inputs_digest(self) -> str:
         """Return the SHA-256 of all this stage depends on: code, data, params and seed."""
-        return sha256_value([_params_of(self), {dep: sha256_path(Path(dep)) for dep in self.node.deps}])
+        dumped = self.all_params.model_dump(mode="json", by_alias=True)
+        params = {name: dumped[name] for name in self.node.params}
+        return sha256_value([params, {dep: sha256_path(Path(dep)) for dep in self.node.deps}])
 
 
 def stage(name: str) -> Callable[[Callable[[Run[P]], None]], Callable[[], None]]:
@@ -124,11 +126,11 @@ def _execute(name: str, body: Callable[[Run[P]], None]) -> int:
             with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
                 body(replace(run, leads=False))  # type: ignore[arg-type]
     except (Exception, KeyboardInterrupt) as error:
-        code, told = _verdict(name, error)
+        code, message = _describe(name, error)
         if STARTED_BY_DVC in os.environ and rank() == 0:
             restore_outs([name])  # which DVC has removed
         if first_to_fail():
-            print(told, file=sys.stderr, flush=True)
+            print(message, file=sys.stderr, flush=True)
         return code
     return 0
 
@@ -136,21 +138,23 @@ def _execute(name: str, body: Callable[[Run[P]], None]) -> int:
 def _lead(run: Run[P], body: Callable[[Run[P]], None]) -> None:
     """Run a stage alone in this checkout, and put its outs in place."""
     started, name, staging = time.perf_counter(), run.node.name, run.staging
-    with alone(name), _downloads_alone(name):
+    message = f"{name}: waits for another run that downloads into the same folder"  # worktrees share it
+    downloads = in_turn(WORK / "downloads" / ".lock", lambda: print(message, flush=True))
+    with alone(name), downloads if name in ONLINE_STAGES else nullcontext():
         shutil.rmtree(staging, ignore_errors=True)  # left by a run that was killed
         staging.mkdir(parents=True)
         print(f"{name}: {run.node.desc}", flush=True)
         try:
             body(run)
         except AttuneError as error:
-            if error.keep_outs and not _missing(run.node, staging):
+            if error.keep_outs:
                 _put_in_place(run.node, staging)
             raise
         else:
             _put_in_place(run.node, staging)
             _keep_time(name, time.perf_counter() - started)
             _wait_for_dvc(name)
-            for folder in run.leftovers:  # last: a run killed before would need them once more
+            for folder in run.leftovers:  # last: after a kill before this point they are needed again
                 shutil.rmtree(folder, ignore_errors=True)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -159,20 +163,20 @@ def _lead(run: Run[P], body: Callable[[Run[P]], None]) -> None:
 def _wait_for_dvc(name: str) -> None:
     """Wait until no other DVC process holds the lock of the checkout.
 
-    DVC lets go of it while a stage runs. If it cannot have it back within three seconds, it throws the stage's end
-    away, and the next `dvc repro` would do all of the work again.
+    DVC releases it while a stage runs. If it cannot take it back within three seconds, it discards the stage's result,
+    and the next `dvc repro` would do all of the work again.
     """
     if STARTED_BY_DVC in os.environ and DVC_LOCK.exists():
-        told = f"{name}: waits for another dvc command that is at work in this checkout"
-        with in_turn(DVC_LOCK, lambda: print(told, flush=True)):
+        message = f"{name}: waits for another dvc command that is at work in this checkout"
+        with in_turn(DVC_LOCK, lambda: print(message, flush=True)):
             pass
 
 
-def _verdict(name: str, error: BaseException) -> tuple[int, str]:
-    """Return the exit status and what to say of an error."""
+def _describe(name: str, error: BaseException) -> tuple[int, str]:
+    """Return the exit status and the message of an error."""
     if isinstance(error, AttuneError):
-        told = "\n".join(map(visible, str(error).split("\n")))  # names in it may be a stranger's
-        return 1, f"\n{name} {STOPPED_FOR_NOW if error.passing else STOPPED}: {told}"
+        message = "\n".join(map(visible, str(error).split("\n")))  # it may quote names from other people's data
+        return 1, f"\n{name} {STOPPED_FOR_NOW if error.passing else STOPPED}: {message}"
     if isinstance(error, KeyboardInterrupt):
         return 130, f"\n{name} was interrupted; {str(error) or 'nothing it had made before was touched'}"
     if reason := of_the_disk(error):
@@ -185,55 +189,39 @@ def _verdict(name: str, error: BaseException) -> tuple[int, str]:
 
 @contextmanager
 def alone(name: str) -> Iterator[None]:
-    """Hold the lock of a stage, or of whatever else runs once at a time; it is let go however the process ends.
+    """Hold the lock of a stage, or of whatever else runs once at a time; it is released however the process ends.
 
     Raises:
         AttuneError: if another process runs it in this checkout.
     """
     WORK.mkdir(exist_ok=True)
-    with locked(WORK / f"{name}.lock") as mine:
-        if not mine:
+    with locked(WORK / f"{name}.lock") as free:
+        if not free:
             raise AttuneError(f"{name} is running in this checkout already", "wait for it, or use another checkout")
-        yield
-
-
-@contextmanager
-def _downloads_alone(name: str) -> Iterator[None]:
-    """Wait until nobody else downloads into the same folder: worktrees of scheduled runs share that of a checkout."""
-    if name not in ONLINE_STAGES:
-        yield
-        return
-    told = f"{name}: waits for another run that downloads into the same folder"
-    with in_turn(WORK / "downloads" / ".lock", lambda: print(told, flush=True)):
         yield
 
 
 def of_the_disk(error: BaseException) -> str | None:
     """Return what is wrong with the disk, if that is what went wrong."""
     number = error.errno if isinstance(error, OSError) else None
-    if number is None and (told := re.search(r"\(os error (\d+)\)", str(error))):  # polars' way to say it
-        number = int(told[1])
-    of_the_disk = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
-    if number not in of_the_disk:
+    if number is None and (match := re.search(r"\(os error (\d+)\)", str(error))):  # how polars reports it
+        number = int(match[1])
+    if number not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
         return None
-    where = getattr(error, "filename", None)
-    return f"{os.strerror(number)}{f' ({display(str(where), 160)})' if where else ''}"
-
-
-def _missing(node: Node, staging: Path) -> list[str]:
-    return [out for out in node.outs if not (staging / out).exists()]
+    path = getattr(error, "filename", None)
+    return f"{os.strerror(number)}{f' ({display(str(path), 160)})' if path else ''}"
 
 
 def _put_in_place(node: Node, staging: Path) -> None:
     """Replace all outs, or none.
 
-    What is slow or may fail (data/ and models/ can be file systems of their own) happens beside the targets; then
-    come renames alone, which are undone if one of them fails.
+    First the new outs are moved beside their targets, which is slow or may fail: data/ and models/ can be file systems
+    of their own. Then come renames alone, which are undone if one of them fails.
     """
-    if missing := _missing(node, staging):
+    if missing := [out for out in node.outs if not (staging / out).exists()]:
         raise RuntimeError(f"{node.name} did not write {', '.join(missing)}")
     moves = [(Path(out), _beside(Path(out), "new"), _beside(Path(out), "old")) for out in node.outs]
-    done: list[tuple[Path, Path]] = []
+    replaced: list[tuple[Path, Path]] = []
     try:
         for target, new, old in moves:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -243,10 +231,10 @@ def _put_in_place(node: Node, staging: Path) -> None:
         for target, new, old in moves:
             if target.exists():
                 os.replace(target, old)
-                done.append((target, old))
+                replaced.append((target, old))
             os.replace(new, target)
     except BaseException:
-        for target, old in reversed(done):
+        for target, old in reversed(replaced):
             _remove(target)
             os.replace(old, target)
         raise
@@ -275,9 +263,3 @@ def _keep_time(name: str, seconds: float) -> None:
         write_json({"seconds": round(seconds, 2), "peak_mib": peak, "finished": time.time()}, LOGS / f"{name}.json")
     except OSError as error:
         print(f"  warning: the time was not kept: {error}", file=sys.stderr)
-
-
-def _params_of(run: Run[P]) -> dict[str, object]:
-    """Return the params that a stage depends on, as JSON has them."""
-    dumped = run.all_params.model_dump(mode="json", by_alias=True)
-    return {name: dumped[name] for name in run.node.params}

@@ -1,7 +1,7 @@
-"""How a table stands to a contract, reported rather than raised; and the limits above which a stage stops all the same.
+"""Checks of a table against its contract, counted for a report; and the limits above which a stage stops.
 
-`Table.write` is the gate: nothing that breaks its contract is written. Here every check is counted, without a copy of
-the rows that fail: two million of them cost seconds.
+`Table.write` raises: nothing that breaks its contract is written. Here every check is counted, without a copy of the
+rows that fail: two million of them cost seconds.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import polars as pl
 from stages.common.display import Mask, display
 from stages.common.errors import AttuneError
 from stages.common.params.clean import RuleName
-from stages.common.schemas import Table
+from stages.common.schemas import SPLITS, Table
 
 OFFENDERS = 10  # rows named per check
 WIDTH = 80  # characters shown of a value
@@ -47,9 +47,9 @@ def validation_report(
         for check in declared.checks:  # of pandera
             passing = check(values.to_frame().lazy(), column).check_output.collect().to_series()
             failing[check.error or check.name] = ~passing
-        for check, out in failing.items():
-            offenders = _offenders(rows, column, out, mask, repeated=check == "unique")
-            checks.append({"column": column, "check": check, "failing": int(out.sum()), "offenders": offenders})
+        for check, fails in failing.items():
+            offenders = _offenders(rows, column, fails, mask, repeated=check == "unique")
+            checks.append({"column": column, "check": check, "failing": int(fails.sum()), "offenders": offenders})
     return {
         "table": name,
         "contract": schema.__name__,
@@ -71,13 +71,33 @@ def _offenders(
         commonest = counts.sort("count", "value", descending=[True, False]).head(OFFENDERS)
         return [{"value": display(str(value), WIDTH, mask), "times": times} for value, times in commonest.iter_rows()]
     first = rows["id"].filter(failing).bottom_k(OFFENDERS).implode()
-    found = rows.select("id", value=pl.col(column).cast(pl.String)).filter(
+    offenders = rows.select("id", value=pl.col(column).cast(pl.String)).filter(
         failing & rows["id"].is_in(first, nulls_equal=True)
     )
     return [
-        {"id": display(str(row), WIDTH), "value": None if value is None else display(value, WIDTH, mask)}
-        for row, value in found.sort("id", "value").head(OFFENDERS).iter_rows()
+        {"id": display(str(row_id), WIDTH), "value": None if value is None else display(value, WIDTH, mask)}
+        for row_id, value in offenders.sort("id", "value").head(OFFENDERS).iter_rows()
     ]
+
+
+def check_label_counts(counts: Mapping[str, int], when: str) -> None:
+    """Check the number of rows of each label; `when` is for the message, such as "after cleaning".
+
+    Raises:
+        AttuneError: if there are fewer than two labels, or too few rows of one for three splits.
+    """
+    if len(counts) < 2:
+        labels = f"only the label {next(iter(counts))!r}" if counts else "not one labelled row"
+        raise AttuneError(
+            f"{when} there is {labels}, and a classifier needs two labels or more",
+            "check columns.label and ingest.labels, and the rules that rejected rows (counted above)",
+        )
+    rare = [f"{label!r} ({count})" for label, count in counts.items() if count < len(SPLITS)]
+    if rare:
+        raise AttuneError(
+            f"{when} there are too few rows for three splits under the label {', '.join(rare[:5])}",
+            "add rows, or leave the label out by listing only the others in ingest.labels",
+        )
 
 
 def enforce(stop_above: Mapping[RuleName, float], rejected: pl.DataFrame, rows_in: int) -> None:
@@ -93,16 +113,16 @@ def enforce(stop_above: Mapping[RuleName, float], rejected: pl.DataFrame, rows_i
     """
     over = []
     for rule, limit in sorted(stop_above.items()):
-        out = rejected if rule == "any" else rejected.filter(rule=rule)
-        if rows_in and (share := out.height / rows_in) > limit:
+        of_rule = rejected if rule == "any" else rejected.filter(rule=rule)
+        if rows_in and (share := of_rule.height / rows_in) > limit:
             whose = "all rules together reject" if rule == "any" else f"the rule {rule} rejects"
             over.append(
-                f"{whose} {out.height:,} of {rows_in:,} rows ({share:.1%}), "
+                f"{whose} {of_rule.height:,} of {rows_in:,} rows ({share:.1%}), "
                 f"more than clean.stop_above allows ({limit:.1%}), such as"
             )
             over += [
                 f"  {display(row['id'], WIDTH)} ({display(row['source'], WIDTH)}): {display(row['reason'], 2 * WIDTH)}"
-                for row in out.bottom_k(5, by=["id", "rule"]).sort("id", "rule").to_dicts()
+                for row in of_rule.bottom_k(5, by=["id", "rule"]).sort("id", "rule").to_dicts()
             ]
     if over:
         raise AttuneError(
