@@ -9,8 +9,8 @@ from safetensors.numpy import save
 
 from stages.common.params import Source
 from stages.common.schemas import RawRecords
-from stages.ingest.expansion import Workspace
-from stages.ingest.receive import receive
+from stages.ingest.archives import Workspace
+from stages.ingest.fetch import open_source
 from stages.ingest.records import read_records
 
 FILM_WORDS = ["film", "story", "actor", "scene", "music", "plot", "camera", "ending", "dialogue", "script"]
@@ -27,7 +27,7 @@ def received(source: Source, folder: Path, **limits: int) -> tuple[list[tuple[st
 
     Downloads are kept in `folder`, where nothing else is left.
     """
-    with receive(source, Workspace(folder, folder, **limits)) as (tables, entry):
+    with open_source(source, Workspace(folder, folder, **limits)) as (tables, entry):
         return [(table.origin, pl.concat(read_records(table, source))) for table in tables], entry
 
 

@@ -1,4 +1,4 @@
-"""Databases: one SELECT's rows as text, from a real PostgreSQL and SQLite; nothing is written, no secret told."""
+"""Databases: one SELECT's rows as text, from a real PostgreSQL and SQLite; nothing is written, no secret repeated."""
 
 import os
 import pwd
@@ -18,19 +18,10 @@ import sqlalchemy
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
 from stages.common.readers import databases
-from stages.ingest.expansion import SizeBudget
-from stages.ingest.receive import read_query
+from stages.ingest.archives import SizeBudget
+from stages.ingest.fetch import read_query
 
 PASSWORD = "hunter2 %/@"  # needs escaping in an address
-
-
-def unprivileged() -> dict[str, Any]:
-    """Arguments for subprocess: PostgreSQL refuses to run as root."""
-    if os.geteuid() != 0:
-        return {}
-    known = {user.pw_name: user for user in pwd.getpwall()}
-    user = known.get("postgres") or known["nobody"]
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
 @contextmanager
@@ -42,9 +33,12 @@ def running_postgres() -> Iterator[str]:
         pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
     pytest.importorskip("psycopg")
     with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp") as name:  # a socket's path must be short
-        folder, who = Path(name), unprivileged()
-        if who:
-            os.chown(folder, who["user"], who["group"])
+        folder, who = Path(name), dict[str, Any]()
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+            users = {user.pw_name: user for user in pwd.getpwall()}
+            user = users.get("postgres") or users["nobody"]
+            who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+            os.chown(folder, user.pw_uid, user.pw_gid)
         (folder / "password").write_text(PASSWORD)
         (folder / "password").chmod(0o644)
 
@@ -66,7 +60,7 @@ def running_postgres() -> Iterator[str]:
 
 
 VARIABLE = "ATTUNE_TEST_DB"
-ROWS = 25_000  # more than one chunk
+ROWS = 12_000  # more than one chunk
 
 
 def engine_of(address: str) -> sqlalchemy.Engine:
@@ -86,12 +80,12 @@ def postgres() -> Iterator[str]:
         yield address
 
 
-@pytest.fixture
-def sqlite(tmp_path: Path) -> str:
-    file = tmp_path / "with # and ?.db"
+@pytest.fixture(scope="module")
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("sqlite") / "with # and ?.db"
     with sqlite3.connect(file) as connection:
         connection.execute("CREATE TABLE reviews (id INTEGER PRIMARY KEY, body TEXT, stars INT)")
-        values = [(f"text {at}", at % 5) for at in range(1, ROWS + 1)]
+        values = [(f"text {n}", n % 5) for n in range(1, ROWS + 1)]
         connection.executemany("INSERT INTO reviews (body, stars) VALUES (?, ?)", values)
     connection.close()
     return f"sqlite:///{str(file).replace('#', '%23').replace('?', '%3F')}"
@@ -137,28 +131,22 @@ def test_a_server_sends_a_chunk_at_a_time(postgres: str, monkeypatch: pytest.Mon
     assert first.height == 10
 
 
-HARM = [
-    "DROP TABLE reviews",
-    "UPDATE reviews SET stars = 1",
-    "CREATE TABLE other (x int)",
-    "SELECT 1; COMMIT; DROP TABLE reviews",
-    "WITH gone AS (DELETE FROM reviews RETURNING *) SELECT * FROM gone",
-    "SELECT body INTO other FROM reviews",
-    "SELECT nextval('reviews_id_seq')",
-    "SELECT set_config('transaction_read_only', 'off', false)",
-    "WITH x AS (SELECT 1) INSERT INTO reviews (body) SELECT 'x' FROM x",
-]
-
-
-@pytest.mark.parametrize("query", HARM)
+@pytest.mark.parametrize(
+    "query",
+    [
+        "UPDATE reviews SET stars = 1",
+        "SELECT 1; COMMIT; DROP TABLE reviews",
+        "WITH gone AS (DELETE FROM reviews RETURNING *) SELECT * FROM gone",
+        "SELECT body INTO other FROM reviews",
+        "SELECT set_config('transaction_read_only', 'off', false)",
+    ],
+)
 def test_no_query_writes(database: str, query: str) -> None:
     def content() -> list[Any]:
         catalogue = "information_schema.tables" if database.startswith("postgres") else "sqlite_master"
+        queries = (f"SELECT count(*) FROM {catalogue}", "SELECT count(*), sum(stars), max(body) FROM reviews")
         with engine_of(database).connect() as connection:
-            counted = "SELECT count(*), sum(stars), max(body) FROM reviews"
-            return [
-                connection.exec_driver_sql(sql).fetchall() for sql in (f"SELECT count(*) FROM {catalogue}", counted)
-            ]
+            return [connection.exec_driver_sql(sql).fetchall() for sql in queries]
 
     before = content()
     fault(query)
@@ -184,14 +172,14 @@ def test_the_values_of_postgresql_become_the_text_that_other_formats_have(
         """'{"a": "é"}'::json""": '{"a": "é"}',
         "'\\x636166c3a9'::bytea": "café",
     }
-    columns = ", ".join(f"{value} AS c{at}" for at, value in enumerate(values))
+    columns = ", ".join(f"{value} AS c{number}" for number, value in enumerate(values))
     assert reading(f"SELECT {columns}")[0].row(0) == tuple(values.values())
     monkeypatch.setenv(VARIABLE, "sqlite://")
     mixed = "SELECT 1.5 AS a, x'636166c3a9' AS b UNION SELECT 7, '' UNION SELECT NULL, 'a'"
     assert reading(mixed)[0].rows() == [("1.5", "café"), ("7", None), (None, "a")]
 
 
-def test_rows_that_cannot_be_used_are_told(database: str) -> None:
+def test_rows_that_cannot_be_used_are_an_error(database: str) -> None:
     blob = "x'ff00'" if database.startswith("sqlite") else "'\\xff00'::bytea"
     assert "the column 'stars' holds bytes that are no UTF-8 text" in fault(f"SELECT 'a' AS body, {blob} AS stars")
     assert "the column 'body' is there twice" in fault("SELECT body, stars AS body FROM reviews")
@@ -200,24 +188,22 @@ def test_rows_that_cannot_be_used_are_told(database: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "message"),
     [
         ("", f"→ export {VARIABLE}='postgresql://"),
-        ("hunter2", "holds no address of a database"),
         ("postgres://reader:hunter2@host/db", "holds no address of a database that SQLAlchemy knows"),
         ("postgresql+psycopg2://reader:hunter2@host/db", "driver is not installed\n  → pip install 'psycopg2'"),
-        ("mysql+pymysql://reader:hunter2@host/db", "driver is not installed\n  → pip install 'pymysql'"),
         ("postgresql://reader:hunter2@host:notaport/db", "holds no address of a database"),
         ("postgresql://reader:hunter2@a..b/reviews", "cannot be reached"),
         ("postgresql://reader:hunter2@127.0.0.1:1/db", "the database says: "),
         ("sqlite:////tmp/attune-no-such.db", "unable to open database file"),
     ],
 )
-def test_an_address_that_does_not_work_is_told_without_repeating_it(
-    monkeypatch: pytest.MonkeyPatch, address: str, told: str
+def test_an_address_that_does_not_work_is_an_error_that_does_not_repeat_it(
+    monkeypatch: pytest.MonkeyPatch, address: str, message: str
 ) -> None:
     monkeypatch.setenv(VARIABLE, address)
-    assert told in fault()
+    assert message in fault()
     assert not Path("/tmp/attune-no-such.db").exists()
 
 
