@@ -90,11 +90,11 @@ class Request:
             yield table
 
     def columns(self, table: Table) -> tuple[list[str], list[str]]:
-        """Return the columns to read, and those of them to copy, each once; of all columns, not the ids' own.
+        """Return the columns to read, and those to copy; all but that of the ids, which the output has, if so asked.
 
         Raises:
-            AttuneError: if one is not there, or nobody can tell which all columns are; rows of JSON lines need not have
-                the same keys, so those are known after the first ones are read.
+            AttuneError: if one is missing, or all are asked for of JSON lines. Their rows need not have the same keys,
+                so what is missing there is known after the first rows are read.
         """
         if self.keep_all and not table.fixed:
             raise AttuneError(
@@ -104,9 +104,8 @@ class Request:
         if self.keep_all:
             kept = [name for name in table.columns if name != self.id or name in self.keep]
         names = list(dict.fromkeys(filter(None, (self.text, self.text_pair, self.id, *kept))))
-        known = set(table.columns)
-        missing = [name for name in names if name not in known]
-        if missing and (known or table.fixed):
+        missing = [name for name in names if name not in table.columns]
+        if missing and (table.columns or table.fixed):
             columns = listed([repr(name)[:40] for name in table.columns], 12)
             fix = "name the columns with --text, --text-pair, --id and --keep"
             raise AttuneError(f"{table.origin} has no column {missing[0]!r}; it has {columns}", fix)

@@ -35,17 +35,17 @@ def make_records(rows: list[dict[str, str | None]]) -> pl.DataFrame:
     """Fill rows up to raw records: ids by position, two labels in turn, unless a row says otherwise."""
     filled = [
         {
-            "id": f"row{at:06d}",
+            "id": f"row{index:06d}",
             "text": None,
             "text_pair": None,
-            "label": ("negative", "positive")[at % 2],
+            "label": ("negative", "positive")[index % 2],
             "group": None,
             "split": None,
             "source": "tests",
             "extra": None,
             **row,
         }
-        for at, row in enumerate(rows)
+        for index, row in enumerate(rows)
     ]
     return pl.DataFrame(filled, schema=dict.fromkeys(RawRecords.columns(), pl.String))
 

@@ -3,11 +3,9 @@
 import os
 import pwd
 import shutil
-import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -24,9 +22,27 @@ from stages.ingest.fetch import read_query
 PASSWORD = "hunter2 %/@"  # needs escaping in an address
 
 
-@contextmanager
-def running_postgres() -> Iterator[str]:
-    """Start a server that listens on a Unix socket alone; yield its address. Skips the test where there is none."""
+VARIABLE = "ATTUNE_TEST_DB"
+ROWS = 12_000  # more than one chunk
+
+
+def engine_of(address: str) -> sqlalchemy.Engine:
+    url = sqlalchemy.make_url(address.replace("postgresql://", "postgresql+psycopg://"))
+    file = unquote(url.database or "") if url.drivername == "sqlite" else url.database
+    return sqlalchemy.create_engine(url.set(database=file))
+
+
+def filled(address: str, key: str) -> str:
+    with engine_of(address).begin() as connection:
+        connection.exec_driver_sql(f"CREATE TABLE reviews (id {key}, body text, stars int)")
+        rows = [{"body": f"text {n}", "stars": n % 5} for n in range(1, ROWS + 1)]
+        connection.execute(sqlalchemy.text("INSERT INTO reviews (body, stars) VALUES (:body, :stars)"), rows)
+    return address
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    """The address of a server that listens on a Unix socket alone. Skips the test where there is none."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # Debian keeps initdb and pg_ctl out of PATH
     initdb = shutil.which("initdb", path=os.pathsep.join([os.environ["PATH"], *map(str, folders)]))
     if initdb is None:
@@ -43,52 +59,24 @@ def running_postgres() -> Iterator[str]:
         (folder / "password").chmod(0o644)
 
         def run(program: str, *arguments: str) -> None:
-            command = [str(Path(initdb).with_name(program)), *arguments]
+            command = [str(Path(initdb).with_name(program)), "-D", f"{folder}/data", *arguments]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, **who)
             assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
-        data = str(folder / "data")
-        run("initdb", "-D", data, "-U", "owner", "--auth=scram-sha-256", f"--pwfile={folder / 'password'}", "--no-sync",
+        run("initdb", "-U", "owner", "--auth=scram-sha-256", f"--pwfile={folder}/password", "--no-sync",
             "--encoding=UTF8", "--locale=C")  # fmt: skip
         options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c fsync=off -c shared_buffers=16MB"
-        log = str(folder / "log")
-        run("pg_ctl", "-D", data, "-l", log, "-o", options, "-w", "start")
+        run("pg_ctl", "-l", f"{folder}/log", "-o", options, "-w", "start")
         try:
-            yield f"postgresql://owner:hunter2%20%25%2F%40@/postgres?host={folder}"
+            yield filled(f"postgresql://owner:hunter2%20%25%2F%40@/postgres?host={folder}", "serial")
         finally:
-            run("pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
-
-
-VARIABLE = "ATTUNE_TEST_DB"
-ROWS = 12_000  # more than one chunk
-
-
-def engine_of(address: str) -> sqlalchemy.Engine:
-    url = sqlalchemy.make_url(address.replace("postgresql://", "postgresql+psycopg://"))
-    file = unquote(url.database or "") if url.drivername == "sqlite" else url.database
-    return sqlalchemy.create_engine(url.set(database=file))
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with running_postgres() as address:
-        with engine_of(address).begin() as connection:
-            connection.exec_driver_sql("CREATE TABLE reviews (id serial, body text, stars int)")
-            connection.exec_driver_sql(
-                f"INSERT INTO reviews (body, stars) SELECT 'text ' || n, mod(n, 5) FROM generate_series(1, {ROWS}) n"
-            )
-        yield address
+            run("pg_ctl", "-m", "immediate", "-w", "stop")
 
 
 @pytest.fixture(scope="module")
 def sqlite(tmp_path_factory: pytest.TempPathFactory) -> str:
-    file = tmp_path_factory.mktemp("sqlite") / "with # and ?.db"
-    with sqlite3.connect(file) as connection:
-        connection.execute("CREATE TABLE reviews (id INTEGER PRIMARY KEY, body TEXT, stars INT)")
-        values = [(f"text {n}", n % 5) for n in range(1, ROWS + 1)]
-        connection.executemany("INSERT INTO reviews (body, stars) VALUES (?, ?)", values)
-    connection.close()
-    return f"sqlite:///{str(file).replace('#', '%23').replace('?', '%3F')}"
+    file = str(tmp_path_factory.mktemp("sqlite") / "with # and ?.db")
+    return filled(f"sqlite:///{file.replace('#', '%23').replace('?', '%3F')}", "INTEGER PRIMARY KEY")
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -61,14 +61,8 @@ def test_a_file_without_a_pin_is_fetched_each_time(tmp_path: Path) -> None:
         server.manners.content, server.manners.etag = OTHER, SECOND
         assert fetch(server.url, tmp_path) == OTHER
     assert "could not be downloaded" in fault(server.url, tmp_path), "an old copy must not pass for a new one"
-    with serving(content=CONTENT) as there, serving(redirect=there.url) as server:
+    with serving(content=CONTENT) as target, serving(redirect=target.url) as server:
         assert fetch(server.url, tmp_path) == CONTENT
-
-
-def test_another_etag_than_the_pinned_one_is_an_error_that_shows_both(tmp_path: Path) -> None:
-    with serving(content=CONTENT, etag=SECOND) as server:
-        assert "expected ETag first\n  actual   ETag second" in fault(server.url, tmp_path, etag="first")
-        assert len(server.manners.requests) == 1, "another try would not help"
 
 
 def test_a_server_that_fails_for_a_while_is_asked_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,6 +71,12 @@ def test_a_server_that_fails_for_a_while_is_asked_again(tmp_path: Path, capsys: 
     assert capsys.readouterr().out.count("trying again") == 4
     with serving(content=CONTENT, failures=[503] * 5) as server:
         assert "could not be downloaded: 503" in fault(server.url, tmp_path)
+
+
+def test_another_etag_than_the_pinned_one_is_an_error_that_shows_both(tmp_path: Path) -> None:
+    with serving(content=CONTENT, etag=SECOND) as server:
+        assert "expected ETag first\n  actual   ETag second" in fault(server.url, tmp_path, etag="first")
+        assert len(server.manners.requests) == 1, "another try would not help"
 
 
 @pytest.mark.parametrize(("status", "reason"), [(404, "FileNotFoundError"), (403, "403 Forbidden"), (499, "499")])
@@ -116,20 +116,19 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(tmp_path: Path, tag
     assert server.manners.requests[-1]["range"] == "bytes=300000-"
 
 
-@pytest.mark.parametrize("manners", [{}, {"etag": 'W/"weak"'}, {"etag": FIRST, "ranges": False}])
-def test_where_it_cannot_be_taken_up_a_download_starts_over(tmp_path: Path, manners: dict[str, Any]) -> None:
-    with serving(content=CONTENT, cuts=[100_000], before_cut=arrived(tmp_path), **manners) as server:
-        assert fetch(server.url, tmp_path) == CONTENT
+CHANGES = [
+    {"etag": FIRST, "if_range": minded, "change": (1, content, SECOND)}
+    for minded in (True, False)
+    for content in (OTHER + b"one more,1\n", OTHER[:50_000])
+]
 
 
-@pytest.mark.parametrize("if_range", [True, False])
-@pytest.mark.parametrize("other", [OTHER + b"one more,1\n", OTHER[:50_000]])
-def test_a_file_that_changes_between_two_tries_is_never_half_old_and_half_new(
-    tmp_path: Path, if_range: bool, other: bytes
+@pytest.mark.parametrize("manners", [{}, {"etag": 'W/"weak"'}, {"etag": FIRST, "ranges": False}, *CHANGES])
+def test_what_cannot_be_taken_up_starts_over_and_is_never_half_old_and_half_new(
+    tmp_path: Path, manners: dict[str, Any]
 ) -> None:
-    cut = {"cuts": [100_000], "before_cut": arrived(tmp_path)}
-    with serving(content=CONTENT, etag=FIRST, if_range=if_range, change=(1, other, SECOND), **cut) as server:
-        assert fetch(server.url, tmp_path) == other
+    with serving(content=CONTENT, cuts=[100_000], before_cut=arrived(tmp_path), **manners) as server:
+        assert fetch(server.url, tmp_path) == manners.get("change", (1, CONTENT))[1]
 
 
 def test_a_part_of_an_old_version_is_gone_before_a_new_one_is_noted(
@@ -185,10 +184,9 @@ def test_no_message_and_no_file_holds_what_a_query_string_holds(
 def test_file_systems_of_fsspec_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PROTOCOLS, "memory", "fsspec")  # stands in for those of the clouds
     memory = fsspec.filesystem("memory")
-    memory.pipe_file("/bucket/rows.csv", CONTENT)
-    assert fetch("memory://bucket/rows.csv", tmp_path) == CONTENT
-    memory.pipe_file("/bucket/rows.csv", OTHER)
-    assert fetch("memory://bucket/rows.csv", tmp_path) == OTHER
+    for content in (CONTENT, OTHER):
+        memory.pipe_file("/bucket/rows.csv", content)
+        assert fetch("memory://bucket/rows.csv", tmp_path) == content
     assert "FileNotFoundError" in fault("memory://bucket/none.csv", tmp_path)
     assert "actual   ETag none" in fault("memory://bucket/rows.csv", tmp_path, etag="x")
     memory.store.clear()

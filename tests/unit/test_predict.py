@@ -36,14 +36,14 @@ def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, one_threa
     shutil.copytree(tiny_model, root / "models" / "finetuned")
     serving = root / "models" / "serving"
     Decision(list(LABELS), 1.5).write(serving)
-    found = Classifier(Package.of_project(root), threads=1).probabilities(TEXTS)
-    middle = float(np.median(found.max(axis=1)))
+    answers = Classifier(Package.of_project(root), threads=1).probabilities(TEXTS)
+    middle = float(np.median(answers.max(axis=1)))
     decision = Decision(list(LABELS), 1.5, dict.fromkeys(LABELS, middle))
     decision.write(serving)
     columns = {"id": [str(number) for number in range(len(TEXTS))], "text": TEXTS, "label": ["bad"] * len(TEXTS)}
     none = pl.lit(None, pl.String)
     rows = pl.DataFrame(columns).with_columns(text_pair=none, group=none)
-    profile = profile_of(rows, decision.labels, found, decision.abstains(found))
+    profile = profile_of(rows, decision.labels, answers, decision.abstains(answers))
     (serving / "profile.json").write_text(json.dumps(profile))
     (serving / "text_cleaning.json").write_text(TextCleaning().as_text())
     return root / "models"
@@ -165,6 +165,7 @@ FILES = {
     [
         ("short.csv out.csv", "short.csv:2: 2 fields where the header has 1"),
         ("body.csv out.csv", "has no column 'text'; it has 'body', 'n'"),
+        ("body.jsonl out.csv", "has no column 'text'; it has 'body'"),
         ("body.jsonl out.csv --keep-all", "cannot tell the keys"),
         ("in.txt out.csv", "the name tells no format"),
         ("missing.csv out.csv", "missing.csv is missing"),
@@ -191,16 +192,14 @@ def test_what_cannot_be_done_is_an_error_with_its_place_and_leaves_nothing_behin
 
 
 def test_a_column_is_kept_once_and_none_passes_for_a_probability(models: Path, folder: Path) -> None:
-    columns = {"text": ["x", "y"], "^t.*$": ["e", "f"], "label": ["a", "b"], "input_label": ["c", "d"]}
-    columns |= {"ticket_id": ["7", "8"], "probability_x": ["no", "number"]}
+    columns = {"text": "x", "^t.*$": "e", "label": "a", "input_label": "b", "ticket_id": "7", "probability_x": "no"}
     pl.DataFrame(columns).write_csv("in.csv")
     assert run(models, "in.csv", "out.csv", "--keep-all", "--id", "ticket_id") == 0
     out = pl.read_csv("out.csv")
-    assert out.columns == [*OWN, "text", "^t.*$", "input_label", "input_input_label", "input_probability_x"]
-    assert out["input_label"].to_list() == ["a", "b"] and out["id"].to_list() == [7, 8]
-    assert out["input_probability_x"].to_list() == ["no", "number"]
-    twice = ["--keep", "ticket_id", "--keep", "ticket_id"]
-    assert run(models, "in.csv", "out.csv", "--id", "ticket_id", *twice) == 0
+    renamed = {"input_label": "a", "input_input_label": "b", "input_probability_x": "no"}
+    assert out.columns == [*OWN, "text", "^t.*$", *renamed]
+    assert out.select("id", *renamed).row(0) == (7, *renamed.values())
+    assert run(models, "in.csv", "out.csv", "--id", "ticket_id", *["--keep", "ticket_id"] * 2) == 0
     assert pl.read_csv("out.csv").columns == [*OWN, "ticket_id"]
 
 
