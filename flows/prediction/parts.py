@@ -71,11 +71,11 @@ def with_input_columns(answers: pl.DataFrame, chunk: pl.DataFrame, names: Sequen
 
 def write_part(part: Path, rows: pl.DataFrame, counts: Counts) -> None:
     """Keep a finished part."""
-    aside = part.with_name("aside.tmp")
-    rows.write_parquet(aside, compression="zstd", metadata={"counts": json.dumps(counts)})
-    with aside.open("rb") as file:
+    unfinished = part.with_name("aside.tmp")
+    rows.write_parquet(unfinished, compression="zstd", metadata={"counts": json.dumps(counts)})
+    with unfinished.open("rb") as file:
         os.fsync(file.fileno())
-    os.replace(aside, part)
+    os.replace(unfinished, part)
 
 
 def assemble(parts: Sequence[Path], file: Path, kind: str) -> None:
