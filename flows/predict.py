@@ -21,8 +21,8 @@ from polars.exceptions import PolarsError
 from tqdm import tqdm
 
 from flows.command import exit_status
-from flows.prediction.model import Model, to_predict, with_kept
-from flows.prediction.parts import assemble, part_path, parts_folder, write_part
+from flows.prediction.model import Model
+from flows.prediction.parts import assemble, part_path, parts_folder, with_input_columns, write_part
 from flows.prediction.request import Request
 from stages.common.display import visible
 from stages.common.drift import VERDICTS, Counts
@@ -53,7 +53,7 @@ def predict(request: Request) -> dict[str, Any]:
     Raises:
         AttuneError: if input, output or model are not as they must be; finished parts stay for the next try.
     """
-    done, last, resumed = 0, time.monotonic(), True
+    rows_done, last_line, resumed = 0, time.monotonic(), True
     parts: list[Path] = []
     total = Counts()
     with (
@@ -63,7 +63,7 @@ def predict(request: Request) -> dict[str, Any]:
         TemporaryDirectory(dir=folder) as download,
         tqdm(total=table.rows, unit=" rows", leave=False, disable=None) as bar,
     ):
-        names, kept = request.columns(table), request.kept(table)
+        names, kept = request.columns(table)
         model = Model(request, Path(download))
         columns = (request.text, request.text_pair, request.id, kept)
         made_with = [model.digest, model.classifier.variant, request.threshold, columns]
@@ -73,18 +73,19 @@ def predict(request: Request) -> dict[str, Any]:
             if part.exists():
                 counts: Counts = json.loads(pl.read_parquet_metadata(part)["counts"])
             else:
-                if done and resumed:
-                    print(f"going on after row {done:,}, which an earlier run came to", flush=True)
+                if rows_done and resumed:
+                    print(f"going on after row {rows_done:,}, which an earlier run came to", flush=True)
                 resumed = False
-                answers, counts = model.answers(to_predict(chunk, request, done))
-                write_part(part, with_kept(answers, chunk, kept, request.output.suffix), counts)
+                answers, counts = model.answers(request.rows(chunk, rows_done))
+                write_part(part, with_input_columns(answers, chunk, kept, request.output.suffix), counts)
             parts.append(part)
             total = {name: np.add(total.get(name, 0), bins).tolist() for name, bins in counts.items()}
-            done += chunk.height
+            rows_done += chunk.height
             bar.update(chunk.height)
-            if bar.disable and time.monotonic() - last > LINE_EVERY:
-                last, share = time.monotonic(), done / table.rows if table.rows else table.share and table.share()
-                print(f"  {done:,} rows" + (f", {share:.0%}" if share else ""), flush=True)
+            if bar.disable and time.monotonic() - last_line > LINE_EVERY:
+                last_line = time.monotonic()
+                share = rows_done / table.rows if table.rows else table.share and table.share()
+                print(f"  {rows_done:,} rows" + (f", {share:.0%}" if share else ""), flush=True)
         report = model.report(total)
         assemble(parts, folder / "whole.tmp", request.output.suffix)
         write_json(report, folder / "report.tmp")
@@ -108,10 +109,10 @@ def _disk_errors() -> Iterator[None]:
 
 
 def _print_report(request: Request, report: Mapping[str, Any]) -> None:
-    unsure, empty, drift = report["rows_abstained"], report["rows_without_text"], report["drift"]
+    abstained, empty, drift = report["rows_abstained"], report["rows_without_text"], report["drift"]
     print(visible(f"{report['rows']:,} rows predicted: {request.output}"))
-    if unsure or empty:
-        print(f"no label: {unsure:,} rows below the threshold, {empty:,} without a text")
+    if abstained or empty:
+        print(f"no label: {abstained:,} rows below the threshold, {empty:,} without a text")
     unknown = ": the model came without a profile of its training data" if "measures" not in drift else ""
     print(f"drift: {drift['verdict']}{unknown}")
     for measure in drift.get("measures", []):

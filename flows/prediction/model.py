@@ -1,37 +1,30 @@
 """The model to predict with, out of the registry or a folder (nothing that comes with it is run), and its answers."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from flows.prediction.parts import PROBABILITY
 from flows.prediction.request import Request
 from stages.common.display import display
 from stages.common.drift import FILE, VERSION, Counts, answer_counts, drift_report, text_counts
 from stages.common.errors import AttuneError
-from stages.common.readers.table import as_text
 from stages.serving.answers import blank
-from stages.serving.backends import Classifier, Package, Variant
+from stages.serving.backends import Classifier, Package
 from stages.tracking.store import connect, without_password
 
 REGISTERED = "models:/"
 DIGITS = 6
-PROBABILITY = "probability_"  # and the label: a column of the output
-AS_TEXT = {".csv": (pl.List, pl.Array, pl.Struct, pl.Duration, pl.Binary), ".jsonl": (pl.Binary,)}  # by kind of output
 
 
 class Model:
-    """The model of a request, and what its training data looked like.
-
-    Args:
-        request: names it.
-        folder: where a registered model is copied to.
+    """The model of a request, and what its training data looked like; a registered one is copied into `folder`.
 
     Raises:
-        AttuneError: if there is no such model, or it needs pairs of texts and gets none.
+        AttuneError: if there is no such model, it cannot be read, or it needs pairs of texts and gets none.
     """
 
     def __init__(self, request: Request, folder: Path) -> None:
@@ -46,7 +39,14 @@ class Model:
         if self.profile and self.profile["pairs"] != bool(request.text_pair):
             what, fix = ("pairs of", "name the second text's") if self.profile["pairs"] else ("single", "leave out the")
             raise AttuneError(f"{self.name} was trained on {what} texts", f"{fix} column: --text-pair")
-        self.classifier = _load(package, self.name, request.variant)
+        try:
+            self.classifier = Classifier(package, request.variant)
+        except Exception as error:  # onnxruntime, safetensors and tokenizers each have kinds of their own
+            reason = display((str(error).splitlines() or [type(error).__name__])[0], 160)
+            raise AttuneError(
+                f"{self.name} cannot be read{f' as {request.variant}' if request.variant else ''}: {reason}",
+                "make it again (`make run`) or copy it again, or name another --variant or --model",
+            ) from None
 
     def answers(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, Counts]:
         """Return the answers to rows with id, text and text_pair, and what is counted of both.
@@ -57,30 +57,31 @@ class Model:
         classifier = self.classifier
         if classifier.cleaning:  # as the training data were
             rows = rows.with_columns(classifier.cleaning.column(rows[name])[0] for name in ("text", "text_pair"))
-        seen = pl.Series([text is not None and not blank(text) for text in rows["text"]], dtype=pl.Boolean)
-        rows = rows.with_columns(text=pl.when(seen).then("text"))
-        there = rows.filter(seen)
-        pairs = there["text_pair"].fill_null("").to_list() if self.request.text_pair else None
-        probabilities = classifier.probabilities(there["text"].to_list(), pairs)
+        has_text = pl.Series([text is not None and not blank(text) for text in rows["text"]], dtype=pl.Boolean)
+        rows = rows.with_columns(text=pl.when(has_text).then("text"))
+        readable = rows.filter(has_text)
+        pairs = readable["text_pair"].fill_null("").to_list() if self.request.text_pair else None
+        probabilities = classifier.probabilities(readable["text"].to_list(), pairs)
         if not np.isfinite(probabilities).all():
             raise AttuneError("the model answers with something that is no number", "train and register it again")
         abstained = classifier.decision.abstains(probabilities, self.request.threshold)
         labels = pl.Series(classifier.labels, dtype=pl.String).gather(probabilities.argmax(axis=1))
         rounded = probabilities.round(DIGITS)
-        found = pl.DataFrame(
+        answers = pl.DataFrame(
             {
-                "row": seen.arg_true(),
+                "row": has_text.arg_true(),
                 "label": labels.set(pl.Series(abstained, dtype=pl.Boolean), None),
                 "score": rounded.max(axis=1, initial=0.0),
                 "abstained": abstained,
                 **{f"{PROBABILITY}{label}": rounded[:, index] for index, label in enumerate(classifier.labels)},
             }
         )
-        whole = rows.select("id").with_row_index("row").join(found, on="row", how="left", maintain_order="left")
-        counts: Counts = {"rows": [rows.height], "empty": [int((~seen).sum())], "abstained": [int(abstained.sum())]}
+        answers = rows.select("id").with_row_index("row").join(answers, on="row", how="left", maintain_order="left")
+        empty = int((~has_text).sum())
+        counts: Counts = {"rows": [rows.height], "empty": [empty], "abstained": [int(abstained.sum())]}
         if self.profile:
             counts |= text_counts(self.profile, rows) | answer_counts(self.profile, probabilities, abstained)
-        return whole.drop("row").with_columns(pl.col("abstained").fill_null(value=True)), counts
+        return answers.drop("row").with_columns(pl.col("abstained").fill_null(value=True)), counts
 
     def report(self, counts: Counts) -> dict[str, Any]:
         """Return what `OUTPUT.drift.json` says; nothing in it depends on when or where it was made."""
@@ -112,12 +113,12 @@ def _find_package(model: str | None, folder: Path) -> tuple[Package, str]:
                 return Package.within(Path(model), name), model
         fix = f"name models/ after `make run`, a folder with model/ in it, or {REGISTERED}NAME@champion"
         raise AttuneError(f"{model} holds no model", fix)
-    name, _, which = model.removeprefix(REGISTERED).replace("@", "/").rpartition("/")
+    name, _, alias_or_version = model.removeprefix(REGISTERED).replace("@", "/").rpartition("/")
     try:
         connect()
         from stages.tracking.package import fetch_package
 
-        return fetch_package(name, which, folder), model
+        return fetch_package(name, alias_or_version, folder), model
     except Exception as error:  # of MLflow and of the many stores that it can read from
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise AttuneError(
@@ -125,50 +126,3 @@ def _find_package(model: str | None, folder: Path) -> tuple[Package, str]:
             f"write {REGISTERED}NAME@ALIAS or {REGISTERED}NAME/VERSION; `make run` registers one; MLFLOW_TRACKING_URI "
             "says where to look; or name a folder: --model models/",
         ) from None
-
-
-def _load(package: Package, name: str, variant: Variant | None) -> Classifier:
-    try:
-        return Classifier(package, variant)
-    except Exception as error:  # onnxruntime, safetensors and tokenizers each have kinds of their own, or plain ones
-        reason = display((str(error).splitlines() or [type(error).__name__])[0], 160)
-        raise AttuneError(
-            f"{name} cannot be read{f' as {variant}' if variant else ''}: {reason}",
-            "make it again (`make run`) or copy it again, or name another --variant or --model",
-        ) from None
-
-
-def to_predict(chunk: pl.DataFrame, request: Request, before: int) -> pl.DataFrame:
-    """Return columns id, text and text_pair, String, of rows of the input; without ids, rows are numbered from 1.
-
-    Raises:
-        AttuneError: if the texts are not of type text.
-    """
-    for name in filter(None, (request.text, request.text_pair)):
-        if (kind := chunk.schema[name]) not in (pl.String, pl.Null):
-            raise AttuneError(
-                f"{request.input}: the column {name!r} is {kind}", "name that of the texts: --text COLUMN"
-            )
-    numbers = range(before + 1, before + chunk.height + 1)
-    rows = {
-        "id": chunk.get_column(request.id) if request.id else numbers,
-        "text": chunk.get_column(request.text),
-        "text_pair": chunk.get_column(request.text_pair) if request.text_pair else None,
-    }
-    return pl.DataFrame(rows).cast(pl.String)
-
-
-def with_kept(answers: pl.DataFrame, chunk: pl.DataFrame, kept: Sequence[str], kind: str) -> pl.DataFrame:
-    """Return answers with columns of the input beside them, as an output of this kind can hold them.
-
-    One whose name is taken, or begins as those of probabilities do, becomes `input_NAME`.
-    """
-    columns = {name: answers.get_column(name) for name in answers.columns}
-    for name in kept:
-        column, free = chunk.get_column(name), name
-        if column.dtype in AS_TEXT.get(kind, ()):
-            column = pl.Series([as_text(value) for value in column.to_list()], dtype=pl.String)
-        while free in columns or free.startswith(PROBABILITY):
-            free = f"input_{free}"
-        columns[free] = column
-    return pl.DataFrame(columns)

@@ -1,4 +1,4 @@
-"""What is to be predicted, with what, and where to; and how the input is opened."""
+"""What is to be predicted, with what, and where to; how the input is opened, and what of it reaches the output."""
 
 from codecs import lookup
 from collections.abc import Iterator, Sequence
@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from stages.common.display import listed
 from stages.common.errors import AttuneError
-from stages.common.readers.databases import QueryRows
+from stages.common.readers.databases import QueryTable, select
 from stages.common.readers.streams import COMPRESSIONS, ENDINGS, Layout
-from stages.common.readers.table import Table
-from stages.common.readers.tables import open_table
+from stages.common.readers.tables import Table, open_table
 from stages.serving.backends import Variant
 
 DATABASE = "sql:"  # before the name of an environment variable
@@ -71,7 +72,8 @@ class Request:
         if self.input.startswith(DATABASE):
             if not self.query:
                 raise AttuneError(f"{self.input} is a database", "say what to read of it: --query 'SELECT …'")
-            yield QueryRows(self.input.removeprefix(DATABASE), self.query, self.input, self.batch_rows)
+            variable = self.input.removeprefix(DATABASE)
+            yield QueryTable(self.input, select(variable, self.query, self.input, self.batch_rows))
             return
         path = Path(self.input)
         compression = path.suffix.lower() if path.suffix.lower() in COMPRESSIONS else None
@@ -87,28 +89,43 @@ class Request:
         with open_table(path, self.input, layout, texts=False) as table:
             yield table
 
-    def kept(self, table: Table) -> list[str]:
-        """Return the columns to copy, each once; of all columns, that of the ids is not one: the output has it."""
-        if self.keep_all:
-            return [name for name in table.columns if name != self.id or name in self.keep]
-        return list(dict.fromkeys(self.keep))
-
-    def columns(self, table: Table) -> list[str]:
-        """Return the columns to read, each once.
+    def columns(self, table: Table) -> tuple[list[str], list[str]]:
+        """Return the columns to read, and those to copy; all but that of the ids, which the output has, if so asked.
 
         Raises:
-            AttuneError: if one is not there, or nobody can tell which all columns are; rows of JSON lines need not have
-                the same keys, so those are known after the first ones are read.
+            AttuneError: if one is missing, or all are asked for of JSON lines. Their rows need not have the same keys,
+                so what is missing there is known after the first rows are read.
         """
         if self.keep_all and not table.fixed:
             raise AttuneError(
                 f"--keep-all cannot tell the keys of {table.origin}", "name them: --keep KEY --keep OTHER"
             )
-        names = list(dict.fromkeys(filter(None, (self.text, self.text_pair, self.id, *self.kept(table)))))
-        known = set(table.columns)
-        missing = [name for name in names if name not in known]
-        if missing and (known or table.fixed):
-            there = listed([repr(name)[:40] for name in table.columns], 12)
+        kept = list(dict.fromkeys(self.keep))
+        if self.keep_all:
+            kept = [name for name in table.columns if name != self.id or name in self.keep]
+        names = list(dict.fromkeys(filter(None, (self.text, self.text_pair, self.id, *kept))))
+        missing = [name for name in names if name not in table.columns]
+        if missing and (table.columns or table.fixed):
+            columns = listed([repr(name)[:40] for name in table.columns], 12)
             fix = "name the columns with --text, --text-pair, --id and --keep"
-            raise AttuneError(f"{table.origin} has no column {missing[0]!r}; it has {there}", fix)
-        return names
+            raise AttuneError(f"{table.origin} has no column {missing[0]!r}; it has {columns}", fix)
+        return names, kept
+
+    def rows(self, chunk: pl.DataFrame, before: int) -> pl.DataFrame:
+        """Return columns id, text and text_pair, String, of a chunk; without ids, rows are numbered from `before` + 1.
+
+        Raises:
+            AttuneError: if the texts are not of type text.
+        """
+        for name in filter(None, (self.text, self.text_pair)):
+            if (kind := chunk.schema[name]) not in (pl.String, pl.Null):
+                raise AttuneError(
+                    f"{self.input}: the column {name!r} is {kind}", "name that of the texts: --text COLUMN"
+                )
+        numbers = range(before + 1, before + chunk.height + 1)
+        rows = {
+            "id": chunk[self.id] if self.id else numbers,
+            "text": chunk[self.text],
+            "text_pair": chunk[self.text_pair] if self.text_pair else None,
+        }
+        return pl.DataFrame(rows).cast(pl.String)

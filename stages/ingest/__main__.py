@@ -18,16 +18,13 @@ from stages.common.params import IngestParams, TextSource
 from stages.common.pipeline.stage import Run, stage, write_json
 from stages.common.pipeline.validation import check_label_counts
 from stages.common.schemas import Decontamination, RawRecords, Rejected
-from stages.ingest.base_model import bring_model
-from stages.ingest.expansion import Workspace
-from stages.ingest.folders import files_of
-from stages.ingest.receive import receive
-from stages.ingest.records import check_label_map, read_records
-from stages.ingest.resources import bring_resources
+from stages.ingest.archives import Workspace
+from stages.ingest.fetch import open_source
+from stages.ingest.models import bring_model, bring_resources, files_of
+from stages.ingest.records import Spool, check_label_map, read_records
 from stages.ingest.scratch import build_scratch_model
-from stages.ingest.spool import Spool
 
-REASONS_NAMED = 200  # in the manifest: of the others, which are seldom, there may be thousands
+MOST_REASONS = 200  # in the manifest: of the others, which are seldom, there may be thousands
 
 
 @stage("ingest")
@@ -50,11 +47,11 @@ def main(run: Run[IngestParams]) -> None:
 
         if label_map is not None:
             check_label_map(spool.labels, label_map)
-        how = (label_map, params.limit, run.seed)
-        kept = (_counted(kept, "label", labels) for kept, _ in spool.split(*how))
+        selection = (label_map, params.limit, run.seed)
+        kept = (_counted(rows, "label", labels) for rows, _ in spool.split(*selection))
         RawRecords.write_batches(kept, records_path, spool.group_rows)
         check_label_counts(dict(sorted(labels.items())), "among the rows that are kept")
-        rejected = (_counted(rejected, "reason", reasons) for _, rejected in spool.split(*how))
+        rejected = (_counted(rows, "reason", reasons) for _, rows in spool.split(*selection))
         Rejected.write_batches(rejected, run.output("data/raw/rejected.parquet"), spool.group_rows)
 
     base, commit = run.output("models/base"), None
@@ -65,13 +62,10 @@ def main(run: Run[IngestParams]) -> None:
         commit = bring_model(params.base_model, base, workspace)
     bring_resources(params.resources.named(), run.output("models/resources"), workspace)
 
-    because = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-    rows, rejected_rows = spool.rows, reasons.total()
-    report = {
-        "rows_read": rows,
-        "rows_kept": rows - rejected_rows,
-        "rows_rejected": rejected_rows,
-        "rejected_because": dict(because[:REASONS_NAMED]),
+    counts = {"rows_read": spool.rows, "rows_kept": spool.rows - reasons.total(), "rows_rejected": reasons.total()}
+    commonest = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    report = counts | {
+        "rejected_because": dict(commonest[:MOST_REASONS]),
         "labels": dict(sorted(labels.items())),
         "sources": sources,
         "decontaminate_against": reference_sources,
@@ -82,16 +76,16 @@ def main(run: Run[IngestParams]) -> None:
         },
     }
     write_json(report, run.output("data/raw/manifest.json"))
-    counted = f"{rows:,} rows read, {rows - rejected_rows:,} kept, {rejected_rows:,} rejected"
-    print(f"  {counted}; base model {params.base_model.origin}")
-    for reason, count in because[:5]:
+    summary = "{rows_read:,} rows read, {rows_kept:,} kept, {rows_rejected:,} rejected".format(**counts)
+    print(f"  {summary}; base model {params.base_model.origin}")
+    for reason, count in commonest[:5]:
         print(f"  rejected {count:,}: {display(reason, 160)}")
 
 
 def _read(sources: Sequence[TextSource], entries: list[dict[str, Any]], workspace: Workspace) -> Iterator[pl.DataFrame]:
     """Yield the records of all sources in their order; add the sources' entries in the manifest."""
     for source in sources:
-        with receive(source, workspace) as (tables, entry):
+        with open_source(source, workspace) as (tables, entry):
             entries.append(entry | {"rows_read": 0})
             for table in tables:
                 for records in read_records(table, source):

@@ -1,26 +1,65 @@
-"""Read files out of .zip and .tar archives as streams; no name that an archive holds is ever a path here."""
+"""Read files out of .zip and .tar archives as streams, within the limits of a source.
+
+No name that an archive holds is ever a path here, and no size that a header promises is believed.
+"""
 
 import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.pipeline.stage import of_the_disk
 from stages.common.readers.streams import BLOCK, DAMAGE, decompressed
-from stages.ingest.expansion import SizeBudget
 
-COMPRESSION = {"tgz": ".gz", "gz": ".gz", "tbz2": ".bz2", "bz2": ".bz2", "txz": ".xz", "xz": ".xz"}  # of a .tar
+# Endings of a .tar, with its compression
+TAR = {"tar": None, "tgz": ".gz", "gz": ".gz", "tbz2": ".bz2", "bz2": ".bz2", "txz": ".xz", "xz": ".xz"}
 NO_FILE = "is a link or a device, no plain file"
 # RuntimeError: encrypted, or by a compression method that Python does not support
 OF_ARCHIVES = (zipfile.BadZipFile, tarfile.TarError, ValueError, OverflowError, RuntimeError)
 
 Member = tuple[str, str | None, Callable[[], Any]]  # name, what is wrong with it, a way to open it
+
+
+class Workspace(NamedTuple):
+    """Where files go, and how large one source may be."""
+
+    downloads: Path  # kept from run to run
+    unpacked: Path  # what comes out of archives, while it is read
+    max_download_mb: int = 2048  # MiB, of one download
+    max_expanded_mb: int = 8192  # MiB that one source may unpack to
+
+    def check_download(self, size: int, origin: str) -> None:
+        """Raise AttuneError if a download of `size` bytes is too large."""
+        if size > self.max_download_mb << 20:
+            raise AttuneError(
+                f"{origin}: is larger than {self.max_download_mb:,} MiB",
+                "if it is what you expect, raise ingest.max_download_mb",
+            )
+
+
+@dataclass
+class SizeBudget:
+    """The bytes that one source may expand to: `megabytes` MiB in all (`ingest.max_expanded_mb`)."""
+
+    megabytes: int
+    origin: str
+    spent: int = 0  # bytes
+
+    def spend(self, count: int) -> None:
+        """Take `count` bytes off the budget; raise AttuneError if they are more than what was left."""
+        self.spent += count
+        if self.spent > self.megabytes << 20:
+            raise AttuneError(
+                f"{self.origin}: unpacks to more than {self.megabytes:,} MiB",
+                "if it is what you expect, raise ingest.max_expanded_mb; a small file that grows so may be a trap",
+            )
 
 
 def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budget: SizeBudget) -> dict[str, Path]:
@@ -42,8 +81,7 @@ def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budg
     others: list[str] = []
     target.mkdir(parents=True, exist_ok=True)
     try:
-        tar = ending == "tar" or ending in COMPRESSION
-        members = _tar_members(archive, COMPRESSION.get(ending), budget) if tar else _zip_members(archive)
+        members = _tar_members(archive, TAR[ending], budget) if ending in TAR else _zip_members(archive)
         for member, fault, open_member in members:
             if not any(_matches(member, pattern) for pattern in patterns):
                 others.append(member)
@@ -68,15 +106,15 @@ def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budg
 
 
 def _matches(name: str, pattern: str) -> bool:
-    parts, wanted = name.split("/"), pattern.split("/")
-    return name == pattern or (len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted)))
+    names, patterns = name.split("/"), pattern.split("/")
+    return name == pattern or (len(names) == len(patterns) and all(map(fnmatchcase, names, patterns)))
 
 
-def similar(wanted: str, names: Iterable[str]) -> str:
-    """Return what to do when a file is not in an archive: the names most like the wanted one."""
-    files, path = sorted(names), PurePosixPath(wanted)
-    close = [other for other in files if PurePosixPath(other).name == path.name]
-    close = close or [other for other in files if path.suffix and other.endswith(path.suffix)]
+def similar(missing: str, names: Iterable[str]) -> str:
+    """Return what to do when a file is not in an archive: the names most like the missing one."""
+    files, path = sorted(names), PurePosixPath(missing)
+    close = [name for name in files if PurePosixPath(name).name == path.name]
+    close = close or [name for name in files if path.suffix and name.endswith(path.suffix)]
     return f"set member to one of: {', '.join(display(name, 200) for name in (close or files)[:5])}"
 
 

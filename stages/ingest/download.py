@@ -1,16 +1,21 @@
-"""Download the file of a `url` source: checked by ETag, resumed where that is safe, never larger than allowed.
+"""Download files of `url` and `hub` sources: pinned, resumed where that is safe, never larger than allowed.
 
-Only HTTP downloads are resumed: the libraries of the clouds read block by block and try each block again themselves.
+Only HTTP downloads are resumed here: the libraries of the clouds and of the Hugging Face Hub try again themselves. What
+comes from the hub is fetched as files at a fixed revision; nothing is loaded, and no code of a repository is run.
 """
 
 import json
 import re
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from glob import escape
 from hashlib import sha256
 from http import HTTPStatus
 from http.client import responses
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 from urllib.parse import urlsplit
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
@@ -18,17 +23,16 @@ from tqdm import tqdm
 
 from stages.common.display import display
 from stages.common.errors import AttuneError
-from stages.common.params import TextSource
+from stages.common.params import FolderSource, TextSource
 from stages.common.readers.streams import BLOCK
-from stages.ingest.expansion import Workspace
+from stages.ingest.archives import Workspace
 
 PAUSE = 1.0  # seconds before the second try; each further pause is twice as long, and a little by chance
 CONNECT_TIMEOUT, SILENCE_TIMEOUT = 30, 60  # seconds; a long download is no fault, a silent one is
 TRANSIENT_STATUS = (408, 425, 429)  # besides all from 500 up
 
 
-@dataclass(frozen=True)
-class Remote:
+class Remote(NamedTuple):
     """A stream of a file's bytes from `offset` on."""
 
     stream: IO[bytes]
@@ -85,7 +89,15 @@ def _fetch(source: TextSource, file: Path, workspace: Workspace) -> str | None:
     remote = _open_http(url, offset, version) if http else _open_other(url)
     size, received = remote.size, remote.offset
     with remote.stream:
-        _check_etag(source, remote.etag)
+        actual, expected = (
+            (etag or "none").strip().removeprefix("W/").strip('"') for etag in (remote.etag, source.etag)
+        )
+        if source.etag and actual != expected:
+            raise AttuneError(
+                f"{source.origin}: is not what params.yaml expects\n"
+                f"  expected ETag {expected}\n  actual   ETag {display(actual, 160)}",
+                "if the change is wanted, write the actual ETag into params.yaml, or a sha256 where there is no ETag",
+            )
         workspace.check_download(size, source.origin)
         if not received:
             part.unlink(missing_ok=True)  # before the note: a part must not be taken for one of another version
@@ -166,11 +178,65 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {display(line, 300)}"
 
 
-def _check_etag(source: TextSource, actual: str | None) -> None:
-    bare, wanted = ((etag or "none").strip().removeprefix("W/").strip('"') for etag in (actual, source.etag))
-    if source.etag and bare != wanted:
+def hub_file(source: TextSource, workspace: Workspace) -> tuple[Path, str]:
+    """Return a file of a data set's repository on the Hugging Face Hub, and the commit it is of.
+
+    Raises:
+        AttuneError: if it cannot be had or is too large.
+    """
+    from huggingface_hub import hf_hub_download
+
+    cache = workspace.downloads / "hub"
+    fetch = partial(hf_hub_download, repo_type="dataset", revision=source.revision, cache_dir=cache)
+    with _hub_errors(source):
+        plan = fetch(source.hub, source.stored, dry_run=True)
+        workspace.check_download(plan.file_size or 0, source.origin)
+        return Path(fetch(source.hub, source.stored)), plan.commit_hash
+
+
+def hub_folder(source: FolderSource, allowed: Sequence[str], workspace: Workspace) -> tuple[Path, str]:
+    """Return a folder with those of its own files that match an allowed pattern, and the commit they are of.
+
+    Raises:
+        AttuneError: if they cannot be had or are too large.
+    """
+    from huggingface_hub import snapshot_download
+
+    folder = (source.member or "").strip("/")
+    inside = escape(f"{folder}/") if folder else ""
+    fetch = partial(
+        snapshot_download,
+        revision=source.revision,
+        cache_dir=workspace.downloads / "hub",
+        allow_patterns=[f"{inside}{pattern}" for pattern in allowed],
+        ignore_patterns=[f"{inside}*/*"],  # here * does not stop at a /
+    )
+    with _hub_errors(source):
+        plans = fetch(source.hub, dry_run=True)
+        if not plans:
+            raise AttuneError(
+                f"{source.origin}: holds none of the files that are needed", "check member, and that it is a model"
+            )
+        workspace.check_download(sum(plan.file_size or 0 for plan in plans), source.origin)
+        snapshot = Path(fetch(source.hub))
+    return snapshot / folder, snapshot.name
+
+
+@contextmanager
+def _hub_errors(source: TextSource | FolderSource) -> Iterator[None]:
+    """Turn the client's errors into messages without addresses, which may be signed."""
+    from huggingface_hub import errors
+    from huggingface_hub.utils import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    try:
+        yield
+    except (errors.HfHubHTTPError, errors.EntryNotFoundError, errors.DryRunError, OSError, ValueError) as error:
+        answer = getattr(error, "response", None)
         raise AttuneError(
-            f"{source.origin}: is not what params.yaml expects\n"
-            f"  expected ETag {wanted}\n  actual   ETag {display(bare, 160)}",
-            "if the change is wanted, write the actual ETag into params.yaml, or a sha256 where there is no ETag",
-        )
+            f"{source.origin}: the hub could not be read ({reason(error)})",
+            "check hub, revision, member and the network; a private repository needs your token in HF_TOKEN, and one "
+            "that is gated your consent on its page",
+            passing=answer is None or answer.status_code >= 500,
+        ) from None

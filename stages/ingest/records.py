@@ -1,8 +1,16 @@
-"""Map a source's columns and labels to records, batch by batch, keeping account of every row."""
+"""Map a source's columns and labels to records, batch by batch, keeping account of every row.
 
+On their way from the sources to the tables records are on disk, so that only a batch of them is in memory. What has to
+be known of all rows before the first can be written (which ids repeat, how often there is each label, which rows a
+limit keeps) is a number or two per row.
+"""
+
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from functools import cached_property
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -11,22 +19,21 @@ from stages.common.digests import seeded_hash
 from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
-from stages.common.readers.table import Table, columns_of
-from stages.common.readers.tables import LINE
+from stages.common.readers.streams import BATCH_BYTES
+from stages.common.readers.tables import LINE, Table
 from stages.common.schemas import SPLITS, Rejected
 
 STAGE = "ingest"
 FIELDS = ("text", "text_pair", "label", "group", "split", "timestamp", "source", "extra")
-MOST_SHOWN = 80  # characters of a label or a name in a message
+WIDTH = 80  # characters of a label or a name in a message
 SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation", "": None}
+GROUP_ROWS = 100_000  # of a row group, unless their texts are long
+BARE_LABEL = pl.col("label").str.strip_chars().replace("", None)
+CELL_BYTES = 16  # that polars needs for a text besides its characters
 
 
 def read_records(table: Table, source: TextSource) -> Iterator[pl.DataFrame]:
     """Yield the records of a table of text; columns that are not mapped are left behind.
-
-    Args:
-        table: what is read.
-        source: what `params.yaml` says of it.
 
     Raises:
         AttuneError: if a column is missing, there are no rows, the text column holds nothing at all, or the table is
@@ -36,18 +43,19 @@ def read_records(table: Table, source: TextSource) -> Iterator[pl.DataFrame]:
     extra: list[str] = getattr(source.columns, "extra", [])
     mapped = {"text": LINE} if lines else source.columns.model_dump(exclude_none=True, exclude={"extra"})
     wanted = [*mapped.items(), *(("extra", column) for column in extra)]
+    constant = {**dict.fromkeys(FIELDS), "label": getattr(source, "label", None), "source": source.origin}
     if table.fixed:
         _check_columns(wanted, table)
     rows = texts = 0
     for batch in table.batches(list(dict.fromkeys(column for _, column in wanted))):
         rows += batch.height
-        texts += int(batch.get_column(mapped["text"]).str.contains(r"\S").sum())
-        constant = {**dict.fromkeys(FIELDS), "label": getattr(source, "label", None), "source": source.origin}
-        records = pl.DataFrame({field: batch.get_column(column) for field, column in mapped.items()}).with_columns(
+        texts += int(batch[mapped["text"]].str.contains(r"\S").sum())
+        records = pl.DataFrame({field: batch[column] for field, column in mapped.items()}).with_columns(
             pl.lit(value, pl.String).alias(field) for field, value in constant.items() if field not in mapped
         )
         if extra:
-            records = records.with_columns(extra=columns_of(batch, extra).to_struct("extra").struct.json_encode())
+            struct = pl.DataFrame([batch[column] for column in extra]).to_struct("extra")
+            records = records.with_columns(extra=struct.struct.json_encode())
         yield records.select(FIELDS)
     if rows and not lines:
         _check_columns(wanted, table)
@@ -62,11 +70,11 @@ def read_records(table: Table, source: TextSource) -> Iterator[pl.DataFrame]:
 
 
 def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
-    known = {name.lower(): name for name in table.columns}
+    lowered = {name.lower(): name for name in table.columns}
     for field, column in wanted:
         if column not in table.columns:
-            close = get_close_matches(column.lower(), known, n=1)
-            fix = f"did you mean {known[close[0]]!r}?" if close else f"the columns are: {_listed(table.columns[:20])}"
+            close = get_close_matches(column.lower(), lowered, n=1)
+            fix = f"did you mean {lowered[close[0]]!r}?" if close else f"the columns are: {_listed(table.columns[:20])}"
             raise AttuneError(f"{table.origin} has no column {column!r} (for {field})", fix)
 
 
@@ -76,52 +84,6 @@ def with_text_ids(records: pl.DataFrame) -> pl.DataFrame:
     texts = pl.concat_str(pl.col("text").fill_null("\x1e"), pl.col("text_pair").fill_null("\x1e"), separator="\x1f")
     digest = texts.map_elements(lambda text: sha256(text.encode()).hexdigest()[:16], return_dtype=pl.String)
     return records.with_columns(id=digest)
-
-
-def clean_labels(records: pl.DataFrame) -> pl.DataFrame:
-    """Return the records with labels without blanks around them; one of blanks alone is none."""
-    return records.with_columns(pl.col("label").str.strip_chars().replace("", None))
-
-
-def check_label_map(counts: Mapping[str, int], labels: Mapping[str, str]) -> None:
-    """Compare a map of labels with those of all rows.
-
-    Raises:
-        AttuneError: if not one label is in the map, or a key of the map looks like a misspelt label.
-    """
-    unmapped = {label.casefold(): label for label in sorted(set(counts) - set(labels))}
-    if not set(counts) & set(labels):
-        raise AttuneError(
-            f"ingest.labels maps {', '.join(labels)}, but the data holds "
-            f"{_listed([*unmapped.values()][:10]) or 'no labels'}",
-            "make the map's keys the labels as they stand in the data, or leave ingest.labels out",
-        )
-    for raw in sorted(set(labels) - set(counts)):
-        if close := get_close_matches(raw.casefold(), unmapped, n=1, cutoff=0.75):
-            near = display(unmapped[close[0]], MOST_SHOWN)
-            raise AttuneError(
-                f"ingest.labels maps {raw!r}, which no row has; the data holds {near!r}, which is not mapped",
-                f"write {near!r}, or leave {raw!r} out",
-            )
-
-
-def map_labels(records: pl.DataFrame, labels: Mapping[str, str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the records with labels mapped, and the rejected rows: those whose label is not in the map.
-
-    Rows with no label at all pass: `clean` rejects them as unlabelled.
-    """
-    known = pl.col("label").is_null() | pl.col("label").is_in(list(labels))
-    label = pl.col("label").map_elements(lambda label: display(label, MOST_SHOWN), return_dtype=pl.String)
-    reason = pl.format("label {} is not in ingest.labels", label)
-    return (
-        records.filter(known).with_columns(pl.col("label").replace(dict(labels))),
-        Rejected.of(records.filter(~known), STAGE, "unmapped_label", reason),
-    )
-
-
-def hash_order(records: pl.DataFrame, seed: int) -> np.ndarray:
-    """Return numbers [n] uint64 that a seeded hash makes of the ids: rows are drawn in their order."""
-    return np.array([seeded_hash(seed, id) for id in records["id"]], dtype=np.uint64)
 
 
 def check_splits(records: pl.DataFrame) -> pl.DataFrame:
@@ -141,5 +103,127 @@ def check_splits(records: pl.DataFrame) -> pl.DataFrame:
     return records
 
 
+def check_label_map(counts: Mapping[str, int], labels: Mapping[str, str]) -> None:
+    """Compare a map of labels with those of all rows.
+
+    Raises:
+        AttuneError: if not one label is in the map, or a key of the map looks like a misspelt label.
+    """
+    unmapped = {label.casefold(): label for label in sorted(set(counts) - set(labels))}
+    if not set(counts) & set(labels):
+        raise AttuneError(
+            f"ingest.labels maps {', '.join(labels)}, but the data holds "
+            f"{_listed([*unmapped.values()][:10]) or 'no labels'}",
+            "make the map's keys the labels as they stand in the data, or leave ingest.labels out",
+        )
+    for raw in sorted(set(labels) - set(counts)):
+        if close := get_close_matches(raw.casefold(), unmapped, n=1, cutoff=0.75):
+            near = display(unmapped[close[0]], WIDTH)
+            raise AttuneError(
+                f"ingest.labels maps {raw!r}, which no row has; the data holds {near!r}, which is not mapped",
+                f"write {near!r}, or leave {raw!r} out",
+            )
+
+
+class Spool:
+    """Records in the files of a folder, added batch by batch and then read as often as needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows = self._bytes = 0
+        self.labels: Counter[str] = Counter()  # as they stand in the data, but for blanks around them
+        self._files: list[Path] = []
+        self._ids: list[np.ndarray] = []  # uint64, as the hex digits of the ids
+
+    @property
+    def group_rows(self) -> int:
+        """Rows of a row group of which the texts fill about two batches."""
+        return max(1, min(GROUP_ROWS, 2 * BATCH_BYTES * self.rows // max(self._bytes, 1)))
+
+    def add(self, records: pl.DataFrame) -> None:
+        """Add a batch.
+
+        Raises:
+            AttuneError: if an official split is none.
+        """
+        records = check_splits(with_text_ids(records))
+        self.labels.update(dict(records.select(BARE_LABEL)["label"].drop_nulls().value_counts().iter_rows()))
+        self._ids.append(records["id"].str.to_integer(base=16, dtype=pl.UInt64).to_numpy())
+        lengths = records.select(pl.all().str.len_bytes().cast(pl.Int64).sum()).row(0)
+        self._bytes += sum(length or 0 for length in lengths) + CELL_BYTES * records.height * records.width
+        self._files.append(self.folder / str(len(self._files)))
+        records.with_row_index("row", self.rows).write_ipc(self._files[-1], compression="lz4")
+        self.rows += records.height
+
+    def batches(self) -> Iterator[pl.DataFrame]:
+        """Yield the records; rows with the same texts have the ids `9f86d081884c7d65`, `9f86d081884c7d65.2`, …"""
+        number = pl.col("number").cast(pl.String)
+        for records in self._read():
+            numbered = records.join(self._numbers, on="row", how="left", maintain_order="left")
+            ids = pl.when(number.is_null()).then("id").otherwise(pl.col("id") + "." + number)
+            yield numbered.with_columns(BARE_LABEL, id=ids).drop("row", "number")
+
+    def split(
+        self, labels: Mapping[str, str] | None, limit: int | None, seed: int
+    ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+        """Yield of each batch the rows that are kept, labels mapped, and the rejected ones.
+
+        Rows with no label at all are kept: `clean` rejects them as unlabelled.
+
+        Args:
+            labels: raw label to label; None: labels as they stand.
+            limit: how many rows are kept at most, drawn by a seeded hash of their id; None: all.
+            seed: of the hash.
+        """
+
+        def order(records: pl.DataFrame) -> np.ndarray:  # [n] uint64
+            return np.array([seeded_hash(seed, id) for id in records["id"]], dtype=np.uint64)
+
+        last: np.uint64 | None = None  # in the order of the hash, of the rows that are kept
+        if limit is not None:
+            orders = np.concatenate([order(kept) for kept, _ in self.split(labels, None, seed)])
+            last = np.partition(orders, limit - 1)[limit - 1] if limit < len(orders) else None
+        for records in self.batches():
+            kept, rejected = (records, Rejected.empty()) if labels is None else _map_labels(records, labels)
+            if last is not None:
+                drawn = pl.Series(order(kept) <= last)
+                others = Rejected.of(kept.filter(~drawn), STAGE, "not_drawn", f"ingest.limit keeps {limit} rows")
+                kept, rejected = kept.filter(drawn), pl.concat([rejected, others])
+            yield kept, rejected
+
+    def _read(self) -> Iterator[pl.DataFrame]:
+        for file in self._files:
+            yield pl.read_ipc(file.read_bytes())
+
+    @cached_property
+    def _numbers(self) -> pl.DataFrame:
+        """The rows (columns row and number) whose id an earlier one has, in the order of their other fields.
+
+        Rows of one id have the same texts, but for a missing one and one that is "\\x1e": `texts` tells these apart.
+        """
+        ids = np.sort(np.concatenate(self._ids))
+        repeated = pl.Series(np.unique(ids[1:][ids[1:] == ids[:-1]]), dtype=pl.UInt64).implode()
+        texts = pl.col("text").is_not_null().cast(pl.Int8) * 2 + pl.col("text_pair").is_not_null().cast(pl.Int8)
+        rows = [
+            records.with_columns(pl.col("id").str.to_integer(base=16, dtype=pl.UInt64), texts=texts)
+            .filter(pl.col("id").is_in(repeated))
+            .drop("text", "text_pair")
+            for records in self._read()
+        ]
+        ordered = pl.concat(rows).sort("id", "texts", "label", "group", "split", "timestamp", "source", "extra", "row")
+        numbers = ordered.select("row", number=pl.int_range(1, pl.len() + 1).over("id"))
+        return numbers.filter(pl.col("number") > 1)
+
+
+def _map_labels(records: pl.DataFrame, labels: Mapping[str, str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    known = pl.col("label").is_null() | pl.col("label").is_in(list(labels))
+    label = pl.col("label").map_elements(lambda label: display(label, WIDTH), return_dtype=pl.String)
+    reason = pl.format("label {} is not in ingest.labels", label)
+    return (
+        records.filter(known).with_columns(pl.col("label").replace(dict(labels))),
+        Rejected.of(records.filter(~known), STAGE, "unmapped_label", reason),
+    )
+
+
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(display(name, MOST_SHOWN) for name in names)
+    return ", ".join(display(name, WIDTH) for name in names)

@@ -20,7 +20,7 @@ def build_scratch_model(texts: Iterable[str], scratch: Scratch, target: Path, se
     from transformers import BertConfig, BertModel, BertTokenizerFast, logging
 
     logging.disable_progress_bar()
-    tokenizer = _word_pieces(_vocabulary(list(texts), scratch.vocab_size))
+    tokenizer = _word_pieces(train_vocabulary(list(texts), scratch.vocab_size))
     tokenizer.add_special_tokens(SPECIAL_TOKENS)
     ends = ((token, SPECIAL_TOKENS.index(token)) for token in ("[SEP]", "[CLS]"))  # the trainer numbers them first
     tokenizer.post_processor = processors.BertProcessing(*ends)
@@ -49,7 +49,7 @@ def _word_pieces(vocabulary: dict[str, int]) -> Any:
     return tokenizer
 
 
-def _vocabulary(texts: list[str], size: int) -> dict[str, int]:
+def train_vocabulary(texts: list[str], size: int) -> dict[str, int]:
     """Train a WordPiece vocabulary that depends on the texts alone.
 
     Left to itself, the trainer numbers the pieces inside of words (`##a`) in the order of a hash map with a random

@@ -25,20 +25,20 @@ import resource, sys
 from pathlib import Path
 from flows.predict import Model, main
 
-seen, answers = [], Model.answers
+sizes, answers = [], Model.answers
 
 def watched(self, *given):
-    found = answers(self, *given)
-    seen.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20)
-    return found
+    result = answers(self, *given)
+    sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20)
+    return result
 
 Model.answers = watched
 for kind in ("csv", "parquet"):
     peaks = []
     for part in ("few", "many"):
-        seen.clear()
+        sizes.clear()
         assert not main([f"{part}.{kind}", f"out.{kind}", *sys.argv[1:]])
-        peaks.append(max(seen))
+        peaks.append(max(sizes))
     print("grown", kind, peaks[1] - peaks[0])
 """
 
@@ -54,11 +54,11 @@ def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def texts(count: int) -> list[str]:
     draw = random.Random(1)
-    words = [*FILLER, *(word for told in TELLING.values() for word in told)]
+    words = [*FILLER, *(word for words in TELLING.values() for word in words)]
     return [" ".join(draw.choices(words, k=draw.randint(1, 30))) for _ in range(count)]
 
 
-def test_killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run(
+def test_after_a_kill_it_ends_with_the_bytes_of_an_undisturbed_run(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from flows.predict import main
@@ -68,18 +68,17 @@ def test_killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run(
     options = ["--model", str(models), "--keep", "text", "--batch-rows", str(BATCH)]
     assert main(["in.csv", "whole.parquet", *options]) == 0
     parts = tmp_path / "out.parquet.parts"
-    for reached in (1, 20):
-        program = [sys.executable, "-m", "flows.predict", "in.csv", "out.parquet", *options]
-        killed = subprocess.Popen(program, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
-        end = time.monotonic() + 60
-        while len(list(parts.glob("*.parquet"))) < reached:
-            assert killed.poll() is None and time.monotonic() < end, "it did not come to that"
-            time.sleep(0.002)
-        assert main(["in.csv", "out.parquet", *options]) == 1
-        assert "another process is writing out.parquet" in capsys.readouterr().err
-        killed.send_signal(signal.SIGKILL)
-        killed.wait()
-        assert not Path("out.parquet").exists()
+    program = [sys.executable, "-m", "flows.predict", "in.csv", "out.parquet", *options]
+    killed = subprocess.Popen(program, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while len(list(parts.glob("*.parquet"))) < 10:
+        assert killed.poll() is None and time.monotonic() < end, "it did not come to that"
+        time.sleep(0.002)
+    assert main(["in.csv", "out.parquet", *options]) == 1
+    assert "another process is writing out.parquet" in capsys.readouterr().err
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not Path("out.parquet").exists()
     assert main(["in.csv", "out.parquet", *options]) == 0
     assert "going on after row" in capsys.readouterr().out
     for name in ("parquet", "parquet.drift.json"):
@@ -88,8 +87,8 @@ def test_killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run(
 
 
 def test_ten_times_the_rows_take_no_more_memory(models: Path, tmp_path: Path) -> None:
-    more = "x" * 20_000  # 20 MB of rows, and 200 MB; in a column that is kept, because tokens take their time
-    for name, count in {"few": 1_000, "many": 10_000}.items():
+    more = "x" * 20_000  # 10 MB of rows, and 100 MB; in a column that is kept, because tokens take their time
+    for name, count in {"few": 500, "many": 5_000}.items():
         rows = pl.DataFrame({"text": ["the film"] * count, "more": [f"{number} {more}" for number in range(count)]})
         rows.write_csv(tmp_path / f"{name}.csv")
         rows.write_parquet(tmp_path / f"{name}.parquet")
@@ -97,7 +96,7 @@ def test_ten_times_the_rows_take_no_more_memory(models: Path, tmp_path: Path) ->
     done = Project(tmp_path).python("-c", MEASURED, *options, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     grown = {line.split()[1]: float(line.split()[2]) for line in done.stdout.splitlines() if line.startswith("grown")}
-    assert set(grown) == {"csv", "parquet"} and max(grown.values()) < 60, grown
+    assert set(grown) == {"csv", "parquet"} and max(grown.values()) < 40, grown
 
 
 def test_the_command_line_needs_neither_prefect_nor_torch_to_say_what_is_wrong(tmp_path: Path) -> None:
@@ -107,7 +106,7 @@ def test_the_command_line_needs_neither_prefect_nor_torch_to_say_what_is_wrong(t
     assert "the name tells no format" in done.stderr
 
 
-def test_the_flow_takes_what_the_program_takes_and_tells_what_it_found(
+def test_the_flow_takes_what_the_program_takes_and_returns_its_counts(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from prefect.testing.utilities import prefect_test_harness

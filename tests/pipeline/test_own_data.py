@@ -30,14 +30,11 @@ def test_chinese_three_classes_quoted_newlines_and_a_bom(pipeline: Project) -> N
     pipeline.inbox("意见.csv", "\ufeff" + chinese_csv(240))
     pipeline.use("own-csv")
 
-    def change(params):
-        columns = {"text": "意见", "label": "类别"}
-        params["ingest"]["sources"] = [{"path": "data/inbox/意见.csv", "columns": columns}]
-        params["clean"] = {"near_duplicates": {"shingle_size": 2}}
-        tiny(params)
-        params["export"] = {"onnx": False, "int8": False}
-
-    pipeline.change(change)
+    source = {"path": "data/inbox/意见.csv", "columns": {"text": "意见", "label": "类别"}}
+    sections = {"clean": {"near_duplicates": {"shingle_size": 2}}, "export": {"onnx": False, "int8": False}}
+    pipeline.change(lambda params: params["ingest"].update(sources=[source]))
+    pipeline.change(tiny)
+    pipeline.change(lambda params: params.update(sections))
     pipeline.repro("evaluate")
     raw = pl.read_parquet(pipeline.root / "data/raw/records.parquet")
     assert raw.height == 240

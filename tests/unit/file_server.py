@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 @dataclass
 class Manners:
-    """What the server does; a test changes it as it goes."""
+    """What the server does; a test changes it while it runs."""
 
     content: bytes = b""
     etag: str | None = None
@@ -77,10 +77,9 @@ def serving(**manners: Any) -> Iterator[FileServer]:
         def _content(self) -> None:
             tags = {"ETag": how.etag, "Last-Modified": how.modified}
             headers = {name: value for name, value in tags.items() if value}
-            asked = self.headers
             begin = 0
-            span = re.fullmatch(r"bytes=(\d+)-", asked.get("Range", ""))
-            same = asked.get("If-Range") in (how.etag, how.modified)
+            span = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            same = self.headers.get("If-Range") in (how.etag, how.modified)
             if span and how.ranges and (same or not how.if_range):
                 begin = int(span[1])
                 if begin >= len(how.content):
@@ -95,8 +94,7 @@ def serving(**manners: Any) -> Iterator[FileServer]:
             if cut is not None:
                 self.wfile.flush()
                 how.before_cut(begin + cut)
-            if cut is not None or how.claims is not None:
-                self.close_connection = True
+            self.close_connection |= cut is not None or how.claims is not None
 
         def _head(self, status: int, headers: dict[str, str]) -> None:
             self.send_response(status, how.reason)

@@ -9,8 +9,8 @@ from safetensors.numpy import save
 
 from stages.common.params import Source
 from stages.common.schemas import RawRecords
-from stages.ingest.expansion import Workspace
-from stages.ingest.receive import receive
+from stages.ingest.archives import Workspace
+from stages.ingest.fetch import open_source
 from stages.ingest.records import read_records
 
 FILM_WORDS = ["film", "story", "actor", "scene", "music", "plot", "camera", "ending", "dialogue", "script"]
@@ -27,7 +27,7 @@ def received(source: Source, folder: Path, **limits: int) -> tuple[list[tuple[st
 
     Downloads are kept in `folder`, where nothing else is left.
     """
-    with receive(source, Workspace(folder, folder, **limits)) as (tables, entry):
+    with open_source(source, Workspace(folder, folder, **limits)) as (tables, entry):
         return [(table.origin, pl.concat(read_records(table, source))) for table in tables], entry
 
 
@@ -35,17 +35,17 @@ def make_records(rows: list[dict[str, str | None]]) -> pl.DataFrame:
     """Fill rows up to raw records: ids by position, two labels in turn, unless a row says otherwise."""
     filled = [
         {
-            "id": f"row{at:06d}",
+            "id": f"row{index:06d}",
             "text": None,
             "text_pair": None,
-            "label": ("negative", "positive")[at % 2],
+            "label": ("negative", "positive")[index % 2],
             "group": None,
             "split": None,
             "source": "tests",
             "extra": None,
             **row,
         }
-        for at, row in enumerate(rows)
+        for index, row in enumerate(rows)
     ]
     return pl.DataFrame(filled, schema=dict.fromkeys(RawRecords.columns(), pl.String))
 

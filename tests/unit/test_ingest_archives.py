@@ -15,33 +15,12 @@ from hypothesis import strategies as st
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
-from stages.ingest.archives import unpack
-from stages.ingest.expansion import SizeBudget
+from stages.ingest.archives import SizeBudget, unpack
 from tests.projects import Project
 from tests.unit.small_records import received
 
 ROWS = {"day/2.csv": b"text,label\nsecond,1\n", "day/1.csv": b"text,label\nfirst,0\n", "README.md": b"no rows"}
 BOMB = bytes(3 << 20)
-
-
-def zip_of(members: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return out.getvalue()
-
-
-def tar_of(members: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return out.getvalue()
-
-
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "a.tar": bytes,
     "a.tgz": gzip.compress,
@@ -51,18 +30,29 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def pack(name: str, members: dict[str, bytes]) -> bytes:
-    return zip_of(members) if name == "a.zip" else COMPRESS[name](tar_of(members))
+    out = io.BytesIO()
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as zipped:
+            for member, content in members.items():
+                zipped.writestr(member, content)
+        return out.getvalue()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for member, content in members.items():
+            info = tarfile.TarInfo(member)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return COMPRESS[name](out.getvalue())
 
 
 def unpacked(folder: Path, name: str, content: bytes, pattern: str, megabytes: int = 8) -> dict[str, bytes]:
     """What comes out of an archive; checks that nothing is written but the copies."""
     (folder / name).write_bytes(content)
     try:
-        found = unpack(folder / name, name, [pattern], folder / "deep", SizeBudget(megabytes, f"data/inbox/{name}"))
+        copies = unpack(folder / name, name, [pattern], folder / "deep", SizeBudget(megabytes, f"data/inbox/{name}"))
     finally:
         below = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
         assert all(path == name or path.removeprefix("deep/").isdecimal() for path in below), below
-    return {member: copy.read_bytes() for member, copy in found.items()}
+    return {member: copy.read_bytes() for member, copy in copies.items()}
 
 
 def fault(folder: Path, name: str, content: bytes, pattern: str = "a.csv", megabytes: int = 8) -> str:
@@ -74,42 +64,33 @@ def fault(folder: Path, name: str, content: bytes, pattern: str = "a.csv", megab
 
 @pytest.mark.parametrize("name", ["a.zip", *COMPRESS])
 def test_files_come_out_by_name_or_pattern_in_the_order_of_their_names(tmp_path: Path, name: str) -> None:
-    packed = pack(name, {**ROWS, "day/deep/3.csv": b"", "4.csv": b""})
+    packed = pack(name, {**ROWS, "day/deep/3.csv": b"", "4.csv": b"", "../../evil.csv": b"", "..\\evil.csv": b"evil"})
     assert unpacked(tmp_path, name, packed, "day/2.csv") == {"day/2.csv": ROWS["day/2.csv"]}
-    found = unpacked(tmp_path, name, packed, "day/*.csv")
-    assert list(found.items()) == [("day/1.csv", ROWS["day/1.csv"]), ("day/2.csv", ROWS["day/2.csv"])]
+    assert list(unpacked(tmp_path, name, packed, "day/*.csv").items()) == [
+        ("day/1.csv", ROWS["day/1.csv"]),
+        ("day/2.csv", ROWS["day/2.csv"]),
+    ]
+    for outside in ("../../evil.csv", "..\\evil.csv"):  # a name, and never a path
+        assert list(unpacked(tmp_path, name, packed, outside)) == [outside]
 
 
-def test_the_files_of_a_pattern_become_the_rows_of_one_source(project: Project, tmp_path: Path) -> None:
-    project.file("data/inbox/a.zip", zip_of({**ROWS, "day/2.csv.gz": gzip.compress(b"text,label\nthird,1\n")}))
+def test_a_fault_in_a_file_of_a_pattern_is_an_error_with_its_name_and_line(project: Project, tmp_path: Path) -> None:
+    packed = pack("a.zip", {**ROWS, "day/2.csv.gz": gzip.compress(b"text,label\nsecond,1\nlonely\n")})
+    project.file("data/inbox/a.zip", packed)
     (tmp_path / "work").mkdir()
-    for pattern, texts in (("day/?.csv", ["first", "second"]), ("day/*.csv.gz", ["third"])):
-        source = Source(path="data/inbox/a.zip", member=pattern, columns={"text": "text", "label": "label"})
-        tables, entry = received(source, tmp_path / "work")
-        assert [text for _, table in tables for text in table["text"]] == texts
-        assert entry["origin"] == f"data/inbox/a.zip:{pattern}"
-    project.file("data/inbox/a.zip", zip_of({**ROWS, "day/2.csv": b"text,label\nlonely\n"}))
-    source = Source(path="data/inbox/a.zip", member="day/*.csv", columns={"text": "text", "label": "label"})
-    with pytest.raises(AttuneError, match=r"^data/inbox/a.zip:day/2.csv:2: 1 fields where the header has 2"):
+    source = Source(path="data/inbox/a.zip", member="day/*.csv.gz", columns={"text": "text", "label": "label"})
+    with pytest.raises(AttuneError, match=r"^data/inbox/a.zip:day/2.csv.gz:3: 1 fields where the header has 2"):
         received(source, tmp_path / "work")
     assert list((tmp_path / "work").iterdir()) == []
 
 
 def test_a_file_that_is_not_there_is_answered_with_similar_names(tmp_path: Path) -> None:
     for asked, named in (("2.csv", "day/2.csv"), ("Day/*.csv", "day/1.csv, day/2.csv"), ("a.txt", "README.md, day/1")):
-        said = fault(tmp_path, "a.zip", zip_of(ROWS), asked)
-        assert f"the archive holds no file {asked!r}\n  → set member to one of: {named}" in said
+        message = fault(tmp_path, "a.zip", pack("a.zip", ROWS), asked)
+        assert f"the archive holds no file {asked!r}\n  → set member to one of: {named}" in message
 
 
-@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tgz"])
-@pytest.mark.parametrize("member", ["../../evil.csv", "/tmp/attune-evil.csv", "..\\evil.csv"])
-def test_a_name_that_points_out_of_the_archive_is_never_a_path(tmp_path: Path, name: str, member: str) -> None:
-    packed = pack(name, {member: b"evil", "a.csv": b"good"})
-    assert unpacked(tmp_path, name, packed, member) == {member: b"evil"}
-    assert not Path("/tmp/attune-evil.csv").exists()
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, None])
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.CHRTYPE, None])
 def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes | None) -> None:
     out = io.BytesIO()
     if kind:
@@ -126,12 +107,12 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes | None) -> No
 
 
 def test_encrypted_files_and_names_that_are_there_twice_are_refused(tmp_path: Path) -> None:
-    packed = bytearray(zip_of({"a.csv": b"text"}))
-    for signature, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
-        packed[packed.index(signature) + at] |= 1
+    packed = bytearray(pack("a.zip", {"a.csv": b"text"}))
+    for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        packed[packed.index(signature) + offset] |= 1
     assert "is encrypted" in fault(tmp_path, "a.zip", bytes(packed))
     (tmp_path / "a.zip").unlink()
-    assert "'a.csv' is there twice" in fault(tmp_path, "a.tar", tar_of({"a.csv": b"one", "./a.csv": b"two"}))
+    assert "'a.csv' is there twice" in fault(tmp_path, "a.tar", pack("a.tar", {"a.csv": b"one", "./a.csv": b"two"}))
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tgz", "a.tar.bz2", "A.TAR.XZ"])
@@ -143,9 +124,9 @@ def test_more_than_the_limit_does_not_come_out(tmp_path: Path, name: str) -> Non
         assert "unpacks to more than 2 MiB" in fault(tmp_path, name, packed, "b.csv", megabytes=2)
 
 
-@pytest.mark.parametrize("name", COMPRESS)
-def test_a_tar_that_is_cut_off_or_broken_in_the_middle_is_told(tmp_path: Path, name: str) -> None:
-    plain = bytearray(tar_of({"1.csv": b"one", "2.csv": b"two"}))
+@pytest.mark.parametrize("name", ["a.tar", "a.tgz"])
+def test_a_tar_that_is_cut_off_or_broken_in_the_middle_is_an_error(tmp_path: Path, name: str) -> None:
+    plain = bytearray(pack("a.tar", {"1.csv": b"one", "2.csv": b"two"}))
     assert "it is cut off" in fault(tmp_path, name, COMPRESS[name](plain[:1024]), "*.csv")
     plain[1024 + 150] ^= 0xFF  # in the second header's checksum
     assert "a header is broken" in fault(tmp_path, name, COMPRESS[name](bytes(plain)), "*.csv")
@@ -159,17 +140,16 @@ WHOLE = {name: pack(name, ROWS) for name in ("a.zip", *COMPRESS)}
 
 @given(st.sampled_from(sorted(WHOLE)), st.integers(0, 400), st.binary(min_size=1, max_size=8), st.booleans())
 def test_whatever_is_changed_in_an_archive_the_answer_is_its_files_or_a_message(
-    tmp_path_factory: pytest.TempPathFactory, name: str, at: int, change: bytes, cut: bool
+    tmp_path_factory: pytest.TempPathFactory, name: str, position: int, change: bytes, cut: bool
 ) -> None:
     whole = WHOLE[name]
-    at = at * len(whole) // 400
-    changed = whole[:at] if cut else whole[:at] + change + whole[at + len(change) :]
-    folder = tmp_path_factory.mktemp("changed")
+    position = position * len(whole) // 400
+    changed = whole[:position] if cut else whole[:position] + change + whole[position + len(change) :]
     try:
-        found = unpacked(folder, name, changed, "day/*.csv")
+        contents = unpacked(tmp_path_factory.mktemp("changed"), name, changed, "day/*.csv")
     except AttuneError as error:
         assert str(error).startswith(f"data/inbox/{name}: ")
     else:
         # A zip has checksums of its files but not of their names, a plain tar of its names but not of its files.
-        assert sorted(found) == ["day/1.csv", "day/2.csv"] or name == "a.zip", "a file is gone in silence"
-        assert set(found.values()) <= set(ROWS.values()) or name == "a.tar"
+        assert sorted(contents) == ["day/1.csv", "day/2.csv"] or name == "a.zip", "a file is gone in silence"
+        assert set(contents.values()) <= set(ROWS.values()) or name == "a.tar"

@@ -17,22 +17,24 @@ import pytest
 
 from stages.common.errors import AttuneError
 from stages.common.params import BaseModelSource, Source
-from stages.ingest.base_model import bring_model
-from stages.ingest.expansion import Workspace
-from stages.ingest.folders import files_of
+from stages.ingest.archives import Workspace
+from stages.ingest.models import bring_model
 from tests.unit.file_server import listening
 from tests.unit.small_records import MODEL, received
 
 COMMIT = "c" * 40
 
 
+def sha1(data: bytes) -> str:
+    return hashlib.sha1(data).hexdigest()
+
+
 @dataclass
 class Hub:
-    """Repositories by kind and name (`datasets/owner/name`, `models/owner/name`), each with one commit and one tag."""
+    """Repositories by kind and name (`datasets/owner/name`, `models/owner/name`), with one commit and the tag v1.0."""
 
     url: str = ""
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    tag: str = "v1.0"
     failing: int | None = None  # status of every answer
     requests: list[str] = field(default_factory=list)
 
@@ -53,40 +55,29 @@ def serving_hub() -> Iterator[Hub]:
             hub.requests.append(f"{self.command} {path}")
             if hub.failing:
                 self._answer(hub.failing, b"")
-            elif match := re.fullmatch(r"/api/(models/.+)/revision/(.+)", path):
-                self._json(match[1], match[2], {"id": match[1], "sha": COMMIT})
-            elif match := re.fullmatch(r"/api/(models/.+)/tree/([^/]+)", path):
-                files = hub.files.get(match[1], {})
-                entries = [
-                    {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                    for name, data in files.items()
-                ]
-                self._json(match[1], match[2], entries)
+            elif match := re.fullmatch(r"/api/(models/.+)/(revision|tree)/([^/]+)", path):
+                files = hub.files.get(match[1], {}).items()
+                tree = [{"type": "file", "path": name, "size": len(data), "oid": sha1(data)} for name, data in files]
+                value = tree if match[2] == "tree" else {"id": match[1], "sha": COMMIT}
+                if self._known(match[1], match[3]):
+                    self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
             elif match := re.fullmatch(r"/(datasets/)?(.+?)/resolve/([^/]+)/(.+)", path):
-                self._file(f"{match[1] or 'models/'}{match[2]}", match[3], match[4])
+                repository = f"{match[1] or 'models/'}{match[2]}"
+                if self._known(repository, match[3]):
+                    data = hub.files[repository].get(match[4])
+                    if data is None:
+                        self._answer(404, b"", {"X-Error-Code": "EntryNotFound"})
+                    else:
+                        self._answer(200, data, {"ETag": f'"{sha1(data)}"', "X-Repo-Commit": COMMIT})
             else:
                 self._answer(404, b"")
 
-        def _file(self, repository: str, revision: str, name: str) -> None:
-            if self._known(repository, revision):
-                data = hub.files[repository].get(name)
-                if data is None:
-                    self._answer(404, b"", {"X-Error-Code": "EntryNotFound"})
-                else:
-                    self._answer(200, data, {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT})
-
-        def _json(self, repository: str, revision: str, value: Any) -> None:
-            if self._known(repository, revision):
-                self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
-
         def _known(self, repository: str, revision: str) -> bool:
-            if repository not in hub.files:
-                self._answer(404, b"", {"X-Error-Code": "RepoNotFound"})
-            elif revision not in (COMMIT, hub.tag):
-                self._answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
-            else:
-                return True
-            return False
+            missing = "RepoNotFound" if repository not in hub.files else "RevisionNotFound"
+            known = repository in hub.files and revision in (COMMIT, "v1.0")
+            if not known:
+                self._answer(404, b"", {"X-Error-Code": missing})
+            return known
 
         def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
             self.send_response(status)
@@ -103,7 +94,7 @@ def serving_hub() -> Iterator[Hub]:
         yield hub
 
 
-ROWS = pl.DataFrame({"text": [f"text {at}" for at in range(12)], "label": ["a", "b"] * 6})
+ROWS = pl.DataFrame({"text": [f"text {n}" for n in range(12)], "label": ["a", "b"] * 6})
 UNWANTED = {"pytorch_model.bin": b"pickle", "modeling.py": b"raise SystemExit", "onnx/model.safetensors": b"x"}
 MAPPED = {"columns": {"text": "text", "label": "label"}}
 
@@ -154,18 +145,18 @@ def test_a_file_of_a_data_set_is_read_and_nothing_else_and_a_commit_only_once(hu
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "reason"),
     [
         (data("data/other.parquet"), "EntryNotFoundError"),
         (data(revision="v2.0"), "RevisionNotFoundError"),
         (data(repository="owner/none"), "RepositoryNotFoundError"),
     ],
 )
-def test_what_is_not_there_is_told(hub: Hub, tmp_path: Path, source: Source, told: str) -> None:
+def test_what_is_not_there_is_an_error(hub: Hub, tmp_path: Path, source: Source, reason: str) -> None:
     with pytest.raises(AttuneError) as raised:
         read(source, tmp_path)
     assert str(raised.value).startswith(f"{source.origin}: ")
-    assert told in str(raised.value) and not raised.value.passing
+    assert reason in str(raised.value) and not raised.value.passing
     assert "127.0.0.1" not in str(raised.value)
     hub.failing = 501
     with pytest.raises(AttuneError, match="the hub could not be read") as raised:
@@ -186,15 +177,13 @@ def test_a_file_over_the_limit_is_not_fetched(hub: Hub, tmp_path: Path) -> None:
 def bring(folder: Path, **keys: str) -> dict[str, bytes]:
     source = BaseModelSource(hub="owner/model", **{"revision": COMMIT, **keys})
     assert bring_model(source, folder / "base", Workspace(folder, folder, max_download_mb=1)) == COMMIT
-    return {name: (folder / "base" / name).read_bytes() for name in files_of(folder / "base")}
+    return {file.name: file.read_bytes() for file in (folder / "base").iterdir()}
 
 
 def test_only_files_of_known_kinds_are_fetched_of_a_model(hub: Hub, tmp_path: Path) -> None:
     hub.files["models/owner/model"] |= {f"small/{name}": content for name, content in MODEL.items()}
-    assert bring(tmp_path, revision="v1.0") == MODEL
-    fetched = {line.rpartition("/")[2] for line in hub.requests if "/resolve/" in line}
-    assert fetched == set(MODEL)
-    assert not any("onnx" in line or "small" in line for line in hub.requests)
-    hub.requests.clear()
-    assert bring(tmp_path / "other", member="small") == MODEL
-    assert all("/small/" in line for line in hub.requests if "/resolve/" in line)
+    for keys, folder in (({"revision": "v1.0"}, ""), ({"member": "small"}, "small/")):
+        hub.requests.clear()
+        assert bring(tmp_path / str(len(folder)), **keys) == MODEL
+        fetched = {line.partition(f"/resolve/{COMMIT}/")[2] for line in hub.requests if "/resolve/" in line}
+        assert fetched == {f"{folder}{name}" for name in MODEL}

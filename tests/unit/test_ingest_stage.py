@@ -1,4 +1,4 @@
-"""The whole stage over sources of several kinds: each row accounted for, the same bytes each time, no secret told."""
+"""The whole stage over sources of several kinds: each row accounted for, the same bytes again, no secret in outs."""
 
 import io
 import json
@@ -20,8 +20,16 @@ OUTS = ("data/raw", "models/base", "models/resources")
 
 
 def rows(kind: str, count: int = 6) -> str:
-    lines = [f"{kind} text {at},{'ab'[at % 2]},2026-01-{at + 1:02}" for at in range(count)]
+    lines = [f"{kind} text {n},{'ab'[n % 2]},2026-01-{n + 1:02}" for n in range(count)]
     return "text,label,day\n" + "\n".join(lines) + "\n"
+
+
+def zip_of(members: dict[str, str]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
 
 
 def ingest() -> int:
@@ -40,14 +48,10 @@ def test_a_file_an_address_a_database_and_an_archive_become_one_table(
     project.file("data/inbox/rows.csv", rows("inbox") + "odd,9,\nodd too,9,\n")
     project.file("data/inbox/lines.txt", "a line\n\nanother\n")
     project.file("data/inbox/benchmark.jsonl", '{"question": "three"}\n{"question": null, "n": 1}\n')
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for day in (1, 2):
-            archive.writestr(f"day/{day}.csv", rows(f"zip{day}"))
-    project.file("data/inbox/days.zip", packed.getvalue())
+    project.file("data/inbox/days.zip", zip_of({f"day/{day}.csv": rows(f"zip{day}") for day in (1, 2)}))
     with sqlite3.connect(project.root / "reviews.db") as connection:
         connection.execute("CREATE TABLE reviews (body TEXT, stars TEXT, day TEXT)")
-        values = [(f"sql text {at}", "ab"[at % 2], None) for at in range(4)]
+        values = [(f"sql text {n}", "ab"[n % 2], None) for n in range(4)]
         connection.executemany("INSERT INTO reviews VALUES (?, ?, ?)", values)
     connection.close()
     monkeypatch.setenv("REVIEWS_DB", f"sqlite:///{project.root}/reviews.db?password=hunter2")
@@ -66,32 +70,30 @@ def test_a_file_an_address_a_database_and_an_archive_become_one_table(
         ]
         labels = {"a": "A", "b": "B"}
         project.params(ingest={"sources": sources, "decontaminate_against": against, "labels": labels, **BASE})
-        found = []
-        for _ in range(2):
-            assert ingest() == 0
-            found.append(outs(project))
-        assert found[0] == found[1], "a second run writes the same bytes"
+        assert ingest() == 0
+        made = outs(project)
+        assert ingest() == 0 and outs(project) == made, "a second run writes the same bytes"
         web = server.url
     origins = ["data/inbox/rows.csv", web, "sql:REVIEWS_DB", "data/inbox/days.zip:day/*.csv", "data/inbox/lines.txt"]
     records = RawRecords.read(project.root / "data/raw/records.parquet")
     assert dict(records["source"].value_counts().iter_rows()) == dict(zip(origins, (6, 6, 4, 12, 3), strict=True))
-    assert records.filter(pl.col("source") == web)["timestamp"].to_list() == [f"2026-01-0{at}" for at in range(1, 7)]
+    assert records.filter(pl.col("source") == web)["timestamp"].to_list() == [f"2026-01-0{n}" for n in range(1, 7)]
     assert Rejected.read(project.root / "data/raw/rejected.parquet")["text"].to_list() == ["odd", "odd too"]
-    told = json.loads((project.root / "data/raw/manifest.json").read_text())
-    assert [entry["kind"] for entry in told["sources"]] == ["path", "url", "sql", "path", "path"]
-    assert [entry["origin"] for entry in told["sources"]] == origins
-    assert [entry["rows_read"] for entry in told["sources"]] == [8, 6, 4, 12, 3]
-    assert told["sources"][1]["etag"] == '"first"'
-    assert all(len(entry["sha256"]) == 64 for entry in told["sources"])
-    assert (told["rows_read"], told["rows_kept"], told["rows_rejected"]) == (33, 31, 2)
-    assert told["rejected_because"] == {"label 9 is not in ingest.labels": 2}
-    assert told["labels"] == {"A": 17, "B": 14}
-    assert set(told["base_model"]["sha256"]) >= {"config.json", "model.safetensors", "tokenizer.json"}
-    assert [entry["rows_read"] for entry in told["decontaminate_against"]] == [3, 2]
+    manifest = json.loads((project.root / "data/raw/manifest.json").read_text())
+    assert [entry["kind"] for entry in manifest["sources"]] == ["path", "url", "sql", "path", "path"]
+    assert [entry["origin"] for entry in manifest["sources"]] == origins
+    assert [entry["rows_read"] for entry in manifest["sources"]] == [8, 6, 4, 12, 3]
+    assert manifest["sources"][1]["etag"] == '"first"'
+    assert all(len(entry["sha256"]) == 64 for entry in manifest["sources"])
+    assert (manifest["rows_read"], manifest["rows_kept"], manifest["rows_rejected"]) == (33, 31, 2)
+    assert manifest["rejected_because"] == {"label 9 is not in ingest.labels": 2}
+    assert manifest["labels"] == {"A": 17, "B": 14}
+    assert set(manifest["base_model"]["sha256"]) >= {"config.json", "model.safetensors", "tokenizer.json"}
+    assert [entry["rows_read"] for entry in manifest["decontaminate_against"]] == [3, 2]
     texts = Decontamination.read(project.root / "data/raw/decontamination.parquet")["text"]
     assert texts.to_list() == ["a line", None, "another", "three", None]
-    for file, data in found[0].items():
-        assert b"hunter2" not in data and str(project.root).encode() not in data, f"{file} tells a secret or a path"
+    for file, data in made.items():
+        assert b"hunter2" not in data and str(project.root).encode() not in data, f"{file} holds a secret or a path"
 
 
 def test_a_source_that_cannot_be_used_ends_the_stage_with_a_message(
@@ -100,18 +102,14 @@ def test_a_source_that_cannot_be_used_ends_the_stage_with_a_message(
     project.file("data/inbox/rows.csv", "text,label\na\n")
     project.file("data/raw/manifest.json", "the earlier one")
     assert ingest() == 1
-    said = capsys.readouterr().err
-    assert "ingest stopped: data/inbox/rows.csv" in said
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert "ingest stopped: data/inbox/rows.csv" in message and "Traceback" not in message
     assert (project.root / "data/raw/manifest.json").read_text() == "the earlier one"
 
 
 @pytest.mark.parametrize("limit", ["max_download_mb", "max_expanded_mb"])
 def test_a_limit_of_params_is_kept(project: Project, capsys: pytest.CaptureFixture[str], limit: str) -> None:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("a.csv", rows("zip") + "x" * (2 << 20) + ",a,b\n")
-    with serving(content=packed.getvalue()) as server:
+    with serving(content=zip_of({"a.csv": rows("zip") + "x" * (2 << 20) + ",a,b\n"})) as server:
         archived = {"url": server.url.replace("rows.csv", "a.zip"), "member": "a.csv", **MAPPED}
         project.params(ingest={"sources": [archived], **BASE, limit: 1})
         assert ingest() == 1

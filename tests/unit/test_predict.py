@@ -1,11 +1,10 @@
 """Batch prediction: what is read, what is written, and what a broken row or a changed input leads to."""
 
-import gzip
 import json
 import shutil
 import signal
 import sqlite3
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -37,20 +36,21 @@ def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, one_threa
     shutil.copytree(tiny_model, root / "models" / "finetuned")
     serving = root / "models" / "serving"
     Decision(list(LABELS), 1.5).write(serving)
-    found = Classifier(Package.of_project(root), threads=1).probabilities(TEXTS)
-    middle = float(np.median(found.max(axis=1)))
+    answers = Classifier(Package.of_project(root), threads=1).probabilities(TEXTS)
+    middle = float(np.median(answers.max(axis=1)))
     decision = Decision(list(LABELS), 1.5, dict.fromkeys(LABELS, middle))
     decision.write(serving)
     columns = {"id": [str(number) for number in range(len(TEXTS))], "text": TEXTS, "label": ["bad"] * len(TEXTS)}
     none = pl.lit(None, pl.String)
-    profile = profile_of(pl.DataFrame(columns).with_columns(text_pair=none, group=none), found, decision)
+    rows = pl.DataFrame(columns).with_columns(text_pair=none, group=none)
+    profile = profile_of(rows, decision.labels, answers, decision.abstains(answers))
     (serving / "profile.json").write_text(json.dumps(profile))
     (serving / "text_cleaning.json").write_text(TextCleaning().as_text())
     return root / "models"
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -59,7 +59,7 @@ def run(models: Path, *arguments: str) -> int:
     return main([*arguments, "--model", str(models)])
 
 
-def test_each_row_in_is_a_row_out_in_the_same_order_with_the_answer_of_the_model(models: Path, here: Path) -> None:
+def test_each_row_in_is_a_row_out_in_the_same_order_with_the_answer_of_the_model(models: Path, folder: Path) -> None:
     texts: list[str | None] = [*TEXTS, None, "  \u200b", "x " * 500, *reversed(TEXTS)]
     pl.DataFrame({"text": texts, "number": range(len(texts))}).write_parquet("in.parquet")
     assert run(models, "in.parquet", "out.parquet", "--batch-rows", "7", "--keep", "number") == 0
@@ -67,20 +67,20 @@ def test_each_row_in_is_a_row_out_in_the_same_order_with_the_answer_of_the_model
     assert out.columns == [*OWN, "number"] and out["number"].to_list() == list(range(len(texts)))
     assert out["id"].to_list() == [str(number + 1) for number in range(len(texts))]
     classifier = Classifier(Package.of_project(models.parent), threads=1)
-    there = [at for at, text in enumerate(texts) if text and text.strip(" \u200b")]
-    expected = classifier.probabilities([texts[at] or "" for at in there])
-    assert np.allclose(out[there].select("^probability_.*$").to_numpy(), expected, atol=2e-6)
-    unsure = classifier.decision.abstains(expected)
-    assert unsure.any() and not unsure.all()
-    labels = [None if no else list(LABELS)[at] for at, no in zip(expected.argmax(axis=1), unsure, strict=True)]
-    assert out[there]["label"].to_list() == labels and out[there]["abstained"].to_list() == unsure.tolist()
-    silent = out[[24, 25]]
+    readable = [row for row, text in enumerate(texts) if text and text.strip(" \u200b")]
+    expected = classifier.probabilities([texts[row] or "" for row in readable])
+    assert np.allclose(out[readable].select("^probability_.*$").to_numpy(), expected, atol=2e-6)
+    abstained = classifier.decision.abstains(expected)
+    assert abstained.any() and not abstained.all()
+    labels = [None if no else list(LABELS)[best] for best, no in zip(expected.argmax(axis=1), abstained, strict=True)]
+    assert out[readable]["label"].to_list() == labels and out[readable]["abstained"].to_list() == abstained.tolist()
+    empty = out[[24, 25]]
     assert (
-        silent["abstained"].all() and silent.select("label", "score", "probability_bad").null_count().row(0) == (2,) * 3
+        empty["abstained"].all() and empty.select("label", "score", "probability_bad").null_count().row(0) == (2,) * 3
     )
 
 
-def test_a_text_is_read_as_the_texts_of_training_were(models: Path, here: Path) -> None:
+def test_a_text_is_read_as_the_texts_of_training_were(models: Path, folder: Path) -> None:
     clean = f"{TEXTS[0]} caf\u00e9 & more"
     raw = f"<br />{TEXTS[0].replace('l', '&#108;')} caf\u00c3\u00a9 &amp; more"
     pl.DataFrame({"text": [raw, clean, "<br/>&nbsp;"]}).write_parquet("in.parquet")
@@ -91,39 +91,35 @@ def test_a_text_is_read_as_the_texts_of_training_were(models: Path, here: Path) 
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_the_formats_hold_the_same_and_the_same_again(models: Path, here: Path, suffix: str) -> None:
+def test_the_formats_hold_the_same_and_the_same_again(models: Path, folder: Path, suffix: str) -> None:
     pl.DataFrame({"text": TEXTS, "label": ['x,"y\n'] * len(TEXTS)}).write_csv("in.csv")
     command = ["in.csv", f"out.{suffix}", "--keep-all", "--batch-rows", "5"]
     assert run(models, *command) == 0
     first = [Path(f"out.{suffix}").read_bytes(), Path(f"out.{suffix}.drift.json").read_bytes()]
-    read = {"csv": pl.read_csv, "jsonl": pl.read_ndjson, "parquet": pl.read_parquet}[suffix](f"out.{suffix}")
+    reader: Any = {"csv": pl.read_csv, "jsonl": pl.read_ndjson, "parquet": pl.read_parquet}[suffix]
+    read = reader(f"out.{suffix}")
     assert read.columns == [*OWN, "text", "input_label"] and read["text"].to_list() == TEXTS
     assert read["input_label"].unique().to_list() == ['x,"y\n']
     assert run(models, *command) == 0
-    assert [Path(f"out.{suffix}").read_bytes(), Path(f"out.{suffix}.drift.json").read_bytes()] == first
-    assert str(here).encode() not in b"".join(first)
-    assert sorted(path.name for path in here.iterdir()) == ["in.csv", f"out.{suffix}", f"out.{suffix}.drift.json"]
+    again = [Path(f"out.{suffix}").read_bytes(), Path(f"out.{suffix}.drift.json").read_bytes()]
+    assert again == first and str(folder).encode() not in b"".join(first)
+    assert sorted(path.name for path in folder.iterdir()) == ["in.csv", f"out.{suffix}", f"out.{suffix}.drift.json"]
+    Path("in.csv").write_text("text\n")  # no rows
+    assert run(models, "in.csv", f"out.{suffix}") == 0
+    assert json.loads(Path(f"out.{suffix}.drift.json").read_text())["rows"] == 0
+    assert suffix == "jsonl" or reader(f"out.{suffix}").columns == OWN
 
 
-def test_an_input_without_rows_gives_an_output_without_rows(models: Path, here: Path) -> None:
-    Path("in.csv").write_text("text\n")
-    for name in ("out.csv", "out.jsonl", "out.parquet"):
-        assert run(models, "in.csv", name) == 0
-        assert json.loads(Path(f"{name}.drift.json").read_text())["rows"] == 0
-    assert pl.read_parquet("out.parquet").columns == pl.read_csv("out.csv").columns == OWN
-
-
-def test_a_threshold_of_ones_own_decides_instead_of_the_models(models: Path, here: Path) -> None:
+def test_a_threshold_of_ones_own_decides_instead_of_the_models(models: Path, folder: Path) -> None:
     Path("in.csv").write_text("text\n" + "\n".join(TEXTS))
-    assert run(models, "in.csv", "none.csv", "--threshold", "1") == 0
-    assert run(models, "in.csv", "all.csv", "--threshold", "0") == 0
-    assert pl.read_csv("none.csv")["abstained"].all() and not pl.read_csv("all.csv")["abstained"].any()
-    report = json.loads(Path("all.csv.drift.json").read_text())
-    assert report["drift"]["not_compared"] == ["abstentions"]
+    for threshold, abstained in (("1", True), ("0", False)):
+        assert run(models, "in.csv", "out.csv", "--threshold", threshold) == 0
+        assert set(pl.read_csv("out.csv")["abstained"]) == {abstained}
+    assert json.loads(Path("out.csv.drift.json").read_text())["drift"]["not_compared"] == ["abstentions"]
 
 
-def test_drift_is_told_and_ends_with_its_own_status_once_all_is_written(
-    models: Path, here: Path, capsys: pytest.CaptureFixture[str]
+def test_drift_is_reported_and_ends_with_its_own_status_once_all_is_written(
+    models: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("like.csv").write_text("text\n" + "\n".join(TEXTS))
     Path("other.csv").write_text("text\n" + "\n".join(f"ramen {n} " * 9 for n in range(200)))
@@ -135,41 +131,29 @@ def test_drift_is_told_and_ends_with_its_own_status_once_all_is_written(
     assert "strong drift" in capsys.readouterr().out
 
 
-def test_a_model_without_a_profile_says_so(models: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (here / "bare").mkdir()
-    (here / "bare" / "model").symlink_to(models / "finetuned")
+def test_a_model_without_a_profile_says_so(models: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "bare").mkdir()
+    (folder / "bare" / "model").symlink_to(models / "finetuned")
     Path("in.csv").write_text("text\nthe film\n")
     assert main(["in.csv", "out.csv", "--model", "bare", "--fail-on-drift"]) == 0
     assert "without a profile" in capsys.readouterr().out
     assert json.loads(Path("out.csv.drift.json").read_text())["drift"]["verdict"] == "unknown"
 
 
-def test_a_database_gives_its_rows_and_its_password_to_nobody(
-    models: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_database_gives_its_rows(models: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with sqlite3.connect("reviews.db") as store:
         store.execute("CREATE TABLE reviews (number INTEGER, body TEXT)")
         store.executemany("INSERT INTO reviews VALUES (?, ?)", list(enumerate(TEXTS)))
-    monkeypatch.setenv("REVIEWS_DB", f"sqlite:///{here / 'reviews.db'}")
-    common = ["--text", "body", "--id", "number", "--batch-rows", "5"]
-    query = ["--query", "SELECT * FROM reviews ORDER BY number"]
-    assert run(models, "sql:REVIEWS_DB", "a.csv", *query, *common) == 0
+    monkeypatch.setenv("REVIEWS_DB", f"sqlite:///{folder / 'reviews.db'}")
+    options = ["--text", "body", "--id", "number", "--batch-rows", "5"]
+    assert run(models, "sql:REVIEWS_DB", "a.csv", "--query", "SELECT * FROM reviews ORDER BY number", *options) == 0
     assert pl.read_csv("a.csv")["id"].to_list() == list(range(len(TEXTS)))
-    for wrong in (["--query", "DELETE FROM reviews"], []):
-        assert run(models, "sql:REVIEWS_DB", "c.csv", *wrong) == 1
-    with sqlite3.connect("reviews.db") as store:
-        assert store.execute("SELECT COUNT(*) FROM reviews").fetchone() == (len(TEXTS),)
-    monkeypatch.setenv("REVIEWS_DB", "postgresql://reader:hunter2@127.0.0.1:1/db")
-    assert run(models, "sql:REVIEWS_DB", "c.csv", *query) == 1
-    told = capsys.readouterr()
-    assert "hunter2" not in told.out + told.err
+    assert run(models, "sql:REVIEWS_DB", "c.csv") == 1, "there is no query"
 
 
 FILES = {
-    "latin.csv": "text\nnaïve\n".encode("latin-1"),
     "short.csv": b"text\none,two\n",
     "body.csv": b"body,n\nx,1\n",
-    "cut.csv.gz": gzip.compress(b"text\n" + b"one\n" * 999, mtime=0)[:-12],
     "body.jsonl": b'{"body": "x"}\n',
     "in.txt": b"x",
     "in.csv": b"text\nx\n",
@@ -177,13 +161,12 @@ FILES = {
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ("short.csv out.csv", "short.csv:2: 2 fields where the header has 1"),
         ("body.csv out.csv", "has no column 'text'; it has 'body', 'n'"),
         ("body.jsonl out.csv", "has no column 'text'; it has 'body'"),
         ("body.jsonl out.csv --keep-all", "cannot tell the keys"),
-        ("cut.csv.gz out.csv", "cannot be decompressed"),
         ("in.txt out.csv", "the name tells no format"),
         ("missing.csv out.csv", "missing.csv is missing"),
         ("in.csv out.xlsx", "the name tells no format"),
@@ -195,45 +178,42 @@ FILES = {
         ("in.csv out.csv --batch-rows 0", "from 1 on"),
         ("in.csv out.csv --separator \\t", "write one character"),
         ("in.csv out.csv --encoding latin-99", "--encoding latin-99 is not known"),
-        ("latin.csv out.csv", "ARGS='--encoding cp1252'"),
     ],
 )
-def test_what_cannot_be_done_is_told_with_its_place_and_leaves_nothing_behind(
-    models: Path, here: Path, capsys: pytest.CaptureFixture[str], arguments: str, told: str
+def test_what_cannot_be_done_is_an_error_with_its_place_and_leaves_nothing_behind(
+    models: Path, folder: Path, capsys: pytest.CaptureFixture[str], arguments: str, message: str
 ) -> None:
     for name, content in FILES.items():
         Path(name).write_bytes(content)
     pl.DataFrame({"text": [1]}).write_parquet("numbers.parquet")
     assert run(models, *arguments.split()) == 1
-    assert told in capsys.readouterr().err
-    assert {path.name for path in here.iterdir()} == {*FILES, "numbers.parquet"}
+    assert message in capsys.readouterr().err
+    assert {path.name for path in folder.iterdir()} == {*FILES, "numbers.parquet"}
 
 
-def test_a_column_is_kept_once_and_none_passes_for_a_probability(models: Path, here: Path) -> None:
-    columns = {"text": ["x", "y"], "^t.*$": ["e", "f"], "label": ["a", "b"], "input_label": ["c", "d"]}
-    columns |= {"ticket_id": ["7", "8"], "probability_x": ["no", "number"]}
+def test_a_column_is_kept_once_and_none_passes_for_a_probability(models: Path, folder: Path) -> None:
+    columns = {"text": "x", "^t.*$": "e", "label": "a", "input_label": "b", "ticket_id": "7", "probability_x": "no"}
     pl.DataFrame(columns).write_csv("in.csv")
     assert run(models, "in.csv", "out.csv", "--keep-all", "--id", "ticket_id") == 0
     out = pl.read_csv("out.csv")
-    assert out.columns == [*OWN, "text", "^t.*$", "input_label", "input_input_label", "input_probability_x"]
-    assert out["input_label"].to_list() == ["a", "b"] and out["id"].to_list() == [7, 8]
-    assert out["input_probability_x"].to_list() == ["no", "number"]
-    twice = ["--keep", "ticket_id", "--keep", "ticket_id"]
-    assert run(models, "in.csv", "out.csv", "--id", "ticket_id", *twice) == 0
+    renamed = {"input_label": "a", "input_input_label": "b", "input_probability_x": "no"}
+    assert out.columns == [*OWN, "text", "^t.*$", *renamed]
+    assert out.select("id", *renamed).row(0) == (7, *renamed.values())
+    assert run(models, "in.csv", "out.csv", "--id", "ticket_id", *["--keep", "ticket_id"] * 2) == 0
     assert pl.read_csv("out.csv").columns == [*OWN, "ticket_id"]
 
 
-def test_a_model_that_is_not_there_or_cut_off_is_told(
-    models: Path, here: Path, capsys: pytest.CaptureFixture[str]
+def test_a_model_that_is_missing_or_cut_off_is_an_error(
+    models: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    weights = shutil.copytree(models / "finetuned", here / "cut" / "model") / "model.safetensors"
+    weights = shutil.copytree(models / "finetuned", folder / "cut" / "model") / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    (here / "cut" / "exported").mkdir()
-    (here / "cut" / "exported" / "model.onnx").write_bytes(b"\x08\x0a\x12 cut off")
+    (folder / "cut" / "exported").mkdir()
+    (folder / "cut" / "exported" / "model.onnx").write_bytes(b"\x08\x0a\x12 cut off")
     Path("in.csv").write_text("text\nx\n")
     for model in ("nowhere", "models:/x", "models:/a/b/c", "cut --variant=onnx", "cut --variant=torch"):
         assert main(["in.csv", "out.csv", "--model", *model.split()]) == 1
-        assert f"{model.split()[0]} " in capsys.readouterr().err and not list(here.glob("*.parts"))
+        assert f"{model.split()[0]} " in capsys.readouterr().err and not list(folder.glob("*.parts"))
 
 
 def test_without_a_name_the_champion_of_params_predicts_and_a_version_by_its_number(
@@ -245,23 +225,16 @@ def test_without_a_name_the_champion_of_params_predicts_and_a_version_by_its_num
         assert "models:/tests@champion cannot be fetched" in capsys.readouterr().err
         register(client, Package.of_project(models.parent), "tests")
         assert main(["in.csv", "out.csv"]) == main(["in.csv", "one.csv", "--model", "models:/tests/1"]) == 0
-    assert run(models, "in.csv", "here.csv") == 0
-    names = ("out.csv", "one.csv", "here.csv")
+    assert run(models, "in.csv", "third.csv") == 0
+    names = ("out.csv", "one.csv", "third.csv")
     assert len({Path(name).read_bytes() for name in names}) == 1
     assert len({Path(f"{name}.drift.json").read_bytes() for name in names}) == 1
 
 
-def test_values_of_every_kind_are_kept_as_they_are(models: Path, here: Path) -> None:
-    values = {
-        "moment": [datetime(2026, 1, 2, tzinfo=UTC)] * 3,
-        "span": [timedelta(1)] * 3,
-        "money": [Decimal("1.50")] * 3,
-        "bytes": [b"\xff", b"", None],
-        "nested": [{"a": [1, None]}] * 3,
-        "kind": ["a", "b", "a"],
-    }
-    frame = pl.DataFrame({"text": ["x", "y", "z"], **values})
-    frame.with_columns(pl.col("kind").cast(pl.Categorical)).write_parquet("in.parquet")  # of these, the texts are kept
+def test_values_of_every_kind_are_kept_as_they_are(models: Path, folder: Path) -> None:
+    values = {"span": [timedelta(1)] * 3, "bytes": [b"\xff", b"", None], "nested": [{"a": [1, None]}] * 3}
+    frame = pl.DataFrame({"text": ["x", "y", "z"], "money": [Decimal("1.50")] * 3, **values})
+    frame.write_parquet("in.parquet")
     assert run(models, "in.parquet", "out.parquet", "--keep-all", "--batch-rows", "2") == 0
     assert pl.read_parquet("out.parquet").select(frame.columns).equals(frame)
     assert run(models, "in.parquet", "out.csv", "--keep-all") == 0
@@ -269,46 +242,43 @@ def test_values_of_every_kind_are_kept_as_they_are(models: Path, here: Path) -> 
 
 
 def test_finished_parts_are_taken_again_and_others_are_not(
-    models: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    models: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[int] = []
+    limit = 99
     plain = Classifier.probabilities
 
     def counted(self: Classifier, texts: list[str], *rest: Any) -> Any:
-        if len(asked) == 2 and stop:
+        if len(asked) == limit:
             raise KeyboardInterrupt
         asked.append(len(texts))
         return plain(self, texts, *rest)
 
+    def predict(most: int, *more: str) -> list[int]:
+        """Predict, with an interrupt after so many chunks; return the sizes of the chunks that the model was asked."""
+        nonlocal limit
+        limit = most
+        asked.clear()
+        assert run(models, "in.csv", "out.csv", "--batch-rows", "10", *more) == (0 if most > 2 else 130)
+        return asked[:]
+
     monkeypatch.setattr(Classifier, "probabilities", counted)
     Path("in.csv").write_text("text\n" + "\n".join(TEXTS))
-    command = ["in.csv", "out.csv", "--batch-rows", "10"]
-
-    def asked_after_a_stop(*more: str) -> list[int]:
-        nonlocal stop
-        for stop in (True, False):
-            asked.clear()
-            assert run(models, *command, *(more if not stop else ())) == (130 if stop else 0)
-        return asked
-
-    stop = False
-    assert run(models, *command) == 0 and asked == [10, 10, 4]
+    assert predict(99) == [10, 10, 4]
     whole = Path("out.csv").read_bytes()
-    assert asked_after_a_stop() == [4] and Path("out.csv").read_bytes() == whole
+    assert predict(2) == [10, 10] and Path("out.csv").read_bytes() == whole, "it stays until there is a new one"
+    assert predict(99) == [4] and Path("out.csv").read_bytes() == whole
     assert "going on after row 20" in capsys.readouterr().out
-    assert asked_after_a_stop("--threshold", "0.5") == [10, 10, 4]
-    stop = True
-    asked.clear()
-    assert run(models, *command) == 130 and Path("out.csv").exists(), "it stays until there is a new one"
+    predict(2)
+    assert predict(99, "--threshold", "0.5") == [10, 10, 4]
+    predict(2)
     Path("in.csv").write_text("text\n" + "\n".join([*TEXTS[:12], "another", *TEXTS[13:]]))
-    stop = False
-    asked.clear()
-    assert run(models, *command) == 0 and asked == [10, 4]
-    assert sorted(path.name for path in here.iterdir()) == ["in.csv", "out.csv", "out.csv.drift.json"]
+    assert predict(99) == [10, 4]
+    assert sorted(path.name for path in folder.iterdir()) == ["in.csv", "out.csv", "out.csv.drift.json"]
 
 
-def test_a_full_disk_is_told_and_finished_parts_stay(
-    models: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_full_disk_is_an_error_and_finished_parts_stay(
+    models: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("in.csv").write_text("text\n" + "\n".join(TEXTS))
 
@@ -319,7 +289,7 @@ def test_a_full_disk_is_told_and_finished_parts_stay(
         patched.setattr(pl.LazyFrame, "sink_csv", full)
         assert run(models, "in.csv", "out.csv") == 1
     assert "No space left on device" in capsys.readouterr().err
-    assert list(here.glob("out.csv.parts/*.parquet"))
+    assert list(folder.glob("out.csv.parts/*.parquet"))
     assert run(models, "in.csv", "out.csv") == 0
 
 

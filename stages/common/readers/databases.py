@@ -2,9 +2,9 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,13 @@ from urllib.parse import quote, unquote
 import polars as pl
 
 from stages.common.errors import AttuneError
-from stages.common.readers.table import Table, as_text, check_unique
+from stages.common.readers.streams import ROWS
+from stages.common.readers.tables import Table, as_text, check_unique
 from stages.common.redact import redacted
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
-ROWS_AT_A_TIME = 10_000
 CONNECT_TIMEOUT = 30  # seconds
 
 # Nothing is ever committed. These servers refuse to write besides: PostgreSQL by an option of the connection
@@ -30,7 +30,22 @@ DRIVER_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def select(variable: str, query: str, origin: str, size: int = ROWS_AT_A_TIME) -> Iterator[pl.DataFrame]:
+class QueryTable(Table):
+    """The rows of a query, as chunks of texts."""
+
+    def __init__(self, origin: str, chunks: Iterable[pl.DataFrame]) -> None:
+        self.origin, chunks = origin, iter(chunks)
+        first = next(chunks)
+        self.columns, self._chunks = first.columns, chain([first], chunks)
+
+    def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
+        """See Table."""
+        for chunk in self._chunks:
+            rows = pl.DataFrame([chunk[name] for name in names])
+            yield from rows.iter_slices(size) if rows.height else [rows]
+
+
+def select(variable: str, query: str, origin: str, size: int = 10_000) -> Iterator[pl.DataFrame]:
     """Yield the rows of a query in chunks, all columns as text; without rows, one chunk that has none.
 
     Args:
@@ -43,33 +58,45 @@ def select(variable: str, query: str, origin: str, size: int = ROWS_AT_A_TIME) -
         AttuneError: if the variable is not set, the database cannot be reached, or the query fails, would write, gives
             two columns of one name or bytes that are no text. No message holds the address or its password.
     """
-    url, engine = _opened(variable, origin)
-    with _faults_as_errors(origin, variable, url):
-        yield from _chunks(engine, query, origin, size)
+    url, engine = _engine(variable, origin)
+    with _faults_as_errors(origin, variable, url), engine.connect() as connection:
+        # A server-side cursor where the driver has one. The query is taken as it stands: `:name` and `%` mean nothing.
+        streamed = connection.execution_options(stream_results=True, no_parameters=True, postgresql_readonly=True)
+        result = streamed.exec_driver_sql(query)
+        names = [column[0] for column in result.cursor.description]
+        check_unique(names, origin)
+        schema = dict.fromkeys(names, pl.String)
+        empty = True
+        for rows in result.yield_per(size).partitions():
+            columns = {}
+            for name, values in zip(names, zip(*rows, strict=True), strict=True):
+                try:
+                    columns[name] = [_value_as_text(value) for value in values]
+                except UnicodeDecodeError:
+                    raise AttuneError(
+                        f"{origin}: the column {name!r} holds bytes that are no UTF-8 text",
+                        "leave it out of the query, or convert it there",
+                    ) from None
+            yield pl.DataFrame(columns, schema=schema)
+            empty = False
+        if empty:
+            yield pl.DataFrame(schema=schema)
+        connection.rollback()
 
 
-class QueryRows(Table):
-    """The rows of a query as they come, `size` at a time; see `select`."""
-
-    def __init__(self, variable: str, query: str, origin: str, size: int) -> None:
-        chunks = select(variable, query, origin, size)
-        first = next(chunks)
-        super().__init__(origin, first.columns, chain([first], chunks))
-
-
-def _opened(variable: str, origin: str) -> "tuple[URL, Engine]":
+def _engine(variable: str, origin: str) -> "tuple[URL, Engine]":
     from sqlalchemy import create_engine, make_url
     from sqlalchemy.exc import ArgumentError
     from sqlalchemy.pool import NullPool
 
-    given = os.environ.get(variable)
-    if not given:
+    address = os.environ.get(variable)
+    if not address:
         raise AttuneError(
             f"{origin}: the environment variable {variable} is not set",
             f"export {variable}='postgresql://reader:password@host/database' (or sqlite:////path/to/file.db)",
         )
     try:
-        url = make_url(given)
+        url = make_url(address)
         if url.drivername == "postgresql":  # SQLAlchemy before 2.1 would take psycopg2
             url = url.set(drivername="postgresql+psycopg")
         if url.get_backend_name() == "sqlite":
@@ -89,49 +116,19 @@ def _opened(variable: str, origin: str) -> "tuple[URL, Engine]":
         ) from None
 
 
-def _chunks(engine: "Engine", query: str, origin: str, size: int) -> Iterator[pl.DataFrame]:
-    """Read with a server-side cursor where the driver has one, and let polars pack the texts here."""
-    with engine.connect() as connection:
-        streamed = connection.execution_options(stream_results=True, no_parameters=True, postgresql_readonly=True)
-        result = streamed.exec_driver_sql(query)  # as it stands: `:name` and `%` mean nothing here
-        names = [column[0] for column in result.cursor.description]
-        check_unique(names, origin)
-        schema = dict.fromkeys(names, pl.String)
-        empty = True
-        for rows in result.yield_per(size).partitions():
-            columns = {}
-            for name, values in zip(names, zip(*rows, strict=True), strict=True):
-                try:
-                    columns[name] = [_value_as_text(value) for value in values]
-                except UnicodeDecodeError:
-                    raise AttuneError(
-                        f"{origin}: the column {name!r} holds bytes that are no UTF-8 text",
-                        "leave it out of the query, or convert it there",
-                    ) from None
-            yield pl.DataFrame(columns, schema=schema)
-            empty = False
-        connection.rollback()
-    if empty:
-        yield pl.DataFrame(schema=schema)
-
-
 def _value_as_text(value: Any) -> str | None:
     """Return the text for a value, as the other formats have it: true, 1.5, 2026-01-31 12:00:00, JSON for lists.
 
     Moments with a time zone are given in UTC: a server gives them in the zone of its client.
     """
     match value:
-        case bool():
-            return "true" if value else "false"
-        case datetime():
-            return (value.astimezone(UTC) if value.tzinfo else value).isoformat(sep=" ")
-        case date() | time():
-            return value.isoformat()
-        case Decimal():
-            return format(value, "f")
         case bytes() | bytearray() | memoryview():
             return bytes(value).decode("utf-8") or None
-        case None | list() | dict() | tuple() | str():
+        case Decimal():
+            return format(value, "f")
+        case datetime() if value.tzinfo:
+            return str(value.astimezone(UTC))
+        case None | bool() | list() | dict() | tuple() | str():
             return as_text(value)
     return str(value)
 

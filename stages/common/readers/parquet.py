@@ -1,58 +1,60 @@
 """Parquet files, read page by page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
 import polars as pl
 
 from stages.common.errors import AttuneError
-from stages.common.readers.streams import Spend
-from stages.common.readers.table import BATCH_BYTES, ROWS, Table, check_unique, text_bytes
+from stages.common.readers.streams import BATCH_BYTES, ROWS, Spend
 
 
-class ParquetTable(Table):
-    """A Parquet file, read with pyarrow and checked: polars ends the process over some that are damaged."""
+class ParquetTable:
+    """A Parquet file, read with pyarrow and checked: polars ends the process over some that are damaged.
+
+    See `tables.Table`; `stored_columns` are all columns of the file, also those that have no form as text.
+    """
+
+    fixed = True
+    rows: int | None
+    share: Callable[[], float] | None = None
 
     def __init__(self, file: IO[bytes], origin: str, spend: Spend, *, texts: bool) -> None:
         from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
 
-        self._spend, self._texts = spend, texts
-        super().__init__(origin, [])
+        self.origin, self._spend, self._texts = origin, spend, texts
         with self._faults_as_errors():
             self._file = ParquetFile(file)
             self._empty = self._file.schema_arrow.empty_table()
-            check_unique(self._empty.column_names, origin)
-            self.columns = [field.name for field in self._empty.schema if not texts or _has_text_form(field.type)]
+        self.stored_columns: list[str] = self._empty.column_names
+        self.columns = [field.name for field in self._empty.schema if not texts or _has_text_form(field.type)]
         self.rows = self._file.metadata.num_rows
 
     def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
-        """See Table."""
+        """See Table. A batch has fewer rows than `size` if the file states that its columns are large."""
         with self._faults_as_errors():
+            metadata = self._file.metadata
+            groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+            chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+            stated = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in names)
+            size = max(1, min(size, BATCH_BYTES * metadata.num_rows // max(stated, 1)))
             if not self.rows:
                 yield self._frame(self._empty, names)
-            read = 0
-            for batch in self._file.iter_batches(self._size(names, size), columns=list(names), use_threads=False):
+            rows_read = 0
+            for batch in self._file.iter_batches(size, columns=list(names), use_threads=False):
                 batch.validate(full=True)
                 yield self._frame(batch, names)
-                read += batch.num_rows
-            if read != self.rows:
-                raise ValueError(f"{read:,} of {self.rows:,} rows are there")
+                rows_read += batch.num_rows
+            if rows_read != self.rows:
+                raise ValueError(f"{rows_read:,} of {self.rows:,} rows are there")
 
     def _frame(self, rows: Any, names: Sequence[str]) -> pl.DataFrame:
         frame = pl.DataFrame({name: pl.from_arrow(rows.column(name)) for name in names})
         if self._texts:
             frame = frame.select(pl.all().cast(pl.String).replace("", None))
-            self._spend(text_bytes(frame))
+            self._spend(int(frame.estimated_size()))
         return frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
-
-    def _size(self, names: Sequence[str], size: int) -> int:
-        """Return how many rows a batch may have, by the size that the file states for its columns."""
-        about = self._file.metadata
-        groups = [about.row_group(number) for number in range(about.num_row_groups)]
-        columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-        stated = sum(column.total_uncompressed_size for column in columns if column.path_in_schema in names)
-        return max(1, min(size, BATCH_BYTES * about.num_rows // max(stated, 1)))
 
     @contextmanager
     def _faults_as_errors(self) -> Iterator[None]:

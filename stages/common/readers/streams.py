@@ -1,15 +1,13 @@
-"""The bytes of a file as they are read: decompressed, counted, decoded line by line."""
+"""Files as streams of bytes: formats and compressions by the ending of a name, and what is decompressed is counted."""
 
 import bz2
 import gzip
 import lzma
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BufferedReader, RawIOBase
 from typing import IO, Any, cast
-
-from stages.common.errors import AttuneError
 
 ENDINGS = {
     ".csv": "csv",
@@ -21,8 +19,10 @@ ENDINGS = {
 }
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 COMPRESSIONS = (*OPENERS, ".zst")
-BLOCK = 1 << 20
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what the decompressors raise for broken bytes
+BLOCK = 1 << 20
+ROWS = 50_000  # of a batch
+BATCH_BYTES = 32 << 20  # of texts, about, at which a batch ends even if it has fewer rows
 
 Spend = Callable[[int], None]
 
@@ -69,27 +69,3 @@ def decompressed(file: IO[bytes], compression: str, spend: Spend) -> IO[bytes]:
 
         stream = CompressedInputStream(PythonFile(file), "zstd")
     return cast(IO[bytes], BufferedReader(_Counted(stream, spend), BLOCK))
-
-
-def lines_of(text: Iterable[str], origin: str, encoding: str) -> Iterator[str]:
-    """Yield lines with their ends.
-
-    Raises:
-        AttuneError: with the line, if a byte is not of the encoding, or the compressed file is damaged.
-    """
-    read = 0
-    try:
-        for line in text:
-            read += 1
-            yield line
-    except UnicodeDecodeError as error:
-        number = read + 1 + error.object.count(b"\n", 0, error.start)
-        raise AttuneError(
-            f"{origin}:{number}: byte 0x{error.object[error.start]:02x} is not {encoding}",
-            "save the file as UTF-8, or say how it is encoded: encoding: cp1252 (Western Europe), gb18030 (Chinese) or "
-            "utf-16 under the source, say (of `make predict`: ARGS='--encoding cp1252')",
-        ) from None
-    except DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the disk
-        raise AttuneError(f"{origin}: cannot be decompressed ({error})", "copy or download the file again") from None

@@ -6,20 +6,46 @@ batches of polars itself, `collect_batches`, read ahead of a slow consumer, and 
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any, Protocol
 
 import polars as pl
 
 from stages.common.errors import AttuneError
 from stages.common.readers.parquet import ParquetTable
-from stages.common.readers.streams import Layout, Spend, decompressed, lines_of
-from stages.common.readers.table import BATCH_BYTES, ROWS, Table, as_text, check_unique
+from stages.common.readers.streams import BATCH_BYTES, DAMAGE, ROWS, Layout, Spend, decompressed
 
 LINE = "line"  # name of the only column of a plain text file
 SEPARATORS = ";\t|,"
+
+
+class Table(Protocol):
+    """An open table: what every reader of a file or database offers.
+
+    Attributes:
+        origin: what messages call it.
+        columns: the names; of JSON lines, whose rows have keys of their own, those of the rows read so far.
+        fixed: whether all names are known before the first row is read.
+        rows: how many there are, where that is known.
+        share: how much of the file has been read, where that is known.
+    """
+
+    origin: str
+    columns: list[str]
+    fixed: bool = True
+    rows: int | None = None
+    share: Callable[[], float] | None = None
+
+    def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
+        """Yield the rows with these columns, at most `size` at a time; a table without rows has one empty batch.
+
+        Raises:
+            AttuneError: if a row is damaged, with its line where there are lines.
+        """
 
 
 @contextmanager
@@ -41,13 +67,15 @@ def open_table(
     with path.open("rb") as file:
         stream = decompressed(file, layout.compression, spend) if layout.compression else file
         if layout.format == "parquet":
-            yield ParquetTable(stream, origin, spend, texts=texts)
+            parquet = ParquetTable(stream, origin, spend, texts=texts)
+            check_unique(parquet.stored_columns, origin)
+            yield parquet
             return
         newline = "" if layout.format in ("csv", "tsv") else "\n"  # a line of JSON may hold U+2028 and the like
         encoding = "utf-8-sig" if layout.encoding == "utf-8" else layout.encoding
         with TextIOWrapper(stream, encoding=encoding, newline=newline) as text:
-            lines = lines_of(text, origin, layout.encoding)
-            table: Table
+            lines = _lines(text, origin, layout.encoding)
+            table: LinesTable
             match layout.format:
                 case "jsonl":
                     table = JsonLinesTable(lines, origin)
@@ -60,12 +88,52 @@ def open_table(
             yield table
 
 
+def check_unique(names: Sequence[str], where: str) -> None:
+    """Raise AttuneError if two columns have one name."""
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise AttuneError(f"{where}: the column {repeated[0]!r} is there twice", "rename one of them")
+
+
+def as_text(value: Any) -> str | None:
+    """Return a text as it is, other values as JSON has them, and null for what is empty.
+
+    A lone surrogate, which JSON can spell and drivers may pass on, is replaced: it is no character.
+    """
+    if value is None or value == "":
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _lines(text: Iterable[str], origin: str, encoding: str) -> Iterator[str]:
+    """Yield lines with their ends.
+
+    Raises:
+        AttuneError: with the line, if a byte is not of the encoding, or the compressed file is damaged.
+    """
+    lines = 0
+    try:
+        for line in text:
+            lines += 1
+            yield line
+    except UnicodeDecodeError as error:
+        number = lines + 1 + error.object.count(b"\n", 0, error.start)
+        raise AttuneError(
+            f"{origin}:{number}: byte 0x{error.object[error.start]:02x} is not {encoding}",
+            "save the file as UTF-8, or say how it is encoded: encoding: cp1252 (Western Europe), gb18030 (Chinese) or "
+            "utf-16 under the source, say (of `make predict`: ARGS='--encoding cp1252')",
+        ) from None
+    except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk
+        raise AttuneError(f"{origin}: cannot be decompressed ({error})", "copy or download the file again") from None
+
+
 class LinesTable(Table):
     """Rows out of lines of text, packed: polars needs a third of the memory that Python does for a text."""
 
     def __init__(self, lines: Iterator[str], origin: str) -> None:
-        super().__init__(origin, [])
-        self._lines = lines
+        self.origin, self.columns, self._lines = origin, list[str](), lines
 
     def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
         """See Table."""
@@ -104,9 +172,9 @@ class SeparatedTable(LinesTable):
         check_unique(self.columns, f"{origin}:{self._reader.line_num}")
 
     def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
-        place = {name: index for index, name in enumerate(self.columns)}
+        positions = [self.columns.index(name) for name in names]
         for row in self._rows():
-            yield [row[place[name]] or None for name in names]
+            yield [row[position] or None for position in positions]
 
     def _rows(self) -> Iterator[list[str]]:
         """Yield the rows below the header, or from it on as long as there is none."""
@@ -136,7 +204,7 @@ class JsonLinesTable(LinesTable):
     fixed = False
 
     def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
-        known: dict[str, None] = {}
+        keys: dict[str, None] = {}
         for number, line in enumerate(self._lines, start=1):
             if not line.strip():
                 continue
@@ -147,9 +215,9 @@ class JsonLinesTable(LinesTable):
                 fault = f"not JSON: {error}"
             if fault:
                 raise AttuneError(f"{self.origin}:{number}: {fault}", "each line must be one JSON object")
-            if not row.keys() <= known.keys():
-                known |= dict.fromkeys(row)
-                self.columns = list(known)
+            if not row.keys() <= keys.keys():
+                keys |= dict.fromkeys(row)
+                self.columns = list(keys)
             yield [as_text(row.get(name)) for name in names]
 
 

