@@ -63,12 +63,8 @@ def _rules(page: PageData, examples: int) -> list[dict[str, Any]]:
 
 def _sources(splits: dict[str, pl.DataFrame], rejected: pl.DataFrame) -> dict[str, Any]:
     """Return the sources with the most rows kept: name, rows kept, rows rejected; and what the others kept."""
-    kept = pl.concat([rows.select("source") for rows in splits.values()]).group_by("source").len("kept")
-    out = rejected.group_by("source").len("out")
-    counts = (
-        kept.join(out, on="source", how="full", coalesce=True)
-        .with_columns(pl.col("kept", "out").fill_null(0))
-        .sort("kept", "out", "source", descending=[True, True, False])
-    )
+    counted = [rows.select("source", kept=pl.lit(1), out=pl.lit(0)) for rows in splits.values()]
+    counted.append(rejected.select("source", kept=pl.lit(0), out=pl.lit(1)))
+    counts = pl.concat(counted).group_by("source").sum().sort("kept", "out", "source", descending=[True, True, False])
     others = counts[LISTED:]
     return {"rows": counts.head(LISTED).rows(), "others": others.height, "other_rows": int(others["kept"].sum())}

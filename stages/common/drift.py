@@ -95,8 +95,8 @@ def profile_of(train: pl.DataFrame, labels: list[str], probabilities: np.ndarray
     """
     profile = text_profile(train)
     measures = profile["measures"]
-    measures |= {"labels": {"labels": labels}, "confidence": {"edges": _edges(_confidence(probabilities))}}
-    measures["abstentions"] = {}
+    edges = _edges(_confidence(probabilities))
+    measures |= {"labels": {"labels": labels}, "confidence": {"edges": edges}, "abstentions": {}}
     for name, counts in answer_counts(profile, probabilities, abstained).items():
         measures[name]["counts"] = counts
     counted = dict(train["label"].value_counts().sort("label").iter_rows())

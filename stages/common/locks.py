@@ -10,17 +10,9 @@ from typing import TextIO
 
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Hold the lock of a file, which is created; yield whether it was free.
-
-    The holder may remove the file: a lock on a removed file does not count.
-    """
+    """Hold the lock of a file, which is created; yield whether it was free."""
     with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = _exists(path, lock)
-        except BlockingIOError:
-            free = False
-        yield free
+        yield _acquired(lock, path, fcntl.LOCK_NB)
 
 
 @contextmanager
@@ -31,24 +23,22 @@ def in_turn(path: Path, tell: Callable[[], None] = lambda: None) -> Iterator[Non
         path: the file.
         tell: called once if another process holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path) as free:
-        if free:
-            yield
-            return
-    tell()
+    mode = fcntl.LOCK_NB
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if _exists(path, lock):  # else whoever held it has removed it
+            if _acquired(lock, path, mode):
                 yield
                 return
+        if mode:
+            tell()
+        mode = 0  # from now on, wait
 
 
-def _exists(path: Path, lock: TextIO) -> bool:
-    """Return whether an open file is still the one at its path."""
+def _acquired(lock: TextIO, path: Path, mode: int) -> bool:
+    """Lock an open file. The holder may remove it: a lock on a file that is no longer at its path does not count."""
     try:
+        fcntl.flock(lock, fcntl.LOCK_EX | mode)
         return os.path.samestat(os.fstat(lock.fileno()), path.stat())
-    except FileNotFoundError:
+    except (BlockingIOError, FileNotFoundError):
         return False

@@ -18,8 +18,6 @@ class Table(pa.DataFrameModel):
 
     class Config:
         strict = "filter"  # columns outside the contract are not written
-        coerce = False
-        ordered = False
 
     @classmethod
     def write(cls, rows: pl.DataFrame, path: Path) -> pl.DataFrame:

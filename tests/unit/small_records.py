@@ -8,7 +8,7 @@ import polars as pl
 from safetensors.numpy import save
 
 from stages.common.params import Source
-from stages.common.schemas import RawRecords
+from stages.common.schemas import CleanRecords, RawRecords
 from stages.ingest.archives import Workspace
 from stages.ingest.fetch import open_source
 from stages.ingest.records import read_records
@@ -48,6 +48,12 @@ def make_records(rows: list[dict[str, str | None]]) -> pl.DataFrame:
         for index, row in enumerate(rows)
     ]
     return pl.DataFrame(filled, schema=dict.fromkeys(RawRecords.columns(), pl.String))
+
+
+def clean_rows(rows: list[dict[str, Any]], start: str = "") -> pl.DataFrame:
+    """Rows of one split, whose ids start with this."""
+    records = make_records([{"text": "t", **row} for row in rows]).with_columns(fold=pl.lit(None, pl.Int16))
+    return records.with_columns(id=pl.lit(start) + pl.col("id")).select(CleanRecords.columns())
 
 
 def text_rows(texts: list[str], pairs: list[str | None] | None = None, **columns: object) -> pl.DataFrame:

@@ -8,17 +8,11 @@ import pytest
 
 from stages.clean.label_issues import apply_action, find_label_issues
 from stages.common.params.clean import LabelIssues
-from stages.common.schemas import SPLITS, CleanRecords, Suspects
+from stages.common.schemas import SPLITS, Suspects
+from tests.unit.small_records import FILM_WORDS, clean_rows
 
 Splits = dict[str, pl.DataFrame]
 OTHER = {"positive": "negative", "negative": "positive"}
-
-
-def table(rows: list[dict[str, str | None]], name: str = "row") -> pl.DataFrame:
-    blank = {"text_pair": None, "group": None, "timestamp": None, "fold": None, "source": "tests", "extra": None}
-    filled = [{"id": f"{name}{index:05d}", **blank, **row} for index, row in enumerate(rows)]
-    schema = {column: pl.Int16 if column == "fold" else pl.String for column in CleanRecords.columns()}
-    return pl.DataFrame(filled, schema=schema)
 
 
 def into_splits(rows: pl.DataFrame) -> Splits:
@@ -39,14 +33,12 @@ def opinions(count: int, seed: int = 0) -> pl.DataFrame:
     rng = random.Random(seed)
     good = ["brilliant", "moving", "fresh", "witty", "gorgeous", "touching"]
     bad = ["dull", "tedious", "flat", "clumsy", "lifeless", "stale"]
-    nouns = ["plot", "camera", "cast", "score", "ending", "script", "pace", "dialogue"]
-    rows: list[dict[str, str | None]] = []
+    rows = []
     for index in range(count):
         adjectives = [*rng.sample((good, bad)[index % 2], 2), *rng.choices(good + bad, k=1)]
-        parts = [f"a {word} {noun}" for word, noun in zip(adjectives, rng.sample(nouns, 3), strict=True)]
-        text = f"{', '.join(parts)} number {rng.randrange(500)}"
-        rows.append({"text": text, "label": ("positive", "negative")[index % 2]})
-    return table(rows)
+        parts = [f"a {word} {noun}" for word, noun in zip(adjectives, rng.sample(FILM_WORDS, 3), strict=True)]
+        rows.append({"text": ", ".join(parts), "label": ("positive", "negative")[index % 2]})
+    return clean_rows(rows)
 
 
 def test_flipped_labels_are_found_far_above_chance_in_every_split() -> None:
@@ -54,8 +46,7 @@ def test_flipped_labels_are_found_far_above_chance_in_every_split() -> None:
     issues = find_label_issues(into_splits(rows), LabelIssues(), seed=13)
     Suspects.validate(issues)
     issues = issues.with_columns(hit=pl.col("id").is_in(sorted(wrong)))
-    assert issues["hit"].sum() / len(wrong) > 0.5
-    assert issues["hit"].mean() > 0.5  # chance: 0.05
+    assert issues["hit"].sum() / len(wrong) > 0.5 and issues["hit"].mean() > 0.5  # chance: 0.05
     assert issues.filter(pl.col("split") != "train")["hit"].mean() > 0.5, "held-out rows are judged, too"
 
 
@@ -71,7 +62,6 @@ def test_min_confidence_and_max_rows_say_how_many_rows_are_listed_in_any_order_a
     sure = everything.filter(pl.col("confidence") >= 0.8)
     assert issues(splits).equals(sure)
     assert everything["confidence"].is_sorted(descending=True)
-    assert (everything["suggested"] != everything["label"]).all()
     assert 0 < few.filter(split="train").height < sure.filter(split="train").height / 2
     assert issues(shuffled, max_rows=200).equals(few)
     assert issues(splits, action="off").equals(Suspects.empty())
@@ -88,23 +78,18 @@ def test_too_many_labels_and_too_few_groups_are_said_to_be_unchecked(capsys: pyt
 def test_validation_and_test_tell_train_nothing() -> None:
     rows, _ = flipped(opinions(600), 0.1)
     splits = into_splits(rows)
-    words = [{"text": "quux " * size, "label": ("positive", "negative")[size % 2]} for size in range(1, 90)]
-    strange = table(words, "other")
+    strange = clean_rows([{"text": "quux " * size} for size in range(1, 90)], "other")
     other = {"train": splits["train"], "validation": strange[:40], "test": strange[40:]}
     params = LabelIssues(min_confidence=0.0)
     issues = [find_label_issues(each, params, seed=13).filter(split="train") for each in (splits, other)]
-    assert issues[0].height > 0
-    assert issues[0].equals(issues[1])
+    assert issues[0].height > 0 and issues[0].equals(issues[1])
 
 
 def test_a_row_is_judged_by_what_is_outside_its_group() -> None:
     """A wrong label that a whole group shares is seen through; with some of it in the other folds it looks right."""
     rows = opinions(400)
-    lie: list[dict[str, str | None]] = [
-        {"text": f"a brilliant moving fresh zyzzyva number {index}", "label": "negative", "group": "liars"}
-        for index in range(12)
-    ]
-    train = pl.concat([rows, table(lie, "lie")])
+    lie = {"text": "a brilliant moving fresh zyzzyva", "label": "negative", "group": "liars"}
+    train = pl.concat([rows, clean_rows([lie] * 12, "lie")])
     splits = {"train": train, "validation": opinions(40, 1), "test": opinions(40, 2)}
     splits = {name: part.with_columns(id=pl.lit(name) + pl.col("id")) for name, part in splits.items()}
     grouped = find_label_issues(splits, LabelIssues(), seed=13)
@@ -114,7 +99,7 @@ def test_a_row_is_judged_by_what_is_outside_its_group() -> None:
 
 
 def test_a_label_that_a_classifier_never_saw_is_not_doubted() -> None:
-    rare = table([{"text": "a brilliant, moving, fresh, witty, gorgeous, touching plot", "label": "rare"}], "rare")
+    rare = clean_rows([{"text": "a brilliant, moving, fresh, witty plot", "label": "rare"}], "rare")
     splits = into_splits(opinions(200))
     splits["train"] = pl.concat([splits["train"], rare])
     assert "rare" not in find_label_issues(splits, LabelIssues(min_confidence=0.0), 13)["label"]
@@ -130,7 +115,7 @@ def test_a_label_that_a_classifier_never_saw_is_not_doubted() -> None:
     ],
 )
 def test_where_nothing_can_be_learnt_there_are_no_issues(rows: list[dict[str, str | None]]) -> None:
-    splits = {"train": table(rows), "validation": table([{"text": "x", "label": "b"}], "v"), "test": table([], "t")}
+    splits = {"train": clean_rows(rows), "validation": clean_rows([{"label": "b"}], "v"), "test": clean_rows([])}
     assert find_label_issues(splits, LabelIssues(min_confidence=0.0), seed=13).equals(Suspects.empty())
 
 
@@ -141,15 +126,16 @@ def issues_of(rows: pl.DataFrame, split: str = "train") -> pl.DataFrame:
 
 def test_the_mark_stands_beside_the_other_keys_of_extra() -> None:
     extras = [None, '{"né":"a, \\"b\\""}', '{"suspect":"no","a":null}', "{}"]
-    rows = table([{"text": "t", "label": "a", "extra": extra} for extra in extras])
+    rows = clean_rows([{"text": "t", "label": "a", "extra": extra} for extra in extras])
     after, out = apply_action(dict.fromkeys(SPLITS, rows), issues_of(rows[:1]), "flag")
     assert out.is_empty()
-    assert after["test"]["extra"].to_list() == [
+    marked = [
         '{"suspect":"yes"}',
         '{"né":"a, \\"b\\"","suspect":"no"}',
         '{"a":null,"suspect":"no"}',
         '{"suspect":"no"}',
     ]
+    assert after["test"]["extra"].to_list() == marked
 
 
 def test_rejecting_takes_issues_out_of_train_alone_and_says_why() -> None:
@@ -164,9 +150,8 @@ def test_rejecting_takes_issues_out_of_train_alone_and_says_why() -> None:
 
 @pytest.mark.parametrize(("doubted", "rejected"), [(3, 0), (2, 2)])
 def test_no_label_is_rejected_out_of_train_altogether(doubted: int, rejected: int) -> None:
-    rare = table([{"text": f"text {index}", "label": "rare"} for index in range(3)], "rare")
+    rare = clean_rows([{"label": "rare"}] * 3, "rare")
     splits = into_splits(opinions(40))
     splits["train"] = pl.concat([splits["train"], rare])
     after, out = apply_action(splits, issues_of(rare[:doubted]), "reject")
-    assert out.height == rejected
-    assert after["train"].filter(label="rare").height == 3 - rejected
+    assert out.height == rejected == 3 - after["train"].filter(label="rare").height

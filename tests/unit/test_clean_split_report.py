@@ -10,34 +10,28 @@ from stages.clean import split_report as report_module
 from stages.clean.split import split_records
 from stages.clean.split_report import describe, split_report
 from stages.common.params.clean import CleanParams
-from stages.common.schemas import SPLITS, CleanRecords
-from tests.unit.small_records import FILM_WORDS, make_records
+from stages.common.schemas import SPLITS
+from tests.unit.small_records import FILM_WORDS, clean_rows, make_records
 
 PARAMS = CleanParams()
 
 
-def clean(rows: list[dict[str, Any]], start: str = "") -> pl.DataFrame:
-    records = make_records([{"text": "t", **row} for row in rows]).with_columns(fold=pl.lit(None, pl.Int16))
-    return records.with_columns(id=pl.lit(start) + pl.col("id")).select(CleanRecords.columns())
-
-
 def splits_of(**rows: list[dict[str, Any]]) -> dict[str, pl.DataFrame]:
-    return {name: clean(rows.get(name, [{"text": f"nothing but {name}"}]), f"{name} ") for name in SPLITS}
+    return {name: clean_rows(rows.get(name, [{"text": f"nothing but {name}"}]), f"{name} ") for name in SPLITS}
 
 
 def test_a_split_is_described_and_many_long_labels_do_not_make_a_huge_report() -> None:
     rows = [{"text": "x" * (row + 1), "label": "b" if row < 3 else "a", "group": f"g{row % 4}"} for row in range(21)]
     for row, time in zip(rows, ("2020-05", "2019-05-03 10:00", "then"), strict=False):
         row["timestamp"] = time
-    described = describe(clean(rows).with_columns(fold=pl.Series([0, 1, 1] * 7, dtype=pl.Int16)))
+    described = describe(clean_rows(rows).with_columns(fold=pl.Series([0, 1, 1] * 7, dtype=pl.Int16)))
     assert (described["rows"], described["groups"], described["folds"]) == (21, 4, {"0": 7, "1": 14})
     assert described["labels"][0] == {"label": "a", "rows": 18, "share": 0.8571}
     assert described["characters"] == {"0%": 1, "5%": 2, "25%": 6, "50%": 11, "75%": 16, "95%": 20, "100%": 21}
     times = {"oldest": "2019-05-03T10:00:00Z", "newest": "2020-05-01T00:00:00Z", "unreadable": 19, "taken_as_utc": 1}
     assert described["times"] == times
-    many = describe(clean([{"text": "t", "label": f"{index} " + "long" * 50} for index in range(500)]))
-    assert many["other_labels"] == {"labels": 300, "rows": 300}
-    assert {len(entry["label"]) for entry in many["labels"]} == {80}
+    many = describe(clean_rows([{"text": "t", "label": f"{index} " + "long" * 50} for index in range(500)]))
+    assert many["other_labels"] == {"labels": 300, "rows": 300} and len(many["labels"][0]["label"]) == 80
 
 
 def test_a_group_torn_by_the_official_split_is_counted_masked_and_warned_of() -> None:
@@ -54,21 +48,14 @@ def test_a_group_torn_by_the_official_split_is_counted_masked_and_warned_of() ->
 
 def test_a_split_by_time_that_groups_made_impure_is_warned_of() -> None:
     rows: list[dict[str, str | None]] = [
-        {
-            "text": f"{index} of {group}",
-            "group": str(group),
-            "timestamp": f"2024-0{1 + index}",
-            "label": "xy"[(index + group) % 2],
-        }
-        for group in range(8)
-        for index in range(6)
+        {"text": f"{row}", "group": f"{row // 6}", "timestamp": f"2024-0{1 + row % 6}", "label": "xy"[row % 7 % 2]}
+        for row in range(48)
     ]
     records, params = make_records(rows), CleanParams(split={"by": "time"})
     splits = split_records(records, params.split, 13)
     older = splits["test"].filter(pl.col("timestamp") < splits["train"]["timestamp"].max()).height
     warnings = "\n".join(split_report(splits, params, 13)["warnings"])
-    assert older
-    assert f"test: {older} of {splits['test'].height} rows are older than the newest" in warnings
+    assert older and f"test: {older} of {splits['test'].height} rows are older than the newest" in warnings
 
     alone = split_records(records.with_columns(group=pl.lit(None, pl.String)), params.split, 13)
     assert not any("older" in warning for warning in split_report(alone, params, 13)["warnings"])
@@ -97,8 +84,7 @@ def test_near_duplicates_are_counted_with_the_highest_similarity_and_the_worst_p
     assert similarities == sorted(similarities, reverse=True)
     assert similarities[0] == near["highest_similarity"] > 0.9
     assert all(left[-6:] == right[-6:] for left, right, _ in near["examples"])
-    warning = "train / test: 8 rows of the second nearly equal one of the first (MinHash missed them)"
-    assert report["warnings"] == [warning]
+    assert [warning.partition(" nearly")[0] for warning in report["warnings"]] == ["train / test: 8 rows of the second"]
     monkeypatch.setattr(report_module, "ROWS", 10)  # of more rows, a sample is compared
     sampled = split_report(splits, PARAMS, 13)
     assert sampled["shared"]["train / test"]["near_duplicates"]["compared"] == [10, 9]

@@ -25,29 +25,25 @@ def page_of(
     """A page where this text is everywhere that data can put one."""
     params = params or CleanParams(split=Split(folds=2))
     labels, rng = [f"{hostile} one", f"{hostile} two"], random.Random(1)
-    records = make_records(
-        [
-            {
-                "text": f"{hostile} {' '.join(rng.choices(FILM_WORDS, k=8))} {index}",
-                "label": labels[index % 2],
-                "source": hostile,
-                "group": f"{hostile} {index}",
-                "timestamp": f"20{index % 20 + 10}-05-03",
-                **{name: make(index) for name, make in columns.items()},
-            }
-            for index in range(rows)
-        ]
-    )
+    filled = [
+        {
+            "text": f"{hostile} {' '.join(rng.choices(FILM_WORDS, k=8))} {row}",
+            "label": labels[row % 2],
+            "source": hostile,
+            "group": f"{hostile} {row}",
+            "timestamp": f"20{row % 20 + 10}-05-03",
+            **{name: make(row) for name, make in columns.items()},
+        }
+        for row in range(rows)
+    ]
+    records = make_records(filled)
     splits = split_records(records, params.split, 13)
     rejected = pl.concat(
-        [
-            Rejected.of(records.with_columns(id=pl.lit(rule) + pl.col("id")), stage, rule, f"because of {hostile}")
-            for stage, rule in (("ingest", "unmapped_label"), ("clean", "near_duplicate"), ("clean", "length"))
-        ]
+        Rejected.of(records.with_columns(id=pl.lit(rule) + pl.col("id")), stage, rule, f"because of {hostile}")
+        for stage, rule in (("ingest", "unmapped_label"), ("clean", "near_duplicate"), ("clean", "length"))
     )
-    issues = splits["train"].with_columns(
-        split=pl.lit("train"), suggested=pl.lit(labels[0]), confidence=pl.lit(0.98765)
-    )
+    issue = {"split": "train", "suggested": labels[0], "confidence": 0.98765}
+    issues = splits["train"].with_columns(**{name: pl.lit(value) for name, value in issue.items()})
     raw = records.with_columns(text=pl.lit("\ufffd") + pl.col("text"))
     report = split_report(splits, params, 13)
     report["warnings"].append(f"a warning of {hostile}")
@@ -68,17 +64,14 @@ KNOWN = Seen(render(page_of()))
 
 def test_the_page_tells_the_counts_the_rules_and_the_verdicts() -> None:
     for text in (
-        "240 rows read",
-        "60 kept, 25.0 %",
+        "240 rows read 60 kept, 25.0 %",
         "encoding 12",
         "unmapped label ingest 60",
         "exact duplicate clean 0",
-        "no lost characters 60",
         "a warning of harmless",
         "harmless one 24 50.0 %",
         "train / test 0 0 0 48 × 6",
         "2010-05-03T00:00:00Z",
-        "Folds for cross-validation",
     ):
         assert text in KNOWN.text, text
 
@@ -92,11 +85,10 @@ def test_a_hostile_text_is_shown_and_does_nothing(hostile: str) -> None:
     "make",
     [
         lambda: page_of("x" * 300_000, rows=12),
-        lambda: page_of("\u202e" * 400, rows=300, examples=100),
-        lambda: page_of(rows=750, label=lambda index: f"{index // 3} " + "long" * 20),
-        lambda: page_of(rows=600, source=lambda index: f"{index} " + "'" * 300),
+        lambda: page_of("\u202e" * 400, rows=200, examples=100),
+        lambda: page_of(rows=600, label=lambda row: f"{row // 3}" + "x" * 80, source=lambda row: f"{row}" + "'" * 300),
     ],
-    ids=["huge texts", "bidi", "hundreds of labels", "hundreds of sources"],
+    ids=["huge texts", "bidi", "hundreds of labels and sources"],
 )
 def test_the_page_stays_small_whatever_the_data(make: Callable[[], PageData]) -> None:
     page = make()
@@ -107,7 +99,6 @@ def test_the_page_stays_small_whatever_the_data(make: Callable[[], PageData]) ->
 
 def test_no_examples_means_no_texts_at_all() -> None:
     text = Seen(render(page_of("private matter", examples=0))).text
-    assert "private matter film" not in text.replace("scene", "film")
     assert not any(f" {word} " in text for word in FILM_WORDS[1:])
     assert "180 rejected" in text
 
@@ -116,8 +107,7 @@ def test_what_is_private_is_masked_wherever_it_is_shown() -> None:
     page = page_of("me@example.org")
     assert "me@example.org" in render(page)
     masked = render(page, lambda text: text.replace("me@example.org", "[EMAIL]"))
-    assert "me@example.org" not in masked
-    assert "[EMAIL]" in masked
+    assert "me@example.org" not in masked and "[EMAIL]" in masked
 
 
 def test_the_page_is_the_same_in_any_order_of_the_rows() -> None:
@@ -132,7 +122,5 @@ def test_data_without_times_rejections_suspects_and_faults_make_a_page_too() -> 
     sound = validation_report(TrainableRecords, make_records([{"text": "t"}]), name="raw")
     bare = replace(page, rejected=Rejected.empty(), by_rule={}, label_issues=Suspects.empty(), contract=sound)
     text = Seen(render(bare)).text
-    assert "All of them have an id, a text, a label and a source." in text
-    assert "oldest" not in text
-    assert "Folds" not in text
-    assert "No row is suspected" in text
+    assert "All of them have an id, a text, a label and a source." in text and "No row is suspected" in text
+    assert "oldest" not in text and "Folds" not in text

@@ -10,6 +10,7 @@ import pytest
 from stages.common.drift import answer_counts, by_chance, drift_report, profile_of, psi, split_drift, text_counts
 from stages.common.schemas import SPLITS
 from stages.serving.decision import Decision
+from tests.unit.small_records import make_records
 
 LABELS = ["bad", "good"]
 DECISION = Decision(LABELS, thresholds={"good": 0.7})
@@ -17,7 +18,7 @@ WORDS = [f"word{number}" for number in range(400)]
 
 
 def described(train: pl.DataFrame, answers: np.ndarray) -> dict[str, Any]:
-    return profile_of(train, DECISION.labels, answers, DECISION.abstains(answers))
+    return profile_of(train, LABELS, answers, DECISION.abstains(answers))
 
 
 def texts(count: int, seed: int, words: list[str] = WORDS) -> list[str]:
@@ -31,10 +32,8 @@ def texts(count: int, seed: int, words: list[str] = WORDS) -> list[str]:
 
 def table(rows: list[str | None], labels: list[str] = LABELS, **columns: list[str]) -> pl.DataFrame:
     """Return rows of these texts with labels in turn, and further columns."""
-    table = dict.fromkeys(["id", "text", "text_pair", "label", "group"], [None] * len(rows)) | columns
-    table |= {"id": [f"{number:06d}" for number in range(len(rows))], "text": rows}
-    table["label"] = [labels[number % len(labels)] for number in range(len(rows))]
-    return pl.DataFrame(table, schema=dict.fromkeys(table, pl.String))
+    filled = [{"text": text, "label": labels[row % len(labels)]} for row, text in enumerate(rows)]
+    return make_records(filled).with_columns(**{name: pl.Series(values) for name, values in columns.items()})
 
 
 def probabilities(count: int, seed: int) -> np.ndarray:
@@ -70,7 +69,7 @@ def test_a_profile_of_many_different_words_stays_small() -> None:
 
 @pytest.mark.parametrize("count", [1, 20, 1000])
 def test_rows_like_those_of_training_are_no_drift(profile: dict, count: int) -> None:
-    for seed in range(10, 16):
+    for seed in range(10, 13):
         assert verdicts(profile, texts(count, seed), probabilities(count, seed))["whole"] == "no sign of drift"
 
 
@@ -79,12 +78,10 @@ def test_other_texts_other_lengths_and_other_answers_are_each_found_by_their_mea
     other = verdicts(profile, texts(200, 7, [f"other{number}" for number in range(300)]), answers)
     assert other["commonest words"] == other["words never seen in training"] == "strong drift"
     assert other["predicted labels"] == "no sign of drift"
-    assert verdicts(profile, [text[:20] for text in rows], answers)["lengths of the texts"] == "strong drift"
-    assert verdicts(profile, [*rows[:150], *[None] * 50], answers)["rows without a text"] == "strong drift"
-    skewed = answers[answers[:, 0] > 0.5].repeat(2, axis=0)
-    assert verdicts(profile, rows, skewed)["predicted labels"] == "strong drift"
-    shy = verdicts(profile, rows, np.tile([0.4, 0.6], (200, 1)))
-    assert shy["confidence"] == shy["abstentions"] == "strong drift"
+    short = verdicts(profile, [*[text[:20] for text in rows[50:]], *[None] * 50], answers)
+    assert short["lengths of the texts"] == short["rows without a text"] == "strong drift"
+    same = verdicts(profile, rows, np.tile([0.4, 0.6], (200, 1)))
+    assert same["confidence"] == same["abstentions"] == same["predicted labels"] == "strong drift"
 
 
 def test_a_language_without_spaces_is_counted_by_its_characters_and_pairs_by_both_texts(profile: dict) -> None:
@@ -105,16 +102,12 @@ def test_what_chance_does_is_what_the_theory_says_of_it() -> None:
 
 
 def test_a_model_that_is_always_as_sure_and_an_input_without_a_row_are_no_trouble() -> None:
-    same = np.tile([0.9, 0.1], (30, 1))
-    made = described(table(texts(50, 0)), same)
-    assert answer_counts(made, same, np.zeros(30, bool))["confidence"] == [0, 30]
-    empty = text_counts(made, table([])) | answer_counts(made, np.zeros((0, 2)), np.zeros(0, bool))
-    report = drift_report(made, empty)
-    assert report["verdict"] == "not compared" and not report["measures"]
+    made = described(table(texts(50, 0)), np.tile([0.9, 0.1], (30, 1)))
+    assert verdicts(made, [], np.zeros((0, 2))) == {"whole": "not compared"}
 
 
 def test_drift_between_splits_is_named_by_what_differs() -> None:
-    skewed = table(texts(400, 3), labels=["bad", "bad", "bad", "bad", "good"])
+    skewed = table(texts(400, 3), labels=["bad"] * 4 + ["good"])
     entries = split_drift({"train": table(texts(2000, 1)), "validation": table(texts(400, 2)), "test": skewed})
     drifted = {(entry["split"], entry["measure"]) for entry in entries if entry["verdict"] != "no sign of drift"}
     assert drifted == {("test", "labels")} and len(entries) == 8

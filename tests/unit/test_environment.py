@@ -9,30 +9,23 @@ import torch
 
 from stages.common import environment
 from stages.common.environment import HARDWARE, environment_of, tags, training_environment, with_earlier
-from stages.common.pipeline.graph import read_graph
-from tests.projects import PROJECT
 
 EPYC = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC 9B14\nflags\t: sse"
 
 
 def test_it_names_what_decides_bytes_and_nothing_that_is_this_machines_own(one_thread: None) -> None:
     current = training_environment("bfloat16")
-    assert {*HARDWARE, "python", "transformers", "numpy", "polars", "onnxruntime"} < set(current)
+    assert {*HARDWARE, "python", "transformers", "numpy"} < set(current)
     assert (current["threads"], current["precision"], current["torch"]) == ("1", "bfloat16", torch.__version__)
-    text = json.dumps(current)
-    assert platform.node() not in text
-    assert str(Path.cwd()) not in text and str(Path.home()) not in text
-    assert not [out for node in read_graph(PROJECT).values() for out in node.outs if "environment" in out]
+    assert not [own for own in (platform.node(), str(Path.cwd()), str(Path.home())) if own in json.dumps(current)]
 
 
 @pytest.mark.parametrize(
     ("cpuinfo", "name"),
     [
         (f"{EPYC}\n\n{EPYC.replace('9B14', 'other')}\n", "AMD EPYC 9B14 (family 25, model 17)"),
-        ("processor\t: 0\nmodel name\t: ARMv8 Processor rev 1\n", "ARMv8 Processor rev 1"),
         ("processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: asimd\n", platform.processor() or platform.machine()),
     ],
-    ids=["x86", "a name alone", "without a name"],
 )
 def test_a_processor_has_a_name(cpuinfo: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cpuinfo").write_text(cpuinfo)
@@ -42,16 +35,18 @@ def test_a_processor_has_a_name(cpuinfo: str, name: str, tmp_path: Path, monkeyp
 
 def test_a_training_that_went_on_elsewhere_records_both(tmp_path: Path) -> None:
     note = tmp_path / "environment.json"
-    here, there = {"processor": "A", "threads": "2", "torch": "2.13"}, {"processor": "A", "threads": "4", "torch": "3"}
+    first, second = (
+        {"processor": "A", "threads": "2", "torch": "2.13"},
+        {"processor": "A", "threads": "4", "torch": "3"},
+    )
     both = {"processor": "A", "threads": "2, then 4", "torch": "2.13, then 3"}
-    assert with_earlier(here, note, resumed=False) == here
-    assert with_earlier(here, note, resumed=True) == here  # cut short and gone on with, all on one machine
-    assert with_earlier(there, note, resumed=True) == both
-    assert with_earlier(there, note, resumed=True) == both  # and once more
-    assert with_earlier(here, note, resumed=True)["threads"] == "2, then 4, then 2"
-    assert with_earlier(there, note, resumed=False) == there, "a training that begins anew knows of no earlier one"
+    for resumed in (False, True):  # begun, cut short and gone on with, all on one machine
+        assert with_earlier(first, note, resumed) == first
+    for _ in range(2):
+        assert with_earlier(second, note, resumed=True) == both
+    assert with_earlier(second, note, resumed=False) == second, "a training that begins anew knows of no earlier one"
     note.write_text('{"thre')
-    assert with_earlier(here, note, resumed=True) == here, "a note that was never finished says nothing"
+    assert with_earlier(first, note, resumed=True) == first, "a note that was never finished says nothing"
 
 
 def test_its_tags_in_mlflow_give_it_back_by_name() -> None:

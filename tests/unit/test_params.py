@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params, load_params
 from stages.common.params.__main__ import main
-from stages.common.params.reference import doc_line, known_keys
+from stages.common.params.reference import doc_line
 from tests.projects import PROJECT
 
 MINIMAL = """\
@@ -60,12 +60,10 @@ def fault_of(folder: Path, old: str, new: str) -> str:
     [
         # an unknown key, with the likely spelling
         ("tokenize:", "tokenise:", "11: tokenise: unknown key; did you mean 'tokenize'?"),
-        ("scratch: {max", "scrach: {max", "8: ingest.base_model.scrach: unknown key; did you mean 'scratch'?"),
         ("columns: {text", "zzz: {text", "6: ingest.sources.0.zzz: unknown key; known here: path, url, hub, revision"),
         # a type is never converted, a value never out of its range
-        *(("seed: 7", f"seed: {value}", "2: seed: ") for value in ("'7'", "true")),
+        ("seed: 7", "seed: '7'", "2: seed: "),
         ("  sources:", "  sources: []\n  x:", "4: ingest.sources: must not be empty"),
-        ("learning_rate: 1e-4", "strategy: heads", "not 'heads'; did you mean 'head'?"),
         ("  max_length: 32", "", "11: tokenize: must hold keys, not None (a section with nothing to say is left out"),
         ("  model_name: reviews", "  fail_on_gate: true", "17: register.model_name: this key is required"),
         # sections that contradict each other or themselves
@@ -79,7 +77,7 @@ def fault_of(folder: Path, old: str, new: str) -> str:
         ("columns: [source]", "columns: [mood]", "16: evaluate.slices.columns: 'mood' is none of group,"),
         ("evaluate:", "augment: {synonyms: {share: 0.1}}\nevaluate:", "15: augment.synonyms: is on, and its data"),
         ("evaluate:", "export: {onnx: false}\nevaluate:", "15: export.int8: is made of the ONNX model"),
-        # columns and labels of a source
+        # columns and labels of a source, and the base model
         ("stars}", "stars}\n      label: good", "5: ingest.sources.0: needs either columns.label (a column) or label"),
         ("{text: body, label: stars}", "{label: stars}", "ingest.sources.0: needs columns.text"),
         ("reviews.csv", "reviews.txt", "ingest.sources.0.columns: plain lines have none"),
@@ -87,8 +85,6 @@ def fault_of(folder: Path, old: str, new: str) -> str:
         (COLUMNS, "      separator: '\"'\n      columns: {text", "separator: must not be a quote"),
         ("stars}", 'stars}\n  labels: {1: bad, "1": good}', "7: ingest.labels: a label is there twice"),
         (FIRST, f"{FIRST}\n{FIRST}", "4: ingest.sources: entries 1 and 2 are the same"),
-        # the base model
-        (SCRATCH, "scratch: {}\n    path: data/inbox/model", "7: ingest.base_model: needs exactly one of wheel"),
         (SCRATCH, "wheel: a==1", "wheel needs a member: The folder inside the wheel"),
         # no YAML
         ("stars}", "stars", "7: not valid YAML"),
@@ -97,8 +93,7 @@ def fault_of(folder: Path, old: str, new: str) -> str:
 )
 def test_a_fault_is_reported_with_line_key_and_remedy(tmp_path: Path, old: str, new: str, expected: str) -> None:
     message = fault_of(tmp_path, old, new)
-    assert expected in message
-    assert "params.yaml:" in message
+    assert expected in message and "params.yaml:" in message
 
 
 def searched(name: str, **dimension: Any) -> dict[str, Any]:
@@ -108,21 +103,17 @@ def searched(name: str, **dimension: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("sections", "expected"),
     [
-        ({"finetune": {"class_weights": "balance"}}, "class_weights: must be one of 'none', 'balanced', not 'balance'"),
         ({"finetune": {"strategy": "lora", "lora": {"target_modules": "x"}}}, "must be one of 'all-linear', not 'x'"),
         ({"finetune": {"strategy": "adalora", "adalora": {"init_r": 2}}}, "adalora.target_r: is not under init_r (2)"),
         ({"finetune": {"strategy": "adalora", "adalora": {"tinit_ratio": 0.8}}}, "adalora.tfinal_ratio: leaves no"),
         ({"finetune": {"strategy": "ia3", "ia3": {"feedforward_modules": ["x"]}}}, "feedforward_modules: names 'x'"),
         ({"tune": {"space": {"tokenize.max_length": {"choices": [16]}}}}, "a trial runs finetune alone"),
         (searched("learnin_rate", choices=[1e-4]), "did you mean 'finetune.learning_rate'?"),
-        (searched("lora", choices=[1]), "tune.space.finetune.lora: no such parameter of finetune"),
         (searched("train_on", choices=["train"]), "trials are compared by this"),
         (searched("lora.r", low=1, high=2.5), "valid integer, not 2.5"),
         (searched("num_train_epochs", low=1, high=9, step=0.5), "step cannot be 0.5"),
-        (searched("strategy", choices=["full", "lara"]), "'lora'"),
         (searched("learning_rate", low=3e-4, high=2e-5), "tune.space.finetune.learning_rate.low: must be under high"),
         (searched("learning_rate", low=1e-5), "give low and high, or choices"),
-        (searched("learning_rate", choices=[1e-4], log=True), "take them out"),
         (searched("weight_decay", low=0.0, high=0.1, log=True), "log: needs a low above 0"),
     ],
 )
@@ -134,17 +125,15 @@ def test_a_value_that_cannot_be_is_answered_in_one_line(sections: dict[str, Any]
 
 def test_every_fault_of_a_file_is_reported_at_once(tmp_path: Path) -> None:
     message = fault_of(tmp_path, MINIMAL, MINIMAL.replace("seed", "sed").replace("1e-4", "1e-4\n  momentum: 0.9"))
-    assert "params.yaml has 2 faults" in message
-    assert "params.yaml:2: sed: unknown key; did you mean 'seed'?" in message
+    assert "params.yaml has 2 faults" in message and "params.yaml:2: sed: unknown key" in message
     assert 'params.yaml:15: finetune.momentum: belongs to optim: "sgd", not "adamw": set it to 0.0' in message
 
 
 def test_a_file_that_is_missing_or_holds_nothing_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
-    with pytest.raises(AttuneError, match="No such file"):
-        load_params(file)
-    for content, expected in {b"task: \xff\xfe": "utf-8", b"": "ingest: this key is required"}.items():
-        file.write_bytes(content)
+    for content, expected in {None: "No such file", b"\xff\xfe": "utf-8", b"": "ingest: this key is required"}.items():
+        if content is not None:
+            file.write_bytes(content)
         with pytest.raises(AttuneError, match=expected):
             load_params(file)
 
@@ -154,7 +143,6 @@ def test_a_file_that_is_missing_or_holds_nothing_is_reported(tmp_path: Path) -> 
     [
         ("url: https://example.org/a.csv?version=3",),
         ("url: s3://bucket/folder/a.parquet", "etag: '\"abc\"'"),
-        ("url: 'http://[::1]:8080/a.zip'", "member: day/*.csv"),
         ("hub: owner/name", f"revision: {COMMIT}", "member: data/a.parquet"),
         ("sql: REVIEWS_DB", 'query: "-- the newest\\n (select 1) ;  "'),
         ("path: data/inbox/a.tar.gz", "member: ./a.csv"),
@@ -167,37 +155,34 @@ def test_every_kind_of_source_is_accepted(tmp_path: Path, keys: tuple[str, ...])
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        (("format: csv",), "needs exactly one of path, url, hub, wheel, package, sql; found none"),
         ((PATH, "wheel: a==1"), "found path and wheel"),
-        *(((f"path: {path}",), "below data/inbox/") for path in ("data/inbox/../../a.csv", "data/inbox", "''")),
+        (("path: data/inbox/../../a.csv",), "below data/inbox/"),
         (("path: data/inbox/a.xlsx",), "cannot tell the format of 'a.xlsx'"),
         (("path: data/inbox/a.csv", "member: a.csv"), "member: path takes none: it is no archive"),
         (("path: data/inbox/a.zip",), "is an archive: member has to name the file inside it"),
         (("path: data/inbox/a.zip", "member: b.tar/c.csv"), "an archive inside an archive"),
         (("path: data/inbox/a.zip", "member: ../c.csv"), "must be a path inside"),
         (("url: file:///etc/passwd",), "a file of yours goes to data/inbox/"),
-        (("url: 'http://[::1/a.csv'",), "is no address"),
         (("url: s3://key:hunter2@bucket/a.csv",), "must not hold a user or password"),
         (("hub: owner/name", "member: a.csv"), "hub needs a revision"),
         (("hub: owner/name", "revision: main", "member: a.csv"), "must be a commit (40 hex digits"),
-        (("hub: https://hub/owner/name", f"revision: {COMMIT}", "member: a.csv"), "as owner/name"),
+        (("hub: https://hub/owner/name",), "as owner/name"),
         (("sql: 'postgresql://reader:hunter2@host/db'", "query: SELECT 1"), "the name of an environment variable"),
         (("sql: REVIEWS_DB", "query: SELECT 1; DROP TABLE x"), "must be one statement"),
         (("sql: REVIEWS_DB", "query: '/* SELECT */ DELETE FROM x'"), "must be a SELECT"),
-        (("member: a.csv", "wheel: a>=1"), "must be one release"),
+        (("wheel: a>=1",), "must be one release"),
     ],
 )
 def test_a_source_that_cannot_be_is_refused(tmp_path: Path, keys: tuple[str, ...], expected: str) -> None:
     message = fault_of(tmp_path, PATH, "\n      ".join(keys))
-    assert expected in message
-    assert "hunter2" not in message
+    assert expected in message and "hunter2" not in message
 
 
 def test_no_origin_and_no_dump_holds_what_a_query_string_may_hide(tmp_path: Path) -> None:
     params = load(tmp_path, PATH, "url: 'https://example.org/a.csv?signature=hunter2#hunter2'")
-    assert params.ingest.sources[0].origin == "https://example.org/a.csv"
+    source = params.ingest.sources[0]
+    assert source.origin == "https://example.org/a.csv" and "hunter2" in str(source.url)
     assert "hunter2" not in json.dumps(params.model_dump(mode="json"))  # as MLflow gets it
-    assert params.ingest.sources[0].url and "hunter2" in params.ingest.sources[0].url
 
 
 def test_yaml_is_read_as_dvc_reads_it(tmp_path: Path) -> None:
@@ -221,14 +206,13 @@ def test_the_files_of_the_repository_are_valid(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_every_key_has_a_meaning() -> None:
-    assert {"min_rows", "columns"} < {*known_keys(["evaluate", "slices"])}
     assert doc_line("ingest.sources.0.path") == "A file of your own below data/inbox/."
     assert doc_line("tune.space.finetune.lora.r.low") == "Least value."
     assert doc_line("ingest.labels.good").startswith("Raw label → label")
 
 
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-VALUES |= st.lists(VALUES, max_size=3) | st.dictionaries(st.text(max_size=12), VALUES, max_size=3)
+VALUES |= st.lists(VALUES, max_size=2) | st.dictionaries(st.text(max_size=12), VALUES, max_size=2)
 
 
 @given(st.dictionaries(st.sampled_from(["register", "other", *Params.model_fields]), VALUES))

@@ -24,9 +24,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://h/x?X-Amz-Signature=a%2Bb&n=3&token=zz9#top", "https://h/x?X-Amz-Signature=***&n=3&token=***#top"),
         ("hf_abcdefghijklmnopqrstuvwxyz", "***"),
         ("ghp_abcdefghijklmnopqrstuvwxyz0123456789, github_pat_11ABCDEFG0abcdefghijkl_abcdefg.", "***, ***."),
-        ("glpat-abcdefghij0123456789", "***"),
-        ("key=AKIAIOSFODNN7EXAMPLE", "key=***"),
-        ("xoxb-123456789012-abcdefABCDEF", "***"),
+        ("glpat-abcdefghij0123456789 key=AKIAIOSFODNN7EXAMPLE xoxb-123456789012-abcdefABCDEF", "*** key=*** ***"),
         ("a -----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY----- b", "a *** b"),
         ("-----BEGIN PRIVATE KEY-----\nMIIE cut off", "***"),
         ("hf_abcdefghijkl\x1b[31mmnopqrstuvwxyz\x1b[0m", "***"),
@@ -44,9 +42,7 @@ def test_what_has_the_shape_of_a_secret_is_not_shown(text: str, expected: str) -
         "http://127.0.0.1:5000/#/experiments/1/runs/0123456789abcdef0123456789abcdef",
         "GET /get-history?run_uuid=012a3cc7&metric_key=loss&max_tokens=5",
         "http://host:8080/@user and http://[::1]:5000/@user and git@github.com:me/x.git",
-        "ssh://git@github.com/me/x.git, sqlite:////tmp/a:b@c/mlflow.db",
-        "rotten-tomatoes version 2 is registered as champion, task-learning-rate-1-and-a-long-name-of-words",
-        "80f8975a6f54839d4ef445ba2ccd82bcae1091f472305d15eaa7b42ef1435497",
+        "ssh://git@github.com/me/x.git, sqlite:////tmp/a:b@c/mlflow.db, task-learning-rate-1-and-a-long-name-of-words",
     ],
 )
 def test_other_text_stays_as_it_is(text: str) -> None:
@@ -64,9 +60,7 @@ def test_values_of_variables_named_like_secrets_are_not_shown(monkeypatch: pytes
     assert redacted("  MIIEabcdefgh") == "  ***", "a key in the environment is printed line by line"
 
 
-@pytest.mark.parametrize(
-    "part", ["a", "://", "://a:", "://a:b@", "@", "\x1b[", "hf_", "xoxb-", "-----BEGIN PRIVATE KEY-----"]
-)
+@pytest.mark.parametrize("part", ["a", "://", "://a:", "://a:b@", "\x1b[", "xoxb-", "-----BEGIN PRIVATE KEY-----"])
 def test_a_long_line_takes_linear_time(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_SECRET", "a" * 8)
     started = time.process_time()

@@ -34,22 +34,18 @@ def cleaned(*texts: str | None, **settings: Any) -> list[str | None]:
     ("raw", "readable"),
     [
         ("Fish &amp;amp; chips", "Fish & chips"),
-        ("Fish &" + "amp;" * 5000 + " chips", "Fish & chips"),
         ("&lt;b&gt;bold&lt;/b&gt; &#39;words&#39;", "bold 'words'"),
         ("caf&eacute; &#233; &#xE9; &#0000000000233;", "café é é é"),
         ("&#" + "9" * 5000 + ";", "\ufffd"),
         ("â€œquotedâ€\x9d", '"quoted"'),
-        ("“curly” ‘quotes’ it’s", "\"curly\" 'quotes' it's"),
         ("one<br />two<BR>three", "one two three"),
         ("a<!-- a comment\nover lines -->b", "a b"),
         ("<!DOCTYPE html><style>p {color: red}</style>a <script src='x'>b < c</script>d", "a d"),
         ("<<b>b>nested</<i>b>", "< b>nested</ b>"),
         ("bell\x07 and nul\x00 and escape\x1b[31m", "bell and nul and escape"),
-        ("zero\u200bwidth\ufeff so\u00adft wo\u2060rd", "zerowidth soft word"),
-        ("<\u200bb>hidden</b>", "hidden"),
+        ("zero\u200bwidth\ufeff so\u00adft wo\u2060rd <\u200bb>hidden</b>", "zerowidth soft word hidden"),
         ("  blanks \t and\r\nlines\u00a0\u3000here  ", "blanks and lines here"),
-        ("e\u0301", "é"),
-        ("ﬁne ﬂag", "fine flag"),
+        ("e\u0301 ﬁne ﬂag", "é fine flag"),
         ("\ufeff <br>&nbsp;<!-- x -->\x00", None),
     ],
 )
@@ -60,9 +56,7 @@ def test_broken_text_becomes_readable_and_one_with_nothing_left_null(raw: str, r
 @pytest.mark.parametrize(
     "text",
     [
-        "5 < 6 and 7 > 3",
-        "<- this -> that <= and =>",
-        "AT&T, R&D and Q&A",
+        "5 < 6 and 7 > 3 <- this -> that <= and => AT&T, R&D and Q&A",
         "100% sure; $5 #1 @home *wow* [sic] {k} ~ ^ | \\ `code`",
         "see <https://example.org> or <ann@example.org>",
         "naïve 漢字 🎈 👩\u200d👩\u200d👧 שלום \u200fworld",
@@ -74,8 +68,7 @@ def test_marks_that_are_no_markup_survive(text: str) -> None:
 
 def test_steps_that_params_switch_off_change_nothing() -> None:
     wide = "ＡＢＣ１２３，！ｶ x² ™ ①"
-    assert cleaned(wide, normalization="NFC") == [wide]
-    assert cleaned(wide, normalization="NFKC") == ["ABC123,!カ x2 TM 1"]
+    assert [*cleaned(wide), *cleaned(wide, normalization="NFKC")] == [wide, "ABC123,!カ x2 TM 1"]
     assert cleaned("<b>a</b> &amp; b", strip_html=False) == ["<b>a</b> & b"]
 
 
@@ -113,11 +106,7 @@ MARKS = st.sampled_from([
     "´", "1", "555", "+1 ", "(650) ", "253-0000", "6502530000", "4111 1111 1111 1111", "a@b.co", "@", ".com", "order ",
     "[EMAIL]", "]:", "漢", "說", "の", "薴", "🎈", "\U000e0067", "a", "Z", "script", "<script>", "</script>",
 ])  # fmt: skip
-TEXT = (
-    st.text(max_size=40)
-    | st.lists(MARKS, max_size=14).map("".join)
-    | st.lists(st.text(max_size=4) | MARKS).map("".join)
-)
+TEXT = st.text(max_size=40) | st.lists(st.text(max_size=4) | MARKS, max_size=14).map("".join)
 MOJIBAKE_PIECES = st.text(st.sampled_from("aéößñ漢“’…—€™ÃÂâ Ð²вЂГœ°½ "), min_size=1, max_size=8)
 FTFY = ftfy.TextFixerConfig(unescape_html=False, fix_character_width=False, normalization=None)
 KINDS = st.lists(st.sampled_from(["email", "phone", "card"]), unique=True)
@@ -138,8 +127,7 @@ def test_cleaning_twice_is_cleaning_once(texts: list[str | None], params: CleanP
         assert text and text == text.strip(" ") and "  " not in text
         assert not set(text) & {*map(chr, range(32)), "\x7f", "\u00ad", "\u200b", "\u2060", "\ufeff"}
     again, changed = settle(once, params.text_cleaning.steps())
-    assert again.equals(once, null_equal=True)
-    assert not any(changed.values())
+    assert again.equals(once, null_equal=True) and not any(changed.values())
 
 
 @given(
@@ -189,12 +177,8 @@ def test_a_text_that_never_settles_is_null_and_harms_no_other() -> None:
     assert cleaned("<a" * 30_000 + ">" * 30_000, "rest") == [None, "rest"]
 
 
-@pytest.mark.parametrize(
-    "pattern", [*"<[*&@1_`漢", "![", "<a ", "<!--", "<script>", "&#1", "&amp;", "Ã", "a@b.", "\n> "]
-)
+@pytest.mark.parametrize("pattern", [*"<[*@1`", "<a ", "<!--", "<script>", "&#1", "Ã", "a@b.", "\n> "])
 def test_no_step_takes_long_over_a_hostile_text(pattern: str) -> None:
-    texts = series((pattern * 100_000)[:100_000])
-    settle(texts[:0], EVERYTHING.text_cleaning.steps())
     started = time.process_time()
-    settle(texts, EVERYTHING.text_cleaning.steps())
+    settle(series((pattern * 100_000)[:100_000]), EVERYTHING.text_cleaning.steps())
     assert time.process_time() - started < 5  # what is quadratic takes minutes

@@ -22,7 +22,13 @@ Schema = dict[str, Any]
 
 def reference() -> str:
     """Return the page as Markdown."""
-    return HEAD + "".join(_row(*row) for row in _rows())
+    page = HEAD
+    for key, field, required, section in _rows():
+        kind = HOLDS.get(field.get("type", ""), ("section", ""))[0] if section else _kind(field)
+        default = "required" if required else "–" if section else _code(field.get("default"))
+        meaning = field["description"].replace("|", "\\|").replace("<", "&lt;")
+        page += f"| `{key}` | {kind} | {default} | {_limits(field)} | {meaning} |\n"
+    return page
 
 
 def doc_line(key: str) -> str:
@@ -70,13 +76,6 @@ def _rows() -> Iterator[tuple[str, Schema, bool, bool]]:
                 yield from within(schema["$defs"][section], below)
 
     return within(schema, "")
-
-
-def _row(key: str, field: Schema, required: bool, section: bool) -> str:
-    kind = HOLDS.get(field.get("type", ""), ("section", ""))[0] if section else _kind(field)
-    default = "required" if required else "–" if section else _code(field.get("default"))
-    meaning = field["description"].replace("|", "\\|").replace("<", "&lt;")
-    return f"| `{key}` | {kind} | {default} | {_limits(field)} | {meaning} |\n"
 
 
 def _kind(field: Schema) -> str:

@@ -78,19 +78,19 @@ class Params(Section):
         if self.clean.label_issues.action == "flag":
             columns.add("suspect")
         for name in sorted({*self.evaluate.slices.columns} - columns):
-            mend = "set clean.label_issues.action: flag" if name == "suspect" else "add it to columns.extra of a source"
-            yield "evaluate.slices.columns", f"{name!r} is none of {', '.join(sorted(columns))}: {mend}"
+            fix = "set clean.label_issues.action: flag" if name == "suspect" else "add it to columns.extra of a source"
+            yield "evaluate.slices.columns", f"{name!r} is none of {', '.join(sorted(columns))}: {fix}"
         if self.clean.split.by == "time" and not any(source.columns.timestamp for source in sources):
             yield "clean.split.by", "is time, but no source has columns.timestamp"
         augment, resources = self.augment, self.ingest.resources
         fills_up = augment.balance.target > 0 and augment.balance.method == "synonyms"
-        for on, method, given in (
+        for enabled, method, resource in (
             (augment.synonyms.share > 0, "synonyms", resources.wordnet),
             (fills_up, "balance", resources.wordnet),
             (augment.contextual.share > 0, "contextual", resources.masked_lm),
             (augment.back_translation.share > 0, "back_translation", resources.translation),
         ):
-            if on and given is None:
+            if enabled and resource is None:
                 yield f"augment.{method}", "is on, and its data are not among ingest.resources: see docs/augment.md"
         for name in sorted({*self.register_.gates.beat_baselines} - {*self.evaluate.baselines}):
             yield "register.gates.beat_baselines", f"{name!r} is not among evaluate.baselines"

@@ -88,13 +88,11 @@ def mask_text(text: str, phone_region: str | None) -> str:
     masked: str = mask(pl.Series([text]), KINDS, phone_region)[0]
     if phone_region:
         return masked
-    parts, done = [], 0
-    for match in GROUPS.finditer(_without_dates(masked)):
+    for match in reversed([*GROUPS.finditer(_without_dates(masked))]):
         groups = re.findall("[0-9]+", match[0])
         if sum(map(len, groups)) >= max(7, 2 * len(groups)):
-            parts += [masked[done : match.start()], "[PHONE]"]
-            done = match.end()
-    return "".join([*parts, masked[done:]])
+            masked = f"{masked[: match.start()]}[PHONE]{masked[match.end() :]}"
+    return masked
 
 
 def _mask_card(match: re.Match[str]) -> str:
@@ -107,13 +105,11 @@ def _mask_card(match: re.Match[str]) -> str:
 def _mask_phones(text: str, region: str | None) -> str:
     from phonenumbers import Leniency, PhoneNumberMatcher
 
-    parts, done = [], 0
-    for match in PhoneNumberMatcher(_without_dates(text), region, leniency=Leniency.VALID):
-        if match.raw_string.isdigit() and ORDER.search(text, max(0, match.start - 40), match.start):
-            continue  # bare digits after "order no." and the like
-        parts += [text[done : match.start], "[PHONE]"]
-        done = match.end
-    return "".join([*parts, text[done:]])
+    for match in reversed([*PhoneNumberMatcher(_without_dates(text), region, leniency=Leniency.VALID)]):
+        # Bare digits after "order no." and the like stay.
+        if not (match.raw_string.isdigit() and ORDER.search(text, max(0, match.start - 40), match.start)):
+            text = f"{text[: match.start]}[PHONE]{text[match.end :]}"
+    return text
 
 
 def _without_dates(text: str) -> str:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from markdown_it.rules_inline import StateInline
     from markdown_it.token import Token
 
-# `&amp;amp;amp;` in one go: a text of nothing else would take a pass for every level.
-AMPERSANDS = re.compile(r"&(?:(?:amp|AMP|#0*38|#[xX]0*26);)+")
 LONG_NUMBER = re.compile(r"&#0*([0-9]{0,8})[0-9]*;?")  # Python refuses to read integers of thousands of digits
 # Soft hyphen, zero-width space, word joiner, byte-order mark. The zero-width (non-)joiner stays: Persian, Indic
 # scripts and composed emoji are spelt with it; so do marks of direction, which Arabic and Hebrew need.
@@ -36,10 +34,9 @@ BLOCK_MARKDOWN = r"\n[ \t>]*(?:[#>|+=:-]|[0-9]+[.)])|^[ \t]*(?:[#>|+-]|[0-9]+[.)
 
 
 def resolve_entities(texts: pl.Series) -> pl.Series:
-    """Resolve named and numeric entities (`&eacute;`, `&#233;`, `&#xE9;`), however often they were escaped."""
+    """Resolve named and numeric entities (`&eacute;`, `&#233;`, `&#xE9;`), one level of escaping."""
 
     def unescape(text: str) -> str:
-        text = AMPERSANDS.sub("&", text)
         if "&#" in text:
             text = LONG_NUMBER.sub(lambda match: f"&#{match[1] or 0};" if match[0][2:3].isdigit() else match[0], text)
         return html.unescape(text)
