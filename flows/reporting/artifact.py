@@ -38,9 +38,9 @@ def publish(outcomes: Mapping[str, Outcome], earlier: Reports) -> None:
     try:
         if context and promoted:
             _emit_promotion(current, version, scores)
-        other_params = bool(context and (context.parameters or {}).get("set"))
+        where = places(current, other_params=bool(context and (context.parameters or {}).get("set")))
         other_models = {f"champion before (version {version}, its own test rows)": scores}
-        text = summary(outcomes, earlier, current, places(current, other_params=other_params), other_models)
+        text = summary(outcomes, earlier, current, where, other_models)
         FILE.parent.mkdir(exist_ok=True)
         FILE.write_text(text, encoding="utf-8")
         if context:

@@ -69,7 +69,7 @@ def _verdict(outcomes: Mapping[str, Outcome], earlier: Reports, current: Reports
         return f"Promoted: {model} is the champion now."
     if registration["promoted"]:
         return f"{model} stays champion."
-    failed = ", ".join(code(gate["gate"], 60) for gate in current.failed_gates)
+    failed = ", ".join(code(gate["gate"], 60) for gate in registration["gates"] if not gate["passed"])
     stays = "stays champion, but would not be promoted now" if registration["alias"] == "champion" else "not promoted"
     return f"{model}: {stays}. These gates failed: {failed}."
 
@@ -126,8 +126,8 @@ def _trust(current: Reports) -> str:
 
 def _gates(current: Reports) -> str:
     """Return how many gates a model passed, those that failed, how it compares with the champion, and where it is."""
-    gates, failed = current.registration["gates"], current.failed_gates
-    lines = [f"## {len(gates) - len(failed)} of {len(gates)} gates passed\n"]
+    gates = current.registration["gates"]
+    lines = [f"## {sum(gate['passed'] for gate in gates)} of {len(gates)} gates passed\n"]
     lines += [
         f"- {code(gate['gate'], 60)}{'' if gate['passed'] else ' **failed**'}: {code(gate['reason'], LINE)}"
         for gate in gates

@@ -165,10 +165,10 @@ def test_curves_and_figures_of_both_stand_side_by_side(tmp_path: Path) -> None:
     assert curves["training loss"] == ("step", ((20.0, 0.7), (40.0, 0.5)), ((20.0, 0.7), (40.0, 0.4)))
     assert curves["validation loss"][:2] == ("epoch", ((1.0, 0.4),)) and "learning rate" not in curves
     assert curves["reliability"][:2] == ("confidence", ((0.6, 0.5), (0.9, 0.8)))
-    figures = {figure.name: (figure.base, figure.head, figure.unit) for figure in result.figures}
-    assert figures["calibration error"] == (0.03, 0.03, "")
-    assert figures["coverage at the thresholds"] == (81.3427, None, "%")
-    assert figures["size of the model"] == (1.0, 1.0, "MiB")
+    figures = {name: values for name, *values in result.figures}
+    assert figures["calibration error"] == [0.03, 0.03, ""]
+    assert figures["coverage at the thresholds"] == [81.3427, None, "%"]
+    assert figures["size of the model"] == [1.0, 1.0, "MiB"]
     assert result.missing == ()
 
 
@@ -180,7 +180,7 @@ def test_whatever_is_missing_or_broken_is_a_line_and_no_error(tmp_path: Path) ->
     result = effect_of(base, replace(head, data={"nonsense": 1}), 3)
     assert result and result.scores
     assert result.curves[0].base == ((3.0, 0.5),) and result.curves[1].base == ()
-    assert (result.figures[0].base, result.figures[0].head) == (0.03, None)
+    assert result.figures[0] == ("calibration error", 0.03, None, "")
 
 
 def test_of_predictions_that_are_none_the_reason_comes_first_and_nothing_is_counted(tmp_path: Path) -> None:

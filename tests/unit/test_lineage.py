@@ -395,8 +395,8 @@ def test_asking_makes_no_store_and_shows_no_password(
     assert trained.lineage("1") == 1
     error = capsys.readouterr().err
     assert why in error and "→" in error and "pa55word" not in error
-    lineage = lineage_of(revision(trained), address)
-    assert lineage.run is None and lineage.model and "pa55word" not in lineage.problem
+    facts, problem = lineage_of(revision(trained), address)
+    assert "model" in dict(facts) and "MLflow run" not in dict(facts) and "pa55word" not in problem
     assert not (trained.root / "none.db").exists()
 
 
@@ -489,8 +489,10 @@ def revision(lab: Lab) -> Revision:
 
 
 def test_a_review_gets_data_base_model_run_and_versions(trained: Lab) -> None:
-    lineage = lineage_of(revision(trained), f"sqlite:///{trained.root / 'mlflow.db'}")
-    assert [what for what, _ in lineage.data] == ["data/inbox/rows.csv", *SPLIT_FILES]
+    lineage, problem = lineage_of(revision(trained), f"sqlite:///{trained.root / 'mlflow.db'}")
+    facts = dict(lineage)
+    assert {"data/inbox/rows.csv", *SPLIT_FILES} < facts.keys()
     version = find_version(trained.client, "2", "films")
-    assert version.run and lineage.run == version.run.info.run_id
-    assert (lineage.base_model, lineage.versions, lineage.problem) == (("scratch", "b" * 64), (("films", 2, ""),), "")
+    assert version.run and facts["MLflow run"] == version.run.info.run_id
+    assert (facts["base model"], facts["its weights"], problem) == ("scratch", "b" * 64, "")
+    assert facts["registered as"].split() == ["films", "version", "2"]

@@ -15,7 +15,7 @@ from flows.repository.worktrees import WORKTREES, lock_of
 from flows.review import NOT_REPRODUCED, main
 from flows.reviewing.findings import Review
 from flows.reviewing.rebuild import recorded_machine
-from flows.reviewing.review import Request, find_commits, review
+from flows.reviewing.review import find_commits, review
 from flows.reviewing.revision import PREFIX
 from stages.common.environment import tags
 from stages.common.errors import AttuneError
@@ -41,9 +41,8 @@ def run(mine: Project) -> str:
     return mine.commit()
 
 
-def reviewed(mine: Project, base: str | None = None, head: str = "HEAD", **how: Any) -> Review:
-    request = Request(base, head, logs=mine.root.parent / "logs", **how)
-    result = review(mine.root, request, lambda _: None)
+def reviewed(mine: Project, rebuild: bool = True) -> Review:
+    result = review(mine.root, None, "HEAD", mine.root.parent / "logs", lambda _: None, from_nothing=rebuild)
     assert left(mine) == []
     return result
 
@@ -211,7 +210,7 @@ def test_worktrees_of_a_killed_review_go_with_the_next_unless_somebody_is_at_wor
             raise KeyboardInterrupt
 
     with locked(lock_of(busy)), pytest.raises(KeyboardInterrupt):
-        review(checkout.root, Request(logs=checkout.root.parent / "logs"), stop)
+        review(checkout.root, None, "HEAD", checkout.root.parent / "logs", stop)
     assert left(checkout) == [busy.name], "one that is interrupted takes its own along"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flows.reviewing.findings import ParamChange, VersionChange
+from flows.reviewing.findings import ParamChange
 from flows.reviewing.verdict import verdict_of
 from tests.unit import small_review as small
 from tests.unit.small_review import make_changes, make_effect, make_rebuild, make_review, make_revision
@@ -74,7 +74,7 @@ def test_a_part_that_got_worse_under_a_whole_that_did_not_is_named() -> None:
 
 SPLIT = ParamChange("clean.split.test", "0.1", "0.2")
 GATE = ParamChange("register.gates.max_ece", "0.05", None)
-TORCH = VersionChange("torch", "2.12.0", "2.13.0", "2.12.0")
+TORCH = ("torch", "2.12.0", "2.13.0", "2.12.0")
 MACHINE = (("threads", "2", "8"),)
 
 
