@@ -22,9 +22,8 @@ from stages.tracking.provenance import MANIFEST
 def main(arguments: list[str] | None = None) -> int:
     """Show where a version comes from, or restore it; returns 1 as well if a restore lacks the model."""
     parser = argparse.ArgumentParser(prog="python -m flows.lineage", description=str(__doc__).partition(": ")[2])
-    parser.add_argument(
-        "model", metavar="MODEL", nargs="?", default="", help="NAME@champion, NAME/3, @champion, 3; nothing: champion"
-    )
+    forms = "NAME@champion, NAME/3, @champion, 3; nothing: champion"
+    parser.add_argument("model", metavar="MODEL", nargs="?", default="", help=forms)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--params", action="store_true", help="every setting as well")
     how.add_argument("--restore", metavar="FOLDER", type=Path, help="make a folder in which all is as it was")

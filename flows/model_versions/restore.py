@@ -28,15 +28,9 @@ PARTS = {MODEL_OUT: "model", "models/exported": "exported", "models/serving": "s
 
 
 def restore(home: Path, folder: Path, version: Version, kept: Path, commit: str, log: Log) -> bool:
-    """Make a folder in which a version is as it was made; return whether its model is there.
+    """Make a folder in which a version is as it was made, starting from a commit; return whether its model is there.
 
-    Args:
-        home: a checkout of the project.
-        folder: what `check_folder` has returned.
-        version: what to restore.
-        kept: what `fetch_kept` has brought.
-        commit: full hash of the one to start from.
-        log: gets what a person should know.
+    `folder` is what `check_folder` has returned, `kept` what `fetch_kept` has brought.
 
     Raises:
         AttuneError: if the commit cannot be had, the patch does not apply, or the model that came back is not the
@@ -139,6 +133,5 @@ def _take_parts(folder: Path, graph: Mapping[str, Node], version: Version, log: 
 
 def _missing(folder: Path, graph: Mapping[str, Node]) -> list[str]:
     """Return the outs that are not there; those of register are written at the end."""
-    return [
-        out for name, node in graph.items() for out in node.outs if name != "register" and not (folder / out).exists()
-    ]
+    stages = [node for name, node in graph.items() if name != "register"]
+    return [out for node in stages for out in node.outs if not (folder / out).exists()]

@@ -102,9 +102,7 @@ def fetch_kept(client: "MlflowClient", version: Version, folder: Path) -> Path:
 
 
 def find_records(store: str, model: str) -> "tuple[Run | None, list[str]]":
-    """Return the run of a model (by the digest of its files), of whichever experiment, and what it is registered as.
-
-    The latter in lines, such as `films version 4 champion`.
+    """Return the run of a model (by the digest of its files) and what it is registered as: `films version 4 champion`.
 
     Raises:
         Exception: of whatever kind, if there is no such store or it does not answer within seconds.
@@ -117,12 +115,10 @@ def find_records(store: str, model: str) -> "tuple[Run | None, list[str]]":
             everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
             runs = client.search_runs(everywhere, filter_string=wanted, max_results=1)
             versions = client.search_model_versions(wanted)
-            names = {version.name for version in versions}
-            aliases = {name: client.get_registered_model(name).aliases for name in names}
-        lines = [
-            f"{version.name} version {version.version} {', '.join(aliases_of(aliases[version.name], version.version))}"
-            for version in sorted(versions, key=lambda version: (version.name, int(version.version)))
-        ]
+            lines = []
+            for version in sorted(versions, key=lambda version: (version.name, int(version.version))):
+                aliases = aliases_of(client.get_registered_model(version.name).aliases, version.version)
+                lines.append(f"{version.name} version {version.version} {', '.join(aliases)}".rstrip())
         return runs[0] if runs else None, lines
 
     return run_with_timeout(SECONDS, search)

@@ -78,15 +78,11 @@ def data_changes(
 
     def examples_of(title: str, rows: pl.DataFrame, **columns: str) -> Listing:
         named = {"id": "id", **columns, **({"text": "text"} if texts else {})}
-        first = rows.sort("id").head(examples).select(pl.col(column).alias(name) for name, column in named.items())
-        cells = [
-            [
-                display(cell, WIDTH, mask) if name == "text" else display(None if cell is None else str(cell), NAME)
-                for name, cell in row.items()
-            ]
-            for row in first.to_dicts()
-        ]
-        return Listing(f"{title}: {rows.height:,}", first.columns, cells)
+        cells = {name: pl.col(column).cast(pl.String) for name, column in named.items()}
+        first = rows.sort("id").head(examples).select(**cells)
+        cuts = {name: (WIDTH, mask) if name == "text" else (NAME, None) for name in named}
+        lines = [[display(cell, *cuts[name]) for name, cell in row.items()] for row in first.to_dicts()]
+        return Listing(f"{title}: {rows.height:,}", first.columns, lines)
 
     listings = [
         _splits(base, head, added, removed, relabelled, moved),

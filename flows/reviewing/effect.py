@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from flows.reviewing.findings import ChangedRow, ChangedRows, Curve, Effect, Figure, Gain, Points, Trend
+from flows.reviewing.findings import ChangedRow, ChangedRows, Curve, Effect, Gain, Points, Trend
 from flows.reviewing.revision import METRICS, Revision
 from stages.common.display import Mask, display
 from stages.common.params.evaluate import EvaluateParams
@@ -60,13 +60,17 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
     if not rows.height and not missing:
         missing.append("no test row is in both revisions: the scores cannot be compared")
     texts = rows.join(test.select("id", "text", "text_pair").unique("id", keep="first"), on="id", how="left")
+    curves = [Curve(name, _points(base, file, x, y), _points(head, file, x, y), x) for name, file, x, y in CURVES]
+    # a learning rate is drawn only where it differs
+    curves = [curve for curve in curves if curve.base != curve.head or (curve.base and curve.name != "learning rate")]
+    figures = [(name, _number(base, keys, by), _number(head, keys, by), unit) for name, keys, by, unit in FIGURES]
     right, right_before = pl.col("after") == pl.col("label"), pl.col("before") == pl.col("label")
     return Effect(
         rows=rows.height,
         only_base=old.height - rows.height,
         only_head=new.height - rows.height,
         relabelled=rows.filter(pl.col("label") != pl.col("label_before")).height,
-        scores=tuple(answers.scores()),
+        scores=tuple(answers.scores()) if rows.height else (),
         mcnemar_p=answers.bootstrap["mcnemar_p"],
         classes=tuple(answers.classes()),
         slices=tuple(answers.slices(test, rows["id"])),
@@ -76,8 +80,8 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
         labels=tuple(display(label, NAME, mask) for label in answers.labels),
         confusion_base=answers.counts[0],
         confusion_head=answers.counts[1],
-        curves=tuple(_curves(base, head)),
-        figures=tuple(_figures(base, head)),
+        curves=tuple(curves),
+        figures=tuple(figure for figure in figures if figure[1:3] != (None, None)),
         missing=tuple(missing),
     )
 
@@ -100,10 +104,9 @@ class SharedAnswers:
 
     def scores(self) -> Iterator[Gain]:
         """Yield the gain in each score."""
-        if rows := len(self.moved):
-            old, new = map(scores_of, self.counts)
-            for name in new:
-                yield _gain(name, rows, old[name], new[name], self.bootstrap, f"{name}_gain", self.moved)
+        old, new = map(scores_of, self.counts)
+        for name in new:
+            yield _gain(name, len(self.moved), old[name], new[name], self.bootstrap, f"{name}_gain", self.moved)
 
     def classes(self) -> Iterator[Gain]:
         """Yield the gain in each label's F1; its rows are those that have the label."""
@@ -156,17 +159,8 @@ def _gain(
     return Gain(name, rows, round(float(base), DIGITS), round(float(head), DIGITS), bootstrap[key], low, high, trend)
 
 
-# ── what the reports say ──────────────────────────────────────────────────────────────────────────────────────────────
-def _curves(base: Revision, head: Revision) -> Iterator[Curve]:
-    """Yield the curves of both; the learning rate's only where it differs, reliability after the temperature."""
-    for name, file, x, y in CURVES:
-        old, new = (_points(revision, file, x, y) for revision in (base, head))
-        if (old or new) and (name != "learning rate" or old != new):
-            yield Curve(name, old, new, x)
-
-
 def _points(revision: Revision, file: str, x: str, y: str) -> Points:
-    """Return the points of a curve in order of x, without those that are no numbers."""
+    """Return the points of a curve in order of x, without those that are no numbers; reliability as calibrated."""
     table = revision.table(file)
     if table is None or not {x, y} <= set(table.columns):
         return ()
@@ -176,15 +170,9 @@ def _points(revision: Revision, file: str, x: str, y: str) -> Points:
     return tuple(point for point in sorted(numbers.iter_rows()) if all(map(isfinite, point)))
 
 
-def _figures(base: Revision, head: Revision) -> Iterator[Figure]:
-    """Yield calibration, each on the revision's own test rows, and size."""
-    for name, keys, times, unit in FIGURES:
-        old, new = (_number(revision.report(METRICS), keys, times) for revision in (base, head))
-        if (old, new) != (None, None):
-            yield name, old, new, unit
-
-
-def _number(report: Any, keys: Sequence[str], times: float) -> float | None:
+def _number(revision: Revision, keys: Sequence[str], times: float) -> float | None:
+    """Return a number of `reports/metrics.json`, on the revision's own test rows."""
+    report: Any = revision.report(METRICS)
     for key in keys:
         report = report.get(key) if isinstance(report, dict) else None
     return round(times * report, DIGITS) if isinstance(report, int | float) and isfinite(report) else None

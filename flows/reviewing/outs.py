@@ -23,7 +23,6 @@ from stages.common.pipeline.graph import upstream_of
 
 MODEL = "models/finetuned"
 NAME = 80  # characters shown of a name
-SAME_HARDWARE = "the hardware is the same, where the same training gives the same bytes"
 
 
 def compare_outs(
@@ -55,7 +54,7 @@ def compare_outs(
         disagreement, agreement = _agreement(recorded, rebuilt, min_agreement)
         agreement += "" if known else "; on which hardware each was trained is not known"
         if known and not any(name in HARDWARE for name, _, _ in environment):
-            disagreement = SAME_HARDWARE
+            disagreement = "the hardware is the same, where the same training gives the same bytes"
     outs = []
     for stage, path, before, after in hashes:
         if before == after:

@@ -23,8 +23,6 @@ from stages.common.redact import redacted
 from stages.tracking.runs import training_tags
 
 LAST_LINES = 15
-STORE = "review.db"  # MLflow's, in the worktree, and thrown away with it
-OWN_CACHE = Path(".dvc") / "cache"
 TRIAL = "ATTUNE_TRIAL_"  # what a search tells its trainings
 
 Machine = Mapping[str, str]  # what a model was trained on, by name; empty: not known
@@ -58,7 +56,8 @@ def run_pipeline(
     seconds: dict[str, float] = {}
     outside = ("MLFLOW_", "_MLFLOW_", TRIAL, *OF_A_CALLER)  # variables that would lead out of the worktree
     environment = {name: value for name, value in os.environ.items() if not name.startswith(outside)}
-    environment |= {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / WORK / STORE}", "PYTHONPATH": str(folder)}
+    store = folder / WORK / "review.db"  # thrown away with the worktree
+    environment |= {"MLFLOW_TRACKING_URI": f"sqlite:///{store}", "PYTHONPATH": str(folder)}
     runner = StageRunner(folder, environment | dict(variables or {}))
     try:
         for name in graph:
@@ -97,7 +96,7 @@ def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, thre
     (folder / LOCK).unlink(missing_ok=True)
     check_out(folder, lambda _: None)  # people's own data, from the shared cache
     with Config(str(folder / ".dvc"), validate=False).edit("local", validate=False) as local:
-        local.setdefault("cache", {})["dir"] = str(folder / OWN_CACHE)
+        local.setdefault("cache", {})["dir"] = str(folder / ".dvc" / "cache")
     for path in (folder / out for node in head.graph.values() for out in node.outs):
         if not path.parent.resolve().is_relative_to(folder.resolve()):
             raise AttuneError(f"dvc.yaml: the out {path} lies outside of the project", "keep outs in the project")
@@ -115,10 +114,7 @@ def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, thre
 
 
 def recorded_machine(revision: Revision, store: str | None, root: Path) -> Machine:
-    """Return what the model that a revision's scores name was trained on.
-
-    By the notes of the checkout `root`, else by its run in MLflow, if there is a store.
-    """
+    """Return what a revision's model was trained on, by the notes of the checkout `root`, else its run in MLflow."""
     noted = environment_of(training_tags(revision.model, root))
     if noted or not store or not revision.model:
         return noted

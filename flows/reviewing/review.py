@@ -85,9 +85,8 @@ def _review(home: Path, folders: Mapping[str, Path], commits: Commits, logs: Pat
     elif not recorded:
         verdict = Rebuild("unrecorded", next(iter(committed.stale), ""))
     log("comparing")
-    uncommitted = ""
-    if git(home, "rev-parse", "HEAD") == commits.head:
-        uncommitted = git(home, "status", "--porcelain", "--no-renames", "-z")
+    checked_out = git(home, "rev-parse", "HEAD") == commits.head
+    uncommitted = git(home, "status", "--porcelain", "--no-renames", "-z") if checked_out else ""
     gates = head.report(str(REGISTRATION)).get("gates")
     return Review(
         head=head,
@@ -158,7 +157,6 @@ def lineage_of(head: Revision, store: str) -> Lineage:
     return tuple((what, fact) for what, fact in facts if fact), problem
 
 
-# ── which commits ─────────────────────────────────────────────────────────────────────────────────────────────────────
 def find_commits(home: Path, base: str | None, head: str) -> Commits:
     """Find both commits; a branch of a remote as that has it now, or as it was fetched last where it does not answer.
 

@@ -70,7 +70,6 @@ def confidence_of(review: Review) -> str:
     return f"{100 * (params.evaluate.bootstrap.confidence if params else 0.95):g} %"
 
 
-# ── the headline ──────────────────────────────────────────────────────────────────────────────────────────────────────
 def _reproduced(review: Review) -> Line:
     rebuild = review.rebuild
     counts = Counter(out.verdict for out in rebuild.outs)
@@ -126,7 +125,6 @@ def _deciding(review: Review, effect: Effect) -> Gain:
     return gains[gate.metric if gate else "macro_f1"]
 
 
-# ── the risks ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _record_risks(review: Review) -> Risks:
     base = review.base
     if review.head.stale:
