@@ -40,8 +40,8 @@ def restore(home: Path, folder: Path, version: Version, kept: Path, commit: str,
         fix = f"fetch it from a clone that has it: git fetch OTHER-CLONE {commit}"
         with _explained(f"neither this clone nor origin has the commit {commit}", fix):
             git(home, *FETCH, "origin", commit, seconds=NETWORK_SECONDS)
-    try:
-        git(home, "worktree", "add", "--quiet", "--detach", "--force", "--", str(folder), commit)
+    git(home, "worktree", "add", "--quiet", "--detach", "--force", "--", str(folder), commit)
+    try:  # only what this has made is removed after an error
         log(f"{shlex.quote(str(folder))}: commit {commit[:10]}")
         if (patch := kept.with_name(PATCH)).exists():
             fix = "they are in lineage/ among the artifacts of the version's run: apply them by hand"
