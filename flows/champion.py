@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 SCORES = {"accuracy": "test_accuracy", "macro-F1": "test_macro_f1"}
 LATEST = 20  # versions listed, besides those that were champion
-REASON = 100  # characters of a reason in the table
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -73,7 +72,7 @@ def _table(client: "MlflowClient", name: str) -> Table:
         with unless_gone():  # its run may have been deleted
             metrics = client.get_run(version.run_id).data.metrics
         scores = [f"{metrics[key]:.4f}" if key in metrics else "–" for key in SCORES.values()]
-        why = display(version.tags.get(DEMOTED_TAG), REASON)
+        why = display(version.tags.get(DEMOTED_TAG), 100)
         cells = [str(version.version), ", ".join(names), time[:16].replace("T", " "), *scores, why]
         table.add_row(*map(Text, cells), style="bold" if CHAMPION in names else "")
     return table

@@ -21,14 +21,12 @@ from flows.reviewing.data_changes import Listing, Version, data_changes, read_ve
 from stages.common.errors import AttuneError
 
 WORKSPACE = "workspace"
-WHOLE = 10  # a heading up to this length stays on one line: "relabelled"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the differences, and write them to a file if asked."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.compare_data", description="How two versions of the data differ."
-    )
+    description = "How two versions of the data differ."
+    parser = argparse.ArgumentParser(prog="python -m flows.compare_data", description=description)
     parser.add_argument("base", nargs="?", default="HEAD", help="a Git revision (default: HEAD)")
     parser.add_argument("head", nargs="?", default=WORKSPACE, help="a Git revision (default: the files in this folder)")
     parser.add_argument("--examples", type=int, default=5, metavar="N", help="rows listed of each change (default: 5)")
@@ -39,10 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    base, head = (
-        read_version(name, _in_workspace if name == WORKSPACE else _at_revision(name))
-        for name in (options.base, options.head)
-    )
+    names = (options.base, options.head)
+    base, head = (read_version(name, _in_workspace if name == WORKSPACE else _at_revision(name)) for name in names)
     listings = data_changes(base, head, options.examples, texts=options.texts)
     if options.markdown:
         options.markdown.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +49,7 @@ def _compare(options: argparse.Namespace) -> None:
     for listing in listings:
         shape = Table(title=Text(listing.title), title_justify="left")
         for column in listing.columns:
-            shape.add_column(Text(column), overflow="fold", min_width=min(len(column), WHOLE))
+            shape.add_column(Text(column), overflow="fold", min_width=min(len(column), len("relabelled")))
         for row in listing.rows:
             shape.add_row(*map(Text, row))
         console.print(shape if listing.rows else Text(listing.title), "")
@@ -73,9 +69,8 @@ def _in_workspace(path: str) -> BinaryIO:
     try:
         return Path(path).open("rb")
     except FileNotFoundError:
-        raise AttuneError(
-            f"{path} is missing", "make it with `make run`, or bring it back with `dvc checkout`"
-        ) from None
+        fix = "make it with `make run`, or bring it back with `dvc checkout`"
+        raise AttuneError(f"{path} is missing", fix) from None
 
 
 def _at_revision(revision: str) -> Callable[[str], BinaryIO]:
@@ -100,11 +95,9 @@ def _at_revision(revision: str) -> Callable[[str], BinaryIO]:
         try:
             return files.open(path, "rb")
         except (FileNotFoundError, DvcException):
-            raise AttuneError(
-                f"{path} of {revision} is neither in DVC's cache nor in its remote",
-                "where it was made: dvc push; then here: dvc fetch --all-commits. "
-                "Or check the revision out in another folder and run the pipeline there",
-            ) from None
+            fix = "where it was made: dvc push; then here: dvc fetch --all-commits. "
+            fix += "Or check the revision out in another folder and run the pipeline there"
+            raise AttuneError(f"{path} of {revision} is neither in DVC's cache nor in its remote", fix) from None
 
     return opened
 

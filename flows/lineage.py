@@ -22,9 +22,8 @@ from stages.tracking.provenance import MANIFEST
 def main(arguments: list[str] | None = None) -> int:
     """Show where a version comes from, or restore it; returns 1 as well if a restore lacks the model."""
     parser = argparse.ArgumentParser(prog="python -m flows.lineage", description=str(__doc__).partition(": ")[2])
-    parser.add_argument(
-        "model", metavar="MODEL", nargs="?", default="", help="NAME@champion, NAME/3, @champion, 3; nothing: champion"
-    )
+    forms = "NAME@champion, NAME/3, @champion, 3; nothing: champion"
+    parser.add_argument("model", metavar="MODEL", nargs="?", default="", help=forms)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--params", action="store_true", help="every setting as well")
     how.add_argument("--restore", metavar="FOLDER", type=Path, help="make a folder in which all is as it was")
@@ -36,8 +35,7 @@ def _act(options: argparse.Namespace) -> int:
     from stages.tracking.store import connect, tracking_uri
 
     home = Path.cwd()
-    if options.restore:
-        check_folder(home, options.restore)  # before anything is fetched
+    target = options.restore and check_folder(home, options.restore)  # before anything is fetched
     named = "/" in options.model or options.model.find("@") > 0
     name = "" if named else load_params().register_.model_name
     with TemporaryDirectory() as folder:
@@ -47,11 +45,11 @@ def _act(options: argparse.Namespace) -> int:
             version = find_version(client, options.model, name)
             kept = fetch_kept(client, version, Path(folder))
         commit = commit_of(home, version)
-        if options.restore:
+        if target:
             if not commit:
                 what = f"the commit of {version.name} version {version.number} is not known"
                 raise AttuneError(what, "its parts are in the registry, its reports among the artifacts of its run")
-            return 0 if restore(home, options.restore, version, kept, commit, _say) else 1
+            return 0 if restore(home, target, version, kept, commit, _say) else 1
         facts = facts_of(version, kept, commit)
     if options.params and version.run:
         facts["params"] = _lines(version.run.data.params)

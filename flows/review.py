@@ -6,6 +6,7 @@ on a pull request, and `review.html`, with everything in one file.
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,7 +14,7 @@ from flows.command import exit_status
 from flows.repository.worktree_files import Log
 from flows.reviewing.findings import Review
 from flows.reviewing.page import render
-from flows.reviewing.review import Request, review
+from flows.reviewing.review import review
 from flows.reviewing.verdict import Verdict, verdict_of
 from stages.common.display import visible
 from stages.common.errors import AttuneError
@@ -24,8 +25,10 @@ NOT_REPRODUCED = 3
 MARKDOWN, HTML = "review.md", "review.html"
 
 
-def carry_out(home: Path, request: Request, output: Path, log: Log) -> tuple[Review, Verdict]:
-    """Review a commit of a checkout, and write `review.md` and `review.html` into a folder that is made if need be.
+def carry_out(base: str | None, head: str, rebuild: bool, output: Path, log: Log) -> tuple[Review, Verdict]:
+    """Review a commit of the current folder's checkout, and write both pages into a folder that is made if need be.
+
+    The output of its stages goes to `review/` there.
 
     Raises:
         AttuneError: if a commit is none, the head is no project that can be read, or nothing can be written.
@@ -36,15 +39,18 @@ def carry_out(home: Path, request: Request, output: Path, log: Log) -> tuple[Rev
             pass
     except OSError as error:
         raise AttuneError(f"nothing can be written to {output}: {error.strerror}", "name another --output") from None
-    result = review(home, request, lambda line: log(visible(redacted(line))))
+
+    def show(line: str) -> None:
+        log(visible(redacted(line)))
+
+    result = review(Path.cwd(), base, head, output / "review", show, from_nothing=rebuild)
     verdict = verdict_of(result)
     for name in (MARKDOWN, HTML):
-        with TemporaryDirectory(dir=output, prefix=".review-") as folder:  # whole or not at all
-            part = Path(folder) / name
-            part.write_text(render(result, verdict, markdown=name == MARKDOWN), encoding="utf-8")
-            part.replace(output / name)
+        part = output / f".{name}"  # whole or not at all
+        part.write_text(render(result, verdict, markdown=name == MARKDOWN), encoding="utf-8")
+        part.replace(output / name)
     for line in (*verdict.headline, *verdict.risks):
-        log(f"  {visible(redacted(line.text))}")
+        show(f"  {line.text}")
     return result, verdict
 
 
@@ -64,8 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def work() -> int:
-        request = Request(options.base, options.head, options.rebuild, options.output / "review")
-        result, _ = carry_out(Path.cwd(), request, options.output, lambda line: print(line, flush=True))
+        show = partial(print, flush=True)
+        result, _ = carry_out(options.base, options.head, options.rebuild, options.output, show)
         print(f"  {options.output / MARKDOWN}  {options.output / HTML}")
         return 0 if result.rebuild.holds else NOT_REPRODUCED
 

@@ -1,13 +1,11 @@
 """`flows.review` as a Prefect flow; prefect.yaml has a deployment of it."""
 
 from contextlib import suppress
-from pathlib import Path
 
 from prefect import flow
 
 from flows.reporting.artifact import create_artifact
 from flows.review import HTML, MARKDOWN, carry_out
-from flows.reviewing.review import Request
 from stages.common.errors import AttuneError
 from stages.common.pipeline.stage import LOGS
 
@@ -27,8 +25,7 @@ def review(base: str | None = None, head: str = "HEAD", rebuild: bool = True) ->
     Raises:
         AttuneError: if it is not reproduced, naming the first stage; if a commit is none.
     """
-    request = Request(base, head, rebuild, logs=LOGS / "review")
-    result, verdict = carry_out(Path.cwd(), request, LOGS, print)  # into the run's log
+    result, verdict = carry_out(base, head, rebuild, LOGS, print)  # into the run's log
     rebuilt, reproduced = result.rebuild, verdict.headline[0].text
     with suppress(TimeoutError):  # the state says it as well
         create_artifact((LOGS / MARKDOWN).read_text(encoding="utf-8"), "attune-review", reproduced)

@@ -6,14 +6,14 @@ It is a Git worktree of the checkout, whose DVC cache and remotes it shares. The
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from flows.model_versions.versions import PATCH, Version
 from flows.repository.git import NETWORK_SECONDS, GitFailed, asked, git, object_at
-from flows.repository.worktree_files import check_out, fetch_all, furnish, run_dvc
+from flows.repository.worktree_files import Log, check_out, fetch_all, furnish, run_dvc
 from stages.common.errors import AttuneError
 from stages.common.pipeline.dvc_status import changes
 from stages.common.pipeline.graph import Node, read_graph
@@ -26,31 +26,22 @@ FETCH = ("fetch", "--quiet", "--no-write-fetch-head", "--no-tags")
 MODEL_OUT = "models/finetuned"
 PARTS = {MODEL_OUT: "model", "models/exported": "exported", "models/serving": "serving"}  # in a Package
 
-Log = Callable[[str], None]
-
 
 def restore(home: Path, folder: Path, version: Version, kept: Path, commit: str, log: Log) -> bool:
-    """Make a folder in which a version is as it was made; return whether its model is there.
+    """Make a folder in which a version is as it was made, starting from a commit; return whether its model is there.
 
-    Args:
-        home: a checkout of the project.
-        folder: where; it must not exist, or be empty.
-        version: what to restore.
-        kept: what `fetch_kept` has brought.
-        commit: full hash of the one to start from.
-        log: gets what a person should know.
+    `folder` is what `check_folder` has returned, `kept` what `fetch_kept` has brought.
 
     Raises:
-        AttuneError: if the folder holds something, the commit cannot be had, the patch does not apply, or the model
-            that came back is not the version's; then there is no folder.
+        AttuneError: if the commit cannot be had, the patch does not apply, or the model that came back is not the
+            version's; then there is no folder.
     """
-    folder = check_folder(home, folder)
     if not object_at(home, f"{commit}^{{commit}}"):
         fix = f"fetch it from a clone that has it: git fetch OTHER-CLONE {commit}"
         with _explained(f"neither this clone nor origin has the commit {commit}", fix):
             git(home, *FETCH, "origin", commit, seconds=NETWORK_SECONDS)
-    try:
-        git(home, "worktree", "add", "--quiet", "--detach", "--force", "--", str(folder), commit)
+    git(home, "worktree", "add", "--quiet", "--detach", "--force", "--", str(folder), commit)
+    try:  # only what this has made is removed after an error
         log(f"{shlex.quote(str(folder))}: commit {commit[:10]}")
         if (patch := kept.with_name(PATCH)).exists():
             fix = "they are in lineage/ among the artifacts of the version's run: apply them by hand"
@@ -142,6 +133,5 @@ def _take_parts(folder: Path, graph: Mapping[str, Node], version: Version, log: 
 
 def _missing(folder: Path, graph: Mapping[str, Node]) -> list[str]:
     """Return the outs that are not there; those of register are written at the end."""
-    return [
-        out for name, node in graph.items() for out in node.outs if name != "register" and not (folder / out).exists()
-    ]
+    stages = [node for name, node in graph.items() if name != "register"]
+    return [out for node in stages for out in node.outs if not (folder / out).exists()]

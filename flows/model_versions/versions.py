@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.repository.git import asked as ask_git
 from stages.common.display import display
@@ -31,13 +31,6 @@ PATCH = "uncommitted.patch"  # beside what is kept
 SECONDS = 8.0  # MLflow takes up to three of them to import
 
 T = TypeVar("T")
-
-
-class ModelRecords(NamedTuple):
-    """What MLflow has of a model: its run, and as which (registered model, version, aliases) it is registered."""
-
-    run: "Run | None"
-    versions: tuple[tuple[str, int, str], ...]
 
 
 @dataclass(frozen=True)
@@ -108,25 +101,25 @@ def fetch_kept(client: "MlflowClient", version: Version, folder: Path) -> Path:
     return kept
 
 
-def find_records(store: str, model: str) -> ModelRecords:
-    """Return the run of a model (by the digest of its files), of whichever experiment, and its registered versions.
+def find_records(store: str, model: str) -> "tuple[Run | None, list[str]]":
+    """Return the run of a model (by the digest of its files) and what it is registered as: `films version 4 champion`.
 
     Raises:
         Exception: of whatever kind, if there is no such store or it does not answer within seconds.
     """
     check_there(store)
 
-    def search() -> ModelRecords:
+    def search() -> "tuple[Run | None, list[str]]":
         with quiet():
             client, wanted = client_of(store), f"tags.`{MODEL_TAG}` = '{model}'"
             everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
             runs = client.search_runs(everywhere, filter_string=wanted, max_results=1)
             versions = client.search_model_versions(wanted)
-            aliases = {name: client.get_registered_model(name).aliases for name in {each.name for each in versions}}
-        named = [(each.name, int(each.version), aliases_of(aliases[each.name], each.version)) for each in versions]
-        return ModelRecords(
-            runs[0] if runs else None, tuple(sorted((name, number, ", ".join(of)) for name, number, of in named))
-        )
+            lines = []
+            for version in sorted(versions, key=lambda version: (version.name, int(version.version))):
+                aliases = aliases_of(client.get_registered_model(version.name).aliases, version.version)
+                lines.append(f"{version.name} version {version.version} {', '.join(aliases)}".rstrip())
+        return runs[0] if runs else None, lines
 
     return run_with_timeout(SECONDS, search)
 

@@ -38,9 +38,9 @@ def publish(outcomes: Mapping[str, Outcome], earlier: Reports) -> None:
     try:
         if context and promoted:
             _emit_promotion(current, version, scores)
-        other_params = bool(context and (context.parameters or {}).get("set"))
+        where = places(current, other_params=bool(context and (context.parameters or {}).get("set")))
         other_models = {f"champion before (version {version}, its own test rows)": scores}
-        text = summary(outcomes, earlier, current, places(current, other_params=other_params), other_models)
+        text = summary(outcomes, earlier, current, where, other_models)
         FILE.parent.mkdir(exist_ok=True)
         FILE.write_text(text, encoding="utf-8")
         if context:
@@ -51,22 +51,14 @@ def publish(outcomes: Mapping[str, Outcome], earlier: Reports) -> None:
 
 
 def create_artifact(text: str, key: str, description: str) -> None:
-    """Show Markdown in Prefect's UI, as an artifact of this flow run.
-
-    Raises:
-        TimeoutError: if the server does not take it within seconds.
-    """
+    """Show Markdown in Prefect's UI, as an artifact of this flow run; a TimeoutError if that takes too long."""
     from prefect.artifacts import create_markdown_artifact
 
     run_with_timeout(SECONDS, lambda: create_markdown_artifact(text, key=key, description=description))
 
 
 def previous_champion(name: str) -> tuple[int | None, dict[str, float]]:
-    """Return version and scores of the champion before, on the test rows of its own run.
-
-    Raises:
-        Exception: of whatever kind, if the registry does not answer as it should.
-    """
+    """Return version and scores of the champion before, on its own test rows; any error of the registry is raised."""
     from stages.tracking.registry import previous_champion, unless_gone
     from stages.tracking.store import connect, quiet
 

@@ -16,24 +16,12 @@ SCORES = {"accuracy": "accuracy", "macro-F1": "macro_f1"}
 
 @dataclass(frozen=True)
 class Reports:
-    """What the reports say at one moment.
-
-    Args:
-        metrics: content of `reports/metrics.json`.
-        registration: what became of the model at its gates, as `read_registration` returns it.
-        clean: content of `reports/clean.json`, with the rows that ingest read.
-        export: content of `reports/export.json`.
-    """
+    """What the reports say at one moment: `reports/metrics.json`, `clean.json` and `export.json`, and the gates."""
 
     metrics: dict[str, Any] = field(default_factory=dict)
-    registration: dict[str, Any] = field(default_factory=dict)
-    clean: dict[str, Any] = field(default_factory=dict)
+    registration: dict[str, Any] = field(default_factory=dict)  # as `read_registration` returns it
+    clean: dict[str, Any] = field(default_factory=dict)  # with the rows that ingest read
     export: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def failed_gates(self) -> list[dict[str, Any]]:
-        """The gates that the model did not pass."""
-        return [gate for gate in self.registration["gates"] if not gate["passed"]]
 
 
 def read_reports() -> Reports:

@@ -1,6 +1,7 @@
 """What a run did and what came of it, in Markdown: an artifact, `logs/summary.md`, and what `make summary` prints."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from urllib.parse import quote, urlsplit
 
 from flows.execution.stage_process import Outcome
@@ -11,7 +12,6 @@ from stages.common.redact import redacted
 from stages.tracking.store import tracking_uri
 
 COLUMNS = {"accuracy": "accuracy", "macro-F1": "macro_f1", "ECE": "ece"}
-WELL = ("success", "cached")
 WORDS = {"success": "ran", "cached": "up to date", "failed": "failed", "cancelled": "cancelled", "skipped": "skipped"}
 
 
@@ -20,62 +20,54 @@ def summary(
     earlier: Reports,
     current: Reports,
     places: Sequence[str] = (),
-    other_models: Mapping[str, Mapping[str, float]] | None = None,
+    other_models: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ) -> str:
-    """Return the summary of a run.
+    """Return the summary of a run, by the outcomes of its stages, in order, and the reports before and after it.
 
-    Args:
-        outcomes: of the stages, in order.
-        earlier: what the reports said before the run.
-        current: what they say after it.
-        places: where to look, a line of Markdown each.
-        other_models: scores of other models, by what they are.
+    `places` are where to look, a line of Markdown each; `other_models` has scores of other models by what they are.
     """
     states = [outcome.state for outcome in outcomes.values()]
     counts = ", ".join(f"{states.count(state)} {word}" for state, word in WORDS.items() if state in states)
     seconds = sum(outcome.seconds for outcome in outcomes.values())
-    parts = [f"**{_verdict(outcomes, earlier, current)}** {len(states)} stages: {counts}; {seconds:.1f} s."]
+    judged = bool(current.registration) and outcomes.get("register", Outcome("skipped")).state == "success"
+    parts = [f"**{_verdict(outcomes, earlier, current, judged)}** {len(states)} stages: {counts}; {seconds:.1f} s."]
     parts += [_failure(name, outcome) for name, outcome in outcomes.items() if outcome.state == "failed"]
-    if current.metrics and set(states) <= set(WELL):  # else they are those of an earlier run
+    if current.metrics and set(states) <= {"success", "cached"}:  # else they are those of an earlier run
         if clean := current.clean:
             splits = ", ".join(f"{code(name)} {split['rows']:,}" for name, split in clean["splits"].items())
             kept, rejected = clean["rows_kept"], clean["rows_in"] - clean["rows_kept"]
             parts.append(f"{clean['rows_in']:,} rows, {kept:,} kept ({splits}), {rejected:,} rejected.")
-        parts += [_scores(earlier, current, other_models or {}), _trust(current)]
+        parts += [_scores(earlier, current, other_models), _trust(current)]
     rows = [
         (code(name, 60), outcome.state, f"{outcome.seconds:.1f}" if outcome.seconds else "–", code(outcome.reason))
         for name, outcome in outcomes.items()
     ]
     parts.append("## Stages\n\n" + table(("stage", "state", "seconds", "why"), "llrl", rows))
-    if current.registration and (_ran(outcomes, "register") or current.registration != earlier.registration):
+    if judged or (current.registration and current.registration != earlier.registration):
         parts.append(_gates(current))
     if places:
         parts.append("\n".join(["## Where to look\n", *(f"- {place}" for place in places)]))
     return "\n\n".join(parts) + "\n"
 
 
-def _verdict(outcomes: Mapping[str, Outcome], earlier: Reports, current: Reports) -> str:
+def _verdict(outcomes: Mapping[str, Outcome], earlier: Reports, current: Reports, judged: bool) -> str:
     for state, words in (("failed", "Failed at"), ("cancelled", "Cancelled during")):
         if name := next((name for name, outcome in outcomes.items() if outcome.state == state), None):
             return f"{words} {code(name)}."
     if not any(outcome.state == "success" for outcome in outcomes.values()):
         return "Nothing had to run."
-    registration = current.registration
-    if not registration or not _ran(outcomes, "register"):
+    if not judged:
         return "Done; no model was judged."
+    registration = current.registration
     model, version = code(registration["model_name"]), registration["version"]
     model += f" version {version}" if version else ""
     if new_champion(earlier, current):
         return f"Promoted: {model} is the champion now."
     if registration["promoted"]:
         return f"{model} stays champion."
-    failed = ", ".join(code(gate["gate"], 60) for gate in current.failed_gates)
+    failed = ", ".join(code(gate["gate"], 60) for gate in registration["gates"] if not gate["passed"])
     stays = "stays champion, but would not be promoted now" if registration["alias"] == "champion" else "not promoted"
     return f"{model}: {stays}. These gates failed: {failed}."
-
-
-def _ran(outcomes: Mapping[str, Outcome], name: str) -> bool:
-    return name in outcomes and outcomes[name].state == "success"
 
 
 def _failure(name: str, outcome: Outcome) -> str:
@@ -126,8 +118,8 @@ def _trust(current: Reports) -> str:
 
 def _gates(current: Reports) -> str:
     """Return how many gates a model passed, those that failed, how it compares with the champion, and where it is."""
-    gates, failed = current.registration["gates"], current.failed_gates
-    lines = [f"## {len(gates) - len(failed)} of {len(gates)} gates passed\n"]
+    gates = current.registration["gates"]
+    lines = [f"## {sum(gate['passed'] for gate in gates)} of {len(gates)} gates passed\n"]
     lines += [
         f"- {code(gate['gate'], 60)}{'' if gate['passed'] else ' **failed**'}: {code(gate['reason'], LINE)}"
         for gate in gates

@@ -9,8 +9,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from flows.repository.git import git
-from flows.reviewing.data_changes import Listing, Version, data_changes, read_version
-from flows.reviewing.findings import Changes, FileChange, ParamChange, StageChange, VersionChange
+from flows.repository.worktree_files import PINNED
+from flows.reviewing.data_changes import Listing, data_changes, read_version
+from flows.reviewing.findings import Changes, FileChange, ParamChange, StageChange
 from flows.reviewing.revision import Revision
 from stages.common.display import listed
 from stages.common.errors import AttuneError
@@ -18,7 +19,6 @@ from stages.common.params.reference import doc_line
 from stages.common.pipeline.dvc_status import CODE, Change, differing, params_between
 from stages.common.redact import redacted
 
-PINNED = "constraints.txt"
 GENERATED = "generated"  # what programs write; listed last, as nobody reads it line by line
 GENERATED_FILES = ("dvc.lock", "params.schema.json", "docs/params.md")
 MOST_FILES = 4  # of code that changed, by name
@@ -33,7 +33,7 @@ def changes_between(base: Revision, head: Revision, examples: int) -> Changes:
     stages = tuple(_stage_changes(base, head, files, missing))
     old, new = _pins(base.folder), _pins(head.folder)
     versions = tuple(
-        VersionChange(name, old.get(name), new.get(name), _installed(name))
+        (name, old.get(name), new.get(name), _installed(name))
         for name in sorted({*old, *new})
         if old.get(name) != new.get(name)
     )
@@ -56,7 +56,6 @@ def _param_changes(base: Revision, head: Revision, missing: list[str]) -> tuple[
     )
 
 
-# ── code ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _file_changes(base: Revision, head: Revision) -> tuple[FileChange, ...]:
     """Return the files that differ, by part of the project: `stages/clean`, `flows`, `params.yaml`.
 
@@ -76,7 +75,6 @@ def _file_changes(base: Revision, head: Revision) -> tuple[FileChange, ...]:
     return tuple(sorted(files, key=lambda file: (file.part == GENERATED, file.part, file.path)))
 
 
-# ── stages ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _stage_changes(
     base: Revision, head: Revision, files: Iterable[FileChange], missing: list[str]
 ) -> Iterator[StageChange]:
@@ -119,7 +117,6 @@ def _params(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for section in (entry.get("params") or {}).values() for key, value in (section or {}).items()}
 
 
-# ── versions ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 def other_versions(folder: Path) -> list[str]:
     """Return the packages that are installed here in another version than a project pins, with both versions."""
     pins = [(name, pin, _installed(name)) for name, pin in _pins(folder).items()]
@@ -147,15 +144,11 @@ def _installed(package: str) -> str | None:
         return None
 
 
-# ── data ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _row_changes(base: Revision, head: Revision, examples: int, missing: list[str]) -> tuple[Listing, ...] | None:
     """Compare the clean splits and the rejected rows; None where that cannot be done. Texts are cut and masked."""
-
-    def tables_of(revision: Revision) -> Version:
-        return read_version(revision.name, lambda path: (revision.folder / path).open("rb"))
-
     try:
-        return tuple(data_changes(tables_of(base), tables_of(head), examples, texts=True, mask=head.mask))
+        old, new = (read_version(revision.name, revision.open) for revision in (base, head))
+        return tuple(data_changes(old, new, examples, texts=True, mask=head.mask))
     except (OSError, AttuneError) as error:
         missing.append(f"rows cannot be compared: {getattr(error, 'what', error)}")
         return None

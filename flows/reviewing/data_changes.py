@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 import polars as pl
+import polars.selectors as cs
 
 from stages.common.display import Mask, display
 from stages.common.errors import AttuneError
@@ -19,17 +20,11 @@ NAME = 40  # of a label, a revision
 
 @dataclass(frozen=True)
 class Version:
-    """The data of one revision.
+    """The data of one revision."""
 
-    Args:
-        name: the revision, or `workspace`.
-        rows: id, text, label, fold (null: none) and split of every row that was kept.
-        rejected: id, stage and rule of every row that was not.
-    """
-
-    name: str
-    rows: pl.DataFrame
-    rejected: pl.DataFrame
+    name: str  # the revision, or `workspace`
+    rows: pl.DataFrame  # id, text, label, fold (null: none) and split of every row that was kept
+    rejected: pl.DataFrame  # id, stage and rule of every row that was not
 
 
 @dataclass(frozen=True)
@@ -51,16 +46,15 @@ def read_version(name: str, opened: Callable[[str], BinaryIO]) -> Version:
     def read(path: str, *columns: str) -> pl.DataFrame:
         with opened(path) as file:
             try:
-                table = pl.read_parquet(file)
-                return table.select(*columns, *(["fold"] if "fold" in table.columns else []))
+                return pl.read_parquet(file).select(*columns, cs.by_name("fold", require_all=False))
             except pl.exceptions.PolarsError as error:
                 raise AttuneError(f"{path} is no table of Attune's: {str(error).splitlines()[0]}") from None
 
-    splits = [read(f"data/clean/{split}.parquet", "id", "text", "label") for split in SPLITS]
-    named = [rows.with_columns(split=pl.lit(split)) for rows, split in zip(splits, SPLITS, strict=True)]
-    older = [pl.lit(None, pl.Int16).alias("fold")] if "fold" not in named[0].columns else []
-    rejected = [read(path, "id", "stage", "rule") for path in REJECTED]
-    return Version(display(name, NAME), pl.concat(named).with_columns(older), pl.concat(rejected))
+    files = {split: f"data/clean/{split}.parquet" for split in SPLITS}
+    splits = [read(path, "id", "text", "label").with_columns(split=pl.lit(split)) for split, path in files.items()]
+    fold = pl.DataFrame(schema={"fold": pl.Int16})  # older versions have none
+    rejected = pl.concat(read(path, "id", "stage", "rule") for path in REJECTED)
+    return Version(display(name, NAME), pl.concat([*splits, fold], how="diagonal"), rejected)
 
 
 def data_changes(
@@ -68,14 +62,8 @@ def data_changes(
 ) -> list[Listing]:
     """Return what differs, the same in any order of the rows; nothing, if no row, label, split, fold or rule does.
 
-    An id is a hash of the row's texts, so a row whose text changed was removed, and another one added.
-
-    Args:
-        base: the older version.
-        head: the newer one.
-        examples: rows listed of each kind of change.
-        texts: show the beginning of their texts too, which may hold personal data.
-        mask: what hides these; None: nothing does.
+    An id is a hash of the row's texts, so a row whose text changed was removed, and another one added. So many examples
+    are listed of each kind of change, if asked with `texts`, which may hold personal data that `mask` hides.
     """
     old = base.rows.select("id", old_label="label", old_split="split", old_fold="fold")
     both = head.rows.join(old, on="id")
@@ -90,15 +78,11 @@ def data_changes(
 
     def examples_of(title: str, rows: pl.DataFrame, **columns: str) -> Listing:
         named = {"id": "id", **columns, **({"text": "text"} if texts else {})}
-        first = rows.sort("id").head(examples).select(pl.col(column).alias(name) for name, column in named.items())
-        cells = [
-            [
-                display(cell, WIDTH, mask) if name == "text" else display(None if cell is None else str(cell), NAME)
-                for name, cell in row.items()
-            ]
-            for row in first.to_dicts()
-        ]
-        return Listing(f"{title}: {rows.height:,}", first.columns, cells)
+        cells = {name: pl.col(column).cast(pl.String) for name, column in named.items()}
+        first = rows.sort("id").head(examples).select(**cells)
+        cuts = {name: (WIDTH, mask) if name == "text" else (NAME, None) for name in named}
+        lines = [[display(cell, *cuts[name]) for name, cell in row.items()] for row in first.to_dicts()]
+        return Listing(f"{title}: {rows.height:,}", first.columns, lines)
 
     listings = [
         _splits(base, head, added, removed, relabelled, moved),

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from flows.reviewing.findings import ChangedRow, ChangedRows, Curve, Effect, Figure, Gain, Points, Trend
-from flows.reviewing.revision import Revision
+from flows.reviewing.findings import ChangedRow, ChangedRows, Curve, Effect, Gain, Points, Trend
+from flows.reviewing.revision import METRICS, Revision
 from stages.common.display import Mask, display
-from stages.common.params.evaluate import Bootstrap, Slices
+from stages.common.params.evaluate import EvaluateParams
 from stages.tasks.bootstrap import accuracy_gain, class_gains, class_numbers, compare, confusion, f1_of, scores_of
 from stages.tasks.slices import slice_rows
 
-PREDICTIONS, TEST, METRICS = "data/predictions.parquet", "data/clean/test.parquet", "reports/metrics.json"
+PREDICTIONS, TEST = "data/predictions.parquet", "data/clean/test.parquet"
 COLUMNS = {"id": pl.String, "label": pl.String, "prediction": pl.String, "confidence": pl.Float64}
 TEXTS = dict.fromkeys(("id", "text", "text_pair", "extra"), pl.String)
 SEED = 13  # where the head's params cannot be read
@@ -60,24 +60,28 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
     if not rows.height and not missing:
         missing.append("no test row is in both revisions: the scores cannot be compared")
     texts = rows.join(test.select("id", "text", "text_pair").unique("id", keep="first"), on="id", how="left")
+    curves = [Curve(name, _points(base, file, x, y), _points(head, file, x, y), x) for name, file, x, y in CURVES]
+    # a learning rate is drawn only where it differs
+    curves = [curve for curve in curves if curve.base != curve.head or (curve.base and curve.name != "learning rate")]
+    figures = [(name, _number(base, keys, by), _number(head, keys, by), unit) for name, keys, by, unit in FIGURES]
     right, right_before = pl.col("after") == pl.col("label"), pl.col("before") == pl.col("label")
     return Effect(
         rows=rows.height,
         only_base=old.height - rows.height,
         only_head=new.height - rows.height,
         relabelled=rows.filter(pl.col("label") != pl.col("label_before")).height,
-        scores=tuple(answers.scores()),
+        scores=tuple(answers.scores()) if rows.height else (),
         mcnemar_p=answers.bootstrap["mcnemar_p"],
-        classes=tuple(answers.classes(mask)),
-        slices=tuple(answers.slices(test, rows["id"], mask)),
+        classes=tuple(answers.classes()),
+        slices=tuple(answers.slices(test, rows["id"])),
         improved=_changed_rows(texts.filter(right & ~right_before), examples, mask),
         regressed=_changed_rows(texts.filter(right_before & ~right), examples, mask),
         moved=rows.filter(~right & ~right_before & (pl.col("after") != pl.col("before"))).height,
         labels=tuple(display(label, NAME, mask) for label in answers.labels),
         confusion_base=answers.counts[0],
         confusion_head=answers.counts[1],
-        curves=tuple(_curves(base, head)),
-        figures=tuple(_figures(base, head)),
+        curves=tuple(curves),
+        figures=tuple(figure for figure in figures if figure[1:3] != (None, None)),
         missing=tuple(missing),
     )
 
@@ -91,29 +95,28 @@ class SharedAnswers:
         self.actual, self.head, self.base = (class_numbers(column, self.labels) for column in columns)
         self.moved = self.head != self.base
         self.counts = [confusion(self.actual, predicted, len(self.labels)) for predicted in (self.base, self.head)]
-        evaluate = head.params.evaluate if head.params else None
-        self.settings = evaluate.slices if evaluate else Slices()
-        self.drawing = evaluate.bootstrap if evaluate else Bootstrap(), head.params.seed if head.params else SEED
+        evaluate = head.params.evaluate if head.params else EvaluateParams()
+        self.mask, self.settings = head.mask, evaluate.slices
+        self.drawing = evaluate.bootstrap, head.params.seed if head.params else SEED
         sides = (self.actual, self.head, self.base, len(self.labels), *self.drawing)
         self.bootstrap = compare(*sides) if len(rows) else {"mcnemar_p": 1.0}
         self.of_classes = class_gains(*sides) if len(rows) else []
 
     def scores(self) -> Iterator[Gain]:
         """Yield the gain in each score."""
-        if rows := len(self.moved):
-            old, new = map(scores_of, self.counts)
-            for name in new:
-                yield _gain(name, rows, old[name], new[name], self.bootstrap, f"{name}_gain", self.moved)
+        old, new = map(scores_of, self.counts)
+        for name in new:
+            yield _gain(name, len(self.moved), old[name], new[name], self.bootstrap, f"{name}_gain", self.moved)
 
-    def classes(self, mask: Mask | None) -> Iterator[Gain]:
+    def classes(self) -> Iterator[Gain]:
         """Yield the gain in each label's F1; its rows are those that have the label."""
         old, new = map(f1_of, self.counts)
         for index, bootstrap in enumerate(self.of_classes):
             counted = (self.actual == index) | (self.head == index) | (self.base == index)  # rows that its F1 rests on
-            name, rows = display(self.labels[index], NAME, mask), int((self.actual == index).sum())
+            name, rows = display(self.labels[index], NAME, self.mask), int((self.actual == index).sum())
             yield _gain(name, rows, old[index], new[index], bootstrap, "f1_gain", self.moved[counted])
 
-    def slices(self, test: pl.DataFrame, ids: pl.Series, mask: Mask | None) -> Iterator[Gain]:
+    def slices(self, test: pl.DataFrame, ids: pl.Series) -> Iterator[Gain]:
         """Yield the gain in accuracy on each slice of the head's test split, as far as its rows are shared."""
         if test.is_empty():
             return
@@ -125,7 +128,7 @@ class SharedAnswers:
                 actual, head, base = self.actual[rows], self.head[rows], self.base[rows]
                 bootstrap = accuracy_gain(actual, head, base, *self.drawing)
                 old, new = ((predicted == actual).mean() for predicted in (base, head))
-                title = display(name, NAME, mask)
+                title = display(name, NAME, self.mask)
                 yield _gain(title, len(rows), old, new, bootstrap, "accuracy_gain", head != base)
 
 
@@ -156,17 +159,8 @@ def _gain(
     return Gain(name, rows, round(float(base), DIGITS), round(float(head), DIGITS), bootstrap[key], low, high, trend)
 
 
-# ── what the reports say ──────────────────────────────────────────────────────────────────────────────────────────────
-def _curves(base: Revision, head: Revision) -> Iterator[Curve]:
-    """Yield the curves of both; the learning rate's only where it differs, reliability after the temperature."""
-    for name, file, x, y in CURVES:
-        old, new = (_points(revision, file, x, y) for revision in (base, head))
-        if (old or new) and (name != "learning rate" or old != new):
-            yield Curve(name, old, new, x)
-
-
 def _points(revision: Revision, file: str, x: str, y: str) -> Points:
-    """Return the points of a curve in order of x, without those that are no numbers."""
+    """Return the points of a curve in order of x, without those that are no numbers; reliability as calibrated."""
     table = revision.table(file)
     if table is None or not {x, y} <= set(table.columns):
         return ()
@@ -176,16 +170,9 @@ def _points(revision: Revision, file: str, x: str, y: str) -> Points:
     return tuple(point for point in sorted(numbers.iter_rows()) if all(map(isfinite, point)))
 
 
-def _figures(base: Revision, head: Revision) -> Iterator[Figure]:
-    """Yield calibration, each on the revision's own test rows, and size."""
-    reports = [revision.report(METRICS) for revision in (base, head)]
-    for name, keys, times, unit in FIGURES:
-        old, new = (_number(report, keys, times) for report in reports)
-        if (old, new) != (None, None):
-            yield Figure(name, old, new, unit)
-
-
-def _number(report: Any, keys: Sequence[str], times: float) -> float | None:
+def _number(revision: Revision, keys: Sequence[str], times: float) -> float | None:
+    """Return a number of `reports/metrics.json`, on the revision's own test rows."""
+    report: Any = revision.report(METRICS)
     for key in keys:
         report = report.get(key) if isinstance(report, dict) else None
     return round(times * report, DIGITS) if isinstance(report, int | float) and isfinite(report) else None

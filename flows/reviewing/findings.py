@@ -9,8 +9,12 @@ import numpy as np
 from flows.reviewing.data_changes import Listing
 from flows.reviewing.revision import Revision
 
+RebuildVerdict = Literal["identical", "equal", "different", "failed", "unrecorded", "left out"]
 Trend = Literal["better", "worse", "same", "unclear"]
 Points = tuple[tuple[float, float], ...]
+VersionChange = tuple[str, str | None, str | None, str | None]  # package, old, new, and installed where the review ran
+Figure = tuple[str, float | None, float | None, str]  # name, base, head (None: not known), unit
+Lineage = tuple[tuple[tuple[str, str], ...], str]  # (what, fact) on a model's origin; why MLflow could not be asked
 
 
 class ParamChange(NamedTuple):
@@ -40,15 +44,6 @@ class FileChange(NamedTuple):
     removed: int | None
 
 
-class VersionChange(NamedTuple):
-    """A pinned dependency whose version differs; `installed` is what there is where the review ran."""
-
-    package: str
-    old: str | None
-    new: str | None
-    installed: str | None
-
-
 @dataclass(frozen=True)
 class Changes:
     """What changed; `data` is empty where no row differs, None where the tables could not be compared."""
@@ -56,7 +51,7 @@ class Changes:
     params: tuple[ParamChange, ...] = ()
     stages: tuple[StageChange, ...] = ()
     files: tuple[FileChange, ...] = ()
-    versions: tuple[VersionChange, ...] = ()
+    versions: tuple[VersionChange, ...] = ()  # of what constraints.txt pins
     data: tuple[Listing, ...] | None = ()
     missing: tuple[str, ...] = ()  # what could not be compared, and why, a line each
 
@@ -107,15 +102,6 @@ class Curve(NamedTuple):
     x: str
 
 
-class Figure(NamedTuple):
-    """A number of both revisions without an interval; None: not known."""
-
-    name: str
-    base: float | None
-    head: float | None
-    unit: str = ""
-
-
 @dataclass(frozen=True)
 class Effect:
     """What the change did, on the test rows that both models predicted; the labels are the head's."""
@@ -135,7 +121,7 @@ class Effect:
     confusion_base: np.ndarray  # counts [actual x predicted], int64
     confusion_head: np.ndarray
     curves: tuple[Curve, ...] = ()
-    figures: tuple[Figure, ...] = ()  # calibration and size
+    figures: tuple[Figure, ...] = ()  # calibration and size, numbers without an interval
     missing: tuple[str, ...] = ()  # what could not be compared, and why, a line each
 
 
@@ -156,7 +142,7 @@ class Rebuild:
     `unrecorded`: dvc.lock is missing, or of other code, params or data than the commit's; `left out`: not asked for.
     """
 
-    verdict: Literal["identical", "equal", "different", "failed", "unrecorded", "left out"]
+    verdict: RebuildVerdict
     first: str = ""  # stage that differs or failed
     how: str = ""  # of that stage, in a line
     outs: tuple[OutCheck, ...] = ()  # in the order of the graph
@@ -169,20 +155,6 @@ class Rebuild:
     def holds(self) -> bool:
         """Whether nothing speaks against the recorded results, as far as the review has looked."""
         return self.verdict in ("identical", "equal", "left out")
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """Where the head's model comes from."""
-
-    commit: str  # full hash
-    subject: str  # first line of its message
-    data: tuple[tuple[str, str], ...] = ()  # (what, digest) of sources and clean splits, in order
-    base_model: tuple[str, str] = ("", "")  # (origin, digest of its weights)
-    model: str = ""  # digest of the fine-tuned model; nothing if there is none
-    run: str | None = None  # id in the project's MLflow store; None: there is none, or it was not asked
-    versions: tuple[tuple[str, int, str], ...] = ()  # (registered model, version, alias), in that store
-    problem: str = ""  # why MLflow could not be asked
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 
 from flows.reporting.reports import SCORES
-from flows.reviewing.effect import METRICS, PREDICTIONS
-from flows.reviewing.findings import OutCheck, Rebuild
+from flows.reviewing.effect import PREDICTIONS
+from flows.reviewing.findings import OutCheck, Rebuild, RebuildVerdict
 from flows.reviewing.rebuild import Machine
-from flows.reviewing.revision import Revision
+from flows.reviewing.revision import METRICS, Revision
 from stages.common.display import display
 from stages.common.environment import HARDWARE
 from stages.common.pipeline.dvc_status import differing
@@ -23,7 +23,6 @@ from stages.common.pipeline.graph import upstream_of
 
 MODEL = "models/finetuned"
 NAME = 80  # characters shown of a name
-SAME_HARDWARE = "the hardware is the same, where the same training gives the same bytes"
 
 
 def compare_outs(
@@ -55,7 +54,7 @@ def compare_outs(
         disagreement, agreement = _agreement(recorded, rebuilt, min_agreement)
         agreement += "" if known else "; on which hardware each was trained is not known"
         if known and not any(name in HARDWARE for name, _, _ in environment):
-            disagreement = SAME_HARDWARE
+            disagreement = "the hardware is the same, where the same training gives the same bytes"
     outs = []
     for stage, path, before, after in hashes:
         if before == after:
@@ -64,18 +63,22 @@ def compare_outs(
             tolerated = stage in trained and before and after and not disagreement
             how = difference(recorded.folder / path, rebuilt.folder / path)
             outs.append(OutCheck(stage, path, "equal" if tolerated else "different", how))
+    verdict: RebuildVerdict = "equal" if any(out.verdict == "equal" for out in outs) else "identical"
+    first = how = ""
     if bad := [out for out in outs if out.verdict == "different"]:
         worst = next((out for out in bad if out.stage == bad[0].stage and out.path == MODEL), bad[0])
         why = f"; {disagreement}" if disagreement and worst.path == MODEL else ""
-        first, how = worst.stage, f"{worst.path}: {worst.how}{why}"
-        return Rebuild("different", first, how, tuple(outs), agreement=agreement, environment=environment)
-    equal = any(out.verdict == "equal" for out in outs)
-    return Rebuild("equal" if equal else "identical", outs=tuple(outs), agreement=agreement, environment=environment)
+        verdict, first, how = "different", worst.stage, f"{worst.path}: {worst.how}{why}"
+    return Rebuild(verdict, first, how, tuple(outs), agreement=agreement, environment=environment)
 
 
 def _agreement(recorded: Revision, rebuilt: Revision, min_agreement: float) -> tuple[str, str]:
     """Return why two models are not the same but for the machine (nothing: they are), and what was compared."""
-    agreeing, rows = _same_predictions(recorded, rebuilt)
+    before, after = (revision.table(PREDICTIONS) for revision in (recorded, rebuilt))
+    agreeing = rows = 0
+    if before is not None and after is not None and sorted(before["id"]) == sorted(after["id"]):
+        agreeing = int((before.sort("id")["prediction"] == after.sort("id")["prediction"]).sum())
+        rows = len(before)
     facts = [f"{agreeing:,} of {rows:,} predictions are the same"]
     against = [] if rows and agreeing >= min_agreement * rows else [f"only {facts[0]}"]
     old, new = recorded.report(METRICS), rebuilt.report(METRICS)
@@ -93,16 +96,6 @@ def _agreement(recorded: Revision, rebuilt: Revision, min_agreement: float) -> t
         f"Other bytes of a trained model count as equal on other hardware, if {least} and the scores lie within the "
         f"recorded intervals: {', '.join(facts)}"
     )
-
-
-def _same_predictions(recorded: Revision, rebuilt: Revision) -> tuple[int, int]:
-    """Return how many test rows get the same prediction, and of how many; of none if they are not the same rows."""
-    tables = [revision.table(PREDICTIONS) for revision in (recorded, rebuilt)]
-    old, new = (None if table is None or not {"id", "prediction"} <= set(table.columns) else table for table in tables)
-    if old is None or new is None or sorted(old["id"]) != sorted(new["id"]):
-        return 0, 0
-    same = old.sort("id")["prediction"] == new.sort("id")["prediction"]
-    return int(same.sum()), len(same)
 
 
 # ── two files ─────────────────────────────────────────────────────────────────────────────────────────────────────────

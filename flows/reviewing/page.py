@@ -15,7 +15,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from flows.reporting.markdown import sentence
-from flows.reviewing.findings import ChangedRows, Changes, Curve, Effect, Gain, Lineage, Rebuild, Review
+from flows.reviewing.findings import ChangedRows, Changes, Curve, Effect, Gain, Rebuild, Review
 from flows.reviewing.verdict import Verdict, confidence_of, interval, quoted
 from stages.common.display import READ, display
 from stages.common.pages.charts import Axis, Line, Range, line
@@ -108,7 +108,7 @@ def sections_of(review: Review) -> list[tuple[str, str, list[Block]]]:
         ("changes", "What changed", _changes(review.changes) if review.changes else nothing),
         ("effect", "What it did", [*effect, Table("Gates", "gate||why", gates)]),
         ("rebuild", "Can it be rebuilt", _rebuild(review.rebuild)),
-        ("lineage", "Where it comes from", _lineage(review.lineage)),
+        ("lineage", "Where it comes from", _lineage(review)),
     ]
     return [
         (anchor, title, [block for block in blocks if (block.rows if isinstance(block, Table) else block)])
@@ -222,15 +222,12 @@ def _rebuild(rebuild: Rebuild) -> Iterator[Block]:
     yield Table("Outs compared with dvc.lock", "stage|out||how", rows, folded=rebuild.verdict == "identical")
 
 
-def _lineage(lineage: Lineage) -> Iterator[Block]:
-    facts = [("commit", lineage.commit), ("its message", lineage.subject), *lineage.data]
-    facts += [("base model", lineage.base_model[0]), ("its weights", lineage.base_model[1])]
-    facts += [("model", lineage.model), ("MLflow run", lineage.run or "")]
-    facts += [("registered as", f"{name} version {version} {alias}") for name, version, alias in lineage.versions]
-    rows = [(what, quoted(fact, 300)) for what, fact in facts if fact]
+def _lineage(review: Review) -> Iterator[Block]:
+    facts, problem = review.lineage
+    rows = [(what, quoted(fact, 300)) for what, fact in facts]
     yield Table("Commit, data, base model, run and version", "|", rows)
-    yield f"{lineage.problem}." if lineage.problem else ""
-    yield f"All of it in your checkout: `git switch --detach {lineage.commit[:10]} && dvc checkout`."
+    yield f"{problem}." if problem else ""
+    yield f"All of it in your checkout: `git switch --detach {review.head.short} && dvc checkout`."
 
 
 def _number(value: float | None, unit: str) -> str:

@@ -13,7 +13,6 @@ from flows.execution.stage_process import DEFAULT_TIMEOUT, StageRunner, seconds_
 from flows.model_versions.versions import find_records
 from flows.repository.git import OF_A_CALLER
 from flows.repository.worktree_files import Log, check_out, furnish
-from flows.reviewing.effect import METRICS
 from flows.reviewing.revision import LOCK, Revision
 from stages.common.display import visible
 from stages.common.environment import environment_of
@@ -24,8 +23,6 @@ from stages.common.redact import redacted
 from stages.tracking.runs import training_tags
 
 LAST_LINES = 15
-STORE = "review.db"  # MLflow's, in the worktree, and thrown away with it
-OWN_CACHE = Path(".dvc") / "cache"
 TRIAL = "ATTUNE_TRIAL_"  # what a search tells its trainings
 
 Machine = Mapping[str, str]  # what a model was trained on, by name; empty: not known
@@ -57,14 +54,11 @@ def run_pipeline(
         raise AttuneError(f"dvc.yaml: meta of a stage: {error}", "write it like meta: {timeout: 2h}") from None
     logs.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
-    # without the variables that would lead out of the worktree
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("MLFLOW_", "_MLFLOW_", TRIAL)) and name not in OF_A_CALLER
-    }
-    environment |= {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / WORK / STORE}", "PYTHONPATH": str(folder)}
-    runner = StageRunner(folder, environment={**environment, **(variables or {})})
+    outside = ("MLFLOW_", "_MLFLOW_", TRIAL, *OF_A_CALLER)  # variables that would lead out of the worktree
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(outside)}
+    store = folder / WORK / "review.db"  # thrown away with the worktree
+    environment |= {"MLFLOW_TRACKING_URI": f"sqlite:///{store}", "PYTHONPATH": str(folder)}
+    runner = StageRunner(folder, environment | dict(variables or {}))
     try:
         for name in graph:
             log(f"{logs.name}: {name} …")
@@ -102,7 +96,7 @@ def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, thre
     (folder / LOCK).unlink(missing_ok=True)
     check_out(folder, lambda _: None)  # people's own data, from the shared cache
     with Config(str(folder / ".dvc"), validate=False).edit("local", validate=False) as local:
-        local.setdefault("cache", {})["dir"] = str(folder / OWN_CACHE)
+        local.setdefault("cache", {})["dir"] = str(folder / ".dvc" / "cache")
     for path in (folder / out for node in head.graph.values() for out in node.outs):
         if not path.parent.resolve().is_relative_to(folder.resolve()):
             raise AttuneError(f"dvc.yaml: the out {path} lies outside of the project", "keep outs in the project")
@@ -110,31 +104,22 @@ def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, thre
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    return run_pipeline(folder, head.graph, logs, log, _thread_variables(head, threads))
-
-
-def _thread_variables(head: Revision, threads: str) -> dict[str, str]:
-    """Return variables for as many threads as the recorded training had: another number gives other bytes."""
+    variables = {}
     pinned = head.params and head.params.finetune.torch_num_threads
-    cores = len(os.sched_getaffinity(0))
-    if pinned or not threads.isdigit() or threads == (os.environ.get("OMP_NUM_THREADS") or str(cores)):
-        return {}
-    # Threads that wait for each other on too few cores are not to take the time of those that work.
-    more = {"OMP_WAIT_POLICY": "passive"} if int(threads) > cores else {}
-    return {"OMP_NUM_THREADS": threads, **more}
+    if threads.isdigit() and not pinned:  # another number gives other bytes
+        variables["OMP_NUM_THREADS"] = threads
+        if int(threads) > len(os.sched_getaffinity(0)):  # those that wait are not to take the time of those that work
+            variables["OMP_WAIT_POLICY"] = "passive"
+    return run_pipeline(folder, head.graph, logs, log, variables)
 
 
 def recorded_machine(revision: Revision, store: str | None, root: Path) -> Machine:
-    """Return what the model that a revision's scores name was trained on.
-
-    By the notes of the checkout `root`, else by its run in MLflow, if there is a store.
-    """
-    model = (revision.report(METRICS).get("model") or {}).get("digest")
-    noted = environment_of(training_tags(str(model), root))
-    if noted or not store or not model:
+    """Return what a revision's model was trained on, by the notes of the checkout `root`, else its run in MLflow."""
+    noted = environment_of(training_tags(revision.model, root))
+    if noted or not store or not revision.model:
         return noted
     try:
-        run = find_records(store, str(model)).run
+        run, _ = find_records(store, revision.model)
     except Exception:  # of whatever kind: then nothing is known, and the review says so
         return {}
     return environment_of(run.data.tags) if run else {}

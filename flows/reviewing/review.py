@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from flows.model_versions.versions import DIGEST, ModelRecords, find_records, reason_of
+from flows.model_versions.versions import DIGEST, find_records, reason_of
 from flows.reporting.reports import SPLIT_FILES, base_model_of
 from flows.repository.git import GitFailed, asked, find_commit, git, object_at
-from flows.repository.worktree_files import Log
+from flows.repository.worktree_files import PINNED, Log
 from flows.repository.worktrees import checked, one_at_a_time
-from flows.reviewing.changes import PINNED, changes_between, other_versions
-from flows.reviewing.effect import METRICS, effect_of
+from flows.reviewing.changes import changes_between, other_versions
+from flows.reviewing.effect import effect_of
 from flows.reviewing.findings import Lineage, Rebuild, Review
 from flows.reviewing.outs import compare_outs
 from flows.reviewing.rebuild import PipelineRun, rebuild, recorded_machine, run_pipeline
@@ -24,19 +24,8 @@ from stages.tracking.registry import REGISTRATION
 from stages.tracking.store import tracking_uri
 
 DEFAULT = {"origin/main": "refs/remotes/origin/main", "main": "refs/heads/main"}  # the first that there is
-NO_CHECKOUT = "run this in the project's folder, a clone made with git"
 FEW = 5  # named in a note
 OTHER_DATA = "files of data/inbox/ that Git does not keep are not here as dvc.lock was made of them (docs/reviewing.md)"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be reviewed, and how."""
-
-    base: str | None = None  # what to compare it with; none: `origin/main`, or what comes nearest to it
-    head: str = "HEAD"
-    rebuild: bool = True  # run its pipeline again from nothing
-    logs: Path = Path("logs") / "review"  # folder for all output of the stages
 
 
 @dataclass(frozen=True)
@@ -51,52 +40,53 @@ class Commits:
     notes: tuple[str, ...] = ()  # what a reader should know, a line each
 
 
-def review(home: Path, request: Request, log: Log) -> Review:
-    """Review a commit of a checkout, in which nothing changes.
+def review(home: Path, base: str | None, head: str, logs: Path, log: Log, *, from_nothing: bool = True) -> Review:
+    """Review a commit of the checkout `home`, in which nothing changes; all output of the stages goes to `logs`.
+
+    Without a base, it is compared with `origin/main` or what comes nearest. `from_nothing`: run its pipeline again.
 
     Raises:
         AttuneError: if a commit is none, or the head is no project that can be read.
     """
-    home = checked(home, NO_CHECKOUT)
-    commits = find_commits(home, request.base, request.head)
+    home = checked(home, "run this in the project's folder, a clone made with git")
+    commits = find_commits(home, base, head)
     log(f"review of {commits.head_name} ({commits.head[:10]}) against {commits.base_name} ({commits.base[:10]})")
     worktrees = {"head": commits.head}
     if object_at(home, f"{commits.base}:{LOCK}"):  # else there is no result of it
         worktrees["base"] = commits.base
-    if request.rebuild:
+    if from_nothing:
         worktrees["rebuild"] = commits.head
     with open_worktrees(home, worktrees, log) as folders:
-        return _review(home, folders, commits, request, log)
+        return _review(home, folders, commits, logs, log)
 
 
-def _review(home: Path, folders: Mapping[str, Path], commits: Commits, request: Request, log: Log) -> Review:
+def _review(home: Path, folders: Mapping[str, Path], commits: Commits, logs: Path, log: Log) -> Review:
     committed = revision_at(home, folders["head"], commits.head_name, log)
     missing, store = committed.missing_outs(), tracking_uri(home)
-    base, failure = _base(home, folders["base"], commits, request, log) if "base" in folders else (None, "")
+    base, failure = _base(home, folders["base"], commits, logs, log) if "base" in folders else (None, "")
     settings = committed.params.review if committed.params else ReviewParams()
     recorded = bool(committed.lock) and not committed.stale
-    head, ran = committed, PipelineRun()
-    verdict = Rebuild("unrecorded" if request.rebuild else "left out", how=OTHER_DATA if request.rebuild else "")
-    if request.rebuild and (committed.own_data or missing or not recorded):
-        machine, folder = recorded_machine(committed, store, home), folders["rebuild"]
-        ran = rebuild(home, folder, committed, request.logs / "rebuild", log, machine.get("threads", ""))
+    head, ran, folder = committed, PipelineRun(), folders.get("rebuild")
+    verdict = Rebuild("unrecorded", how=OTHER_DATA) if folder else Rebuild("left out")
+    if folder and (committed.own_data or missing or not recorded):
+        machine = recorded_machine(committed, store, home)
+        ran = rebuild(home, folder, committed, logs / "rebuild", log, machine.get("threads", ""))
         rebuilt = _with_results(committed, folder, "rebuilt")
         if recorded and not ran.failed and committed.own_data:
             machines = machine, recorded_machine(rebuilt, None, folder)
             verdict = compare_outs(committed, rebuilt, machines, settings.min_agreement)
         head = committed if recorded and (not missing or ran.failed) else rebuilt
-    elif not request.rebuild and (missing or not recorded):
+    elif not folder and (missing or not recorded):
         log("the head's results are missing or not of its code, params and data: what has to run is run")
-        ran = run_pipeline(committed.folder, committed.graph, request.logs / "head", log)
+        ran = run_pipeline(committed.folder, committed.graph, logs / "head", log)
         head = _with_results(committed, committed.folder, "run")
     if ran.failed:
         verdict = Rebuild("failed", ran.failed, ran.how, last_lines=ran.last_lines)
     elif not recorded:
         verdict = Rebuild("unrecorded", next(iter(committed.stale), ""))
     log("comparing")
-    uncommitted = ""
-    if git(home, "rev-parse", "HEAD") == commits.head:
-        uncommitted = git(home, "status", "--porcelain", "--no-renames", "-z")
+    checked_out = git(home, "rev-parse", "HEAD") == commits.head
+    uncommitted = git(home, "status", "--porcelain", "--no-renames", "-z") if checked_out else ""
     gates = head.report(str(REGISTRATION)).get("gates")
     return Review(
         head=head,
@@ -114,7 +104,7 @@ def _review(home: Path, folders: Mapping[str, Path], commits: Commits, request: 
     )
 
 
-def _base(home: Path, folder: Path, commits: Commits, request: Request, log: Log) -> tuple[Revision | None, str]:
+def _base(home: Path, folder: Path, commits: Commits, logs: Path, log: Log) -> tuple[Revision | None, str]:
     """Return the base with results, its recorded ones if they are there; or nothing, and what went wrong."""
     try:
         base = revision_at(home, folder, commits.base_name, log)
@@ -123,7 +113,7 @@ def _base(home: Path, folder: Path, commits: Commits, request: Request, log: Log
         if not base.missing_outs():
             return base, ""
         log("the base's results are in neither DVC's cache nor a remote (dvc pull?): what has to run is run")
-        ran = run_pipeline(folder, base.graph, request.logs / "base", log)
+        ran = run_pipeline(folder, base.graph, logs / "base", log)
     except AttuneError as error:
         return None, error.what
     if ran.failed:
@@ -148,24 +138,25 @@ def _notes(head: Revision, missing: Sequence[str]) -> Iterator[str]:
 
 
 def lineage_of(head: Revision, store: str) -> Lineage:
-    """Return where a revision's model comes from; MLflow is only read, for seconds at most."""
+    """Return where a revision's model comes from, and why MLflow could not be asked, which takes seconds at most."""
     manifest, splits = head.report(MANIFEST), head.hashes("clean", "outs")
-    sources = [(str(file.get("origin", "")), str(file.get("sha256", ""))) for file in manifest.get("sources") or []]
-    data = (*sources, *((path, splits[path]) for path in SPLIT_FILES if path in splits))
-    model = str((head.report(METRICS).get("model") or {}).get("digest") or "")
-    records, problem = ModelRecords(None, ()), ""
-    if DIGEST.fullmatch(model):
+    origin, weights = base_model_of(manifest)
+    facts = [("commit", head.commit), ("its message", head.subject)]
+    facts += [(str(file.get("origin", "")), str(file.get("sha256", ""))) for file in manifest.get("sources") or []]
+    facts += [(path, splits[path]) for path in SPLIT_FILES if path in splits]
+    facts += [("base model", origin), ("its weights", weights), ("model", head.model)]
+    problem = ""
+    if DIGEST.fullmatch(head.model):
         try:
-            records = find_records(store, model)
+            run, versions = find_records(store, head.model)
+            facts += [("MLflow run", run.info.run_id if run else ""), *(("registered as", line) for line in versions)]
         except FileNotFoundError:
             pass  # nothing was recorded here yet
         except Exception as error:  # of whatever kind: a review does without
             problem = f"MLflow could not be asked: {reason_of(error)}"
-    run = str(records.run.info.run_id) if records.run else None
-    return Lineage(head.commit, head.subject, data, base_model_of(manifest), model, run, records.versions, problem)
+    return tuple((what, fact) for what, fact in facts if fact), problem
 
 
-# ── which commits ─────────────────────────────────────────────────────────────────────────────────────────────────────
 def find_commits(home: Path, base: str | None, head: str) -> Commits:
     """Find both commits; a branch of a remote as that has it now, or as it was fetched last where it does not answer.
 
@@ -189,15 +180,9 @@ def find_commits(home: Path, base: str | None, head: str) -> Commits:
     if shared == head_commit:
         notes.append(f"the head is in {name} already: there is nothing in it that could differ")
     behind = int(git(home, "rev-list", "--count", f"{head_commit}..{base_commit}")) if shared else 0
-    names, unique = [_short_name(home, each) for each in (name, head)], tuple(dict.fromkeys(notes))
+    short = ("rev-parse", "--verify", "--quiet", "--abbrev-ref", "--end-of-options")  # of HEAD, its branch
+    names, unique = [asked(home, *short, each) or each for each in (name, head)], tuple(dict.fromkeys(notes))
     return Commits(names[0], shared or base_commit, behind, names[1], head_commit, unique)
-
-
-def _short_name(home: Path, name: str) -> str:
-    """Return a name as people say it: of HEAD the branch that is checked out, of a full reference the end."""
-    if name == "HEAD":
-        return asked(home, "symbolic-ref", "--quiet", "--short", "HEAD") or name
-    return name.removeprefix("refs/remotes/").removeprefix("refs/heads/")
 
 
 def _find_commit(home: Path, name: str, notes: list[str]) -> str:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import polars as pl
 from pyarrow import ArrowException  # type: ignore[import-untyped]
@@ -30,37 +30,27 @@ from stages.common.text.pii import mask_text
 from stages.tracking.registry import STAMP
 
 PREFIX = "review-"  # of worktrees that the next review removes if nobody holds them
-LOCK = "dvc.lock"
+LOCK, METRICS = "dvc.lock", "reports/metrics.json"
 
 
 @dataclass(frozen=True)
 class Revision:
     """A commit and its results.
 
-    Args:
-        name: as it was asked for: `origin/main`.
-        commit: its full hash.
-        subject: first line of the commit's message.
-        folder: a worktree with its files.
-        graph: stages of its dvc.yaml, in order.
-        lock: stages of the `dvc.lock` of the results; empty: there are none.
-        data: what its params.yaml says, as read from YAML.
-        results: `recorded`: those of the commit; `run`: made by the review, as they were missing or not of this code,
-            params and data; `rebuilt`: those of the rebuild, for the same reason; `none`: it is from before the first.
-        stale: stages whose record is not of this commit's code, params and data, each with a reason in a line.
-        own_data: whether files of data/inbox/ that Git does not have are here as the results were made of them.
+    These are `recorded` with it; made by the review (`run`, or `rebuilt` with its rebuild), as they were missing or not
+    of this code, params and data; or `none`, as the commit is from before the first.
     """
 
-    name: str
-    commit: str
-    subject: str
-    folder: Path
-    graph: Mapping[str, Node]
-    lock: Mapping[str, Any]
-    data: Mapping[str, Any]
+    name: str  # as it was asked for: `origin/main`
+    commit: str  # full hash
+    subject: str  # first line of the commit's message
+    folder: Path  # a worktree with its files
+    graph: Mapping[str, Node]  # stages of its dvc.yaml, in order
+    lock: Mapping[str, Any]  # stages of the `dvc.lock` of the results; empty: there are none
+    data: Mapping[str, Any]  # what its params.yaml says, as read from YAML
     results: Literal["recorded", "run", "rebuilt", "none"] = "recorded"
-    stale: Mapping[str, str] = field(default_factory=dict)
-    own_data: bool = True
+    stale: Mapping[str, str] = field(default_factory=dict)  # stages recorded of other code, params or data, and why
+    own_data: bool = True  # whether what Git does not have of data/inbox/ is here as the results were made of it
 
     @property
     def short(self) -> str:
@@ -81,6 +71,15 @@ class Revision:
         if self.params and not self.params.evaluate.mask_pii:
             return None
         return partial(mask_text, phone_region=self.params.clean.pii.phone_region if self.params else None)
+
+    @property
+    def model(self) -> str:
+        """Digest of the model that its scores are of; nothing if there are none."""
+        return str((self.report(METRICS).get("model") or {}).get("digest") or "")
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file of the project to read its bytes."""
+        return (self.folder / path).open("rb")
 
     def report(self, path: str) -> dict[str, Any]:
         """Return a report, such as `reports/metrics.json`; nothing if there is none or none that can be read."""
@@ -143,12 +142,12 @@ def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
     # What Git does not keep is as it is in the checkout now: that says nothing of the commit.
     recorded = asked(folder, "log", "-1", "--format=%H", "--", LOCK)
     in_git = recorded and not succeeds(folder, "diff", "--quiet", recorded, "HEAD", "--", str(INBOX))
-    stale, own_data = {}, True
-    for stage, reasons in _stale_reasons(revision).items():
-        of_commit = [str(reason) for reason in reasons if in_git or Path(reason.what) != INBOX]
-        own_data &= len(of_commit) == len(reasons)
-        if of_commit:
-            stale[stage] = "; ".join(of_commit)
+    stale, own_data = dict[str, str](), True
+    for stage, reason in _stale_reasons(revision):
+        if Path(reason.what) == INBOX and not in_git:
+            own_data = False
+        else:
+            stale[stage] = f"{stale[stage]}; {reason}" if stage in stale else str(reason)
     return replace(revision, stale=stale, own_data=own_data)
 
 
@@ -160,19 +159,15 @@ def lock_at(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _stale_reasons(revision: Revision) -> dict[str, list[Change]]:
-    """Return the stages whose record is not of the code, params and data in a worktree, each with the reasons.
+def _stale_reasons(revision: Revision) -> Iterator[tuple[str, Change]]:
+    """Yield why the record of a stage is not of the code, params and data in a worktree.
 
     An input that another stage makes and that is not there counts as it was recorded, where both records agree on it.
     """
     made = {path: md5 for stage in revision.lock for path, md5 in revision.hashes(stage, "outs").items()}
-    stale = {}
     for stage, reasons in changes(list(revision.graph), root=revision.folder, outs=False).items():
         read = revision.hashes(stage, "deps")
-        stale[stage] = [
-            reason
-            for reason in reasons
-            if reason.kind != "runs always"
-            and not (reason.how == "deleted" and read.get(reason.what) and read[reason.what] == made.get(reason.what))
-        ]
-    return {stage: reasons for stage, reasons in stale.items() if reasons}
+        for reason in reasons:
+            md5 = read.get(reason.what) if reason.how == "deleted" else None
+            if reason.kind != "runs always" and not (md5 and md5 == made.get(reason.what)):
+                yield stage, reason

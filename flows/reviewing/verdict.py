@@ -44,10 +44,9 @@ class Verdict(NamedTuple):
 
 def verdict_of(review: Review) -> Verdict:
     """Return what a review comes to."""
-    parts = (_record_risks, _change_risks, _effect_risks, _other_risks)
-    risks = (Line(tone, text) for part in parts for tone, text in part(review))
-    ordered = tuple(sorted(risks, key=lambda line: line.tone != "bad"))
-    return Verdict((_reproduced(review), _gates(review), _effect(review)), ordered)
+    risks = [*_record_risks(review), *_change_risks(review), *_effect_risks(review), *_other_risks(review)]
+    ordered = sorted((Line(*risk) for risk in risks), key=lambda line: line.tone != "bad")
+    return Verdict((_reproduced(review), _gates(review), _effect(review)), tuple(ordered))
 
 
 def quoted(name: object, most: int = NAME) -> str:
@@ -71,28 +70,26 @@ def confidence_of(review: Review) -> str:
     return f"{100 * (params.evaluate.bootstrap.confidence if params else 0.95):g} %"
 
 
-# ── the headline ──────────────────────────────────────────────────────────────────────────────────────────────────────
 def _reproduced(review: Review) -> Line:
     rebuild = review.rebuild
     counts = Counter(out.verdict for out in rebuild.outs)
-    total, how = len(rebuild.outs), f": {unquoted(rebuild.how)}" if rebuild.how else ""
-    if rebuild.verdict == "identical":
-        return Line("good", f"Rebuilt from nothing: all {total:,} outs have the bytes that dvc.lock says")
-    if rebuild.verdict == "equal":
-        same = f"{counts['identical']:,} of {total:,} outs have the same bytes"
-        return Line("good", f"Rebuilt from nothing, equal within the tolerance: {same}")
-    if rebuild.verdict == "different":
-        first = f"{quoted(rebuild.first)} is the first stage that differs"
-        return Line("bad", f"Not reproduced: {first}{how} ({counts['different']:,} of {total:,} outs differ)")
-    if rebuild.verdict == "failed":
-        return Line("bad", f"Not rebuilt: {quoted(rebuild.first)} failed{how}")
-    if rebuild.verdict == "left out":
-        return Line("warn", "Not rebuilt: that was left out, as asked")
+    total, first, how = f"{len(rebuild.outs):,}", quoted(rebuild.first), f": {unquoted(rebuild.how)}"
+    same, other = (f"{counts[kind]:,} of {total} outs" for kind in ("identical", "different"))
+    sentences: dict[str, tuple[Tone, str]] = {
+        "identical": ("good", f"Rebuilt from nothing: all {total} outs have the bytes that dvc.lock says"),
+        "equal": ("good", f"Rebuilt from nothing, equal within the tolerance: {same} have the same bytes"),
+        "different": ("bad", f"Not reproduced: {first} is the first stage that differs{how} ({other} differ)"),
+        "failed": ("bad", f"Not rebuilt: {first} failed{how}"),
+        "left out": ("warn", "Not rebuilt: that was left out, as asked"),
+    }
+    if rebuild.verdict in sentences:
+        return Line(*sentences[rebuild.verdict])
+    how = how if rebuild.how else ": there is no dvc.lock that can be read"
     if review.head.stale:
         how = f": dvc.lock is not of this code, params and data ({_names(review.head.stale)})"
     made = {"rebuilt": "those of the run from nothing", "run": "made by this review"}.get(review.head.results)
     below = f"; the results below are {made}" if made else ""
-    return Line("warn", f"Nothing to compare a rebuild with{how or ': there is no dvc.lock that can be read'}{below}")
+    return Line("warn", f"Nothing to compare a rebuild with{how}{below}")
 
 
 def _gates(review: Review) -> Line:
@@ -128,7 +125,6 @@ def _deciding(review: Review, effect: Effect) -> Gain:
     return gains[gate.metric if gate else "macro_f1"]
 
 
-# ── the risks ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _record_risks(review: Review) -> Risks:
     base = review.base
     if review.head.stale:
@@ -146,20 +142,14 @@ def _record_risks(review: Review) -> Risks:
 def _change_risks(review: Review) -> Risks:
     if not review.changes:
         return
-    pins = [
-        f"{quoted(package)} {quoted(new)}, here {quoted(installed)}"
-        for package, _, new, installed in review.changes.versions
-        if new != installed
-    ]
-    if pins:
+    other = [(name, new, installed) for name, _, new, installed in review.changes.versions if new != installed]
+    if other:
+        pins = [f"{quoted(name)} {quoted(new)}, here {quoted(installed)}" for name, new, installed in other]
         yield "bad", f"constraints.txt changed, and nothing ran with what it pins now: {listed(pins, FEW)}"
     for watched, text in WATCHED.items():
-        settings = [
-            f"{quoted(key)} {quoted(old, 40)} → {quoted(new, 40)}"
-            for key, old, new, _ in review.changes.params
-            if f"{key}.".startswith(f"{watched}.")
-        ]
-        if settings:
+        params = [change for change in review.changes.params if f"{change.key}.".startswith(f"{watched}.")]
+        if params:
+            settings = [f"{quoted(key)} {quoted(old, 40)} → {quoted(new, 40)}" for key, old, new, _ in params]
             yield "warn", f"{text}: {listed(settings, FEW)}"
 
 

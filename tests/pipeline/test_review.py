@@ -14,8 +14,6 @@ from tests.pipeline.searched import rows
 from tests.projects import Project, pipeline_project, tiny
 
 ROWS = 150
-OF_REVIEWS = (".attune/worktrees*", ".dvc/cache*", ".dvc/tmp*", ".git/worktrees*", ".git/objects*", "logs/review*")
-OF_REVIEWS += ("*__pycache__*",)
 
 
 def small(params: Any) -> None:
@@ -49,26 +47,21 @@ def project(tmp_path: Path, downloads: Path) -> Iterator[Project]:
         yield made
 
 
-def test_another_learning_rate_is_reproduced_to_the_byte_and_its_effect_is_shown(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before, reviews = project.seen(*OF_REVIEWS), list[Review]()
+def test_another_learning_rate_is_reproduced_to_the_byte(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    reviews = list[Review]()
     for name, value in {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(program, "verdict_of", lambda review: reviews.append(review) or verdict_of(review))
     monkeypatch.chdir(project.root)
     assert program.main(["--base", "main"]) == 0
-    assert project.seen(*OF_REVIEWS) == before
-    assert (project.root / "logs" / "review.html").stat().st_size > 10_000
     (review,) = reviews
     assert review.rebuild.verdict == "identical"
     assert {out.verdict for out in review.rebuild.outs} == {"identical"}
     assert {"models/finetuned", "data/predictions.parquet"} <= {out.path for out in review.rebuild.outs}
     assert list(review.rebuild.seconds) == list(review.head.graph)
-    assert review.changes and [change[:3] for change in review.changes.params] == [
-        ("finetune.learning_rate", "0.01", "1e-06")
-    ]
+    assert review.changes
+    assert [change[:3] for change in review.changes.params] == [("finetune.learning_rate", "0.01", "1e-06")]
     ran_again = [stage.stage for stage in review.changes.stages if stage.kind == "ran again"]
     assert ran_again == ["finetune", "export", "evaluate", "register"]
     assert review.effect and review.effect.rows > 10

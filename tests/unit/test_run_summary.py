@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from flows import summary as program
@@ -22,6 +20,7 @@ from tests.projects import Project
 from tests.unit.harmless_markdown import NASTY, assert_harmless
 from tests.unit.small_records import interval
 
+Output, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
 STAGES = ["ingest", "clean", "finetune", "evaluate", "register"]
 
 
@@ -65,6 +64,7 @@ MORE = {
 EXPORT = {"onnx": {"offered": True}, "int8": {"offered": False}}
 OLD = Reports(metrics(0.78), registration("old"))
 NEW = Reports({**metrics(0.8), **MORE}, registration("new"), CLEAN, EXPORT)
+REFUSED = Reports(metrics(0.7), registration(promoted=False, alias="challenger", why="macro_f1 0.7 is under 0.8"))
 RAN = {name: Outcome("success", 2.5, "stages changed") for name in STAGES}
 CACHED = {name: Outcome("cached", 0.0, "nothing changed") for name in STAGES}
 BESIDE = {"champion before (version 3, its own test rows)": {"accuracy": 0.79, "macro_f1": 0.81}}
@@ -88,13 +88,9 @@ def test_a_promotion_comes_first_with_scores_beside_the_last_run_the_champion_be
     assert "Offered as `torch`, `onnx`; coverage 75.0%; never answers `odd` (docs/evaluation.md); 7 of 10 behav" in text
     assert "## 2 of 2 gates passed\n\n- `champion`: `macro_f1 0.8: gain +0.01, 95% interval [-0.1, +0.2]`" in text
     assert "- commit: `13699a9`" in text
-
-
-def test_a_model_that_is_not_promoted_names_the_gates_and_their_reasons() -> None:
-    current = Reports(metrics(0.7), registration(promoted=False, alias="challenger", why="macro_f1 0.7 is under 0.8"))
-    text = summary(RAN, OLD, current)
-    assert text.startswith("**`reviews` version 4: not promoted. These gates failed: `champion`.** ")
-    assert "## 1 of 2 gates passed\n\n- `champion` **failed**: `macro_f1 0.7 is under 0.8`\n" in text
+    assert "## 1 of 2 gates passed\n\n- `champion` **failed**: `macro_f1 0.7 is under 0.8`\n" in summary(
+        RAN, OLD, REFUSED
+    )
 
 
 def test_a_failure_names_stage_last_lines_and_what_to_do() -> None:
@@ -109,6 +105,7 @@ def test_a_failure_names_stage_last_lines_and_what_to_do() -> None:
 @pytest.mark.parametrize(
     ("outcomes", "current", "first"),
     [
+        (RAN, REFUSED, "**`reviews` version 4: not promoted. These gates failed: `champion`.** "),
         (CACHED, OLD, "**Nothing had to run.** 5 stages: 5 up to date"),
         ({**CACHED, "clean": RAN["clean"]}, OLD, "**Done; no model was judged.**"),
         (RAN, OLD, "**`reviews` version 4 stays champion.**"),
@@ -125,12 +122,11 @@ def test_a_champion_is_new_only_if_this_very_run_made_it_one() -> None:
     assert new_champion(OLD, NEW) and new_champion(Reports(), NEW)
     assert not new_champion(NEW, NEW), "so said an earlier run"
     assert not new_champion(OLD, Reports(NEW.metrics, registration(new=False))), "in this registry, it was one before"
-    challenger = Reports(NEW.metrics, registration(promoted=False, alias="challenger"))
-    assert not new_champion(OLD, challenger) and new_champion(challenger, NEW)
+    assert not new_champion(OLD, REFUSED) and new_champion(REFUSED, NEW)
     assert not new_champion(NEW, Reports())
 
 
-def test_links_lead_to_the_version_without_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_lead_to_the_version_without_a_login(monkeypatch: Patch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hunter22@mlflow.example/base/?x=1")
     link = "- `models:/reviews@champion`: <https://mlflow.example/base/#/models/reviews/versions/4>"
     assert link in summary(RAN, OLD, NEW)
@@ -164,22 +160,14 @@ def test_foreign_text_does_nothing(text: str) -> None:
     assert_harmless(everywhere(text))
 
 
-@settings(deadline=None, max_examples=100)
-@given(st.text("`\\|<>b[](!)*_~#-=\n \t&;:/w.\x1b[m\u202e", max_size=40))
-def test_no_mixture_of_marks_gets_out_of_its_code(text: str) -> None:
-    assert_harmless(everywhere(text))
-
-
-def test_no_secret_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_is_in_it(monkeypatch: Patch) -> None:
     monkeypatch.setenv("REVIEWS_TOKEN", "op3n-sesame")
     text = everywhere("GET https://me:hunter22@host/x?token=zz9plural failed: op3n-sesame")
     assert "hunter22" not in text and "zz9plural" not in text and "op3n-sesame" not in text
 
 
 # ── MLflow and the server ───────────────────────────────────────────────────────────────────────────────────────────
-def test_the_champion_before_has_a_version_and_scores_unless_there_is_none(
-    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_previous_champion_has_version_and_scores(tmp_path: Path, empty_store: Path, monkeypatch: Patch) -> None:
     uri = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     client = MlflowClient(uri)
@@ -203,8 +191,8 @@ def reported(project: Project) -> Project:
 
 
 @pytest.mark.parametrize("hangs", [False, True])
-def test_mlflow_away_costs_a_warning_and_seconds(
-    reported: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, hangs: bool
+def test_mlflow_may_be_away(
+    reported: Project, monkeypatch: Patch, caplog: pytest.LogCaptureFixture, hangs: bool
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter22@127.0.0.1:9")
     if hangs:
@@ -254,9 +242,7 @@ stages:
 """
 
 
-def test_everything_is_on_one_screen_and_stages_that_did_not_run_are_marked(
-    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_everything_is_on_one_screen(project: Project, capsys: Output, monkeypatch: Patch) -> None:
     monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.setenv("ATTUNE_STARTED", "1500")
     project.file("dvc.yaml", DVC)
@@ -270,8 +256,6 @@ def test_everything_is_on_one_screen_and_stages_that_did_not_run_are_marked(
         file(f"logs/{name}.json", {"seconds": seconds, "peak_mib": mib, "finished": finished})
     assert program.main() == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "Promoted: reviews version 4 is the champion now." in text
     assert "4,100 rows, 3,900 kept (train 3,400, test 500), 200 rejected" in text
-    assert "this model 0.8000 [0.7000, 0.9000] 0.8000 [0.7000, 0.9000] 0.0300" in text
     assert "clean cached 1.2 peak 300 MiB register success 2.5 peak 400 MiB publish cached – from the cache" in text
     assert "models:/reviews@champion: make ui, then" in text
