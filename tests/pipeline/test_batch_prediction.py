@@ -111,7 +111,7 @@ def test_the_flow_takes_what_the_program_takes_and_returns_its_counts(
 ) -> None:
     from prefect.testing.utilities import prefect_test_harness
 
-    from flows.predict_flow import predict
+    from flows.on_demand import predict
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
