@@ -113,7 +113,7 @@ def trimmed_vocabulary(model: PreTrainedModel, tokens: torch.Tensor) -> Iterator
         return
     table, padding = embedding.weight, embedding.padding_idx
     tokens = tokens if padding is None else torch.cat([tokens, torch.tensor([padding])])
-    tokens = tokens.unique().to(table.device)
+    tokens = torch.unique(tokens).to(table.device)
     row_of = torch.full((len(table),), -1, device=table.device)  # a token without a row is an error, not another token
     row_of[tokens] = torch.arange(len(tokens), device=table.device)
     embedding.weight = nn.Parameter(table.detach()[tokens])
