@@ -2,13 +2,18 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.projects import PROJECT, Project, empty_project, pipeline_project, toy_project
+
+if TYPE_CHECKING:
+    import polars as pl
 
 # The suite says the same each time; `HYPOTHESIS_PROFILE=search` looks for new counterexamples.
 settings.register_profile("unit", derandomize=True, database=None, deadline=None, max_examples=30)
@@ -69,6 +74,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def splits(base: Path) -> "dict[str, pl.DataFrame]":
+    """Tokenized rows to train on in a moment: 4 steps of 16 rows an epoch."""
+    from tests.models import tokenized
+
+    return {"train": tokenized(base, 64, 0), "validation": tokenized(base, 32, 1)}
+
+
+@pytest.fixture(scope="session")
 def tiny_model(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny model with a head, as `models/finetuned`."""
     from tests.models import make_finetuned
@@ -86,11 +99,12 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Train with one thread: tiny models are done sooner without threads that wait for each other."""
-    import torch
-
+    """Train with one thread, where torch is used: tiny models are done sooner without threads that wait for others."""
+    if not (torch := sys.modules.get("torch")):
+        yield
+        return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

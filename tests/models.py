@@ -113,16 +113,19 @@ def settings(like: Knobs = QUICK, **knobs: Any) -> FinetuneParams:
     return FinetuneParams(**{**like, **knobs})
 
 
-def train_with(
-    params: FinetuneParams,
+def trained(
     base: Path,
-    splits: dict[str, pl.DataFrame],
+    splits: Splits,
     folder: Path,
     *callbacks: TrainerCallback,
+    like: Knobs = QUICK,
+    params: FinetuneParams | None = None,
     metrics: Any = validation_metrics,
     seed: int = SEED,
+    **knobs: Any,
 ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
-    """Train as the stage does, with checkpoints in `folder`; return the model and the trainer's log."""
+    """Train as the stage does, by `params` or `settings` of the knobs; return the model and the trainer's log."""
+    params = params or settings(like, **knobs)
     folder.mkdir(parents=True, exist_ok=True)
     names = list(TELLING)[: max(len(LABELS), splits["train"]["labels"].n_unique())]
     labels = {label: number for number, label in enumerate(names)}
@@ -131,20 +134,6 @@ def train_with(
     tokenizer = AutoTokenizer.from_pretrained(base)
     history = train(model, tokenizer, splits, labels, params, arguments, metrics, list(callbacks))
     return model, history
-
-
-def trained(
-    base: Path,
-    splits: dict[str, pl.DataFrame],
-    folder: Path,
-    *callbacks: TrainerCallback,
-    like: Knobs = QUICK,
-    metrics: Any = validation_metrics,
-    seed: int = SEED,
-    **knobs: Any,
-) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
-    """Train with `settings` of these knobs; return the model and the trainer's log."""
-    return train_with(settings(like, **knobs), base, splits, folder, *callbacks, metrics=metrics, seed=seed)
 
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -5,7 +5,7 @@ from statistics import fmean
 import polars as pl
 
 from stages.augment.filters import accepted, shingle_size
-from stages.augment.rows import as_originals, new_rows
+from stages.augment.rows import new_rows
 from stages.common.ledger import Ledger
 from stages.common.params import AugmentParams
 from stages.common.pipeline.stage import Run, stage, write_json
@@ -23,7 +23,8 @@ def main(run: Run[AugmentParams]) -> None:
     made = new_rows(train, run.params, run.seed, lambda name: run.input(f"models/resources/{name}"))
     kept, ledger = accepted(made, train, pl.concat([validation, test]), run.params, run.seed)
 
-    rows = AugmentedRecords.write(pl.concat([as_originals(train), kept]), run.output("data/augmented/train.parquet"))
+    rows = pl.concat([train, kept], how="diagonal")  # without parent and method in those of train
+    rows = AugmentedRecords.write(rows, run.output("data/augmented/train.parquet"))
     contract = validation_report(AugmentedRecords, rows, name="augmented")
     write_json(contract, run.output("reports/validation/augmented.json"))
     write_json(report(train, made, kept, ledger), run.output("reports/augment.json"))

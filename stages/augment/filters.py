@@ -37,8 +37,7 @@ def accepted(
         "near_a_held_out_text": near_a_held_out_text,
     }
     if params.label_preservation.enabled:
-        least = params.label_preservation.min_probability
-        filters["lost_its_label"] = lambda rows: _lost_its_label(rows, train, least, seed)
+        filters["lost_its_label"] = lambda rows: _lost_its_label(rows, train, params, seed)
     ledger, kept = Ledger("augment", made.height), made
     for name, rule in filters.items():
         kept = ledger.apply(name, rule, kept)
@@ -46,7 +45,7 @@ def accepted(
     return kept, ledger
 
 
-def _lost_its_label(rows: pl.DataFrame, train: pl.DataFrame, min_probability: float, seed: int) -> pl.Expr:
+def _lost_its_label(rows: pl.DataFrame, train: pl.DataFrame, params: AugmentParams, seed: int) -> pl.Expr:
     """A quick classifier (TF-IDF, logistic regression) gives another label, or the row's own too little probability.
 
     Labels weigh alike however many rows they have: otherwise new rows of rare labels, which are what class balancing
@@ -56,10 +55,8 @@ def _lost_its_label(rows: pl.DataFrame, train: pl.DataFrame, min_probability: fl
         train = train[sorted(random.Random(f"{seed} label check").sample(range(train.height), ROWS))]
     labels = train["label"].n_unique()
     if labels > MOST_LABELS and rows.height:
-        print(
-            f"  no new row is checked for its label (augment.label_preservation): train has {labels:,} labels, "
-            f"more than {MOST_LABELS}"
-        )
+        reason = f"train has {labels:,} labels, more than {MOST_LABELS}"
+        print(f"  no new row is checked for its label (augment.label_preservation): {reason}")
     if rows.is_empty() or not 2 <= labels <= MOST_LABELS:
         return pl.lit(None, pl.String)
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -80,8 +77,9 @@ def _lost_its_label(rows: pl.DataFrame, train: pl.DataFrame, min_probability: fl
     own = np.searchsorted(model.classes_, rows["label"].to_list()).clip(max=labels - 1)
     learnt = pl.Series(model.classes_[own], dtype=pl.String) == rows["label"]
     of_own = pl.Series(probabilities[np.arange(rows.height), own])
-    reason = pl.format("a classifier gives it {} (its own label: {})", likeliest, of_own.round(2))
-    return pl.when(learnt & ((likeliest != rows["label"]) | (of_own < min_probability))).then(reason)
+    lost = (likeliest != rows["label"]) | (of_own < params.label_preservation.min_probability)
+    reasons = pl.format("a classifier gives it {} (its own label: {})", likeliest, of_own.round(2))
+    return pl.when(learnt & lost).then(reasons)
 
 
 def shingle_size(texts: pl.Series) -> int:

@@ -6,7 +6,7 @@ transformers or with CTranslate2, which is several times as fast on a CPU.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,16 +16,13 @@ from stages.common.errors import AttuneError
 MASKED_LM = "ingest.resources.masked_lm"
 CTRANSLATE2_INPUT = 1024  # tokens; CTranslate2 cuts longer texts off without a word
 
-# From token ids of texts to those of their translations; the longest input; and what ends a whole translation.
-Engine = tuple[Callable[[list[list[int]]], list[list[int]]], int, set[int]]
-
 
 class Masked(NamedTuple):
-    """The words of a text, the positions of those that are masked, and the ids of the masked text."""
+    """The words of a text, those that are masked (marks before, word, marks after), and the ids of the masked text."""
 
     words: list[str]
     separator: str
-    positions: list[int]
+    hidden: dict[int, tuple[str, str, str]]
     input_ids: list[int]
 
 
@@ -42,11 +39,10 @@ def contextual(texts: Sequence[str], seeds: Sequence[str], settings: Any, resour
     tokenizer = _open("tokenizer", "AutoTokenizer", folder, MASKED_LM)
     model, limit = _open_model("AutoModelForMaskedLM", folder, MASKED_LM, tokenizer)
     masked = [
-        _mask(text, settings.probability, random.Random(seed), tokenizer, limit)
-        for text, seed in zip(texts, seeds, strict=True)
+        _mask(text, seed, settings.probability, tokenizer, limit) for text, seed in zip(texts, seeds, strict=True)
     ]
     vocabularies = {spaced: _whole_words(tokenizer, spaced) for spaced in (True, False)}
-    fillable = [index for index, text in enumerate(masked) if text.positions]
+    fillable = [index for index, text in enumerate(masked) if text.hidden]
     order = sorted(fillable, key=lambda index: (len(masked[index].input_ids), index))
     for start in range(0, len(order), settings.batch_size):
         batch = order[start : start + settings.batch_size]
@@ -60,25 +56,26 @@ def contextual(texts: Sequence[str], seeds: Sequence[str], settings: Any, resour
     return [text.separator.join(text.words) for text in masked]
 
 
-def _mask(text: str, probability: float, rng: random.Random, tokenizer: Any, limit: int) -> Masked:
-    words, separator = split(text)
+def _mask(text: str, seed: str, probability: float, tokenizer: Any, limit: int) -> Masked:
+    rng, (words, separator) = random.Random(seed), split(text)
     cores = replaceable_words(words)
     chosen = sorted(rng.sample(list(cores), min(len(cores), max(1, round(probability * len(words))))))
     if not chosen or tokenizer.mask_token in text:  # indistinguishable from ours
-        return Masked(words, separator, [], [])
-    hidden = list(words)
+        return Masked(words, separator, {}, [])
+    masked = list(words)
     for position in chosen:
         before, _, after = cores[position]
-        hidden[position] = f"{before}{tokenizer.mask_token}{after}"
-    ids = tokenizer(separator.join(hidden), truncation=True, max_length=limit)["input_ids"]
-    return Masked(words, separator, chosen[: ids.count(tokenizer.mask_token_id)], ids)
+        masked[position] = f"{before}{tokenizer.mask_token}{after}"
+    ids = tokenizer(separator.join(masked), truncation=True, max_length=limit)["input_ids"]
+    hidden = {position: cores[position] for position in chosen[: ids.count(tokenizer.mask_token_id)]}
+    return Masked(words, separator, hidden, ids)
 
 
 def _fill(masked: Masked, probabilities: Any, vocabulary: dict[int, str], top_k: int, seed: str) -> None:
     """Put a word into each masked position, drawn by the model's probabilities [masks x v]."""
-    rng, allowed, cores = random.Random(seed), list(vocabulary), replaceable_words(masked.words)
-    for position, of_words in zip(masked.positions, probabilities[:, allowed], strict=True):
-        before, original, after = cores[position]
+    rng, allowed = random.Random(seed), list(vocabulary)
+    for (position, core), of_words in zip(masked.hidden.items(), probabilities[:, allowed], strict=True):
+        before, original, after = core
         top = of_words.topk(min(top_k + 1, len(allowed)))
         words = [vocabulary[allowed[number]] for number in top.indices.tolist()]
         rounded = [round(probability, 4) for probability in top.values.tolist()]
@@ -122,6 +119,7 @@ def _translate(texts: set[str], way: str, settings: Any, resource: Resource) -> 
     folder, key = resource(f"translation_{way}"), f"ingest.resources.translation.{way}"
     tokenizer = _open("tokenizer", "AutoTokenizer", folder, key)
     converted = (folder / "model.bin").is_file() and not any(folder.glob("*.safetensors"))
+    # From token ids of texts to those of their translations; the longest input; what ends a whole translation.
     generate, limit, ends = (_ctranslate2 if converted else _transformers)(folder, tokenizer, settings, key)
     ordered = sorted(texts, key=lambda text: (len(text), text))
     translations: dict[str, str | None] = dict.fromkeys(ordered)
@@ -137,7 +135,7 @@ def _translate(texts: set[str], way: str, settings: Any, resource: Resource) -> 
     return translations
 
 
-def _transformers(folder: Path, tokenizer: Any, settings: Any, key: str) -> Engine:
+def _transformers(folder: Path, tokenizer: Any, settings: Any, key: str) -> tuple[Any, int, set[int]]:
     """Open a model that translates from one language into one other, such as those of MarianMT."""
     import torch
 
@@ -153,7 +151,7 @@ def _transformers(folder: Path, tokenizer: Any, settings: Any, key: str) -> Engi
     return generate, limit, set(end) if isinstance(end, list) else {end}
 
 
-def _ctranslate2(folder: Path, tokenizer: Any, settings: Any, key: str) -> Engine:
+def _ctranslate2(folder: Path, tokenizer: Any, settings: Any, key: str) -> tuple[Any, int, set[int]]:
     """Open a model as ct2-transformers-converter writes it beside the tokenizer's files."""
     import torch
 
@@ -161,14 +159,11 @@ def _ctranslate2(folder: Path, tokenizer: Any, settings: Any, key: str) -> Engin
         import ctranslate2
 
         model = ctranslate2.Translator(str(folder), device="auto", intra_threads=torch.get_num_threads())
-    except ImportError:
+    except (ImportError, RuntimeError, ValueError) as error:
         raise AttuneError(
-            f"{key}: a model for CTranslate2, which is not installed",
-            "pip install ctranslate2, or name the model's folder as transformers saves it",
-        ) from None
-    except (RuntimeError, ValueError) as error:
-        raise AttuneError(
-            f"{key}: CTranslate2 cannot open the model there ({error})", "convert it again with this version"
+            f"{key}: CTranslate2 cannot open the model there ({error})",
+            "pip install ctranslate2, convert the model again with this version, or name its folder as transformers "
+            "saves it",
         ) from None
     options = {"beam_size": settings.num_beams, "max_decoding_length": settings.max_new_tokens}
 

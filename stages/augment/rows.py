@@ -12,6 +12,7 @@ from stages.augment.synonyms import synonyms
 from stages.augment.words import Method, Resource, over_words, punctuation_insertion, random_deletion, random_swap
 from stages.common.digests import seeded_hash
 from stages.common.params import AugmentParams
+from stages.common.schemas import AugmentedRecords
 
 # In the order in which they are applied: of two equal new texts, that of the earlier method stays. A new method is a
 # function, a line here and a section in the params.
@@ -25,18 +26,13 @@ METHODS: dict[str, Method] = {
 }
 
 
-def as_originals(train: pl.DataFrame) -> pl.DataFrame:
-    """Return the training rows with the columns that distinguish new rows from them."""
-    return train.with_columns(parent=pl.lit(None, pl.String), method=pl.lit(None, pl.String))
-
-
 def new_rows(train: pl.DataFrame, params: AugmentParams, seed: int, resource: Resource) -> pl.DataFrame:
     """Make the rows that the params ask for, method by method; class balancing comes last.
 
     A method changes `text`; every other column, a second text (`text_pair`) among them, is that of the parent. What is
     drawn for a row depends on the seed, the method's name and the row's key alone.
     """
-    ids, made = train["id"].to_list(), [as_originals(train).clear()]
+    ids, made = train["id"].to_list(), [AugmentedRecords.empty()]
 
     def add(name: str, method: str, parents: list[int], keys: list[str]) -> None:
         rows, seeds = train[parents], [f"{seed} {name} {key}" for key in keys]

@@ -4,9 +4,8 @@ import io
 import random
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,21 @@ Look = Callable[[str], list[tuple[int, Counted]]]
 
 
 def synonyms(texts: Sequence[str], seeds: Sequence[str], settings: Any, resource: Resource) -> list[str]:
-    """Replace `probability * len(words)` random words by synonyms, at least one, as far as WordNet has any."""
-    look = dictionary(resource("wordnet"))
-    change = over_words(lambda words, probability, rng: replace(words, probability, rng, look))
-    return change(texts, seeds, settings, resource)
+    """Replace `probability * len(words)` random words by synonyms, at least one, as far as WordNet has any.
+
+    Raises:
+        AttuneError: if a file is missing or is not what WordNet has there.
+    """
+    folder = resource("wordnet")
+    try:
+        look = dictionary(folder)
+        return over_words(partial(replace, look=look))(texts, seeds, settings, resource)
+    except Exception as error:  # NLTK trusts the files: anything from an index error to bad UTF-8
+        raise AttuneError(
+            f"ingest.resources.wordnet: {folder} is no WordNet dictionary, or a damaged one ({error!r})",
+            "name the folder `dict` of Princeton WordNet 3.0 or 3.1; on Debian: apt-get install wordnet-base, then "
+            "cp -r /usr/share/wordnet data/inbox/wordnet and ingest.resources.wordnet: {path: data/inbox/wordnet}",
+        ) from None
 
 
 def replace(words: list[str], probability: float, rng: random.Random, look: Look) -> list[str]:
@@ -54,47 +64,7 @@ def dictionary(folder: Path) -> Look:
         A function from a word to its senses, each with how often it was met and its synonyms, none of them a name. A
         word has senses in its base form, or as a plural or third person in -s, where the synonyms get their -s, too.
         Other forms (went, better, paid) have none, whatever else they may be: a text would not stay grammatical.
-
-    Raises:
-        AttuneError: if a file is missing or is not what WordNet has there; the function does so, too.
     """
-    exceptions = {}
-    with _reading(folder):
-        reader = _open(folder)
-        for part in PARTS:
-            lines = (folder / f"{part}.exc").read_text(encoding="utf-8").splitlines()
-            exceptions[part] = [(form, base) for form, *bases in map(str.split, lines) for base in bases]
-    irregular = {base for _, base in exceptions["noun"]}
-    # "paid" is an adjective, too, but mostly the past of "pay", and only a parser would know.
-    forms = {form for pairs in exceptions.values() for form, base in pairs if form not in (base, _s_form(base))}
-
-    @cache
-    def look(word: str) -> list[tuple[int, Counted]]:
-        if word in forms:
-            return []
-        with _reading(folder):
-            senses = [sense for synset in reader.synsets(word) if (sense := _sense(synset, word, irregular))]
-        if not any(count for count, _ in senses):  # never met in SemCor: the senses still stand in order
-            return [(1, names) for _, names in senses[:1]]
-        return senses
-
-    return look
-
-
-@contextmanager
-def _reading(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # NLTK trusts the files: anything from an index error to bad UTF-8
-        raise AttuneError(
-            f"ingest.resources.wordnet: {folder} is no WordNet dictionary, or a damaged one ({error!r})",
-            "name the folder `dict` of Princeton WordNet 3.0 or 3.1; on Debian: apt-get install wordnet-base, then "
-            "cp -r /usr/share/wordnet data/inbox/wordnet and ingest.resources.wordnet: {path: data/inbox/wordnet}",
-        ) from None
-
-
-def _open(folder: Path) -> Any:
-    """Open the folder with NLTK: nothing else is looked for, nothing is downloaded or unpickled."""
     import nltk.data
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
@@ -106,9 +76,27 @@ def _open(folder: Path) -> Any:
         def map_wn(self, version: str = "wordnet") -> None:
             """Do not look for other versions: the map between them serves other languages' dictionaries."""
 
-    nltk.data.path[:] = [str(folder.resolve())]  # NLTK reads from nowhere else
+    nltk.data.path[:] = [str(folder.resolve())]  # NLTK reads from nowhere else: no download, nothing to unpickle
     with warnings.catch_warnings(action="ignore"):  # that other languages are not there
-        return Princeton(str(folder.resolve()), None)
+        reader = Princeton(str(folder.resolve()), None)
+    exceptions = {}
+    for part in PARTS:
+        lines = (folder / f"{part}.exc").read_text(encoding="utf-8").splitlines()
+        exceptions[part] = [(form, base) for form, *bases in map(str.split, lines) for base in bases]
+    irregular = {base for _, base in exceptions["noun"]}
+    # "paid" is an adjective, too, but mostly the past of "pay", and only a parser would know.
+    forms = {form for pairs in exceptions.values() for form, base in pairs if form not in (base, _s_form(base))}
+
+    @cache
+    def look(word: str) -> list[tuple[int, Counted]]:
+        if word in forms:
+            return []
+        senses = [sense for synset in reader.synsets(word) if (sense := _sense(synset, word, irregular))]
+        if not any(count for count, _ in senses):  # never met in SemCor: the senses still stand in order
+            return [(1, names) for _, names in senses[:1]]
+        return senses
+
+    return look
 
 
 def _sense(synset: Any, word: str, irregular: set[str]) -> tuple[int, Counted] | None:

@@ -51,8 +51,8 @@ def main(run: Run[FinetuneParams]) -> None:
     environment = training_environment("bfloat16" if arguments.bf16 else "float32")
     device = f"{environment['threads']} CPU threads" if environment["device"] == "cpu" else "GPU"
     device += f" for each of {processes} processes" if processes > 1 else ""
-    rows = f"{splits['train'].height:,} rows"
-    print(f"  {trainable(model):,} weights on {rows}, {device}, {environment['precision']}", flush=True)
+    extent = f"{trainable(model):,} weights on {splits['train'].height:,} rows"
+    print(f"  {extent}, {device}, {environment['precision']}", flush=True)
 
     callbacks: list[TrainerCallback] = []
     if run.leads:

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
+
+from stages.common.params import FinetuneParams
 
 PORTION = 50  # batches that are sorted together
 IGNORED = -100  # label of a row that stands in where a process has none of its own
@@ -37,30 +39,35 @@ class LengthBatches(Sampler[list[int]]):
     """The batches of an epoch, as lists of row numbers."""
 
     def __init__(
-        self,
-        lengths: np.ndarray,
-        batch_size: int,
-        seed: int,
-        *,
-        by_length: bool = True,
-        max_tokens: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
+        self, lengths: np.ndarray, params: FinetuneParams, seed: int, rank: int = 0, world_size: int = 1
     ) -> None:
         """Prepare batches of rows with these lengths ([n] tokens) for one process out of several.
 
-        Batches whose padded size is over `max_tokens` are cut smaller, down to one row a process. All rows of an epoch
-        are sorted together then, so that every epoch has as many batches.
+        Batches whose padded size is over `max_tokens_per_batch` are cut smaller, down to one row a process. All rows of
+        an epoch are sorted together then, so that every epoch has as many batches.
         """
-        self._lengths, self._seed, self._by_length = lengths, seed, by_length
-        self._size, self._max_tokens = batch_size * world_size, max_tokens and max_tokens * world_size
-        self._portion = len(lengths) if max_tokens else self._size * PORTION
+        self._lengths, self._seed, self._by_length = lengths, seed, params.group_by_length
+        self._size = params.per_device_train_batch_size * world_size
+        self._max_tokens = (params.max_tokens_per_batch or 0) * world_size
+        self._portion = len(lengths) if self._max_tokens else self._size * PORTION
         self._rank, self._world_size = rank, world_size
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes next, from 0."""
-        self.batches = self._make(np.random.default_rng([self._seed, epoch]))
+        rng = np.random.default_rng([self._seed, epoch])
+        order = rng.permutation(len(self._lengths))
+        if not self._by_length:
+            self.batches = np.split(order, range(self._size, len(order), self._size))
+            return
+        batches: list[np.ndarray] = []
+        for portion in np.split(order, range(self._portion, len(order), self._portion)):
+            longest_first = portion[np.argsort(-self._lengths[portion], kind="stable")]
+            batches.extend(self._within_budget(longest_first))
+        # The longest batch comes first: whoever runs out of memory shall do so at once.
+        first = max(range(len(batches)), key=lambda number: len(batches[number]) * self._lengths[batches[number][0]])
+        rest = [batches[number] for number in rng.permutation(len(batches)) if number != first]
+        self.batches = [batches[first], *rest]
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -69,19 +76,6 @@ class LengthBatches(Sampler[list[int]]):
         for batch in self.batches:
             # Fewer rows than processes: those without one work too, or the others would wait for them forever.
             yield batch[self._rank :: self._world_size].tolist() or [~int(batch[0])]
-
-    def _make(self, rng: np.random.Generator) -> list[np.ndarray]:
-        order = rng.permutation(len(self._lengths))
-        if not self._by_length:
-            return np.split(order, range(self._size, len(order), self._size))
-        batches: list[np.ndarray] = []
-        for portion in np.split(order, range(self._portion, len(order), self._portion)):
-            longest_first = portion[np.argsort(-self._lengths[portion], kind="stable")]
-            batches.extend(self._within_budget(longest_first))
-        # The longest batch comes first: whoever runs out of memory shall do so at once.
-        first = max(range(len(batches)), key=lambda number: len(batches[number]) * self._lengths[batches[number][0]])
-        rest = [batches[number] for number in rng.permutation(len(batches)) if number != first]
-        return [batches[first], *rest]
 
     def _within_budget(self, longest_first: np.ndarray) -> Iterator[np.ndarray]:
         start = 0
@@ -92,11 +86,3 @@ class LengthBatches(Sampler[list[int]]):
                 size = min(size, max(fitting // self._world_size, 1) * self._world_size)
             yield longest_first[start : start + size]
             start += size
-
-
-class EpochLoader(DataLoader):
-    """A data loader whose batches differ from epoch to epoch."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next; the trainer does."""
-        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]

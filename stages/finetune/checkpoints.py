@@ -13,10 +13,10 @@ import torch
 from transformers import TrainerCallback
 
 from stages.common.errors import AttuneError
-from stages.finetune.strategies import rank_state, restore_ranks
 
 COMPLETE = "complete"  # an empty file
 WEIGHTS = "weights.pt"
+AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # of each weight's importance, in peft's rank allocator
 
 
 class SaveAndLog(TrainerCallback):
@@ -72,13 +72,6 @@ def discard(checkpoint: Path) -> None:
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def discard_incomplete(folder: Path) -> None:
-    """Remove the checkpoints of a training that were not written to their end."""
-    for checkpoint in folder.glob("checkpoint-*"):
-        if not (checkpoint / COMPLETE).exists():
-            discard(checkpoint)
-
-
 def discard_others(folder: Path) -> None:
     """Remove the checkpoints of trainings with other inputs, except the latest: its params may be set back."""
     others = [other for other in folder.parent.iterdir() if other.is_dir() and other.name != folder.name]
@@ -91,8 +84,11 @@ def discard_others(folder: Path) -> None:
 def save_weights(model: Any, checkpoint: Path) -> None:
     """Write the weights that train; the base model has the frozen ones."""
     checkpoint.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
-    torch.save({"weights": weights, "ranks": rank_state(model)}, checkpoint / WEIGHTS)
+    state = {"weights": {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}}
+    if ranks := getattr(model.base_model, "rankallocator", None):  # of AdaLoRA: what it remembers from step to step
+        averages = {name: getattr(ranks, name) for name in AVERAGES}
+        state |= {"ranks": averages, "pattern": ranks.peft_config.rank_pattern}
+    torch.save(state, checkpoint / WEIGHTS)
 
 
 def load_weights(model: Any, checkpoint: Path) -> None:
@@ -101,7 +97,9 @@ def load_weights(model: Any, checkpoint: Path) -> None:
     with torch.no_grad():
         for name, value in state["weights"].items():
             model.get_parameter(name).copy_(value)
-    restore_ranks(model, state["ranks"])
+    if "ranks" in state:
+        vars(model.base_model.rankallocator).update(state["ranks"])
+        model.base_model.rankallocator.peft_config.rank_pattern = state["pattern"]
 
 
 def _fsync(path: Path) -> None:

@@ -26,28 +26,17 @@ LONG = 256  # tokens from which fused attention without dropout is as fast, and 
 CHANGING = ("position_bias", "softcap", "cache")  # arguments that change what attention computes
 
 
-class _Dropout(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, dropped: int) -> torch.Tensor:
-        # 64 random bits at a time, read as four numbers of 16 bits from -32,768 on: [n/4] int64 → x's shape int16
-        bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        numbers = bits.view(torch.int16)[: x.numel()].view(x.shape)
-        # A comparison that writes x's type: twice as fast as one to bool and a conversion.
-        mask = torch.ge(numbers, dropped - STEPS // 2, out=torch.empty_like(x, memory_format=torch.contiguous_format))
-        mask.mul_(STEPS / (STEPS - dropped))
-        ctx.save_for_backward(mask)
-        return x * mask
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (mask,) = ctx.saved_tensors
-        return gradients[0] * mask, None
-
-
 def drop(x: torch.Tensor, rate: float) -> torch.Tensor:
     """Return `x` (any shape, floating point) with a share of `rate` set to 0 and the rest scaled up to match."""
     dropped = min(round(rate * STEPS), STEPS - 1)
-    return _Dropout.apply(x, dropped) if dropped else x  # type: ignore[no-untyped-call]
+    if not dropped:
+        return x
+    # 64 random bits at a time, read as four numbers of 16 bits from -32,768 on: [n/4] int64 → x's shape int16
+    bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    numbers = bits.view(torch.int16)[: x.numel()].view(x.shape)
+    # A comparison that writes x's type: twice as fast as one to bool and a conversion.
+    mask = torch.ge(numbers, dropped - STEPS // 2, out=torch.empty_like(x, memory_format=torch.contiguous_format))
+    return x * mask.mul_(STEPS / (STEPS - dropped))
 
 
 class FastDropout(nn.Dropout):
@@ -90,7 +79,12 @@ def attention(
 @contextmanager
 def fast_on_cpu(model: PreTrainedModel) -> Iterator[None]:
     """Let `model` (or peft's, around it) use the dropout and the attention of this module until the block ends."""
-    _keep_memory()
+    # By default glibc returns large blocks to the system as soon as a step frees them, and gets them back for the next
+    # one page by page, each filled with zeros: with MiniLM 25,000 page faults and a tenth of the step's time.
+    with suppress(OSError, AttributeError):  # other libraries have no use for these settings
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, at the most that glibc takes
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: never
     AttentionInterface.register(ATTENTION, attention)
     AttentionMaskInterface.register(ATTENTION, eager_mask)
     swapped = [module for module in model.modules() if type(module) is nn.Dropout]
@@ -109,51 +103,26 @@ def fast_on_cpu(model: PreTrainedModel) -> Iterator[None]:
             model.set_attn_implementation(original)
 
 
-def _keep_memory() -> None:
-    """Tell glibc to keep freed memory for the next step, which asks for the same again.
-
-    By default glibc returns such large blocks to the system, which hands them back page by page, each filled with
-    zeros: with MiniLM 25,000 page faults and a tenth of the step's time.
-    """
-    with suppress(OSError, AttributeError):  # other libraries have no use for these settings
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, at the most that glibc takes
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: never
-
-
-class TrimmedEmbedding(nn.Embedding):
-    """An embedding with rows for some tokens alone, which still takes the old token ids."""
-
-    row_of: torch.Tensor
-
-    def __init__(self, whole: nn.Embedding, tokens: torch.Tensor) -> None:
-        """Take the rows `tokens` [n] int64, ascending, from `whole`."""
-        row_of = torch.full((whole.num_embeddings,), -1)  # a token without a row is an error, not another token
-        row_of[tokens] = torch.arange(len(tokens))
-        padding = None if whole.padding_idx is None else int(row_of[whole.padding_idx])
-        super().__init__(len(tokens), whole.embedding_dim, padding, _weight=whole.weight.detach()[tokens].clone())
-        self.register_buffer("row_of", row_of, persistent=False)
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Return the vectors of token ids [b x s] int64 as [b x s x d]."""
-        return super().forward(self.row_of[input])
-
-
 @contextmanager
 def trimmed_vocabulary(model: PreTrainedModel, tokens: torch.Tensor) -> Iterator[None]:
     """Leave `model` only the embeddings of `tokens` (int64, in any order) until the block ends."""
-    whole, output = model.get_input_embeddings(), model.get_output_embeddings()
-    tied = output is not None and output.weight is whole.weight
-    if type(whole) is not nn.Embedding or not whole.weight.requires_grad or whole.max_norm is not None or tied:
+    embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = output is not None and output.weight is embedding.weight
+    if type(embedding) is not nn.Embedding or not embedding.weight.requires_grad or embedding.max_norm or tied:
         yield  # they do not train, or are of a kind of their own
         return
-    special = [] if whole.padding_idx is None else [whole.padding_idx]
-    tokens = torch.unique(torch.cat([tokens, torch.tensor(special, dtype=torch.int64)]))
-    trimmed = TrimmedEmbedding(whole, tokens).to(whole.weight.device)
-    model.set_input_embeddings(trimmed)
+    table, padding = embedding.weight, embedding.padding_idx
+    tokens = tokens if padding is None else torch.cat([tokens, torch.tensor([padding])])
+    tokens = torch.unique(tokens).to(table.device)
+    row_of = torch.full((len(table),), -1, device=table.device)  # a token without a row is an error, not another token
+    row_of[tokens] = torch.arange(len(tokens), device=table.device)
+    embedding.weight = nn.Parameter(table.detach()[tokens])
+    embedding.padding_idx = None if padding is None else int(row_of[padding])
+    hook = embedding.register_forward_pre_hook(lambda _, ids: (row_of[ids[0]],))
     try:
         yield
     finally:
+        hook.remove()
         with torch.no_grad():
-            whole.weight[tokens.to(whole.weight.device)] = trimmed.weight
-        model.set_input_embeddings(whole)
+            table[tokens] = embedding.weight
+        embedding.weight, embedding.padding_idx = table, padding

@@ -11,7 +11,6 @@ from stages.common.params import FinetuneParams
 from stages.finetune.batches import IGNORED
 
 Loss = Callable[..., torch.Tensor]
-USUAL_GAMMA = 2.0  # Lin et al. 2017
 MOST_NAMED = 20  # labels in a message
 
 
@@ -26,7 +25,7 @@ def build_loss(params: FinetuneParams, labels: dict[str, int], counts: list[int]
     `labels` are the numbers of the labels, `counts` the training rows of each, by number.
     """
     weights = label_weights(params, labels, counts)
-    gamma = USUAL_GAMMA if params.focal_gamma is None else params.focal_gamma
+    gamma = 2.0 if params.focal_gamma is None else params.focal_gamma  # that of Lin et al. 2017
 
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
         """Return the loss of logits [b x k] against labels [b] int64, in float32 whatever the logits are in."""

@@ -85,22 +85,22 @@ def explain_memory_errors(params: FinetuneParams, model: Any) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if WORKER_DIED.search(str(error)):
-            raise AttuneError(
-                f"a process that prepares batches died ({str(error).splitlines()[0]})",
-                f"lower finetune.dataloader_num_workers (now {params.dataloader_num_workers})",
-            ) from error
-        if "without overflow" in str(error):  # DeBERTa (the first) masks with a number that bfloat16 does not have
-            raise AttuneError("this base model cannot be trained in bfloat16", "set finetune.bf16: false") from error
-        if not (isinstance(error, MemoryError) or NO_MEMORY.search(str(error))):
+        message, where = str(error), "the GPU" if isinstance(error, torch.OutOfMemoryError) else "this machine"
+        if WORKER_DIED.search(message):
+            what = f"a process that prepares batches died ({message.splitlines()[0]})"
+            fix = f"lower finetune.dataloader_num_workers (now {params.dataloader_num_workers})"
+        elif "without overflow" in message:  # DeBERTa (the first) masks with a number that bfloat16 does not have
+            what, fix = "this base model cannot be trained in bfloat16", "set finetune.bf16: false"
+        elif not (isinstance(error, MemoryError) or NO_MEMORY.search(message)):
             raise
-        where = "the GPU" if isinstance(error, torch.OutOfMemoryError) else "this machine"
-        if not model.training:
-            tip = f"halve finetune.per_device_eval_batch_size (now {params.per_device_eval_batch_size})"
-            raise AttuneError(f"{where} ran out of memory in validation", tip) from None
-        raise AttuneError(
-            f"{where} ran out of memory in training",
-            f"halve finetune.per_device_train_batch_size (now {params.per_device_train_batch_size}) and double "
-            f"finetune.gradient_accumulation_steps (now {params.gradient_accumulation_steps}): each step learns from "
-            "the same rows; or lower tokenize.max_length, or set finetune.strategy: lora",
-        ) from None
+        elif not model.training:
+            what = f"{where} ran out of memory in validation"
+            fix = f"halve finetune.per_device_eval_batch_size (now {params.per_device_eval_batch_size})"
+        else:
+            what = f"{where} ran out of memory in training"
+            fix = (
+                f"halve finetune.per_device_train_batch_size (now {params.per_device_train_batch_size}) and double "
+                f"finetune.gradient_accumulation_steps (now {params.gradient_accumulation_steps}): each step learns "
+                "from the same rows; or lower tokenize.max_length, or set finetune.strategy: lora"
+            )
+        raise AttuneError(what, fix) from None

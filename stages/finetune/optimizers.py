@@ -1,6 +1,5 @@
 """The optimiser: which weights get which learning rate and decay, and how the rate rises and falls over the steps."""
 
-from collections.abc import Iterator
 from itertools import takewhile
 from math import ceil, cos, pi
 from typing import Any
@@ -112,8 +111,7 @@ def depths(model: nn.Module) -> dict[str, int]:
     ordered = [id(weights) for weights in encoder.parameters()]  # in the order in which the encoder defines its parts
     below = set(takewhile(lambda weights: weights not in of_layer, ordered))
     # Some models hold embeddings of relative positions behind their layers.
-    embeddings = [module for module in encoder.modules() if isinstance(module, nn.Embedding)]
-    below |= {id(weights) for module in embeddings for weights in module.parameters()}
+    below |= {id(module.weight) for module in encoder.modules() if isinstance(module, nn.Embedding)}
     return {
         name: of_layer.get(id(weights), len(layers) + 1 if id(weights) in below else 0)
         for name, weights in model.named_parameters()
@@ -129,18 +127,12 @@ def encoder_layers(model: nn.Module) -> nn.ModuleList:
     Raises:
         AttuneError: if there is no such list, or several (an encoder and a decoder, say).
     """
-    lists = list(_outermost_lists(model))
-    if len(lists) != 1:
+    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    lists = {name: module for name, module in lists.items() if any(True for _ in module.parameters())}
+    outer = [module for name, module in lists.items() if not any(name.startswith(f"{other}.") for other in lists)]
+    if len(outer) != 1:
         raise AttuneError(
-            f"cannot tell the layers of this model ({type(model).__name__}): it has {len(lists)} lists of modules",
+            f"cannot tell the layers of this model ({type(model).__name__}): it has {len(outer)} lists of modules",
             "use finetune.strategy full or head, with layerwise_lr_decay: 1.0",
         )
-    return lists[0]
-
-
-def _outermost_lists(module: nn.Module) -> Iterator[nn.ModuleList]:
-    for child in module.children():
-        if not isinstance(child, nn.ModuleList):
-            yield from _outermost_lists(child)
-        elif any(True for _ in child.parameters()):
-            yield child
+    return outer[0]

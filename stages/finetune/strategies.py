@@ -30,7 +30,6 @@ from stages.finetune.optimizers import encoder_layers
 
 CONFIGS: dict[str, Any] = {"lora": LoraConfig, "adalora": AdaLoraConfig, "ia3": IA3Config, "prefix": PrefixTuningConfig}
 NAME = "default"  # peft's, of the only adapter
-AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # of each weight's importance, in peft's rank allocator
 
 
 def prepare(model: PreTrainedModel, params: FinetuneParams, max_length: int | None = None) -> PreTrainedModel:
@@ -46,8 +45,8 @@ def prepare(model: PreTrainedModel, params: FinetuneParams, max_length: int | No
         return model
     # The head: all modules beside the encoder, and what the base model has no weights of. The second is the case of a
     # BERT that was saved without its pooler: the head reads what comes out of it.
-    children = {name: child for name, child in model.named_children() if name != model.base_model_prefix}
-    head = sorted(name for name, child in children.items() if any(True for _ in child.parameters()))
+    children = [(name, child) for name, child in model.named_children() if any(True for _ in child.parameters())]
+    head = sorted(name for name, _ in children if name != model.base_model_prefix)
     head += sorted({name.rpartition(".")[0] for name in getattr(model, "new_weights", ())})
     model.requires_grad_(False)
     if params.strategy in CONFIGS:
@@ -93,31 +92,22 @@ def _with_adapter(model: PreTrainedModel, params: FinetuneParams, head: list[str
         with warnings.catch_warnings(action="ignore"):  # peft's remarks on models whose layers are not nn.Linear
             config = CONFIGS[strategy](task_type="SEQ_CLS", modules_to_save=list(head), **options)
             adapted = PeftModelForSequenceClassification(model, config, NAME)
-    except (ValueError, TypeError) as error:
-        raise AttuneError(
-            f"peft cannot put {strategy} around models of type {kind}: {error}",
-            f"change finetune.{strategy} (linear layers end in {choices}), or set another finetune.strategy",
-        ) from None
-    if strategy == "prefix":
-        _try_prefix(adapted, max(max_length or 0, 2))
-    return adapted
-
-
-def _try_prefix(model: Any, length: int) -> None:
-    """Run the model once on a text of the greatest length: no list says which models take a prefix, or ignore it."""
-    ids = torch.full((1, length), (model.config.pad_token_id or 0) + 1, device=model.device)
-    try:
-        logits = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-        gradients = torch.autograd.grad(logits.sum(), list(model.prompt_encoder.parameters()), allow_unused=True)
-        if any(gradient is None or not gradient.any() for gradient in gradients):
-            raise ValueError("the prefix does not change the logits")
+        if strategy == "prefix":
+            # Once on a text of the greatest length: no list says which models take a prefix, or ignore it.
+            ids = torch.full((1, max(max_length or 0, 2)), (model.config.pad_token_id or 0) + 1, device=model.device)
+            logits = adapted.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+            gradients = torch.autograd.grad(logits.sum(), list(adapted.prompt_encoder.parameters()), allow_unused=True)
+            if any(gradient is None or not gradient.any() for gradient in gradients):
+                raise ValueError("the prefix does not change the logits")
     except (ValueError, TypeError, RuntimeError, IndexError) as error:
-        raise AttuneError(
-            f"models of type {model.config.model_type} cannot take a prefix of "
-            f"{model.peft_config[NAME].num_virtual_tokens} tokens beside a text of {length}: {error}",
-            "lower finetune.prefix.num_virtual_tokens or tokenize.max_length if together they are longer than the "
-            "model's positions, or set finetune.strategy: lora, which suits every model",
-        ) from None
+        fix = f"change finetune.{strategy} (linear layers end in {choices}), or set another finetune.strategy"
+        if strategy == "prefix":
+            fix = (
+                "lower finetune.prefix.num_virtual_tokens or tokenize.max_length if together they are longer than the "
+                "model's positions, or set finetune.strategy: lora, which suits every model"
+            )
+        raise AttuneError(f"peft cannot put {strategy} around models of type {kind}: {error}", fix) from None
+    return adapted
 
 
 def save(model: Any, params: FinetuneParams, folder: Path) -> None:
@@ -168,9 +158,7 @@ def with_strategy(model: Any, params: FinetuneParams, loss: Loss) -> tuple[Loss,
     if not isinstance(params.options, AdaloraOptions):
         return loss, []
 
-    def with_orthogonality(
-        outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def with_orthogonality(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         data = loss(outputs, labels, num_items_in_batch=num_items_in_batch)
         if not torch.is_grad_enabled():
             return data
@@ -211,18 +199,3 @@ class RankBudget(TrainerCallback):
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Weigh the ranks by the gradients that are still there, and mask those that are over the budget."""
         given["model"].base_model.update_and_allocate(state.global_step + 1)  # the step that is being taken
-
-
-def rank_state(model: Any) -> dict[str, Any]:
-    """Return what peft's rank allocator remembers from step to step; nothing for other models than AdaLoRA's."""
-    if not hasattr(model.base_model, "rankallocator"):
-        return {}
-    averages = {kind: getattr(model.base_model.rankallocator, kind) for kind in AVERAGES}
-    return {"averages": averages, "pattern": model.peft_config[NAME].rank_pattern}
-
-
-def restore_ranks(model: Any, state: dict[str, Any]) -> None:
-    """Restore what `rank_state` returned."""
-    if state:
-        vars(model.base_model.rankallocator).update(state["averages"])
-        model.peft_config[NAME].rank_pattern = state["pattern"]

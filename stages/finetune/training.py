@@ -34,11 +34,11 @@ from stages.common.distributed import end_with_parent, world_size
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.common.params.finetune import GREATER_IS_BETTER
-from stages.finetune.batches import EpochLoader, LengthBatches, TokenRows
+from stages.finetune.batches import LengthBatches, TokenRows
 from stages.finetune.checkpoints import (
+    COMPLETE,
     SaveAndLog,
     complete,
-    discard_incomplete,
     last_checkpoint,
     load_weights,
     save_weights,
@@ -151,7 +151,9 @@ class AttuneTrainer(Trainer):
         """Train from the last complete checkpoint, or from the beginning."""
         last = None
         if self.is_world_process_zero():
-            discard_incomplete(self._folder)
+            for checkpoint in self._folder.glob("checkpoint-*"):
+                if not (checkpoint / COMPLETE).exists():
+                    shutil.rmtree(checkpoint, ignore_errors=True)
             if last := last_checkpoint(self._folder):
                 print(f"  going on from step {step_of(last)}", flush=True)
         (last,) = broadcast_object_list([last])
@@ -169,16 +171,9 @@ class AttuneTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """Return the loader of the training batches of this process."""
         rows: TokenRows = self.train_dataset
-        batches = LengthBatches(
-            rows.lengths,
-            self._params.per_device_train_batch_size,
-            self.args.seed,
-            by_length=self._params.group_by_length,
-            max_tokens=self._params.max_tokens_per_batch,
-            rank=self.args.process_index,
-            world_size=self.args.world_size,
-        )
-        return EpochLoader(
+        processes = self.args.process_index, self.args.world_size
+        batches = LengthBatches(rows.lengths, self._params, self.args.seed, *processes)
+        loader = DataLoader(
             rows,
             batch_sampler=batches,
             collate_fn=self.data_collator,
@@ -188,6 +183,8 @@ class AttuneTrainer(Trainer):
             worker_init_fn=end_with_parent,  # or it would keep the lock of the stage for seconds
             generator=torch.Generator(),  # its own: workers must not use up the numbers that dropout would get
         )
+        loader.set_epoch = batches.set_epoch  # type: ignore[attr-defined]  # which `Trainer` calls
+        return loader
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: counting the model's weights at every step takes time, and nobody reads the result."""
@@ -198,9 +195,7 @@ class AttuneTrainer(Trainer):
         self.optimizer = build_optimizer(model or self.model, self._params)
         return self.optimizer
 
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> torch.optim.lr_scheduler.LRScheduler:
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> torch.optim.lr_scheduler.LRScheduler:
         """Return the schedule of the learning rate that params ask for."""
         self.lr_scheduler = build_schedule(optimizer or self.optimizer, self._params, num_training_steps)
         return self.lr_scheduler

@@ -5,7 +5,9 @@ What is explained is the log-odds of the predicted label, compared with a text o
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -94,51 +96,46 @@ def attributions(model: Path, rows: pl.DataFrame, labels: Sequence[str], steps: 
     if not tokenizer.is_fast:
         raise Unexplainable(f"the tokenizer {type(tokenizer).__name__} does not say where in a text its tokens stand")
     network = load_classifier(model).to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(False)
-    try:
+    layer = None
+    with suppress(AttributeError, NotImplementedError):
         layer = network.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
-        layer = None
     if layer is None:
         raise Unexplainable(f"a {type(network).__name__} has no embeddings of tokens that can be found")
     if rows["text_pair"].count():  # as in batches: a row without its second text has an empty one
         rows = rows.with_columns(pl.col("text_pair").fill_null(""))
-    return [_explained(tokenizer, network, layer, row, labels, steps) for row in rows.iter_rows(named=True)]
-
-
-def _explained(
-    tokenizer: Any, network: Any, layer: Any, row: dict[str, Any], labels: Sequence[str], steps: int
-) -> Attribution:
-    import torch
-
-    texts = [row["text"]] if row["text_pair"] is None else [row["text"], row["text_pair"]]
-    encoded = tokenizer(
-        *texts, truncation=True, return_tensors="pt", return_offsets_mapping=True, return_special_tokens_mask=True
-    )
-    offsets = encoded.pop("offset_mapping")[0].tolist()
-    special = encoded.pop("special_tokens_mask").bool()
-    batch = encoded.to(network.device)
-    ids = batch["input_ids"]
     fillers = (tokenizer.mask_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     filler = next(token for token in fillers if token is not None)
-    empty = torch.where(special.to(ids.device), ids, filler)
-    values, delta = _integrated(network, layer, batch, empty, list(labels).index(row["prediction"]), steps)
-    whole = len(tokenizer(*texts)["input_ids"]) == ids.shape[1]
-    pieces: list[tuple[str, float]] = []
-    for number, text in enumerate(texts):
-        tokens = [
-            (start, end, value)
-            for (start, end), value, sequence in zip(offsets, values, encoded.sequence_ids(0), strict=True)
-            if sequence == number
-        ]
-        pieces += [("\n", 0.0)] if number else []
-        pieces += in_words(text if whole else text[: max((end for _, end, _ in tokens), default=0)], tokens)
-    total = sum(abs(value) for _, value in pieces) or 1.0
-    return Attribution(
-        **{name: row[name] for name in ("id", "kind", "label", "prediction", "confidence")},
-        pieces=[(piece, round(value / total, DIGITS)) for piece, value in pieces],
-        truncated=not whole,
-        delta=round(delta, DIGITS),
-    )
+    wanted = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
+    explained = []
+    for row in rows.iter_rows(named=True):
+        texts = [row["text"]] if row["text_pair"] is None else [row["text"], row["text_pair"]]
+        encoded = tokenizer(*texts, truncation=True, return_tensors="pt", **wanted)
+        offsets = encoded.pop("offset_mapping")[0].tolist()
+        special = encoded.pop("special_tokens_mask").bool()
+        batch = encoded.to(network.device)
+        ids = batch["input_ids"]
+        empty = torch.where(special.to(ids.device), ids, filler)
+        values, delta = _integrated(network, layer, batch, empty, list(labels).index(row["prediction"]), steps)
+        whole = len(tokenizer(*texts)["input_ids"]) == ids.shape[1]
+        pieces: list[tuple[str, float]] = []
+        for number, text in enumerate(texts):
+            tokens = [
+                (start, end, value)
+                for (start, end), value, sequence in zip(offsets, values, encoded.sequence_ids(0), strict=True)
+                if sequence == number
+            ]
+            pieces += [("\n", 0.0)] if number else []
+            pieces += in_words(text if whole else text[: max((end for _, end, _ in tokens), default=0)], tokens)
+        total = sum(abs(value) for _, value in pieces) or 1.0
+        explained.append(
+            Attribution(
+                **{name: row[name] for name in ("id", "kind", "label", "prediction", "confidence")},
+                pieces=[(piece, round(value / total, DIGITS)) for piece, value in pieces],
+                truncated=not whole,
+                delta=round(delta, DIGITS),
+            )
+        )
+    return explained
 
 
 def _integrated(
@@ -181,24 +178,19 @@ def in_words(text: str, tokens: Sequence[tuple[int, int, float]]) -> list[tuple[
         text: as it was read.
         tokens: start, end and value, in order; an end may be beyond what a token shows (blanks before it belong to it).
     """
-    unit = [number for number, match in enumerate(UNIT.finditer(text)) for _ in match[0]]  # of each character
-    spans: list[tuple[int, int, float]] = []  # start, end, value
-    pending = 0.0  # of tokens that show nothing, such as a blank: the next one has it
+    values, covered = [0.0] * len(text), [False] * len(text)  # of each character; a token's value is at its first one
+    starts = {match.start() for match in UNIT.finditer(text)}
+    begin, pending = None, 0.0  # of tokens that show nothing, such as a blank: the next one has it
     for first, end, value in tokens:
-        start = next((index for index in range(first, end) if not text[index].isspace()), end)
-        if start >= end:
-            pending += value
-            continue
-        if spans and (start < spans[-1][1] or unit[start] == unit[spans[-1][1] - 1]):
-            begin, earlier_end, sum_before = spans.pop()
-            spans.append((begin, max(end, earlier_end), sum_before + value + pending))
-        else:
-            spans.append((start, end, value + pending))
-        pending = 0.0
-    if spans and pending:
-        spans[-1] = (*spans[-1][:2], spans[-1][2] + pending)
-    pieces, done = [], 0
-    for start, end, value in [*spans, (len(text), len(text), 0.0)]:
-        pieces += [(text[done:start], 0.0), (text[start:end], value)]
-        done = end
-    return [(piece, value) for piece, value in pieces if piece]
+        visible = [index for index in range(first, end) if not text[index].isspace()]
+        pending += value
+        if visible:
+            begin = visible[0]
+            values[begin] += pending
+            pending = 0.0
+            covered[begin:end] = [True] * (end - begin)
+            starts -= set(range(begin + 1, end))  # a token is never divided
+    if begin is not None:
+        values[begin] += pending
+    bounds = [start for start in sorted(starts) if start == 0 or covered[start] or covered[start - 1]]
+    return [(text[start:end], sum(values[start:end])) for start, end in pairwise([*bounds, len(text)])]

@@ -5,8 +5,7 @@ rows and number of classes give the same draws, so that two models are compared 
 Koehn 2004).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -16,6 +15,7 @@ DIGITS = 6
 CHUNK = 1_000_000  # numbers held in memory at once: rows drawn, or cells of their confusion matrices
 
 Scores = dict[str, np.ndarray]  # by name, one value for each confusion matrix [...]
+Score = Callable[..., Scores]  # of one or many confusion matrices [... x k x k] for each model
 
 
 def class_numbers(names: Iterable[str], labels: list[str]) -> np.ndarray:
@@ -62,8 +62,7 @@ def scores_with_intervals(
     actual: np.ndarray, predicted: np.ndarray, classes: int, bootstrap: Bootstrap, seed: int
 ) -> dict[str, float]:
     """Return each score of class numbers [n] with its bootstrap interval: `accuracy`, `accuracy_low`, …."""
-    draws = [scores_of(counts) for counts in _resampled(actual, predicted, classes, bootstrap, seed)]
-    return _with_bounds(scores_of(confusion(actual, predicted, classes)), draws, bootstrap)
+    return _with_intervals(scores_of, actual, (predicted,), classes, bootstrap, seed)
 
 
 def compare(
@@ -79,7 +78,7 @@ def compare(
     """
     from scipy.stats import binomtest
 
-    gains = _gains(scores_of, actual, ours, theirs, classes, bootstrap, seed)
+    gains = _with_intervals(_gain_in(scores_of), actual, (ours, theirs), classes, bootstrap, seed)
     fixed = int(((ours == actual) & (theirs != actual)).sum())
     broken = int(((ours != actual) & (theirs == actual)).sum())
     p_value = binomtest(fixed, fixed + broken).pvalue if fixed + broken else 1.0
@@ -95,7 +94,7 @@ def class_gains(
         f1 = f1_of(counts)
         return {str(index): f1[..., index] for index in range(classes)}
 
-    gains = _gains(f1_by_class, actual, ours, theirs, classes, bootstrap, seed)
+    gains = _with_intervals(_gain_in(f1_by_class), actual, (ours, theirs), classes, bootstrap, seed)
     ends = ("gain", "gain_low", "gain_high")
     return [{f"f1_{end}": gains[f"{index}_{end}"] for end in ends} for index in range(classes)]
 
@@ -106,29 +105,33 @@ def accuracy_gain(
     """Return the `accuracy_gain` of `compare` with its bounds; quick however many classes [n] there are."""
     right = np.ones(len(actual), dtype=np.int64)
     ours, theirs = ((predicted == actual).astype(np.int64) for predicted in (ours, theirs))
-    gains = _gains(scores_of, right, ours, theirs, 2, bootstrap, seed)
+    gains = _with_intervals(_gain_in(scores_of), right, (ours, theirs), 2, bootstrap, seed)
     return {name: value for name, value in gains.items() if name.startswith("accuracy_gain")}
 
 
-def _gains(
-    score: Callable[[np.ndarray], Scores],
-    actual: np.ndarray,
-    ours: np.ndarray,
-    theirs: np.ndarray,
-    classes: int,
-    bootstrap: Bootstrap,
-    seed: int,
+def _gain_in(score: Score) -> Score:
+    """Return the function from our and their counts to by how much our scores are above theirs: `NAME_gain`."""
+
+    def gain(*counts: np.ndarray) -> Scores:
+        ours, theirs = map(score, counts)
+        return {f"{name}_gain": ours[name] - theirs[name] for name in ours}
+
+    return gain
+
+
+def _with_intervals(
+    score: Score, actual: np.ndarray, models: Sequence[np.ndarray], classes: int, bootstrap: Bootstrap, seed: int
 ) -> dict[str, float]:
-    """Return by how much our scores are above theirs, with intervals: `NAME_gain`, `NAME_gain_low`, …."""
-
-    def difference(our_counts: np.ndarray, their_counts: np.ndarray) -> Scores:
-        our_scores, their_scores = score(our_counts), score(their_counts)
-        return {f"{name}_gain": our_scores[name] - their_scores[name] for name in our_scores}
-
-    ours_drawn, theirs_drawn = (_resampled(actual, model, classes, bootstrap, seed) for model in (ours, theirs))
-    draws = [difference(*pair) for pair in zip(ours_drawn, theirs_drawn, strict=True)]
-    point = difference(*(confusion(actual, model, classes) for model in (ours, theirs)))
-    return _with_bounds(point, draws, bootstrap)
+    """Return each score of the models' predictions [n] with its percentile interval: `NAME`, `NAME_low`, …."""
+    drawn = (_resampled(actual, predicted, classes, bootstrap, seed) for predicted in models)
+    draws = [score(*counts) for counts in zip(*drawn, strict=True)]
+    tail = 50 * (1 - bootstrap.confidence)
+    result: dict[str, float] = {}
+    for name, value in score(*(confusion(actual, predicted, classes) for predicted in models)).items():
+        low, high = np.percentile(np.concatenate([draw[name] for draw in draws]), [tail, 100 - tail])
+        for key, number in ((name, value), (f"{name}_low", low), (f"{name}_high", high)):
+            result[key] = round(float(number), DIGITS)
+    return result
 
 
 def _resampled(
@@ -145,17 +148,6 @@ def _resampled(
         offset = np.arange(number)[:, None] * cells
         counts = np.bincount((drawn + offset).ravel(), minlength=number * cells)
         yield counts.reshape(number, classes, classes)
-
-
-def _with_bounds(point: Mapping[str, Any], draws: list[Scores], bootstrap: Bootstrap) -> dict[str, float]:
-    """Return each value with the bounds of its percentile interval; `draws` hold some draws [m] each."""
-    tail = 50 * (1 - bootstrap.confidence)
-    result: dict[str, float] = {}
-    for name, value in point.items():
-        low, high = np.percentile(np.concatenate([draw[name] for draw in draws]), [tail, 100 - tail])
-        for key, number in ((name, value), (f"{name}_low", low), (f"{name}_high", high)):
-            result[key] = round(float(number), DIGITS)
-    return result
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -76,12 +76,8 @@ def wants_bf16(setting: bool | Literal["auto"]) -> bool:
 
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # off Linux
-        return False
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")  # x86, Arm: the first core's
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags.partition(":")[2].split())
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # x86, x86, Arm
 
 
 def texts_and_pairs(rows: "pl.DataFrame") -> tuple[list[str], list[str] | None]:

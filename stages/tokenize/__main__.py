@@ -1,7 +1,6 @@
 """tokenize: from texts to token ids, exactly those of the plain Hugging Face tokenizer; what is cut off is counted."""
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import polars as pl
@@ -37,7 +36,21 @@ def main(run: Run[TokenizeParams]) -> None:
     max_length = min(run.params.max_length, longest)
     if max_length < run.params.max_length:
         print(f"  warning: the model takes {longest} tokens: texts are cut there, not at {run.params.max_length}")
-    encode = _encoder(tokenizer, max_length, label_ids, pairs=splits["train"]["text_pair"].count() > 0)
+    pairs = splits["train"]["text_pair"].count() > 0
+
+    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        texts = (batch["text"], [pair or "" for pair in batch["text_pair"]]) if pairs else (batch["text"],)
+        kept = tokenizer(*texts, truncation=True, max_length=max_length, return_token_type_ids=True)
+        whole = tokenizer(*texts, truncation=False, verbose=False)["input_ids"]
+        lengths = [len(ids) for ids in kept["input_ids"]]
+        return {
+            "id": batch["id"],
+            "input_ids": kept["input_ids"],
+            "token_type_ids": kept["token_type_ids"],
+            "labels": [label_ids[label] for label in batch["label"]],
+            "length": lengths,
+            "truncated": [len(ids) - length for ids, length in zip(whole, lengths, strict=True)],
+        }
 
     encoding = {"max_length": max_length, "labels": label_ids}
     report: dict[str, Any] = {**encoding}
@@ -53,26 +66,6 @@ def main(run: Run[TokenizeParams]) -> None:
     write_json(report, run.output("reports/tokenize.json"))
     cut = sum(report[name]["rows_truncated"] for name in SPLITS)
     print(f"  {sum(rows.height for rows in splits.values()):,} rows, {cut:,} longer than {max_length} tokens and cut")
-
-
-def _encoder(tokenizer: Any, max_length: int, label_ids: dict[str, int], pairs: bool) -> Callable[[dict], dict]:
-    """Return the function that encodes a batch of records; it counts what truncation takes away."""
-
-    def encode(batch: dict) -> dict:
-        texts = (batch["text"], [pair or "" for pair in batch["text_pair"]]) if pairs else (batch["text"],)
-        kept = tokenizer(*texts, truncation=True, max_length=max_length, return_token_type_ids=True)
-        whole = tokenizer(*texts, truncation=False, verbose=False)["input_ids"]
-        lengths = [len(ids) for ids in kept["input_ids"]]
-        return {
-            "id": batch["id"],
-            "input_ids": kept["input_ids"],
-            "token_type_ids": kept["token_type_ids"],
-            "labels": [label_ids[label] for label in batch["label"]],
-            "length": lengths,
-            "truncated": [len(ids) - length for ids, length in zip(whole, lengths, strict=True)],
-        }
-
-    return encode
 
 
 def _lengths(table: pl.DataFrame) -> dict[str, object]:

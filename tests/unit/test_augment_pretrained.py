@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,8 +27,6 @@ from transformers import (
 from stages.augment.pretrained import back_translation, contextual
 from stages.common.errors import AttuneError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 # ── a masked language model replaces words by words that fit ────────────────────────────────────────────────────────
 
 WHO, EAT, FOOD, DRINK, LIQUID = (
@@ -46,6 +45,14 @@ def sentence(rng: random.Random) -> str:
     return f"{rng.choice(WHO)} {rng.choice(verb)} {rng.choice(noun)} ."
 
 
+def fit(model: torch.nn.Module, loss: Callable[[random.Random], torch.Tensor], steps: int, rate: float) -> None:
+    rng, optimizer = random.Random(0), torch.optim.Adam(model.parameters(), rate)
+    for _ in range(steps):
+        loss(rng).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 SENTENCES = [sentence(random.Random(number)) for number in range(40)]
 
 
@@ -60,17 +67,16 @@ def masked_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shape |= {"vocab_size": len(words), "max_position_embeddings": 16, "initializer_range": 0.1}
     torch.manual_seed(0)
     bert = BertForMaskedLM(BertConfig(**shape, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
-    rng = random.Random(0)
-    optimizer = torch.optim.Adam(bert.parameters(), 5e-3)
-    for _ in range(150):
+
+    def loss(rng: random.Random) -> torch.Tensor:
         batch = tokenizer([sentence(rng) for _ in range(32)], return_tensors="pt")
         labels = torch.full_like(batch["input_ids"], -100)
         rows, places = torch.arange(32), torch.tensor([rng.randint(1, 3) for _ in range(32)])
         labels[rows, places] = batch["input_ids"][rows, places]
         batch["input_ids"][rows, places] = tokenizer.mask_token_id
-        bert(**batch, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        return bert(**batch, labels=labels).loss
+
+    fit(bert, loss, 150, 5e-3)
     bert.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -162,31 +168,21 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         **{key: str(folder / name) for key, name in files.items()}, model_max_length=LONGEST + 1
     )
     sizes = {"layers": 1, "attention_heads": 2, "ffn_dim": 64}
-    shape = {f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in sizes.items()}
-    config = MarianConfig(
-        vocab_size=len(VOCABULARY),
-        d_model=32,
-        **shape,
-        max_position_embeddings=32,
-        pad_token_id=PAD,
-        eos_token_id=0,
-        decoder_start_token_id=PAD,
-        forced_eos_token_id=None,
-        dropout=0.0,
-        scale_embedding=True,
-        init_std=0.1,
-    )
+    shape: dict[str, Any] = {f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in sizes.items()}
+    shape |= {"vocab_size": len(VOCABULARY), "d_model": 32, "max_position_embeddings": 32, "init_std": 0.1}
+    ids = {"pad_token_id": PAD, "eos_token_id": 0, "decoder_start_token_id": PAD, "forced_eos_token_id": None}
+    config = MarianConfig(**shape, **ids, dropout=0.0, scale_embedding=True)
     torch.manual_seed(0)
-    marian, rng = MarianMTModel(config), random.Random(0)
-    optimizer = torch.optim.Adam(marian.parameters(), 3e-3)
-    for _ in range(400):
+    marian = MarianMTModel(config)
+
+    def loss(rng: random.Random) -> torch.Tensor:
         marian.model.shared.weight.data[PAD] = 0.0  # as in models trained with Marian; CTranslate2 counts on it
         texts = [some_text(rng) for _ in range(32)]
         batch = tokenizer(texts, padding=True, return_tensors="pt")
         labels = tokenizer([after(text, 1) for text in texts], padding=True, return_tensors="pt")["input_ids"]
-        marian(**batch, labels=labels.masked_fill(labels == PAD, -100)).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        return marian(**batch, labels=labels.masked_fill(labels == PAD, -100)).loss
+
+    fit(marian, loss, 400, 3e-3)
     marian.model.shared.weight.data[PAD] = 0.0
     marian.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -220,6 +216,6 @@ def test_a_damaged_model_and_a_missing_engine_say_so(
     with pytest.raises(AttuneError, match="CTranslate2 cannot open the model there"):
         translated(broken, TEXTS)
     monkeypatch.setitem(sys.modules, "ctranslate2", None)  # as if it were not installed
-    with pytest.raises(AttuneError, match=r"translation\.forward: a model for CTranslate2") as caught:
+    with pytest.raises(AttuneError, match=r"translation\.forward: CTranslate2 cannot open") as caught:
         translated(engines["ctranslate2"], TEXTS)
     assert "pip install ctranslate2" in caught.value.fix

@@ -3,12 +3,13 @@
 import random
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.augment.synonyms import Look, dictionary, replace
+from stages.augment.synonyms import Look, dictionary, replace, synonyms
 from stages.common.errors import AttuneError
 from tests.unit.small_wordnet import write_wordnet
 
@@ -87,21 +88,13 @@ def test_no_more_words_than_asked_are_replaced_and_one_if_there_is_any(
 @pytest.mark.parametrize("name", ["data.noun", "index.noun", "noun.exc", "cntlist.rev"])
 def test_a_damaged_dictionary_is_named_and_never_a_traceback(tmp_path: Path, name: str) -> None:
     folder = write_wordnet(tmp_path / "dict", SYNSETS, {"men": "man"})
-    file = folder / name
-    content = file.read_bytes()
-    for harmed in (
-        None,
-        content.replace(b"m", b"\xff\xfem"),
-        *([b"none\n", content[:9]] if name == "data.noun" else []),
-    ):
-        file.unlink()
-        if harmed:
-            file.write_bytes(harmed)
+    content = (folder / name).read_bytes()
+    for harmed in (content.replace(b"m", b"\xff\xfem"), *([b"none\n", content[:9]] if name == "data.noun" else [])):
+        (folder / name).write_bytes(harmed)
         with pytest.raises(AttuneError) as caught:
-            dictionary(folder)("film")
+            synonyms(["film"], ["13"], SimpleNamespace(probability=1.0), lambda _: folder)
         assert str(folder) in caught.value.what
         assert "cp -r /usr/share/wordnet data/inbox/wordnet" in caught.value.fix
-        file.write_bytes(content)
 
 
 @pytest.mark.skipif(not Path("/usr/share/wordnet/index.noun").exists(), reason="Debian's wordnet-base is not installed")

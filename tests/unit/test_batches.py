@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.common.params import FinetuneParams
 from stages.finetune.batches import LengthBatches
 
 BATCHES = [[[4, 1, 7, 3], [2, 5], [9, 0, 6, 8]], [[4, 1, 7, 3], [2, 5], [9, 0, 6, 8]]]  # of epochs 0 and 1
@@ -15,9 +16,9 @@ LENGTHS = np.random.default_rng(0).geometric(0.04, 2000).clip(3, 128)
 
 
 def batches(
-    epoch: int = 0, lengths: np.ndarray = LENGTHS, size: int = 16, seed: int = 3, **how: Any
+    epoch: int = 0, lengths: np.ndarray = LENGTHS, size: int = 16, seed: int = 3, processes: Any = (0, 1), **knobs: Any
 ) -> list[list[int]]:
-    made = LengthBatches(lengths, size, seed, **how)
+    made = LengthBatches(lengths, FinetuneParams(per_device_train_batch_size=size, **knobs), seed, *processes)
     made.set_epoch(epoch)
     return list(made)
 
@@ -32,7 +33,8 @@ def test_every_row_is_in_one_batch_within_the_budget(
     lengths: list[int], size: int, by_length: bool, budget: int | None
 ) -> None:
     budget = budget if by_length else None
-    epochs = [batches(epoch, np.array(lengths), size, by_length=by_length, max_tokens=budget) for epoch in range(3)]
+    knobs = {"group_by_length": by_length, "max_tokens_per_batch": budget}
+    epochs = [batches(epoch, np.array(lengths), size, **knobs) for epoch in range(3)]
     assert len({len(epoch) for epoch in epochs}) == 1
     for epoch in epochs:
         assert sorted(chain(*epoch)) == list(range(len(lengths)))
@@ -46,12 +48,12 @@ def padding(made: list[list[int]]) -> float:
 
 
 def test_batches_of_similar_lengths_hold_little_padding() -> None:
-    assert padding(batches()) < 0.1 < 0.5 < padding(batches(by_length=False))
-    assert padding(batches(max_tokens=512)) < 0.1
+    assert padding(batches()) < 0.1 < 0.5 < padding(batches(group_by_length=False))
+    assert padding(batches(max_tokens_per_batch=512)) < 0.1
 
 
 def test_epochs_and_seeds_differ() -> None:
-    different = [batches(epoch, seed=seed, max_tokens=512) for epoch, seed in ((0, 3), (1, 3), (0, 4))]
+    different = [batches(epoch, seed=seed, max_tokens_per_batch=512) for epoch, seed in ((0, 3), (1, 3), (0, 4))]
     assert len({frozenset(map(frozenset, made)) for made in different}) == 3
 
 
@@ -71,6 +73,6 @@ def test_batches_are_those_written_here() -> None:
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_share_each_batch_of_as_many_times_the_rows(processes: int) -> None:
-    shares = [batches(0, size=4, rank=rank, world_size=processes) for rank in range(processes)]
+    shares = [batches(0, size=4, processes=(rank, processes)) for rank in range(processes)]
     whole = batches(0, size=4 * processes)
     assert [sorted(chain(*parts)) for parts in zip(*shares, strict=True)] == [sorted(batch) for batch in whole]

@@ -1,7 +1,7 @@
 """The loss: what each kind of it is worth, and that a large batch in small parts is still one large batch."""
 
 from functools import partial
-from math import exp, log
+from math import log
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,9 +26,6 @@ LOGITS = torch.tensor([[log(2), 0.0, 0.0], [log(2), 0.0, 0.0], [0.0, log(2), 0.0
 TARGETS = torch.tensor([0, 1, 2, 0])
 trained = partial(trained_like, like=EXACT)
 HALF, QUARTER = log(2), log(4)  # what labels of such a probability cost
-
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def loss_of(logits: torch.Tensor, targets: torch.Tensor, rows: int | None = None, **knobs: Any) -> torch.Tensor:
@@ -96,16 +93,6 @@ def test_a_row_that_stands_in_for_none_has_no_loss_and_a_gradient_of_zero() -> N
         loss = loss_of(logits, torch.tensor([IGNORED]), rows=4, **knobs)
         (gradient,) = torch.autograd.grad(loss, logits)
         assert loss == 0 and not gradient.any()
-
-
-def test_losses_are_taken_in_float32() -> None:
-    """In bfloat16 a loss of a thousandth would be lost beside one."""
-    logits = torch.tensor([[8.0, 1.0, 0.0]], dtype=torch.bfloat16)
-    exact = -log(exp(8) / (exp(8) + exp(1) + 1))
-    for knobs in ({}, {"loss": "focal", "focal_gamma": 0.0}):
-        loss = loss_of(logits, torch.tensor([0]), **knobs)
-        assert loss.dtype == torch.float32
-        assert float(loss) == pytest.approx(exact, rel=1e-4)
 
 
 @given(

@@ -8,30 +8,20 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, TrainerCallback
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from stages.common.errors import AttuneError
 from stages.finetune.optimizers import build_optimizer, depths, encoder_layers
 from stages.finetune.strategies import prepare
 from stages.tasks.text_classification import build_model
-from tests.models import EXACT, SEED, TELLING, Splits, losses, tiny_config, tokenized
+from tests.models import EXACT, LABELS, SEED, tiny_config
 from tests.models import settings as settings_like
-from tests.models import trained as trained_like
 
-LABELS = list(TELLING)[:2]
-settings, trained = partial(settings_like, EXACT), partial(trained_like, like=EXACT)
-
-
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def splits(base: Path) -> Splits:
-    return {"train": tokenized(base, 64, 0), "validation": tokenized(base, 16, 1)}
+settings = partial(settings_like, EXACT)
 
 
 def model_of(base: Path, **knobs: Any) -> PreTrainedModel:
-    return prepare(build_model(base, LABELS, 0.0, SEED), settings(**knobs))
+    return prepare(build_model(base, list(LABELS), 0.0, SEED), settings(**knobs))
 
 
 def by_name(model: nn.Module, optimizer: torch.optim.Optimizer, what: str) -> dict[str, float]:
@@ -96,28 +86,13 @@ def test_l1_takes_learning_rate_times_l1_off_each_weight_and_stops_at_zero() -> 
 
 def test_each_layer_has_a_share_of_the_learning_rate_of_the_one_above(base: Path) -> None:
     model = model_of(base)
-    rates = by_name(model, build_optimizer(model, settings(learning_rate=0.8, layerwise_lr_decay=0.5)), "lr")
+    optimizer = build_optimizer(model, settings(learning_rate=0.8, layerwise_lr_decay=0.5))
+    assert optimizer.param_groups[0]["lr"] == 0.8  # what the curve shows
+    rates = by_name(model, optimizer, "lr")
     expected = {"classifier": 0.8, "pooler": 0.8, "layer.1": 0.4, "layer.0": 0.2, "embeddings": 0.1}
     assert set(rates) == {name for name, _ in model.named_parameters()}
     for name, rate in rates.items():
         assert rate == pytest.approx(next(value for part, value in expected.items() if f"{part}." in name))
-
-
-def test_the_curve_shows_the_learning_rate_that_was_named_whatever_lower_layers_have(
-    base: Path, splits: Splits, tmp_path: Path
-) -> None:
-    rates: dict[str, float] = {}
-
-    class Rates(TrainerCallback):
-        def on_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-            rates.update(by_name(given["model"], given["optimizer"], "lr"))
-
-    knobs = {"layerwise_lr_decay": 0.5, "lr_scheduler_type": "constant", "warmup_ratio": 0.0, "learning_rate": 0.004}
-    _, history = trained(base, splits, tmp_path, Rates(), num_train_epochs=1, **knobs)
-    assert losses(history, "learning_rate") == [0.004, 0.004]
-    assert rates["classifier.weight"] == 0.004
-    words = next(rate for name, rate in rates.items() if "word_embeddings" in name)
-    assert words == pytest.approx(0.004 / 2**3)  # also where the table is cut to the tokens of the data
 
 
 DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}

@@ -38,14 +38,6 @@ def test_every_row_is_in_one_length_bin_and_bins_of_different_lengths_are_equall
     assert len({part["slice"] for part in repeated}) == len(repeated) <= bins
 
 
-def test_length_bins_say_their_bounds_in_characters() -> None:
-    parts = scored(table(["ä" * length for length in (1, 2, 3, 4)]), bins=2)
-    assert [(part["slice"], part["rows"]) for part in parts] == [
-        ("length 1: 1 to 2 characters", 2),
-        ("length 2: over 2 characters", 2),
-    ]
-
-
 def test_a_slice_is_scored_on_its_rows_alone() -> None:
     rows = table(["word"] * 4, right=[True, True, True, False], source=["a", "a", "b", "b"])
     assert scored(rows, ["source"])[1:] == [
