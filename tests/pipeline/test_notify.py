@@ -80,7 +80,7 @@ def server(server: PrefectServer, received: tuple[str, list[dict[str, Any]]]) ->
         block = Webhook(url=received[0], headers={"Content-Type": "application/json"}).save("attune")
     texts = [(PROJECT / "automations" / f"{name}.yaml").read_text() for name in ("webhook", "silent")]
     both = "automations:" + "".join(text.partition("automations:")[2] for text in texts)
-    text = both.replace("BLOCK_ID", str(block)).replace("within: 600", "within: 10")
+    text = both.replace("BLOCK_ID", str(block)).replace("within: 600", "within: 6")
     (server.home / "automations.yaml").write_text(text)
     server.run("prefect", "automation", "create", "--from-file", "automations.yaml", cwd=server.home)
     return server
