@@ -43,10 +43,7 @@ def main(run):
         hangs = ROOT / "hangs"  # rates, or the number of the start, at which it hangs after an epoch
         if hangs.exists() and {str(rate), f"start {number}"} & set(hangs.read_text().splitlines()):
             time.sleep(1000)  # longer than a command of a test may take
-    model = run.output("models/finetuned")
-    model.mkdir()
-    for split in ("train", "validation"):
-        (model / split).write_bytes(run.input(f"data/tokenized/{split}.parquet").read_bytes())
+    run.output("models/finetuned").mkdir()
     run.output("reports/plots/training.csv").write_text("step\\n")
     table = "".join(",".join(map(str, point)) + "\\n" for point in points)
     run.output("reports/plots/validation.csv").write_text(names + "\\n" + table)

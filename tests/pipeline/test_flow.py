@@ -132,7 +132,8 @@ class Small(Project):
         return not psutil.pid_exists(int((self.root / "child").read_text()))
 
     def last_run(self) -> dict[str, Any]:
-        runs: list[dict[str, Any]] = self.server.post("flow_runs/filter", sort="EXPECTED_START_TIME_DESC", limit=1)
+        only = {"flows": {"name": {"any_": ["attune"]}}, "sort": "EXPECTED_START_TIME_DESC", "limit": 1}
+        runs: list[dict[str, Any]] = self.server.post("flow_runs/filter", **only)
         return runs[0]
 
     def tasks(self) -> list[str]:
@@ -208,17 +209,14 @@ def test_a_stage_past_its_time_is_ended_with_its_children(small: Small, monkeypa
     assert small.ran() == ["first"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_flow_that_is_ended_leaves_nothing_running_and_can_be_run_again(small: Small, number: signal.Signals) -> None:
+def test_a_flow_that_is_killed_leaves_nothing_running_and_can_be_run_again(small: Small) -> None:
     small.do(second={"sleep": 1000})
     flow = small.start()
     until((small.root / "child").exists)
     processes = psutil.Process(flow.pid).children(recursive=True)
-    flow.send_signal(number)
-    output, _ = flow.communicate(timeout=60)
-    assert flow.returncode != 0 and not psutil.wait_procs(processes, 20)[1]
-    if number != signal.SIGKILL:
-        assert "second: cancelled  third: skipped" in output, output
+    flow.kill()
+    flow.communicate(timeout=60)
+    assert not psutil.wait_procs(processes, 20)[1]
     small.do()
     assert pipeline() == states("cached", "success", "success")
 
@@ -272,7 +270,8 @@ def test_ctrl_c_at_a_terminal_ends_a_run_with_a_server_of_its_own(small: Small) 
     os.killpg(flow.pid, signal.SIGINT)  # as a terminal does: all of its group
     output, _ = flow.communicate(timeout=30)
     assert flow.returncode == 130, output
-    assert "interrupted; what was finished is kept" in output and "Traceback" not in output
+    assert "second: cancelled  third: skipped" in output and "Traceback" not in output
+    assert "interrupted; what was finished is kept" in output
     until(small.nothing_runs)
 
 
@@ -291,13 +290,11 @@ def test_parameters_reach_the_run_and_wrong_ones_stop_it_before_it_begins(
     assert small.ran() == ["first"]
     assert "seed: 14" in (small.root / "params.yaml").read_text()
     capsys.readouterr()
-    for arguments, message in (
-        (["--set", "finetune.learning_rat=1"], "did you mean 'learning_rate'"),
-        (["fourth"], "no stage of dvc.yaml"),
-    ):
-        assert main(arguments) == 1 and message in capsys.readouterr().err
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        assert main([]) == 1 and "no Prefect server answers at http://127.0.0.1:9/api" in capsys.readouterr().err
+    assert main(["fourth"]) == 1 and "no stage of dvc.yaml" in capsys.readouterr().err
+    with temporary_settings({PREFECT_API_URL: "http://me:hunter22@127.0.0.1:9/api"}):
+        assert main([]) == 1
+    message = capsys.readouterr().err
+    assert "no Prefect server answers at http://" in message and "hunter22" not in message
 
 
 def test_durations_are_read() -> None:

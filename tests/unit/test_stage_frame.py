@@ -1,7 +1,6 @@
 """The frame of every stage: outs whole or not at all, only what the graph declares, no network but in ingest."""
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -15,9 +14,10 @@ from ruamel.yaml import YAML
 
 from stages.common.digests import sha256_path, sha256_value
 from stages.common.errors import AttuneError
+from stages.common.locks import in_turn
 from stages.common.params import IngestParams
 from stages.common.pipeline.graph import read_graph
-from stages.common.pipeline.stage import Run, stage, write_json
+from stages.common.pipeline.stage import Run, alone, stage, write_json
 from tests.projects import PROJECT, Project
 from tests.waiting import until
 
@@ -115,33 +115,19 @@ def test_a_disk_that_fails_while_outs_are_put_in_place_leaves_the_earlier_ones(
     assert "No space left on device" in message and "Traceback" not in message
 
 
-def test_a_stage_runs_once_at_a_time_in_a_checkout(framed: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    (framed.root / ".attune").mkdir(exist_ok=True)
-    with (framed.root / ".attune" / "ingest.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def test_a_stage_runs_once_at_a_time_in_a_checkout_and_downloads_once_at_a_time_into_a_shared_folder(
+    framed: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with alone("ingest"):
         assert execute(write_all) == 1
     assert "ingest is running in this checkout already" in capsys.readouterr().err
     assert outs(framed) == OUTS
-    assert execute(write_all) == 0
-
-
-def test_only_one_run_at_a_time_downloads_into_the_shared_folder(
-    framed: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (framed.root / ".attune" / "downloads").mkdir(parents=True)
-    with (framed.root / ".attune" / "downloads" / ".lock").open("w") as lock, ThreadPoolExecutor() as pool:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        code = pool.submit(execute, write_all)
-        until(lambda: "waits for another run that downloads" in capsys.readouterr().out)
-        assert outs(framed) == OUTS
-        fcntl.flock(lock, fcntl.LOCK_UN)
+    with ThreadPoolExecutor() as pool:
+        with in_turn(framed.root / ".attune" / "downloads" / ".lock"):
+            code = pool.submit(execute, write_all)
+            until(lambda: "waits for another run that downloads" in capsys.readouterr().out)
+            assert outs(framed) == OUTS
         assert code.result(20) == 0
-
-
-def test_a_missing_out_is_an_error_and_replaces_nothing(framed: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    assert execute(lambda run: run.output("out/table.txt").write_text("new") and None) == 1
-    assert "did not write out/folder, out/report.json" in capsys.readouterr().err
-    assert outs(framed) == OUTS
 
 
 def test_a_fault_told_in_the_terminal_commands_it_nothing(framed: Project, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,31 +152,16 @@ def test_a_file_that_the_graph_does_not_declare_is_an_error(
     assert f"dvc.yaml does not list {path} among the {kind} of ingest" in capsys.readouterr().err
 
 
-def test_a_missing_input_or_wrong_params_stop_a_stage(framed: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_out_or_input_and_wrong_params_are_errors_and_replace_nothing(
+    framed: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(lambda run: run.output("out/table.txt").write_text("new") and None) == 1
+    assert "did not write out/folder, out/report.json" in capsys.readouterr().err and outs(framed) == OUTS
     assert execute(lambda run: print(run.input("lonely.txt"))) == 1
     assert "ingest stopped: lonely.txt is missing\n  → run the pipeline from the start" in capsys.readouterr().err
     framed.params(seed="thirteen")
     assert execute(write_all) == 1
     assert "params.yaml:" in capsys.readouterr().err and outs(framed) == OUTS
-
-
-def test_the_digest_of_the_inputs_follows_data_params_and_seed(framed: Project) -> None:
-    digests: list[str] = []
-
-    def body(run: Run[IngestParams]) -> None:
-        digests.append(run.inputs_digest())
-        write_all(run)
-
-    def digest(content: str = "one", **params: Any) -> str:
-        framed.file("lonely.txt", content)
-        framed.params(**params)
-        assert execute(body) == 0
-        return digests[-1]
-
-    first = digest()
-    assert digest() == first
-    assert digest(tokenize={"max_length": 31}) == first, "ingest does not read that section"
-    assert first not in (digest(seed=14), digest("two"))
 
 
 # ── the network ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -219,7 +190,7 @@ ATTEMPTS = {
     "tracking server by name": lambda: socket.getaddrinfo("Tracking.invalid", 80),
 }
 
-@stage(STAGE)
+@stage("evaluate")
 def main(run):
     for name, attempt in ATTEMPTS.items():
         try:
@@ -235,9 +206,9 @@ main()
 """
 
 
-def probe(project: Project, name: str, **environment: str) -> tuple[dict[str, str], str]:
+def probe(project: Project, **environment: str) -> tuple[dict[str, str], str]:
     """Return what became of each attempt, and the standard error."""
-    project.file("probe.py", PROBE.replace("STAGE", repr(name)))
+    project.file("probe.py", PROBE)
     with socket.create_server(("127.0.0.1", 0)) as server:
         done = project.python("probe.py", str(server.getsockname()[1]), **environment)
     assert done.returncode == 1
@@ -245,16 +216,16 @@ def probe(project: Project, name: str, **environment: str) -> tuple[dict[str, st
 
 
 def test_a_stage_after_ingest_reaches_this_machine_and_nothing_else(project: Project) -> None:
-    results, error = probe(project, "clean")
+    results, error = probe(project)
     assert (results.pop("loopback"), results.pop("localhost")) == ("done", "done")
-    del results["clean"]  # the stage's own first line
+    del results["evaluate"]  # the stage's own first line
     assert set(results.values()) == {"refused"} and len(results) == 9
-    assert "clean stopped: the stage clean tried to reach 192.0.2.1, but only ingest may use the network" in error
-    assert "Traceback" not in error
+    message = "evaluate stopped: the stage evaluate tried to reach 192.0.2.1, but only ingest may use the network"
+    assert message in error and "Traceback" not in error
 
 
 def test_the_tracking_server_alone_is_excepted_by_its_name(project: Project) -> None:
-    results, _ = probe(project, "evaluate", MLFLOW_TRACKING_URI="http://tracking.invalid:5000")
+    results, _ = probe(project, MLFLOW_TRACKING_URI="http://tracking.invalid:5000")
     assert results["tracking server by name"] == "tried"
     assert (results["look up"], results["datagram"]) == ("refused", "refused")
 
@@ -279,13 +250,14 @@ def test_a_stage_comes_after_the_stages_whose_outs_it_reads(tmp_path: Path, stag
 
 
 def test_a_graph_that_is_none_is_an_error(tmp_path: Path) -> None:
+    circle = "stages:\n  a: {cmd: a, deps: [two], outs: [one]}\n  b: {cmd: b, deps: [one], outs: [two]}\n"
+    graphs = {circle: "wait for each other", "stages:\n  a: [": "is not understood", "[]": "is not understood"}
     with pytest.raises(AttuneError, match=r"(?s)no dvc.yaml.*project's folder"):
         read_graph(tmp_path)
-    (tmp_path / "dvc.yaml").write_text(
-        "stages:\n  a: {cmd: a, deps: [two], outs: [one]}\n  b: {cmd: b, deps: [one], outs: [two]}\n"
-    )
-    with pytest.raises(AttuneError, match="wait for each other"):
-        read_graph(tmp_path)
+    for text, message in graphs.items():
+        (tmp_path / "dvc.yaml").write_text(text)
+        with pytest.raises(AttuneError, match=message):
+            read_graph(tmp_path)
 
 
 NODES = read_graph(PROJECT)
