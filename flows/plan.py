@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from flows.command import exit_status
-from flows.prepare import REGISTERS, lacks_model, reported
+from flows.prepare import REGISTERS, find_registered
 from flows.reporting.reports import read_report
 from flows.repository.git import asked
 from flows.search.params_patch import change as change_params
@@ -64,9 +64,10 @@ def make_plan(
     forced = forced_stages(graph, params, force=force, refresh=refresh)
     if REGISTERS in graph:
         with suppress(Exception):  # a registry that does not answer says nothing of the plan
-            if reason := lacks_model():
+            registration, reason = find_registered()
+            if reason:
                 forced.setdefault(REGISTERS, []).append(reason)
-            elif reported():  # a run writes the stamp before it asks DVC
+            elif registration:  # a run writes the stamp before it asks DVC
                 current[REGISTERS] = [change for change in current[REGISTERS] if change.what != str(STAMP)]
     steps: dict[str, Step] = {}
     for name, node in graph.items():

@@ -7,7 +7,6 @@ may have been deleted, or another server may be in use.
 import argparse
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from flows.command import exit_status
@@ -32,33 +31,32 @@ def prepare(log: Callable[[str], None] = print) -> None:
     if restored := restore_outs():
         log(f"missing outs came back from DVC's cache: {listed(restored, 4)}")
     try:
-        if reason := lacks_model():
-            if STAMP.exists():
-                log(f"{REGISTERS} runs: {reason}")
-                STAMP.unlink()
-        elif registration := reported():
+        registration, reason = find_registered()
+        if registration:
             registration.stamp(STAMP)
+        elif reason and STAMP.exists():
+            log(f"{REGISTERS} runs: {reason}")
+            STAMP.unlink()
     except Exception as error:  # the stages run even if MLflow does not answer
         warn(error, "whether the model is registered is not known; `make register` registers it once MLflow answers")
 
 
-def lacks_model() -> str:
-    """Return a message if the registry lacks the model of `reports/registration.json`, or nothing.
+def find_registered() -> tuple[Registration | None, str]:
+    """Return what the last run reported if the registry has that model, or else a message that it lacks the model.
+
+    Neither comes before the first run, or if the report is of an earlier version's format.
 
     Raises:
         Exception: of any kind, if the registry does not answer.
     """
-    registration = reported()
-    if registration is None or registration.known:
-        return ""
-    return f"MLflow's registry has no version of {registration.model_name} with this model"
-
-
-def reported() -> Registration | None:
-    """Return what the last run reported; None before the first, or if the report is of an earlier version's format."""
-    with suppress(AttuneError):
-        return Registration.read() if REGISTRATION.exists() else None
-    return None
+    if not REGISTRATION.exists():
+        return None, ""
+    try:
+        registration = Registration.read()
+    except AttuneError:
+        return None, ""
+    lacking = f"MLflow's registry has no version of {registration.model_name} with this model"
+    return (registration, "") if registration.known else (None, lacking)
 
 
 def main(arguments: list[str] | None = None) -> int:

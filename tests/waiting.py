@@ -30,7 +30,10 @@ def free_port() -> int:
 
 @contextmanager
 def server(command: list[str], url: str, log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server in a process group of its own; the block begins when it answers at `url`, and ends with its end."""
+    """Run a server in a process group of its own; the block begins when it answers at `url`, and ends with its end.
+
+    Without a `url`, the block begins at once.
+    """
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True, **options)
 
@@ -41,7 +44,8 @@ def server(command: list[str], url: str, log: Path, **options: Any) -> Iterator[
         return False
 
     try:
-        until(answers)
+        if url:
+            until(answers, 120)
         yield process
     finally:
         os.killpg(process.pid, signal.SIGKILL)

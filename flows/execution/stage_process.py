@@ -1,6 +1,5 @@
 """Run stages of the graph through DVC, one at a time, in a process group of its own, each within its time."""
 
-import io
 import json
 import os
 import queue
@@ -45,13 +44,6 @@ class Outcome(NamedTuple):
     last_lines: tuple[str, ...] = ()
 
 
-class Ended(NamedTuple):
-    """How a process ended: the exit status of `dvc repro`, and whether it was stopped because its time was up."""
-
-    code: int
-    late: bool
-
-
 class StageRunner:
     """A process with DVC imported that runs one stage after the other; whoever makes one ends it.
 
@@ -74,63 +66,65 @@ class StageRunner:
             start_new_session=True,
         )
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # None: after the last
+
+        def read() -> None:
+            for line in self._process.stdout or ():
+                self._lines.put(line.decode(errors="replace"))
+            self._lines.put(None)
+
         # Read by a thread: Prefect cannot interrupt a flow that waits in a read.
-        threading.Thread(target=self._read, daemon=True).start()
+        threading.Thread(target=read, daemon=True).start()
 
     @property
     def ready(self) -> bool:
         """Whether it can run a stage (another one)."""
         return self._process.poll() is None
 
-    def run(self, stage: str, timeout: float, log: Callable[[str], None], *, force: bool = False) -> Ended:
+    def run(self, stage: str, timeout: float, log: Callable[[str], None], *, force: bool = False) -> int | None:
         """Run `dvc repro` for one stage alone; end it, and this runner, after `timeout` seconds or if the caller stops.
 
         `log` gets each line of output as it comes.
+
+        Returns:
+            The exit status; None: its time was up.
         """
         # --wait-for-lock: else a stage's result is lost if another dvc process holds the lock when the stage ends
         command = ["--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
         mend_rwlock(self._root)
-        code, late, pipe = None, False, self._process.stdin
+        code, pipe = None, self._process.stdin
         assert pipe
         try:
             with suppress(BrokenPipeError):  # it could not start; its output says why
                 pipe.write(json.dumps(command).encode() + b"\n")
                 pipe.flush()  # and not closed, which would end the process
-            code, late = self._follow(time.monotonic() + timeout, log)
+            code = self._follow(time.monotonic() + timeout, log)
         finally:
-            if code is None:  # too late, or the caller was cancelled: nothing goes on running
+            if code is None or not self.ready:  # too late, killed, or the caller was cancelled: nothing goes on running
                 end_group(self._process)
             for child in _children(self._process.pid):  # left behind by the stage
                 with suppress(psutil.Error):
                     child.kill()
             if code != 0:
                 restore_outs([stage], self._root)  # a stage that was killed could not
-        return Ended(self._process.wait() if code is None else code, late)
+        return code
 
     def end(self) -> None:
         """End the process and what it started."""
         end_group(self._process)
 
-    def _follow(self, end: float, log: Callable[[str], None]) -> tuple[int | None, bool]:
-        """Log all lines of a command; return its exit status, and whether it passed `end`, a monotonic time."""
+    def _follow(self, end: float, log: Callable[[str], None]) -> int | None:
+        """Log all lines of a command; return its exit status, or None if it passed `end`, a monotonic time."""
         while time.monotonic() < end:
             with suppress(queue.Empty):
                 line = self._lines.get(timeout=0.25)
                 if line is None:
-                    return None, False
+                    return self._process.wait()
                 if line.startswith(ENDED):  # no end of file: a child that the stage left behind may still have it open
-                    return int(line.removeprefix(ENDED)), False
+                    return int(line.removeprefix(ENDED))
                 text = line.rstrip().rpartition("\r")[2]  # the last state of a progress bar
                 if text.strip() and not text.strip().startswith(ADVICE):
                     log(text)
-        return None, True
-
-    def _read(self) -> None:
-        """Pass on all lines that the process ever prints."""
-        assert self._process.stdout
-        for line in io.TextIOWrapper(self._process.stdout, encoding="utf-8", errors="replace", newline="\n"):
-            self._lines.put(line)
-        self._lines.put(None)
+        return None
 
 
 def mend_rwlock(root: Path) -> None:

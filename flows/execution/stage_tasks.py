@@ -119,10 +119,10 @@ class StageTasks:
                 log(line)
 
             timeout = self._meta[node.name][2]
-            ended = self._runner.run(node.name, timeout, keep, force=node.name in self._forced)
+            code = self._runner.run(node.name, timeout, keep, force=node.name in self._forced)
         outcome = Outcome("success", time.monotonic() - started, why)
-        if ended.late or ended.code:
-            what = f"took longer than {node.meta.get('timeout', DEFAULT_TIMEOUT)}" if ended.late else "failed"
+        if code != 0:
+            what = f"took longer than {node.meta.get('timeout', DEFAULT_TIMEOUT)}" if code is None else "failed"
             outcome = outcome._replace(state="failed", reason=what, last_lines=tuple(last))
         self.outcomes[node.name] = outcome
 

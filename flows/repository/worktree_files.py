@@ -33,13 +33,16 @@ def furnish(home: Path, folder: Path, log: Log) -> None:
 
     if not (folder / ".dvc").is_dir():
         raise AttuneError("the commit holds no DVC project", "take a later one")
-    _check_links(folder)
+    # a link there, say to a larger disk: all worktrees would write to it at once
+    for path in map(Path, (*WRITTEN, *(out for node in read_graph(folder).values() for out in node.outs))):
+        if link := next((part for part in (path, *path.parents) if (folder / part).is_symlink()), None):
+            what = f"the commit has {display(str(link), 300)} as a link, and what it leads to would be written"
+            raise AttuneError(what, "commit the file or folder itself")
     try:
         at_home, config = Config(str(home / ".dvc")), Config(str(folder / ".dvc"), validate=False)
     except ConfigError as error:
-        raise AttuneError(
-            f"DVC cannot read {home}: {display(redacted(str(error)), 300)}", "dvc status, there"
-        ) from None
+        what = f"DVC cannot read {home}: {display(redacted(str(error)), 300)}"
+        raise AttuneError(what, "dvc status, there") from None
     with config.edit("local", validate=False) as local:  # relative paths come out as they hold at home
         for level in ("repo", "local"):
             merge(local, at_home.load_one(level))
@@ -109,14 +112,6 @@ def _pointers(folder: Path) -> list[str]:
 def _targets(folder: Path) -> list[str]:
     """Return what to ask DVC for by name: it does not look for `data/inbox/*.dvc` where Git ignores `/data/*`."""
     return [*(["dvc.yaml"] if (folder / "dvc.lock").exists() else []), *_pointers(folder)]
-
-
-def _check_links(folder: Path) -> None:
-    """Refuse a commit with a link where a run writes, say to a larger disk: all worktrees would write there at once."""
-    for path in map(Path, (*WRITTEN, *(out for node in read_graph(folder).values() for out in node.outs))):
-        if link := next((part for part in (path, *path.parents) if (folder / part).is_symlink()), None):
-            what = f"the commit has {display(str(link), 300)} as a link, and what it leads to would be written"
-            raise AttuneError(what, "commit the file or folder itself")
 
 
 def _copy_inbox(home: Path, folder: Path, log: Log) -> None:

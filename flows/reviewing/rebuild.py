@@ -64,10 +64,10 @@ def run_pipeline(
             log(f"{logs.name}: {name} …")
             started, path = time.monotonic(), logs / f"{name}.log"
             with path.open("w", encoding="utf-8") as file:
-                ended = runner.run(name, timeouts[name], partial(_write, file))
+                code = runner.run(name, timeouts[name], partial(_write, file))
             seconds[name] = time.monotonic() - started
-            if ended.late or ended.code:
-                how = f"took longer than {timeouts[name]:,.0f} s" if ended.late else f"ended with status {ended.code}"
+            if code != 0:
+                how = f"took longer than {timeouts[name]:,.0f} s" if code is None else f"ended with status {code}"
                 log(f"{logs.name}: {name} {how}; all its output: {path}")
                 last_lines = path.read_text(encoding="utf-8").splitlines()[-LAST_LINES:]
                 return PipelineRun(seconds, name, how, tuple(last_lines))

@@ -29,9 +29,9 @@ def pretending(copied: Callable[..., Project]) -> Callable[..., Project]:
     return lambda name="project": searched.pretending(copied(name))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """A Prefect server."""
+    """A Prefect server, which has what other tests left on it."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # by all workers of a session
     with prefect_server(tmp_path_factory.mktemp("prefect"), shared / "new-prefect.db") as running:

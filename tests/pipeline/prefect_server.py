@@ -13,11 +13,9 @@ from typing import Any
 
 import httpx
 
-from flows.execution.stage_process import end_group
-from flows.prefect_server import answers
-from tests.waiting import free_port, until
+from tests.waiting import free_port, server
 
-START_SECONDS = 120
+PREFECT = (sys.executable, "-m", "prefect")
 QUICK = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5", "PREFECT_WORKER_QUERY_SECONDS": "2"}
 
 
@@ -57,8 +55,8 @@ class PrefectServer:
     @contextmanager
     def worker(self, pool: str, cwd: Path, **more: str) -> Iterator[None]:
         """Run a worker of a process work pool for as long as the block lasts; its log is `worker.log` in `home`."""
-        command = ("worker", "start", "--pool", pool, "--type", "process")
-        with _running(self.home / "worker.log", *command, cwd=cwd, env=self.environment | QUICK | more):
+        command = [*PREFECT, "worker", "start", "--pool", pool, "--type", "process"]
+        with server(command, "", self.home / "worker.log", cwd=cwd, env=self.environment | QUICK | more):
             yield
 
 
@@ -68,17 +66,15 @@ def prefect_server(home: Path, new: Path) -> Iterator[PrefectServer]:
 
     Making a database takes half of the seconds that a server needs to start.
     """
-    port = free_port()
     if new.exists():
         shutil.copyfile(new, home / "prefect.db")
-    server, log = PrefectServer(home, port), home / "server.log"
-    command = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
-    with _running(log, *command, cwd=home, env=server.environment | QUICK) as process:
-        until(lambda: answers(server.environment["PREFECT_API_URL"]) or process.poll() is not None, START_SECONDS)
-        assert process.poll() is None, log.read_text(errors="replace")[-2000:]
+    running = PrefectServer(home, free_port())
+    command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(running.port)]
+    url = f"{running.environment['PREFECT_API_URL']}/health"
+    with server(command, url, home / "server.log", cwd=home, env=running.environment | QUICK):
         if not new.exists():
             copy_database(home / "prefect.db", new)
-        yield server
+        yield running
 
 
 def copy_database(source: Path, target: Path) -> None:
@@ -87,21 +83,3 @@ def copy_database(source: Path, target: Path) -> None:
     with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(part)) as new:
         old.backup(new)
     part.rename(target)
-
-
-@contextmanager
-def _running(log: Path, *command: str, cwd: Path, env: dict[str, str]) -> "Iterator[subprocess.Popen[bytes]]":
-    """Run a command of Prefect; end it and all it started after the block."""
-    with log.open("ab") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", *command],
-            cwd=cwd,
-            env=env,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        end_group(process)

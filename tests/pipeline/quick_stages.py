@@ -18,19 +18,9 @@ from pathlib import Path
 
 from tests.projects import PROJECT
 
-HEAVY = (
-    "torch",
-    "transformers.trainer",
-    "mlflow.pyfunc",
-    "mlflow.transformers",
-    "sklearn.linear_model",
-    "sklearn.feature_extraction.text",
-    "accelerate",
-    "pandera.polars",
-    "cleanlab",
-    "optuna",
-    "onnxruntime",
-)
+HEAVY = ("torch", "transformers.trainer", "mlflow.pyfunc", "mlflow.transformers", "sklearn.linear_model",
+         "sklearn.feature_extraction.text", "accelerate", "pandera.polars", "cleanlab", "optuna",
+         "onnxruntime")  # fmt: skip
 CLIENT = """import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as client:
     client.connect({address!r})

@@ -132,7 +132,8 @@ class Small(Project):
         return not psutil.pid_exists(int((self.root / "child").read_text()))
 
     def last_run(self) -> dict[str, Any]:
-        runs: list[dict[str, Any]] = self.server.post("flow_runs/filter", sort="EXPECTED_START_TIME_DESC", limit=1)
+        only = {"flows": {"name": {"any_": ["attune"]}}, "sort": "EXPECTED_START_TIME_DESC", "limit": 1}
+        runs: list[dict[str, Any]] = self.server.post("flow_runs/filter", **only)
         return runs[0]
 
     def tasks(self) -> list[str]:
@@ -157,22 +158,29 @@ def test_the_flow_leaves_the_bytes_in_dvc_lock_that_dvc_repro_leaves(small: Smal
     assert (small.root / "dvc.lock").read_bytes() == by_flow and len(small.ran()) == 6
 
 
-def test_a_stage_that_fails_twice_succeeds_on_its_third_try(small: Small) -> None:
-    small.do(first={"fail": 2})
+def test_a_stage_that_fails_succeeds_on_its_next_try_and_leftovers_do_not_hold_up_a_run(small: Small) -> None:
+    (small.root / ".dvc" / "tmp").mkdir(exist_ok=True)
+    (small.root / ".dvc" / "tmp" / "rwlock").write_text("")  # as a DVC that was killed leaves it
+    small.do(first={"fail": 1, "leave": True})
+    started = time.monotonic()
     assert pipeline() == states("success", "success", "success")
-    assert small.ran() == ["first", "first", "first", "second", "third"]
+    assert time.monotonic() - started < 45
+    until(small.nothing_runs)
+    assert small.ran() == ["first", "first", "second", "third"]
     assert small.tasks() == ["Completed"] * 3
     assert "first says hello" in (small.root / "logs" / "first.log").read_text()
 
 
-def test_a_stage_that_fails_for_good_is_named_with_its_last_lines_and_the_rest_is_skipped(small: Small) -> None:
+def test_a_stage_that_fails_for_good_is_named_with_its_last_lines_and_no_secret_is_told(small: Small) -> None:
     pipeline()
     before = (small.root / "dvc.lock").read_bytes()
     (small.root / "ran.txt").unlink()
-    small.do(second={"fail": 9})
-    done = small.server.run(*FLOW, "--force", cwd=small.root, check=False, PYTHONPATH=str(PROJECT))
+    url = "https://user:" + SECRET + "@example.org/rows.csv?sig=" + SECRET
+    small.do(first={"say": f"reading {url} with {SECRET}"}, second={"say": f"token {SECRET}", "fail": 9})
+    more = {"PYTHONPATH": str(PROJECT), "MY_API_TOKEN": SECRET}
+    done = small.server.run(*FLOW, "--force", cwd=small.root, check=False, **more)
     output = done.stdout + done.stderr
-    assert done.returncode == 1
+    assert done.returncode == 1 and SECRET not in output
     assert "first: success  second: failed  third: skipped" in output
     assert small.tasks() == ["Completed", "Failed", "Skipped"]
     assert "the stage second failed; its last lines" in output and "second fails on try 1" in output
@@ -180,6 +188,13 @@ def test_a_stage_that_fails_for_good_is_named_with_its_last_lines_and_the_rest_i
     assert "Traceback" not in output
     assert small.last_run()["state"]["type"] == "FAILED" and "second" in small.last_run()["state"]["message"]
     assert (small.root / "dvc.lock").read_bytes() == before and (small.root / "third.out").exists()
+    assert "reading https://" in (small.root / "logs" / "first.log").read_text()
+    assert not [path for path in (small.root / "logs").iterdir() if SECRET in path.read_text()]
+    only = {"logs": {"flow_run_id": {"any_": [small.last_run()["id"]]}}, "sort": "TIMESTAMP_DESC"}
+    until(lambda: "Finished in state Failed" in json.dumps(small.server.post("logs/filter", **only)), 20)  # in batches
+    for what, body in {"logs": only, "artifacts": {}, "flow_runs": {}, "task_runs": {}}.items():
+        answer = json.dumps(small.server.post(f"{what}/filter", **body))
+        assert SECRET not in answer and len(answer) > 100, what
     assert pipeline() == states("cached", "cached", "cached")
 
 
@@ -191,22 +206,17 @@ def test_a_stage_past_its_time_is_ended_with_its_children(small: Small, monkeypa
     with pytest.raises(StageFailed, match="the stage first took longer than 4s"):
         pipeline()
     until(small.nothing_runs)  # not even one that ignores SIGTERM
-    small.do()
-    pipeline()
-    assert small.ran().count("first") == 2
+    assert small.ran() == ["first"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_flow_that_is_ended_leaves_nothing_running_and_can_be_run_again(small: Small, number: signal.Signals) -> None:
+def test_a_flow_that_is_killed_leaves_nothing_running_and_can_be_run_again(small: Small) -> None:
     small.do(second={"sleep": 1000})
     flow = small.start()
     until((small.root / "child").exists)
     processes = psutil.Process(flow.pid).children(recursive=True)
-    flow.send_signal(number)
-    output, _ = flow.communicate(timeout=60)
-    assert flow.returncode != 0 and not psutil.wait_procs(processes, 20)[1]
-    if number != signal.SIGKILL:
-        assert "second: cancelled  third: skipped" in output, output
+    flow.kill()
+    flow.communicate(timeout=60)
+    assert not psutil.wait_procs(processes, 20)[1]
     small.do()
     assert pipeline() == states("cached", "success", "success")
 
@@ -230,8 +240,6 @@ def test_a_run_cancelled_on_the_server_ends_with_all_its_processes(small: Small)
         small.server.post(f"flow_runs/{run}/set_state", state={"type": "CANCELLING"})
         until(lambda: small.last_run()["state"]["type"] == "CANCELLED", 90)
         until(small.nothing_runs)
-    small.do()
-    assert pipeline() == states("success", "success", "success")
 
 
 def test_what_keeps_a_stage_from_running_fails_the_run(small: Small) -> None:
@@ -240,19 +248,8 @@ def test_what_keeps_a_stage_from_running_fails_the_run(small: Small) -> None:
         pipeline()
     assert small.last_run()["state"]["type"] == "FAILED" and small.tasks() == ["Completed", "Failed", "Skipped"]
     (small.root / "dvc.yaml").write_text(GRAPH.replace("timeout: 60s", "timeout: soon"))
-    small.do()
     with pytest.raises(AttuneError, match=r"dvc\.yaml: meta of first: 'soon' is no duration; write 30s, 15m or 2h"):
         pipeline()
-
-
-def test_what_dvc_left_half_written_and_children_that_a_stage_left_do_not_hold_up_a_run(small: Small) -> None:
-    (small.root / ".dvc" / "tmp").mkdir(exist_ok=True)
-    (small.root / ".dvc" / "tmp" / "rwlock").write_text("")
-    small.do(first={"leave": True})
-    started = time.monotonic()
-    assert pipeline() == states("success", "success", "success")
-    assert time.monotonic() - started < 45
-    until(small.nothing_runs)
 
 
 def test_what_a_stage_says_is_kept_without_codes_and_a_message_for_people_is_not_tried_again(small: Small) -> None:
@@ -273,26 +270,9 @@ def test_ctrl_c_at_a_terminal_ends_a_run_with_a_server_of_its_own(small: Small) 
     os.killpg(flow.pid, signal.SIGINT)  # as a terminal does: all of its group
     output, _ = flow.communicate(timeout=30)
     assert flow.returncode == 130, output
-    assert "interrupted; what was finished is kept" in output and "Traceback" not in output
+    assert "second: cancelled  third: skipped" in output and "Traceback" not in output
+    assert "interrupted; what was finished is kept" in output
     until(small.nothing_runs)
-
-
-def test_no_secret_reaches_a_log_an_artifact_or_the_server(small: Small) -> None:
-    url = "https://user:" + SECRET + "@example.org/rows.csv?sig=" + SECRET
-    small.do(first={"say": f"reading {url} with {SECRET}"}, second={"say": f"token {SECRET}", "fail": 9})
-    flow = small.start(MY_API_TOKEN=SECRET)
-    output, _ = flow.communicate(timeout=120)
-    assert flow.returncode == 1 and SECRET not in output
-    for path in (small.root / "logs").iterdir():
-        assert SECRET not in path.read_text()
-    assert "reading https://" in (small.root / "logs" / "first.log").read_text()
-    only = {"logs": {"flow_run_id": {"any_": [small.last_run()["id"]]}}, "sort": "TIMESTAMP_DESC"}
-    until(
-        lambda: "Finished in state Failed" in json.dumps(small.server.post("logs/filter", **only)), 20
-    )  # sent in batches
-    for what, body in {"logs": only, "artifacts": {}, "flow_runs": {}, "task_runs": {}}.items():
-        answer = json.dumps(small.server.post(f"{what}/filter", **body))
-        assert SECRET not in answer and len(answer) > 100, what
 
 
 def test_a_run_waits_for_another_one_in_the_same_checkout(small: Small, caplog: pytest.LogCaptureFixture) -> None:
@@ -310,13 +290,11 @@ def test_parameters_reach_the_run_and_wrong_ones_stop_it_before_it_begins(
     assert small.ran() == ["first"]
     assert "seed: 14" in (small.root / "params.yaml").read_text()
     capsys.readouterr()
-    for arguments, message in (
-        (["--set", "finetune.learning_rat=1"], "did you mean 'learning_rate'"),
-        (["fourth"], "no stage of dvc.yaml"),
-    ):
-        assert main(arguments) == 1 and message in capsys.readouterr().err
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        assert main([]) == 1 and "no Prefect server answers at http://127.0.0.1:9/api" in capsys.readouterr().err
+    assert main(["fourth"]) == 1 and "no stage of dvc.yaml" in capsys.readouterr().err
+    with temporary_settings({PREFECT_API_URL: "http://me:hunter22@127.0.0.1:9/api"}):
+        assert main([]) == 1
+    message = capsys.readouterr().err
+    assert "no Prefect server answers at http://" in message and "hunter22" not in message
 
 
 def test_durations_are_read() -> None:

@@ -61,8 +61,7 @@ class Toy(Project):
         self.change(lambda params: params.update(seed=seed))
 
     def start(self, *command: str) -> "subprocess.Popen[bytes]":
-        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-        return subprocess.Popen([sys.executable, *command], cwd=self.root, env=environment, start_new_session=True)
+        return subprocess.Popen([sys.executable, *command], cwd=self.root, start_new_session=True)
 
     def outs(self) -> dict[str, str | list[str]]:
         rows, empty, scores = (self.root / path for path in ("data/rows/part", "data/empty", "reports/scores.json"))
@@ -82,8 +81,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Toy:
 
 
 @pytest.fixture
-def toy(template: Toy, tmp_path: Path) -> Toy:
+def toy(template: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     """A checkout that has run with seed 1."""
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     return template.copy(tmp_path / "toy")
 
 
@@ -98,20 +98,17 @@ def test_a_stage_that_fails_puts_its_earlier_outs_back(toy: Toy) -> None:
 
 
 @pytest.mark.parametrize("how", ["make", "flow"])
-def test_after_a_stage_was_killed_its_earlier_outs_are_put_back(
-    toy: Toy, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_a_stage_was_killed_its_earlier_outs_are_put_back(toy: Toy, how: str) -> None:
     before = toy.outs()
     toy.seed(2)
     toy.do(sleep=300)
     if how == "flow":
-        monkeypatch.setenv("PYTHONPATH", str(PROJECT))
         runner = StageRunner(toy.root)
         with ThreadPoolExecutor() as pool:
             ended = pool.submit(runner.run, "clean", 60.0, lambda _: None)
             until((toy.root / "begun").exists)
             runner.end()
-            assert ended.result().code != 0
+            assert ended.result() not in (0, None)
     else:
         process = toy.start("-m", "dvc", "repro")
         until((toy.root / "begun").exists)
@@ -125,12 +122,10 @@ def test_after_a_stage_was_killed_its_earlier_outs_are_put_back(
 
 def test_a_setting_that_is_changed_back_runs_nothing_again(toy: Toy) -> None:
     first = toy.outs()
-    toy.seed(2)
-    toy.repro()
-    assert toy.outs() != first
-    toy.seed(1)
-    assert "is cached - skipping run" in toy.repro().stdout
-    assert toy.outs() == first
+    for seed in (2, 1):
+        toy.seed(seed)
+        toy.reproduced()
+        assert (toy.outs() == first) == (seed == 1)
     assert toy.ran() == ["1", "2"]
 
 
@@ -147,5 +142,4 @@ def test_a_stage_waits_for_another_dvc_command_before_it_ends(toy: Toy) -> None:
     done = toy.repro()
     other.wait(20)
     assert "waits for another dvc command" in done.stdout
-    assert "didn't change, skipping" in toy.repro().stdout
-    assert toy.ran() == ["1", "2"]
+    assert toy.reproduced() == [] and toy.ran() == ["1", "2"]

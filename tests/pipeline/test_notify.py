@@ -40,13 +40,13 @@ def run(how):
     if how == "failed":
         raise AttuneError("the stage clean failed: <!channel> @all \\"quoted\\"", "mend it")
     both = {"model_name": "rotten-tomatoes", "model": "new", "gates": [], "package": "p", "new_champion": True}
-    for name, content in {
-        "reports/metrics.json": {"accuracy": 0.82, "macro_f1": 0.82},
-        "reports/registration.json": both,
-        "logs/registered.json": {**both, "version": 2, "alias": "champion", "promoted": True},
-    }.items():
-        Path(name).parent.mkdir(exist_ok=True)
-        Path(name).write_text(json.dumps(content))
+    registered = {**both, "version": 2, "alias": "champion", "promoted": True}
+    scores = {"accuracy": 0.82, "macro_f1": 0.82}
+    Path("reports").mkdir(exist_ok=True)
+    Path("logs").mkdir(exist_ok=True)
+    reports = {"reports/metrics": scores, "reports/registration": both, "logs/registered": registered}
+    for name, content in reports.items():
+        Path(f"{name}.json").write_text(json.dumps(content))
     artifact.publish({"register": Outcome("success")}, earlier)
 
 for how in sys.argv[1:]:
@@ -92,18 +92,18 @@ def test_failures_and_new_champions_are_told_and_a_champion_that_stays_is_not(
     messages = received[1]
     (tmp_path / "flow.py").write_text(FLOW)
     (tmp_path / "params.yaml").write_text(RECIPE)
-    done = server.run(
-        sys.executable, "flow.py", "promoted", "promoted", "failed", cwd=tmp_path, PYTHONPATH=str(PROJECT)
-    )
-    until(lambda: {message["event"] for message in messages} == {"attune.promoted", "prefect.flow-run.Failed"})
-    assert [message["event"] for message in messages].count("attune.promoted") == 1
-    assert len({message.get("flow_run") for message in messages}) == 2, "one failed; on a slow machine it comes twice"
-    by_event = {message["event"]: message for message in messages}
-    promoted, failed = by_event["attune.promoted"], by_event["prefect.flow-run.Failed"]
+    command = (sys.executable, "flow.py", "promoted", "promoted", "failed")
+    done = server.run(*command, cwd=tmp_path, PYTHONPATH=str(PROJECT))
+
+    def received_of(name: str) -> list[dict[str, Any]]:
+        return [message for message in messages if name in (message["event"], message.get("flow"))]
+
+    until(lambda: received_of("attune.promoted") and received_of("attune-tested"))
+    ((promoted,), (failed, *_)) = received_of("attune.promoted"), received_of("attune-tested")
     assert (promoted["model"], promoted["version"], promoted["version_before"]) == ("rotten-tomatoes", 2, 1)
     assert promoted["scores"]["accuracy"] == {"old": 0.8, "new": 0.82}
     assert "version 2 of rotten-tomatoes is the champion now" in promoted["text"]
-    assert failed["flow"] == "attune-tested" and failed["flow_run"] in failed["text"]
+    assert failed["event"] == "prefect.flow-run.Failed" and failed["flow_run"] in failed["text"]
     assert re.fullmatch(rf"http://127.0.0.1:{server.port}/runs/flow-run/[0-9a-f-]{{36}}", failed["url"])
     assert 'the stage clean failed: ‹!channel> ＠all "quoted"' in failed["text"]
     assert SECRET not in done.stdout + done.stderr

@@ -35,10 +35,8 @@ from pathlib import Path
 from stages.tracking.store import connect, experiment_id
 
 client = connect()
-Path("note.txt").write_text(sys.argv[1])
 experiment = experiment_id(client, "both ways")
-run = client.create_run(experiment, run_name=sys.argv[1])
-client.log_artifact(run.info.run_id, "note.txt")
+client.log_text(client.create_run(experiment).info.run_id, sys.argv[1], "note.txt")
 for run in client.search_runs([experiment]):
     print("noted", Path(client.download_artifacts(run.info.run_id, "note.txt")).read_text())
 """
@@ -51,14 +49,11 @@ class Home(Project):
     prefect: int = field(default_factory=free_port)
     mlflow: int = field(default_factory=free_port)
 
-    def program(self, *command: str, **more: str) -> tuple[int, str]:
-        """Run `python COMMAND…`; return its exit status and output."""
-        ports = {"PREFECT_PORT": str(self.prefect), "MLFLOW_PORT": str(self.mlflow)}
-        done = self.python(*command, **{**ports, **more})
-        return done.returncode, done.stdout + done.stderr
-
     def services(self, what: str, **more: str) -> tuple[int, str]:
-        return self.program("-m", "flows.services", what, **more)
+        """Run `python -m flows.services`; return its exit status and output."""
+        ports = {"PREFECT_PORT": str(self.prefect), "MLFLOW_PORT": str(self.mlflow)}
+        done = self.python("-m", "flows.services", what, **ports | more)
+        return done.returncode, done.stdout + done.stderr
 
     def addresses(self) -> str:
         """Return PREFECT_API_URL and MLFLOW_TRACKING_URI as the project's Makefile sets them."""
@@ -90,8 +85,11 @@ def other(tmp_path: Path) -> Home:
 
 
 def test_all_three_answer_on_loopback_alone_and_a_second_start_changes_nothing(home: Home) -> None:
-    assert urlopen(f"http://127.0.0.1:{home.prefect}/api/health").status == 200
+    request = Request(f"http://127.0.0.1:{home.prefect}/api/health", headers={"Origin": "http://elsewhere.example"})
+    assert urlopen(request).headers["Access-Control-Allow-Origin"] is None, "pages of strangers may not ask it"
     assert urlopen(f"http://127.0.0.1:{home.mlflow}/health").status == 200
+    with pytest.raises(OSError, match="403"):
+        urlopen(Request(f"http://127.0.0.1:{home.mlflow}/", headers={"Host": "elsewhere.example"}))
     assert home.services("status")[0] == 0
     assert stat.S_IMODE((home.root / ".services").stat().st_mode) == 0o700
     children = home.supervisor().children(recursive=True)
@@ -100,13 +98,6 @@ def test_all_three_answer_on_loopback_alone_and_a_second_start_changes_nothing(h
     status, output = home.services("start", PREFECT_PORT=str(free_port()))
     assert status == 0 and "the services run already" in output and f"http://127.0.0.1:{home.prefect}" in output
     assert set(children) <= set(home.supervisor().children(recursive=True))
-
-
-def test_pages_of_strangers_may_not_ask_the_servers(home: Home) -> None:
-    request = Request(f"http://127.0.0.1:{home.prefect}/api/health", headers={"Origin": "http://elsewhere.example"})
-    assert urlopen(request).headers["Access-Control-Allow-Origin"] is None
-    with pytest.raises(OSError, match="403"):
-        urlopen(Request(f"http://127.0.0.1:{home.mlflow}/", headers={"Host": "elsewhere.example"}))
 
 
 def test_make_knows_the_addresses_for_as_long_as_that_supervisor_runs(home: Home) -> None:
@@ -121,11 +112,12 @@ def test_make_knows_the_addresses_for_as_long_as_that_supervisor_runs(home: Home
 
 
 def test_runs_made_with_and_without_the_server_have_their_artifacts_beside_each_other(home: Home) -> None:
-    home.program("-c", RECORD, "with the server", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{home.mlflow}")
-    status, output = home.program("-c", RECORD, "without")
-    assert status == 0, output
-    notes = {line for line in output.splitlines() if line.startswith("noted ")}
-    assert notes == {"noted with the server", "noted without"}
+    home.python("-c", RECORD, "with the server", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{home.mlflow}")
+    output = home.python("-c", RECORD, "without").stdout
+    assert {line for line in output.splitlines() if line.startswith("noted")} == {
+        "noted with the server",
+        "noted without",
+    }
 
 
 def test_a_port_that_is_taken_is_told_and_nothing_is_started(home: Home, other: Home) -> None:

@@ -1,7 +1,6 @@
 """The search: what it finds, what it survives, and what it leaves behind."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,9 +17,9 @@ RATES = {"finetune.learning_rate": {"low": 1.0e-6, "high": 0.1, "log": True}}
 Make = Callable[..., Project]
 
 
-def search(project: Project, *arguments: str, check: bool = True, uri: str = NOWHERE) -> subprocess.CompletedProcess:
+def search(project: Project, *arguments: str, uri: str = NOWHERE) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "flows.tune", *arguments]
-    return project.run(*command, check=check, MLFLOW_TRACKING_URI=uri, OMP_NUM_THREADS="1")
+    return project.run(*command, MLFLOW_TRACKING_URI=uri, OMP_NUM_THREADS="1")
 
 
 def asks_for(project: Project, **tune: Any) -> Project:
@@ -32,10 +31,6 @@ def trials_of(project: Project) -> list[optuna.trial.FrozenTrial]:
     storage = f"sqlite:///{project.root / '.attune/tune/studies.db'}"
     (name,) = optuna.get_all_study_names(storage)
     return optuna.load_study(study_name=name, storage=storage).trials
-
-
-def finished(project: Project) -> list[dict[str, Any]]:
-    return [trial.user_attrs["settings"] for trial in trials_of(project) if trial.state.name == "COMPLETE"]
 
 
 def test_trials_are_trained_and_stand_in_mlflow_but_not_as_models_of_the_pipeline(copied: Make) -> None:
@@ -85,14 +80,18 @@ def test_a_search_killed_in_the_middle_loses_no_finished_trial_and_suggests_the_
     folders = {path.parents[2] for path in project.root.glob(".attune/trials/*/reports/plots/validation.csv")}
     (hanging,) = {*project.root.glob(".attune/trials/*")} - folders
     (orphan,) = [process.pid for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(hanging)]
-    killed.send_signal(signal.SIGKILL)
+    killed.kill()
     killed.wait()
     until(lambda: not psutil.pid_exists(orphan))  # a training that nobody waits for any more ends too
     assert [trial.state.name for trial in trials_of(project)] == ["COMPLETE", "RUNNING"]
 
     (project.root / "hangs").unlink()
     search(project)
-    assert finished(project) == finished(whole), "one before, two after, the first of them with its values"
+    finished, expected = (
+        [trial.user_attrs["settings"] for trial in trials_of(folder) if trial.state.name == "COMPLETE"]
+        for folder in (project, whole)
+    )
+    assert finished == expected, "one before, two after, the first of them with its values"
     rates = started(whole)
     assert started(project) == [*rates[:3], rates[2], *rates[3:]], "only the one that was cut short ran twice"
 
@@ -119,7 +118,3 @@ def test_trials_that_fail_or_contradict_themselves_are_passed_over_with_the_reas
     done = search(asks_for(project, trials=3, space=rates))
     assert done.stdout.count("the loss is not a number any more") == 2
     assert "0 trials finished, 0 pruned, 2 failed; nothing beats params.yaml as it is" in done.stdout
-    project.change(lambda params: params["finetune"].update(learning_rate=0.7))
-    done = search(project, check=False)
-    assert done.returncode == 1, "params.yaml as it is has to work"
-    assert "the training of params.yaml failed" in done.stderr and "lower finetune.learning_rate" in done.stderr

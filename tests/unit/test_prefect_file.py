@@ -5,18 +5,14 @@ from typing import Any
 import jsonschema
 import pytest
 from prefect.cli.deploy._models import PrefectYamlModel
-from prefect.client.schemas.actions import DeploymentScheduleCreate
-from prefect.events import DeploymentTriggerTypes
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate
-from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
 from tests.projects import PROJECT
 
 FILE: dict[str, Any] = YAML(typ="safe").load(PROJECT / "prefect.yaml")
-DEPLOYMENTS = pytest.mark.parametrize("deployment", FILE["deployments"], ids=lambda deployment: deployment["name"])
 
 
 def test_it_has_no_key_that_prefect_does_not_know() -> None:
@@ -28,22 +24,9 @@ def test_it_has_no_key_that_prefect_does_not_know() -> None:
         jsonschema.validate({**FILE, "deployments": [{"name": "nightly", "shedules": []}]}, schema)
 
 
-@DEPLOYMENTS
+@pytest.mark.parametrize("deployment", FILE["deployments"], ids=lambda deployment: deployment["name"])
 def test_its_parameters_are_those_of_its_flow(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT)
     schema = parameter_schema(load_flow_from_entrypoint(deployment["entrypoint"])).model_dump(mode="json")
     assert set(deployment["parameters"]) <= set(schema["properties"])
     validate(deployment["parameters"], schema, raise_on_error=True, ignore_required=True)
-
-
-@DEPLOYMENTS
-def test_it_says_when_and_where_it_runs(deployment: dict[str, Any]) -> None:
-    for schedule in deployment["schedules"]:
-        assert schedule["slug"] and isinstance(schedule["active"], bool)
-        DeploymentScheduleCreate.model_validate(
-            {"schedule": {"cron": schedule["cron"], "timezone": schedule["timezone"]}, "active": schedule["active"]}
-        )
-    TypeAdapter(list[DeploymentTriggerTypes]).validate_python(deployment.get("triggers", []))
-    first = deployment.get("pull", FILE["pull"])[0]
-    assert first["prefect.deployments.steps.set_working_directory"] == {"directory": "{{ $ATTUNE_HOME }}"}
-    assert deployment["work_pool"]["name"] == "{{ prefect.variables.attune_work_pool }}"

@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,18 +62,9 @@ def run() -> tuple[list[str], list[str]]:
     return lines, ran
 
 
-LACKING: dict[str, Callable[[MlflowClient], object]] = {
-    "no mlflow.db": lambda _: Path("mlflow.db").unlink(),
-    "a store without tables": lambda _: Path("mlflow.db").write_bytes(b""),
-    "a deleted version": lambda client: client.delete_model_version("films", "1"),
-    "other thresholds": lambda client: client.set_model_version_tag("films", "1", PACKAGE_TAG, "2" * 64),
-}
-
-
-@pytest.mark.parametrize("how", LACKING)
-def test_a_model_that_the_registry_lacks_is_registered_again_and_that_is_said(client: MlflowClient, how: str) -> None:
+def test_a_model_that_the_registry_lacks_is_registered_again_and_that_is_said(client: MlflowClient) -> None:
     stamp = STAMP.read_bytes()
-    LACKING[how](client)
+    client.delete_model_version("films", "1")
     assert run() == (["register runs: MLflow's registry has no version of films with this model"], ["register"])
     assert STAMP.read_bytes() == stamp
 
@@ -87,22 +77,17 @@ def test_where_the_registry_has_the_model_nothing_runs_though_a_new_worktree_has
         assert STAMP.read_bytes() == stamp, "as register writes it"
 
 
-@pytest.mark.parametrize(("content", "stamped"), [(OLD, True), ("[]", False), ('{"model_name"', True)])
-def test_a_report_of_another_format_breaks_nothing_and_is_made_again(
-    client: MlflowClient, content: str, stamped: bool
-) -> None:
+@pytest.mark.parametrize("content", [OLD, '{"model_name"'])
+def test_a_report_of_another_format_breaks_nothing_and_is_made_again(client: MlflowClient, content: str) -> None:
     REGISTRATION.write_text(content)
-    if not stamped:
-        STAMP.unlink()
     assert run() == ([], ["register"])
     assert Registration.read() == FILMS
 
 
-@pytest.mark.parametrize("store", ["http://me:geheim@127.0.0.1:9", "sqlite:///register.py"])
 def test_a_registry_that_does_not_answer_costs_a_warning_and_removes_nothing(
-    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: str
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:geheim@127.0.0.1:9")
     prepare(pytest.fail)
     message = capsys.readouterr().err
     assert "warning: MLflow" in message and "make register" in message and "geheim" not in message

@@ -42,17 +42,10 @@ def test_the_second_run_finds_cached_what_the_first_has_made(checkout: Project) 
     assert checkout.git("rev-parse", f"{NIGHTLY}@{{1}}") == commit, "earlier results are in its reflog"
     checkout.file("data/inbox/more.csv", "b\n")
     assert [ran(checkout)[0], ran(checkout)[0]] == [["make", "judge"], []], "new data run what they must, and once"
-
-
-def test_where_the_commit_has_another_lock_that_one_counts_and_one_with_the_results_gets_no_commit(
-    checkout: Project,
-) -> None:
-    checkout.file("data/inbox/rows.csv", "changed\n")
-    ran(checkout)
-    checkout.file("data/inbox/rows.csv", "a\n")
+    (checkout.root / "data/inbox/more.csv").unlink()
     checkout.reproduced()
     checkout.commit()
-    assert ran(checkout) == ([], "")
+    assert ran(checkout) == ([], ""), "where the commit has another lock, that one counts; the same results: no commit"
 
 
 def test_results_hold_lock_reports_and_changed_params_and_the_commit_names_scores_and_stages(
@@ -163,13 +156,11 @@ def test_a_clone_goes_on_from_what_another_has_pushed(checkout: Project, tmp_pat
     assert Project(tmp_path / "origin").git("rev-parse", "main") == checkout.git("rev-parse", "main")
 
 
-def test_what_was_kept_is_taken_over_and_spared_by_garbage_collection_as_the_documentation_says(
+def test_what_was_kept_is_spared_by_garbage_collection_and_taken_over_as_the_documentation_says(
     checkout: Project,
 ) -> None:
     ran(checkout)
-    outs = [path for path in (checkout.root / ".dvc" / "cache" / "files").rglob("*") if path.is_file()]
     checkout.dvc("gc", "--force", "--quiet", "--workspace", "--rev", NIGHTLY)
-    assert all(path.exists() for path in outs)
     checkout.git("checkout", NIGHTLY, "--", "dvc.lock", "reports")
     checkout.dvc("checkout")
     assert (checkout.root / "data" / "made.txt").read_text() == "a\nseed: 1\n"

@@ -29,15 +29,12 @@ def rates_of(steps: int, **knobs: Any) -> list[float]:
     [
         ({}, [1, 0.75, 0.5, 0.25]),
         ({"lr_final_ratio": 0.2}, [1, 0.8, 0.6, 0.4]),
-        ({"lr_scheduler_type": "cosine"}, [1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2]),
         (
             {"lr_scheduler_type": "cosine", "lr_final_ratio": 0.2},
             [1, 0.2 + 0.4 * (1 + math.sqrt(0.5)), 0.6, 0.2 + 0.4 * (1 - math.sqrt(0.5))],
         ),
         ({"lr_scheduler_type": "exponential", "lr_final_ratio": 0.0001}, [1, 0.1, 0.01, 0.001]),
         ({"lr_scheduler_type": "constant"}, [1, 1, 1, 1]),
-        ({"learning_rate": 0.01}, [0.01, 0.0075, 0.005, 0.0025]),
-        ({"warmup_ratio": 0.5}, [0, 0.5, 1, 0.5]),
         ({"warmup_ratio": 0.5, "lr_scheduler_type": "constant"}, [0, 0.5, 1, 1]),
         ({"warmup_ratio": 0.3}, [0, 0.5, 1, 0.5]),  # 1.2 steps are two
         ({"warmup_ratio": 1.0}, [0, 0.25, 0.5, 0.75]),

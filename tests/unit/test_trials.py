@@ -92,12 +92,10 @@ def test_what_is_suggested_is_in_the_range_and_of_the_parameters_type(data: Any)
         "finetune.weight_decay": {"low": 0.0, "high": 0.1, "step": 0.025},
         "finetune.dropout": {"choices": [None, 0.1]},
     }
-    values = {key: {settings[key] for settings in suggested(data, space)} for key in space}
-    assert all(2e-5 <= rate <= 3e-4 and float(f"{rate:.3g}") == rate for rate in values["finetune.learning_rate"])
-    assert values["finetune.num_train_epochs"] == {1, 2, 3}
-    assert all(type(epochs) is int for epochs in values["finetune.num_train_epochs"])
-    assert values["finetune.weight_decay"] == {0.0, 0.025, 0.05, 0.075, 0.1}
-    assert values["finetune.dropout"] == {None, 0.1}
+    rates, epochs, decays, dropouts = ({settings[key] for settings in suggested(data, space)} for key in space)
+    assert all(2e-5 <= rate <= 3e-4 and float(f"{rate:.3g}") == rate for rate in rates)
+    assert epochs == {1, 2, 3} and {type(number) for number in epochs} == {int}
+    assert decays == {0.0, 0.025, 0.05, 0.075, 0.1} and dropouts == {None, 0.1}
 
 
 def test_options_of_a_strategy_are_suggested_where_it_is_the_one(data: Any) -> None:
