@@ -6,10 +6,9 @@ import polars as pl
 
 from stages.augment.filters import accepted, shingle_size
 from stages.augment.rows import new_rows
-from stages.common.ledger import Ledger
 from stages.common.params import AugmentParams
 from stages.common.pipeline.stage import Run, stage, write_json
-from stages.common.pipeline.validation import validation_report
+from stages.common.pipeline.validation import Ledger, validation_report
 from stages.common.schemas import AugmentedRecords, CleanRecords
 from stages.common.text.near_duplicates import jaccard, shingles
 

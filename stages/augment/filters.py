@@ -5,8 +5,8 @@ import random
 import numpy as np
 import polars as pl
 
-from stages.common.ledger import Ledger, Rule
 from stages.common.params import AugmentParams
+from stages.common.pipeline.validation import Ledger, Rule
 from stages.common.text.columns import is_unspaced, whole_text
 from stages.common.text.near_duplicates import nearest_among
 

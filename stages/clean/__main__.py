@@ -11,10 +11,9 @@ from stages.clean.page import PageData, render
 from stages.clean.split import split_records
 from stages.clean.split_report import split_report
 from stages.common.drift import split_drift
-from stages.common.ledger import Ledger
 from stages.common.params import CleanParams
 from stages.common.pipeline.stage import Run, stage, write_json
-from stages.common.pipeline.validation import enforce, validation_report
+from stages.common.pipeline.validation import Ledger, enforce, validation_report
 from stages.common.schemas import CleanRecords, Decontamination, RawRecords, Rejected, Suspects, TrainableRecords
 from stages.common.text.cleaning import TextCleaning
 from stages.common.text.pii import mask_text

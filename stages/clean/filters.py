@@ -12,8 +12,8 @@ import polars as pl
 
 from stages.clean.split import read_times
 from stages.common.errors import AttuneError
-from stages.common.ledger import Rule
 from stages.common.params.clean import CleanParams, Languages, NearDuplicates
+from stages.common.pipeline.validation import Rule
 from stages.common.text.columns import UNSPACED, same_text_key, whole_text
 from stages.common.text.near_duplicates import deduplicate, nearest_among
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from stages.clean.__main__ import cleaned
 from stages.clean.filters import contaminated, other_language, rules, unreadable_timestamp
 from stages.common.errors import AttuneError
-from stages.common.ledger import Ledger
 from stages.common.params import CleanParams
 from stages.common.params.clean import Languages, NearDuplicates
+from stages.common.pipeline.validation import Ledger
 from stages.common.schemas import CleanRecords, Decontamination, Rejected
 from tests.unit.small_records import make_records
 

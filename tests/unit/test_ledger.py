@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from stages.common.errors import AttuneError
-from stages.common.ledger import Ledger
+from stages.common.pipeline.validation import Ledger
 from stages.common.schemas import CleanRecords, RawRecords
 from tests.unit.small_records import clean_rows, make_records
 
