@@ -41,9 +41,8 @@ SECONDS = 60
 
 def origin_tags() -> dict[str, str]:
     """Return the tags of a training that begins now, in the current folder."""
-    graph = read_graph() if Path("dvc.yaml").exists() else {}
-    upstream = upstream_of(graph["finetune"], graph) if "finetune" in graph else []
-    return {**commit_tags(), **stage_tags(upstream, read_lock())}
+    graph = read_graph()
+    return {**commit_tags(), **stage_tags(upstream_of(graph["finetune"], graph), read_lock())}
 
 
 def commit_tags() -> dict[str, str]:

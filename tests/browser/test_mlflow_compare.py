@@ -14,10 +14,10 @@ from urllib.parse import quote
 import pytest
 from mlflow import MlflowClient
 
+from stages.common.digests import sha256_path
 from stages.tracking import store
 from stages.tracking.live import LiveRun
 from stages.tracking.publish import publish_run, reports_up_to
-from stages.tracking.runs import model_digest
 from tests.projects import PROJECT, Project, params_of, without_mlflow
 from tests.waiting import free_port, server
 
@@ -39,7 +39,7 @@ def training(client: MlflowClient, project: Project, learning_rate: float, accur
     project.file("reports/metrics.json", {"rows": 80, "accuracy": accuracy, "macro_f1": accuracy - 0.01})
     live = LiveRun(params, str(learning_rate), {"attune.threads": "2"})
     live.log({"loss": 0.7}, 1)
-    live.finish(model_digest(model), [curve])
+    live.finish(sha256_path(model), [curve])
     return publish_run(client, params, model, reports_up_to())
 
 

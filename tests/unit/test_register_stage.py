@@ -30,7 +30,7 @@ from stages.tasks.text_classification import build_model, probabilities
 from stages.tracking import store
 from stages.tracking.package import SEEN_FILES
 from stages.tracking.registry import CHALLENGER, CHAMPION, VERDICT_TAG, Overtaken, champion_number, promote, roll_back
-from stages.tracking.runs import MODEL_TAG, model_digest
+from stages.tracking.runs import MODEL_TAG
 from tests.models import FILLER, TELLING, outspoken, put_tokenizer
 from tests.projects import Project, empty_project
 
@@ -99,9 +99,9 @@ def lay_out(project: Project, model: Path, test: pl.DataFrame) -> None:
         pl.DataFrame({"id": ["trained"]}).write_parquet(root / path)
     predicted = test.select("id", "label", prediction=pl.Series(answers(model, test)))
     predicted.sample(fraction=1.0, shuffle=True, seed=2).write_parquet(root / "data/predictions.parquet")
-    digest = model_digest(root / "models/finetuned")
+    digest = sha256_path(root / "models/finetuned")
     project.file("reports/metrics.json", {"model": {"digest": digest, "serving": sha256_path(root / "models/serving")}})
-    project.file("reports/export.json", {"model": digest})
+    project.file("reports/export.json", {"model": digest, "onnx": {"sha256": None}, "int8": {"sha256": None}})
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +197,7 @@ def test_a_model_becomes_champion_if_it_is_good_enough_beside_the_one_in_use(
     client = beside(champion, model, **gate)
     assert registered() == ([] if promoted else ["champion"])
     agree(client)
-    ours, theirs = (model_digest(home.models[name]) for name in (model, champion))
+    ours, theirs = (sha256_path(home.models[name]) for name in (model, champion))
     assert aliases(client) == ({CHAMPION: ours} if promoted else {CHAMPION: theirs, CHALLENGER: ours})
     assert (outcome()["promoted"], outcome()["new_champion"], outcome()["version"]) == (promoted, promoted, 2)
     (verdict,) = outcome()["gates"]
@@ -270,7 +270,7 @@ def test_registering_again_changes_nothing_and_a_model_that_was_rolled_back_does
     agree(client)
     reason = outcome()["gates"][0]["reason"]
     assert "it swears" in reason and "make rollback ARGS='--to 2'" in reason
-    assert aliases(client)[CHAMPION] == model_digest(home.models["poor"])
+    assert aliases(client)[CHAMPION] == sha256_path(home.models["poor"])
 
 
 # ── at once, and away ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -317,7 +317,7 @@ def test_while_the_registry_is_away_or_breaks_nothing_is_promoted_and_nothing_lo
     assert (outcome()["promoted"], outcome()["version"], outcome()["alias"]) == (False, None, None)
     assert (outcome()["model"], report()["passed"]) == (report()["model"], True)
     assert "make register" in outcome()["gates"][-1]["reason"]
-    assert aliases(client) == {CHAMPION: model_digest(home.models["poor"])}
+    assert aliases(client) == {CHAMPION: sha256_path(home.models["poor"])}
     store.connect()
     assert registered() == []
     agree(client)
@@ -329,7 +329,7 @@ def test_parts_that_were_not_scored_together_are_not_registered(home: Home, proj
     package = Package.of_project()
     form = project.file("models/exported/model.onnx", b"a graph")
     metrics, export = (json.loads(Path(f"reports/{name}.json").read_text()) for name in ("metrics", "export"))
-    export["onnx"] = {"offered": True, "sha256": sha256_path(form)}
+    export["onnx"]["sha256"] = sha256_path(form)
     check_parts(package, metrics, export)
     if part == "model":
         shutil.copytree(home.models["poor"], package.model, dirs_exist_ok=True)

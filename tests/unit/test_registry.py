@@ -14,6 +14,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from stages.common.digests import sha256_path
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.finetune.strategies import prepare, save
@@ -34,7 +35,7 @@ from stages.tracking.registry import (
     version_of,
     version_tags,
 )
-from stages.tracking.runs import MODEL_TAG, create_run, model_digest
+from stages.tracking.runs import MODEL_TAG, create_run
 from tests.models import FILLER, TELLING, put_tokenizer
 from tests.projects import PROJECT, Project, params_of
 from tests.unit.mlflow_apart import apart
@@ -51,12 +52,12 @@ def make_package(folder: Path, content: str, decision: str = "") -> Package:
 
 def passed(package: Package, name: str = "reviews") -> Registration:
     """What is reported of a model that passed its own gates."""
-    return Registration(name, model_digest(package.model), package_digest(package), True, [])
+    return Registration(name, sha256_path(package.model), package_digest(package), True, [])
 
 
 def register(client: MlflowClient, name: str, package: Package) -> str:
     params = params_of(register={"model_name": name}, tracking={"experiment_name": "trials"})
-    run_id = create_run(client, params, {MODEL_TAG: model_digest(package.model)})
+    run_id = create_run(client, params, {MODEL_TAG: sha256_path(package.model)})
     Path("card.md").write_text(CARD)
     ensure_registered(client, passed(package, name), run_id, package, Path("card.md"))
     return run_id
@@ -117,7 +118,7 @@ def again(
         beside: whether it passed the comparison with the champion; None: it was not made now.
     """
     digest = package or package_digest(home.package)
-    registration = Registration("reviews", model_digest(home.package.model), digest, own, [])
+    registration = Registration("reviews", sha256_path(home.package.model), digest, own, [])
     comparison = None if beside is None else ChampionComparison(beside, "…", champion_number(client, "reviews"))
     return ensure_registered(client, registration, home.run, home.package, Path("card.md"), comparison)
 
@@ -167,7 +168,7 @@ def test_registering_twice_gives_one_version(client: MlflowClient, home: Home) -
         assert again(client, home, beside=beside) == (1, CHAMPION, False)
     (version,) = client.search_model_versions("name = 'reviews'")
     assert (version.run_id, version.description) == (home.run, CARD)
-    assert version.tags[MODEL_TAG] == model_digest(home.package.model)
+    assert version.tags[MODEL_TAG] == sha256_path(home.package.model)
     assert len(client.search_logged_models([client.get_experiment_by_name("trials").experiment_id])) == 1
 
 
