@@ -4,7 +4,6 @@ import html
 import json
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,16 +17,11 @@ from stages.common.digests import sha256_path
 from stages.tracking import store
 from stages.tracking.live import LiveRun
 from stages.tracking.publish import publish_run, reports_up_to
+from tests.browser.test_pages import chromium, needs_chromium
 from tests.projects import PROJECT, Project, params_of, without_mlflow
 from tests.waiting import free_port, server
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
-OPTIONS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--virtual-time-budget=15000"),
-    *("--window-size=1600,2600", "--dump-dom"),
-)
+pytestmark = needs_chromium
 TRIES = 5  # of a page that asks its server many things, on a busy machine
 
 
@@ -63,8 +57,7 @@ def elements(address: str, folder: Path) -> str:
     """Open the compare page; return its elements once it has its tables."""
     page = ""
     for number in range(TRIES):
-        command = [str(CHROMIUM), *OPTIONS, f"--user-data-dir={folder / f'profile{number}'}", address]
-        page = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
+        page = chromium(address, folder / f"profile{number}", "1600,2600", 15_000)
         if ">finetune.learning_rate</th>" in page:
             return page
         time.sleep(number)

@@ -30,9 +30,6 @@ def passes(gates: Gates, scores: dict[str, Any]) -> dict[str, bool]:
     return {verdict.gate: verdict.passed for verdict in judged(gates, scores)}
 
 
-# ── scores and baselines ────────────────────────────────────────────────────────────────────────────────────────────
-
-
 @given(shares, shares)
 def test_a_minimum_may_be_equalled_a_baseline_has_to_be_beaten(value: float, limit: float) -> None:
     gates = Gates(minimum={"accuracy": limit}, beat_baselines=["tfidf"])
@@ -48,9 +45,6 @@ def test_a_gain_that_could_be_chance_beats_nothing_where_significance_is_asked_f
     assert (verdict.passed, verdict.value, verdict.limit) == (passed, low, 0.0)
     assert f"95% interval [{low:+.4f}, +0.2000]; 40 rows fixed, 12 broken, McNemar's p 0.00012" in verdict.reason
     assert passes(Gates(beat_baselines=["tfidf"]), scores) == {"beat tfidf": True}, "its middle is above"
-
-
-# ── slices, calibration, behaviour, size, latency ───────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(

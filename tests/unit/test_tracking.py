@@ -9,8 +9,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from stages.common.digests import sha256_path
@@ -62,6 +60,10 @@ def params(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -
     report("dvc.lock", {"schema": "2.0", "stages": stages})
     trained_model("first")
     return check_params(read_yaml(Path("params.yaml")))
+
+
+def evaluate_run(params: Params) -> Run[Any]:
+    return Run(read_graph()["evaluate"], params.evaluate, params, Path("staging"))
 
 
 def trained_model(content: str) -> Path:
@@ -136,9 +138,6 @@ def expected_points() -> dict[str, list[tuple[int, float]]]:
     }
 
 
-# ── a run ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_a_training_watched_live_is_one_finished_run_with_every_point_once_and_its_params(params: Params) -> None:
     train_watched(params)
     (run,) = runs()
@@ -166,24 +165,13 @@ def test_tags_of_a_runs_beginning_stay_as_they_were_first_set(params: Params) ->
     assert (tags["attune.commit"], tags["attune.threads"], tags["attune.stage.evaluate"]) == ("first", "4", "later")
 
 
-@given(st.text(min_size=1, max_size=300))
-def test_whatever_a_label_is_mlflow_takes_its_name(label: str) -> None:
-    from mlflow.utils.validation import _validate_metric_name, _validate_param_name
-
-    for key, _ in flatten({"test_per_class": {label: {"precision": 1.0}}}):
-        _validate_metric_name(key)
-        _validate_param_name(key)
-
-
-# ── twice is once ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_publishing_twice_changes_nothing_and_training_again_adds_no_run(params: Params) -> None:
     curve_files()
     report("reports/metrics.json", METRICS)
     report("reports/clean.json", {"rows": 1})
-    publish_run(store.connect(), params, Path("models/finetuned"), reports_up_to())
+    publish_live(evaluate_run(params), Path("models/finetuned"), costs={"int8_file_mib": 2.5})
     (run,) = runs()
+    assert run.points["cost_int8_file_mib"] == [(0, 2.5)]
     assert run.points["test_accuracy"] == [(0, 0.9)]
     assert run.points["test_per_class.n_a.f1"] == [(0, 0.7)], "whatever a label is called"
     plots = {f"reports/plots/{name}.csv" for name in ("training", "validation")}
@@ -212,9 +200,6 @@ def test_each_model_has_one_run_whatever_inputs_it_is_trained_from(params: Param
     assert [run.points for run in runs()] == [expected_points()] * 3
 
 
-# ── where MLflow is ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_a_run_id_in_the_environment_does_not_capture_the_run(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     client = store.connect()
     other = client.create_run(client.create_experiment("somebody else's")).info.run_id
@@ -225,17 +210,13 @@ def test_a_run_id_in_the_environment_does_not_capture_the_run(params: Params, mo
     assert client.get_run(other).info.status == "RUNNING"
 
 
-# ── a server that is away, dies, comes back ─────────────────────────────────────────────────────────────────────────
-
-
 def test_a_server_away_costs_a_training_a_warning_within_seconds_and_publishing_fails(
     params: Params, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:geheim@127.0.0.1:{free_port()}")
     started = time.monotonic()
     train_watched(params)
-    run = Run(node=read_graph()["evaluate"], params=params.evaluate, all_params=params, staging=Path("staging"))
-    assert publish_live(run, Path("models/finetuned")) is None
+    assert publish_live(evaluate_run(params), Path("models/finetuned")) is None
     assert publish.main() == 1
     assert time.monotonic() - started < 5
     output = capfd.readouterr()
@@ -248,7 +229,7 @@ def test_a_catch_up_gives_what_live_tracking_would_have_given(
     params: Params, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report("reports/metrics.json", METRICS)
-    run = Run(node=read_graph()["evaluate"], params=params.evaluate, all_params=params, staging=Path("staging"))
+    run = evaluate_run(params)
     train_watched(params)
     publish_live(run, Path("models/finetuned"))
     live = runs()
@@ -287,9 +268,6 @@ def test_a_server_that_dies_while_training_is_caught_up_with_in_the_same_run(
         (whole,) = runs()
         assert (whole.status, whole.points) == ("FINISHED", expected_points())
         assert whole.tags[MODEL_TAG] == sha256_path(Path("models/finetuned"))
-
-
-# ── publishing from the files ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_params_are_those_of_the_last_run_not_of_a_later_edit(params: Params) -> None:
