@@ -10,7 +10,6 @@ from stages.common.display import display
 from stages.common.params.evaluate import EvaluateParams
 from stages.common.params.register import Gates, SliceGate
 
-MIB = 2**20
 NAME = 80  # characters of a slice's name, which comes out of the data
 
 
@@ -46,7 +45,7 @@ def judge_reports(
         ece = metrics["calibration"]["ece"]
         verdicts.append(_limited("max_ece", ece, limit, "expected calibration error", most=True))
     if (limit := gates.max_size_mb) is not None:
-        size = round(metrics["model"]["bytes"] / MIB, 6)
+        size = round(metrics["model"]["bytes"] / 2**20, 6)
         verdicts.append(_limited("max_size_mb", size, limit, "the weights' size in MiB,", most=True))
     return verdicts + [_behaviour(name, limit, metrics["behaviour"][name]) for name, limit in gates.behaviour.items()]
 

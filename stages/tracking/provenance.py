@@ -36,7 +36,6 @@ LINEAGE, PATCHES, LOCK = "lineage", WORK / "patches", "dvc.lock"
 MANIFEST, SCORES = "data/raw/manifest.json", "reports/metrics.json"
 REGISTERS = "register"
 LARGEST_PATCH = 1_000_000  # bytes
-SECONDS = 60
 
 
 def origin_tags() -> dict[str, str]:
@@ -163,4 +162,4 @@ def recorded_params() -> bytes:
 
 def _git(*arguments: str) -> bytes:
     command = ["git", "--no-optional-locks", *arguments]
-    return subprocess.run(command, capture_output=True, timeout=SECONDS, check=True).stdout
+    return subprocess.run(command, capture_output=True, timeout=60, check=True).stdout

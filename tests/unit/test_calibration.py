@@ -49,12 +49,6 @@ def test_a_model_without_errors_is_not_made_more_confident_and_certainty_has_a_t
     assert 1.0 < fit_temperature(np.array([0, 1, 0, 1]), certain) <= 20.0
 
 
-def test_temperature_false_leaves_the_probabilities_alone() -> None:
-    logits, actual = honest(300, 1)
-    params = EvaluateParams(calibration=Calibration(temperature=False))
-    assert fit_decision(params, actual, softmax(logits * 3, axis=1), LABELS) == (Decision(LABELS), {})
-
-
 @given(st.integers(1, 200), st.integers(2, 30), st.integers(0, 1000))
 def test_bins_of_confidence_hold_equally_many_rows(rows: int, bins: int, seed: int) -> None:
     logits, actual = honest(rows, seed)

@@ -90,14 +90,6 @@ def test_a_text_is_cleaned_as_those_of_training_were_and_answered_as_if_it_were_
         assert alone["score"] == pytest.approx(answer["score"], abs=1e-6)
 
 
-def test_pairs_are_answered_as_pairs(package: Package, classifier: Classifier) -> None:
-    pairs = WORDS[::-1]
-    expected = probabilities(package, WORDS, pairs).max(1)
-    scores = [answer["score"] for answer in answers(classifier, Question(WORDS, pairs))]
-    np.testing.assert_allclose(scores, expected, atol=1e-5)
-    assert not np.allclose(expected, probabilities(package, WORDS).max(1), atol=1e-2)
-
-
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_onnx_is_given_the_tokens_of_transformers(package: Package, tmp_path: Path, side: str) -> None:
     model = shutil.copytree(package.model, tmp_path / "model")
