@@ -33,8 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _act(options: argparse.Namespace) -> None:
+    from stages.common.redact import redacted
     from stages.tracking.registry import CHALLENGER, CHAMPION, champion, roll_back
-    from stages.tracking.store import connect, tracking_uri, without_password
+    from stages.tracking.store import connect, tracking_uri
 
     if not options.rollback and (options.to is not None or options.reason):
         raise AttuneError("--to and --reason say how to roll back", "add --rollback")
@@ -44,7 +45,7 @@ def _act(options: argparse.Namespace) -> None:
         if options.uri:
             if champion(client, name) is None:
                 fix = f"make run; one that failed its gates: make serve MODEL=models:/{name}@{CHALLENGER}"
-                raise AttuneError(f"no model of {name} is champion in {without_password(tracking_uri())}", fix)
+                raise AttuneError(f"no model of {name} is champion in {redacted(tracking_uri())}", fix)
             print(f"models:/{name}@{CHAMPION}")
             return
         if options.rollback:

@@ -14,13 +14,13 @@ from tempfile import TemporaryDirectory
 from flows.model_versions.versions import PATCH, Version
 from flows.repository.git import NETWORK_SECONDS, GitFailed, asked, git, object_at
 from flows.repository.worktree_files import Log, check_out, fetch_all, furnish, run_dvc
+from stages.common.digests import sha256_path
 from stages.common.errors import AttuneError
 from stages.common.pipeline.dvc_status import changes
 from stages.common.pipeline.graph import Node, read_graph
 from stages.common.pipeline.stage import WORK
 from stages.tracking.package import fetch_package
 from stages.tracking.registry import REGISTRATION, STAMP, Registration
-from stages.tracking.runs import model_digest
 
 FETCH = ("fetch", "--quiet", "--no-write-fetch-head", "--no-tags")
 MODEL_OUT = "models/finetuned"
@@ -110,7 +110,7 @@ def _take_parts(folder: Path, graph: Mapping[str, Node], version: Version, log: 
     """
     model, outs = folder / MODEL_OUT, {out for node in graph.values() for out in node.outs}
     wanted = [path for path in PARTS if path in outs and not (folder / path).exists()]
-    if model.is_dir() and model_digest(model) != version.model:
+    if model.is_dir() and sha256_path(model) != version.model:
         wanted = [MODEL_OUT, *wanted]  # a file of DVC's cache is damaged
     with TemporaryDirectory(dir=folder / WORK) as beside:
         try:
@@ -125,7 +125,7 @@ def _take_parts(folder: Path, graph: Mapping[str, Node], version: Version, log: 
                 (folder / path).mkdir(parents=True)
                 if part := getattr(package, PARTS[path]):  # the registry keeps no empty part
                     shutil.copytree(part, folder / path, dirs_exist_ok=True)
-    if model.is_dir() and (digest := model_digest(model)) != version.model:
+    if model.is_dir() and (digest := sha256_path(model)) != version.model:
         what = f"{MODEL_OUT} is not the version's model: its digest is {digest}, the registry says {version.model}"
         raise AttuneError(what, "DVC's cache or the registry was changed: compare with a backup")
     return [name for name, node in graph.items() if package and set(wanted) & set(node.outs)]

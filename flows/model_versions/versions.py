@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flows.repository.git import asked as ask_git
 from stages.common.display import display
 from stages.common.errors import AttuneError
+from stages.common.redact import redacted
 from stages.tracking.provenance import LINEAGE_TAG, PATCH_TAG, SCORES, SHOWN_COMMIT_TAG, patch_artifact
 from stages.tracking.registry import CHAMPION
 from stages.tracking.runs import MODEL_TAG
-from stages.tracking.store import client_of, quiet, without_password
+from stages.tracking.store import client_of, quiet
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -175,4 +176,4 @@ def asking_mlflow(fix: str) -> Iterator[None]:
 
 def reason_of(error: Exception) -> str:
     """Return the first line of an error of MLflow's, without the password of its address."""
-    return display(without_password(str(error).partition("\n")[0]) or type(error).__name__, 200)
+    return display(redacted(str(error).partition("\n")[0]) or type(error).__name__, 200)

@@ -12,9 +12,10 @@ from flows.prediction.request import Request
 from stages.common.display import display
 from stages.common.drift import FILE, VERSION, Counts, answer_counts, drift_report, text_counts
 from stages.common.errors import AttuneError
+from stages.common.redact import redacted
 from stages.serving.answers import blank
 from stages.serving.backends import Classifier, Package
-from stages.tracking.store import connect, without_password
+from stages.tracking.store import connect
 
 REGISTERED = "models:/"
 DIGITS = 6
@@ -122,7 +123,7 @@ def _find_package(model: str | None, folder: Path) -> tuple[Package, str]:
     except Exception as error:  # of MLflow and of the many stores that it can read from
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise AttuneError(
-            f"{model} cannot be fetched: {without_password(reason)}",
+            f"{model} cannot be fetched: {redacted(reason)}",
             f"write {REGISTERED}NAME@ALIAS or {REGISTERED}NAME/VERSION; `make run` registers one; MLFLOW_TRACKING_URI "
             "says where to look; or name a folder: --model models/",
         ) from None

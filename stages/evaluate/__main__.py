@@ -28,7 +28,7 @@ def main(run: Run[EvaluateParams]) -> None:
     from stages.evaluate.page import render
     from stages.tasks.attribution import explain
     from stages.tasks.bootstrap import class_numbers, scores_with_intervals
-    from stages.tasks.inference import size_of
+    from stages.tasks.inference import labels_of, size_of
     from stages.tasks.slices import slice_scores
     from stages.tracking.publish import publish_live
 
@@ -36,7 +36,7 @@ def main(run: Run[EvaluateParams]) -> None:
     transformers.logging.disable_progress_bar()
     train, validation, test = (CleanRecords.read(run.input(f"data/clean/{name}.parquet")) for name in SPLITS)
     folder, task = run.input("models/finetuned"), load_task(run.all_params.task)
-    labels = task.labels_of(folder)
+    labels = labels_of(folder)
     run.params.behaviour.check_labels(labels)
     validation_actual, actual = (class_numbers(rows["label"], labels) for rows in (validation, test))
     raw = task.probabilities(folder, pl.concat([validation, test]), BATCH)
@@ -56,25 +56,26 @@ def main(run: Run[EvaluateParams]) -> None:
     predictions = Predictions.write(predictions, run.output("data/predictions.parquet"))
     answered = test.with_columns(predictions["prediction"], predictions["confidence"])
 
+    errors, diagram = calibration.calibration_report(actual, raw, decision, run.params.calibration.bins)
     metrics: dict[str, Any] = {
         "rows": test.height,
         **scores_with_intervals(actual, predicted, len(labels), run.params.bootstrap, run.seed),
         "log_loss": scores.log_loss_of(actual, probabilities),
         "per_class": scores.per_class(actual, predicted, labels),
+        "calibration": errors,
+        "thresholds": calibration.threshold_report(thresholds, decision, actual, probabilities),
     }
-    _print("{rows:,} test rows: accuracy {accuracy:.4f}, macro-F1 {macro_f1:.4f}", **metrics)
-    metrics["calibration"], diagram = calibration.calibration_report(actual, raw, decision, run.params.calibration.bins)
-    _print("calibration error {ece_before:.4f}, {ece:.4f} at temperature {temperature}", **metrics["calibration"])
-    metrics["thresholds"] = calibration.threshold_report(thresholds, decision, actual, probabilities)
+    print(f"  {test.height:,} test rows: accuracy {metrics['accuracy']:.4f}, macro-F1 {metrics['macro_f1']:.4f}")
+    print(f"  calibration error {errors['ece_before']:.4f}, {errors['ece']:.4f} at temperature {errors['temperature']}")
     for message in calibration.threshold_messages(metrics["thresholds"]):
-        _print("{message}", message=message)
+        print(f"  {message}", flush=True)
     metrics["baselines"] = _baselines(run, train, test, labels, actual, predicted)
     cases, metrics["behaviour"] = _behaviour(run, answered, decision)
     metrics["model"] = {**size_of(folder), "digest": sha256_path(folder), "serving": sha256_path(serving)}
     write_json(metrics, run.output("reports/metrics.json"))
 
     attributions, message = explain(folder, answered, labels, run.params.attributions, run.seed)
-    _print("{message}", message=message)
+    print(f"  {message}", flush=True)
     numbered = test.with_columns(actual=actual, predicted=predicted)
     tables = {
         "roc": scores.roc(actual, probabilities, labels),
@@ -106,8 +107,9 @@ def _baselines(
     for name in run.params.baselines:
         theirs = baselines.predict(name, train, test, labels, base, finetuned)
         scores[name] = baselines.beside(actual, predicted, theirs, len(labels), run.params.bootstrap, run.seed)
-        gain = "{accuracy_gain:+.4f} ({accuracy_gain_low:+.4f} to {accuracy_gain_high:+.4f})"
-        _print(f"{name}: accuracy {{accuracy:.4f}}; the model gains {gain}", **scores[name])
+        gain, low, high = (scores[name][f"accuracy_gain{end}"] for end in ("", "_low", "_high"))
+        message = f"the model gains {gain:+.4f} ({low:+.4f} to {high:+.4f})"
+        print(f"  {name}: accuracy {scores[name]['accuracy']:.4f}; {message}", flush=True)
     return scores
 
 
@@ -126,13 +128,9 @@ def _behaviour(
     cases = BehaviourCases.write(cases, run.output("data/behaviour.parquet"))
     summary = behaviour.summary(params, cases)
     for name, counts in summary.items():
-        result = "{passed:,} of {cases:,} passed" if counts["cases"] else "no case"
-        _print("{name}: " + result, name=name, **counts)
+        result = f"{counts['passed']:,} of {counts['cases']:,} passed" if counts["cases"] else "no case"
+        print(f"  {name}: {result}", flush=True)
     return cases, summary
-
-
-def _print(line: str, **values: Any) -> None:
-    print(f"  {line.format(**values)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ right. Direction: a change such as a negation moves the probability of a label o
 """
 
 from collections.abc import Callable
-from functools import cache
 from random import Random
 from typing import Any
 
@@ -38,6 +37,8 @@ Matthew Michael Miguel Mohammed Nicholas Oliver Patrick Paul Peter Philip Rafael
 Samuel Stephen Steven Thomas Timothy Vladimir Walter William
 """
 WOMEN, MEN = _WOMEN.split(), _MEN.split()
+GIVEN = "|".join((*WOMEN, *MEN))
+NAMES, LOWERED_NAMES = (regex.compile(rf"\b(?:{names})\b") for names in (GIVEN, GIVEN.lower()))
 
 # A word of four letters or more, of a script that separates words: two Chinese characters swapped are no slip.
 LONG_WORD = regex.compile(rf"(?:(?!{UNSPACED})[\p{{L}}\p{{M}}]){{4,}}")
@@ -67,7 +68,7 @@ def names(text: str, random: Random) -> str | None:
     Names are found by the lists above, with a capital, or without in a text that has none at all.
     """
     lowered = text == text.lower()
-    pattern = _given_names(lowered)
+    pattern = LOWERED_NAMES if lowered else NAMES
     others: dict[str, str] = {}
     persons = sorted({match.capitalize() for match in pattern.findall(text)})
     for name in persons:
@@ -81,12 +82,6 @@ def names(text: str, random: Random) -> str | None:
         return other.lower() if lowered else other
 
     return str(pattern.sub(replaced, text)) if persons else None
-
-
-@cache
-def _given_names(lowered: bool) -> "regex.Pattern[str]":
-    given = "|".join(name.lower() if lowered else name for name in (*WOMEN, *MEN))
-    return regex.compile(rf"\b(?:{given})\b")
 
 
 def punctuation(text: str, random: Random) -> str | None:

@@ -3,9 +3,8 @@
 One temperature makes probabilities mean what they say (Guo et al. 2017); below a label's threshold the model abstains.
 """
 
-from dataclasses import dataclass
 from math import floor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -22,21 +21,13 @@ LEAST_ROWS = 20  # a precision of 1.0 on fewer rows is luck: even a model that i
 NEVER = 2.0  # no probability reaches it: the label is not answered
 
 
-@dataclass(frozen=True)
-class Threshold:
-    """How a label's threshold was chosen.
+class Threshold(NamedTuple):
+    """How a label's threshold was chosen."""
 
-    Args:
-        threshold: least calibrated probability; 0: any will do; `NEVER`: none will.
-        reached: the metric on validation with this threshold; None where nothing is left to measure it on.
-        rows: validation rows that it was measured on: answered with the label (precision), or of the label (recall).
-        problem: why the target is not reached, if it is not.
-    """
-
-    threshold: float
-    reached: float | None
-    rows: int
-    problem: str | None = None
+    threshold: float  # least calibrated probability; 0: any will do; `NEVER`: none will
+    reached: float | None  # the metric on validation with this threshold; None: nothing is left to measure it on
+    rows: int  # validation rows it was measured on: answered with the label (precision), or of the label (recall)
+    problem: str | None = None  # why the target is not reached, if it is not
 
 
 def fit_decision(
@@ -46,12 +37,10 @@ def fit_decision(
 
     The validation rows are class numbers [n], and probabilities [n x k] as the model gives them.
     """
-    decision = Decision(labels, fit_temperature(actual, raw) if params.calibration.temperature else 1.0)
-    if params.thresholds is None:
-        return decision, {}
-    chosen = choose(params.thresholds, actual, decision.calibrated(raw), labels)
-    thresholds = {label: choice.threshold for label, choice in chosen.items()}
-    return Decision(labels, decision.temperature, thresholds), chosen
+    temperature = fit_temperature(actual, raw) if params.calibration.temperature else 1.0
+    calibrated = Decision(labels, temperature).calibrated(raw)
+    chosen = choose(params.thresholds, actual, calibrated, labels) if params.thresholds else {}
+    return Decision(labels, temperature, {label: choice.threshold for label, choice in chosen.items()}), chosen
 
 
 def fit_temperature(actual: np.ndarray, probabilities: np.ndarray) -> float:
@@ -183,11 +172,12 @@ def calibration_report(
     """Return what the temperature did to probabilities [n x k], as numbers and as a reliability diagram."""
     calibrated = decision.calibrated(as_trained)
     before, after = (reliability(actual, probabilities, bins) for probabilities in (as_trained, calibrated))
+    truth = np.eye(calibrated.shape[1])[actual]
     numbers = {
         "temperature": decision.temperature,
         "ece": expected_calibration_error(after),
         "ece_before": expected_calibration_error(before),
-        "brier": brier(actual, calibrated),
+        "brier": round(float(((calibrated - truth) ** 2).sum(axis=1).mean()), DIGITS),  # 0 to 2 (Brier 1950)
         "log_loss": log_loss_of(actual, calibrated),
         "log_loss_before": log_loss_of(actual, as_trained),
         "bins": after.height,
@@ -220,9 +210,3 @@ def expected_calibration_error(diagram: pl.DataFrame) -> float:
     """Return the mean distance between confidence and accuracy over the rows of a reliability diagram's bins."""
     gap = (pl.col("confidence") - pl.col("accuracy")).abs()
     return round(float(diagram.select((gap * pl.col("rows")).sum() / pl.col("rows").sum()).item()), DIGITS)
-
-
-def brier(actual: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the squared distance of probabilities [n x k] from the truth, mean over the rows: 0 to 2 (Brier 1950)."""
-    truth = np.eye(probabilities.shape[1])[actual]
-    return round(float(((probabilities - truth) ** 2).sum(axis=1).mean()), DIGITS)

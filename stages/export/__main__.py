@@ -10,12 +10,12 @@ from stages.common.params import ExportParams
 from stages.common.pipeline.stage import LOGS, Run, stage, write_json
 from stages.common.schemas import CleanRecords
 from stages.export.comparison import VariantReport, compare, judge
-from stages.serving.backends import FILES, Classifier, Package, labels_of
+from stages.serving.backends import FILES, Classifier, Package
 from stages.serving.latency import Latency, latencies
 from stages.tasks.bootstrap import class_numbers
-from stages.tasks.inference import size_of, texts_and_pairs
+from stages.tasks.inference import labels_of, size_of, texts_and_pairs
 
-NOT_ASKED = VariantReport(False, "switched off in params.yaml")
+NOT_ASKED = "switched off in params.yaml"
 CALLS = {1: 100, 32: 6}  # texts a call: calls that are measured
 SECONDS = 6.0  # for each of these, after which no further turn begins
 
@@ -35,7 +35,8 @@ def main(run: Run[ExportParams]) -> None:
     folder = run.output("models/exported")
     package = Package(run.input("models/finetuned"), folder)
 
-    reports = write_variants(run.params, package.model, folder)
+    missing = write_variants(run.params, package.model, folder)
+    reports = {name: VariantReport(False, reason) for name, reason in missing.items()}
     texts, pairs = texts_and_pairs(test)
     actual = class_numbers(test["label"], labels_of(package.model))
     answers = {name: Classifier(package, name).probabilities(texts, pairs) for name in package.variants}
@@ -61,8 +62,8 @@ def main(run: Run[ExportParams]) -> None:
     publish_live(run, package.model, costs=costs)
 
 
-def write_variants(params: ExportParams, model: Path, folder: Path) -> dict[str, VariantReport]:
-    """Write the files asked for; return those that there are none of, each with the reason."""
+def write_variants(params: ExportParams, model: Path, folder: Path) -> dict[str, str]:
+    """Write the files asked for; return why there are no others, by name of the variant."""
     from stages.export.conversion import NotExported, write_int8, write_onnx
 
     folder.mkdir(parents=True, exist_ok=True)  # though it may stay empty
@@ -72,13 +73,12 @@ def write_variants(params: ExportParams, model: Path, folder: Path) -> dict[str,
     try:
         write_onnx(model, folder / FILES["onnx"])
     except NotExported as error:
-        no_source = VariantReport(False, "there is no ONNX model to make it of")
-        return {"onnx": VariantReport(False, str(error)), "int8": no_source, **missing}
-    if params.int8:
-        try:
+        return {"onnx": str(error), "int8": "there is no ONNX model to make it of", **missing}
+    try:
+        if params.int8:
             write_int8(folder / FILES["onnx"], folder / FILES["int8"])
-        except NotExported as error:
-            missing["int8"] = VariantReport(False, str(error))
+    except NotExported as error:
+        missing["int8"] = str(error)
     return missing
 
 

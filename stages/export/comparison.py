@@ -10,27 +10,16 @@ DIGITS = 6
 
 @dataclass(frozen=True)
 class VariantReport:
-    """What `reports/export.json` says of a variant; None: not known, for there is no such file.
+    """What `reports/export.json` says of a variant; None: not known, for there is no such file."""
 
-    Args:
-        offered: whether the file is kept.
-        reason: why, or why not.
-        bytes: of the file.
-        accuracy: on the test rows, as are the following.
-        accuracy_change: from that of the original.
-        agreement: share of rows with the original's label.
-        largest_difference: between two probabilities of one label for one row.
-        faster: whether one text takes less time than with the original; no figure, for a report holds no times.
-    """
-
-    offered: bool
-    reason: str
-    bytes: int | None = None
-    accuracy: float | None = None
-    accuracy_change: float | None = None
-    agreement: float | None = None
-    largest_difference: float | None = None
-    faster: bool | None = None
+    offered: bool  # whether the file is kept
+    reason: str  # why, or why not
+    bytes: int | None = None  # of the file
+    accuracy: float | None = None  # on the test rows, as are the following
+    accuracy_change: float | None = None  # from that of the original
+    agreement: float | None = None  # share of rows with the original's label
+    largest_difference: float | None = None  # between two probabilities of one label for one row
+    faster: bool | None = None  # than the original for one text; no figure, for a report holds no times
 
 
 def compare(original: np.ndarray, other: np.ndarray, actual: np.ndarray) -> dict[str, float]:

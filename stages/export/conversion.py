@@ -89,7 +89,6 @@ def _traced(network: Any, model: Path) -> "onnx.ModelProto":
 
 def _write(graph: "onnx.ModelProto", file: Path) -> None:
     _strip(graph)
-    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(graph.SerializeToString(deterministic=True))
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 
+from stages.common.digests import sha256_path
 from stages.common.distributed import world_size
 from stages.common.environment import tags, training_environment, with_earlier
 from stages.common.params import FinetuneParams
@@ -12,7 +13,6 @@ from stages.common.schemas import TokenizedRecords
 from stages.finetune.machine import join, launch, wanted
 from stages.tasks import load_task
 from stages.tracking.live import LIVE, LiveRun
-from stages.tracking.runs import model_digest
 
 
 @stage("finetune")
@@ -69,7 +69,7 @@ def main(run: Run[FinetuneParams]) -> None:
     tokenizer.save_pretrained(folder)
     curves = [run.output("reports/plots/training.csv"), run.output("reports/plots/validation.csv")]
     write_curves(history, *curves)
-    live.finish(model_digest(folder), curves)
+    live.finish(sha256_path(folder), curves)
     run.leftovers.append(checkpoints)
 
 

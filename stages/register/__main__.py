@@ -16,14 +16,13 @@ from stages.common.schemas import AugmentedRecords, CleanRecords
 from stages.register.card import model_card
 from stages.register.champion_comparison import compare_with_champion
 from stages.register.gates import Verdict, failed, judge_reports
-from stages.serving.backends import FILES, Classifier, Package, labels_of
+from stages.serving.backends import FILES, Classifier, Package
 from stages.serving.decision import Decision
 from stages.serving.latency import latencies
-from stages.tasks.inference import texts_and_pairs
+from stages.tasks.inference import labels_of, texts_and_pairs
 from stages.tracking.package import package_digest
 from stages.tracking.publish import publish_live
 from stages.tracking.registry import CHAMPION, REGISTERED, REGISTRATION, STAMP, ChampionComparison, Registration
-from stages.tracking.runs import model_digest
 
 CALLS = 50  # that the latency is measured with
 MAX_TAG = 5_000  # characters of a tag in MLflow
@@ -69,16 +68,16 @@ def check_parts(package: Package, metrics: Mapping[str, Any], export: Mapping[st
         AttuneError: naming the first part that is another one.
     """
     assert package.exported and package.serving
-    scored, scores, exported = metrics.get("model", {}), "reports/metrics.json", "reports/export.json"
+    scored, scores, exported = metrics["model"], "reports/metrics.json", "reports/export.json"
     parts = [
-        (scores, "models/finetuned", scored.get("digest"), sha256_path(package.model)),
-        (scores, "models/serving", scored.get("serving"), sha256_path(package.serving)),
-        (exported, "models/finetuned", export.get("model"), scored.get("digest")),
+        (scores, "models/finetuned", scored["digest"], sha256_path(package.model)),
+        (scores, "models/serving", scored["serving"], sha256_path(package.serving)),
+        (exported, "models/finetuned", export["model"], scored["digest"]),
     ]
     for name, file in FILES.items():
-        path, offered = package.exported / file, export.get(name, {}).get("offered")
+        path = package.exported / file
         digest = sha256_file(path) if path.exists() else None
-        parts.append((exported, f"models/exported/{file}", export[name]["sha256"] if offered else None, digest))
+        parts.append((exported, f"models/exported/{file}", export[name]["sha256"], digest))
     for report, part, reported, actual in parts:
         if reported != actual:
             what = f"{report} does not speak of {part} as it is now"
@@ -94,7 +93,7 @@ def _register(run: Run[RegisterParams], package: Package, own: list[Verdict], la
         Overtaken: if the champion is no longer the one that it was compared with; the flow tries again.
     """
     passed = all(verdict.passed for verdict in own)
-    digests = model_digest(package.model), package_digest(package)
+    digests = sha256_path(package.model), package_digest(package)
     registration = Registration(run.params.model_name, *digests, passed, [asdict(verdict) for verdict in own])
     registration.write(run.output(str(REGISTRATION)), run.output(str(STAMP)))
 
@@ -118,9 +117,7 @@ def _register(run: Run[RegisterParams], package: Package, own: list[Verdict], la
         "model_name": registration.model_name,
         "model": registration.model,
         "package": registration.package,
-        "version": state.version if state else None,
-        "alias": state.alias if state else None,
-        "new_champion": state is not None and state.new_champion,
+        **(state._asdict() if state else {"version": None, "alias": None, "new_champion": False}),
         "promoted": promoted,
         "gates": [asdict(verdict) for verdict in verdicts],
     }

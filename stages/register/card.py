@@ -2,14 +2,14 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stages.common.display import display, visible
+from stages.common.pages.templates import environment
 from stages.common.params import FinetuneParams, Params
 from stages.common.params.finetune import ADAPTERS
 from stages.register.gates import Verdict
@@ -41,69 +41,50 @@ def model_card(
         slices: `reports/plots/slices.csv`.
     """
     manifest, cleaned = (json.loads(path.read_text(encoding="utf-8")) for path in (raw, clean))
-    labels, calibration = list(metrics["per_class"]), metrics.get("calibration")
-    return _template().render(
-        name=params.register_.model_name,
-        labels=labels,
-        strategy=_strategy(params.finetune),
-        base=params.ingest.base_model.origin,
-        manifest=manifest,
-        cleaned=cleaned,
-        splits={
-            name: (split["rows"], [split["labels"].get(label, 0) for label in labels])
-            for name, split in cleaned["splits"].items()
-        },
-        augmented=augmented,
-        augmented_by=", ".join(f"{rows} by {name.replace('_', ' ')}" for name, rows in augmented.items()),
-        metrics=metrics,
-        models={"**this model**": metrics, **metrics["baselines"]},
-        gains={name: scores for name, scores in metrics["baselines"].items() if "mcnemar_p" in scores},
-        confidence=f"{100 * params.evaluate.bootstrap.confidence:g}",
-        slices=slices.sort("accuracy", maintain_order=True).rows(named=True),
-        calibration=calibration,
-        calibrated=bool(calibration) and params.evaluate.calibration.temperature,
-        thresholds=metrics.get("thresholds"),
-        behaviour=metrics.get("behaviour"),
-        exported={FORMS[name]: form for name, form in export.items() if name in FORMS},
-        verdicts=verdicts,
-        settings=params.finetune.model_dump(mode="json"),
-        max_length=params.tokenize.max_length,
-    )
-
-
-def _template() -> Any:
-    """Return the template; what stems from the data goes through `cell` or `code`."""
-    environment = Environment(  # noqa: S701, Markdown
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
+    labels = list(metrics["per_class"])
+    templates = environment(Path(__file__).parent)
+    templates.autoescape = False  # Markdown: what stems from the data goes through `cell` or `code`
+    templates.keep_trailing_newline = True
+    templates.filters |= {
         "cell": cell,
         "code": lambda text: f"`{' '.join(visible(text).split()).replace('`', chr(39))}`",
         "short": lambda text: display(text, MAX_NAME),
-        "score": lambda value: "–" if value is None else f"{value:.4f}",
-        "change": lambda value: "–" if value is None else f"{value:+.4f}",
-        "share": lambda value: "–" if value is None else f"{100 * value:.1f}%",
+        "score": _number("{:.4f}"),
+        "change": _number("{:+.4f}"),
+        "share": _number("{:.1%}"),
         "mib": lambda size: "–" if size is None else f"{size / 2**20:.1f} MiB",
     }
-    environment.globals |= {
-        "row": lambda *cells: f"| {' | '.join(map(str, cells))} |",
-        "interval": lambda scores, key: _interval("{:.4f} [{:.4f}, {:.4f}]", scores, key),
-        "gain": lambda scores, key: _interval("{:+.4f} [{:+.4f}, {:+.4f}]", scores, f"{key}_gain"),
-    }
-    return environment.get_template("card.md.j2")
-
-
-def _interval(form: str, scores: Mapping[str, float], key: str) -> str:
-    return form.format(scores[key], scores[f"{key}_low"], scores[f"{key}_high"])
+    templates.globals |= {"row": lambda *cells: f"| {' | '.join(map(str, cells))} |", "interval": _interval}
+    return templates.get_template("card.md.j2").render(
+        params=params,
+        strategy=_strategy(params.finetune),
+        labels=labels,
+        manifest=manifest,
+        cleaned=cleaned,
+        counts={name: [split["labels"].get(label, 0) for label in labels] for name, split in cleaned["splits"].items()},
+        augmented=augmented,
+        metrics=metrics,
+        models={"**this model**": metrics, **metrics["baselines"]},
+        confidence=f"{100 * params.evaluate.bootstrap.confidence:g}",
+        slices=slices.sort("accuracy", maintain_order=True).rows(named=True),
+        exported={name: export[form] for form, name in FORMS.items()},
+        verdicts=verdicts,
+        settings=params.finetune.model_dump(mode="json"),
+    )
 
 
 def cell(text: str) -> str:
     """Return text on one line that can neither end a table cell nor start markup."""
     return re.sub(r"([\\`*_\[\]<>&|~$])", r"\\\1", " ".join(visible(text).split()))
+
+
+def _number(pattern: str) -> Callable[[float | None], str]:
+    return lambda value: "–" if value is None else pattern.format(value)
+
+
+def _interval(scores: Mapping[str, float], key: str, sign: str = "") -> str:
+    value, low, high = (f"{scores[f'{key}{end}']:{sign}.4f}" for end in ("", "_low", "_high"))
+    return f"{value} [{low}, {high}]"
 
 
 def _strategy(how: FinetuneParams) -> str:

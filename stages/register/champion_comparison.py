@@ -12,6 +12,7 @@ from stages.common.schemas import CleanRecords, Predictions
 from stages.register.gates import Verdict, failed, gain_of
 from stages.tasks import load_task
 from stages.tasks.bootstrap import class_numbers, compare
+from stages.tasks.inference import labels_of
 from stages.tracking.package import fetch_package, fetch_seen_ids
 from stages.tracking.registry import champion, demotion
 from stages.tracking.runs import MODEL_TAG
@@ -59,7 +60,7 @@ def _on_the_same_rows(
 ) -> Verdict:
     """Score both models on the test rows that the champion has not seen, and compare."""
     task, bootstrap = load_task(run.all_params.task), run.all_params.evaluate.bootstrap
-    champion_labels = task.labels_of(champion_model)
+    champion_labels = labels_of(champion_model)
     if set(champion_labels) != set(labels):
         fix = "give this model its own register.model_name, or set gates.champion: null"
         return failed("champion", f"the champion has other labels; {fix}")

@@ -14,6 +14,7 @@ import numpy as np
 
 from stages.common.text.cleaning import TextCleaning
 from stages.serving.decision import Decision
+from stages.tasks.inference import labels_of, load_classifier
 
 Variant = Literal["torch", "onnx", "int8"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -30,16 +31,13 @@ Forward = Callable[[dict[str, np.ndarray]], np.ndarray]  # inputs [b x s] int64 
 class Package:
     """Where the parts of a model lie.
 
-    Args:
-        model: config, weights and tokenizer, as `models/finetuned`.
-        exported: ONNX files, as `models/exported`; None where there are none.
-        serving: `decision.json`, `text_cleaning.json` and `profile.json`, as `models/serving`; None: uncalibrated,
-            never abstaining, texts taken as they come.
+    `serving` has `decision.json`, `text_cleaning.json` and `profile.json`. Without it, probabilities are uncalibrated,
+    the model never abstains, and texts are taken as they come.
     """
 
-    model: Path
-    exported: Path | None = None
-    serving: Path | None = None
+    model: Path  # config, weights and tokenizer, as `models/finetuned`
+    exported: Path | None = None  # ONNX files, as `models/exported`
+    serving: Path | None = None  # as `models/serving`
 
     @classmethod
     def within(cls, folder: Path, model: str = "model") -> "Package":
@@ -81,16 +79,11 @@ class Classifier:
             self.forward = _torch_forward(package.model, threads)
         else:
             self.forward = _onnx_forward(package.exported / FILES[self.variant], threads)
-        labels = labels_of(package.model)
-        self.decision = Decision.read(package.serving) if package.serving else Decision(labels)
-        if self.decision.labels != labels:
+        self.labels = labels_of(package.model)  # in the order of the probabilities
+        self.decision = Decision.read(package.serving) if package.serving else Decision(self.labels)
+        if self.decision.labels != self.labels:
             raise ValueError(f"{package.serving} belongs to a model with other labels than {package.model}")
         self.cleaning = TextCleaning.read(package.serving) if package.serving else None
-
-    @property
-    def labels(self) -> list[str]:
-        """The labels, in the order of the probabilities."""
-        return self.decision.labels
 
     def probabilities(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, batch_size: int = BATCH
@@ -170,17 +163,8 @@ class QuickTokens:
         return arrays
 
 
-def labels_of(model: Path) -> list[str]:
-    """Return a saved model's labels, in the order of its outputs."""
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})  # transformers does not write its own default
-    return [names[str(index)] for index in range(len(names))]
-
-
 def _torch_forward(model: Path, threads: int | None) -> Forward:
     import torch
-
-    from stages.tasks.inference import load_classifier
 
     if threads:
         torch.set_num_threads(threads)

@@ -17,19 +17,13 @@ FILE = "decision.json"
 
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
 class Decision:
-    """How probabilities become answers.
+    """How probabilities become answers: a ValueError where one is wrong, as it would change answers silently.
 
-    Args:
-        labels: in the order of the model's outputs.
-        temperature: what logits are divided by (Guo et al. 2017); 1: they stay as they are.
-        thresholds: least calibrated probability at which a label is answered; a label without one always is.
-
-    Raises:
-        ValueError: if they are not what they have to be: a wrong one would change answers silently.
+    A threshold is the least calibrated probability at which a label is answered; a label without one always is.
     """
 
-    labels: Annotated[list[str], Field(min_length=2)]
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    labels: Annotated[list[str], Field(min_length=2)]  # in the order of the model's outputs
+    temperature: Annotated[float, Field(gt=0)] = 1.0  # what logits are divided by (Guo et al. 2017)
     thresholds: dict[str, Annotated[float, Field(ge=0)]] = field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -25,9 +25,6 @@ class Task(Protocol):
     def scores(self, actual: "np.ndarray", predicted: "np.ndarray", classes: int) -> dict[str, float]:
         """Return the scores that gates may name, of class numbers [n]."""
 
-    def labels_of(self, model: Path) -> list[str]:
-        """Return a saved model's labels, in the order of its outputs."""
-
 
 def load_task(name: str) -> Task:
     """Return the task's module; `name` as in params.yaml."""

@@ -1,4 +1,4 @@
-"""What every use of a saved model needs: its weights, its size, the number format, batches of rows.
+"""What every use of a saved model needs: its weights, its labels, its size, the number format, batches of rows.
 
 Nothing of Attune is imported here: the file goes into the registry with each model, to be served with it.
 """
@@ -54,6 +54,13 @@ def adapter_of(folder: Path) -> str | None:
     """Return peft's name of the adapter beside a model's weights (`lora`, `prefix_tuning` …), None without one."""
     file = folder / "adapter_config.json"
     return str(json.loads(file.read_text(encoding="utf-8"))["peft_type"]).lower() if file.exists() else None
+
+
+def labels_of(folder: Path) -> list[str]:
+    """Return a saved model's labels, in the order of its outputs."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})  # transformers does not write its own default
+    return [names[str(index)] for index in range(len(names))]
 
 
 def size_of(folder: Path) -> dict[str, int]:

@@ -76,12 +76,6 @@ def scores(actual: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str,
     return {name: round(float(value), DIGITS) for name, value in named.items()}
 
 
-def labels_of(model: Path) -> list[str]:
-    """Return a saved model's labels, in the order of its outputs."""
-    names = AutoConfig.from_pretrained(model).id2label
-    return [names[index] for index in range(len(names))]
-
-
 @torch.inference_mode()
 def probabilities(model: Path, rows: pl.DataFrame, batch_size: int) -> np.ndarray:
     """Return the probability of each label for each row, [rows x labels] float64, computed in float32."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.digests import sha256_path, sha256_value
 from stages.tasks.inference import adapter_of
-from stages.tracking.runs import MODEL_TAG, model_digest
+from stages.tracking.runs import MODEL_TAG
 from stages.tracking.store import quiet
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def log_and_register(client: "MlflowClient", name: str, run_id: str, package: "P
         source=f"models:/{model_id}",
         run_id=run_id,
         model_id=model_id,
-        tags={MODEL_TAG: model_digest(package.model), PACKAGE_TAG: package_digest(package)},
+        tags={MODEL_TAG: sha256_path(package.model), PACKAGE_TAG: package_digest(package)},
         description=card.read_text(encoding="utf-8")[:5000],
     )
     return int(version.version)

@@ -36,14 +36,12 @@ LINEAGE, PATCHES, LOCK = "lineage", WORK / "patches", "dvc.lock"
 MANIFEST, SCORES = "data/raw/manifest.json", "reports/metrics.json"
 REGISTERS = "register"
 LARGEST_PATCH = 1_000_000  # bytes
-SECONDS = 60
 
 
 def origin_tags() -> dict[str, str]:
     """Return the tags of a training that begins now, in the current folder."""
-    graph = read_graph() if Path("dvc.yaml").exists() else {}
-    upstream = upstream_of(graph["finetune"], graph) if "finetune" in graph else []
-    return {**commit_tags(), **stage_tags(upstream, read_lock())}
+    graph = read_graph()
+    return {**commit_tags(), **stage_tags(upstream_of(graph["finetune"], graph), read_lock())}
 
 
 def commit_tags() -> dict[str, str]:
@@ -164,4 +162,4 @@ def recorded_params() -> bytes:
 
 def _git(*arguments: str) -> bytes:
     command = ["git", "--no-optional-locks", *arguments]
-    return subprocess.run(command, capture_output=True, timeout=SECONDS, check=True).stdout
+    return subprocess.run(command, capture_output=True, timeout=60, check=True).stdout

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
+from stages.common.digests import sha256_path
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
 from stages.common.pipeline.graph import read_graph, read_lock
 from stages.common.pipeline.stage import Run
+from stages.common.redact import redacted
 from stages.serving.backends import Package
 from stages.tracking.provenance import SCORES, keep_lineage, recorded_params, stage_tags, stages_that_made
 from stages.tracking.registry import (
@@ -28,13 +30,12 @@ from stages.tracking.runs import (
     MODEL_TAG,
     finish,
     flatten,
-    model_digest,
     record_curves,
     record_metrics,
     run_of_model,
     training_tags,
 )
-from stages.tracking.store import Unreachable, connect, tracking_uri, warn, without_password
+from stages.tracking.store import Unreachable, connect, tracking_uri, warn
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,7 +47,7 @@ CARD = "reports/model_card.md"
 
 def publish_run(client: "MlflowClient", params: Params, model: Path, reports: dict[str, Path]) -> str:
     """Record a model's curves, scores and reports (by path) in the run of its training; return the run's id."""
-    digest = model_digest(model)
+    digest = sha256_path(model)
     tags = training_tags(digest)  # of a training that nobody here has noted, the commit is not known
     run_id = run_of_model(client, params, digest, tags)
     record_curves(client, run_id, [reports[curve] for curve in CURVES if curve in reports])
@@ -111,15 +112,13 @@ def publish_live(
 def main() -> int:
     """Publish the model that lies in models/finetuned with all its reports."""
     try:
-        if "finetune" not in read_lock():
-            raise AttuneError("there is no trained model yet", "run the pipeline first: make run")
+        if not MODEL.exists() or "finetune" not in read_lock():
+            raise AttuneError(f"{MODEL} is missing", "run the pipeline first, or fetch it: dvc pull, dvc checkout")
         # As `dvc.lock` has them: of the run that trained the model, whatever was edited since.
         params = check_params(YAML(typ="safe", pure=True).load(recorded_params()), "dvc.lock")
-        if not MODEL.exists():
-            raise AttuneError(f"{MODEL} is missing", "run the pipeline first, or fetch it: dvc pull, dvc checkout")
         client, reports = connect(), reports_up_to()
         run_id = publish_run(client, params, MODEL, reports)
-        print(f"run {run_id} is up to date in {without_password(tracking_uri())}")
+        print(f"run {run_id} is up to date in {redacted(tracking_uri())}")
         if REGISTRATION.exists():
             registration = Registration.read()
             state = ensure_registered(client, registration, run_id, Package.of_project(), reports[CARD])

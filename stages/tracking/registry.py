@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
+from stages.common.digests import sha256_path
 from stages.common.errors import AttuneError
 from stages.common.pipeline.stage import write_json
 from stages.tracking.package import PACKAGE_TAG, log_and_register, package_digest
-from stages.tracking.runs import MODEL_TAG, model_digest
+from stages.tracking.runs import MODEL_TAG
 from stages.tracking.store import connect, tracking_uri
 
 if TYPE_CHECKING:  # `make plan` and each flow import this module, and would wait for numpy and polars
@@ -135,7 +136,7 @@ def ensure_registered(
     """
     name, version = registration.model_name, version_of(client, registration)
     if version is None:
-        digests = model_digest(package.model), package_digest(package)
+        digests = sha256_path(package.model), package_digest(package)
         if digests != (registration.model, registration.package):
             raise AttuneError("models/ is not the model of reports/registration.json", "make both anew: make run")
         version = log_and_register(client, name, run_id, package, card)
@@ -184,12 +185,12 @@ def champion_number(client: "MlflowClient", name: str) -> int | None:
 def previous_champion(client: "MlflowClient", name: str) -> int | None:
     """Return the version that was in use last before the champion, leaving out those that were rolled back."""
     current = champion_number(client, name)
-    replaced = {
-        number: tags[REPLACED_TAG]
+    replaced = [
+        (tags[REPLACED_TAG], number)
         for number, tags in version_tags(client, name).items()
         if REPLACED_TAG in tags and DEMOTED_TAG not in tags and number != current
-    }
-    return max(replaced, key=lambda number: (replaced[number], number), default=None)
+    ]
+    return max(replaced)[1] if replaced else None
 
 
 def promote(client: "MlflowClient", name: str, version: int, previous: int | None) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common.digests import sha256_path
 from stages.common.params import Params
 from stages.common.pipeline.graph import read_lock
 from stages.common.pipeline.stage import WORK, write_json
@@ -29,11 +28,6 @@ POSITIONS = ("step", "epoch")  # columns that say where on a curve a point is; n
 TRAININGS = WORK / "trainings"
 DATA_SETS = {"train": "training", "validation": "validation", "test": "test"}
 SOURCE = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "attune"}  # what MLflow's UI shows as a run's source
-
-
-def model_digest(folder: Path) -> str:
-    """Return the name of a trained model: the SHA-256 of its folder's files."""
-    return sha256_path(folder)
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

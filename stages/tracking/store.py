@@ -5,14 +5,15 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
+
+from stages.common.redact import redacted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,11 +47,6 @@ def absolute_uri() -> str:
     return uri if urlsplit(uri).scheme else str(Path(uri).resolve())
 
 
-def without_password(uri: str) -> str:
-    """Return a URI that can be shown; what stands between the first colon and the last @ is taken for a password."""
-    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", uri)
-
-
 def connect() -> "MlflowClient":
     """Return a client of the tracking store, and make that the store of this process and of those it starts.
 
@@ -73,7 +69,12 @@ def client_of(uri: str) -> "MlflowClient":
     parts = urlsplit(uri)
     if parts.scheme in ("http", "https"):
         bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-        _check_reachable(bare, without_password(uri))
+        try:  # whatever it answers; MLflow's own client would try for minutes
+            with suppress(HTTPError):
+                urlopen(f"{bare.rstrip('/')}/health", timeout=REACH_SECONDS).close()  # noqa: S310, http and https alone
+        except (OSError, ValueError, HTTPException) as error:
+            reason = error if isinstance(error, OSError) else "not an address that can be asked"
+            raise Unreachable(f"{redacted(uri)} ({reason})") from None
         if parts.password is not None:  # which MLflow would put into its messages
             os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username or "")
             os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
@@ -89,17 +90,6 @@ def client_of(uri: str) -> "MlflowClient":
         return mlflow.MlflowClient(tracking_uri=uri)
 
 
-def _check_reachable(uri: str, display_uri: str) -> None:
-    """Ask a server for anything at all; MLflow's own client would try for minutes."""
-    try:
-        urlopen(f"{uri.rstrip('/')}/health", timeout=REACH_SECONDS).close()  # noqa: S310, http and https alone
-    except HTTPError:
-        return  # an answer of whatever kind is one
-    except (OSError, ValueError, HTTPException) as error:
-        reason = error if isinstance(error, OSError) else "not an address that can be asked"
-        raise Unreachable(f"{display_uri} ({reason})") from None
-
-
 def experiment_id(client: "MlflowClient", name: str) -> str:
     """Return the id of an experiment, made if it is new (artifacts beside mlflow.db where that is the store)."""
     if experiment := client.get_experiment_by_name(name):
@@ -111,16 +101,13 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
     return str(client.create_experiment(name, artifact_location=artifacts, tags=MODEL_TRAINING))
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> AbstractContextManager[None]:
     """Keep MLflow's warnings of routine away from the terminal."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    return warnings.catch_warnings(action="ignore")
 
 
 def warn(error: Exception, catch_up: str = CATCH_UP) -> None:
     """Say on the terminal that something went wrong with MLflow, and what to do about it."""
-    reason = without_password(str(error).splitlines()[0])[:200] if str(error) else type(error).__name__
+    reason = redacted(str(error).splitlines()[0])[:200] if str(error) else type(error).__name__
     what = "cannot be reached" if isinstance(error, Unreachable) else "failed"
     print(f"  warning: MLflow {what}: {reason}; {catch_up}", file=sys.stderr, flush=True)

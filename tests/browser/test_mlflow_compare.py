@@ -4,7 +4,6 @@ import html
 import json
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,20 +13,15 @@ from urllib.parse import quote
 import pytest
 from mlflow import MlflowClient
 
+from stages.common.digests import sha256_path
 from stages.tracking import store
 from stages.tracking.live import LiveRun
 from stages.tracking.publish import publish_run, reports_up_to
-from stages.tracking.runs import model_digest
+from tests.browser.test_pages import chromium, needs_chromium
 from tests.projects import PROJECT, Project, params_of, without_mlflow
 from tests.waiting import free_port, server
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
-OPTIONS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--virtual-time-budget=15000"),
-    *("--window-size=1600,2600", "--dump-dom"),
-)
+pytestmark = needs_chromium
 TRIES = 5  # of a page that asks its server many things, on a busy machine
 
 
@@ -39,7 +33,7 @@ def training(client: MlflowClient, project: Project, learning_rate: float, accur
     project.file("reports/metrics.json", {"rows": 80, "accuracy": accuracy, "macro_f1": accuracy - 0.01})
     live = LiveRun(params, str(learning_rate), {"attune.threads": "2"})
     live.log({"loss": 0.7}, 1)
-    live.finish(model_digest(model), [curve])
+    live.finish(sha256_path(model), [curve])
     return publish_run(client, params, model, reports_up_to())
 
 
@@ -63,8 +57,7 @@ def elements(address: str, folder: Path) -> str:
     """Open the compare page; return its elements once it has its tables."""
     page = ""
     for number in range(TRIES):
-        command = [str(CHROMIUM), *OPTIONS, f"--user-data-dir={folder / f'profile{number}'}", address]
-        page = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
+        page = chromium(address, folder / f"profile{number}", "1600,2600", 15_000)
         if ">finetune.learning_rate</th>" in page:
             return page
         time.sleep(number)

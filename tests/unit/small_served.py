@@ -12,6 +12,7 @@ import torch
 from mlflow import MlflowClient
 from transformers import AutoTokenizer
 
+from stages.common.digests import sha256_path
 from stages.common.text.cleaning import FILE as TEXT_CLEANING
 from stages.common.text.cleaning import TextCleaning
 from stages.export.conversion import write_int8, write_onnx
@@ -22,7 +23,7 @@ from stages.tasks.text_classification import build_model
 from stages.tracking import store
 from stages.tracking.package import SEEN_FILES, package_digest
 from stages.tracking.registry import Registration, ensure_registered
-from stages.tracking.runs import MODEL_TAG, create_run, model_digest
+from stages.tracking.runs import MODEL_TAG, create_run
 from tests.models import make_base, outspoken, put_tokenizer
 from tests.projects import params_of, without_mlflow
 
@@ -77,7 +78,7 @@ def working_in(folder: Path) -> Iterator[MlflowClient]:
 
 def register(client: MlflowClient, package: Package, name: str = "tiny") -> int:
     """Make a package champion of its name; return its version."""
-    digest = model_digest(package.model)
+    digest = sha256_path(package.model)
     card = Path("model_card.md")
     card.write_text("# tiny\n")
     run_id = create_run(client, params_of(register={"model_name": name}), {MODEL_TAG: digest})

@@ -42,9 +42,6 @@ def tried(params: Behaviour, rows: pl.DataFrame, ask: Any = by_word) -> tuple[pl
     return cases, summary(params, cases)
 
 
-# ── templates ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_every_combination_of_words_is_tried_once() -> None:
     fill = {"it": ["this", "that"], "fine": ["good", "nice", "good"]}
     test = MinimumTest(
@@ -89,9 +86,6 @@ def test_a_label_that_the_model_lacks_is_an_error_that_names_the_test(kind: str)
     params.check_labels(["great"])
 
 
-# ── changes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 @pytest.mark.parametrize("change", CHANGES.values())
 @given(text=st.one_of(st.text(max_size=40), st.sampled_from(TEXTS)), seed=st.integers(0, 100))
 def test_a_change_changes_and_is_the_same_again(change: Any, text: str, seed: int) -> None:
@@ -112,12 +106,6 @@ def test_a_typo_is_one_slip_inside_of_one_long_word(text: str, seed: int) -> Non
     assert (pair[0][0], pair[0][-1]) == (pair[1][0], pair[1][-1])
 
 
-def test_all_three_slips_occur() -> None:
-    slips = {typos("storm", Random(seed)) for seed in range(200)}
-    assert {"sorm", "strm", "sttorm", "stoorm", "sotrm", "strom"} <= slips
-    assert all(slip and slip[0] == "s" and slip[-1] == "m" for slip in slips)
-
-
 @pytest.mark.parametrize("text", ["这部电影很好看", "หนังเรื่องนี้ดีมาก"])
 def test_texts_of_scripts_without_spaces_have_no_typos_and_no_cases(text: str) -> None:
     assert typos(text, Random(1)) is None
@@ -131,16 +119,12 @@ def test_texts_of_scripts_without_spaces_have_no_typos_and_no_cases(text: str) -
         ("It ends.", "It ends"),
         ("It ends", "It ends."),
         ("It ends \n", "It ends."),
-        ('"It ends."', None),
-        ("It ends!", None),
         ("It ends...", None),
-        ("It ends…", None),
         ("अच्छी है।", "अच्छी है"),
         ("很好看", "很好看。"),
         ("很好看。", "很好看"),
         ("第215", "第215。"),
         ("หนังดีมาก", None),  # Thai has no full stop
-        ("12345", None),
         ("", None),
     ],
 )
@@ -165,19 +149,9 @@ def test_one_name_stays_one_name_and_a_woman_a_woman(seed: int) -> None:
     assert peter in set(MEN) - {"Peter"}
 
 
-def test_names_in_small_letters_are_found_only_where_there_are_no_capitals() -> None:
-    changed = names("anna met peter", Random(1))
-    assert changed
-    assert changed == changed.lower()
-    assert changed.split()[1] == "met"
-
-
 @pytest.mark.parametrize("text", ["Then anna met peter", "a grace note", "will you mark", "Annabel", "Maryland"])
 def test_words_that_only_look_like_names_stay(text: str) -> None:
     assert names(text, Random(1)) is None
-
-
-# ── cases and verdicts ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_an_invariance_passes_where_the_prediction_stays() -> None:

@@ -54,9 +54,6 @@ def by_hand(client: MlflowClient, version: int) -> None:
     client.set_registered_model_alias(NAME, CHAMPION, str(version))
 
 
-# ── promotion ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_a_promotion_moves_the_alias_and_keeps_when(client: MlflowClient) -> None:
     client.set_registered_model_alias(NAME, CHALLENGER, "3")
     promoted(client, 1, 3)
@@ -64,14 +61,6 @@ def test_a_promotion_moves_the_alias_and_keeps_when(client: MlflowClient) -> Non
     assert previous_champion(client, NAME) == 1
     tags = version_tags(client, NAME)
     assert tags[1][PROMOTED_TAG] < tags[3][PROMOTED_TAG] and PROMOTED_TAG not in tags[2]
-
-
-def test_a_model_whose_champion_is_gone_is_not_promoted(client: MlflowClient) -> None:
-    promoted(client, 1)
-    client.delete_model_version(NAME, "1")
-    with pytest.raises(Overtaken):
-        promote(client, NAME, 2, 1)
-    assert aliases(client) == {}
 
 
 def test_the_champion_is_asked_for_right_before_it_is_replaced(
@@ -90,9 +79,6 @@ def test_the_champion_is_asked_for_right_before_it_is_replaced(
         with pytest.raises(Overtaken):
             change()
         assert aliases(client) == {CHAMPION: 3}
-
-
-# ── rollback ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_rolling_back_again_goes_further_back_until_there_is_nothing_before(client: MlflowClient) -> None:
@@ -121,9 +107,6 @@ def test_a_rollback_can_name_an_earlier_champion_also_one_that_was_rolled_back(c
     assert demotion(client, NAME, "three") is None
     assert demotion(client, NAME, "one") is not None
     assert aliases(client) == {CHAMPION: 3}
-
-
-# ── the program ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def output(capsys: pytest.CaptureFixture[str]) -> str:

@@ -22,6 +22,7 @@ from flows.model_versions.versions import find_version
 from flows.reporting.reports import SPLIT_FILES
 from flows.reviewing.review import lineage_of
 from flows.reviewing.revision import Revision
+from stages.common.digests import sha256_path
 from stages.common.errors import AttuneError
 from stages.common.params import load_params, read_yaml
 from stages.common.pipeline.graph import read_graph, read_lock
@@ -33,7 +34,7 @@ from stages.tracking.package import PACKAGE_TAG, package_digest
 from stages.tracking.provenance import DIRTY_TAG, LINEAGE_TAG, PATCH_TAG, commit_tags
 from stages.tracking.publish import publish_live
 from stages.tracking.registry import STAMP, Registration, RegistryState
-from stages.tracking.runs import MODEL_TAG, model_digest
+from stages.tracking.runs import MODEL_TAG
 from tests.projects import Project
 from tests.unit.mlflow_apart import apart
 
@@ -141,14 +142,14 @@ class Lab(Project):
             params = load_params()
             live = LiveRun(params, json.dumps([params.model_dump_json()])[:200], {"attune.threads": "1"})
             self.dvc("repro", "--quiet", "evaluate")
-            live.finish(model_digest(Path("models/finetuned")), [Path("reports/plots/training.csv")])
+            live.finish(sha256_path(Path("models/finetuned")), [Path("reports/plots/training.csv")])
 
     def register(self, passed: bool = True) -> RegistryState:
         """Do what register does once it has judged."""
         with chdir(self.root):
             params, package = load_params(), Package.of_project()
             run = Run(read_graph()["register"], params.register_, params, Path(".attune/staging/register"))
-            digests = model_digest(package.model), package_digest(package)
+            digests = sha256_path(package.model), package_digest(package)
             registration = Registration(params.register_.model_name, *digests, passed, [])
             registration.write(run.output("reports/registration.json"), run.output(str(STAMP)))
             run.output("reports/model_card.md").write_text("# films\n")

@@ -69,24 +69,6 @@ def test_pairs_are_empty_where_a_row_has_none(body: dict[str, Any]) -> None:
     assert read_question(json.dumps(body).encode()) == Question(["balo", "doka"], ["mini", ""])
 
 
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        (b'{"inputs": ["caf\xe9"]}', "Invalid JSON"),
-        (b'{"inputs": ["a", null]}', "inputs.1.text: Input should be a valid string"),
-        (b'{"dataframe_split": {"columns": ["text", "text"], "data": []}}', "dataframe_split: must be a list of texts"),
-        (b'{"dataframe_split": {"columns": ["text"], "data": [["a", "b"]]}}', "dataframe_split.0: Input should be"),
-        (b'{"inputs": ["a"], "params": {"topk": 1}}', "params.topk: Extra inputs"),
-        (b'{"inputs": ["a"], "instances": ["a"]}', "exactly one of"),
-        (b"[" * 10_000, "recursion limit"),
-    ],
-)
-def test_a_refusal_says_what_is_wrong(body: bytes, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as refused:
-        read_question(body)
-    assert len(str(refused.value)) < 200
-
-
 def test_where_there_is_nothing_to_read_the_model_abstains(classifier: Classifier) -> None:
     texts = ["", " \n\t", "\x00", "\u200f\u202e\ufeff", "\u00a0"]
     assert all(map(blank, texts))
@@ -106,14 +88,6 @@ def test_a_text_is_cleaned_as_those_of_training_were_and_answered_as_if_it_were_
     for text, answer in zip(TEXTS, answers(classifier, Question(TEXTS)), strict=True):
         (alone,) = answers(classifier, Question([text]))
         assert alone["score"] == pytest.approx(answer["score"], abs=1e-6)
-
-
-def test_pairs_are_answered_as_pairs(package: Package, classifier: Classifier) -> None:
-    pairs = WORDS[::-1]
-    expected = probabilities(package, WORDS, pairs).max(1)
-    scores = [answer["score"] for answer in answers(classifier, Question(WORDS, pairs))]
-    np.testing.assert_allclose(scores, expected, atol=1e-5)
-    assert not np.allclose(expected, probabilities(package, WORDS).max(1), atol=1e-2)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -39,9 +39,6 @@ def test_per_class_scores_are_those_of_each_label() -> None:
     }
 
 
-# ── curves ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def of_yes(probability: np.ndarray) -> np.ndarray:
     """Probabilities [n x 2] of `no` and `yes`."""
     return np.stack([1 - probability, probability], axis=1)

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from stages.common.params.register import Metric
-from stages.tasks.inference import size_of
-from stages.tasks.text_classification import build_model, embeddings, labels_of, probabilities, scores
+from stages.tasks.inference import labels_of, size_of
+from stages.tasks.text_classification import build_model, embeddings, probabilities, scores
 from tests.models import FILLER, TELLING, put_tokenizer, tiny_config
 from tests.unit.small_records import text_rows
 

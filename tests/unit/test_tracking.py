@@ -9,17 +9,16 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from mlflow import MlflowClient
 
+from stages.common.digests import sha256_path
 from stages.common.params import Params, check_params, read_yaml
 from stages.common.pipeline.graph import read_graph
 from stages.common.pipeline.stage import Run
 from stages.tracking import publish, store
 from stages.tracking.live import LiveRun
 from stages.tracking.publish import publish_live, publish_run, reports_up_to
-from stages.tracking.runs import DATA_SETS, INPUTS_TAG, MODEL_TAG, finish, flatten, model_digest
+from stages.tracking.runs import DATA_SETS, INPUTS_TAG, MODEL_TAG, finish, flatten
 from tests.projects import PROJECT, Project
 from tests.unit.mlflow_apart import apart
 from tests.waiting import free_port
@@ -63,6 +62,10 @@ def params(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -
     return check_params(read_yaml(Path("params.yaml")))
 
 
+def evaluate_run(params: Params) -> Run[Any]:
+    return Run(read_graph()["evaluate"], params.evaluate, params, Path("staging"))
+
+
 def trained_model(content: str) -> Path:
     return report("models/finetuned/model.safetensors", content).parent
 
@@ -94,7 +97,7 @@ def watch(live: LiveRun, steps: range = range(1, 9)) -> None:
 def train_watched(params: Params, inputs: str = "inputs-1", content: str = "first") -> LiveRun:
     live = LiveRun(params, inputs, {"attune.threads": "2"})
     watch(live)
-    live.finish(model_digest(trained_model(content)), curve_files())
+    live.finish(sha256_path(trained_model(content)), curve_files())
     return live
 
 
@@ -135,16 +138,13 @@ def expected_points() -> dict[str, list[tuple[int, float]]]:
     }
 
 
-# ── a run ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_a_training_watched_live_is_one_finished_run_with_every_point_once_and_its_params(params: Params) -> None:
     train_watched(params)
     (run,) = runs()
     assert run.status == "FINISHED"
     assert run.points == expected_points()
     assert run.tags[INPUTS_TAG] == "inputs-1"
-    assert run.tags[MODEL_TAG] == model_digest(Path("models/finetuned"))
+    assert run.tags[MODEL_TAG] == sha256_path(Path("models/finetuned"))
     assert run.tags["attune.threads"] == "2"
     assert run.data_sets == {name: (split, MD5[split]) for split, name in DATA_SETS.items()}
     assert run.name == "full lr=0.0001 epochs=2 seed=13 scratch"
@@ -165,24 +165,13 @@ def test_tags_of_a_runs_beginning_stay_as_they_were_first_set(params: Params) ->
     assert (tags["attune.commit"], tags["attune.threads"], tags["attune.stage.evaluate"]) == ("first", "4", "later")
 
 
-@given(st.text(min_size=1, max_size=300))
-def test_whatever_a_label_is_mlflow_takes_its_name(label: str) -> None:
-    from mlflow.utils.validation import _validate_metric_name, _validate_param_name
-
-    for key, _ in flatten({"test_per_class": {label: {"precision": 1.0}}}):
-        _validate_metric_name(key)
-        _validate_param_name(key)
-
-
-# ── twice is once ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_publishing_twice_changes_nothing_and_training_again_adds_no_run(params: Params) -> None:
     curve_files()
     report("reports/metrics.json", METRICS)
     report("reports/clean.json", {"rows": 1})
-    publish_run(store.connect(), params, Path("models/finetuned"), reports_up_to())
+    publish_live(evaluate_run(params), Path("models/finetuned"), costs={"int8_file_mib": 2.5})
     (run,) = runs()
+    assert run.points["cost_int8_file_mib"] == [(0, 2.5)]
     assert run.points["test_accuracy"] == [(0, 0.9)]
     assert run.points["test_per_class.n_a.f1"] == [(0, 0.7)], "whatever a label is called"
     plots = {f"reports/plots/{name}.csv" for name in ("training", "validation")}
@@ -198,7 +187,7 @@ def test_a_training_cut_short_goes_on_in_its_run_without_doubled_points(params: 
     watch(LiveRun(params, "inputs-1", {}), range(1, 7))  # killed after step 6; its last checkpoint is of step 4
     again = LiveRun(params, "inputs-1", {})
     watch(again, range(5, 9))
-    again.finish(model_digest(Path("models/finetuned")), curve_files())
+    again.finish(sha256_path(Path("models/finetuned")), curve_files())
     (run,) = runs()
     assert (run.status, run.points) == ("FINISHED", expected_points())
 
@@ -211,9 +200,6 @@ def test_each_model_has_one_run_whatever_inputs_it_is_trained_from(params: Param
     assert [run.points for run in runs()] == [expected_points()] * 3
 
 
-# ── where MLflow is ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_a_run_id_in_the_environment_does_not_capture_the_run(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     client = store.connect()
     other = client.create_run(client.create_experiment("somebody else's")).info.run_id
@@ -224,29 +210,13 @@ def test_a_run_id_in_the_environment_does_not_capture_the_run(params: Params, mo
     assert client.get_run(other).info.status == "RUNNING"
 
 
-@pytest.mark.parametrize(
-    ("uri", "expected"),
-    [
-        ("https://me:secret@host:5000/path", "https://me:***@host:5000/path"),
-        ("http://me:se@cret@host:port", "http://me:***@host:port"),
-        ("sqlite:////somewhere/mlflow.db", "sqlite:////somewhere/mlflow.db"),
-    ],
-)
-def test_a_uri_is_displayed_without_its_password(uri: str, expected: str) -> None:
-    assert store.without_password(uri) == expected
-
-
-# ── a server that is away, dies, comes back ─────────────────────────────────────────────────────────────────────────
-
-
 def test_a_server_away_costs_a_training_a_warning_within_seconds_and_publishing_fails(
     params: Params, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:geheim@127.0.0.1:{free_port()}")
     started = time.monotonic()
     train_watched(params)
-    run = Run(node=read_graph()["evaluate"], params=params.evaluate, all_params=params, staging=Path("staging"))
-    assert publish_live(run, Path("models/finetuned")) is None
+    assert publish_live(evaluate_run(params), Path("models/finetuned")) is None
     assert publish.main() == 1
     assert time.monotonic() - started < 5
     output = capfd.readouterr()
@@ -259,7 +229,7 @@ def test_a_catch_up_gives_what_live_tracking_would_have_given(
     params: Params, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report("reports/metrics.json", METRICS)
-    run = Run(node=read_graph()["evaluate"], params=params.evaluate, all_params=params, staging=Path("staging"))
+    run = evaluate_run(params)
     train_watched(params)
     publish_live(run, Path("models/finetuned"))
     live = runs()
@@ -287,7 +257,7 @@ def test_a_server_that_dies_while_training_is_caught_up_with_in_the_same_run(
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "log_batch", dead)
         watch(live, range(4, 9))
-        live.finish(model_digest(Path("models/finetuned")), curve_files())
+        live.finish(sha256_path(Path("models/finetuned")), curve_files())
     errors = capfd.readouterr().err
     assert errors.count("warning") == 1 and "make publish" in errors
     assert "http://me:***@127.0.0.1 is dead" in errors
@@ -297,10 +267,7 @@ def test_a_server_that_dies_while_training_is_caught_up_with_in_the_same_run(
         assert publish.main() == 0
         (whole,) = runs()
         assert (whole.status, whole.points) == ("FINISHED", expected_points())
-        assert whole.tags[MODEL_TAG] == model_digest(Path("models/finetuned"))
-
-
-# ── publishing from the files ───────────────────────────────────────────────────────────────────────────────────────
+        assert whole.tags[MODEL_TAG] == sha256_path(Path("models/finetuned"))
 
 
 def test_params_are_those_of_the_last_run_not_of_a_later_edit(params: Params) -> None:
@@ -309,13 +276,6 @@ def test_params_are_those_of_the_last_run_not_of_a_later_edit(params: Params) ->
     (run,) = runs()
     assert (run.params["seed"], run.params["finetune.num_train_epochs"]) == ("13", "3")
     assert run.name == "mine", "no stage of the lock has it"
-
-
-def test_before_the_first_run_there_is_nothing_to_publish(params: Params, capfd: pytest.CaptureFixture[str]) -> None:
-    Path("dvc.lock").unlink()
-    assert publish.main() == 1
-    errors = capfd.readouterr().err
-    assert "no trained model yet" in errors and "make run" in errors
 
 
 def test_reports_are_taken_staged_first_and_no_further_than_the_stage(params: Params) -> None:

@@ -8,19 +8,12 @@ SIDE = 200.0  # of a square chart, in its own units
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart.
+    """One line of a chart."""
 
-    Args:
-        name: for the legend.
-        css: class that gives its colour.
-        points: for an SVG polyline in a square of SIDE.
-        dots: the points as shares of the square, left and top; empty where there are too many to draw each.
-    """
-
-    name: str
-    css: str
-    points: str
-    dots: list[tuple[float, float]]
+    name: str  # for the legend
+    css: str  # class that gives its colour
+    points: str  # for an SVG polyline in a square of SIDE
+    dots: list[tuple[float, float]]  # the points as shares of the square, left and top; empty: too many to draw each
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Checks of a table against its contract, the account of rows kept and rejected, and the limits above which a stage stops.
+"""Checks of a table against its contract, the account of kept and rejected rows, and limits above which a stage stops.
 
 `Table.write` raises: nothing that breaks its contract is written. Here every check is counted, without a copy of the
 rows that fail: two million of them cost seconds.
