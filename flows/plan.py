@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from flows.command import exit_status
-from flows.prepare import REGISTERS, find_registered
+from flows.prepare import find_registered
 from flows.reporting.reports import read_report
 from flows.repository.git import asked
 from flows.search.params_patch import change as change_params
@@ -25,6 +25,7 @@ from stages.common.params import PARAMS_FILE, Params, check_params, read_yaml
 from stages.common.pipeline.dvc_status import Change, changes
 from stages.common.pipeline.graph import Node, read_graph, upstream_of
 from stages.common.pipeline.stage import LOGS
+from stages.tracking.provenance import REGISTERS
 from stages.tracking.registry import STAMP
 
 Verdict = Literal["up to date", "restored", "runs", "may run"]

@@ -15,10 +15,9 @@ from stages.common.display import listed
 from stages.common.errors import AttuneError
 from stages.common.params import load_params
 from stages.common.pipeline.dvc_status import restore_outs
+from stages.tracking.provenance import REGISTERS
 from stages.tracking.registry import REGISTRATION, STAMP, Registration
 from stages.tracking.store import warn
-
-REGISTERS = "register"
 
 
 def prepare(log: Callable[[str], None] = print) -> None:

@@ -8,11 +8,12 @@ import numpy as np
 import polars as pl
 
 from flows.reviewing.findings import ChangedRow, ChangedRows, Curve, Effect, Gain, Points, Trend
-from flows.reviewing.revision import METRICS, Revision
+from flows.reviewing.revision import Revision
 from stages.common.display import Mask, display
 from stages.common.params.evaluate import EvaluateParams
 from stages.tasks.bootstrap import accuracy_gain, class_gains, class_numbers, compare, confusion, f1_of, scores_of
 from stages.tasks.slices import slice_rows
+from stages.tracking.provenance import SCORES as METRICS
 
 PREDICTIONS, TEST = "data/predictions.parquet", "data/clean/test.parquet"
 COLUMNS = {"id": pl.String, "label": pl.String, "prediction": pl.String, "confidence": pl.Float64}

@@ -15,11 +15,12 @@ from flows.reporting.reports import SCORES
 from flows.reviewing.effect import PREDICTIONS
 from flows.reviewing.findings import OutCheck, Rebuild, RebuildVerdict
 from flows.reviewing.rebuild import Machine
-from flows.reviewing.revision import METRICS, Revision
+from flows.reviewing.revision import Revision
 from stages.common.display import display
 from stages.common.environment import HARDWARE
 from stages.common.pipeline.dvc_status import differing
 from stages.common.pipeline.graph import upstream_of
+from stages.tracking.provenance import SCORES as METRICS
 
 MODEL = "models/finetuned"
 NAME = 80  # characters shown of a name

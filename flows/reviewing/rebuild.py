@@ -13,13 +13,14 @@ from flows.execution.stage_process import DEFAULT_TIMEOUT, StageRunner, seconds_
 from flows.model_versions.versions import find_records
 from flows.repository.git import OF_A_CALLER
 from flows.repository.worktree_files import Log, check_out, furnish
-from flows.reviewing.revision import LOCK, Revision
+from flows.reviewing.revision import Revision
 from stages.common.display import visible
 from stages.common.environment import environment_of
 from stages.common.errors import AttuneError
 from stages.common.pipeline.graph import Node
 from stages.common.pipeline.stage import WORK
 from stages.common.redact import redacted
+from stages.tracking.provenance import LOCK
 from stages.tracking.runs import training_tags
 
 LAST_LINES = 15

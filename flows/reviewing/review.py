@@ -15,11 +15,11 @@ from flows.reviewing.effect import effect_of
 from flows.reviewing.findings import Lineage, Rebuild, Review
 from flows.reviewing.outs import compare_outs
 from flows.reviewing.rebuild import PipelineRun, rebuild, recorded_machine, run_pipeline
-from flows.reviewing.revision import LOCK, Revision, lock_at, open_worktrees, revision_at
+from flows.reviewing.revision import Revision, lock_at, open_worktrees, revision_at
 from stages.common.display import listed
 from stages.common.errors import AttuneError
 from stages.common.params import ReviewParams
-from stages.tracking.provenance import MANIFEST
+from stages.tracking.provenance import LOCK, MANIFEST
 from stages.tracking.registry import REGISTRATION
 from stages.tracking.store import tracking_uri
 

@@ -27,10 +27,11 @@ from stages.common.params.params_file import PARAMS_FILE, read_yaml
 from stages.common.pipeline.dvc_status import Change, changes
 from stages.common.pipeline.graph import Node, read_graph, read_lock
 from stages.common.text.pii import mask_text
+from stages.tracking.provenance import LOCK
+from stages.tracking.provenance import SCORES as METRICS
 from stages.tracking.registry import STAMP
 
 PREFIX = "review-"  # of worktrees that the next review removes if nobody holds them
-LOCK, METRICS = "dvc.lock", "reports/metrics.json"
 
 
 @dataclass(frozen=True)
