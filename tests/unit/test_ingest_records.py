@@ -165,6 +165,38 @@ def test_a_label_outside_the_map_is_rejected_with_the_reason() -> None:
     assert "\x1b" not in rejected["reason"][1] and len(rejected["reason"][1]) < 120
 
 
+MISSING = ["\\N", "NULL", "null", "None", " nan", "NaN ", "#N/A", "N/A", "<NA>"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "labels", "named"),
+    [
+        ([*MISSING, "NA", "none", "null set"], None, [None] * 9 + ["NA", "none", "null set"]),
+        (["None", "nan", "a"], {"None": "nothing", "a": "A"}, ["nothing", None, "A"]),
+        (["1.0", "1", "nan", "0.00", "-2.0"], None, ["1", "1", None, "0", "-2"]),
+        (["1.0", "1.5", "2"], {"1": "a", "2": "b", "1.5": "c"}, ["a", "c", "b"]),
+        (["1.0", "1", "one"], None, ["1.0", "1", "one"]),
+        (["1.0", "2.0"], {"1.0": "a", "2": "b"}, ["a", "b"]),
+    ],
+)
+def test_a_label_that_says_it_is_none_is_none_unless_it_is_listed(
+    raw: list[str], labels: dict[str, str] | None, named: list[str | None]
+) -> None:
+    kept, _ = selected(make_records([{"text": f"t{n}", "label": label} for n, label in enumerate(raw)]), labels)
+    assert kept["label"].to_list() == named
+
+
+def test_what_stands_for_nothing_in_other_columns_is_nothing() -> None:
+    texts = ["\\N", " NULL", "#N/A", "nan", "None", "N/A", "NA", "-"]
+    table = pl.DataFrame({"body": texts, "stars": texts, "film": texts})
+    records = pl.concat(read_records(QueryTable("a", [table]), source(group="film"), missing=["-"]))
+    assert records["text"].to_list() == [None] * 4 + ["None", "N/A", "NA", None]
+    assert records["label"].to_list() == texts, "decided when all labels are known"
+    assert records["group"].to_list() == [None] * 6 + ["NA", None]
+    with pytest.raises(AttuneError, match="'body' is empty in all 4 rows"):
+        to_records(table.head(4), source())
+
+
 @pytest.mark.parametrize(
     ("labels", "counts", "message"),
     [

@@ -97,7 +97,14 @@ def test_every_format_and_compression_gives_the_same_table(tmp_path: Path, name:
         ("a.jsonl", '\ufeff{"text": "a", "mood": ""}\n\n{"label": "1"}\n', {}, [("a", None), (None, "1")]),
         ("a.jsonl", '{"text": "a\u2028b\x85c"}\r\n{"text": "d"}\r\n', {}, [("a\u2028b\x85c", None), ("d", None)]),
         ("a.jsonl", '{"text": "a\\ud83d!", "label": ["\\ud83d"]}', {}, [("a?!", '["?"]')]),  # half a pair
+        ("a.jsonl", '{"text": NaN, "label": NaN}\n{"text": "NaN", "label": 1.0}', {}, [(None, None), ("NaN", "1.0")]),
         ("a.parquet", parquet_of(pl.DataFrame(TABLE)), {}, list(zip(*TABLE.values(), strict=True))),
+        (
+            "a.parquet",
+            parquet_of(pl.DataFrame({"text": ["a", None], "label": [1.0, float("nan")]})),
+            {},
+            [("a", "1.0"), (None, None)],
+        ),
     ],
 )
 def test_what_a_file_holds(

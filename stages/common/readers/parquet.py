@@ -52,6 +52,7 @@ class ParquetTable:
     def _frame(self, rows: Any, names: Sequence[str]) -> pl.DataFrame:
         frame = pl.DataFrame({name: pl.from_arrow(rows.column(name)) for name in names})
         if self._texts:
+            frame = frame.with_columns(pl.selectors.float().fill_nan(None))
             frame = frame.select(pl.all().cast(pl.String).replace("", None))
             self._spend(int(frame.estimated_size()))
         return frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
+from math import isnan
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -95,11 +96,11 @@ def check_unique(names: Sequence[str], where: str) -> None:
 
 
 def as_text(value: Any) -> str | None:
-    """Return a text as it is, other values as JSON has them, and null for what is empty.
+    """Return a text as it is, other values as JSON has them, and null for what is empty or NaN.
 
     A lone surrogate, which JSON can spell and drivers may pass on, is replaced: it is no character.
     """
-    if value is None or value == "":
+    if value is None or value == "" or (isinstance(value, float) and isnan(value)):
         return None
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return text.encode("utf-8", "replace").decode("utf-8")
