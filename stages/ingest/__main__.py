@@ -20,7 +20,7 @@ from stages.common.pipeline.validation import check_label_counts
 from stages.common.schemas import Decontamination, RawRecords, Rejected
 from stages.ingest.archives import Workspace
 from stages.ingest.fetch import open_source
-from stages.ingest.labels import count_names
+from stages.ingest.labels import check_look_alikes, count_names
 from stages.ingest.models import bring_model, bring_resources, files_of
 from stages.ingest.records import Spool, check_label_map, read_records
 from stages.ingest.scratch import build_scratch_model
@@ -50,6 +50,7 @@ def main(run: Run[IngestParams]) -> None:
         named, absent = count_names(spool.labels, spool.names(label_map))
         if label_map is not None:
             check_label_map(named, label_map)
+        check_look_alikes(named, label_map or ())
         selection = (label_map, params.limit, run.seed)
         kept = (_counted(rows, "label", labels) for rows, _ in spool.split(*selection))
         RawRecords.write_batches(kept, records_path, spool.group_rows)

@@ -17,6 +17,7 @@ from stages.common.errors import AttuneError
 from stages.common.params import Source
 from stages.common.readers.databases import QueryTable
 from stages.common.schemas import RawRecords, Rejected
+from stages.ingest.labels import check_look_alikes
 from stages.ingest.records import Spool, check_label_map, check_splits, read_records
 from tests.unit.small_records import make_records
 
@@ -177,6 +178,10 @@ MISSING = ["\\N", "NULL", "null", "None", " nan", "NaN ", "#N/A", "N/A", "<NA>"]
         (["1.0", "1.5", "2"], {"1": "a", "2": "b", "1.5": "c"}, ["a", "c", "b"]),
         (["1.0", "1", "one"], None, ["1.0", "1", "one"]),
         (["1.0", "2.0"], {"1.0": "a", "2": "b"}, ["a", "b"]),
+        (["\ufeffgood", "go\u200bod", "good\xa0 one", "\u200b"], None, ["good", "good", "good one", None]),
+        (["cafe\u0301", "caf\xe9", "R&amp;amp;D", "R&D"], None, ["caf\xe9", "caf\xe9", "R&D", "R&D"]),
+        (["cafe\u0301", "R&amp;D", "R&D"], {"caf\xe9": "a", "R&amp;D": "b"}, ["a", "b", "b"]),
+        (["a\u200b", "a", "a\xad"], {"a\u200b": "odd", "a": "even"}, ["odd", "even", "even"]),
     ],
 )
 def test_a_label_that_says_it_is_none_is_none_unless_it_is_listed(
@@ -184,6 +189,36 @@ def test_a_label_that_says_it_is_none_is_none_unless_it_is_listed(
 ) -> None:
     kept, _ = selected(make_records([{"text": f"t{n}", "label": label} for n, label in enumerate(raw)]), labels)
     assert kept["label"].to_list() == named
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (
+            ["Pos", "pos", "pos", "neg"],
+            "'pos' (2) and 'Pos' (1)\n  → list all labels in ingest.labels, with what each ",
+        ),
+        (["Pos", "pos", "pos", "neg"], "stands for: {'pos': 'pos', 'Pos': 'pos', …}; or mend the file"),
+        (["pos", "\u0440os"], r"""'pos' (1) and "\u0440os" (1)"""),  # a Cyrillic er
+        (["NEG", "ne\u200dg"], r"""'NEG' (1) and "ne\u200dg" (1)"""),
+        (["\U0001f44d", "\U0001f44d\ufe0f"], r""""\U0001f44d" (1) and "\U0001f44d\ufe0f" (1)"""),
+        (["1", "\uff11"], r"""'1' (1) and "\uff11" (1)"""),
+        (["GR\xd6\xdfE", "gr\xf6\xdfe"], "'GR\xd6\xdfE' (1) and 'gr\xf6\xdfe' (1)"),
+        (["not-good", "not\u2013good"], r"""'not-good' (1) and "not\u2013good" (1)"""),
+    ],
+)
+def test_names_that_differ_by_case_or_look_alone_are_an_error_unless_they_are_listed(
+    names: list[str], shown: str
+) -> None:
+    counts = Counter(names)
+    with pytest.raises(AttuneError) as raised:
+        check_look_alikes(counts, [])
+    assert shown in str(raised.value)
+    with pytest.raises(AttuneError, match="differ by case or look"):
+        check_look_alikes(counts, names[:1])
+    check_look_alikes(counts, names)
+    check_look_alikes(counts, ["other"])
+    check_look_alikes(Counter(["pos", "neg", "r\xe9sum\xe9", "resume"]), [])
 
 
 def test_what_stands_for_nothing_in_other_columns_is_nothing() -> None:
