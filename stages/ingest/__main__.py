@@ -6,7 +6,7 @@ The network ends here: no later stage may use it. Nothing that comes from a sour
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,9 @@ def main(run: Run[IngestParams]) -> None:
     with tempfile.TemporaryDirectory(dir=workspace.unpacked) as folder:
         given = {source.label for source in params.sources if source.label is not None}
         spool = Spool(Path(folder), given, params.missing)
-        for records in _read(params.sources, sources, workspace, params.missing):
+        for records in _read(params.sources, sources, workspace, params):
             spool.add(records)
-        references = _read(params.decontaminate_against, reference_sources, workspace, params.missing)
+        references = _read(params.decontaminate_against, reference_sources, workspace, params)
         Decontamination.write_batches(references, run.output("data/raw/decontamination.parquet"))
 
         named, absent = count_names(spool.labels, spool.names(label_map))
@@ -91,14 +91,14 @@ def main(run: Run[IngestParams]) -> None:
 
 
 def _read(
-    sources: Sequence[TextSource], entries: list[dict[str, Any]], workspace: Workspace, missing: Collection[str]
+    sources: Sequence[TextSource], entries: list[dict[str, Any]], workspace: Workspace, params: IngestParams
 ) -> Iterator[pl.DataFrame]:
     """Yield the records of all sources in their order; add the sources' entries in the manifest."""
     for source in sources:
         with open_source(source, workspace) as (tables, entry):
             entries.append(entry | {"rows_read": 0})
             for table in tables:
-                for records in read_records(table, source, missing):
+                for records in read_records(table, source, params.missing, params.label_map or ()):
                     entries[-1]["rows_read"] += records.height
                     yield records
 

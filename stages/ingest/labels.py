@@ -4,10 +4,13 @@ Labels are decided on the distinct ones of all rows, of which there are few: whe
 two labels differ by case alone, no single row can tell.
 """
 
+import ast
+import json
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from typing import Any
 from unicodedata import category, normalize
 
 import polars as pl
@@ -15,6 +18,7 @@ import polars as pl
 from stages.common.display import display
 from stages.common.display import listed as first_of
 from stages.common.errors import AttuneError
+from stages.common.readers.tables import as_text
 from stages.common.text import steps
 from stages.common.text.cleaning import Step, settle
 
@@ -45,6 +49,62 @@ def without_missing(records: pl.DataFrame, missing: Collection[str]) -> pl.DataF
     )
 
 
+def unwrapped(labels: pl.Series, listed: Collection[str], origin: str, rows: int) -> pl.Series:
+    """Return labels, a list of one thing as that thing: `["pos"]` is `pos`.
+
+    Args:
+        labels: of one batch.
+        listed: those that params name; they are what they say.
+        origin: what messages call the file.
+        rows: of the file that came before.
+
+    Raises:
+        AttuneError: with the row, if a label is another list, or an object.
+    """
+    entries: dict[str, str | None] = {}
+    for label in labels.filter(labels.str.contains(r"^\s*[\[{]")).unique(maintain_order=True):
+        value = _structure(label)
+        if value is None or label.strip() in listed:
+            continue
+        if not isinstance(value, list) or len(value) != 1 or isinstance(value[0], list | dict):
+            raise AttuneError(
+                f"{origin}, row {rows + (labels == label).arg_true()[0] + 1:,}: instead of one label there "
+                f"{_seems(value)}: {display(label, WIDTH)}",
+                "write one label into each row (of scores the highest, say), leave such rows out, or name this "
+                "very text in ingest.labels",
+            )
+        entries[label] = as_text(value[0])
+    return labels.replace([*entries], pl.Series([*entries.values()], dtype=pl.String)) if entries else labels
+
+
+def _structure(label: str) -> Any:
+    """Return the list or object that JSON or Python would read, None if there is none."""
+    readers: tuple[Callable[[str], Any], ...] = (json.loads, ast.literal_eval)
+    for read in readers:
+        try:
+            value = read(label.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return value if isinstance(value, list | dict) else None
+    return None
+
+
+def _seems(value: Any) -> str:
+    entries = value if isinstance(value, list) else [value]
+    objects = [entry for entry in entries if isinstance(entry, dict)]
+    if any(
+        "choices" in {**entry, **(entry["value"] if isinstance(entry.get("value"), dict) else {})} for entry in objects
+    ):
+        return "is an answer of Label Studio"
+    if any(isinstance(part, int | float) for entry in objects for part in entry.values()):
+        return "seem to be scores per label"
+    if objects:
+        return "is a JSON object"
+    if any(isinstance(entry, list) for entry in entries):
+        return "seem to be labels of parts of the text"
+    return "seem to be several labels" if entries else "is an empty list"
+
+
 def label_names(
     labels: Collection[str], listed: Collection[str] = (), missing: Collection[str] = ()
 ) -> dict[str, str | None]:
@@ -69,7 +129,7 @@ def label_names(
 
 
 def _repaired(labels: Collection[str]) -> dict[str, str | None]:
-    repaired, _ = settle(pl.Series(list(labels), dtype=pl.String), REPAIRS)
+    repaired, _ = settle(pl.Series([*labels], dtype=pl.String), REPAIRS)
     return dict(zip(labels, repaired, strict=True))
 
 

@@ -22,7 +22,7 @@ from stages.common.params import TextSource
 from stages.common.readers.streams import BATCH_BYTES
 from stages.common.readers.tables import LINE, Table
 from stages.common.schemas import SPLITS, Rejected
-from stages.ingest.labels import label_names, without_missing
+from stages.ingest.labels import label_names, unwrapped, without_missing
 
 STAGE = "ingest"
 FIELDS = ("text", "text_pair", "label", "group", "split", "timestamp", "source", "extra")
@@ -33,17 +33,20 @@ BARE_LABEL = pl.col("label").str.strip_chars().replace("", None)
 CELL_BYTES = 16  # that polars needs for a text besides its characters
 
 
-def read_records(table: Table, source: TextSource, missing: Collection[str] = ()) -> Iterator[pl.DataFrame]:
+def read_records(
+    table: Table, source: TextSource, missing: Collection[str] = (), listed: Collection[str] = ()
+) -> Iterator[pl.DataFrame]:
     """Yield the records of a table of text; columns that are not mapped are left behind.
 
     Args:
         table: the rows.
         source: which column is which.
         missing: further spellings of a missing value.
+        listed: the keys of `ingest.labels`.
 
     Raises:
-        AttuneError: if a column is missing, there are no rows, the text column holds nothing at all, or the table is
-            damaged.
+        AttuneError: if a column is missing, there are no rows, the text column holds nothing at all, a label is a list
+            of several or an object, or the table is damaged.
     """
     lines = source.file_format == "lines"
     extra: list[str] = getattr(source.columns, "extra", [])
@@ -54,7 +57,6 @@ def read_records(table: Table, source: TextSource, missing: Collection[str] = ()
         _check_columns(wanted, table)
     rows = texts = 0
     for batch in table.batches(list(dict.fromkeys(column for _, column in wanted))):
-        rows += batch.height
         records = pl.DataFrame({field: batch[column] for field, column in mapped.items()}).with_columns(
             pl.lit(value, pl.String).alias(field) for field, value in constant.items() if field not in mapped
         )
@@ -62,6 +64,9 @@ def read_records(table: Table, source: TextSource, missing: Collection[str] = ()
             struct = pl.DataFrame([batch[column] for column in extra]).to_struct("extra")
             records = records.with_columns(extra=struct.struct.json_encode())
         records = without_missing(records.select(FIELDS), missing)
+        if "label" in mapped:
+            records = records.with_columns(unwrapped(records["label"], listed, table.origin, rows))
+        rows += batch.height
         texts += int(records["text"].str.contains(r"\S").sum())
         yield records
     if rows and not lines:
@@ -79,6 +84,11 @@ def read_records(table: Table, source: TextSource, missing: Collection[str] = ()
 def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
     lowered = {name.lower(): name for name in table.columns}
     for field, column in wanted:
+        if column in getattr(table, "stored_columns", ()) and column not in table.columns:
+            raise AttuneError(
+                f"{table.origin}: the column {column!r} (for {field}) holds lists, objects or bytes",
+                "write one text or number into each row",
+            )
         if column not in table.columns:
             close = get_close_matches(column.lower(), lowered, n=1)
             fix = f"did you mean {lowered[close[0]]!r}?" if close else f"the columns are: {_listed(table.columns[:20])}"

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import tempfile
 import weakref
 from collections import Counter
@@ -219,6 +220,41 @@ def test_names_that_differ_by_case_or_look_alone_are_an_error_unless_they_are_li
     check_look_alikes(counts, names)
     check_look_alikes(counts, ["other"])
     check_look_alikes(Counter(["pos", "neg", "r\xe9sum\xe9", "resume"]), [])
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ('["pos"]', "pos"),
+        ("['pos']", "pos"),
+        (" [1]", "1"),
+        ("[null]", None),
+        ("[true]", "true"),
+        ("[other]", "[other]"),
+        ("{x", "{x"),
+        ("[" * 100_000, "[" * 100_000),
+        ('["listed", "both"]', '["listed", "both"]'),
+        ("[]", "there is an empty list: []"),
+        ('["a", "b"]', 'there seem to be several labels: ["a", "b"]'),
+        ("[0, 1]", "there seem to be several labels: [0, 1]"),
+        ('{"POS": 1}', 'there seem to be scores per label: {"POS": 1}'),
+        ("{'POS': 0.5}", "there seem to be scores per label: {'POS': 0.5}"),
+        ('[{"label": "POS", "score": 0.5}]', "there seem to be scores per label"),
+        ('{"choices": ["pos"]}', "there is an answer of Label Studio"),
+        ('[{"value": {"choices": ["pos"]}}]', "there is an answer of Label Studio"),
+        ('[[0, 4, "PER"]]', "there seem to be labels of parts of the text"),
+        ('{"label": "pos"}', "there is a JSON object"),
+    ],
+)
+def test_a_list_of_one_label_is_that_label_and_other_structures_are_none(label: str, expected: str | None) -> None:
+    stars = ["5", None, label, label]
+    batches = [pl.DataFrame({"body": ["a", "b"], "stars": stars[at : at + 2]}) for at in (0, 2)]
+    records = read_records(QueryTable("q", batches), source(), listed=['["listed", "both"]'])
+    if expected and expected.startswith("there "):
+        with pytest.raises(AttuneError, match=re.escape(f"q, row 3: instead of one label {expected}")):
+            pl.concat(records)
+    else:
+        assert pl.concat(records)["label"].to_list() == ["5", None, expected, expected]
 
 
 def test_what_stands_for_nothing_in_other_columns_is_nothing() -> None:
