@@ -88,7 +88,7 @@ def test_every_format_and_compression_gives_the_same_table(tmp_path: Path, name:
         ("a.csv", '\ufefftext,label\n"a\r\nb",1', {}, [("a\r\nb", "1")]),
         ("a.csv", f"text,label\n{'x' * 300_000},1", {}, [("x" * 300_000, "1")]),  # longer than Python's usual limit
         ("a.csv", "text;label\na,b;1\n", {"separator": ";"}, [("a,b", "1")]),
-        ("a.csv", 'text\na\n\n""\nb\n', {}, [("a",), (None,), (None,), ("b",)]),  # an empty cell of an only column
+        ("a.csv", 'text\na\n\n""\nb\n', {}, [("a",), (None,), ("b",)]),  # "": an empty cell, a blank line: no row
         ("a.data", "text\tlabel\na\t1\n", {"format": "tsv"}, [("a", "1")]),
         ("a.csv", "text,label\nnaïve,1\n".encode("utf-16"), {"encoding": "utf-16"}, [("naïve", "1")]),
         ("a.txt", '\ufeffone\r\n\n, "two"\u2028still two', {}, [("one",), (None,), (', "two"\u2028still two',)]),

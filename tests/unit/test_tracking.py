@@ -1,5 +1,6 @@
 """Tracking: MLflow shows what the files hold, live or afterwards, and never costs a training."""
 
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -154,6 +155,19 @@ def test_a_training_watched_live_is_one_finished_run_with_every_point_once_and_i
     assert "ingest.sources.0.url" not in run.params  # of the kinds of sources, each is only one
     sections = dict(flatten(params.model_dump(by_alias=True, exclude={"tracking", "tune", "review", "ingest"})))
     assert [key for key in run.params if not key.startswith("ingest.")] == list(sections)
+
+
+def test_labels_have_names_of_their_own_in_mlflow() -> None:
+    def names(*labels: str) -> list[str]:
+        return [name for name, _ in flatten({"f1": dict.fromkeys(labels, 0.5)})]
+
+    assert names("c++", "a b", "好") == ["f1.c__", "f1.a b", "f1.好"]
+    assert names("a_b", "a;b", "good") == ["f1.a_b", "f1.a_b-2e62a3", "f1.good"]
+    assert names("a;b", "a!b") == [names("a!b", "a;b")[1], names("a_b", "a!b")[1]], "whatever the others are"
+    long = "x" * 100
+    for labels in (("<5", ">5"), ("😀", "😡"), (f"{long}1", f"{long}2"), ("की", "का")):
+        assert len({*names(*labels)}) == len(labels)
+        assert all(re.fullmatch(r"[\w. :-]{1,250}", name) for name in names(*labels)), "what MLflow takes"
 
 
 def test_tags_of_a_runs_beginning_stay_as_they_were_first_set(params: Params) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AfterValidator, Field, field_serializer
 
 from stages.common.params.section import Faults, Section, key, matching
-from stages.common.readers.streams import COMPRESSIONS, ENDINGS
+from stages.common.readers.streams import ENDINGS, format_and_compression
 
 # Protocols of fsspec that sources may use, with what pip has to install for each. An allow-list: fsspec has others that
 # read this machine (file, local), wrap one another (simplecache::file://…) or build an answer (reference).
@@ -236,8 +236,7 @@ class TextSource(Location):
     @property
     def compression(self) -> str | None:
         """`.gz`, `.bz2`, `.xz`, `.zst` or None, from the file's ending."""
-        suffix = PurePosixPath(self.inside or self.stored).suffix.lower()
-        return suffix if suffix in COMPRESSIONS else None
+        return format_and_compression(self.inside or self.stored)[1]
 
     @property
     def file_format(self) -> str:
@@ -248,12 +247,10 @@ class TextSource(Location):
         """
         if self.sql or self.format:
             return self.format or "sql"
-        path = PurePosixPath(self.inside or self.stored)
-        suffix = PurePosixPath(path.stem).suffix if self.compression else path.suffix
-        if suffix.lower() not in ENDINGS:
-            known = ", ".join(ENDINGS)
-            raise ValueError(f"cannot tell the format of {path.name!r} (known: {known}): add format: csv, say")
-        return ENDINGS[suffix.lower()]
+        name = PurePosixPath(self.inside or self.stored).name
+        if told := format_and_compression(name)[0]:
+            return told
+        raise ValueError(f"cannot tell the format of {name!r} (known: {', '.join(ENDINGS)}): add format: csv, say")
 
 
 class Source(TextSource):

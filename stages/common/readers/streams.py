@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BufferedReader, RawIOBase
+from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
 ENDINGS = {
@@ -25,6 +26,13 @@ ROWS = 50_000  # of a batch
 BATCH_BYTES = 32 << 20  # of texts, about, at which a batch ends even if it has fewer rows
 
 Spend = Callable[[int], None]
+
+
+def format_and_compression(name: str) -> tuple[str | None, str | None]:
+    """Return the format and the compression that the endings of a file's name tell; None: none that is known."""
+    path = PurePosixPath(name.lower())
+    compression = path.suffix if path.suffix in COMPRESSIONS else None
+    return ENDINGS.get(PurePosixPath(path.stem).suffix if compression else path.suffix), compression
 
 
 @dataclass(frozen=True)

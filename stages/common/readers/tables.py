@@ -188,10 +188,8 @@ class SeparatedTable(LinesTable):
                         "quote fields that hold the separator, or set separator to the one the file uses "
                         "(of `make predict`: ARGS='--separator \";\"', say)",
                     )
-                if row:
+                if row:  # a blank line is no row; an empty cell of an only column is written as ""
                     yield row
-                elif len(self.columns) == 1:  # a program's way to write an empty cell; any other blank line is no row
-                    yield [""]
         except csv.Error as error:
             raise AttuneError(
                 f"{self.origin}:{self._reader.line_num}: {error}",
