@@ -55,7 +55,7 @@ def find_registered() -> tuple[Registration | None, str]:
         registration = Registration.read()
     except AttuneError:
         return None, ""
-    lacking = f"MLflow's registry has no version of {registration.model_name} with this model"
+    lacking = f"MLflow's registry has no version of {registration.model_name} with this model and its files"
     return (registration, "") if registration.known else (None, lacking)
 
 

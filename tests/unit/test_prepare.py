@@ -13,7 +13,7 @@ from flows.prepare import prepare
 from stages.common.errors import AttuneError
 from stages.common.pipeline.dvc_files import BROKEN, KEPT, check_lock, keep_lock, mend
 from stages.tracking.package import PACKAGE_TAG
-from stages.tracking.registry import REGISTRATION, STAMP, Registration
+from stages.tracking.registry import REGISTRATION, STAMP, Registration, version_of
 from stages.tracking.runs import MODEL_TAG
 from tests.projects import PROJECT, RECIPE, Project, without_mlflow
 
@@ -68,7 +68,7 @@ def test_a_model_that_the_registry_lacks_is_registered_again_and_that_is_said(cl
     stamp = STAMP.read_bytes()
     client.delete_model_version("films", "1")
     assert run() == (
-        ["register runs: MLflow's registry has no version of films with this model"],
+        ["register runs: MLflow's registry has no version of films with this model and its files"],
         ["register"],
     )
     assert STAMP.read_bytes() == stamp
@@ -98,6 +98,16 @@ def test_a_registry_that_does_not_answer_costs_a_warning_and_removes_nothing(
     assert "warning: MLflow" in message and "make register" in message and "geheim" not in message
     assert STAMP.exists()
     assert run() == ([], []), "the plan, too, does without it"
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_model_whose_files_were_deleted_is_registered_again(client: MlflowClient, made: bool, tmp_path: Path) -> None:
+    client.delete_model_version("films", "1")
+    tags, folder = {PACKAGE_TAG: FILMS.package}, tmp_path / "mlruns 1"
+    client.create_model_version("films", folder.as_uri(), tags=tags)
+    if made:
+        Project(folder).file("MLmodel", "")
+    assert FILMS.known == made and version_of(client, FILMS) == (2 if made else None)
 
 
 # ── what a kill leaves ────────────────────────────────────────────────────────────────────────────────────────────────
