@@ -2,8 +2,10 @@
 
 import re
 import shutil
+import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,14 +13,17 @@ from typing import Any
 import polars as pl
 import pytest
 from mlflow import MlflowClient
+from mlflow.store.db import utils
 
 from stages.common.digests import sha256_path
+from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params, read_yaml
 from stages.common.pipeline.graph import read_graph
 from stages.common.pipeline.stage import Run
 from stages.tracking import publish, store
 from stages.tracking.live import LiveRun
 from stages.tracking.publish import publish_live, publish_run, reports_up_to
+from stages.tracking.registry import Registration
 from stages.tracking.runs import DATA_SETS, INPUTS_TAG, MODEL_TAG, finish, flatten
 from tests.projects import PROJECT, Project
 from tests.unit.mlflow_apart import apart
@@ -316,3 +321,62 @@ def test_a_registration_of_an_earlier_attune_costs_the_version_and_not_the_run(
     (run,) = runs()
     assert (run.status, run.points["test_accuracy"]) == ("FINISHED", [(0, 0.9)])
     assert store.connect().search_registered_models() == []
+
+
+# ── a database that is not whole ──────────────────────────────────────────────────────────────────────────────────────
+def test_a_new_database_is_there_whole_or_not_at_all(
+    params: Params, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("mlflow.db").write_bytes(b"")  # as who began to make one left it, with a journal of something else
+    report("mlflow.db-journal", "x")
+
+    def killed(engine: Any) -> None:
+        Path(engine.url.database).write_bytes(empty_store.read_bytes()[:9000])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(utils, "_initialize_tables", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.connect()
+    assert [file.name for file in Path().glob("mlflow.db*") if file.read_bytes()] == []
+    monkeypatch.setattr(utils, "_initialize_tables", lambda engine: shutil.copyfile(empty_store, engine.url.database))
+    report("mlflow.db.new", "left by one who could not clean up")
+    assert store.connect().search_registered_models() == []
+    assert [file.name for file in Path().glob("mlflow.db*")] == ["mlflow.db"]
+
+
+def statement(text: str) -> Callable[[Path], None]:
+    def execute(file: Path) -> None:
+        with closing(sqlite3.connect(file)) as database:
+            database.executescript(text)
+
+    return execute
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda file: file.write_bytes(file.read_bytes()[:20_000]), "malformed"),
+        (lambda file: file.write_bytes(file.read_bytes()[:50]), "malformed"),
+        (lambda file: file.write_bytes(b"<html>no database at all</html>" * 99), "not a database"),
+        (statement("DELETE FROM alembic_version"), "lacks tables"),
+        (statement("DROP TABLE alembic_version"), "lacks tables"),
+        (statement("DROP TABLE model_version_tags"), "lacks tables"),
+        (statement("CREATE TABLE _alembic_tmp_runs (a)"), "migration"),
+        (statement("UPDATE alembic_version SET version_num = '2b4d017a5e9b'; DROP TABLE jobs"), "already exists"),
+    ],
+)
+def test_a_broken_database_is_named_with_the_way_out_and_stays_as_it_is(
+    params: Params, damage: Callable[[Path], None], words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = Path("mlflow.db")
+    damage(file)
+    left = file.read_bytes()
+    train_watched(params)
+    assert publish.main() == 1
+    errors = capfd.readouterr().err
+    assert errors.count("mlflow.db is no whole database of MLflow: ") == 2 and words in errors
+    assert errors.count("mv mlflow.db mlflow.db.broken; make publish") == 2 and "Traceback" not in errors
+    if words != "already exists":  # MLflow alone can tell, by trying
+        assert file.read_bytes() == left
+        with pytest.raises(AttuneError, match="no whole database"):
+            assert Registration("reviews", "0", "1", True, []).known
