@@ -136,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--keep", action="append", default=[], metavar="COLUMN", help="copy a column to the output; may be repeated")
     add("--keep-all", action="store_true", help="copy all columns but that of --id")
     add("--separator", default=Request.separator, help="of a CSV file (default: ,)")
+    add("--quote", choices=(Request.quote, "none"), default=Request.quote, help="none: quotes mean nothing in the file")
     add("--encoding", default=Request.encoding, help="of a text file (default: utf-8)")
     add("--query", help="one SELECT to the database")
     add("--threshold", type=float, help="abstain below this probability, instead of the model's own thresholds")

@@ -36,6 +36,7 @@ class Request:
     keep: Sequence[str] = ()
     keep_all: bool = False
     separator: str = ","
+    quote: str = '"'
     encoding: str = "utf-8"
     query: str | None = None
     threshold: float | None = None
@@ -85,7 +86,7 @@ class Request:
             )
         if not path.is_file():
             raise AttuneError(f"{path} is {'no file' if path.exists() else 'missing'}", "name a file with a row a text")
-        layout = Layout(kind, compression, encoding=self.encoding, separator=self.separator)
+        layout = Layout(kind, compression, encoding=self.encoding, separator=self.separator, quote=self.quote)
         with open_table(path, self.input, layout, texts=False) as table:
             yield table
 
@@ -115,13 +116,17 @@ class Request:
         """Return columns id, text and text_pair, String, of a chunk; without ids, rows are numbered from `before` + 1.
 
         Raises:
-            AttuneError: if the texts are not of type text.
+            AttuneError: if the texts are not of type text, or ids are lists or the like.
         """
         for name in filter(None, (self.text, self.text_pair)):
             if (kind := chunk.schema[name]) not in (pl.String, pl.Null):
                 raise AttuneError(
                     f"{self.input}: the column {name!r} is {kind}", "name that of the texts: --text COLUMN"
                 )
+        if self.id and chunk.schema[self.id].is_nested():
+            raise AttuneError(
+                f"{self.input}: the column {self.id!r} is {chunk.schema[self.id]}", "name another: --id COLUMN"
+            )
         numbers = range(before + 1, before + chunk.height + 1)
         rows = {
             "id": chunk[self.id] if self.id else numbers,

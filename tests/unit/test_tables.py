@@ -38,7 +38,8 @@ def write(folder: Path, name: str, content: str | bytes, **settings: Any) -> tup
     (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     mapping = {"label": "x"} if name.split(".")[1] == "txt" else {"columns": {"text": "text", "label": "label"}}
     source = Source(path=f"data/inbox/{name}", **mapping, **settings)
-    return folder / name, source, Layout(source.file_format, source.compression, source.encoding, source.separator)
+    layout = Layout(source.file_format, source.compression, source.encoding, source.separator, source.quote)
+    return folder / name, source, layout
 
 
 def read(
@@ -52,8 +53,8 @@ def read(
     return pl.concat(batches)
 
 
-def fault(folder: Path, name: str, content: str | bytes, megabytes: int = 8) -> str:
-    file, source, layout = write(folder, name, content)
+def fault(folder: Path, name: str, content: str | bytes, megabytes: int = 8, **settings: Any) -> str:
+    file, source, layout = write(folder, name, content, **settings)
     spend = SizeBudget(megabytes, source.origin).spend
     with pytest.raises(AttuneError) as raised, open_table(file, source.origin, layout, spend=spend) as table:
         list(read_records(table, source))
@@ -117,7 +118,8 @@ def test_what_a_file_holds(
         ("a.parquet", parquet_of(pl.DataFrame(TABLE).head(0)), ": there are no rows below the header"),
         ("a.csv", "text,label\na,1\na\n", ":3: 1 fields where the header has 2"),
         ("a.csv", 'text,label\n"a\nb",1\nc,2,3\n', ":4: 3 fields where the header has 2"),
-        ("a.csv", 'text,label\na,"b\n', ":2: "),
+        ("a.csv", 'text,label\na,"b\nc,d\n', ":2: a quote opens a field here that goes on to the end of the file"),
+        ("a.csv", 'text,label\n"a\nb,1\nc",d,2\n', ":2: 3 fields where the header has 2, in a row of 3 lines"),
         ("a.csv", 'text,label\na,"b"c\n', ":2: "),
         ("a.csv", "text,label, text\na,b,c\n", ":1: the column 'text' is there twice"),
         ("a.csv", 'text;label\n"a; b";1\n', ": the only column is 'text;label'"),
@@ -132,6 +134,58 @@ def test_what_a_file_holds(
 )
 def test_a_fault_is_an_error_with_its_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
     assert fault(tmp_path, name, content).startswith(f"data/inbox/{name}{message}")
+
+
+def rows_with_quotes(mark: str, text_first: bool, labels: str) -> str:
+    """122 rows without rules for quotes: that of line 12 begins its text with one, that of line 72 ends its text so."""
+    texts = [f"text {n}" for n in range(122)]
+    texts[10], texts[70] = '"Great start', 'the end"'
+    pairs = [(text, labels[n % 2]) if text_first else (labels[n % 2], text) for n, text in enumerate(texts)]
+    return "\n".join(mark.join(pair) for pair in [("text", "label")[:: 1 if text_first else -1], *pairs])
+
+
+@pytest.mark.parametrize("labels", ["01", "ab"])
+@pytest.mark.parametrize("text_first", [True, False])
+@pytest.mark.parametrize(("name", "mark"), [("a.tsv", "\t"), ("a.csv", "\t"), ("a.csv", ","), ("a.csv", ";")])
+def test_a_quote_that_swallows_rows_is_an_error_and_quote_none_reads_them(
+    tmp_path: Path, name: str, mark: str, text_first: bool, labels: str
+) -> None:
+    content, settings = rows_with_quotes(mark, text_first, labels), {"separator": mark}
+    message = fault(tmp_path, name, content, **settings)
+    assert message.startswith(f"data/inbox/{name}:12: a quote opens a field here that swallows rows")
+    assert "quote: none" in message and "--quote none" in message
+    table = read(tmp_path, name, content, quote="none", **settings)
+    assert table.height == 122 and table["text"][10] == '"Great start'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("a.csv", 'text,label\n"good,1\nbad,0\nfine",1\n', 2),  # nothing but what is swallowed
+        ("a.csv", 'label,text\na,x\na,"good\nb,bad"\nb,x\n', 3),  # a label that is seen later
+        ("a.csv", 'label,text\nb,"x, y"\na,"b\nb,c\na,d\nb,e"\na,x\n', 3),  # elsewhere quotes are needed
+        ("a.tsv", 'label\tx\ttext\na\t"b\nc"\t"d\ne\tf\tg"\n', 3),  # the line of the quote, not of the row
+    ],
+)
+def test_few_swallowed_rows_are_found_too(tmp_path: Path, name: str, content: str, line: int) -> None:
+    assert fault(tmp_path, name, content).startswith(f"data/inbox/{name}:{line}: a quote opens a field here")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("a.csv", 'text,label\nx,1\n"first, line\nsecond",1\n', "first, line\nsecond"),
+        ("a.csv", 'label,text\n1,x\n1,"first\nreally, good"\n', "first\nreally, good"),
+        ("a.csv", 'id,text,label\n1,"x, y",1\n2,"a, b\n10,000 c",0\n', "a, b\n10,000 c"),
+        ("a.csv", 'label,text\n1,"x, y"\n1,"about\n10,000 people"\n', "about\n10,000 people"),
+        ("a.tsv", 'text\tlabel\nx\t1\n"first, line\nsecond"\t1\n', "first, line\nsecond"),
+        ("a.tsv", 'text\tlabel\nx\t1\n"first\tline"\t1\n', "first\tline"),
+    ],
+)
+def test_quoted_texts_with_line_ends_and_separators_are_read(
+    tmp_path: Path, name: str, content: str, text: str
+) -> None:
+    assert read(tmp_path, name, content)["text"].to_list()[1:] == [text]
 
 
 @pytest.mark.parametrize("packed", PACKERS)

@@ -36,12 +36,14 @@ class Layout:
         compression: one of COMPRESSIONS.
         encoding: of a text file.
         separator: of the columns of a CSV file.
+        quote: what a field of CSV or TSV may stand in, to hold separators and line ends; or none.
     """
 
     format: str
     compression: str | None = None
     encoding: str = "utf-8"
     separator: str = ","
+    quote: str = '"'
 
 
 class _Counted(RawIOBase):

@@ -7,7 +7,7 @@ batches of polars itself, `collect_batches`, read ahead of a slow consumer, and 
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -17,6 +17,7 @@ import polars as pl
 
 from stages.common.errors import AttuneError
 from stages.common.readers.parquet import ParquetTable
+from stages.common.readers.quotes import NO_QUOTES, QuoteWatch
 from stages.common.readers.streams import BATCH_BYTES, DAMAGE, ROWS, Layout, Spend, decompressed
 
 LINE = "line"  # name of the only column of a plain text file
@@ -82,7 +83,7 @@ def open_table(
                 case "lines":
                     table = PlainLinesTable(lines, origin)
                 case _:
-                    table = SeparatedTable(lines, origin, "\t" if layout.format == "tsv" else layout.separator)
+                    table = SeparatedTable(lines, origin, layout)
             size = path.stat().st_size
             table.share = lambda: file.tell() / size
             yield table
@@ -105,7 +106,7 @@ def as_text(value: Any) -> str | None:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _lines(text: Iterable[str], origin: str, encoding: str) -> Iterator[str]:
+def _lines(text: TextIOWrapper, origin: str, encoding: str) -> Iterator[str]:
     """Yield lines with their ends.
 
     Raises:
@@ -113,9 +114,10 @@ def _lines(text: Iterable[str], origin: str, encoding: str) -> Iterator[str]:
     """
     lines = 0
     try:
-        for line in text:
-            lines += 1
-            yield line
+        with _damage_as_errors(origin):
+            for line in text:
+                lines += 1
+                yield line
     except UnicodeDecodeError as error:
         number = lines + 1 + error.object.count(b"\n", 0, error.start)
         raise AttuneError(
@@ -123,6 +125,12 @@ def _lines(text: Iterable[str], origin: str, encoding: str) -> Iterator[str]:
             "save the file as UTF-8, or say how it is encoded: encoding: cp1252 (Western Europe), gb18030 (Chinese) or "
             "utf-16 under the source, say (of `make predict`: ARGS='--encoding cp1252')",
         ) from None
+
+
+@contextmanager
+def _damage_as_errors(origin: str) -> Iterator[None]:
+    try:
+        yield
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk
@@ -155,10 +163,18 @@ class LinesTable(Table):
 class SeparatedTable(LinesTable):
     """CSV or TSV, read with the csv module in strict mode, which knows the line of every fault."""
 
-    def __init__(self, lines: Iterator[str], origin: str, separator: str) -> None:
+    def __init__(self, lines: Iterator[str], origin: str, layout: Layout) -> None:
         super().__init__(lines, origin)
         csv.field_size_limit(1 << 30)
-        self._reader = csv.reader(lines, delimiter=separator, strict=True)
+        self._separator = "\t" if layout.format == "tsv" else layout.separator
+        self._raw: list[str] = []  # lines of the row that is read
+        self._reader = csv.reader(
+            self._noted(lines),
+            delimiter=self._separator,
+            quoting=csv.QUOTE_NONE if layout.quote == "none" else csv.QUOTE_MINIMAL,
+            strict=True,
+        )
+        self._watch: QuoteWatch | None = None  # of the rows below the header
         header = next((row for row in self._rows() if any(map(str.strip, row))), [])
         self.columns = [name.strip() for name in header]
         if not self.columns:
@@ -169,33 +185,56 @@ class SeparatedTable(LinesTable):
                 f"if its columns are separated by it, add this under the source: separator: {json.dumps(mark)} "
                 f"(of `make predict`: ARGS='--separator \"{mark}\"')",
             )
-        check_unique(self.columns, f"{origin}:{self._reader.line_num}")
+        check_unique(self.columns, f"{origin}:{self._line}")
+        quoted = any('"' in line for line in self._raw)
+        self._watch = QuoteWatch(origin, self._separator, len(self.columns), needed=quoted)
 
     def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
         positions = [self.columns.index(name) for name in names]
         for row in self._rows():
             yield [row[position] or None for position in positions]
 
+    def _noted(self, lines: Iterator[str]) -> Iterator[str]:
+        for line in lines:
+            self._raw.append(line)
+            yield line
+
+    @property
+    def _line(self) -> int:
+        """The line that was read last."""
+        return self._reader.line_num
+
     def _rows(self) -> Iterator[list[str]]:
         """Yield the rows below the header, or from it on as long as there is none."""
+        first = self._line + 1  # line of the row that is read
+        self._raw.clear()
         try:
             for row in self._reader:
                 if row and self.columns and len(row) != len(self.columns):
                     raise AttuneError(
-                        f"{self.origin}:{self._reader.line_num}: {len(row)} fields where the header has "
-                        f"{len(self.columns)}",
+                        f"{self.origin}:{first}: {len(row)} fields where the header has {len(self.columns)}"
+                        + (f", in a row of {more + 1:,} lines" if (more := self._line - first) else ""),
                         "quote fields that hold the separator, or set separator to the one the file uses "
-                        "(of `make predict`: ARGS='--separator \";\"', say)",
+                        f"(of `make predict`: ARGS='--separator \";\"', say); {NO_QUOTES}",
                     )
+                if row and self._watch:
+                    self._watch.see(row, self._raw, first)
                 if row:
                     yield row
                 elif len(self.columns) == 1:  # a program's way to write an empty cell; any other blank line is no row
                     yield [""]
+                first = self._line + 1
+                self._raw.clear()
         except csv.Error as error:
+            line, fault = self._line, str(error)
+            if "unexpected end" in fault:
+                line, fault = first, "a quote opens a field here that goes on to the end of the file"
             raise AttuneError(
-                f"{self.origin}:{self._reader.line_num}: {error}",
-                "check the quotes there: each field that opens one must close it",
+                f"{self.origin}:{line}: {fault}",
+                f"check the quotes there: each field that opens one must close it; {NO_QUOTES}",
             ) from None
+        if self._watch:
+            self._watch.end()
 
 
 class JsonLinesTable(LinesTable):
