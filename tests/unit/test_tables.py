@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
+from stages.common.readers import parquet, tables
 from stages.common.readers.streams import ROWS, Layout
 from stages.common.readers.tables import open_table
 from stages.ingest.archives import SizeBudget
@@ -142,6 +143,29 @@ def rows_with_quotes(mark: str, text_first: bool, labels: str) -> str:
     texts[10], texts[70] = '"Great start', 'the end"'
     pairs = [(text, labels[n % 2]) if text_first else (labels[n % 2], text) for n, text in enumerate(texts)]
     return "\n".join(mark.join(pair) for pair in [("text", "label")[:: 1 if text_first else -1], *pairs])
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "line"),
+    [
+        ("a.csv.gz", b"%s,1\n", ":2: a line of more than 64 MiB"),
+        ("a.csv.gz", b'"%s",1\n', ":2: a line of more than 64 MiB"),
+        ("a.txt.gz", b"\n%s\n", ":3: a line of more than 64 MiB"),
+        ("a.jsonl.gz", b'{"text": "%s"}\n', ":2: a line of more than 64 MiB"),
+        ("a.csv.gz", b'a,0\n"%s', ":3: a quote opens a field here that goes on over more than 64 MiB"),
+        ("a.parquet", b"", ": the column 'text' has a cell of more than 64 MiB"),
+    ],
+)
+def test_an_endless_cell_or_line_is_an_error_before_it_is_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, row: bytes, line: str
+) -> None:
+    for module in (tables, parquet):
+        monkeypatch.setattr(module, "LONGEST", 1 << 20)
+    long = (b"x" * 99 + b"\n") * 20_000 if "quote" in line else bytes(3 << 20)
+    content = gzip.compress((b"{}\n" if "json" in name else b"text,label\n") + row.replace(b"%s", long), 1)
+    if name == "a.parquet":
+        content = parquet_of(pl.DataFrame({"text": ["a", "x" * (3 << 20)], "label": ["1", "2"]}))
+    assert fault(tmp_path, name, content).startswith(f"data/inbox/{name}{line}")
 
 
 @pytest.mark.parametrize("labels", ["01", "ab"])

@@ -7,7 +7,7 @@ from typing import IO, Any
 import polars as pl
 
 from stages.common.errors import AttuneError
-from stages.common.readers.streams import BATCH_BYTES, ROWS, Spend
+from stages.common.readers.streams import BATCH_BYTES, LONGEST, LONGEST_MB, ROWS, Spend
 
 
 class ParquetTable:
@@ -37,7 +37,11 @@ class ParquetTable:
             metadata = self._file.metadata
             groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
             chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
-            stated = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in names)
+            chunks = [chunk for chunk in chunks if chunk.path_in_schema in names]
+            for chunk in chunks:
+                if chunk.total_uncompressed_size > LONGEST * max(chunk.num_values, 1):
+                    self._too_long(chunk.path_in_schema)
+            stated = sum(chunk.total_uncompressed_size for chunk in chunks)
             size = max(1, min(size, BATCH_BYTES * metadata.num_rows // max(stated, 1)))
             if not self.rows:
                 yield self._frame(self._empty, names)
@@ -49,10 +53,17 @@ class ParquetTable:
             if rows_read != self.rows:
                 raise ValueError(f"{rows_read:,} of {self.rows:,} rows are there")
 
+    def _too_long(self, name: str) -> None:
+        fault = f"{self.origin}: the column {name!r} has a cell of more than {LONGEST_MB} MiB"
+        raise AttuneError(fault, "leave that row out, or name another column")
+
     def _frame(self, rows: Any, names: Sequence[str]) -> pl.DataFrame:
         frame = pl.DataFrame({name: pl.from_arrow(rows.column(name)) for name in names})
         if self._texts:
             frame = frame.select(pl.all().cast(pl.String).replace("", None))
+            for column in frame:
+                if (column.str.len_bytes().max() or 0) > LONGEST:  # type: ignore[operator]
+                    self._too_long(column.name)
             self._spend(int(frame.estimated_size()))
         return frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
 

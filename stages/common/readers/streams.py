@@ -23,6 +23,8 @@ DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what the decompresso
 BLOCK = 1 << 20
 ROWS = 50_000  # of a batch
 BATCH_BYTES = 32 << 20  # of texts, about, at which a batch ends even if it has fewer rows
+LONGEST_MB = 64  # MiB, about, of a cell or a line
+LONGEST = LONGEST_MB << 20
 
 Spend = Callable[[int], None]
 

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ import polars as pl
 from stages.common.errors import AttuneError
 from stages.common.readers.parquet import ParquetTable
 from stages.common.readers.quotes import NO_QUOTES, QuoteWatch
-from stages.common.readers.streams import BATCH_BYTES, DAMAGE, ROWS, Layout, Spend, decompressed
+from stages.common.readers.streams import BATCH_BYTES, DAMAGE, LONGEST, LONGEST_MB, ROWS, Layout, Spend, decompressed
 
 LINE = "line"  # name of the only column of a plain text file
 SEPARATORS = ";\t|,"
@@ -110,13 +111,18 @@ def _lines(text: TextIOWrapper, origin: str, encoding: str) -> Iterator[str]:
     """Yield lines with their ends.
 
     Raises:
-        AttuneError: with the line, if a byte is not of the encoding, or the compressed file is damaged.
+        AttuneError: with the line, if it has no end, a byte is not of the encoding, or the compressed file is damaged.
     """
     lines = 0
     try:
         with _damage_as_errors(origin):
-            for line in text:
+            for line in iter(partial(text.readline, LONGEST + 1), ""):
                 lines += 1
+                if len(line) > LONGEST:
+                    raise AttuneError(
+                        f"{origin}:{lines}: a line of more than {LONGEST_MB} MiB",
+                        "check that it is a text file; a small compressed file that grows so may be a trap",
+                    )
                 yield line
     except UnicodeDecodeError as error:
         number = lines + 1 + error.object.count(b"\n", 0, error.start)
@@ -165,7 +171,7 @@ class SeparatedTable(LinesTable):
 
     def __init__(self, lines: Iterator[str], origin: str, layout: Layout) -> None:
         super().__init__(lines, origin)
-        csv.field_size_limit(1 << 30)
+        csv.field_size_limit(LONGEST)
         self._separator = "\t" if layout.format == "tsv" else layout.separator
         self._raw: list[str] = []  # lines of the row that is read
         self._reader = csv.reader(
@@ -227,8 +233,9 @@ class SeparatedTable(LinesTable):
                 self._raw.clear()
         except csv.Error as error:
             line, fault = self._line, str(error)
-            if "unexpected end" in fault:
-                line, fault = first, "a quote opens a field here that goes on to the end of the file"
+            if "unexpected end" in fault or "limit" in fault:
+                length = "to the end of the file" if "end" in fault else f"over more than {LONGEST_MB} MiB"
+                line, fault = first, f"a quote opens a field here that goes on {length}"
             raise AttuneError(
                 f"{self.origin}:{line}: {fault}",
                 f"check the quotes there: each field that opens one must close it; {NO_QUOTES}",
