@@ -72,6 +72,11 @@ def read_records(table: Table, source: TextSource) -> Iterator[pl.DataFrame]:
 def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
     lowered = {name.lower(): name for name in table.columns}
     for field, column in wanted:
+        if what := table.without_text.get(column):
+            raise AttuneError(
+                f"{table.origin}: the column {column!r} (for {field}) is there, but holds {what}",
+                "write its values as text, or name another column",
+            )
         if column not in table.columns:
             close = get_close_matches(column.lower(), lowered, n=1)
             fix = f"did you mean {lowered[close[0]]!r}?" if close else f"the columns are: {_listed(table.columns[:20])}"

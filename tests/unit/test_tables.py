@@ -1,11 +1,13 @@
 """Reading files: every format gives the same table, a broken file is an error with its line and no shorter table."""
 
 import bz2
+import codecs
 import csv
 import gzip
 import io
 import json
 import lzma
+import zipfile
 from collections.abc import Callable
 from datetime import date, timedelta
 from decimal import Decimal
@@ -68,6 +70,15 @@ def parquet_of(table: pl.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
+def zipped(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    return buffer.getvalue()
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.compress,
     ".BZ2": bz2.compress,
@@ -100,6 +111,19 @@ def test_every_format_and_compression_gives_the_same_table(tmp_path: Path, name:
         ("a.jsonl", '{"text": "a\u2028b\x85c"}\r\n{"text": "d"}\r\n', {}, [("a\u2028b\x85c", None), ("d", None)]),
         ("a.jsonl", '{"text": "a\\ud83d!", "label": ["\\ud83d"]}', {}, [("a?!", '["?"]')]),  # half a pair
         ("a.parquet", parquet_of(pl.DataFrame(TABLE)), {}, list(zip(*TABLE.values(), strict=True))),
+        # the first bytes tell more than the name
+        ("a.csv", "text,label\nnaïve,1\n".encode("utf-16"), {}, [("naïve", "1")]),
+        ("a.jsonl", codecs.BOM_UTF16_BE + '{"text": "漢", "label": 1}\n'.encode("utf-16-be"), {}, [("漢", "1")]),
+        ("a.csv", "text,label\nnaïve,1\n".encode("utf-32"), {}, [("naïve", "1")]),
+        ("a.csv", "text,label\nnaïve,1\n".encode("utf-8-sig"), {"encoding": "cp1252"}, [("naïve", "1")]),
+        *(("a.csv", packed(b"text,label\na,1\n"), {}, [("a", "1")]) for packed in PACKERS.values()),
+        ("a.csv.gz", b"text,label\na,1\n", {}, [("a", "1")]),
+        ("a.csv.gz", gzip.compress(gzip.compress(b"text,label\na,1\n")), {}, [("a", "1")]),
+        ("a.csv.gz", bz2.compress(b"text,label\na,1\n"), {}, [("a", "1")]),
+        ("a.csv", parquet_of(pl.DataFrame(TABLE)), {}, list(zip(*TABLE.values(), strict=True))),
+        ("a.csv", "\ufeffsep=;\r\ntext;label\r\na,b;1\r\n", {}, [("a,b", "1")]),
+        ("a.csv", "sep=;\ntext|label\na|1\n", {"separator": "|"}, [("a", "1")]),
+        ("a.csv", '"sep=\t"\ntext\tlabel\na\t1\n', {}, [("a", "1")]),
     ],
 )
 def test_what_a_file_holds(
@@ -146,6 +170,48 @@ def rows_with_quotes(mark: str, text_first: bool, labels: str) -> str:
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.csv",
+            zipped("[Content_Types].xml", "xl/workbook.xml"),
+            "an Excel workbook\n  → open it, and save it",
+        ),
+        ("a.csv", bytes.fromhex("d0cf11e0a1b11ae1"), "a document of Excel or Word"),
+        ("a.tsv", zipped("rows.tsv"), "a ZIP archive\n  → let its name end in .zip"),
+        ("a.csv", b"%PDF-1.7\n%\xe2\xe3\n", "a PDF document"),
+        ("a.csv", "\n<!DOCTYPE HTML><title>404</title>", "a web page\n  → download the file itself"),
+        ("a.jsonl.gz", gzip.compress(b"<html><body>"), "a web page"),
+        ("a.csv", '<?xml version="1.0"?>', "XML"),
+        *(
+            (name, LFS, "a pointer of Git LFS\n  → fetch the file itself: git lfs pull")
+            for name in ("a.parquet", "a.txt")
+        ),
+        ("a.csv", b"SQLite format 3\0", "a database of SQLite"),
+        ("a.csv", '{"error": "not found"}', "JSON"),
+        ("a.jsonl", '[{"text": "a"}]', "one JSON document\n  → write each object on a line of its own"),
+        ("a.jsonl", '\ufeff{\n "text": "a"}', "one JSON document"),
+        ("a.txt", parquet_of(pl.DataFrame(TABLE)), "a Parquet file\n  → say format: parquet"),
+        ("a.csv", "text,label\nnaïve,1\n".encode("utf-16-be"), "UTF-16 without a mark\n  → say encoding: utf-16-be"),
+    ],
+)
+def test_what_is_no_such_file_is_named_with_what_to_do(
+    tmp_path: Path, name: str, content: str | bytes, message: str
+) -> None:
+    assert fault(tmp_path, name, content).startswith(f"data/inbox/{name}: this is {message}")
+
+
+def test_columns_without_a_name_are_called_by_their_numbers(tmp_path: Path) -> None:
+    table = read(tmp_path, "a.csv", "label,text,,,\nham,a,,,\nspam,b,c,,\n")
+    assert table.columns == ["label", "text", "column 3", "column 4", "column 5"]
+    assert table.row(1) == ("spam", "b", "c", None, None)
+
+
+def test_lines_are_counted_from_the_beginning_of_the_file_when_excel_begins_it(tmp_path: Path) -> None:
+    assert fault(tmp_path, "a.csv", "sep=;\ntext;label\na;1\nb\n").startswith("data/inbox/a.csv:4: 1 fields")
+
+
+@pytest.mark.parametrize(
     ("name", "row", "line"),
     [
         ("a.csv.gz", b"%s,1\n", ":2: a line of more than 64 MiB"),
@@ -166,6 +232,13 @@ def test_an_endless_cell_or_line_is_an_error_before_it_is_in_memory(
     if name == "a.parquet":
         content = parquet_of(pl.DataFrame({"text": ["a", "x" * (3 << 20)], "label": ["1", "2"]}))
     assert fault(tmp_path, name, content).startswith(f"data/inbox/{name}{line}")
+
+
+def test_a_parquet_column_that_has_no_form_as_text_is_named_with_what_it_holds(tmp_path: Path) -> None:
+    holds = {"lists": [["a"]], "structs": [{"a": 1}], "bytes": [b"a"], "durations": [timedelta(seconds=3)]}
+    for what, text in holds.items():
+        message = fault(tmp_path, "a.parquet", parquet_of(pl.DataFrame({"text": text, "label": ["1"]})))
+        assert message.startswith(f"data/inbox/a.parquet: the column 'text' (for text) is there, but holds {what}\n")
 
 
 @pytest.mark.parametrize("labels", ["01", "ab"])

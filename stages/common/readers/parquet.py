@@ -1,6 +1,6 @@
 """Parquet files, read page by page."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -17,6 +17,7 @@ class ParquetTable:
     """
 
     fixed = True
+    without_text: Mapping[str, str]  # columns that have no form as text, with what they hold
     rows: int | None
     share: Callable[[], float] | None = None
 
@@ -28,7 +29,9 @@ class ParquetTable:
             self._file = ParquetFile(file)
             self._empty = self._file.schema_arrow.empty_table()
         self.stored_columns: list[str] = self._empty.column_names
-        self.columns = [field.name for field in self._empty.schema if not texts or _has_text_form(field.type)]
+        held = {field.name: _without_text(field.type) for field in self._empty.schema} if texts else {}
+        self.without_text = {name: what for name, what in held.items() if what}
+        self.columns = [name for name in self.stored_columns if name not in self.without_text]
         self.rows = self._file.metadata.num_rows
 
     def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
@@ -82,8 +85,12 @@ class ParquetTable:
             ) from None
 
 
-def _has_text_form(kind: Any) -> bool:
+def _without_text(kind: Any) -> str:
+    """Return what a column holds that has no form as text, or nothing."""
     from pyarrow import types
 
-    without = (types.is_nested, types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_duration)
-    return not any(is_such(kind) for is_such in without)
+    if types.is_nested(kind):
+        return "structs" if types.is_struct(kind) else "maps" if types.is_map(kind) else "lists"
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        return "bytes"
+    return "durations" if types.is_duration(kind) else ""

@@ -6,20 +6,23 @@ batches of polars itself, `collect_batches`, read ahead of a slow consumer, and 
 
 import csv
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import TextIOWrapper
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 import polars as pl
 
 from stages.common.errors import AttuneError
+from stages.common.readers.first_bytes import recognized
 from stages.common.readers.parquet import ParquetTable
 from stages.common.readers.quotes import NO_QUOTES, QuoteWatch
-from stages.common.readers.streams import BATCH_BYTES, DAMAGE, LONGEST, LONGEST_MB, ROWS, Layout, Spend, decompressed
+from stages.common.readers.streams import BATCH_BYTES, DAMAGE, LONGEST, LONGEST_MB, ROWS, Layout, Spend
 
 LINE = "line"  # name of the only column of a plain text file
 SEPARATORS = ";\t|,"
@@ -32,6 +35,7 @@ class Table(Protocol):
         origin: what messages call it.
         columns: the names; of JSON lines, whose rows have keys of their own, those of the rows read so far.
         fixed: whether all names are known before the first row is read.
+        without_text: further columns, with what they hold that has no form as text.
         rows: how many there are, where that is known.
         share: how much of the file has been read, where that is known.
     """
@@ -39,6 +43,7 @@ class Table(Protocol):
     origin: str
     columns: list[str]
     fixed: bool = True
+    without_text: Mapping[str, str] = {}
     rows: int | None = None
     share: Callable[[], float] | None = None
 
@@ -67,7 +72,8 @@ def open_table(
         AttuneError: if the file has no header, is damaged, or a column is there twice.
     """
     with path.open("rb") as file:
-        stream = decompressed(file, layout.compression, spend) if layout.compression else file
+        with _damage_as_errors(origin):
+            stream, layout = recognized(file, layout, origin, spend)
         if layout.format == "parquet":
             parquet = ParquetTable(stream, origin, spend, texts=texts)
             check_unique(parquet.stored_columns, origin)
@@ -173,6 +179,12 @@ class SeparatedTable(LinesTable):
         super().__init__(lines, origin)
         csv.field_size_limit(LONGEST)
         self._separator = "\t" if layout.format == "tsv" else layout.separator
+        first = next(lines, "")
+        self._before = 0  # lines that the reader does not see
+        if hint := re.fullmatch(r'"?sep=([^"\r\n])"?\s*', first):  # of Excel
+            self._separator, self._before = self._separator if self._separator != "," else hint[1], 1
+        else:
+            lines = chain([first], lines)
         self._raw: list[str] = []  # lines of the row that is read
         self._reader = csv.reader(
             self._noted(lines),
@@ -182,7 +194,7 @@ class SeparatedTable(LinesTable):
         )
         self._watch: QuoteWatch | None = None  # of the rows below the header
         header = next((row for row in self._rows() if any(map(str.strip, row))), [])
-        self.columns = [name.strip() for name in header]
+        self.columns = [name.strip() or f"column {number}" for number, name in enumerate(header, start=1)]
         if not self.columns:
             raise AttuneError(f"{origin}: the file is empty", "the first line names the columns")
         if len(header) == 1 and (mark := next((mark for mark in SEPARATORS if mark in header[0]), None)):
@@ -208,7 +220,7 @@ class SeparatedTable(LinesTable):
     @property
     def _line(self) -> int:
         """The line that was read last."""
-        return self._reader.line_num
+        return self._before + self._reader.line_num
 
     def _rows(self) -> Iterator[list[str]]:
         """Yield the rows below the header, or from it on as long as there is none."""
