@@ -37,6 +37,8 @@ class Request:
     keep_all: bool = False
     separator: str = ","
     quote: str = '"'
+    header: bool = True
+    skip: int = 0
     encoding: str = "utf-8"
     query: str | None = None
     threshold: float | None = None
@@ -49,6 +51,8 @@ class Request:
             raise AttuneError("input and output are the same file", "name another output")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise AttuneError(f"--threshold is {self.threshold}", "write a probability, from 0 to 1")
+        if self.skip < 0:
+            raise AttuneError(f"--skip is {self.skip}", "write a number from 0 on")
         if self.batch_rows < 1:
             raise AttuneError(f"--batch-rows is {self.batch_rows}", "write a number from 1 on")
         try:
@@ -86,7 +90,8 @@ class Request:
             )
         if not path.is_file():
             raise AttuneError(f"{path} is {'no file' if path.exists() else 'missing'}", "name a file with a row a text")
-        layout = Layout(kind, compression, encoding=self.encoding, separator=self.separator, quote=self.quote)
+        dialect = self.separator, self.quote, self.header, self.skip
+        layout = Layout(kind, compression, self.encoding, *dialect)
         with open_table(path, self.input, layout, texts=False) as table:
             yield table
 

@@ -179,6 +179,7 @@ FILES = {
         ("in.csv out.csv --variant int8", "has no int8"),
         ("in.csv out.csv --threshold 2", "from 0 to 1"),
         ("in.csv out.csv --batch-rows 0", "from 1 on"),
+        ("in.csv out.csv --skip -1", "from 0 on"),
         ("in.csv out.csv --separator \\t", "write one character"),
         ("in.csv out.csv --encoding latin-99", "--encoding latin-99 is not known"),
     ],
@@ -198,6 +199,9 @@ def test_where_quotes_mean_nothing_each_line_is_a_row(models: Path, folder: Path
     Path("corpus.tsv").write_bytes(FILES["corpus.tsv"])
     assert run(models, "corpus.tsv", "out.csv", "--quote", "none", "--keep", "text") == 0
     assert pl.read_csv("out.csv", quote_char='"')["text"].to_list() == ['"x', "y", 'z"']
+    options = ["--quote", "none", "--no-header", "--skip", "1", "--text", "column 1", "--keep", "column 2"]
+    assert run(models, "corpus.tsv", "out.csv", *options) == 0
+    assert pl.read_csv("out.csv")["column 2"].to_list() == [1, 2, 3]
 
 
 def test_a_column_is_kept_once_and_none_passes_for_a_probability(models: Path, folder: Path) -> None:

@@ -41,7 +41,8 @@ def write(folder: Path, name: str, content: str | bytes, **settings: Any) -> tup
     (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     mapping = {"label": "x"} if name.split(".")[1] == "txt" else {"columns": {"text": "text", "label": "label"}}
     source = Source(path=f"data/inbox/{name}", **mapping, **settings)
-    layout = Layout(source.file_format, source.compression, source.encoding, source.separator, source.quote)
+    dialect = source.separator, source.quote, source.header, source.skip
+    layout = Layout(source.file_format, source.compression, source.encoding, *dialect)
     return folder / name, source, layout
 
 
@@ -205,6 +206,16 @@ def test_columns_without_a_name_are_called_by_their_numbers(tmp_path: Path) -> N
     table = read(tmp_path, "a.csv", "label,text,,,\nham,a,,,\nspam,b,c,,\n")
     assert table.columns == ["label", "text", "column 3", "column 4", "column 5"]
     assert table.row(1) == ("spam", "b", "c", None, None)
+
+
+def test_a_file_without_a_header_or_with_lines_above_it_is_read(tmp_path: Path) -> None:
+    table = read(tmp_path, "a.tsv", "spam\tone\nham\ttwo\n", header=False)
+    assert table.columns == ["column 1", "column 2"] and table.rows() == [("spam", "one"), ("ham", "two")]
+    assert read(tmp_path, "a.csv", 'made "by"\n\ntext,label\na,1\n', skip=2).rows() == [("a", "1")]
+    assert fault(tmp_path, "a.csv", "x\nsep=;\ntext;label\na\n", skip=1).startswith("data/inbox/a.csv:4: 1 fields")
+    swallowed = 'ham\t"one\nham\ttwo"\nspam\tx\n'
+    with pytest.raises(AttuneError, match=r"a\.tsv:1: a quote opens a field here that swallows rows"):
+        read(tmp_path, "a.tsv", swallowed, header=False)
 
 
 def test_lines_are_counted_from_the_beginning_of_the_file_when_excel_begins_it(tmp_path: Path) -> None:

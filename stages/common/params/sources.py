@@ -199,6 +199,8 @@ class TextSource(Location):
     encoding: Encoding = key("utf-8", "Text encoding of the file, such as utf-8, latin-1, cp1252 or gb18030.")
     separator: Separator = key(",", "Column separator of a CSV file.", min_length=1, max_length=1)
     quote: Quote = key('"', "What stands around a field of CSV or TSV that holds separators or line ends; or none.")
+    header: bool = key(True, "The first row of CSV or TSV names the columns; false: they are column 1, column 2, ….")
+    skip: int = key(0, "Lines at the beginning of CSV or TSV that are passed over.", ge=0, le=1_000)
     columns: TextColumn = key(TextColumn(), "Where the text comes from.")
 
     kinds = (*FILES, "sql")

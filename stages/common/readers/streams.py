@@ -39,6 +39,8 @@ class Layout:
         encoding: of a text file.
         separator: of the columns of a CSV file.
         quote: what a field of CSV or TSV may stand in, to hold separators and line ends; or none.
+        header: the first row of CSV or TSV names the columns; else they are column 1, column 2 and so on.
+        skip: lines above it that are passed over.
     """
 
     format: str
@@ -46,6 +48,8 @@ class Layout:
     encoding: str = "utf-8"
     separator: str = ","
     quote: str = '"'
+    header: bool = True
+    skip: int = 0
 
 
 class _Counted(RawIOBase):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import TextIOWrapper
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -179,10 +179,10 @@ class SeparatedTable(LinesTable):
         super().__init__(lines, origin)
         csv.field_size_limit(LONGEST)
         self._separator = "\t" if layout.format == "tsv" else layout.separator
+        self._before = sum(1 for _ in islice(lines, layout.skip))  # lines that the reader does not see
         first = next(lines, "")
-        self._before = 0  # lines that the reader does not see
         if hint := re.fullmatch(r'"?sep=([^"\r\n])"?\s*', first):  # of Excel
-            self._separator, self._before = self._separator if self._separator != "," else hint[1], 1
+            self._separator, self._before = self._separator if self._separator != "," else hint[1], layout.skip + 1
         else:
             lines = chain([first], lines)
         self._raw: list[str] = []  # lines of the row that is read
@@ -194,7 +194,9 @@ class SeparatedTable(LinesTable):
         )
         self._watch: QuoteWatch | None = None  # of the rows below the header
         header = next((row for row in self._rows() if any(map(str.strip, row))), [])
-        self.columns = [name.strip() or f"column {number}" for number, name in enumerate(header, start=1)]
+        names = [name.strip() if layout.header else "" for name in header]
+        self.columns = [name or f"column {number}" for number, name in enumerate(names, start=1)]
+        self._first = [] if layout.header else [header]  # row that has been read
         if not self.columns:
             raise AttuneError(f"{origin}: the file is empty", "the first line names the columns")
         if len(header) == 1 and (mark := next((mark for mark in SEPARATORS if mark in header[0]), None)):
@@ -204,12 +206,14 @@ class SeparatedTable(LinesTable):
                 f"(of `make predict`: ARGS='--separator \"{mark}\"')",
             )
         check_unique(self.columns, f"{origin}:{self._line}")
-        quoted = any('"' in line for line in self._raw)
+        quoted = layout.header and any('"' in line for line in self._raw)
         self._watch = QuoteWatch(origin, self._separator, len(self.columns), needed=quoted)
+        if not layout.header:
+            self._watch.see(header, self._raw, self._line + 1 - len(self._raw))
 
     def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
         positions = [self.columns.index(name) for name in names]
-        for row in self._rows():
+        for row in chain(self._first, self._rows()):
             yield [row[position] or None for position in positions]
 
     def _noted(self, lines: Iterator[str]) -> Iterator[str]:
