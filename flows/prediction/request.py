@@ -37,6 +37,9 @@ class Request:
     keep: Sequence[str] = ()
     keep_all: bool = False
     separator: str = ","
+    quote: str = '"'
+    header: bool = True
+    skip: int = 0
     encoding: str = "utf-8"
     query: str | None = None
     threshold: float | None = None
@@ -49,6 +52,8 @@ class Request:
             raise AttuneError("input and output are the same file", "name another output")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise AttuneError(f"--threshold is {self.threshold}", "write a probability, from 0 to 1")
+        if self.skip < 0:
+            raise AttuneError(f"--skip is {self.skip}", "write a number from 0 on")
         if self.batch_rows < 1:
             raise AttuneError(f"--batch-rows is {self.batch_rows}", "write a number from 1 on")
         try:  # as ingest takes it, so that utf8 is the utf-8 whose byte-order mark is no matter
@@ -89,7 +94,8 @@ class Request:
             )
         if not path.is_file():
             raise AttuneError(f"{path} is {'no file' if path.exists() else 'missing'}", "name a file with a row a text")
-        layout = Layout(kind, compression, encoding=self.encoding, separator=self.separator)
+        dialect = self.separator, self.quote, self.header, self.skip
+        layout = Layout(kind, compression, self.encoding, *dialect)
         with open_table(path, self.input, layout, texts=False) as table:
             yield table
 
@@ -131,13 +137,17 @@ class Request:
         """Return columns id, text and text_pair, String, of a chunk; without ids, rows are numbered from `before` + 1.
 
         Raises:
-            AttuneError: if the texts are not of type text.
+            AttuneError: if the texts are not of type text, or ids are lists or the like.
         """
         for name in filter(None, (self.text, self.text_pair)):
             if (kind := chunk.schema[name]) not in (pl.String, pl.Null):
                 raise AttuneError(
                     f"{self.input}: the column {name!r} is {kind}", "name that of the texts: --text COLUMN"
                 )
+        if self.id and chunk.schema[self.id].is_nested():
+            raise AttuneError(
+                f"{self.input}: the column {self.id!r} is {chunk.schema[self.id]}", "name another: --id COLUMN"
+            )
         numbers = range(before + 1, before + chunk.height + 1)
         rows = {
             "id": chunk[self.id] if self.id else numbers,

@@ -84,10 +84,10 @@ def read_records(
 def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
     lowered = {name.lower(): name for name in table.columns}
     for field, column in wanted:
-        if column in getattr(table, "stored_columns", ()) and column not in table.columns:
+        if what := table.without_text.get(column):
             raise AttuneError(
-                f"{table.origin}: the column {column!r} (for {field}) holds lists, objects or bytes",
-                "write one text or number into each row",
+                f"{table.origin}: the column {column!r} (for {field}) is there, but holds {what}",
+                "write its values as text, or name another column",
             )
         if column not in table.columns:
             close = get_close_matches(column.lower(), lowered, n=1)

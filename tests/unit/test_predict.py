@@ -202,6 +202,7 @@ FILES = {
     "body.jsonl": b'{"body": "x"}\n',
     "in.odd": b"x",
     "in.csv": b"text\nx\n",
+    "corpus.tsv": b'text\tn\n"x\t1\ny\t2\nz"\t3\n',
 }
 
 
@@ -212,6 +213,8 @@ FILES = {
         ("body.csv out.csv", "has no column 'text'; it has 'body', 'n'"),
         ("body.jsonl out.csv", "has no column 'text'; it has 'body'"),
         ("body.jsonl out.csv --keep-all", "cannot tell the keys"),
+        ("corpus.tsv out.csv", "corpus.tsv:2: a quote opens a field here that swallows rows"),
+        ("numbers.parquet out.csv --text name --id lists", "the column 'lists' is List(Int64)"),
         ("in.odd out.csv", "the name tells no format"),
         ("missing.csv out.csv", "missing.csv is missing"),
         ("in.csv out.xlsx", "the name tells no format"),
@@ -221,6 +224,7 @@ FILES = {
         ("in.csv out.csv --variant int8", "has no int8"),
         ("in.csv out.csv --threshold 2", "from 0 to 1"),
         ("in.csv out.csv --batch-rows 0", "from 1 on"),
+        ("in.csv out.csv --skip -1", "from 0 on"),
         ("in.csv out.csv --separator \\t", "write one character"),
         ('in.csv out.csv --separator "', "neither a quote nor a line end"),
         ("in.csv out.csv --encoding latin-99", "--encoding latin-99 is not known"),
@@ -232,10 +236,19 @@ def test_what_cannot_be_done_is_an_error_with_its_place_and_leaves_nothing_behin
 ) -> None:
     for name, content in FILES.items():
         Path(name).write_bytes(content)
-    pl.DataFrame({"text": [1]}).write_parquet("numbers.parquet")
+    pl.DataFrame({"text": [1], "name": ["x"], "lists": [[1]]}).write_parquet("numbers.parquet")
     assert run(models, *arguments.split()) == 1
     assert message in capsys.readouterr().err
     assert {path.name for path in folder.iterdir()} == {*FILES, "numbers.parquet"}
+
+
+def test_where_quotes_mean_nothing_each_line_is_a_row(models: Path, folder: Path) -> None:
+    Path("corpus.tsv").write_bytes(FILES["corpus.tsv"])
+    assert run(models, "corpus.tsv", "out.csv", "--quote", "none", "--keep", "text") == 0
+    assert pl.read_csv("out.csv", quote_char='"')["text"].to_list() == ['"x', "y", 'z"']
+    options = ["--quote", "none", "--no-header", "--skip", "1", "--text", "column 1", "--keep", "column 2"]
+    assert run(models, "corpus.tsv", "out.csv", *options) == 0
+    assert pl.read_csv("out.csv")["column 2"].to_list() == [1, 2, 3]
 
 
 def test_a_column_is_kept_once_and_none_passes_for_a_probability(models: Path, folder: Path) -> None:

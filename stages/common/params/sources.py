@@ -92,6 +92,7 @@ def without_secrets(url: str) -> str:
 
 Format = Literal["csv", "tsv", "jsonl", "parquet", "lines"]
 Separator = Annotated[str, matching('[^"\r\n]', "must not be a quote or a line end, which a CSV file uses otherwise")]
+Quote = Literal['"', "none"]
 Encoding = Annotated[str, AfterValidator(_codec)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 InboxPath = Annotated[str, AfterValidator(_inside_inbox)]
@@ -197,6 +198,9 @@ class TextSource(Location):
     format: Format | None = key(None, "File format; by default told from the file's ending.")
     encoding: Encoding = key("utf-8", "Text encoding of the file, such as utf-8, latin-1, cp1252 or gb18030.")
     separator: Separator = key(",", "Column separator of a CSV file.", min_length=1, max_length=1)
+    quote: Quote = key('"', "What stands around a field of CSV or TSV that holds separators or line ends; or none.")
+    header: bool = key(True, "The first row of CSV or TSV names the columns; false: they are column 1, column 2, ….")
+    skip: int = key(0, "Lines at the beginning of CSV or TSV that are passed over.", ge=0, le=1_000)
     columns: TextColumn = key(TextColumn(), "Where the text comes from.")
 
     kinds = (*FILES, "sql")

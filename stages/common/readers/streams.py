@@ -24,6 +24,8 @@ DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what the decompresso
 BLOCK = 1 << 20
 ROWS = 50_000  # of a batch
 BATCH_BYTES = 32 << 20  # of texts, about, at which a batch ends even if it has fewer rows
+LONGEST_MB = 64  # MiB, about, of a cell or a line
+LONGEST = LONGEST_MB << 20
 
 Spend = Callable[[int], None]
 
@@ -44,12 +46,18 @@ class Layout:
         compression: one of COMPRESSIONS.
         encoding: of a text file.
         separator: of the columns of a CSV file.
+        quote: what a field of CSV or TSV may stand in, to hold separators and line ends; or none.
+        header: the first row of CSV or TSV names the columns; else they are column 1, column 2 and so on.
+        skip: lines above it that are passed over.
     """
 
     format: str
     compression: str | None = None
     encoding: str = "utf-8"
     separator: str = ","
+    quote: str = '"'
+    header: bool = True
+    skip: int = 0
 
 
 class _Counted(RawIOBase):
