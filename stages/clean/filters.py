@@ -12,7 +12,7 @@ import polars as pl
 
 from stages.clean.split import read_times
 from stages.common.errors import AttuneError
-from stages.common.params.clean import CleanParams, Languages, NearDuplicates
+from stages.common.params.clean import CleanParams, Languages, NearDuplicates, RuleName
 from stages.common.pipeline.validation import Rule
 from stages.common.text.columns import UNSPACED, same_text_key, whole_text
 from stages.common.text.near_duplicates import deduplicate, nearest_among
@@ -44,7 +44,7 @@ def rules(params: CleanParams, against: pl.DataFrame) -> dict[str, Rule]:
         pl.format(f"{{}} characters, outside {shortest} to {longest}", characters)
     )
     near = params.near_duplicates
-    in_order: list[tuple[str, Rule, bool]] = [
+    in_order: list[tuple[RuleName, Rule, bool]] = [
         ("unlabelled", lambda _: unlabelled, True),
         ("length", lambda _: length, True),
         ("language", partial(other_language, languages=params.languages), bool(params.languages.keep)),
