@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable
 from datetime import date, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,9 @@ def zipped(*names: str) -> bytes:
 
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+packed_gzip = partial(gzip.compress, mtime=0)  # names of tests must be the same in each process
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
-    ".gz": gzip.compress,
+    ".gz": packed_gzip,
     ".BZ2": bz2.compress,
     ".xz": lzma.compress,
     ".zst": lambda data: pyarrow.compress(data, codec="zstd", asbytes=True),
@@ -126,7 +128,7 @@ def test_every_format_and_compression_gives_the_same_table(tmp_path: Path, name:
         ("a.csv", "text,label\nnaïve,1\n".encode("utf-8-sig"), {"encoding": "cp1252"}, [("naïve", "1")]),
         *(("a.csv", packed(b"text,label\na,1\n"), {}, [("a", "1")]) for packed in PACKERS.values()),
         ("a.csv.gz", b"text,label\na,1\n", {}, [("a", "1")]),
-        ("a.csv.gz", gzip.compress(gzip.compress(b"text,label\na,1\n")), {}, [("a", "1")]),
+        ("a.csv.gz", packed_gzip(packed_gzip(b"text,label\na,1\n")), {}, [("a", "1")]),
         ("a.csv.gz", bz2.compress(b"text,label\na,1\n"), {}, [("a", "1")]),
         ("a.csv", parquet_of(pl.DataFrame(TABLE)), {}, list(zip(*TABLE.values(), strict=True))),
         ("a.csv", "\ufeffsep=;\r\ntext;label\r\na,b;1\r\n", {}, [("a,b", "1")]),
@@ -162,7 +164,7 @@ def test_what_a_file_holds(
         ("a.jsonl", '{"text": "a"}\n[1, 2]\n', ":2: a JSON list\n  → each line must be one JSON object"),
         ("a.parquet", b"", ": not a readable Parquet file"),
         ("a.parquet", parquet_of(pl.DataFrame(TABLE))[:-20], ": not a readable Parquet file"),
-        ("a.parquet.gz", gzip.compress(CSV.encode()), ": not a readable Parquet file"),
+        ("a.parquet.gz", packed_gzip(CSV.encode()), ": not a readable Parquet file"),
     ],
 )
 def test_a_fault_is_an_error_with_its_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
@@ -189,7 +191,7 @@ def rows_with_quotes(mark: str, text_first: bool, labels: str) -> str:
         ("a.tsv", zipped("rows.tsv"), "a ZIP archive\n  → let its name end in .zip"),
         ("a.csv", b"%PDF-1.7\n%\xe2\xe3\n", "a PDF document"),
         ("a.csv", "\n<!DOCTYPE HTML><title>404</title>", "a web page\n  → download the file itself"),
-        ("a.jsonl.gz", gzip.compress(b"<html><body>"), "a web page"),
+        ("a.jsonl.gz", packed_gzip(b"<html><body>"), "a web page"),
         ("a.csv", '<?xml version="1.0"?>', "XML"),
         *(
             (name, LFS, "a pointer of Git LFS\n  → fetch the file itself: git lfs pull")
@@ -246,7 +248,7 @@ def test_an_endless_cell_or_line_is_an_error_before_it_is_in_memory(
     for module in (tables, parquet):
         monkeypatch.setattr(module, "LONGEST", 1 << 20)
     long = (b"x" * 99 + b"\n") * 20_000 if "quote" in line else bytes(3 << 20)
-    content = gzip.compress((b"{}\n" if "json" in name else b"text,label\n") + row.replace(b"%s", long), 1)
+    content = packed_gzip((b"{}\n" if "json" in name else b"text,label\n") + row.replace(b"%s", long), 1)
     if name == "a.parquet":
         content = parquet_of(pl.DataFrame({"text": ["a", "x" * (3 << 20)], "label": ["1", "2"]}))
     assert fault(tmp_path, name, content).startswith(f"data/inbox/{name}{line}")
@@ -332,7 +334,7 @@ def test_long_files_are_read_in_batches_and_come_out_whole(tmp_path: Path, name:
 def test_a_batch_is_there_before_the_rest_of_the_file_is_read(tmp_path: Path, name: str) -> None:
     line = json.dumps({"text": "x" * 90, "label": "1"}) if name == "a.jsonl" else f"1,{'x' * 90}"
     content = ("" if name == "a.jsonl" else "text,label\n") + f"{line}\n" * 50_000
-    file, _, layout = write(tmp_path, name, gzip.compress(content.encode(), 0) if name.endswith("gz") else content)
+    file, _, layout = write(tmp_path, name, packed_gzip(content.encode(), 0) if name.endswith("gz") else content)
     with open_table(file, name, layout) as table:
         assert next(table.batches(table.columns or ["text"], 1000)).height == 1000
         assert table.share and table.share() < 0.5
