@@ -21,10 +21,10 @@ from polars.exceptions import PolarsError
 from tqdm import tqdm
 
 from flows.command import exit_status
-from flows.prediction.model import Model
+from flows.prediction.model import Model, text_columns
 from flows.prediction.parts import assemble, part_path, parts_folder, with_input_columns, write_part
 from flows.prediction.request import Request
-from stages.common.display import visible
+from stages.common.display import display, visible
 from stages.common.drift import VERDICTS, Counts
 from stages.common.errors import AttuneError
 from stages.common.pipeline.stage import of_the_disk, write_json
@@ -63,6 +63,9 @@ def predict(request: Request) -> dict[str, Any]:
         TemporaryDirectory(dir=folder) as download,
         tqdm(total=table.rows, unit=" rows", leave=False, disable=None) as bar,
     ):
+        if not request.text:
+            request = request.with_text_column(table, text_columns(request.model))
+            print(f"texts: the column {display(request.text, 60)}", flush=True)
         names, kept = request.columns(table)
         model = Model(request, Path(download))
         columns = (request.text, request.text_pair, request.id, kept)
@@ -126,16 +129,19 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m flows.predict", description="Predict the rows of a file or database: docs/prediction.md"
     )
     add = parser.add_argument
-    add("input", help="CSV, TSV, JSON lines (also .gz, .bz2, .xz, .zst) or Parquet; a database as sql:VARIABLE")
+    add("input", help="CSV, TSV, JSON lines, plain lines or Parquet (also .gz …); a database as sql:VARIABLE")
     add("output", type=Path, help="a file that ends in .parquet, .csv or .jsonl")
     add("--model", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder (default: the champion of params.yaml)")
     add("--variant", choices=VARIANTS, help="form of the model (default: onnx if it was exported)")
-    add("--text", default=Request.text, metavar="COLUMN", help="the texts (default: text)")
+    add("--text", default=Request.text, metavar="COLUMN", help="the texts (default: as in training, or text)")
     add("--text-pair", metavar="COLUMN", help="the second texts of pairs")
     add("--id", metavar="COLUMN", help="ids of the rows (default: their numbers, from 1)")
     add("--keep", action="append", default=[], metavar="COLUMN", help="copy a column to the output; may be repeated")
     add("--keep-all", action="store_true", help="copy all columns but that of --id")
     add("--separator", default=Request.separator, help="of a CSV file (default: ,)")
+    add("--quote", choices=(Request.quote, "none"), default=Request.quote, help="none: quotes mean nothing in the file")
+    add("--no-header", dest="header", action="store_false", help="the columns are called column 1, column 2 and so on")
+    add("--skip", type=int, default=Request.skip, metavar="N", help="lines at the beginning that are passed over")
     add("--encoding", default=Request.encoding, help="of a text file (default: utf-8)")
     add("--query", help="one SELECT to the database")
     add("--threshold", type=float, help="abstain below this probability, instead of the model's own thresholds")

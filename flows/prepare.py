@@ -7,13 +7,12 @@ may have been deleted, or another server may be in use.
 import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from flows.command import exit_status
-from flows.execution.stage_process import mend_rwlock
 from stages.common.display import listed
 from stages.common.errors import AttuneError
 from stages.common.params import load_params
+from stages.common.pipeline.dvc_files import check_deps, mend
 from stages.common.pipeline.dvc_status import restore_outs
 from stages.tracking.provenance import REGISTERS
 from stages.tracking.registry import REGISTRATION, STAMP, Registration
@@ -21,12 +20,13 @@ from stages.tracking.store import warn
 
 
 def prepare(log: Callable[[str], None] = print) -> None:
-    """Put back the outs of a killed stage, and have `register` run if the registry lacks the model.
+    """Put back what a kill has broken or taken away, and have `register` run if the registry lacks the model.
 
     DVC runs `register` if its stamp, the one out that Git does not keep, is missing. So the stamp is removed where the
     registry lacks the model, and written where it has the model, as in the new worktree of a nightly run.
     """
-    mend_rwlock(Path())
+    mend(log=log)
+    check_deps()
     if restored := restore_outs():
         log(f"missing outs came back from DVC's cache: {listed(restored, 4)}")
     try:
@@ -54,7 +54,7 @@ def find_registered() -> tuple[Registration | None, str]:
         registration = Registration.read()
     except AttuneError:
         return None, ""
-    lacking = f"MLflow's registry has no version of {registration.model_name} with this model"
+    lacking = f"MLflow's registry has no version of {registration.model_name} with this model and its files"
     return (registration, "") if registration.known else (None, lacking)
 
 
@@ -66,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> None:
         if options.outs:
+            mend()
             restore_outs()
         else:
             load_params(complete=True)

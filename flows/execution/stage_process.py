@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import psutil
 
+from stages.common.pipeline.dvc_files import mend
 from stages.common.pipeline.dvc_status import restore_outs
 
 DEFAULT_TIMEOUT = "1h"  # of a stage whose meta in dvc.yaml says nothing
@@ -90,7 +91,7 @@ class StageRunner:
         """
         # --wait-for-lock: else a stage's result is lost if another dvc process holds the lock when the stage ends
         command = ["--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
-        mend_rwlock(self._root)
+        mend(self._root, log)
         code, pipe = None, self._process.stdin
         assert pipe
         try:
@@ -125,19 +126,6 @@ class StageRunner:
                 if text.strip() and not text.strip().startswith(ADVICE):
                     log(text)
         return None
-
-
-def mend_rwlock(root: Path) -> None:
-    """Remove DVC's list of who reads and writes which paths if a killed process left it half-written.
-
-    DVC would refuse to do anything until somebody deletes it.
-    """
-    path = root / ".dvc" / "tmp" / "rwlock"
-    try:
-        with suppress(FileNotFoundError):
-            json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        path.unlink(missing_ok=True)
 
 
 def seconds_of(duration: str | int | float) -> float:

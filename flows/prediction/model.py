@@ -1,6 +1,7 @@
 """The model to predict with, out of the registry or a folder (nothing that comes with it is run), and its answers."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -102,19 +103,44 @@ class Model:
         }
 
 
+def text_columns(model: str | None) -> list[str]:
+    """Return the columns that a model's training read texts from, as far as its run or its folder's params tell."""
+    from stages.common.params import PARAMS_FILE, load_params
+
+    try:
+        model = model or _champion_of_params()
+        if not model.startswith(REGISTERED):
+            sources = load_params(Path(model).resolve().parent / PARAMS_FILE).ingest.sources
+            return [source.columns.text for source in sources if source.columns.text]
+        name, _, which = _parts_of(model)
+        client = connect()
+        find = client.get_model_version if which.isdigit() else client.get_model_version_by_alias
+        logged = client.get_run(str(find(name, which).run_id)).data.params
+    except Exception:  # what is wrong with the model is told where it is opened
+        return []
+    return [logged[key] for key in sorted(logged) if re.fullmatch(r"ingest\.sources\.\d+\.columns\.text", key)]
+
+
+def _champion_of_params() -> str:
+    from stages.common.params import load_params
+
+    return f"{REGISTERED}{load_params().register_.model_name}@champion"
+
+
+def _parts_of(model: str) -> tuple[str, str, str]:
+    return model.removeprefix(REGISTERED).replace("@", "/").rpartition("/")
+
+
 def _find_package(model: str | None, folder: Path) -> tuple[Package, str]:
     """Return the parts of a model, copied into a folder if it is a registered one, and its name for people."""
-    if model is None:
-        from stages.common.params import load_params
-
-        model = f"{REGISTERED}{load_params().register_.model_name}@champion"
+    model = model or _champion_of_params()
     if not model.startswith(REGISTERED):
         for name in ("model", "finetuned"):
             if (Path(model) / name / "config.json").exists():
                 return Package.within(Path(model), name), model
         fix = f"name models/ after `make run`, a folder with model/ in it, or {REGISTERED}NAME@champion"
         raise AttuneError(f"{model} holds no model", fix)
-    name, _, alias_or_version = model.removeprefix(REGISTERED).replace("@", "/").rpartition("/")
+    name, _, alias_or_version = _parts_of(model)
     try:
         connect()
         from stages.tracking.package import fetch_package

@@ -1,18 +1,19 @@
 """What is to be predicted, with what, and where to; how the input is opened, and what of it reaches the output."""
 
-from codecs import lookup
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
+from pydantic import TypeAdapter, ValidationError
 
 from stages.common.display import listed
 from stages.common.errors import AttuneError
+from stages.common.params.sources import Encoding, Separator
 from stages.common.readers.databases import QueryTable, select
-from stages.common.readers.streams import COMPRESSIONS, ENDINGS, Layout
-from stages.common.readers.tables import Table, open_table
+from stages.common.readers.streams import ENDINGS, Layout, format_and_compression
+from stages.common.readers.tables import LINE, Table, open_table
 from stages.serving.backends import Variant
 
 DATABASE = "sql:"  # before the name of an environment variable
@@ -30,12 +31,15 @@ class Request:
     output: Path
     model: str | None = None
     variant: Variant | None = None
-    text: str = "text"
+    text: str = ""  # none is named: see `with_text_column`
     text_pair: str | None = None
     id: str | None = None
     keep: Sequence[str] = ()
     keep_all: bool = False
     separator: str = ","
+    quote: str = '"'
+    header: bool = True
+    skip: int = 0
     encoding: str = "utf-8"
     query: str | None = None
     threshold: float | None = None
@@ -48,14 +52,20 @@ class Request:
             raise AttuneError("input and output are the same file", "name another output")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise AttuneError(f"--threshold is {self.threshold}", "write a probability, from 0 to 1")
+        if self.skip < 0:
+            raise AttuneError(f"--skip is {self.skip}", "write a number from 0 on")
         if self.batch_rows < 1:
             raise AttuneError(f"--batch-rows is {self.batch_rows}", "write a number from 1 on")
-        try:
-            lookup(self.encoding)
-        except LookupError:
+        try:  # as ingest takes it, so that utf8 is the utf-8 whose byte-order mark is no matter
+            object.__setattr__(self, "encoding", TypeAdapter(Encoding).validate_python(self.encoding))
+        except ValidationError:
             raise AttuneError(f"--encoding {self.encoding} is not known", "write cp1252, gb18030, utf-16 …") from None
-        if len(self.separator) != 1:
-            raise AttuneError(f"--separator is {self.separator!r}", "write one character")
+        try:
+            TypeAdapter(Separator).validate_python(self.separator)
+        except ValidationError:
+            raise AttuneError(
+                f"--separator is {self.separator!r}", "write one character, neither a quote nor a line end"
+            ) from None
 
     @property
     def report(self) -> Path:
@@ -76,18 +86,30 @@ class Request:
             yield QueryTable(self.input, select(variable, self.query, self.input, self.batch_rows))
             return
         path = Path(self.input)
-        compression = path.suffix.lower() if path.suffix.lower() in COMPRESSIONS else None
-        kind = ENDINGS.get((path.with_suffix("") if compression else path).suffix.lower())
-        if kind in (None, "lines"):
+        kind, compression = format_and_compression(path.name)
+        if kind is None:
             raise AttuneError(
                 f"{path}: the name tells no format",
-                "name .csv, .tsv, .jsonl or .parquet (or that and .gz, .bz2, .xz, .zst), or a database as sql:VARIABLE",
+                f"name {', '.join(ENDINGS)} (or that and .gz, .bz2, .xz, .zst), or a database as sql:VARIABLE",
             )
         if not path.is_file():
             raise AttuneError(f"{path} is {'no file' if path.exists() else 'missing'}", "name a file with a row a text")
-        layout = Layout(kind, compression, encoding=self.encoding, separator=self.separator)
+        dialect = self.separator, self.quote, self.header, self.skip
+        layout = Layout(kind, compression, self.encoding, *dialect)
         with open_table(path, self.input, layout, texts=False) as table:
             yield table
+
+    def with_text_column(self, table: Table, trained_on: Sequence[str]) -> "Request":
+        """Return a request that names the column of the texts: that of the training data, else `text`.
+
+        What keys JSON lines have is known once rows are read, so the file is opened for that.
+        """
+        names = list(dict.fromkeys([*trained_on, "text"]))
+        with nullcontext(table) if table.fixed else self.open_input() as looked_at:
+            if not looked_at.fixed:
+                next(looked_at.batches(names, self.batch_rows))
+            default = LINE if looked_at.columns == [LINE] else "text"  # the only column of plain lines
+            return replace(self, text=next((name for name in names if name in looked_at.columns), default))
 
     def columns(self, table: Table) -> tuple[list[str], list[str]]:
         """Return the columns to read, and those to copy; all but that of the ids, which the output has, if so asked.
@@ -115,13 +137,17 @@ class Request:
         """Return columns id, text and text_pair, String, of a chunk; without ids, rows are numbered from `before` + 1.
 
         Raises:
-            AttuneError: if the texts are not of type text.
+            AttuneError: if the texts are not of type text, or ids are lists or the like.
         """
         for name in filter(None, (self.text, self.text_pair)):
             if (kind := chunk.schema[name]) not in (pl.String, pl.Null):
                 raise AttuneError(
                     f"{self.input}: the column {name!r} is {kind}", "name that of the texts: --text COLUMN"
                 )
+        if self.id and chunk.schema[self.id].is_nested():
+            raise AttuneError(
+                f"{self.input}: the column {self.id!r} is {chunk.schema[self.id]}", "name another: --id COLUMN"
+            )
         numbers = range(before + 1, before + chunk.height + 1)
         rows = {
             "id": chunk[self.id] if self.id else numbers,

@@ -8,7 +8,7 @@ from flows.model_versions.versions import run_with_timeout
 from flows.reporting.markdown import code, plain
 from flows.reporting.reports import SCORES, Reports, new_champion, read_reports
 from flows.reporting.run_summary import summary
-from flows.repository.git import asked
+from flows.repository.git import GitRefuses, asked
 from flows.repository.results import KEPT, reference
 from flows.repository.worktrees import WORKTREES, deployment_of
 from stages.common.pipeline.stage import LOGS
@@ -79,9 +79,12 @@ def places(current: Reports, *, other_params: bool) -> list[str]:
         kept = code(reference(f"{name}-set" if other_params else name))
         report += f" of {kept} after a run that succeeded, else in {code(str(WORKTREES / folder.name))}"
     own = [f":(exclude){path}" for path in KEPT] if name else []  # what a scheduled run itself is there to change
-    commit = asked(folder, "rev-parse", "--short=12", "HEAD")
-    changed = asked(folder, "status", "--porcelain", "--untracked-files=no", "--", ".", *own)
     lines = [report] if current.metrics else []
+    try:
+        commit = asked(folder, "rev-parse", "--short=12", "HEAD")
+        changed = asked(folder, "status", "--porcelain", "--untracked-files=no", "--", ".", *own)
+    except GitRefuses as error:
+        return [*lines, f"commit: not known, {error.what}"]
     return [*lines, f"commit: {code(commit)}{' with changes' if changed else ''}"] if commit else lines
 
 

@@ -20,11 +20,16 @@ class GitFailed(AttuneError):
     """Git ended with an error."""
 
 
+class GitRefuses(AttuneError):
+    """Git does not work in this folder at all, so that its silence is no answer."""
+
+
 def git(root: Path, *arguments: str, seconds: float = 120) -> str:
     """Return what a git command in the folder `root` prints, without the last line end; it may take `seconds`.
 
     Raises:
         GitFailed: with its last lines, without secrets.
+        GitRefuses: if the checkout is another user's, or belongs to a repository that is not there.
     """
     options = [part for setting in SETTINGS for part in ("-c", setting)]
     environment = {name: value for name, value in os.environ.items() if name not in OF_A_CALLER}
@@ -48,12 +53,14 @@ def git(root: Path, *arguments: str, seconds: float = 120) -> str:
         raise GitFailed(f"git {arguments[0]} took longer than {seconds:.0f} s", "does its remote answer?") from None
     if done.returncode:
         why = display(redacted(" ".join(done.stderr.split("\n")[-6:])).strip(), 400) or f"status {done.returncode}"
+        if "dubious ownership" in done.stderr or "not a git repository: " in done.stderr:
+            raise GitRefuses(f"git refuses to work in {root.resolve()}: {why}", "do as it says, or work as the owner")
         raise GitFailed(f"git {arguments[0]} failed: {why}")
     return done.stdout.removesuffix("\n")
 
 
 def asked(root: Path, *arguments: str) -> str:
-    """Return what a git command prints, or nothing if it fails."""
+    """Return what a git command prints, or nothing if it fails; GitRefuses if Git does not work here at all."""
     with suppress(GitFailed):
         return git(root, *arguments)
     return ""

@@ -13,7 +13,6 @@ from typing import Any, BinaryIO, Literal
 
 import polars as pl
 from pyarrow import ArrowException  # type: ignore[import-untyped]
-from ruamel.yaml.error import YAMLError
 
 from flows.reporting.reports import read_report
 from flows.repository.git import asked, git, succeeds
@@ -156,7 +155,7 @@ def lock_at(folder: Path) -> dict[str, Any]:
     """Return the stages of a worktree's `dvc.lock`; none if it is none, such as one with the marks of a merge."""
     try:
         return read_lock(folder)
-    except (YAMLError, AttributeError, UnicodeDecodeError):
+    except AttuneError:
         return {}
 
 

@@ -9,7 +9,7 @@ from stages.clean.filters import CONTRARY, rules
 from stages.clean.label_issues import apply_action, find_label_issues
 from stages.clean.page import PageData, render
 from stages.clean.split import split_records
-from stages.clean.split_report import split_report
+from stages.clean.split_report import official_warnings, split_report
 from stages.common.drift import split_drift
 from stages.common.params import CleanParams
 from stages.common.pipeline.stage import Run, stage, write_json
@@ -35,6 +35,8 @@ def main(run: Run[CleanParams]) -> None:
     # An empty text is rejected as it came.
     ledger.reject("empty_text", raw.filter(records["text"].is_null()).with_columns(reason=pl.lit("the text is empty")))
     records = records.drop_nulls("text")
+    no_label = pl.col("label").null_count().alias("unlabelled")
+    official = raw.drop_nulls("split").group_by("split").agg(pl.len(), no_label)
     del raw  # here and below: two million rows are to fit into 2 GiB
     _print_counts(f"{ledger.rows_in:,} rows in, texts changed by", changed)
     against = Decontamination.read(run.input("data/raw/decontamination.parquet"))
@@ -45,6 +47,7 @@ def main(run: Run[CleanParams]) -> None:
     _print_counts("rejected:", ledger.by_rule)
     enforce(params.stop_above, ledger.rejected, ledger.rows_in)
     splits = split_records(records, params.split, run.seed)
+    official_faults = official_warnings(official, records.filter(split="train")["id"], splits)
     del records
     issues = find_label_issues(splits, params.label_issues, run.seed)
     splits, doubted = apply_action(splits, issues, params.label_issues.action)
@@ -73,6 +76,7 @@ def main(run: Run[CleanParams]) -> None:
     write_json(account, run.output("reports/clean.json"))
 
     report = {**split_report(splits, params, run.seed, mask), "drift": split_drift(splits)}
+    report["warnings"] += official_faults
     if contrary := int(rejected["reason"].str.contains(CONTRARY, literal=True).sum()):
         report["warnings"].append(
             f"{contrary:,} rows nearly equal one that stays and has another label: one of the two labels is wrong; "

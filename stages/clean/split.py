@@ -30,7 +30,8 @@ def split_records(records: pl.DataFrame, params: Split, seed: int) -> dict[str, 
     """Divide raw records into the train, validation and test of clean ones, each sorted by id.
 
     A row with an official split goes there. The others are divided by group (a row without one is its own group):
-    at random with the same label shares everywhere, as well as groups allow, or by time, the newest into test.
+    at random with the same label shares everywhere, as well as groups allow, or by time, the newest into test. Where
+    all rows have an official split and it lacks validation or test, these are drawn from its train in the same way.
 
     Raises:
         AttuneError: if there are too few rows, one label alone, or a label missing from a split.
@@ -65,8 +66,10 @@ def _splits(keys: pl.DataFrame, params: Split, seed: int) -> pl.Series:
     by_group = official.drop_nulls("group").group_by("group").agg(group_split=pl.col("split").min())
     joined = keys.join(by_group, on="group", how="left", maintain_order="left")
     given = joined.select(pl.coalesce("split", "group_split")).to_series()
-    others = keys.filter(given.is_null())
     missing = [name for name in ("test", "validation") if name not in set(official["split"].unique())]
+    if missing and not given.has_nulls():
+        given = given.set(given == "train", None)
+    others = keys.filter(given.is_null())
     if not missing or others.is_empty():
         return given.fill_null("train")
     if params.by == "time":

@@ -67,6 +67,25 @@ def split_report(
     }
 
 
+def official_warnings(official: pl.DataFrame, trained: pl.Series, splits: dict[str, pl.DataFrame]) -> list[str]:
+    """Warn where the splits are not the official ones.
+
+    Args:
+        official: rows, and rows without label, of each official split that the raw records have.
+        trained: ids of clean rows that are officially in train.
+        splits: schema CleanRecords.
+    """
+    warnings = [
+        f"{name}: {unlabelled:,} of the {rows:,} rows that are officially there have no label, and are rejected"
+        for name, rows, unlabelled in official.sort("split").iter_rows()
+        if unlabelled
+    ]
+    for name in ("validation", "test"):
+        if drawn := splits[name]["id"].is_in(trained.implode()).sum():
+            warnings.append(f"{name}: no official row is left for it, so {drawn:,} were drawn from the official train")
+    return warnings
+
+
 def describe(rows: pl.DataFrame) -> dict[str, Any]:
     """Return rows, groups, labels, lengths in characters, times and folds of one split."""
     lengths, folds = rows["text"].str.len_chars(), rows["fold"].drop_nulls().value_counts().sort("fold")

@@ -20,6 +20,7 @@ from stages.common.pipeline.validation import check_label_counts
 from stages.common.schemas import Decontamination, RawRecords, Rejected
 from stages.ingest.archives import Workspace
 from stages.ingest.fetch import open_source
+from stages.ingest.labels import check_look_alikes, count_names
 from stages.ingest.models import bring_model, bring_resources, files_of
 from stages.ingest.records import Spool, check_label_map, read_records
 from stages.ingest.scratch import build_scratch_model
@@ -39,14 +40,17 @@ def main(run: Run[IngestParams]) -> None:
     labels, reasons = Counter[str](), Counter[str]()
     records_path = run.output("data/raw/records.parquet")
     with tempfile.TemporaryDirectory(dir=workspace.unpacked) as folder:
-        spool = Spool(Path(folder))
-        for records in _read(params.sources, sources, workspace):
+        given = {source.label for source in params.sources if source.label is not None}
+        spool = Spool(Path(folder), given, params.missing)
+        for records in _read(params.sources, sources, workspace, params):
             spool.add(records)
-        references = _read(params.decontaminate_against, reference_sources, workspace)
+        references = _read(params.decontaminate_against, reference_sources, workspace, params)
         Decontamination.write_batches(references, run.output("data/raw/decontamination.parquet"))
 
+        named, absent = count_names(spool.labels, spool.names(label_map))
         if label_map is not None:
-            check_label_map(spool.labels, label_map)
+            check_label_map(named, label_map)
+        check_look_alikes(named, label_map or ())
         selection = (label_map, params.limit, run.seed)
         kept = (_counted(rows, "label", labels) for rows, _ in spool.split(*selection))
         RawRecords.write_batches(kept, records_path, spool.group_rows)
@@ -67,6 +71,7 @@ def main(run: Run[IngestParams]) -> None:
     report = counts | {
         "rejected_because": dict(commonest[:MOST_REASONS]),
         "labels": dict(sorted(labels.items())),
+        **({"labels_taken_as_missing": absent} if absent else {}),
         "sources": sources,
         "decontaminate_against": reference_sources,
         "base_model": {
@@ -78,17 +83,22 @@ def main(run: Run[IngestParams]) -> None:
     write_json(report, run.output("data/raw/manifest.json"))
     summary = "{rows_read:,} rows read, {rows_kept:,} kept, {rows_rejected:,} rejected".format(**counts)
     print(f"  {summary}; base model {params.base_model.origin}")
+    for spelling, count in [*absent.items()][:5]:
+        label = display(spelling, 80)
+        print(f"  warning: {count:,} labels '{label}' count as missing: name it in ingest.labels if it is a label")
     for reason, count in commonest[:5]:
         print(f"  rejected {count:,}: {display(reason, 160)}")
 
 
-def _read(sources: Sequence[TextSource], entries: list[dict[str, Any]], workspace: Workspace) -> Iterator[pl.DataFrame]:
+def _read(
+    sources: Sequence[TextSource], entries: list[dict[str, Any]], workspace: Workspace, params: IngestParams
+) -> Iterator[pl.DataFrame]:
     """Yield the records of all sources in their order; add the sources' entries in the manifest."""
     for source in sources:
         with open_source(source, workspace) as (tables, entry):
             entries.append(entry | {"rows_read": 0})
             for table in tables:
-                for records in read_records(table, source):
+                for records in read_records(table, source, params.missing, params.label_map or ()):
                     entries[-1]["rows_read"] += records.height
                     yield records
 

@@ -20,6 +20,8 @@ from stages.common.readers.streams import BLOCK, DAMAGE, decompressed
 
 # Endings of a .tar, with its compression
 TAR = {"tar": None, "tgz": ".gz", "gz": ".gz", "tbz2": ".bz2", "bz2": ".bz2", "txz": ".xz", "xz": ".xz"}
+# What systems add to an archive of somebody's files; no pattern means it
+ADDED = ("._*", ".DS_Store", "Thumbs.db", "desktop.ini", "~$*", ".~lock.*#", ".#*")
 NO_FILE = "is a link or a device, no plain file"
 # RuntimeError: encrypted, or by a compression method that Python does not support
 OF_ARCHIVES = (zipfile.BadZipFile, tarfile.TarError, ValueError, OverflowError, RuntimeError)
@@ -68,7 +70,7 @@ def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budg
     Args:
         archive: the file.
         name: its name, whose ending tells what it is.
-        patterns: names inside it, or with `*` and `?`, which stop at a `/`.
+        patterns: names inside it, or with `*` and `?`, which stop at a `/` and leave out what a Mac adds (`._*`).
         target: a folder, made if it is missing.
         budget: what may come out of it.
 
@@ -84,7 +86,7 @@ def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budg
         members = _tar_members(archive, TAR[ending], budget) if ending in TAR else _zip_members(archive)
         for member, fault, open_member in members:
             if not any(_matches(member, pattern) for pattern in patterns):
-                others.append(member)
+                others += [] if _added(member) else [member]
                 continue
             if wrong := "is there twice" if member in copies else fault:
                 raise AttuneError(f"{origin}: '{display(member, 100)}' {wrong}", "name another member, or pack it anew")
@@ -107,7 +109,13 @@ def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budg
 
 def _matches(name: str, pattern: str) -> bool:
     names, patterns = name.split("/"), pattern.split("/")
-    return name == pattern or (len(names) == len(patterns) and all(map(fnmatchcase, names, patterns)))
+    fits = len(names) == len(patterns) and all(map(fnmatchcase, names, patterns))
+    return name == pattern or (fits and (_added(pattern) or not _added(name)))
+
+
+def _added(name: str) -> bool:
+    path = PurePosixPath(name)
+    return "__MACOSX" in path.parts or any(fnmatchcase(path.name, pattern) for pattern in ADDED)
 
 
 def similar(missing: str, names: Iterable[str]) -> str:

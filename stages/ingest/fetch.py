@@ -56,7 +56,8 @@ def _tables(source: TextSource, file: Path, folder: Path, budget: SizeBudget) ->
         copies = unpack(file, source.stored, [source.inside], folder / "members", budget)
         archive = source.origin.removesuffix(source.inside)
         files = {f"{archive}{display(name, 160)}": copy for name, copy in copies.items()}
-    layout = Layout(source.file_format, source.compression, source.encoding, source.separator)
+    dialect = source.separator, source.quote, source.header, source.skip
+    layout = Layout(source.file_format, source.compression, source.encoding, *dialect)
     for name, copy in files.items():
         budget.origin = name
         with open_table(copy, name, layout, spend=budget.spend) as table:

@@ -2,14 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
 from typing import Any, Literal
 
 from stages.common.digests import sha256_file
-from stages.common.display import listed
+from stages.common.display import display, listed
 from stages.common.errors import AttuneError
 from stages.common.params import BaseModelSource, FolderSource
 from stages.common.pipeline.stage import write_json
@@ -28,6 +28,8 @@ BASE_MODEL = (
     "merges.txt",
     *TOKENIZERS,
 )
+CONFIGS = ("config.json", "tokenizer_config.json")
+JSON_OBJECTS = (*CONFIGS, "tokenizer.json", "special_tokens_map.json", "added_tokens.json")
 # Seq2seq models, and the vocabularies that CTranslate2 keeps beside its weights.
 VOCABULARIES = ("shared_vocabulary", "source_vocabulary", "target_vocabulary")
 RESOURCE_MODEL = (
@@ -59,10 +61,12 @@ def bring_model(source: BaseModelSource, target: Path, workspace: Workspace) -> 
     """Copy a pretrained encoder's files to `target`; return the commit of a hub's repository.
 
     Raises:
-        AttuneError: if there is no safetensors file or tokenizer, a hash differs, or the model needs code of its own.
+        AttuneError: if there is no safetensors file or tokenizer, a hash differs, the model needs code of its own, or
+            its files are not those of one model.
     """
     commit = _bring_folder(source, BASE_MODEL, target, workspace)
     _check_model(source, target, "text classifier")
+    _check_encoder(source.origin, target)
     return commit
 
 
@@ -157,13 +161,62 @@ def _check_model(source: FolderSource, folder: Path, use: Use) -> None:
             raise AttuneError(
                 f"{source.origin}: {file.name} is damaged ({error})", "copy the model's folder again"
             ) from None
-    model_type = _read_config(folder / "config.json", source.origin).get("model_type")
+    for index in sorted(folder.glob("*.safetensors.index.json")):  # it may name any path, and a pickle too
+        parts = _read_object(index, source.origin).get("weight_map")
+        named = {str(part) for part in parts.values()} if isinstance(parts, dict) else {"no file"}
+        if wrong := sorted(named - {name for name in names if name.endswith(".safetensors")}):
+            raise AttuneError(
+                f"{source.origin}: {index.name} names {display(wrong[0], 100)}, no .safetensors file of this folder",
+                "copy the model's folder again, with all parts of its weights",
+            )
+    model_type = str(_read_object(folder / "config.json", source.origin).get("model_type"))
     supported = getattr(modeling_auto, MODEL_TYPES[use])
     if model_type not in supported:
         raise AttuneError(
-            f"{source.origin}: config.json says model_type {model_type!r}, of which transformers knows no {use}",
+            f"{source.origin}: config.json says model_type '{display(model_type, 60)}', of which transformers knows "
+            f"no {use}",
             f"use one of {listed(sorted(supported), 40)}",
         )
+
+
+def _check_encoder(origin: str, folder: Path) -> None:
+    """Load tokenizer and encoder as later stages do, but without room for the weights.
+
+    Raises:
+        AttuneError: if one cannot be loaded, or the files are not of one model: weights that are not there would be
+            random numbers. (A pooler may be missing, which many models lack; a head is new in any case.)
+    """
+    from transformers import AutoConfig, AutoModel, AutoTokenizer, logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    part = "config.json"
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        part = "the tokenizer"
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        last_id = max([*tokenizer.get_vocab().values(), *tokenizer("A text")["input_ids"]])
+        part = "the model"
+        options = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+        model, report = AutoModel.from_pretrained(folder, config=config, device_map="meta", **options)
+    except Exception as error:  # transformers, tokenizers, huggingface_hub and torch have kinds of their own
+        reason = display(str(error) or type(error).__name__, 200)
+        raise AttuneError(f"{origin}: {part} cannot be loaded ({reason})", "copy the model's folder again") from None
+    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
+    if report["mismatched_keys"]:
+        name, shape, needed = min(report["mismatched_keys"])
+        fault = f"{name} is {[*shape]}, and {[*needed]} by config.json"
+    elif missing:
+        encoder = [name for name in model.state_dict() if "pooler" not in name]
+        fault = f"{len(missing)} of {len(encoder)} weights of the encoder are not there: {listed(missing, 4)}"
+    elif last_id >= (entries := getattr(config, "vocab_size", None) or last_id + 1):
+        fault = f"the tokenizer has the id {last_id}, and the model has {entries} entries"
+    else:
+        return
+    raise AttuneError(
+        f"{origin}: its files are not of one model: {fault}",
+        "copy config.json, weights and tokenizer from one folder; what is not there would begin as random numbers",
+    )
 
 
 def _check_tokenizer_and_code(source: FolderSource, folder: Path) -> None:
@@ -173,19 +226,31 @@ def _check_tokenizer_and_code(source: FolderSource, folder: Path) -> None:
             f"{source.origin}: no tokenizer there: it needs one of {', '.join(TOKENIZERS)}",
             "copy the tokenizer's files into the model's folder",
         )
-    for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).exists() and "auto_map" in _read_config(folder / name, source.origin):
+    for name in JSON_OBJECTS:
+        keys = _all_keys(_read_object(folder / name, source.origin)) if (folder / name).exists() else ()
+        if name in CONFIGS and "auto_map" in keys:
             raise AttuneError(
                 f"{source.origin}: its {name} asks for code of its own (auto_map), which is never run",
                 "use a model whose architecture is part of transformers",
             )
 
 
-def _read_config(file: Path, origin: str) -> dict[str, Any]:
+def _read_object(file: Path, origin: str) -> dict[str, Any]:
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        config = None
-    if not isinstance(config, dict):
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
         raise AttuneError(f"{origin}: {file.name} is not a JSON object", "copy the model's folder again")
-    return config
+    return content
+
+
+def _all_keys(content: Any) -> Iterator[str]:
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            yield from value
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value

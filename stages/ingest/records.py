@@ -6,7 +6,7 @@ limit keeps) is a number or two per row.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cached_property
 from hashlib import sha256
@@ -22,6 +22,7 @@ from stages.common.params import TextSource
 from stages.common.readers.streams import BATCH_BYTES
 from stages.common.readers.tables import LINE, Table
 from stages.common.schemas import SPLITS, Rejected
+from stages.ingest.labels import label_names, unwrapped, without_missing
 
 STAGE = "ingest"
 FIELDS = ("text", "text_pair", "label", "group", "split", "timestamp", "source", "extra")
@@ -32,12 +33,20 @@ BARE_LABEL = pl.col("label").str.strip_chars().replace("", None)
 CELL_BYTES = 16  # that polars needs for a text besides its characters
 
 
-def read_records(table: Table, source: TextSource) -> Iterator[pl.DataFrame]:
+def read_records(
+    table: Table, source: TextSource, missing: Collection[str] = (), listed: Collection[str] = ()
+) -> Iterator[pl.DataFrame]:
     """Yield the records of a table of text; columns that are not mapped are left behind.
 
+    Args:
+        table: the rows.
+        source: which column is which.
+        missing: further spellings of a missing value.
+        listed: the keys of `ingest.labels`.
+
     Raises:
-        AttuneError: if a column is missing, there are no rows, the text column holds nothing at all, or the table is
-            damaged.
+        AttuneError: if a column is missing, there are no rows, the text column holds nothing at all, a label is a list
+            of several or an object, or the table is damaged.
     """
     lines = source.file_format == "lines"
     extra: list[str] = getattr(source.columns, "extra", [])
@@ -48,15 +57,18 @@ def read_records(table: Table, source: TextSource) -> Iterator[pl.DataFrame]:
         _check_columns(wanted, table)
     rows = texts = 0
     for batch in table.batches(list(dict.fromkeys(column for _, column in wanted))):
-        rows += batch.height
-        texts += int(batch[mapped["text"]].str.contains(r"\S").sum())
         records = pl.DataFrame({field: batch[column] for field, column in mapped.items()}).with_columns(
             pl.lit(value, pl.String).alias(field) for field, value in constant.items() if field not in mapped
         )
         if extra:
             struct = pl.DataFrame([batch[column] for column in extra]).to_struct("extra")
             records = records.with_columns(extra=struct.struct.json_encode())
-        yield records.select(FIELDS)
+        records = without_missing(records.select(FIELDS), missing)
+        if "label" in mapped:
+            records = records.with_columns(unwrapped(records["label"], listed, table.origin, rows))
+        rows += batch.height
+        texts += int(records["text"].str.contains(r"\S").sum())
+        yield records
     if rows and not lines:
         _check_columns(wanted, table)
     if not texts:
@@ -72,6 +84,11 @@ def read_records(table: Table, source: TextSource) -> Iterator[pl.DataFrame]:
 def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
     lowered = {name.lower(): name for name in table.columns}
     for field, column in wanted:
+        if what := table.without_text.get(column):
+            raise AttuneError(
+                f"{table.origin}: the column {column!r} (for {field}) is there, but holds {what}",
+                "write its values as text, or name another column",
+            )
         if column not in table.columns:
             close = get_close_matches(column.lower(), lowered, n=1)
             fix = f"did you mean {lowered[close[0]]!r}?" if close else f"the columns are: {_listed(table.columns[:20])}"
@@ -128,8 +145,15 @@ def check_label_map(counts: Mapping[str, int], labels: Mapping[str, str]) -> Non
 class Spool:
     """Records in the files of a folder, added batch by batch and then read as often as needed."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, given: Collection[str] = (), missing: Collection[str] = ()) -> None:
+        """Begin a spool.
+
+        Args:
+            folder: an empty one.
+            given: labels that params give to all rows of a source.
+            missing: further spellings of a missing label.
+        """
+        self.folder, self._given, self._missing = folder, given, missing
         self.rows = self._bytes = 0
         self.labels: Counter[str] = Counter()  # as they stand in the data, but for blanks around them
         self._files: list[Path] = []
@@ -163,6 +187,10 @@ class Spool:
             ids = pl.when(number.is_null()).then("id").otherwise(pl.col("id") + "." + number)
             yield numbered.with_columns(BARE_LABEL, id=ids).drop("row", "number")
 
+    def names(self, labels: Mapping[str, str] | None) -> dict[str, str | None]:
+        """Return the name of each label, None for those that say that there is none and are not in the map."""
+        return label_names(self.labels, {*(labels or ()), *self._given}, self._missing)
+
     def split(
         self, labels: Mapping[str, str] | None, limit: int | None, seed: int
     ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
@@ -183,8 +211,9 @@ class Spool:
         if limit is not None:
             orders = np.concatenate([order(kept) for kept, _ in self.split(labels, None, seed)])
             last = np.partition(orders, limit - 1)[limit - 1] if limit < len(orders) else None
+        names = self.names(labels)
         for records in self.batches():
-            kept, rejected = (records, Rejected.empty()) if labels is None else _map_labels(records, labels)
+            kept, rejected = _map_labels(records, names, labels)
             if last is not None:
                 drawn = pl.Series(order(kept) <= last)
                 others = Rejected.of(kept.filter(~drawn), STAGE, "not_drawn", f"ingest.limit keeps {limit} rows")
@@ -215,12 +244,19 @@ class Spool:
         return numbers.filter(pl.col("number") > 1)
 
 
-def _map_labels(records: pl.DataFrame, labels: Mapping[str, str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    known = pl.col("label").is_null() | pl.col("label").is_in(list(labels))
+def _map_labels(
+    records: pl.DataFrame, names: Mapping[str, str | None], labels: Mapping[str, str] | None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    unmapped = [raw for raw, name in names.items() if name and labels is not None and name not in labels]
+    mapped = {raw: name and (labels or {}).get(name, name) for raw, name in names.items()}
+    changed = {raw: label for raw, label in mapped.items() if label != raw}
+    known = pl.col("label").is_in(unmapped).fill_null(False).not_()
     label = pl.col("label").map_elements(lambda label: display(label, WIDTH), return_dtype=pl.String)
     reason = pl.format("label {} is not in ingest.labels", label)
     return (
-        records.filter(known).with_columns(pl.col("label").replace(dict(labels))),
+        records.filter(known).with_columns(
+            pl.col("label").replace([*changed], pl.Series([*changed.values()], dtype=pl.String))
+        ),
         Rejected.of(records.filter(~known), STAGE, "unmapped_label", reason),
     )
 

@@ -1,9 +1,12 @@
 """Where a trained model comes from: commit, uncommitted changes, what each stage read, what a version keeps."""
 
 import json
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
+from functools import cache
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -47,20 +50,40 @@ def origin_tags() -> dict[str, str]:
 def commit_tags() -> dict[str, str]:
     """Return commit, branch, whether code or configuration differ from the commit, and whether a patch is kept.
 
-    The patch waits in `.attune/patches/` for `log_patch`. Without Git, or before its first commit, there are no tags.
+    The patch waits in `.attune/patches/` for `log_patch`. Without Git, or before its first commit, there are no tags;
+    if Git is there but fails, that is a warning in its own words.
     """
     try:
-        commit, branch = _git("rev-parse", "--verify", "HEAD"), _git("branch", "--show-current")
+        commit, branch = _git("log", "-1", "--no-show-signature", "--format=%H"), _git("branch", "--show-current")
         untracked = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *SOURCES).decode("utf-8", "replace")
         plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--unified=3", "--src-prefix=a/", "--dst-prefix=b/")
         patch = _git("diff", "--binary", *plain, "HEAD", "--", *SOURCES)  # whatever a person's settings are
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError) as error:
+        if why := _failure(error):
+            _say_once(f"  warning: Git fails, so the run in MLflow will not name its commit: {why}")
         return {}
     new = [display(name, 100) for name in untracked.split("\0") if name]
     tags = {COMMIT_TAG: commit.decode().strip(), SHOWN_COMMIT_TAG: commit.decode().strip()}
     if branch := branch.strip():
         tags[BRANCH_TAG] = branch.decode("utf-8", "replace")
     return {**tags, DIRTY_TAG: str(bool(patch or new)).lower(), PATCH_TAG: _keep_patch(patch, new)}
+
+
+def _failure(error: Exception) -> str:
+    """Return what Git says of a failure; nothing where there is no Git, no repository or no commit yet."""
+    if isinstance(error, FileNotFoundError):
+        return ""
+    said = getattr(error, "stderr", None)
+    words = " ".join(said.decode(errors="replace").split()) if said else str(error)
+    absent = "not a git repository (or any" in words and not Path(".git").exists()
+    if absent or "does not have any commits yet" in words:
+        return ""
+    return display(redacted(words), 400)
+
+
+@cache
+def _say_once(warning: str) -> None:
+    print(warning, file=sys.stderr, flush=True)
 
 
 def _keep_patch(patch: bytes, new: list[str]) -> str:
@@ -161,5 +184,5 @@ def recorded_params() -> bytes:
 
 
 def _git(*arguments: str) -> bytes:
-    command = ["git", "--no-optional-locks", *arguments]
-    return subprocess.run(command, capture_output=True, timeout=60, check=True).stdout
+    command, environment = ["git", "--no-optional-locks", *arguments], {**os.environ, "LC_ALL": "C"}
+    return subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True).stdout

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from stages.common.digests import sha256_path
 from stages.common.errors import AttuneError
 from stages.common.pipeline.stage import write_json
 from stages.tracking.package import PACKAGE_TAG, log_and_register, package_digest
 from stages.tracking.runs import MODEL_TAG
-from stages.tracking.store import connect, tracking_uri
+from stages.tracking.store import connect, has_database, sqlite_file, tracking_uri
 
 if TYPE_CHECKING:  # `make plan` and each flow import this module, and would wait for numpy and polars
     from mlflow import MlflowClient
@@ -37,8 +37,8 @@ REGISTERED = Path("logs/registered.json")  # no out: version, alias and champion
 STAMP = Path("logs/registered.model")  # the out of `register` that Git does not keep: which model is registered
 GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # how stores say that there is no such alias or version
 LISTS = "see who was: make champion"
-HAS_VERSION = (  # MLflow keeps the tags of a version that was deleted
-    "SELECT 1 FROM model_version_tags JOIN model_versions USING (name, version) "
+VERSIONS = (  # MLflow keeps the tags of a version that was deleted
+    "SELECT storage_location FROM model_version_tags JOIN model_versions USING (name, version) "
     "WHERE name = ? AND key = ? AND value = ? AND current_stage != 'Deleted_Internal'"
 )
 
@@ -94,21 +94,15 @@ class Registration:
     @property
     def known(self) -> bool:
         """Whether the registry that MLflow's address names has this model; any exception, if it does not answer."""
-        uri = tracking_uri()
-        if not uri.startswith("sqlite:///") or os.environ.get("MLFLOW_REGISTRY_URI"):
+        file = sqlite_file(tracking_uri())
+        if not file or os.environ.get("MLFLOW_REGISTRY_URI"):
             return version_of(connect(), self) is not None
-        file = Path(uri.removeprefix("sqlite:///"))
-        if not file.exists():
+        if not has_database(file):
             return False
         # Asked without MLflow, whose import takes seconds that each `make run` and `make plan` would wait for.
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
-            try:
-                query = database.execute(HAS_VERSION, (self.model_name, PACKAGE_TAG, self.package))
-            except sqlite3.OperationalError as error:
-                if "no such table" in str(error):  # a store without a registry yet
-                    return False
-                raise
-            return query.fetchone() is not None
+            found = database.execute(VERSIONS, (self.model_name, PACKAGE_TAG, self.package)).fetchall()
+        return any(_has_files(location) for (location,) in found)
 
 
 def ensure_registered(
@@ -159,9 +153,18 @@ def ensure_registered(
 
 
 def version_of(client: "MlflowClient", registration: Registration) -> int | None:
-    """Return the registered version of a model with all its parts, if there is one."""
-    parts = f"name = '{registration.model_name}' and tags.`{PACKAGE_TAG}` = '{registration.package}'"
-    return max((int(version.version) for version in client.search_model_versions(parts)), default=None)
+    """Return the registered version of a model with all its parts, if there is one and its files are not known gone."""
+    local = sqlite_file(client.tracking_uri) and not os.environ.get("MLFLOW_REGISTRY_URI")
+    name, location = registration.model_name, client.get_model_version_download_uri
+    found = client.search_model_versions(f"name = '{name}' and tags.`{PACKAGE_TAG}` = '{registration.package}'")
+    numbers = sorted((int(version.version) for version in found), reverse=True)
+    return next((number for number in numbers if not local or _has_files(location(name, str(number)))), None)
+
+
+def _has_files(location: str | None) -> bool:
+    """Return whether the files of a version are there: looked for on this machine, else believed to be."""
+    parts = urlsplit(location or "")
+    return parts.scheme not in ("", "file") or (Path(unquote(parts.path)) / "MLmodel").exists()
 
 
 def version_tags(client: "MlflowClient", name: str) -> dict[int, dict[str, str]]:

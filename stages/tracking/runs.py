@@ -8,10 +8,12 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.common.digests import sha256_value
 from stages.common.params import Params
 from stages.common.pipeline.graph import read_lock
 from stages.common.pipeline.stage import WORK, write_json
@@ -33,15 +35,24 @@ SOURCE = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "attune"}  # what
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, plain value) of nested mappings and lists, in order."""
     if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            # MLflow takes 250 letters, digits and _ - . space : in a name (and /, but not at every place)
-            safe = "".join(mark if mark.isalnum() or mark in "_-. :" else "_" for mark in str(key)[:100])
+        for safe, inner in zip(_safe_names([*map(str, value)]), value.values(), strict=True):
             yield from flatten(inner, f"{prefix}.{safe}" if prefix else safe)
     elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
         for number, inner in enumerate(value):
             yield from flatten(inner, f"{prefix}.{number}")
     else:
         yield prefix, value
+
+
+def _safe_names(keys: Sequence[str]) -> list[str]:
+    """Return the keys as MLflow takes them; where two would be one, what is changed ends with a digest."""
+    # MLflow takes 250 letters, digits and _ - . space : in a name (and /, but not at every place)
+    names = ["".join(mark if mark.isalnum() or mark in "_-. :" else "_" for mark in key[:100]) for key in keys]
+    counts = Counter(names)
+    return [
+        name if counts[name] == 1 or name == key else f"{name}-{sha256_value(key)[:6]}"
+        for name, key in zip(names, keys, strict=True)
+    ]
 
 
 def find_run(client: "MlflowClient", params: Params, tag: str, value: str) -> str | None:

@@ -3,16 +3,20 @@
 import logging
 import os
 import re
+import sqlite3
 import sys
 import warnings
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import urlopen
 
+from stages.common.display import display
+from stages.common.errors import AttuneError
+from stages.common.locks import in_turn
 from stages.common.redact import redacted
 
 if TYPE_CHECKING:
@@ -28,6 +32,8 @@ DEFAULTS = {
 }
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # what MLflow's UI opens the experiment as
 CATCH_UP = "the files have it all: once it is back, `make publish` catches up"
+VERSION = "alembic_version"
+TABLES = {"experiments", "runs", "registered_models", "model_versions", "model_version_tags"}  # of a store since 2019
 
 
 class Unreachable(Exception):
@@ -52,6 +58,7 @@ def connect() -> "MlflowClient":
 
     Raises:
         Unreachable: if a server is asked for and does not answer within seconds.
+        AttuneError: if a SQLite file is no whole store.
     """
     client = client_of(tracking_uri())
     import mlflow
@@ -65,6 +72,7 @@ def client_of(uri: str) -> "MlflowClient":
 
     Raises:
         Unreachable: if it is a server and does not answer within seconds.
+        AttuneError: if it is a SQLite file and no whole store.
     """
     parts = urlsplit(uri)
     if parts.scheme in ("http", "https"):
@@ -84,10 +92,74 @@ def client_of(uri: str) -> "MlflowClient":
     os.environ.pop("MLFLOW_RUN_ID", None)  # it would send this project's runs into somebody else's
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)  # what they say of routine helps nobody
+    file = sqlite_file(uri)
     with quiet():
         import mlflow
 
-        return mlflow.MlflowClient(tracking_uri=uri)
+        if file and not has_database(file):
+            _make_database(file)
+        try:
+            return mlflow.MlflowClient(tracking_uri=uri)  # it brings older tables up to date
+        except Exception as error:
+            words = "already exists|duplicate column|no such (table|column): [^ ]+"
+            if file and (unfinished := re.search(words, str(error))):
+                raise _broken(file, f"a migration of its tables was not finished: {unfinished[0]}") from None
+            raise
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file of a store that is a SQLite database."""
+    name = uri.partition("sqlite:///")[2].partition("?")[0]
+    return None if not name or name.startswith((":", "file:")) else Path(name)
+
+
+def has_database(file: Path) -> bool:
+    """Return whether there is a SQLite store. One that cannot be opened now, such as a locked one, MLflow judges.
+
+    Raises:
+        AttuneError: if it is no whole one, as after a kill or on a full disk.
+    """
+    if not file.exists() or not file.stat().st_size:
+        return False
+    try:  # not read-only: after a kill, SQLite has a journal to undo what was begun
+        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True)) as database:
+            tables = {str(name) for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            versions = database.execute("SELECT * FROM alembic_version").fetchall() if VERSION in tables else []
+    except sqlite3.OperationalError:
+        return True
+    except sqlite3.DatabaseError as error:
+        raise _broken(file, str(error)) from None
+    if not versions or not tables >= TABLES:
+        raise _broken(file, "it lacks tables of MLflow, as if it was not made to its end")
+    if any(name.startswith("_alembic_tmp_") for name in tables):
+        raise _broken(file, "a migration of its tables was not finished")
+    return True
+
+
+def _broken(file: Path, why: str) -> AttuneError:
+    name = file.name if file.resolve().parent == Path.cwd() else file
+    what = f"{name} is no whole database of MLflow: {display(why, 160)}"
+    return AttuneError(what, f"mv {name} {name}.broken; make publish (from the files; older champions are in it alone)")
+
+
+def _make_database(file: Path) -> None:
+    """Make a store of MLflow beside its place, and put it there when it is complete, whatever ends this process."""
+    from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock, new = (file.with_name(f"{file.name}.{what}") for what in ("lock", "new"))
+    with in_turn(lock):
+        try:
+            if not has_database(file):
+                for left in (".new", ".new-journal", "-journal", "-wal", "-shm"):
+                    Path(f"{file}{left}").unlink(missing_ok=True)  # a journal would be applied to the new one
+                engine = create_sqlalchemy_engine(f"sqlite:///{new}")
+                _initialize_tables(engine)
+                engine.dispose()
+                os.replace(new, file)
+        finally:
+            for path in (new, Path(f"{new}-journal"), lock):
+                path.unlink(missing_ok=True)
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
@@ -110,4 +182,6 @@ def warn(error: Exception, catch_up: str = CATCH_UP) -> None:
     """Say on the terminal that something went wrong with MLflow, and what to do about it."""
     reason = redacted(str(error).splitlines()[0])[:200] if str(error) else type(error).__name__
     what = "cannot be reached" if isinstance(error, Unreachable) else "failed"
+    if isinstance(error, AttuneError):
+        reason, catch_up = error.what, error.fix or catch_up
     print(f"  warning: MLflow {what}: {reason}; {catch_up}", file=sys.stderr, flush=True)

@@ -1,11 +1,13 @@
 """Tables of records, and what a source is received as."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from safetensors.numpy import save
+from tokenizers import Tokenizer, models
 
 from stages.common.params import Source
 from stages.common.schemas import CleanRecords, RawRecords
@@ -15,10 +17,16 @@ from stages.ingest.records import read_records
 
 FILM_WORDS = ["film", "story", "actor", "scene", "music", "plot", "camera", "ending", "dialogue", "script"]
 
-MODEL = {  # the files of a model that ingest takes
-    "config.json": b'{"model_type": "bert"}',
-    "model.safetensors": save({"embeddings": np.zeros(2, dtype=np.float32)}),
-    "tokenizer.json": b"{}",
+SHAPES = {"word": (6, 4), "position": (8, 4), "token_type": (2, 4)}
+NORM = dict.fromkeys(["embeddings.LayerNorm.weight", "embeddings.LayerNorm.bias"], np.ones(4, dtype=np.float32))
+WEIGHTS = {f"embeddings.{name}_embeddings.weight": np.ones(shape, np.float32) for name, shape in SHAPES.items()} | NORM
+CONFIG = {"model_type": "bert", "vocab_size": 6, "hidden_size": 4, "max_position_embeddings": 8}
+CONFIG |= {"num_hidden_layers": 0, "num_attention_heads": 1, "intermediate_size": 4}
+VOCABULARY = {token: number for number, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "film"])}
+MODEL = {  # the files of a model that ingest takes: a BERT without layers and pooler
+    "config.json": json.dumps(CONFIG).encode(),
+    "model.safetensors": save(WEIGHTS),
+    "tokenizer.json": Tokenizer(models.WordPiece(VOCABULARY, unk_token="[UNK]")).to_str().encode(),
 }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -76,11 +77,11 @@ def working_in(folder: Path) -> Iterator[MlflowClient]:
     mlflow.set_tracking_uri(before)
 
 
-def register(client: MlflowClient, package: Package, name: str = "tiny") -> int:
+def register(client: MlflowClient, package: Package, name: str = "tiny", **sections: Any) -> int:
     """Make a package champion of its name; return its version."""
     digest = sha256_path(package.model)
     card = Path("model_card.md")
     card.write_text("# tiny\n")
-    run_id = create_run(client, params_of(register={"model_name": name}), {MODEL_TAG: digest})
+    run_id = create_run(client, params_of(register={"model_name": name}, **sections), {MODEL_TAG: digest})
     registration = Registration(name, digest, package_digest(package), True, [])
     return ensure_registered(client, registration, run_id, package, card).version

@@ -14,6 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from stages.clean.split import assign_folds, read_times, split_records
+from stages.clean.split_report import official_warnings
 from stages.common.errors import AttuneError
 from stages.common.params.clean import Split
 from stages.common.schemas import SPLITS, CleanRecords, Decontamination, RawRecords, Rejected
@@ -88,6 +89,26 @@ def test_what_an_official_split_leaves_out_is_drawn_from_the_other_rows() -> Non
     assert abs([*placed.values()].count("validation") - 40) <= 2
 
 
+@pytest.mark.parametrize(("there", "drawn"), [(("train", "test"), "validation"), (("train", "validation"), "test")])
+@pytest.mark.parametrize("by", ["random", "time"])
+def test_what_a_complete_official_split_lacks_is_drawn_from_train(there: tuple[str, str], drawn: str, by: str) -> None:
+    rows = [
+        {"label": "ab"[n % 2], "text": "t", "split": there[n // 200], "group": f"{there[n // 200]} {n // 4}"}
+        for n in range(240)
+    ]
+    records = make_records(rows)
+    splits = split_records(records, Split.model_validate({"by": by}), 13)
+    official = dict(records.select("id", "split").iter_rows())
+    assert {official[row] for row in splits[there[1]]["id"]} == {there[1]} and splits[there[1]].height == 40
+    assert {official[row] for row in splits[drawn]["id"]} == {"train"} and splits[drawn].height == 20
+    assert not set(splits["train"]["group"]) & set(splits[drawn]["group"])
+    counts = pl.DataFrame({"split": ["test", "train"], "len": [1200, 200], "unlabelled": [1160, 0]})
+    assert official_warnings(counts, records.filter(split="train")["id"], splits) == [
+        "test: 1,160 of the 1,200 rows that are officially there have no label, and are rejected",
+        f"{drawn}: no official row is left for it, so 20 were drawn from the official train",
+    ]
+
+
 ROW = st.fixed_dictionaries(
     {
         "label": st.sampled_from("ab"),
@@ -128,7 +149,8 @@ def test_any_data_is_split_without_loss_and_without_a_shared_group_or_refused(
     assert sorted(row for part in splits.values() for row in part["id"]) == sorted(records["id"])
     for name, part in splits.items():
         assert part.columns == CleanRecords.columns()
-        assert set(records.filter(split=name)["id"]) <= set(part["id"])
+        drawn = name == "train" and records["split"].drop_nulls().n_unique() < 3
+        assert drawn or set(records.filter(split=name)["id"]) <= set(part["id"])
         assert set(part["label"]) == set(records["label"])
     placed = pl.concat(part.with_columns(split=pl.lit(name)) for name, part in splits.items())
     assert torn(placed) <= torn(records), "no group is in two splits, unless the source has it so"

@@ -112,6 +112,12 @@ def test_the_rows_of_a_query_come_as_text_whatever_their_order(database: str) ->
     assert reading(odd)[0].rows() == [("100% :name %s", "12:30")]
 
 
+def test_what_is_no_number_is_missing(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, postgres)
+    query = "SELECT 'NaN'::float8 AS a, 'NaN'::numeric AS b, 1.5::float8 AS c, 'NaN' AS d"
+    assert reading(query)[0].rows() == [(None, None, "1.5", "NaN")]
+
+
 def test_a_server_sends_a_chunk_at_a_time(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, postgres)
     query = "SELECT body, pg_sleep(CASE WHEN id > 100 THEN 60 ELSE 0 END)::text AS stars FROM reviews"

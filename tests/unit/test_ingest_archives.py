@@ -74,6 +74,16 @@ def test_files_come_out_by_name_or_pattern_in_the_order_of_their_names(tmp_path:
         assert list(unpacked(tmp_path, name, packed, outside)) == [outside]
 
 
+@pytest.mark.parametrize("name", ["a.zip", "a.tar"])
+def test_what_systems_add_to_an_archive_is_no_match_of_a_pattern_unless_it_is_named(tmp_path: Path, name: str) -> None:
+    added = ("__MACOSX/1.csv", "__MACOSX/day/._1.csv", "day/._1.csv", "day/.DS_Store", "day/Thumbs.db", "day/~$1.csv")
+    packed = pack(name, {**dict.fromkeys(added, b"\0\5\x16\7"), **ROWS})
+    assert [*unpacked(tmp_path, name, packed, "day/*")] == ["day/1.csv", "day/2.csv"]
+    assert [*unpacked(tmp_path, name, packed, "*/1.csv")] == ["day/1.csv"]
+    assert [*unpacked(tmp_path, name, packed, "day/._1.csv")] == ["day/._1.csv"]
+    assert fault(tmp_path, name, packed, "9.csv").endswith("set member to one of: day/1.csv, day/2.csv")
+
+
 def test_a_fault_in_a_file_of_a_pattern_is_an_error_with_its_name_and_line(project: Project, tmp_path: Path) -> None:
     packed = pack("a.zip", {**ROWS, "day/2.csv.gz": gzip.compress(b"text,label\nsecond,1\nlonely\n")})
     project.file("data/inbox/a.zip", packed)

@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from stages.common.errors import AttuneError
 from stages.common.params import BaseModelSource, FolderSource
@@ -14,7 +16,8 @@ from stages.ingest.archives import Workspace
 from stages.ingest.models import WORDNET_NEEDED, bring_model, bring_resources
 from stages.ingest.scratch import build_scratch_model
 from tests.projects import TINY, Project
-from tests.unit.small_records import MODEL
+from tests.unit.small_records import CONFIG, MODEL
+from tests.unit.small_records import WEIGHTS as TENSORS
 
 PutWheel = Any
 Files = dict[str, bytes]
@@ -65,11 +68,40 @@ def bring_named(project: Project, **named: FolderSource) -> dict[str, Files]:
 
 
 def test_only_files_of_known_kinds_are_copied_from_a_folder(project: Project) -> None:
-    parts = {"model-1-of-2.safetensors": WEIGHTS, "model.safetensors.index.json": b"{}"}  # weights in several files
-    assert bring(project, path=put(project, "model", {**MODEL, **parts, **UNWANTED})) == MODEL | parts
+    files = {name: content for name, content in MODEL.items() if name != "model.safetensors"}
+    files |= {"model-1-of-1.safetensors": WEIGHTS, INDEX: index("model-1-of-1.safetensors")}  # weights in parts
+    assert bring(project, path=put(project, "model", {**files, **UNWANTED})) == files
 
 
+def test_a_model_with_a_head_and_names_as_older_files_have_them_is_taken(project: Project) -> None:
+    head = {"classifier.weight": np.ones((2, 4), np.float32), "bert.pooler.dense.bias": np.ones(4, np.float32)}
+    older = {"weight": "gamma", "bias": "beta"}
+    named = {f"bert.{name}": values for name, values in TENSORS.items() if "LayerNorm" not in name}
+    named |= {f"bert.embeddings.LayerNorm.{name}": np.ones(4, np.float32) for name in older.values()}
+    files = {**MODEL, "model.safetensors": save({**named, **head})}
+    assert bring(project, path=put(project, "model", files)) == files
+
+
+WORDS = "embeddings.word_embeddings.weight"
+TOO_MANY = MODEL["tokenizer.json"].replace(b'"film":5', b'"film":5,"plot":6')
+INDEX = "model.safetensors.index.json"
 ASKING = json.dumps({"model_type": "bert", "auto_map": {"AutoModel": "evil.Model"}}).encode()
+NESTED = json.dumps({"model_type": "bert", "text_config": [{"auto_map": {"AutoModel": "evil.Model"}}]}).encode()
+
+
+def index(*files: str) -> bytes:
+    parts = {f"weight{number}": file for number, file in enumerate(files)}
+    return json.dumps({"metadata": {}, "weight_map": parts}).encode()
+
+
+def weights(**changed: tuple[int, ...] | None) -> bytes:
+    """The weights of the model, with other shapes for some, or without them."""
+    shapes = {**{name: values.shape for name, values in TENSORS.items()}, **changed}
+    return save({name: np.ones(shape, np.float32) for name, shape in shapes.items() if shape})
+
+
+def config(**changed: Any) -> bytes:
+    return json.dumps({**CONFIG, **changed}).encode()
 
 
 @pytest.mark.parametrize(
@@ -82,7 +114,24 @@ ASKING = json.dumps({"model_type": "bert", "auto_map": {"AutoModel": "evil.Model
         ({"tokenizer_config.json": ASKING}, "tokenizer_config.json asks for code of its own"),
         ({"config.json": b"{"}, "config.json is not a JSON object"),
         ({"config.json": b'{"model_type": "nonesuch"}'}, "model_type 'nonesuch'"),
+        ({"config.json": b'{"model_type": ["bert"]}'}, "of which transformers knows no text classifier"),
+        ({"config.json": b'{"a":' * 100_000}, "config.json is not a JSON object"),
+        ({"config.json": config(hidden_size="wide")}, "config.json cannot be loaded"),
+        ({"config.json": NESTED}, " config.json asks for code of its own"),
+        ({"tokenizer.json": b"[1]"}, "tokenizer.json is not a JSON object"),
+        ({"tokenizer.json": b'{"model": 1}'}, "the tokenizer cannot be loaded"),
         ({"model.safetensors": b"\xff" * 64}, "model.safetensors is damaged"),
+        ({INDEX: b"{}"}, f"{INDEX} names no file"),
+        (
+            {INDEX: index("model.safetensors", "../evil.bin")},
+            f"{INDEX} names ../evil.bin, no .safetensors file of",
+        ),
+        ({INDEX: index("/tmp/model.safetensors")}, "names /tmp/model.safetensors"),
+        ({"model.safetensors": save({"x": np.ones(2)})}, r"one model: 5 of 5 weights .* not there: embeddings.Layer"),
+        ({"model.safetensors": weights(**{f"{WORDS}": (7, 4)})}, rf"{WORDS} is \[7, 4\], and \[6, 4\] by config.json"),
+        ({"model.safetensors": weights(**{f"{WORDS}": None})}, f"1 of 5 weights of the encoder are not there: {WORDS}"),
+        ({"config.json": config(num_hidden_layers=1)}, "16 of 21 weights of the encoder"),
+        ({"tokenizer.json": TOO_MANY}, "the tokenizer has the id 6, and the model has 6 entries"),
     ],
 )
 def test_a_model_that_could_not_be_loaded_later_is_refused_now(

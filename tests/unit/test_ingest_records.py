@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import tempfile
 import weakref
 from collections import Counter
@@ -17,6 +18,7 @@ from stages.common.errors import AttuneError
 from stages.common.params import Source
 from stages.common.readers.databases import QueryTable
 from stages.common.schemas import RawRecords, Rejected
+from stages.ingest.labels import check_look_alikes
 from stages.ingest.records import Spool, check_label_map, check_splits, read_records
 from tests.unit.small_records import make_records
 
@@ -163,6 +165,107 @@ def test_a_label_outside_the_map_is_rejected_with_the_reason() -> None:
     ]
     assert rejected["reason"][0] == "label 3 is not in ingest.labels"
     assert "\x1b" not in rejected["reason"][1] and len(rejected["reason"][1]) < 120
+
+
+MISSING = ["\\N", "NULL", "null", "None", " nan", "NaN ", "#N/A", "N/A", "<NA>"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "labels", "named"),
+    [
+        ([*MISSING, "NA", "none", "null set"], None, [None] * 9 + ["NA", "none", "null set"]),
+        (["None", "nan", "a"], {"None": "nothing", "a": "A"}, ["nothing", None, "A"]),
+        (["1.0", "1", "nan", "0.00", "-2.0"], None, ["1", "1", None, "0", "-2"]),
+        (["1.0", "1.5", "2"], {"1": "a", "2": "b", "1.5": "c"}, ["a", "c", "b"]),
+        (["1.0", "1", "one"], None, ["1.0", "1", "one"]),
+        (["1.0", "2.0"], {"1.0": "a", "2": "b"}, ["a", "b"]),
+        (["\ufeffgood", "go\u200bod", "good\xa0 one", "\u200b"], None, ["good", "good", "good one", None]),
+        (["cafe\u0301", "caf\xe9", "R&amp;amp;D", "R&D"], None, ["caf\xe9", "caf\xe9", "R&D", "R&D"]),
+        (["cafe\u0301", "R&amp;D", "R&D"], {"caf\xe9": "a", "R&amp;D": "b"}, ["a", "b", "b"]),
+        (["a\u200b", "a", "a\xad"], {"a\u200b": "odd", "a": "even"}, ["odd", "even", "even"]),
+    ],
+)
+def test_a_label_that_says_it_is_none_is_none_unless_it_is_listed(
+    raw: list[str], labels: dict[str, str] | None, named: list[str | None]
+) -> None:
+    kept, _ = selected(make_records([{"text": f"t{n}", "label": label} for n, label in enumerate(raw)]), labels)
+    assert kept["label"].to_list() == named
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (
+            ["Pos", "pos", "pos", "neg"],
+            "'pos' (2) and 'Pos' (1)\n  → list all labels in ingest.labels, with what each ",
+        ),
+        (["Pos", "pos", "pos", "neg"], "stands for: {'pos': 'pos', 'Pos': 'pos', …}; or mend the file"),
+        (["pos", "\u0440os"], r"""'pos' (1) and "\u0440os" (1)"""),  # a Cyrillic er
+        (["NEG", "ne\u200dg"], r"""'NEG' (1) and "ne\u200dg" (1)"""),
+        (["\U0001f44d", "\U0001f44d\ufe0f"], r""""\U0001f44d" (1) and "\U0001f44d\ufe0f" (1)"""),
+        (["1", "\uff11"], r"""'1' (1) and "\uff11" (1)"""),
+        (["GR\xd6\xdfE", "gr\xf6\xdfe"], "'GR\xd6\xdfE' (1) and 'gr\xf6\xdfe' (1)"),
+        (["not-good", "not\u2013good"], r"""'not-good' (1) and "not\u2013good" (1)"""),
+    ],
+)
+def test_names_that_differ_by_case_or_look_alone_are_an_error_unless_they_are_listed(
+    names: list[str], shown: str
+) -> None:
+    counts = Counter(names)
+    with pytest.raises(AttuneError) as raised:
+        check_look_alikes(counts, [])
+    assert shown in str(raised.value)
+    with pytest.raises(AttuneError, match="differ by case or look"):
+        check_look_alikes(counts, names[:1])
+    check_look_alikes(counts, names)
+    check_look_alikes(counts, ["other"])
+    check_look_alikes(Counter(["pos", "neg", "r\xe9sum\xe9", "resume"]), [])
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ('["pos"]', "pos"),
+        ("['pos']", "pos"),
+        (" [1]", "1"),
+        ("[null]", None),
+        ("[true]", "true"),
+        ("[other]", "[other]"),
+        ("{x", "{x"),
+        ("[" * 100_000, "[" * 100_000),
+        ('["listed", "both"]', '["listed", "both"]'),
+        ("[]", "there is an empty list: []"),
+        ('["a", "b"]', 'there seem to be several labels: ["a", "b"]'),
+        ("[0, 1]", "there seem to be several labels: [0, 1]"),
+        ('{"POS": 1}', 'there seem to be scores per label: {"POS": 1}'),
+        ("{'POS': 0.5}", "there seem to be scores per label: {'POS': 0.5}"),
+        ('[{"label": "POS", "score": 0.5}]', "there seem to be scores per label"),
+        ('{"choices": ["pos"]}', "there is an answer of Label Studio"),
+        ('[{"value": {"choices": ["pos"]}}]', "there is an answer of Label Studio"),
+        ('[[0, 4, "PER"]]', "there seem to be labels of parts of the text"),
+        ('{"label": "pos"}', "there is a JSON object"),
+    ],
+)
+def test_a_list_of_one_label_is_that_label_and_other_structures_are_none(label: str, expected: str | None) -> None:
+    stars = ["5", None, label, label]
+    batches = [pl.DataFrame({"body": ["a", "b"], "stars": stars[at : at + 2]}) for at in (0, 2)]
+    records = read_records(QueryTable("q", batches), source(), listed=['["listed", "both"]'])
+    if expected and expected.startswith("there "):
+        with pytest.raises(AttuneError, match=re.escape(f"q, row 3: instead of one label {expected}")):
+            pl.concat(records)
+    else:
+        assert pl.concat(records)["label"].to_list() == ["5", None, expected, expected]
+
+
+def test_what_stands_for_nothing_in_other_columns_is_nothing() -> None:
+    texts = ["\\N", " NULL", "#N/A", "nan", "None", "N/A", "NA", "-"]
+    table = pl.DataFrame({"body": texts, "stars": texts, "film": texts})
+    records = pl.concat(read_records(QueryTable("a", [table]), source(group="film"), missing=["-"]))
+    assert records["text"].to_list() == [None] * 4 + ["None", "N/A", "NA", None]
+    assert records["label"].to_list() == texts, "decided when all labels are known"
+    assert records["group"].to_list() == [None] * 6 + ["NA", None]
+    with pytest.raises(AttuneError, match="'body' is empty in all 4 rows"):
+        to_records(table.head(4), source())
 
 
 @pytest.mark.parametrize(

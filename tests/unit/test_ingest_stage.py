@@ -96,6 +96,18 @@ def test_a_file_an_address_a_database_and_an_archive_become_one_table(
         assert b"hunter2" not in data and str(project.root).encode() not in data, f"{file} holds a secret or a path"
 
 
+def test_what_counts_as_a_missing_label_is_said(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    project.file("data/inbox/rows.csv", rows("inbox") + "x,None,\ny,-1,\nz,None,\n")
+    project.file("data/inbox/nan.txt", "one\ntwo\nthree\n")
+    sources = [{"path": "data/inbox/rows.csv", **MAPPED}, {"path": "data/inbox/nan.txt", "label": "nan"}]
+    project.params(ingest={"sources": sources, "missing": ["-1"], **BASE})
+    assert ingest() == 0
+    manifest = json.loads((project.root / "data/raw/manifest.json").read_text())
+    assert manifest["labels"] == {"a": 3, "b": 3, "nan": 3}
+    assert manifest["labels_taken_as_missing"] == {"-1": 1, "None": 2}
+    assert "warning: 2 labels 'None' count as missing" in capsys.readouterr().out
+
+
 def test_a_source_that_cannot_be_used_ends_the_stage_with_a_message(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:

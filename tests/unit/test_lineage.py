@@ -393,6 +393,37 @@ def test_only_code_and_configuration_make_a_checkout_dirty(tmp_path: Path) -> No
         assert tags[PATCH_TAG] == "not kept: new files, which Git does not track: stages/clean/new.py"
 
 
+def test_git_that_fails_is_a_warning_in_its_own_words_and_without_git_there_is_none(
+    tmp_path: Path, capsys: Output, monkeypatch: Patch
+) -> None:
+    lab = Project(tmp_path / "home").begin({"a": "a"})
+    monkeypatch.chdir(lab.root)
+    refused = {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}  # as in a mounted checkout
+    for environment, broken, words in (
+        (refused, {}, f"git config --global --add safe.directory {lab.root}"),
+        ({}, {".git/refs/heads/main": ""}, "your current branch appears to be broken"),
+        ({}, {".git/HEAD": ""}, "not a git repository"),
+        ({}, {".git": "gitdir: /gone"}, "not a git repository: /gone"),
+    ):
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            for name, content in broken.items():
+                if (lab.root / name).is_dir():
+                    shutil.rmtree(lab.root / name)
+                lab.file(name, content)
+            assert commit_tags() == commit_tags() == {}
+        said = capsys.readouterr().err
+        assert words in said and said.count("warning: Git fails") == 1
+    (lab.root / ".git").unlink()
+    assert commit_tags() == {}
+    lab.git("init", "-q")
+    assert commit_tags() == {}, "before the first commit"
+    monkeypatch.setenv("PATH", "")
+    assert commit_tags() == {}
+    assert capsys.readouterr().err == ""
+
+
 def test_a_patch_applies_whatever_a_persons_git_settings_are(tmp_path: Path) -> None:
     lab = make_lab(tmp_path / "home")
     (lab.root / "recipes/films.yaml").write_bytes(bytes(range(256)))

@@ -36,6 +36,7 @@ register:
   model_name: reviews
 """
 LENGTH, SCRATCH = "  length: {min: 3, max: 100}", "scratch: {max_position_embeddings: 64}"
+RATE = "learning_rate: 1e-4"
 PATH, COLUMNS, COMMIT = "path: data/inbox/reviews.csv", "      columns: {text", "a" * 40
 FIRST = "    - path: data/inbox/reviews.csv\n      columns: {text: body, label: stars}"
 
@@ -84,8 +85,20 @@ def fault_of(folder: Path, old: str, new: str) -> str:
         (COLUMNS, "      encoding: rot13\n      columns: {text", "encoding: is no text encoding Python knows"),
         (COLUMNS, "      separator: '\"'\n      columns: {text", "separator: must not be a quote"),
         ("stars}", 'stars}\n  labels: {1: bad, "1": good}', "7: ingest.labels: a label is there twice"),
+        (
+            "stars}",
+            "stars}\n  labels: {None: none}\n  missing: [None]",
+            "ingest.missing: lists 'None', which labels name",
+        ),
         (FIRST, f"{FIRST}\n{FIRST}", "4: ingest.sources: entries 1 and 2 are the same"),
         (SCRATCH, "wheel: a==1", "wheel needs a member: The folder inside the wheel"),
+        # a blank that is missing after a colon, wherever the line stands
+        (RATE, "learning_rate:1e-4", "14: finetune: there is no blank after the colon: write `learning_rate: 1e-4`"),
+        (RATE, "seed: 1\n  learning_rate:1e-4", "15: there is no blank after the colon\n  → write `learning_rate: 1"),
+        (RATE, "learning_rate:1e-4\n  optim: sgd", "14: there is no blank after the colon\n  → write `learning_rate:"),
+        ("seed: 7", "seed:7  # of all", "2: there is no blank after the colon\n  → write `seed: 7`"),
+        ("{min: 3,", "{min:3,", "10: clean.length.min:3: there is no blank after the colon: write `min: 3`"),
+        (PATH, "path:data/inbox/reviews.csv", "5: there is no blank after the colon\n  → write `path: data/inbox/rev"),
         # no YAML
         ("stars}", "stars", "7: not valid YAML"),
         ("seed: 7", "seed: 7\nseed: 8", "3: not valid YAML: found duplicate key"),
@@ -127,6 +140,19 @@ def test_every_fault_of_a_file_is_reported_at_once(tmp_path: Path) -> None:
     message = fault_of(tmp_path, MINIMAL, MINIMAL.replace("seed", "sed").replace("1e-4", "1e-4\n  momentum: 0.9"))
     assert "params.yaml has 2 faults" in message and "params.yaml:2: sed: unknown key" in message
     assert 'params.yaml:15: finetune.momentum: belongs to optim: "sgd", not "adamw": set it to 0.0' in message
+
+
+def test_aliases_that_stand_for_very_much_are_refused_at_once(tmp_path: Path) -> None:
+    lists = "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(30))
+    maps = "".join(f"a{n + 1}: &a{n + 1} {{{', '.join(f'k{k}: *a{n}' for k in range(9))}}}\n" for n in range(30))
+    merged = "".join(f"a{n + 1}: &a{n + 1}\n  <<: *a{n}\n  k{n}: *a{n}\n" for n in range(30))
+    for bomb in (f"a0: &a0 [x]\n{lists}", f"a0: &a0 {{x: y}}\n{maps}", f"a0: &a0 {{x: y}}\n{merged}"):
+        file = tmp_path / "params.yaml"
+        file.write_text(bomb + MINIMAL)
+        with pytest.raises(AttuneError, match=r"its aliases \(\*name\) stand for more than 100,000 values"):
+            load_params(file)
+    params = load(tmp_path, "{columns: [source]}", "{columns: &none []}\n  baselines: *none")
+    assert params.evaluate.baselines == []
 
 
 def test_a_file_that_is_missing_or_holds_nothing_is_reported(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What a run would do and why, in real Git and DVC repositories."""
 
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from flows.plan import main, make_plan, parse_setting
 from flows.prepare import prepare
 from stages.common.errors import AttuneError
 from stages.tracking.registry import Registration
-from tests.projects import RECIPE, Project
+from tests.projects import PROJECT, RECIPE, Project
 
 GRAPH = """
 stages:
@@ -160,6 +162,33 @@ def test_a_lock_file_with_conflict_marks_says_how_to_go_on(folder: Path) -> None
     (folder / "dvc.lock").write_text("<<<<<<< HEAD\n" + (folder / "dvc.lock").read_text())
     with pytest.raises(AttuneError, match=r"git checkout --ours dvc\.lock"):
         make_plan()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".#r.csv", "#r.csv#", "r.csv~", "~$r.xlsx", ".~lock.r.ods#", ".r.csv.swp", "._r.csv", ".DS_Store", "Thumbs.db"],
+)
+def test_what_editors_and_systems_leave_in_a_folder_changes_nothing(folder: Path, name: str) -> None:
+    shutil.copyfile(PROJECT / ".dvcignore", folder / ".dvcignore")
+    (folder / "stages/clean" / name).symlink_to("me@here.1234")
+    (folder / "data" / name).touch()
+    prepare(pytest.fail)
+    assert {verdict for verdict, _ in plan().values()} == {"up to date"}
+    assert Project(folder).reproduced() == []
+
+
+@pytest.mark.parametrize("leads_to", ["/nowhere/r.csv", "r.csv", ""])
+def test_a_link_that_leads_nowhere_and_a_pipe_are_named(folder: Path, leads_to: str) -> None:
+    file = folder / "stages/clean/r.csv"
+    if leads_to:
+        file.symlink_to(leads_to)
+        words = f"stages/clean/r.csv is a link to {leads_to}, which is not there\n  → remove the link"
+    else:
+        os.mkfifo(file)
+        words = "stages/clean/r.csv is neither a file nor a folder"
+    for ask in (make_plan, prepare):
+        with pytest.raises(AttuneError, match=words):
+            ask()
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,9 @@ from stages.common.text.cleaning import TextCleaning
 from stages.serving.backends import Classifier, Package
 from stages.serving.decision import Decision
 from tests.models import LABELS
-from tests.projects import Project
+from tests.projects import PARAMS, Project
 from tests.unit.small_served import register, working_in
+from tests.unit.test_tables import PACKERS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TEXTS = [f"the film was {word} and {other}" for word in ("dull", "warm", "flat") for other in ("bright", "noisy")] * 4
@@ -151,12 +152,57 @@ def test_a_database_gives_its_rows(models: Path, folder: Path, monkeypatch: pyte
     assert run(models, "sql:REVIEWS_DB", "c.csv") == 1, "there is no query"
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "rows"),
+    [
+        ("in.csv", 'text\nwarm\n\n""\ndull\n\n', ["warm", None, "dull"]),  # one column: what pandas counts
+        ("in.csv", "text,n\nwarm,1\n\n,2\ndull,3\n", ["warm", None, "dull"]),
+        ("in.txt", "warm\n\ndull\n", ["warm", None, "dull"]),  # of plain lines each one is a text
+        ("in.jsonl", '{"text": "warm"}\n\n{"text": null}\n{"n": 1}\n', ["warm", None, None]),
+        ("in.NDJSON", '{"text": "warm"}\n', ["warm"]),
+    ],
+)
+def test_there_is_one_answer_for_each_row_of_the_file(
+    models: Path, folder: Path, name: str, content: str, rows: list[str | None]
+) -> None:
+    Path(name).write_text(content)
+    assert run(models, name, "out.csv", "--keep", "line" if name == "in.txt" else "text") == 0
+    out = pl.read_csv("out.csv")
+    assert out["id"].to_list() == list(range(1, len(rows) + 1))
+    assert out.to_series(-1).to_list() == rows and out["score"].is_null().to_list() == [row is None for row in rows]
+    packed = PACKERS[".zst"](content.encode())
+    Path(f"{name}.zst").write_bytes(packed)
+    assert run(models, f"{name}.zst", "same.csv", "--keep", "line" if name == "in.txt" else "text") == 0
+    assert Path("same.csv").read_bytes() == Path("out.csv").read_bytes()
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_the_texts_are_in_the_column_that_the_model_was_trained_on(models: Path, project: Project, ending: str) -> None:
+    source = {"path": "data/inbox/a.csv", "label": "a", "columns": {"text": "body"}}
+    ingest = {**PARAMS["ingest"], "sources": [source]}
+    project.params(ingest=ingest)
+    with working_in(project.root) as client:
+        shutil.copytree(models, "models", dirs_exist_ok=True)
+        rows = pl.DataFrame({"text": ["dull"], "body": ["warm"]})
+        write: Any = {"csv": pl.DataFrame.write_csv, "jsonl": pl.DataFrame.write_ndjson}[ending]
+        write(rows, f"in.{ending}")
+        write(rows.select("text"), f"old.{ending}")
+        register(client, Package.of_project(), "tests", ingest=ingest)
+        for model in ("models/", "models:/tests/1"):
+            for name, named, column in (("in", [], "body"), ("in", ["--text", "text"], "text"), ("old", [], "text")):
+                options = [*named, "--model", model]
+                assert main([f"{name}.{ending}", "out.parquet", "--keep", column, *options]) == 0
+                assert main([f"{name}.{ending}", "named.parquet", "--keep", column, "--text", column, *options]) == 0
+                assert Path("out.parquet").read_bytes() == Path("named.parquet").read_bytes()
+
+
 FILES = {
     "short.csv": b"text\none,two\n",
     "body.csv": b"body,n\nx,1\n",
     "body.jsonl": b'{"body": "x"}\n',
-    "in.txt": b"x",
+    "in.odd": b"x",
     "in.csv": b"text\nx\n",
+    "corpus.tsv": b'text\tn\n"x\t1\ny\t2\nz"\t3\n',
 }
 
 
@@ -167,7 +213,9 @@ FILES = {
         ("body.csv out.csv", "has no column 'text'; it has 'body', 'n'"),
         ("body.jsonl out.csv", "has no column 'text'; it has 'body'"),
         ("body.jsonl out.csv --keep-all", "cannot tell the keys"),
-        ("in.txt out.csv", "the name tells no format"),
+        ("corpus.tsv out.csv", "corpus.tsv:2: a quote opens a field here that swallows rows"),
+        ("numbers.parquet out.csv --text name --id lists", "the column 'lists' is List(Int64)"),
+        ("in.odd out.csv", "the name tells no format"),
         ("missing.csv out.csv", "missing.csv is missing"),
         ("in.csv out.xlsx", "the name tells no format"),
         ("in.csv in.csv", "the same file"),
@@ -176,8 +224,11 @@ FILES = {
         ("in.csv out.csv --variant int8", "has no int8"),
         ("in.csv out.csv --threshold 2", "from 0 to 1"),
         ("in.csv out.csv --batch-rows 0", "from 1 on"),
+        ("in.csv out.csv --skip -1", "from 0 on"),
         ("in.csv out.csv --separator \\t", "write one character"),
+        ('in.csv out.csv --separator "', "neither a quote nor a line end"),
         ("in.csv out.csv --encoding latin-99", "--encoding latin-99 is not known"),
+        ("in.csv out.csv --encoding rot13", "--encoding rot13 is not known"),
     ],
 )
 def test_what_cannot_be_done_is_an_error_with_its_place_and_leaves_nothing_behind(
@@ -185,10 +236,19 @@ def test_what_cannot_be_done_is_an_error_with_its_place_and_leaves_nothing_behin
 ) -> None:
     for name, content in FILES.items():
         Path(name).write_bytes(content)
-    pl.DataFrame({"text": [1]}).write_parquet("numbers.parquet")
+    pl.DataFrame({"text": [1], "name": ["x"], "lists": [[1]]}).write_parquet("numbers.parquet")
     assert run(models, *arguments.split()) == 1
     assert message in capsys.readouterr().err
     assert {path.name for path in folder.iterdir()} == {*FILES, "numbers.parquet"}
+
+
+def test_where_quotes_mean_nothing_each_line_is_a_row(models: Path, folder: Path) -> None:
+    Path("corpus.tsv").write_bytes(FILES["corpus.tsv"])
+    assert run(models, "corpus.tsv", "out.csv", "--quote", "none", "--keep", "text") == 0
+    assert pl.read_csv("out.csv", quote_char='"')["text"].to_list() == ['"x', "y", 'z"']
+    options = ["--quote", "none", "--no-header", "--skip", "1", "--text", "column 1", "--keep", "column 2"]
+    assert run(models, "corpus.tsv", "out.csv", *options) == 0
+    assert pl.read_csv("out.csv")["column 2"].to_list() == [1, 2, 3]
 
 
 def test_a_column_is_kept_once_and_none_passes_for_a_probability(models: Path, folder: Path) -> None:

@@ -10,8 +10,10 @@ from mlflow import MlflowClient
 
 from flows.plan import make_plan
 from flows.prepare import prepare
+from stages.common.errors import AttuneError
+from stages.common.pipeline.dvc_files import BROKEN, KEPT, check_lock, keep_lock, mend
 from stages.tracking.package import PACKAGE_TAG
-from stages.tracking.registry import REGISTRATION, STAMP, Registration
+from stages.tracking.registry import REGISTRATION, STAMP, Registration, version_of
 from stages.tracking.runs import MODEL_TAG
 from tests.projects import PROJECT, RECIPE, Project, without_mlflow
 
@@ -65,7 +67,10 @@ def run() -> tuple[list[str], list[str]]:
 def test_a_model_that_the_registry_lacks_is_registered_again_and_that_is_said(client: MlflowClient) -> None:
     stamp = STAMP.read_bytes()
     client.delete_model_version("films", "1")
-    assert run() == (["register runs: MLflow's registry has no version of films with this model"], ["register"])
+    assert run() == (
+        ["register runs: MLflow's registry has no version of films with this model and its files"],
+        ["register"],
+    )
     assert STAMP.read_bytes() == stamp
 
 
@@ -93,3 +98,65 @@ def test_a_registry_that_does_not_answer_costs_a_warning_and_removes_nothing(
     assert "warning: MLflow" in message and "make register" in message and "geheim" not in message
     assert STAMP.exists()
     assert run() == ([], []), "the plan, too, does without it"
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_model_whose_files_were_deleted_is_registered_again(client: MlflowClient, made: bool, tmp_path: Path) -> None:
+    client.delete_model_version("films", "1")
+    tags, folder = {PACKAGE_TAG: FILMS.package}, tmp_path / "mlruns 1"
+    client.create_model_version("films", folder.as_uri(), tags=tags)
+    if made:
+        Project(folder).file("MLmodel", "")
+    assert FILMS.known == made and version_of(client, FILMS) == (2 if made else None)
+
+
+# ── what a kill leaves ────────────────────────────────────────────────────────────────────────────────────────────────
+LIST = Path(".dvc/tmp/rwlock")
+CONFLICT = "<<<<<<< HEAD\n{0}=======\n{0}>>>>>>> other\n"
+
+
+def test_a_lock_that_a_kill_left_cut_off_anywhere_is_put_back_and_nothing_runs_again(client: MlflowClient) -> None:
+    prepare(pytest.fail)
+    lock = Path("dvc.lock")
+    whole = lock.read_bytes()
+    for left in [*(whole[:end] for end in range(len(whole))), b"\0" * len(whole), b"\xff" + whole]:
+        lock.write_bytes(left)
+        with pytest.raises(AttuneError, match=r"^dvc.lock.*\n.*`make run` puts the last whole one back"):
+            check_lock()
+        lines: list[str] = []
+        mend(log=lines.append)
+        assert lock.read_bytes() == whole == KEPT.read_bytes() and BROKEN.read_bytes() == left
+        assert len(lines) == 1 and lines[0].startswith("dvc.lock") and "the last whole one is back" in lines[0]
+    assert run() == ([], [])
+
+
+def test_a_lock_with_a_conflict_or_without_a_copy_is_named_and_stays_as_it_is(client: MlflowClient) -> None:
+    lock, whole = Path("dvc.lock"), Path("dvc.lock").read_text()
+    keep_lock()
+    lock.write_text(conflict := CONFLICT.format(whole))
+    with pytest.raises(AttuneError, match=r"dvc.lock, line 1: a merge has .*\n.*git checkout --ours dvc.lock"):
+        prepare()
+    assert (lock.read_text(), KEPT.read_text()) == (conflict, whole)
+    KEPT.unlink()
+    lock.write_text("")
+    with pytest.raises(AttuneError, match=r"dvc.lock is empty.*no earlier one is kept\n.*git checkout dvc.lock"):
+        prepare()
+    assert not lock.read_text()
+
+
+def test_a_later_lock_replaces_the_copy(client: MlflowClient) -> None:
+    keep_lock()
+    lock = Path("dvc.lock")
+    lock.write_text(later := lock.read_text() + "  later:\n    cmd: true\n")
+    mend(log=pytest.fail)
+    assert lock.read_text() == KEPT.read_text() == later
+
+
+@pytest.mark.parametrize("left", ["", "{", "[]", "\0", '{"write": {"a": 1}}', '{"read": {"a": {"pid": 1}}}'])
+def test_a_broken_list_of_readers_and_writers_is_removed_and_a_whole_one_stays(client: MlflowClient, left: str) -> None:
+    LIST.write_text(whole := '{"write": {"a": {"pid": 1, "cmd": "b"}}, "read": {"a": [{"pid": 1, "cmd": "b"}]}}')
+    mend(log=pytest.fail)
+    assert LIST.read_text() == whole
+    LIST.write_text(left)
+    mend(log=(lines := []).append)
+    assert not LIST.exists() and lines == [".dvc/tmp/rwlock was left half-written by a DVC that was killed: removed"]

@@ -1,6 +1,8 @@
 """The registry: a version per model, an alias for the one in use, and what a version carries."""
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +17,7 @@ from stages.common.params import FinetuneParams
 from stages.finetune.strategies import prepare, save
 from stages.serving.backends import Package
 from stages.tasks.text_classification import build_model, probabilities
-from stages.tracking import store
+from stages.tracking import registry, store
 from stages.tracking.package import PACKAGE_TAG, SEEN_FILES, fetch_package, fetch_seen_ids, package_digest
 from stages.tracking.registry import (
     CHALLENGER,
@@ -154,6 +156,16 @@ def test_a_store_that_is_not_there_yet_knows_nothing_and_is_not_made_by_asking(
     assert not (tmp_path / "none.db").exists()
     (tmp_path / "none.db").touch()
     assert not passed(home.package).known
+
+
+def test_a_champion_whose_files_were_deleted_is_registered_again_and_is_champion(
+    client: MlflowClient, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect("mlflow.db")) as database, database:
+        database.execute("UPDATE model_versions SET storage_location = ?", ((Path.cwd() / "mlruns/gone").as_uri(),))
+    monkeypatch.setattr(registry, "log_and_register", lambda *_: another_version(client, home, "again"))
+    assert not passed(home.package).known and version_of(client, passed(home.package)) is None
+    assert again(client, home) == (2, CHAMPION, True)
 
 
 def test_registering_twice_gives_one_version(client: MlflowClient, home: Home) -> None:

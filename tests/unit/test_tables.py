@@ -1,14 +1,17 @@
 """Reading files: every format gives the same table, a broken file is an error with its line and no shorter table."""
 
 import bz2
+import codecs
 import csv
 import gzip
 import io
 import json
 import lzma
+import zipfile
 from collections.abc import Callable
 from datetime import date, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from hypothesis import strategies as st
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
+from stages.common.readers import parquet, tables
 from stages.common.readers.streams import ROWS, Layout
 from stages.common.readers.tables import open_table
 from stages.ingest.archives import SizeBudget
@@ -38,7 +42,9 @@ def write(folder: Path, name: str, content: str | bytes, **settings: Any) -> tup
     (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     mapping = {"label": "x"} if name.split(".")[1] == "txt" else {"columns": {"text": "text", "label": "label"}}
     source = Source(path=f"data/inbox/{name}", **mapping, **settings)
-    return folder / name, source, Layout(source.file_format, source.compression, source.encoding, source.separator)
+    dialect = source.separator, source.quote, source.header, source.skip
+    layout = Layout(source.file_format, source.compression, source.encoding, *dialect)
+    return folder / name, source, layout
 
 
 def read(
@@ -52,8 +58,8 @@ def read(
     return pl.concat(batches)
 
 
-def fault(folder: Path, name: str, content: str | bytes, megabytes: int = 8) -> str:
-    file, source, layout = write(folder, name, content)
+def fault(folder: Path, name: str, content: str | bytes, megabytes: int = 8, **settings: Any) -> str:
+    file, source, layout = write(folder, name, content, **settings)
     spend = SizeBudget(megabytes, source.origin).spend
     with pytest.raises(AttuneError) as raised, open_table(file, source.origin, layout, spend=spend) as table:
         list(read_records(table, source))
@@ -66,8 +72,18 @@ def parquet_of(table: pl.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
+def zipped(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    return buffer.getvalue()
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+packed_gzip = partial(gzip.compress, mtime=0)  # names of tests must be the same in each process
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
-    ".gz": gzip.compress,
+    ".gz": packed_gzip,
     ".BZ2": bz2.compress,
     ".xz": lzma.compress,
     ".zst": lambda data: pyarrow.compress(data, codec="zstd", asbytes=True),
@@ -88,7 +104,7 @@ def test_every_format_and_compression_gives_the_same_table(tmp_path: Path, name:
         ("a.csv", '\ufefftext,label\n"a\r\nb",1', {}, [("a\r\nb", "1")]),
         ("a.csv", f"text,label\n{'x' * 300_000},1", {}, [("x" * 300_000, "1")]),  # longer than Python's usual limit
         ("a.csv", "text;label\na,b;1\n", {"separator": ";"}, [("a,b", "1")]),
-        ("a.csv", 'text\na\n\n""\nb\n', {}, [("a",), (None,), (None,), ("b",)]),  # an empty cell of an only column
+        ("a.csv", 'text\na\n\n""\nb\n', {}, [("a",), (None,), ("b",)]),  # "": an empty cell, a blank line: no row
         ("a.data", "text\tlabel\na\t1\n", {"format": "tsv"}, [("a", "1")]),
         ("a.csv", "text,label\nnaïve,1\n".encode("utf-16"), {"encoding": "utf-16"}, [("naïve", "1")]),
         ("a.txt", '\ufeffone\r\n\n, "two"\u2028still two', {}, [("one",), (None,), (', "two"\u2028still two',)]),
@@ -97,7 +113,27 @@ def test_every_format_and_compression_gives_the_same_table(tmp_path: Path, name:
         ("a.jsonl", '\ufeff{"text": "a", "mood": ""}\n\n{"label": "1"}\n', {}, [("a", None), (None, "1")]),
         ("a.jsonl", '{"text": "a\u2028b\x85c"}\r\n{"text": "d"}\r\n', {}, [("a\u2028b\x85c", None), ("d", None)]),
         ("a.jsonl", '{"text": "a\\ud83d!", "label": ["\\ud83d"]}', {}, [("a?!", '["?"]')]),  # half a pair
+        ("a.jsonl", '{"text": NaN, "label": NaN}\n{"text": "NaN", "label": 1.0}', {}, [(None, None), ("NaN", "1.0")]),
         ("a.parquet", parquet_of(pl.DataFrame(TABLE)), {}, list(zip(*TABLE.values(), strict=True))),
+        (
+            "a.parquet",
+            parquet_of(pl.DataFrame({"text": ["a", None], "label": [1.0, float("nan")]})),
+            {},
+            [("a", "1.0"), (None, None)],
+        ),
+        # the first bytes tell more than the name
+        ("a.csv", "text,label\nnaïve,1\n".encode("utf-16"), {}, [("naïve", "1")]),
+        ("a.jsonl", codecs.BOM_UTF16_BE + '{"text": "漢", "label": 1}\n'.encode("utf-16-be"), {}, [("漢", "1")]),
+        ("a.csv", "text,label\nnaïve,1\n".encode("utf-32"), {}, [("naïve", "1")]),
+        ("a.csv", "text,label\nnaïve,1\n".encode("utf-8-sig"), {"encoding": "cp1252"}, [("naïve", "1")]),
+        *(("a.csv", packed(b"text,label\na,1\n"), {}, [("a", "1")]) for packed in PACKERS.values()),
+        ("a.csv.gz", b"text,label\na,1\n", {}, [("a", "1")]),
+        ("a.csv.gz", packed_gzip(packed_gzip(b"text,label\na,1\n")), {}, [("a", "1")]),
+        ("a.csv.gz", bz2.compress(b"text,label\na,1\n"), {}, [("a", "1")]),
+        ("a.csv", parquet_of(pl.DataFrame(TABLE)), {}, list(zip(*TABLE.values(), strict=True))),
+        ("a.csv", "\ufeffsep=;\r\ntext;label\r\na,b;1\r\n", {}, [("a,b", "1")]),
+        ("a.csv", "sep=;\ntext|label\na|1\n", {"separator": "|"}, [("a", "1")]),
+        ("a.csv", '"sep=\t"\ntext\tlabel\na\t1\n', {}, [("a", "1")]),
     ],
 )
 def test_what_a_file_holds(
@@ -117,7 +153,8 @@ def test_what_a_file_holds(
         ("a.parquet", parquet_of(pl.DataFrame(TABLE).head(0)), ": there are no rows below the header"),
         ("a.csv", "text,label\na,1\na\n", ":3: 1 fields where the header has 2"),
         ("a.csv", 'text,label\n"a\nb",1\nc,2,3\n', ":4: 3 fields where the header has 2"),
-        ("a.csv", 'text,label\na,"b\n', ":2: "),
+        ("a.csv", 'text,label\na,"b\nc,d\n', ":2: a quote opens a field here that goes on to the end of the file"),
+        ("a.csv", 'text,label\n"a\nb,1\nc",d,2\n', ":2: 3 fields where the header has 2, in a row of 3 lines"),
         ("a.csv", 'text,label\na,"b"c\n', ":2: "),
         ("a.csv", "text,label, text\na,b,c\n", ":1: the column 'text' is there twice"),
         ("a.csv", 'text;label\n"a; b";1\n', ": the only column is 'text;label'"),
@@ -127,11 +164,145 @@ def test_what_a_file_holds(
         ("a.jsonl", '{"text": "a"}\n[1, 2]\n', ":2: a JSON list\n  → each line must be one JSON object"),
         ("a.parquet", b"", ": not a readable Parquet file"),
         ("a.parquet", parquet_of(pl.DataFrame(TABLE))[:-20], ": not a readable Parquet file"),
-        ("a.parquet.gz", gzip.compress(CSV.encode()), ": not a readable Parquet file"),
+        ("a.parquet.gz", packed_gzip(CSV.encode()), ": not a readable Parquet file"),
     ],
 )
 def test_a_fault_is_an_error_with_its_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
     assert fault(tmp_path, name, content).startswith(f"data/inbox/{name}{message}")
+
+
+def rows_with_quotes(mark: str, text_first: bool, labels: str) -> str:
+    """122 rows without rules for quotes: that of line 12 begins its text with one, that of line 72 ends its text so."""
+    texts = [f"text {n}" for n in range(122)]
+    texts[10], texts[70] = '"Great start', 'the end"'
+    pairs = [(text, labels[n % 2]) if text_first else (labels[n % 2], text) for n, text in enumerate(texts)]
+    return "\n".join(mark.join(pair) for pair in [("text", "label")[:: 1 if text_first else -1], *pairs])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.csv",
+            zipped("[Content_Types].xml", "xl/workbook.xml"),
+            "an Excel workbook\n  → open it, and save it",
+        ),
+        ("a.csv", bytes.fromhex("d0cf11e0a1b11ae1"), "a document of Excel or Word"),
+        ("a.tsv", zipped("rows.tsv"), "a ZIP archive\n  → let its name end in .zip"),
+        ("a.csv", b"%PDF-1.7\n%\xe2\xe3\n", "a PDF document"),
+        ("a.csv", "\n<!DOCTYPE HTML><title>404</title>", "a web page\n  → download the file itself"),
+        ("a.jsonl.gz", packed_gzip(b"<html><body>"), "a web page"),
+        ("a.csv", '<?xml version="1.0"?>', "XML"),
+        *(
+            (name, LFS, "a pointer of Git LFS\n  → fetch the file itself: git lfs pull")
+            for name in ("a.parquet", "a.txt")
+        ),
+        ("a.csv", b"SQLite format 3\0", "a database of SQLite"),
+        ("a.csv", '{"error": "not found"}', "JSON"),
+        ("a.jsonl", '[{"text": "a"}]', "one JSON document\n  → write each object on a line of its own"),
+        ("a.jsonl", '\ufeff{\n "text": "a"}', "one JSON document"),
+        ("a.txt", parquet_of(pl.DataFrame(TABLE)), "a Parquet file\n  → say format: parquet"),
+        ("a.csv", "text,label\nnaïve,1\n".encode("utf-16-be"), "UTF-16 without a mark\n  → say encoding: utf-16-be"),
+    ],
+)
+def test_what_is_no_such_file_is_named_with_what_to_do(
+    tmp_path: Path, name: str, content: str | bytes, message: str
+) -> None:
+    assert fault(tmp_path, name, content).startswith(f"data/inbox/{name}: this is {message}")
+
+
+def test_columns_without_a_name_are_called_by_their_numbers(tmp_path: Path) -> None:
+    table = read(tmp_path, "a.csv", "label,text,,,\nham,a,,,\nspam,b,c,,\n")
+    assert table.columns == ["label", "text", "column 3", "column 4", "column 5"]
+    assert table.row(1) == ("spam", "b", "c", None, None)
+
+
+def test_a_file_without_a_header_or_with_lines_above_it_is_read(tmp_path: Path) -> None:
+    table = read(tmp_path, "a.tsv", "spam\tone\nham\ttwo\n", header=False)
+    assert table.columns == ["column 1", "column 2"] and table.rows() == [("spam", "one"), ("ham", "two")]
+    assert read(tmp_path, "a.csv", 'made "by"\n\ntext,label\na,1\n', skip=2).rows() == [("a", "1")]
+    assert fault(tmp_path, "a.csv", "x\nsep=;\ntext;label\na\n", skip=1).startswith("data/inbox/a.csv:4: 1 fields")
+    swallowed = 'ham\t"one\nham\ttwo"\nspam\tx\n'
+    with pytest.raises(AttuneError, match=r"a\.tsv:1: a quote opens a field here that swallows rows"):
+        read(tmp_path, "a.tsv", swallowed, header=False)
+
+
+def test_lines_are_counted_from_the_beginning_of_the_file_when_excel_begins_it(tmp_path: Path) -> None:
+    assert fault(tmp_path, "a.csv", "sep=;\ntext;label\na;1\nb\n").startswith("data/inbox/a.csv:4: 1 fields")
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "line"),
+    [
+        ("a.csv.gz", b"%s,1\n", ":2: a line of more than 64 MiB"),
+        ("a.csv.gz", b'"%s",1\n', ":2: a line of more than 64 MiB"),
+        ("a.txt.gz", b"\n%s\n", ":3: a line of more than 64 MiB"),
+        ("a.jsonl.gz", b'{"text": "%s"}\n', ":2: a line of more than 64 MiB"),
+        ("a.csv.gz", b'a,0\n"%s', ":3: a quote opens a field here that goes on over more than 64 MiB"),
+        ("a.parquet", b"", ": the column 'text' has a cell of more than 64 MiB"),
+    ],
+)
+def test_an_endless_cell_or_line_is_an_error_before_it_is_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, row: bytes, line: str
+) -> None:
+    for module in (tables, parquet):
+        monkeypatch.setattr(module, "LONGEST", 1 << 20)
+    long = (b"x" * 99 + b"\n") * 20_000 if "quote" in line else bytes(3 << 20)
+    content = packed_gzip((b"{}\n" if "json" in name else b"text,label\n") + row.replace(b"%s", long), 1)
+    if name == "a.parquet":
+        content = parquet_of(pl.DataFrame({"text": ["a", "x" * (3 << 20)], "label": ["1", "2"]}))
+    assert fault(tmp_path, name, content).startswith(f"data/inbox/{name}{line}")
+
+
+def test_a_parquet_column_that_has_no_form_as_text_is_named_with_what_it_holds(tmp_path: Path) -> None:
+    holds = {"lists": [["a"]], "structs": [{"a": 1}], "bytes": [b"a"], "durations": [timedelta(seconds=3)]}
+    for what, text in holds.items():
+        message = fault(tmp_path, "a.parquet", parquet_of(pl.DataFrame({"text": text, "label": ["1"]})))
+        assert message.startswith(f"data/inbox/a.parquet: the column 'text' (for text) is there, but holds {what}\n")
+
+
+@pytest.mark.parametrize("labels", ["01", "ab"])
+@pytest.mark.parametrize("text_first", [True, False])
+@pytest.mark.parametrize(("name", "mark"), [("a.tsv", "\t"), ("a.csv", "\t"), ("a.csv", ","), ("a.csv", ";")])
+def test_a_quote_that_swallows_rows_is_an_error_and_quote_none_reads_them(
+    tmp_path: Path, name: str, mark: str, text_first: bool, labels: str
+) -> None:
+    content, settings = rows_with_quotes(mark, text_first, labels), {"separator": mark}
+    message = fault(tmp_path, name, content, **settings)
+    assert message.startswith(f"data/inbox/{name}:12: a quote opens a field here that swallows rows")
+    assert "quote: none" in message and "--quote none" in message
+    table = read(tmp_path, name, content, quote="none", **settings)
+    assert table.height == 122 and table["text"][10] == '"Great start'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("a.csv", 'text,label\n"good,1\nbad,0\nfine",1\n', 2),  # nothing but what is swallowed
+        ("a.csv", 'label,text\na,x\na,"good\nb,bad"\nb,x\n', 3),  # a label that is seen later
+        ("a.csv", 'label,text\nb,"x, y"\na,"b\nb,c\na,d\nb,e"\na,x\n', 3),  # elsewhere quotes are needed
+        ("a.tsv", 'label\tx\ttext\na\t"b\nc"\t"d\ne\tf\tg"\n', 3),  # the line of the quote, not of the row
+    ],
+)
+def test_few_swallowed_rows_are_found_too(tmp_path: Path, name: str, content: str, line: int) -> None:
+    assert fault(tmp_path, name, content).startswith(f"data/inbox/{name}:{line}: a quote opens a field here")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("a.csv", 'text,label\nx,1\n"first, line\nsecond",1\n', "first, line\nsecond"),
+        ("a.csv", 'label,text\n1,x\n1,"first\nreally, good"\n', "first\nreally, good"),
+        ("a.csv", 'id,text,label\n1,"x, y",1\n2,"a, b\n10,000 c",0\n', "a, b\n10,000 c"),
+        ("a.csv", 'label,text\n1,"x, y"\n1,"about\n10,000 people"\n', "about\n10,000 people"),
+        ("a.tsv", 'text\tlabel\nx\t1\n"first, line\nsecond"\t1\n', "first, line\nsecond"),
+        ("a.tsv", 'text\tlabel\nx\t1\n"first\tline"\t1\n', "first\tline"),
+    ],
+)
+def test_quoted_texts_with_line_ends_and_separators_are_read(
+    tmp_path: Path, name: str, content: str, text: str
+) -> None:
+    assert read(tmp_path, name, content)["text"].to_list()[1:] == [text]
 
 
 @pytest.mark.parametrize("packed", PACKERS)
@@ -163,7 +334,7 @@ def test_long_files_are_read_in_batches_and_come_out_whole(tmp_path: Path, name:
 def test_a_batch_is_there_before_the_rest_of_the_file_is_read(tmp_path: Path, name: str) -> None:
     line = json.dumps({"text": "x" * 90, "label": "1"}) if name == "a.jsonl" else f"1,{'x' * 90}"
     content = ("" if name == "a.jsonl" else "text,label\n") + f"{line}\n" * 50_000
-    file, _, layout = write(tmp_path, name, gzip.compress(content.encode(), 0) if name.endswith("gz") else content)
+    file, _, layout = write(tmp_path, name, packed_gzip(content.encode(), 0) if name.endswith("gz") else content)
     with open_table(file, name, layout) as table:
         assert next(table.batches(table.columns or ["text"], 1000)).height == 1000
         assert table.share and table.share() < 0.5

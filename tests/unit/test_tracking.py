@@ -1,8 +1,11 @@
 """Tracking: MLflow shows what the files hold, live or afterwards, and never costs a training."""
 
+import re
 import shutil
+import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +13,17 @@ from typing import Any
 import polars as pl
 import pytest
 from mlflow import MlflowClient
+from mlflow.store.db import utils
 
 from stages.common.digests import sha256_path
+from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params, read_yaml
 from stages.common.pipeline.graph import read_graph
 from stages.common.pipeline.stage import Run
 from stages.tracking import publish, store
 from stages.tracking.live import LiveRun
 from stages.tracking.publish import publish_live, publish_run, reports_up_to
+from stages.tracking.registry import Registration
 from stages.tracking.runs import DATA_SETS, INPUTS_TAG, MODEL_TAG, finish, flatten
 from tests.projects import PROJECT, Project
 from tests.unit.mlflow_apart import apart
@@ -154,6 +160,19 @@ def test_a_training_watched_live_is_one_finished_run_with_every_point_once_and_i
     assert "ingest.sources.0.url" not in run.params  # of the kinds of sources, each is only one
     sections = dict(flatten(params.model_dump(by_alias=True, exclude={"tracking", "tune", "review", "ingest"})))
     assert [key for key in run.params if not key.startswith("ingest.")] == list(sections)
+
+
+def test_labels_have_names_of_their_own_in_mlflow() -> None:
+    def names(*labels: str) -> list[str]:
+        return [name for name, _ in flatten({"f1": dict.fromkeys(labels, 0.5)})]
+
+    assert names("c++", "a b", "好") == ["f1.c__", "f1.a b", "f1.好"]
+    assert names("a_b", "a;b", "good") == ["f1.a_b", "f1.a_b-2e62a3", "f1.good"]
+    assert names("a;b", "a!b") == [names("a!b", "a;b")[1], names("a_b", "a!b")[1]], "whatever the others are"
+    long = "x" * 100
+    for labels in (("<5", ">5"), ("😀", "😡"), (f"{long}1", f"{long}2"), ("की", "का")):
+        assert len({*names(*labels)}) == len(labels)
+        assert all(re.fullmatch(r"[\w. :-]{1,250}", name) for name in names(*labels)), "what MLflow takes"
 
 
 def test_tags_of_a_runs_beginning_stay_as_they_were_first_set(params: Params) -> None:
@@ -302,3 +321,62 @@ def test_a_registration_of_an_earlier_attune_costs_the_version_and_not_the_run(
     (run,) = runs()
     assert (run.status, run.points["test_accuracy"]) == ("FINISHED", [(0, 0.9)])
     assert store.connect().search_registered_models() == []
+
+
+# ── a database that is not whole ──────────────────────────────────────────────────────────────────────────────────────
+def test_a_new_database_is_there_whole_or_not_at_all(
+    params: Params, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("mlflow.db").write_bytes(b"")  # as who began to make one left it, with a journal of something else
+    report("mlflow.db-journal", "x")
+
+    def killed(engine: Any) -> None:
+        Path(engine.url.database).write_bytes(empty_store.read_bytes()[:9000])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(utils, "_initialize_tables", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.connect()
+    assert [file.name for file in Path().glob("mlflow.db*") if file.read_bytes()] == []
+    monkeypatch.setattr(utils, "_initialize_tables", lambda engine: shutil.copyfile(empty_store, engine.url.database))
+    report("mlflow.db.new", "left by one who could not clean up")
+    assert store.connect().search_registered_models() == []
+    assert [file.name for file in Path().glob("mlflow.db*")] == ["mlflow.db"]
+
+
+def statement(text: str) -> Callable[[Path], None]:
+    def execute(file: Path) -> None:
+        with closing(sqlite3.connect(file)) as database:
+            database.executescript(text)
+
+    return execute
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda file: file.write_bytes(file.read_bytes()[:20_000]), "malformed"),
+        (lambda file: file.write_bytes(file.read_bytes()[:50]), "malformed"),
+        (lambda file: file.write_bytes(b"<html>no database at all</html>" * 99), "not a database"),
+        (statement("DELETE FROM alembic_version"), "lacks tables"),
+        (statement("DROP TABLE alembic_version"), "lacks tables"),
+        (statement("DROP TABLE model_version_tags"), "lacks tables"),
+        (statement("CREATE TABLE _alembic_tmp_runs (a)"), "migration"),
+        (statement("UPDATE alembic_version SET version_num = '2b4d017a5e9b'; DROP TABLE jobs"), "already exists"),
+    ],
+)
+def test_a_broken_database_is_named_with_the_way_out_and_stays_as_it_is(
+    params: Params, damage: Callable[[Path], None], words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = Path("mlflow.db")
+    damage(file)
+    left = file.read_bytes()
+    train_watched(params)
+    assert publish.main() == 1
+    errors = capfd.readouterr().err
+    assert errors.count("mlflow.db is no whole database of MLflow: ") == 2 and words in errors
+    assert errors.count("mv mlflow.db mlflow.db.broken; make publish") == 2 and "Traceback" not in errors
+    if words != "already exists":  # MLflow alone can tell, by trying
+        assert file.read_bytes() == left
+        with pytest.raises(AttuneError, match="no whole database"):
+            assert Registration("reviews", "0", "1", True, []).known

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 from dvc.config import Config
 
+from flows.repository.git import find_commit, object_at
 from flows.repository.results import keep
 from flows.repository.worktrees import (
     OLD_SECONDS,
@@ -178,3 +179,13 @@ def test_a_run_refuses_to_work_where_nothing_was_made_for_it(
         worktree_of(str(uuid4()))
     with pytest.raises(AttuneError, match="the running flow is of"):
         worktree_of(run)  # the tests' code is not the worktree's
+
+
+def test_git_that_refuses_a_checkout_is_not_taken_for_a_commit_that_is_not_there(
+    checkout: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert object_at(checkout.root, "HEAD") and not object_at(checkout.root, "nothing")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # as in a mounted checkout
+    for ask in (object_at, find_commit):
+        with pytest.raises(AttuneError, match=r"git refuses to work in .*dubious ownership.* --add safe.directory"):
+            ask(checkout.root, "HEAD")

@@ -84,6 +84,9 @@ class IngestParams(Section):
     labels: dict[str | int | bool, str] | None = key(
         None, "Raw label → label; rows with any other label are rejected. Left out: labels as they stand."
     )
+    missing: list[str] = key(
+        [], "Further spellings of a missing value in any column, besides \\N, NULL, nan and the like.", max_length=100
+    )
     limit: int | None = key(
         None, "Keep at most this many rows, drawn at random, for a quick trial.", ge=1, le=1_000_000_000
     )
@@ -102,6 +105,8 @@ class IngestParams(Section):
         texts = [text for raw in self.labels or {} for text in _as_in_files(raw)]
         if len(set(texts)) < len(texts):
             yield "labels", "a label is there twice, once as text and once not: delete one"
+        if both := sorted({*texts}.intersection(self.missing)):
+            yield "missing", f"lists {both[0]!r}, which labels name as a label: delete one"
 
     @property
     def unpinned(self) -> list[str]:

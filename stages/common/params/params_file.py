@@ -1,5 +1,6 @@
 """Read `params.yaml` and report what is wrong in it, and on which line."""
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,10 +13,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.common.errors import AttuneError
-from stages.common.params.reference import known_keys
+from stages.common.params.reference import all_keys, known_keys
 from stages.common.params.root import Params
 
 PARAMS_FILE = Path("params.yaml")
+MOST_VALUES = 100_000
+GLUED = re.compile(r"\s*(?:- )*(\w+):([^\s:].*)")  # `key:value`, which is one text
+NO_BLANK = "there is no blank after the colon"
 OF_NO_STAGE = ("tune", "review")  # DVC does not ask for these
 
 
@@ -38,12 +42,22 @@ def read_yaml(path: Path) -> Any:
     """Read YAML 1.2 (as DVC does: `no` is text, `1e-4` a number), keeping line numbers.
 
     Raises:
-        AttuneError: if the file is missing or is not YAML.
+        AttuneError: if the file is missing or is not YAML, or its aliases would fill the memory.
     """
     try:
-        return YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        data = YAML(typ="rt").load(text)
+        if _size(data, {}) > MOST_VALUES:
+            what = f"{path}: its aliases (*name) stand for more than {MOST_VALUES:,} values"
+            raise AttuneError(what, "write out what is meant, without aliases of aliases")
+        return data
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
+        lines = text.splitlines()[: mark.line + 1 if mark else None]
+        for number in range(len(lines), 0, -1):
+            if (glued := GLUED.fullmatch(lines[number - 1])) and glued[1] in all_keys():
+                value = glued[2].partition(" #")[0].rstrip()  # without the comment
+                raise AttuneError(f"{path}:{number}: {NO_BLANK}", f"write `{glued[1]}: {value}`") from None
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         what = f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}"
         fix = "look for a quote or bracket that is not closed, a tab (indent with spaces), a key that is there twice"
@@ -52,6 +66,15 @@ def read_yaml(path: Path) -> Any:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0][:200]
         fix = "run in the project's folder, where it is UTF-8 text; recipes/ has files to begin with"
         raise AttuneError(f"{path}: cannot be read: {reason}", fix) from None
+
+
+def _size(value: Any, known: dict[int, int]) -> int:
+    """Return how many values there are in one, those of an alias as often as it stands there."""
+    if isinstance(value, Mapping | list) and id(value) not in known:
+        known[id(value)] = MOST_VALUES + 1  # if it holds itself
+        inner = value.values() if isinstance(value, Mapping) else value
+        known[id(value)] = 1 + sum(_size(one, known) for one in inner)
+    return known.get(id(value), 1)
 
 
 def check_params(data: Any, name: str = "params.yaml") -> Params:
@@ -83,8 +106,9 @@ def _locate(fault: ErrorDetails, data: Any) -> tuple[tuple[int | str, ...], int 
         inside = part in data if isinstance(data, Mapping) else isinstance(data, list) and part in range(len(data))
         if inside:
             mark = (getattr(getattr(data, "lc", None), "data", None) or {}).get(part)
-            line, data = mark[0] + 1 if mark else line, data[part]
-        if inside or fault["type"] in ("missing", "value_error"):
+            of_value = isinstance(fault["input"], str) and isinstance(data, Mapping) and fault["type"] == "model_type"
+            line, data = mark[2 if of_value else 0] + 1 if mark else line, data[part]
+        if inside or (fault["type"] in ("missing", "value_error") and part in known_keys(keys)):
             keys.append(part)
     return tuple(keys), line
 
@@ -92,6 +116,10 @@ def _locate(fault: ErrorDetails, data: Any) -> tuple[tuple[int | str, ...], int 
 def _message(fault: ErrorDetails, keys: tuple[int | str, ...]) -> str:
     value = fault["input"]
     quoted = shortened(dict(value) if isinstance(value, Mapping) else value)[:60]
+    unknown = fault["type"] == "extra_forbidden"
+    glued = GLUED.fullmatch(str(keys[-1] if unknown else value)) if unknown or isinstance(value, str) else None
+    if glued and glued[1] in known_keys(keys[:-1] if unknown else keys):
+        return f"{NO_BLANK}: write `{glued[1]}: {glued[2].split()[0]}`"
     match fault["type"]:
         case "extra_forbidden":
             allowed = known_keys(keys[:-1])

@@ -52,6 +52,12 @@ def known_keys(parts: Sequence[int | str]) -> list[str]:
 
 
 @cache
+def all_keys() -> set[str]:
+    """Return the names of the keys that stand anywhere in params.yaml."""
+    return {name for _, name, _ in _keys()}
+
+
+@cache
 def _keys() -> list[tuple[re.Pattern[str], str, str]]:
     """Return of each key a pattern of the places where it may stand, its name and its meaning."""
     keys = []

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AfterValidator, Field, field_serializer
 
 from stages.common.params.section import Faults, Section, key, matching
-from stages.common.readers.streams import COMPRESSIONS, ENDINGS
+from stages.common.readers.streams import ENDINGS, format_and_compression
 
 # Protocols of fsspec that sources may use, with what pip has to install for each. An allow-list: fsspec has others that
 # read this machine (file, local), wrap one another (simplecache::file://…) or build an answer (reference).
@@ -92,6 +92,7 @@ def without_secrets(url: str) -> str:
 
 Format = Literal["csv", "tsv", "jsonl", "parquet", "lines"]
 Separator = Annotated[str, matching('[^"\r\n]', "must not be a quote or a line end, which a CSV file uses otherwise")]
+Quote = Literal['"', "none"]
 Encoding = Annotated[str, AfterValidator(_codec)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 InboxPath = Annotated[str, AfterValidator(_inside_inbox)]
@@ -197,6 +198,9 @@ class TextSource(Location):
     format: Format | None = key(None, "File format; by default told from the file's ending.")
     encoding: Encoding = key("utf-8", "Text encoding of the file, such as utf-8, latin-1, cp1252 or gb18030.")
     separator: Separator = key(",", "Column separator of a CSV file.", min_length=1, max_length=1)
+    quote: Quote = key('"', "What stands around a field of CSV or TSV that holds separators or line ends; or none.")
+    header: bool = key(True, "The first row of CSV or TSV names the columns; false: they are column 1, column 2, ….")
+    skip: int = key(0, "Lines at the beginning of CSV or TSV that are passed over.", ge=0, le=1_000)
     columns: TextColumn = key(TextColumn(), "Where the text comes from.")
 
     kinds = (*FILES, "sql")
@@ -236,8 +240,7 @@ class TextSource(Location):
     @property
     def compression(self) -> str | None:
         """`.gz`, `.bz2`, `.xz`, `.zst` or None, from the file's ending."""
-        suffix = PurePosixPath(self.inside or self.stored).suffix.lower()
-        return suffix if suffix in COMPRESSIONS else None
+        return format_and_compression(self.inside or self.stored)[1]
 
     @property
     def file_format(self) -> str:
@@ -248,12 +251,10 @@ class TextSource(Location):
         """
         if self.sql or self.format:
             return self.format or "sql"
-        path = PurePosixPath(self.inside or self.stored)
-        suffix = PurePosixPath(path.stem).suffix if self.compression else path.suffix
-        if suffix.lower() not in ENDINGS:
-            known = ", ".join(ENDINGS)
-            raise ValueError(f"cannot tell the format of {path.name!r} (known: {known}): add format: csv, say")
-        return ENDINGS[suffix.lower()]
+        name = PurePosixPath(self.inside or self.stored).name
+        if told := format_and_compression(name)[0]:
+            return told
+        raise ValueError(f"cannot tell the format of {name!r} (known: {', '.join(ENDINGS)}): add format: csv, say")
 
 
 class Source(TextSource):

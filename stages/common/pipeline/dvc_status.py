@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stages.common.errors import AttuneError
+from stages.common.pipeline.dvc_files import check_deps, check_lock
 from stages.common.pipeline.graph import read_lock
 
 if TYPE_CHECKING:
@@ -51,11 +52,13 @@ def changes(names: list[str], data: Any = None, root: Path = Path(), *, outs: bo
         outs: false: only what the stages depend on counts, even if they are frozen.
 
     Raises:
-        AttuneError: if DVC cannot read the project.
+        AttuneError: if DVC cannot read the project, or something in it.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    check_deps(root)
+    check_lock(root)
     try:
         with Repo(str(root)) as repo:
             own = (stage for stage in repo.index.stages if Path(stage.path_in_repo) == Path("dvc.yaml"))
@@ -63,9 +66,8 @@ def changes(names: list[str], data: Any = None, root: Path = Path(), *, outs: bo
             if unknown := [name for name in names if name not in known]:
                 raise AttuneError(f"dvc.yaml: {unknown[0]} is no stage of its own for DVC", "no foreach, no matrix")
             return {name: list(_changes_of(known[name], data, outs=outs)) for name in names}
-    except DvcException as error:
-        fix = "`dvc status` there says the same; after a merge, take one side whole: git checkout --ours dvc.lock (or "
-        raise AttuneError(f"DVC cannot read this project: {error}", f"{fix}--theirs), then make run") from None
+    except (DvcException, OSError) as error:
+        raise AttuneError(f"DVC cannot read this project: {error}", "`dvc status` there says the same") from None
 
 
 def restore_outs(stages: Iterable[str] | None = None, root: Path = Path()) -> list[str]:

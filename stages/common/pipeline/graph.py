@@ -1,5 +1,6 @@
 """`dvc.yaml`, the one place where stages are listed, and `dvc.lock`, what DVC recorded of them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os.path import normpath
@@ -11,6 +12,13 @@ from ruamel.yaml.error import YAMLError
 
 from stages.common.display import display
 from stages.common.errors import AttuneError
+
+LOCK = "dvc.lock"
+PUT_BACK = "`make run` puts the last whole one back"
+
+
+class LockBroken(AttuneError):
+    """`dvc.lock` is empty or cut off, as DVC leaves it when it is killed while it writes."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +59,35 @@ def read_graph(root: Path = Path()) -> dict[str, Node]:
 
 
 def read_lock(root: Path = Path()) -> dict[str, Any]:
-    """Return the stages of `dvc.lock` as DVC wrote them, or nothing before the first run."""
-    path = root / "dvc.lock"
-    if not path.exists():
-        return {}
-    lock = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")) or {}
-    stages: dict[str, Any] = lock.get("stages", {})
-    return stages
+    """Return the stages of `dvc.lock` as DVC wrote them, or nothing before the first run.
+
+    Raises:
+        AttuneError: if it cannot be read.
+    """
+    path = root / LOCK
+    return parse_lock(path.read_bytes().decode(errors="surrogateescape")) if path.exists() else {}
+
+
+def parse_lock(text: str, *, pure: bool = True) -> dict[str, Any]:
+    """Return the stages in the text of a `dvc.lock`; not `pure`: quicker, for whoever needs no values.
+
+    Raises:
+        LockBroken: if it is empty or not understood.
+        AttuneError: if a merge has left a conflict in it.
+    """
+    if conflict := re.search("^(<<<<<<<|>>>>>>>)", text, re.MULTILINE):
+        line = text.count("\n", 0, conflict.start()) + 1
+        fix = "take one side whole: git checkout --ours dvc.lock (or --theirs), then make run"
+        raise AttuneError(f"{LOCK}, line {line}: a merge has left a conflict", fix)
+    if not text.strip("\0 \r\n\t"):
+        raise LockBroken(f"{LOCK} is empty, as DVC leaves it when it is killed", PUT_BACK)
+    try:
+        stages = YAML(typ="safe", pure=pure).load(text).get("stages", {})
+        return {name: {**entry} for name, entry in stages.items()}
+    except (YAMLError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}," if mark else ""
+        raise LockBroken(f"{LOCK}{where} is not understood: {type(error).__name__}", PUT_BACK) from None
 
 
 def upstream_of(node: Node, graph: Mapping[str, Node]) -> list[str]:

@@ -24,6 +24,7 @@ from stages.common.locks import in_turn, locked
 from stages.common.offline import shut_network
 from stages.common.params import Params, load_params
 from stages.common.params.section import Section
+from stages.common.pipeline.dvc_files import DVC_LOCK, keep_lock
 from stages.common.pipeline.dvc_status import restore_outs
 from stages.common.pipeline.graph import Node, read_graph
 
@@ -31,7 +32,6 @@ WORK = Path(".attune")  # git-ignored: staging, downloads, checkpoints
 LOGS = Path("logs")  # git-ignored: seconds and memory of each stage's last run
 ONLINE_STAGES = ("ingest",)
 STARTED_BY_DVC = "DVC_STAGE"  # a variable that DVC sets
-DVC_LOCK = Path(".dvc/tmp/lock")
 STOPPED, STOPPED_FOR_NOW = "stopped", "stopped for now"  # what a stage says; after the first, nobody need try again
 
 P = TypeVar("P", bound=Section)
@@ -144,6 +144,7 @@ def _lead(run: Run[P], body: Callable[[Run[P]], None]) -> None:
         shutil.rmtree(staging, ignore_errors=True)  # left by a run that was killed
         staging.mkdir(parents=True)
         print(f"{name}: {run.node.desc}", flush=True)
+        keep_lock()  # with what the stage before has added
         try:
             body(run)
         except AttuneError as error:

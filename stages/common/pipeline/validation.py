@@ -89,12 +89,12 @@ def check_label_counts(counts: Mapping[str, int], when: str) -> None:
         AttuneError: if there are fewer than two labels, or too few rows of one for three splits.
     """
     if len(counts) < 2:
-        labels = f"only the label {next(iter(counts))!r}" if counts else "not one labelled row"
+        labels = f"only the label '{display(next(iter(counts)), WIDTH)}'" if counts else "not one labelled row"
         raise AttuneError(
             f"{when} there is {labels}, and a classifier needs two labels or more",
             "check columns.label and ingest.labels, and the rules that rejected rows (counted above)",
         )
-    rare = [f"{label!r} ({count})" for label, count in counts.items() if count < len(SPLITS)]
+    rare = [f"'{display(label, WIDTH)}' ({count})" for label, count in counts.items() if count < len(SPLITS)]
     if rare:
         raise AttuneError(
             f"{when} there are too few rows for three splits under the label {', '.join(rare[:5])}",

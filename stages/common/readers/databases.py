@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import chain
+from math import isnan
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
@@ -124,6 +125,8 @@ def _value_as_text(value: Any) -> str | None:
     match value:
         case bytes() | bytearray() | memoryview():
             return bytes(value).decode("utf-8") or None
+        case Decimal() | float() if isnan(value):
+            return None
         case Decimal():
             return format(value, "f")
         case datetime() if value.tzinfo:

@@ -1,13 +1,13 @@
 """Parquet files, read page by page."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
 import polars as pl
 
 from stages.common.errors import AttuneError
-from stages.common.readers.streams import BATCH_BYTES, ROWS, Spend
+from stages.common.readers.streams import BATCH_BYTES, LONGEST, LONGEST_MB, ROWS, Spend
 
 
 class ParquetTable:
@@ -17,6 +17,7 @@ class ParquetTable:
     """
 
     fixed = True
+    without_text: Mapping[str, str]  # columns that have no form as text, with what they hold
     rows: int | None
     share: Callable[[], float] | None = None
 
@@ -28,7 +29,9 @@ class ParquetTable:
             self._file = ParquetFile(file)
             self._empty = self._file.schema_arrow.empty_table()
         self.stored_columns: list[str] = self._empty.column_names
-        self.columns = [field.name for field in self._empty.schema if not texts or _has_text_form(field.type)]
+        held = {field.name: _without_text(field.type) for field in self._empty.schema} if texts else {}
+        self.without_text = {name: what for name, what in held.items() if what}
+        self.columns = [name for name in self.stored_columns if name not in self.without_text]
         self.rows = self._file.metadata.num_rows
 
     def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
@@ -37,7 +40,11 @@ class ParquetTable:
             metadata = self._file.metadata
             groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
             chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
-            stated = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in names)
+            chunks = [chunk for chunk in chunks if chunk.path_in_schema in names]
+            for chunk in chunks:
+                if chunk.total_uncompressed_size > LONGEST * max(chunk.num_values, 1):
+                    self._too_long(chunk.path_in_schema)
+            stated = sum(chunk.total_uncompressed_size for chunk in chunks)
             size = max(1, min(size, BATCH_BYTES * metadata.num_rows // max(stated, 1)))
             if not self.rows:
                 yield self._frame(self._empty, names)
@@ -49,10 +56,18 @@ class ParquetTable:
             if rows_read != self.rows:
                 raise ValueError(f"{rows_read:,} of {self.rows:,} rows are there")
 
+    def _too_long(self, name: str) -> None:
+        fault = f"{self.origin}: the column {name!r} has a cell of more than {LONGEST_MB} MiB"
+        raise AttuneError(fault, "leave that row out, or name another column")
+
     def _frame(self, rows: Any, names: Sequence[str]) -> pl.DataFrame:
         frame = pl.DataFrame({name: pl.from_arrow(rows.column(name)) for name in names})
         if self._texts:
+            frame = frame.with_columns(pl.selectors.float().fill_nan(None))
             frame = frame.select(pl.all().cast(pl.String).replace("", None))
+            for column in frame:
+                if (column.str.len_bytes().max() or 0) > LONGEST:  # type: ignore[operator]
+                    self._too_long(column.name)
             self._spend(int(frame.estimated_size()))
         return frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
 
@@ -71,8 +86,12 @@ class ParquetTable:
             ) from None
 
 
-def _has_text_form(kind: Any) -> bool:
+def _without_text(kind: Any) -> str:
+    """Return what a column holds that has no form as text, or nothing."""
     from pyarrow import types
 
-    without = (types.is_nested, types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_duration)
-    return not any(is_such(kind) for is_such in without)
+    if types.is_nested(kind):
+        return "structs" if types.is_struct(kind) else "maps" if types.is_map(kind) else "lists"
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        return "bytes"
+    return "durations" if types.is_duration(kind) else ""

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BufferedReader, RawIOBase
+from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
 ENDINGS = {
@@ -23,8 +24,17 @@ DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what the decompresso
 BLOCK = 1 << 20
 ROWS = 50_000  # of a batch
 BATCH_BYTES = 32 << 20  # of texts, about, at which a batch ends even if it has fewer rows
+LONGEST_MB = 64  # MiB, about, of a cell or a line
+LONGEST = LONGEST_MB << 20
 
 Spend = Callable[[int], None]
+
+
+def format_and_compression(name: str) -> tuple[str | None, str | None]:
+    """Return the format and the compression that the endings of a file's name tell; None: none that is known."""
+    path = PurePosixPath(name.lower())
+    compression = path.suffix if path.suffix in COMPRESSIONS else None
+    return ENDINGS.get(PurePosixPath(path.stem).suffix if compression else path.suffix), compression
 
 
 @dataclass(frozen=True)
@@ -36,12 +46,18 @@ class Layout:
         compression: one of COMPRESSIONS.
         encoding: of a text file.
         separator: of the columns of a CSV file.
+        quote: what a field of CSV or TSV may stand in, to hold separators and line ends; or none.
+        header: the first row of CSV or TSV names the columns; else they are column 1, column 2 and so on.
+        skip: lines above it that are passed over.
     """
 
     format: str
     compression: str | None = None
     encoding: str = "utf-8"
     separator: str = ","
+    quote: str = '"'
+    header: bool = True
+    skip: int = 0
 
 
 class _Counted(RawIOBase):

@@ -6,18 +6,24 @@ batches of polars itself, `collect_batches`, read ahead of a slow consumer, and 
 
 import csv
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from io import TextIOWrapper
+from itertools import chain, islice
+from math import isnan
 from pathlib import Path
 from typing import Any, Protocol
 
 import polars as pl
 
 from stages.common.errors import AttuneError
+from stages.common.readers.first_bytes import recognized
 from stages.common.readers.parquet import ParquetTable
-from stages.common.readers.streams import BATCH_BYTES, DAMAGE, ROWS, Layout, Spend, decompressed
+from stages.common.readers.quotes import NO_QUOTES, QuoteWatch
+from stages.common.readers.streams import BATCH_BYTES, DAMAGE, LONGEST, LONGEST_MB, ROWS, Layout, Spend
 
 LINE = "line"  # name of the only column of a plain text file
 SEPARATORS = ";\t|,"
@@ -30,6 +36,7 @@ class Table(Protocol):
         origin: what messages call it.
         columns: the names; of JSON lines, whose rows have keys of their own, those of the rows read so far.
         fixed: whether all names are known before the first row is read.
+        without_text: further columns, with what they hold that has no form as text.
         rows: how many there are, where that is known.
         share: how much of the file has been read, where that is known.
     """
@@ -37,6 +44,7 @@ class Table(Protocol):
     origin: str
     columns: list[str]
     fixed: bool = True
+    without_text: Mapping[str, str] = {}
     rows: int | None = None
     share: Callable[[], float] | None = None
 
@@ -65,7 +73,8 @@ def open_table(
         AttuneError: if the file has no header, is damaged, or a column is there twice.
     """
     with path.open("rb") as file:
-        stream = decompressed(file, layout.compression, spend) if layout.compression else file
+        with _damage_as_errors(origin):
+            stream, layout = recognized(file, layout, origin, spend)
         if layout.format == "parquet":
             parquet = ParquetTable(stream, origin, spend, texts=texts)
             check_unique(parquet.stored_columns, origin)
@@ -82,7 +91,7 @@ def open_table(
                 case "lines":
                     table = PlainLinesTable(lines, origin)
                 case _:
-                    table = SeparatedTable(lines, origin, "\t" if layout.format == "tsv" else layout.separator)
+                    table = SeparatedTable(lines, origin, layout)
             size = path.stat().st_size
             table.share = lambda: file.tell() / size
             yield table
@@ -95,27 +104,33 @@ def check_unique(names: Sequence[str], where: str) -> None:
 
 
 def as_text(value: Any) -> str | None:
-    """Return a text as it is, other values as JSON has them, and null for what is empty.
+    """Return a text as it is, other values as JSON has them, and null for what is empty or NaN.
 
     A lone surrogate, which JSON can spell and drivers may pass on, is replaced: it is no character.
     """
-    if value is None or value == "":
+    if value is None or value == "" or (isinstance(value, float) and isnan(value)):
         return None
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _lines(text: Iterable[str], origin: str, encoding: str) -> Iterator[str]:
+def _lines(text: TextIOWrapper, origin: str, encoding: str) -> Iterator[str]:
     """Yield lines with their ends.
 
     Raises:
-        AttuneError: with the line, if a byte is not of the encoding, or the compressed file is damaged.
+        AttuneError: with the line, if it has no end, a byte is not of the encoding, or the compressed file is damaged.
     """
     lines = 0
     try:
-        for line in text:
-            lines += 1
-            yield line
+        with _damage_as_errors(origin):
+            for line in iter(partial(text.readline, LONGEST + 1), ""):
+                lines += 1
+                if len(line) > LONGEST:
+                    raise AttuneError(
+                        f"{origin}:{lines}: a line of more than {LONGEST_MB} MiB",
+                        "check that it is a text file; a small compressed file that grows so may be a trap",
+                    )
+                yield line
     except UnicodeDecodeError as error:
         number = lines + 1 + error.object.count(b"\n", 0, error.start)
         raise AttuneError(
@@ -123,6 +138,12 @@ def _lines(text: Iterable[str], origin: str, encoding: str) -> Iterator[str]:
             "save the file as UTF-8, or say how it is encoded: encoding: cp1252 (Western Europe), gb18030 (Chinese) or "
             "utf-16 under the source, say (of `make predict`: ARGS='--encoding cp1252')",
         ) from None
+
+
+@contextmanager
+def _damage_as_errors(origin: str) -> Iterator[None]:
+    try:
+        yield
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk
@@ -155,12 +176,28 @@ class LinesTable(Table):
 class SeparatedTable(LinesTable):
     """CSV or TSV, read with the csv module in strict mode, which knows the line of every fault."""
 
-    def __init__(self, lines: Iterator[str], origin: str, separator: str) -> None:
+    def __init__(self, lines: Iterator[str], origin: str, layout: Layout) -> None:
         super().__init__(lines, origin)
-        csv.field_size_limit(1 << 30)
-        self._reader = csv.reader(lines, delimiter=separator, strict=True)
+        csv.field_size_limit(LONGEST)
+        self._separator = "\t" if layout.format == "tsv" else layout.separator
+        self._before = sum(1 for _ in islice(lines, layout.skip))  # lines that the reader does not see
+        first = next(lines, "")
+        if hint := re.fullmatch(r'"?sep=([^"\r\n])"?\s*', first):  # of Excel
+            self._separator, self._before = self._separator if self._separator != "," else hint[1], layout.skip + 1
+        else:
+            lines = chain([first], lines)
+        self._raw: list[str] = []  # lines of the row that is read
+        self._reader = csv.reader(
+            self._noted(lines),
+            delimiter=self._separator,
+            quoting=csv.QUOTE_NONE if layout.quote == "none" else csv.QUOTE_MINIMAL,
+            strict=True,
+        )
+        self._watch: QuoteWatch | None = None  # of the rows below the header
         header = next((row for row in self._rows() if any(map(str.strip, row))), [])
-        self.columns = [name.strip() for name in header]
+        names = [name.strip() if layout.header else "" for name in header]
+        self.columns = [name or f"column {number}" for number, name in enumerate(names, start=1)]
+        self._first = [] if layout.header else [header]  # row that has been read
         if not self.columns:
             raise AttuneError(f"{origin}: the file is empty", "the first line names the columns")
         if len(header) == 1 and (mark := next((mark for mark in SEPARATORS if mark in header[0]), None)):
@@ -169,33 +206,57 @@ class SeparatedTable(LinesTable):
                 f"if its columns are separated by it, add this under the source: separator: {json.dumps(mark)} "
                 f"(of `make predict`: ARGS='--separator \"{mark}\"')",
             )
-        check_unique(self.columns, f"{origin}:{self._reader.line_num}")
+        check_unique(self.columns, f"{origin}:{self._line}")
+        quoted = layout.header and any('"' in line for line in self._raw)
+        self._watch = QuoteWatch(origin, self._separator, len(self.columns), needed=quoted)
+        if not layout.header:
+            self._watch.see(header, self._raw, self._line + 1 - len(self._raw))
 
     def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
         positions = [self.columns.index(name) for name in names]
-        for row in self._rows():
+        for row in chain(self._first, self._rows()):
             yield [row[position] or None for position in positions]
+
+    def _noted(self, lines: Iterator[str]) -> Iterator[str]:
+        for line in lines:
+            self._raw.append(line)
+            yield line
+
+    @property
+    def _line(self) -> int:
+        """The line that was read last."""
+        return self._before + self._reader.line_num
 
     def _rows(self) -> Iterator[list[str]]:
         """Yield the rows below the header, or from it on as long as there is none."""
+        first = self._line + 1  # line of the row that is read
+        self._raw.clear()
         try:
             for row in self._reader:
                 if row and self.columns and len(row) != len(self.columns):
                     raise AttuneError(
-                        f"{self.origin}:{self._reader.line_num}: {len(row)} fields where the header has "
-                        f"{len(self.columns)}",
+                        f"{self.origin}:{first}: {len(row)} fields where the header has {len(self.columns)}"
+                        + (f", in a row of {more + 1:,} lines" if (more := self._line - first) else ""),
                         "quote fields that hold the separator, or set separator to the one the file uses "
-                        "(of `make predict`: ARGS='--separator \";\"', say)",
+                        f"(of `make predict`: ARGS='--separator \";\"', say); {NO_QUOTES}",
                     )
-                if row:
+                if row and self._watch:
+                    self._watch.see(row, self._raw, first)
+                if row:  # a blank line is no row; an empty cell of an only column is written as ""
                     yield row
-                elif len(self.columns) == 1:  # a program's way to write an empty cell; any other blank line is no row
-                    yield [""]
+                first = self._line + 1
+                self._raw.clear()
         except csv.Error as error:
+            line, fault = self._line, str(error)
+            if "unexpected end" in fault or "limit" in fault:
+                length = "to the end of the file" if "end" in fault else f"over more than {LONGEST_MB} MiB"
+                line, fault = first, f"a quote opens a field here that goes on {length}"
             raise AttuneError(
-                f"{self.origin}:{self._reader.line_num}: {error}",
-                "check the quotes there: each field that opens one must close it",
+                f"{self.origin}:{line}: {fault}",
+                f"check the quotes there: each field that opens one must close it; {NO_QUOTES}",
             ) from None
+        if self._watch:
+            self._watch.end()
 
 
 class JsonLinesTable(LinesTable):

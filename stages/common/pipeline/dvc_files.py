@@ -1,0 +1,138 @@
+"""Files in which DVC cannot go on: those that it was killed over, and those among its dependencies that it cannot read.
+
+DVC writes `dvc.lock` and its list of readers and writers in place. Killed meanwhile, or on a full disk, it leaves them
+empty or cut off, and refuses to do anything until somebody deletes them, after which everything would run again.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from fnmatch import fnmatch
+from pathlib import Path
+
+from stages.common.display import display
+from stages.common.errors import AttuneError
+from stages.common.locks import in_turn
+from stages.common.pipeline.graph import LOCK, PUT_BACK, LockBroken, parse_lock, read_graph
+
+TMP = Path(".dvc/tmp")
+DVC_LOCK = TMP / "lock"  # held while DVC works, but not while one of its stages runs
+KEPT, BROKEN = Path(".attune/dvc.lock"), Path(".attune/dvc.lock.broken")  # the last one that was whole; one that is not
+
+Log = Callable[[str], None]
+
+
+def keep_lock(root: Path = Path()) -> None:
+    """Keep a copy of a `dvc.lock` that is whole; a disk that takes none costs nothing but the copy."""
+    with suppress(OSError, AttuneError):
+        if (root / LOCK).exists() and (content := _content(root / LOCK)) != _content(root / KEPT):
+            _check(content)
+            (root / KEPT).parent.mkdir(exist_ok=True)
+            _replace(root / KEPT, content)
+
+
+def mend(root: Path = Path(), log: Log = print) -> None:
+    """Put the last whole `dvc.lock` back where it is empty or cut off, and remove a broken list of readers and writers.
+
+    Raises:
+        AttuneError: if `dvc.lock` has a merge conflict, or is broken and no earlier one is kept.
+    """
+    _mend_list(root, log)
+    try:
+        check_lock(root)
+    except LockBroken:
+        with in_turn(root / DVC_LOCK, lambda: log("another dvc command is at work in this checkout: waiting for it")):
+            _put_back(root, log)
+    keep_lock(root)
+
+
+def check_lock(root: Path = Path()) -> None:
+    """Look whether `dvc.lock` is whole, if there is one.
+
+    Raises:
+        LockBroken: if it is empty or cut off.
+        AttuneError: if a merge has left a conflict in it.
+    """
+    content, kept = _content(root / LOCK), _content(root / KEPT)
+    if (root / LOCK).exists() and not (content and content == kept):
+        _check(content)
+        if len(content) < len(kept) and kept.startswith(content):
+            raise LockBroken(f"{LOCK} is cut off after line {content.count(chr(10))}", PUT_BACK)
+
+
+def check_deps(root: Path = Path()) -> None:
+    """Look for what DVC cannot read among the dependencies, apart from names that `.dvcignore` has.
+
+    Raises:
+        AttuneError: naming the first link that leads nowhere, or what is neither a file nor a folder.
+    """
+    ignored = root / ".dvcignore"
+    lines = ignored.read_text(encoding="utf-8").splitlines() if ignored.exists() else []
+    patterns = [line.strip().lstrip("\\") for line in lines if line.strip() and not line.startswith("#")]
+    for path in _files(root / dep for node in read_graph(root).values() for dep in node.deps):
+        if not path.is_file() and not any(fnmatch(path.name, pattern) for pattern in patterns):
+            shown = display(str(path), 200)
+            if not path.is_symlink():
+                raise AttuneError(f"{shown} is neither a file nor a folder", "DVC cannot read it: move it elsewhere")
+            what = f"{shown} is a link to {display(str(path.readlink()), 200)}, which is not there"
+            raise AttuneError(what, "remove the link, or put back what it leads to")
+
+
+def _files(paths: Iterable[Path]) -> Iterable[Path]:
+    for path in dict.fromkeys(paths):
+        if path.is_symlink() or path.exists():
+            yield from [] if path.is_dir() else [path]
+        for folder, _, names in os.walk(path):
+            yield from (Path(folder) / name for name in names)
+
+
+def _put_back(root: Path, log: Log) -> None:
+    try:
+        check_lock(root)  # once more: whoever held DVC's lock may have written it meanwhile
+    except LockBroken as broken:
+        try:
+            _check(kept := _content(root / KEPT))
+        except AttuneError:
+            fix = f"take the committed one: git checkout {LOCK}; or remove it: every stage is looked at again"
+            raise AttuneError(f"{broken.what}, and no earlier one is kept", fix) from None
+        _replace(root / BROKEN, _content(root / LOCK))
+        _replace(root / LOCK, kept)
+        log(f"{broken.what}; the last whole one is back (the other: {BROKEN})")
+
+
+def _check(content: str) -> None:
+    parse_lock(content, pure=False)
+    if not content.endswith("\n"):
+        raise LockBroken(f"{LOCK} is cut off in line {content.count(chr(10)) + 1}", PUT_BACK)
+
+
+def _mend_list(root: Path, log: Log) -> None:
+    path = root / TMP / "rwlock"
+    if not _is_list(path):
+        with in_turn(path.with_name("rwlock.lock")):  # DVC holds it while it writes the list
+            if not _is_list(path):
+                path.unlink(missing_ok=True)
+                log(f"{TMP / 'rwlock'} was left half-written by a DVC that was killed: removed")
+
+
+def _is_list(path: Path) -> bool:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        writers, readers = entries.get("write", {}), entries.get("read", {})
+        infos = [*writers.values(), *(info for some in readers.values() for info in some)]
+        return all(isinstance(info["pid"], int) and isinstance(info["cmd"], str) for info in infos)
+    except FileNotFoundError:
+        return True
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return False
+
+
+def _content(path: Path) -> str:
+    return path.read_bytes().decode(errors="surrogateescape") if path.exists() else ""
+
+
+def _replace(path: Path, content: str) -> None:
+    new = path.with_name(f"{path.name}.new")
+    new.write_bytes(content.encode(errors="surrogateescape"))
+    os.replace(new, path)

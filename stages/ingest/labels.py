@@ -1,0 +1,187 @@
+"""What is missing in a file, and which label each spelling of one stands for.
+
+Labels are decided on the distinct ones of all rows, of which there are few: whether a column holds numbers alone, or
+two labels differ by case alone, no single row can tell.
+"""
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any
+from unicodedata import category, normalize
+
+import polars as pl
+
+from stages.common.display import display
+from stages.common.display import listed as first_of
+from stages.common.errors import AttuneError
+from stages.common.readers.tables import as_text
+from stages.common.text import steps
+from stages.common.text.cleaning import Step, settle
+
+# Whole cells that programs write for no value (R and databases, pandas, spreadsheets). `NA`, `none` and `n/a` are not
+# among them: people write these, and mean a label of their own (Namibia, "no emotion").
+MISSING = ("\\N", "NULL", "null", "None", "nan", "NaN", "<NA>", "#N/A", "N/A")
+MISSING_TEXTS = ("\\N", "NULL", "#N/A", "nan")  # "None" or "N/A" can be an answer
+FIELDS = {"text": MISSING_TEXTS, "text_pair": MISSING_TEXTS, "group": MISSING, "split": MISSING, "timestamp": MISSING}
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+REPAIRS: dict[str, Step] = {  # of texts, without those that guess
+    "entities": steps.resolve_entities,
+    "invisible": steps.remove_invisible,
+    "normalise": partial(steps.normalise, form="NFC"),
+    "whitespace": steps.collapse_whitespace,
+}
+# Small Cyrillic and Greek letters that look like Latin ones, or whose capitals do; dashes and quotes; emoji's style.
+ALIKE = "аa вb еe кk мm нh оo рp сc тt уy хx іi јj ѕs ԁd ԛq ԝw αa βb εe ζz ηh ιi κk μm νn οo ρp τt υy χx"
+MARKS = "‐- ‑- –- —- −- ‘' ’' “' ”' \"'"
+LOOK = {ord(pair[0]): pair[1] for pair in f"{ALIKE} {MARKS}".split()} | dict.fromkeys(range(0xFE00, 0xFE10))
+WIDTH = 60  # characters of a label in a message
+
+
+def without_missing(records: pl.DataFrame, missing: Collection[str]) -> pl.DataFrame:
+    """Return records in which cells that say that they hold nothing are null; of labels `label_names` decides."""
+    return records.with_columns(
+        pl.when(pl.col(field).str.strip_chars().is_in([*spellings, *missing])).then(None).otherwise(field).alias(field)
+        for field, spellings in FIELDS.items()
+    )
+
+
+def unwrapped(labels: pl.Series, listed: Collection[str], origin: str, rows: int) -> pl.Series:
+    """Return labels, a list of one thing as that thing: `["pos"]` is `pos`.
+
+    Args:
+        labels: of one batch.
+        listed: those that params name; they are what they say.
+        origin: what messages call the file.
+        rows: of the file that came before.
+
+    Raises:
+        AttuneError: with the row, if a label is another list, or an object.
+    """
+    entries: dict[str, str | None] = {}
+    for label in labels.filter(labels.str.contains(r"^\s*[\[{]")).unique(maintain_order=True):
+        value = _structure(label)
+        if value is None or label.strip() in listed:
+            continue
+        if not isinstance(value, list) or len(value) != 1 or isinstance(value[0], list | dict):
+            raise AttuneError(
+                f"{origin}, row {rows + (labels == label).arg_true()[0] + 1:,}: instead of one label there "
+                f"{_seems(value)}: {display(label, WIDTH)}",
+                "write one label into each row (of scores the highest, say), leave such rows out, or name this "
+                "very text in ingest.labels",
+            )
+        entries[label] = as_text(value[0])
+    return labels.replace([*entries], pl.Series([*entries.values()], dtype=pl.String)) if entries else labels
+
+
+def _structure(label: str) -> Any:
+    """Return the list or object that JSON or Python would read, None if there is none."""
+    readers: tuple[Callable[[str], Any], ...] = (json.loads, ast.literal_eval)
+    for read in readers:
+        try:
+            value = read(label.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return value if isinstance(value, list | dict) else None
+    return None
+
+
+def _seems(value: Any) -> str:
+    entries = value if isinstance(value, list) else [value]
+    objects = [entry for entry in entries if isinstance(entry, dict)]
+    if any(
+        "choices" in {**entry, **(entry["value"] if isinstance(entry.get("value"), dict) else {})} for entry in objects
+    ):
+        return "is an answer of Label Studio"
+    if any(isinstance(part, int | float) for entry in objects for part in entry.values()):
+        return "seem to be scores per label"
+    if objects:
+        return "is a JSON object"
+    if any(isinstance(entry, list) for entry in entries):
+        return "seem to be labels of parts of the text"
+    return "seem to be several labels" if entries else "is an empty list"
+
+
+def label_names(
+    labels: Collection[str], listed: Collection[str] = (), missing: Collection[str] = ()
+) -> dict[str, str | None]:
+    """Return the name of each label, None for those that say that there is none.
+
+    A name is what the repairs of texts leave: one Unicode form, no entities, nothing invisible. Where all are numbers,
+    `1.0` is called `1`: a program that meets a missing whole number makes fractions of the others.
+
+    Args:
+        labels: all that the data hold, without blanks around them.
+        listed: those that params name; they are what they say.
+        missing: further spellings of a missing value.
+    """
+    absent = {*MISSING, *missing}.difference(listed)
+    of_listed = {name: label for label, name in _repaired(sorted(listed)).items() if name} | {
+        name: name for name in listed
+    }
+    names = {label: None if name in absent else name for label, name in _repaired(labels).items()}
+    if all(NUMBER.fullmatch(name) for name in names.values() if name):
+        names = {label: name if not name or name in of_listed else _whole(name) for label, name in names.items()}
+    return {label: label if label in listed else of_listed.get(name or "", name) for label, name in names.items()}
+
+
+def _repaired(labels: Collection[str]) -> dict[str, str | None]:
+    repaired, _ = settle(pl.Series([*labels], dtype=pl.String), REPAIRS)
+    return dict(zip(labels, repaired, strict=True))
+
+
+def _whole(number: str) -> str:
+    whole, _, fraction = number.partition(".")
+    return number if fraction.strip("0") else whole
+
+
+def count_names(counts: Mapping[str, int], names: Mapping[str, str | None]) -> tuple[Counter[str], dict[str, int]]:
+    """Return how often there is each name, and how often each spelling that means that there is none."""
+    named, absent = Counter[str](), dict[str, int]()
+    for label, count in sorted(counts.items()):
+        if (name := names[label]) is None:
+            absent[label] = count
+        else:
+            named[name] += count
+    return named, absent
+
+
+def check_look_alikes(counts: Mapping[str, int], labels: Collection[str]) -> None:
+    """Check that no two names look like one, unless params list both: they would be two classes.
+
+    Args:
+        counts: rows of each name.
+        labels: the keys of `ingest.labels`; names outside are rejected, and may look like each other.
+
+    Raises:
+        AttuneError: with the names and their rows.
+    """
+    alike: dict[str, list[str]] = {}
+    for name in sorted(counts, key=lambda name: (-counts[name], name)):
+        alike.setdefault(_look(name), []).append(name)
+    several = [names for names in alike.values() if len(names) > 1]
+    doubtful = [names for names in several if not labels or 0 < sum(name in labels for name in names) < len(names)]
+    if doubtful:
+        shown = [" and ".join(f"{_shown(name, names)} ({counts[name]:,})" for name in names[:5]) for names in doubtful]
+        first = doubtful[0]
+        keys = ", ".join(f"{_shown(name, first)}: {_shown(first[0], first)}" for name in first[:5])
+        raise AttuneError(
+            f"labels differ by case or look alone (rows in brackets): {first_of(shown, 5)}",
+            f"list all labels in ingest.labels, with what each stands for: {{{keys}, …}}; or mend the file",
+        )
+
+
+def _look(name: str) -> str:
+    """Return what people see of a name: no case, no width, nothing invisible, one letter for all that look like it."""
+    folded = normalize("NFKC", normalize("NFKC", name).casefold()).translate(LOOK)
+    return "".join(letter for letter in folded if category(letter) not in ("Cf", "Cc"))
+
+
+def _shown(name: str, names: Collection[str]) -> str:
+    """Return a name as YAML takes it, with the codes of its characters where more than case sets these names apart."""
+    if name.isascii() or len({other.casefold() for other in names}) == 1:
+        return f"'{display(name, WIDTH)}'"
+    return '"' + display(name.encode("unicode_escape").decode(), WIDTH) + '"'
