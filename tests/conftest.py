@@ -24,7 +24,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unit"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run first what forks workers of a DataLoader: one died in a process that whole pipelines had run in before."""
+    """Run first what forks workers of a DataLoader: in a process that has run whole pipelines they died.
+
+    All tests that set `dataloader_num_workers` stand in that file.
+    """
     items.sort(key=lambda item: item.path.name != "test_checkpoints.py")
 
 

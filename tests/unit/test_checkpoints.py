@@ -76,6 +76,13 @@ def test_helpers_that_load_batches_change_nothing(base: Path, splits: Splits, tm
     assert result(again, tmp_path / "resumed") == whole
 
 
+@pytest.mark.parametrize("knobs", [{"gradient_accumulation_steps": 4, "save_steps": 1}, {"dataloader_num_workers": 1}])
+def test_a_single_row_is_enough_to_train_on(base: Path, tmp_path: Path, knobs: dict[str, Any]) -> None:
+    splits = {"train": tokenized(base, 1, 0), "validation": tokenized(base, 1, 1)}
+    _, log = trained(base, splits, tmp_path, num_train_epochs=2, **knobs)
+    assert [entry["step"] for entry in log if "eval_loss" in entry] == [1, 2]
+
+
 def test_a_training_that_had_stopped_early_does_not_begin_another_epoch(
     base: Path, splits: Splits, tmp_path: Path
 ) -> None:

@@ -113,13 +113,6 @@ def test_torch_really_says_so_on_a_processor_and_other_errors_stay_as_they_are()
         torch.ones(2, 3) @ torch.ones(2, 3)
 
 
-@pytest.mark.parametrize("knobs", [{"gradient_accumulation_steps": 4, "save_steps": 1}, {"dataloader_num_workers": 1}])
-def test_a_single_row_is_enough_to_train_on(base: Path, tmp_path: Path, knobs: dict[str, Any]) -> None:
-    splits = {"train": tokenized(base, 1, 0), "validation": tokenized(base, 1, 1)}
-    _, log = trained(base, splits, tmp_path, num_train_epochs=2, **knobs)
-    assert [entry["step"] for entry in log if "eval_loss" in entry] == [1, 2]
-
-
 def test_a_cut_training_says_where_it_goes_on(
     base: Path, splits: Splits, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
