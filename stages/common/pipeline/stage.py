@@ -63,7 +63,7 @@ class Run(Generic[P]):
         if not any(Path(path) == Path(dep) or Path(dep) in Path(path).parents for dep in self.node.deps):
             raise ValueError(f"dvc.yaml does not list {path} among the deps of {self.node.name}")
         if not Path(path).exists():
-            raise AttuneError(f"{path} is missing", "run the pipeline from the start: dvc repro")
+            raise AttuneError(f"{path} is missing", "run the pipeline from the start: make run")
         return Path(path)
 
     def output(self, path: str) -> Path:
