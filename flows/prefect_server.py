@@ -20,8 +20,8 @@ def named_server() -> str:
 
     url = str(get_current_settings().api.url or "")
     if url and not answers(url):
-        fix = "start that server, or unset PREFECT_API_URL (in a profile: .venv/bin/prefect config unset PREFECT_API_URL)"
-        fix += "; `make` finds the server of `make services` without it"
+        fix = "start it; or unset PREFECT_API_URL (in a profile: .venv/bin/prefect config unset PREFECT_API_URL), "
+        fix += "without which `make` finds the server of `make services`"
         raise AttuneError(f"no Prefect server answers at {redacted(url)}, which PREFECT_API_URL names", fix)
     return url
 
