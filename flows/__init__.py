@@ -2,4 +2,6 @@
 
 import os
 
+import stages  # noqa: F401  # how programs end
+
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # before Prefect reads its settings

@@ -69,7 +69,7 @@ def _in_workspace(path: str) -> BinaryIO:
     try:
         return Path(path).open("rb")
     except FileNotFoundError:
-        fix = "make it with `make run`, or bring it back with `dvc checkout`"
+        fix = "`make run` makes it, or takes it from DVC's cache"
         raise AttuneError(f"{path} is missing", fix) from None
 
 
@@ -95,7 +95,7 @@ def _at_revision(revision: str) -> Callable[[str], BinaryIO]:
         try:
             return files.open(path, "rb")
         except (FileNotFoundError, DvcException):
-            fix = "where it was made: dvc push; then here: dvc fetch --all-commits. "
+            fix = "where it was made: .venv/bin/dvc push; then here: .venv/bin/dvc fetch --all-commits. "
             fix += "Or check the revision out in another folder and run the pipeline there"
             raise AttuneError(f"{path} of {revision} is neither in DVC's cache nor in its remote", fix) from None
 

@@ -28,7 +28,7 @@ def deploy_all() -> None:
     from prefect.client.orchestration import get_client
 
     if not named_server():  # Prefect would deploy to a server for this program alone
-        fix = "`make services` starts one here; for another: export PREFECT_API_URL=http://HOST:4200/api"
+        fix = "`make services` starts one here, which `make deploy` finds; for another: export PREFECT_API_URL=http://HOST:4200/api"
         raise AttuneError("PREFECT_API_URL is not set", fix)
     for deployment in YAML(typ="safe", pure=True).load(Path("prefect.yaml"))["deployments"]:
         if "prefect.blocks." in str(deployment.get("work_pool")):

@@ -20,7 +20,8 @@ def named_server() -> str:
 
     url = str(get_current_settings().api.url or "")
     if url and not answers(url):
-        fix = "start it (make services), or unset PREFECT_API_URL"
+        fix = "start it; or unset PREFECT_API_URL (in a profile: .venv/bin/prefect config unset PREFECT_API_URL), "
+        fix += "without which `make` finds the server of `make services`"
         raise AttuneError(f"no Prefect server answers at {redacted(url)}, which PREFECT_API_URL names", fix)
     return url
 
@@ -46,7 +47,8 @@ def api_server() -> Iterator[None]:
     try:
         SubprocessASGIServer().start(START_SECONDS)  # the one that Prefect's clients share; it ends with this program
     except RuntimeError as error:
-        raise AttuneError(f"the Prefect server for this run does not start: {error}", "prefect server start") from error
+        fix = ".venv/bin/prefect server start says why"
+        raise AttuneError(f"the Prefect server for this run does not start: {error}", fix) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:

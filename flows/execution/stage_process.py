@@ -23,7 +23,7 @@ DEFAULT_TIMEOUT = "1h"  # of a stage whose meta in dvc.yaml says nothing
 LONGEST_KEPT = 8_000  # characters of a line in a log
 GRACE_SECONDS = 10.0
 ENDED = "\0ended "  # begins the line that dvc_worker.py prints after each command, with its exit status
-ADVICE = ("To track the changes", "git add ", "To enable auto staging", "dvc config core", "Use `dvc push`")  # of DVC
+ADVICE = ("To track the changes", "git add ", "To enable auto staging", "dvc config core", "Use `dvc ")  # of DVC
 
 State = Literal["success", "cached", "failed", "skipped", "cancelled"]
 

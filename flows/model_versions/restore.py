@@ -71,7 +71,7 @@ def restore(home: Path, folder: Path, version: Version, kept: Path, commit: str,
     differs = [f"  not as it was: {stage}: {change}" for stage, reasons in stale.items() for change in reasons]
     missing = _missing(folder, graph)  # from which most of what differs follows
     lines = [f"  missing: {path}, which neither DVC's cache, nor a remote, nor the registry has" for path in missing]
-    for line in lines or differs or ["  all is as dvc.lock says: `dvc status` there finds nothing to do"]:
+    for line in lines or differs or ["  all is as dvc.lock says: no stage would have to run there"]:
         log(line)
     name = shlex.quote(str(folder))
     log(f"to make what is missing or differs: cd {name} && make run; to remove all: git worktree remove --force {name}")

@@ -42,7 +42,7 @@ def furnish(home: Path, folder: Path, log: Log) -> None:
         at_home, config = Config(str(home / ".dvc")), Config(str(folder / ".dvc"), validate=False)
     except ConfigError as error:
         what = f"DVC cannot read {home}: {display(redacted(str(error)), 300)}"
-        raise AttuneError(what, "dvc status, there") from None
+        raise AttuneError(what, "correct .dvc/config or .dvc/config.local there") from None
     with config.edit("local", validate=False) as local:  # relative paths come out as they hold at home
         for level in ("repo", "local"):
             merge(local, at_home.load_one(level))

@@ -227,7 +227,7 @@ def _lineage(review: Review) -> Iterator[Block]:
     rows = [(what, quoted(fact, 300)) for what, fact in facts]
     yield Table("Commit, data, base model, run and version", "|", rows)
     yield f"{problem}." if problem else ""
-    yield f"All of it in your checkout: `git switch --detach {review.head.short} && dvc checkout`."
+    yield f"All of it in your checkout: `git switch --detach {review.head.short} && .venv/bin/dvc checkout`."
 
 
 def _number(value: float | None, unit: str) -> str:

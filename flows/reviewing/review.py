@@ -112,7 +112,7 @@ def _base(home: Path, folder: Path, commits: Commits, logs: Path, log: Log) -> t
             return None, f"its {LOCK} names no stage, or holds the marks of a merge"
         if not base.missing_outs():
             return base, ""
-        log("the base's results are in neither DVC's cache nor a remote (dvc pull?): what has to run is run")
+        log("the base's results are in neither DVC's cache nor a remote: what has to run is run")
         ran = run_pipeline(folder, base.graph, logs / "base", log)
     except AttuneError as error:
         return None, error.what

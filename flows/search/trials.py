@@ -98,7 +98,7 @@ def digests(files: Mapping[str, Path]) -> dict[str, str]:
         AttuneError: if one of them is missing.
     """
     if missing := [name for name, path in files.items() if not path.exists()]:
-        raise AttuneError(f"{missing[0]} is missing", "make it: dvc repro tokenize")
+        raise AttuneError(f"{missing[0]} is missing", "make it: make run")
     return {name: sha256_path(path) for name, path in files.items()}
 
 

@@ -162,8 +162,8 @@ def _ctranslate2(folder: Path, tokenizer: Any, settings: Any, key: str) -> tuple
     except (ImportError, RuntimeError, ValueError) as error:
         raise AttuneError(
             f"{key}: CTranslate2 cannot open the model there ({error})",
-            "pip install ctranslate2, convert the model again with this version, or name its folder as transformers "
-            "saves it",
+            ".venv/bin/pip install ctranslate2, convert the model again with this version, or name its folder as "
+            "transformers saves it",
         ) from None
     options = {"beam_size": settings.num_beams, "max_decoding_length": settings.max_new_tokens}
 

@@ -163,7 +163,7 @@ class AttuneTrainer(Trainer):
             self.train(resume_from_checkpoint=str(last) if last else None)
         except KeyboardInterrupt:
             last = last_checkpoint(self._folder)
-            raise KeyboardInterrupt(f"`dvc repro` goes on from step {step_of(last)}" if last else "") from None
+            raise KeyboardInterrupt(f"the same command goes on from step {step_of(last)}" if last else "") from None
         if self.args.world_size > 1:  # what one of them still does may fail
             distributed.barrier()
             distributed.destroy_process_group()
@@ -250,7 +250,7 @@ class AttuneTrainer(Trainer):
             raise AttuneError(
                 f"the disk of {self._folder} is full: there is no room for the checkpoint of step "
                 f"{self.state.global_step} beside the one before",
-                "make room; then `dvc repro` goes on from the last complete checkpoint",
+                "make room; then the same command goes on from the last complete checkpoint",
             ) from error
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:

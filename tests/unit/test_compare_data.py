@@ -172,7 +172,7 @@ def test_the_markdown_file_is_a_report_with_harmless_data(repository: Project, c
         (["HEAD", "--", "-x"], "'-x' is no commit here"),
         (["\x1b[31m"], r"'\x1b[31m' is no commit here"),
         (["HEAD~2"], "HEAD~2 has no data/clean/train.parquet\n  → take a revision whose dvc.lock lists it"),
-        (["workspace"], "data/clean/train.parquet is missing\n  → make it with `make run`"),
+        (["workspace"], "data/clean/train.parquet is missing\n  → `make run` makes it"),
     ],
 )
 def test_what_cannot_be_read_is_named(repository: Project, compare: Any, revisions: list[str], expected: str) -> None:
@@ -198,4 +198,4 @@ def test_where_the_cache_is_empty_a_remote_is_read(repository: Project, compare:
     assert with_remote[0] == 0 and "Added: 2" in with_remote[1]
     assert code == 1
     assert "data/clean/train.parquet of HEAD~1 is neither in DVC's cache nor in its remote" in error
-    assert "dvc fetch --all-commits" in error
+    assert ".venv/bin/dvc fetch --all-commits" in error

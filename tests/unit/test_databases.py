@@ -186,7 +186,7 @@ def test_rows_that_cannot_be_used_are_an_error(database: str) -> None:
     [
         ("", f"→ export {VARIABLE}='postgresql://"),
         ("postgres://reader:hunter2@host/db", "holds no address of a database that SQLAlchemy knows"),
-        ("postgresql+psycopg2://reader:hunter2@host/db", "driver is not installed\n  → pip install 'psycopg2'"),
+        ("postgresql+psycopg2://reader:hunter2@host/db", "is not installed\n  → .venv/bin/pip install 'psycopg2'"),
         ("postgresql://reader:hunter2@host:notaport/db", "holds no address of a database"),
         ("postgresql://reader:hunter2@a..b/reviews", "cannot be reached"),
         ("postgresql://reader:hunter2@127.0.0.1:1/db", "the database says: "),

@@ -199,7 +199,7 @@ def make_lab(root: Path) -> Lab:
     )
 
 
-UP_TO_DATE = "all is as dvc.lock says: `dvc status` there finds nothing to do"
+UP_TO_DATE = "all is as dvc.lock says: no stage would have to run there"
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -307,3 +309,31 @@ def test_the_digest_of_a_folder_follows_names_and_bytes_and_nothing_else(tmp_pat
 def test_the_digest_of_a_value_does_not_depend_on_the_order_of_keys() -> None:
     assert sha256_value({"a": 1, "ä": ["x", True]}) == sha256_value({"ä": ["x", True], "a": 1})
     assert sha256_value({"a": 1}) != sha256_value({"a": "1"}) != sha256_value({"a": "1", "b": None})
+
+
+def programs_end(command: str, **variables: str) -> tuple[int, bytes, str]:
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "python": sys.executable, **variables}
+    shell = ["bash", "-o", "pipefail", "-c", command]
+    done = subprocess.run(shell, cwd=PROJECT, env=environment, capture_output=True, check=False)
+    return done.returncode, done.stdout, done.stderr.decode()
+
+
+@pytest.mark.parametrize("program", ["stages.common.params", "stages.clean", "stages.tracking.publish", "flows.plan"])
+def test_ctrl_c_during_the_imports_ends_a_program_without_a_traceback(program: str, tmp_path: Path) -> None:
+    (tmp_path / "pydantic.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    ended = programs_end(f"$python -m {program}", PYTHONPATH=f"{tmp_path}:{PROJECT}")
+    assert ended == (130, b"", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [("stages.common.params --schema | head -1", 141), ("flows.champion --help | true", 0)],
+)
+def test_a_closed_pipe_ends_a_program_without_a_traceback(command: str, status: int) -> None:
+    code, _, errors = programs_end(f"$python -m {command}")
+    assert (code, errors) == (status, "")
+
+
+def test_what_the_encoding_of_a_terminal_lacks_is_printed_as_its_code() -> None:
+    code, output, errors = programs_end("$python -m stages.common.params --reference", PYTHONIOENCODING="latin-1")
+    assert (code, errors) == (0, "") and b"\\u2013" in output

@@ -77,7 +77,7 @@ def _fault(key: str, dimension: Dimension) -> str | None:
     """Return why a parameter cannot be searched, or cannot have these values."""
     stage, _, name = key.partition(".")
     if stage in EARLIER:
-        return f"a trial runs finetune alone, after {stage}: search with `dvc exp run --queue` (docs/tuning.md)"
+        return f"a trial runs finetune alone, after {stage}: use `.venv/bin/dvc exp run --queue` (docs/tuning.md)"
     if key in COMPARED_BY:
         return "trials are compared by this, so it has to be the same in all of them"
     if stage != "finetune" or name not in SEARCHABLE:

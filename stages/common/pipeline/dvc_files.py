@@ -94,7 +94,7 @@ def _put_back(root: Path, log: Log) -> None:
         try:
             _check(kept := _content(root / KEPT))
         except AttuneError:
-            fix = f"take the committed one: git checkout {LOCK}; or remove it: every stage is looked at again"
+            fix = f"take the committed one, if Git has one: git checkout {LOCK}; or remove it: rm {LOCK}, then make run"
             raise AttuneError(f"{broken.what}, and no earlier one is kept", fix) from None
         _replace(root / BROKEN, _content(root / LOCK))
         _replace(root / LOCK, kept)

@@ -67,7 +67,7 @@ def changes(names: list[str], data: Any = None, root: Path = Path(), *, outs: bo
                 raise AttuneError(f"dvc.yaml: {unknown[0]} is no stage of its own for DVC", "no foreach, no matrix")
             return {name: list(_changes_of(known[name], data, outs=outs)) for name in names}
     except (DvcException, OSError) as error:
-        raise AttuneError(f"DVC cannot read this project: {error}", "`dvc status` there says the same") from None
+        raise AttuneError(f"DVC cannot read this project: {error}", "mend the file that this names") from None
 
 
 def restore_outs(stages: Iterable[str] | None = None, root: Path = Path()) -> list[str]:

@@ -77,7 +77,8 @@ def parse_lock(text: str, *, pure: bool = True) -> dict[str, Any]:
     """
     if conflict := re.search("^(<<<<<<<|>>>>>>>)", text, re.MULTILINE):
         line = text.count("\n", 0, conflict.start()) + 1
-        fix = "take one side whole: git checkout --ours dvc.lock (or --theirs), then make run"
+        fix = "take one side whole: git checkout --ours dvc.lock (or --theirs; where the marks are committed: "
+        fix += "git checkout COMMIT dvc.lock), then make run"
         raise AttuneError(f"{LOCK}, line {line}: a merge has left a conflict", fix)
     if not text.strip("\0 \r\n\t"):
         raise LockBroken(f"{LOCK} is empty, as DVC leaves it when it is killed", PUT_BACK)

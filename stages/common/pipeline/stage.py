@@ -33,6 +33,7 @@ LOGS = Path("logs")  # git-ignored: seconds and memory of each stage's last run
 ONLINE_STAGES = ("ingest",)
 STARTED_BY_DVC = "DVC_STAGE"  # a variable that DVC sets
 STOPPED, STOPPED_FOR_NOW = "stopped", "stopped for now"  # what a stage says; after the first, nobody need try again
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EPIPE)
 
 P = TypeVar("P", bound=Section)
 
@@ -63,7 +64,7 @@ class Run(Generic[P]):
         if not any(Path(path) == Path(dep) or Path(dep) in Path(path).parents for dep in self.node.deps):
             raise ValueError(f"dvc.yaml does not list {path} among the deps of {self.node.name}")
         if not Path(path).exists():
-            raise AttuneError(f"{path} is missing", "run the pipeline from the start: dvc repro")
+            raise AttuneError(f"{path} is missing", "run the pipeline from the start: make run")
         return Path(path)
 
     def output(self, path: str) -> Path:
@@ -207,7 +208,7 @@ def of_the_disk(error: BaseException) -> str | None:
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (match := re.search(r"\(os error (\d+)\)", str(error))):  # how polars reports it
         number = int(match[1])
-    if number not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
+    if number not in OF_THE_DISK:
         return None
     path = getattr(error, "filename", None)
     return f"{os.strerror(number)}{f' ({display(str(path), 160)})' if path else ''}"

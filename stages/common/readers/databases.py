@@ -108,7 +108,8 @@ def _engine(variable: str, origin: str) -> "tuple[URL, Engine]":
         return url, create_engine(url, connect_args=options, poolclass=NullPool, hide_parameters=True)
     except ImportError as error:
         driver = "psycopg[binary]" if error.name == "psycopg" else error.name or "the driver"
-        raise AttuneError(f"{origin}: the database's driver is not installed", f"pip install '{driver}'") from None
+        fix = f".venv/bin/pip install '{driver}'"
+        raise AttuneError(f"{origin}: the database's driver is not installed", fix) from None
     except (ArgumentError, ValueError, TypeError):
         raise AttuneError(
             f"{origin}: {variable} holds no address of a database that SQLAlchemy knows",
