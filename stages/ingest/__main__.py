@@ -94,11 +94,12 @@ def _read(
     sources: Sequence[TextSource], entries: list[dict[str, Any]], workspace: Workspace, params: IngestParams
 ) -> Iterator[pl.DataFrame]:
     """Yield the records of all sources in their order; add the sources' entries in the manifest."""
+    labels = params.label_map or ()
     for source in sources:
         with open_source(source, workspace) as (tables, entry):
             entries.append(entry | {"rows_read": 0})
             for table in tables:
-                for records in read_records(table, source, params.missing, params.label_map or ()):
+                for records in read_records(table, source, params.missing, labels, params.split_names):
                     entries[-1]["rows_read"] += records.height
                     yield records
 

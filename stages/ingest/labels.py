@@ -26,7 +26,13 @@ from stages.common.text.cleaning import Step, settle
 # among them: people write these, and mean a label of their own (Namibia, "no emotion").
 MISSING = ("\\N", "NULL", "null", "None", "nan", "NaN", "<NA>", "#N/A", "N/A")
 MISSING_TEXTS = ("\\N", "NULL", "#N/A", "nan")  # "None" or "N/A" can be an answer
-FIELDS = {"text": MISSING_TEXTS, "text_pair": MISSING_TEXTS, "group": MISSING, "split": MISSING, "timestamp": MISSING}
+SPELLINGS = {
+    "text": MISSING_TEXTS,
+    "text_pair": MISSING_TEXTS,
+    "group": MISSING,
+    "split": MISSING,
+    "timestamp": MISSING,
+}
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 REPAIRS: dict[str, Step] = {  # of texts, without those that guess
     "entities": steps.resolve_entities,
@@ -41,12 +47,9 @@ LOOK = {ord(pair[0]): pair[1] for pair in f"{ALIKE} {MARKS}".split()} | dict.fro
 WIDTH = 60  # characters of a label in a message
 
 
-def without_missing(records: pl.DataFrame, missing: Collection[str]) -> pl.DataFrame:
-    """Return records in which cells that say that they hold nothing are null; of labels `label_names` decides."""
-    return records.with_columns(
-        pl.when(pl.col(field).str.strip_chars().is_in([*spellings, *missing])).then(None).otherwise(field).alias(field)
-        for field, spellings in FIELDS.items()
-    )
+def without_missing(cells: pl.Series, missing: Collection[str], spellings: Collection[str] = MISSING) -> pl.Series:
+    """Return cells in which null stands for all that say that they hold nothing; of labels `label_names` decides."""
+    return cells.set(cells.str.strip_chars().is_in([*spellings, *missing]), None)
 
 
 def unwrapped(labels: pl.Series, listed: Collection[str], origin: str, rows: int) -> pl.Series:

@@ -11,6 +11,8 @@ from difflib import get_close_matches
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,10 +21,11 @@ from stages.common.digests import seeded_hash
 from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
+from stages.common.params.sources import as_in_files
 from stages.common.readers.streams import BATCH_BYTES
 from stages.common.readers.tables import LINE, Table
 from stages.common.schemas import SPLITS, Rejected
-from stages.ingest.labels import label_names, unwrapped, without_missing
+from stages.ingest.labels import SPELLINGS, label_names, unwrapped, without_missing
 
 STAGE = "ingest"
 FIELDS = ("text", "text_pair", "label", "group", "split", "timestamp", "source", "extra")
@@ -34,7 +37,11 @@ CELL_BYTES = 16  # that polars needs for a text besides its characters
 
 
 def read_records(
-    table: Table, source: TextSource, missing: Collection[str] = (), listed: Collection[str] = ()
+    table: Table,
+    source: TextSource,
+    missing: Collection[str] = (),
+    listed: Collection[str] = (),
+    split_names: Mapping[Any, str] = MappingProxyType({}),
 ) -> Iterator[pl.DataFrame]:
     """Yield the records of a table of text; columns that are not mapped are left behind.
 
@@ -43,34 +50,50 @@ def read_records(
         source: which column is which.
         missing: further spellings of a missing value.
         listed: the keys of `ingest.labels`.
+        split_names: `ingest.split_names`.
+
+    Yields:
+        FIELDS, and `left_out`: why the params leave a row out, null for the others.
 
     Raises:
-        AttuneError: if a column is missing, there are no rows, the text column holds nothing at all, a label is a list
-            of several or an object, or the table is damaged.
+        AttuneError: if a column is missing, there are no rows, the text column holds nothing at all, `where` leaves
+            nothing of a file, a label is a list of several or an object, an official split is none, or the table is
+            damaged.
     """
     lines = source.file_format == "lines"
     extra: list[str] = getattr(source.columns, "extra", [])
+    where: dict[str, Any] = getattr(source, "where", {})
     mapped = {"text": LINE} if lines else source.columns.model_dump(exclude_none=True, exclude={"extra"})
-    wanted = [*mapped.items(), *(("extra", column) for column in extra)]
+    wanted = [*mapped.items(), *(("extra", column) for column in extra), *(("where", column) for column in where)]
     constant = {**dict.fromkeys(FIELDS), "label": getattr(source, "label", None), "source": source.origin}
     if table.fixed:
         _check_columns(wanted, table)
-    rows = texts = 0
+    rows = texts = kept = 0
     for batch in table.batches(list(dict.fromkeys(column for _, column in wanted))):
         records = pl.DataFrame({field: batch[column] for field, column in mapped.items()}).with_columns(
             pl.lit(value, pl.String).alias(field) for field, value in constant.items() if field not in mapped
         )
         if extra:
-            struct = pl.DataFrame([batch[column] for column in extra]).to_struct("extra")
+            struct = pl.DataFrame([without_missing(batch[column], missing) for column in extra]).to_struct()
             records = records.with_columns(extra=struct.struct.json_encode())
-        records = without_missing(records.select(FIELDS), missing)
+        records = records.select(FIELDS).with_columns(
+            *(without_missing(records[field], missing, spellings) for field, spellings in SPELLINGS.items()),
+            left_out=pl.coalesce(pl.lit(None, pl.String), *_left_out(batch, where)),
+        )
+        records = official_splits(records, split_names)
         if "label" in mapped:
-            records = records.with_columns(unwrapped(records["label"], listed, table.origin, rows))
+            read = pl.col("left_out").is_null()
+            labels = unwrapped(records.select(pl.when(read).then("label"))["label"], listed, table.origin, rows)
+            records = records.with_columns(pl.when(read).then(labels).otherwise("label").alias("label"))
         rows += batch.height
         texts += int(records["text"].str.contains(r"\S").sum())
+        kept += records["left_out"].null_count()
         yield records
     if rows and not lines:
         _check_columns(wanted, table)
+    if rows and not kept and where and not source.inside:  # of several files of an archive one may hold none
+        held = [f"{column} holds {_listed(batch[column].unique().drop_nulls().sort().head(5))}" for column in where]
+        raise AttuneError(f"{table.origin}: where leaves out all {rows:,} rows", f"mend it: {'; '.join(held)}")
     if not texts:
         what = f"{mapped['text']!r} is empty in all {rows} rows"
         if lines or not table.columns:
@@ -79,6 +102,21 @@ def read_records(
             what = "there are no rows below the header"
         fix = "name another file, or map text to the column that holds it; there are: "
         raise AttuneError(f"{table.origin}: {what}", fix + _listed(table.columns))
+
+
+def _left_out(rows: pl.DataFrame, where: Mapping[str, Any]) -> Iterator[pl.Expr]:
+    for column, given in where.items():
+        values = given if isinstance(given, list) else [given]
+        texts = pl.Series([text for value in values for text in as_in_files(value)])
+        fits = _plain(rows[column].fill_null("")).is_in(_plain(texts).to_list())
+        yield pl.when(~fits).then(
+            pl.lit(f"where: {column} is not {' or '.join(str(value) or 'empty' for value in values)}")
+        )
+
+
+def _plain(cells: pl.Series) -> pl.Series:
+    """Return cells without blanks around them; whole numbers, which a missing one makes fractions, as they were."""
+    return cells.str.strip_chars().str.replace(r"^(-?[0-9]+)\.0+$", "${1}")
 
 
 def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
@@ -103,19 +141,26 @@ def with_text_ids(records: pl.DataFrame) -> pl.DataFrame:
     return records.with_columns(id=digest)
 
 
-def check_splits(records: pl.DataFrame) -> pl.DataFrame:
-    """Return the records with official splits under Attune's names (`valid`, `dev` and `val` are understood).
+def official_splits(records: pl.DataFrame, names: Mapping[Any, str]) -> pl.DataFrame:
+    """Return the records with official splits under Attune's names; rows of one that is dropped are left out.
 
     Raises:
         AttuneError: naming the values that are none.
     """
-    records = records.with_columns(pl.col("split").str.strip_chars().str.to_lowercase().replace(SPLIT_NAMES))
-    wrong = records.filter(~pl.col("split").is_in(SPLITS))
+    named = SPLIT_NAMES | {str(raw).strip().lower(): name for raw, name in names.items()}
+    raw = _plain(records["split"]).str.to_lowercase()
+    dropped = pl.lit(raw).is_in([raw for raw, name in named.items() if name == "drop"])
+    records = records.with_columns(
+        split=pl.when(~dropped).then(raw.replace(named)),
+        left_out=pl.coalesce("left_out", pl.when(dropped).then(pl.format("ingest.split_names drops {}", raw))),
+    )
+    wrong = records.filter(~pl.col("split").is_in(SPLITS), pl.col("left_out").is_null())
     if not wrong.is_empty():
-        values = _listed(wrong["split"].unique().sort().to_list()[:5])
+        values = wrong["split"].unique().sort().to_list()[:5]
         raise AttuneError(
-            f"{wrong['source'][0]}: the split column holds {values} in {wrong.height} rows",
-            f"it may hold {', '.join(SPLITS)} or nothing; or leave columns.split out",
+            f"{wrong['source'][0]}: the split column holds {_listed(values)} in {wrong.height} rows",
+            f"say what each stands for, such as ingest.split_names: {{{display(values[0], WIDTH)}: train}} "
+            f"({', '.join(SPLITS)} or drop); or leave columns.split out",
         )
     return records
 
@@ -165,13 +210,10 @@ class Spool:
         return max(1, min(GROUP_ROWS, 2 * BATCH_BYTES * self.rows // max(self._bytes, 1)))
 
     def add(self, records: pl.DataFrame) -> None:
-        """Add a batch.
-
-        Raises:
-            AttuneError: if an official split is none.
-        """
-        records = check_splits(with_text_ids(records))
-        self.labels.update(dict(records.select(BARE_LABEL)["label"].drop_nulls().value_counts().iter_rows()))
+        """Add a batch of `read_records`."""
+        records = with_text_ids(records)
+        labels = records.filter(pl.col("left_out").is_null()).select(BARE_LABEL)["label"]
+        self.labels.update(dict(labels.drop_nulls().value_counts().iter_rows()))
         self._ids.append(records["id"].str.to_integer(base=16, dtype=pl.UInt64).to_numpy())
         lengths = records.select(pl.all().str.len_bytes().cast(pl.Int64).sum()).row(0)
         self._bytes += sum(length or 0 for length in lengths) + CELL_BYTES * records.height * records.width
@@ -196,7 +238,7 @@ class Spool:
     ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
         """Yield of each batch the rows that are kept, labels mapped, and the rejected ones.
 
-        Rows with no label at all are kept: `clean` rejects them as unlabelled.
+        Rows with no label at all are kept: `clean` rejects them as unlabelled. `limit` counts only what is kept.
 
         Args:
             labels: raw label to label; None: labels as they stand.
@@ -213,7 +255,9 @@ class Spool:
             last = np.partition(orders, limit - 1)[limit - 1] if limit < len(orders) else None
         names = self.names(labels)
         for records in self.batches():
-            kept, rejected = _map_labels(records, names, labels)
+            left_out = records.filter(pl.col("left_out").is_not_null())
+            kept, rejected = _map_labels(records.filter(pl.col("left_out").is_null()), names, labels)
+            rejected = pl.concat([Rejected.of(left_out, STAGE, "left_out", pl.col("left_out")), rejected])
             if last is not None:
                 drawn = pl.Series(order(kept) <= last)
                 others = Rejected.of(kept.filter(~drawn), STAGE, "not_drawn", f"ingest.limit keeps {limit} rows")
@@ -228,6 +272,7 @@ class Spool:
     def _numbers(self) -> pl.DataFrame:
         """The rows (columns row and number) whose id an earlier one has, in the order of their other fields.
 
+        Those that are left out come last: the ids of the others do not depend on them.
         Rows of one id have the same texts, but for a missing one and one that is "\\x1e": `texts` tells these apart.
         """
         ids = np.sort(np.concatenate(self._ids))
@@ -239,7 +284,9 @@ class Spool:
             .drop("text", "text_pair")
             for records in self._read()
         ]
-        ordered = pl.concat(rows).sort("id", "texts", "label", "group", "split", "timestamp", "source", "extra", "row")
+        ordered = pl.concat(rows).sort(
+            "id", "left_out", "texts", "label", "group", "split", "timestamp", "source", "extra", "row"
+        )
         numbers = ordered.select("row", number=pl.int_range(1, pl.len() + 1).over("id"))
         return numbers.filter(pl.col("number") > 1)
 
