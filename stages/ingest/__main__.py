@@ -14,12 +14,13 @@ import polars as pl
 
 from stages.common.digests import sha256_file
 from stages.common.display import display
+from stages.common.errors import AttuneError
 from stages.common.params import IngestParams, TextSource
 from stages.common.pipeline.stage import Run, stage, write_json
 from stages.common.pipeline.validation import check_label_counts
 from stages.common.schemas import Decontamination, RawRecords, Rejected
 from stages.ingest.archives import Workspace
-from stages.ingest.fetch import open_source
+from stages.ingest.fetch import check_links, open_source
 from stages.ingest.labels import check_look_alikes, count_names
 from stages.ingest.models import bring_model, bring_resources, files_of
 from stages.ingest.records import Spool, check_label_map, read_records
@@ -32,6 +33,7 @@ MOST_REASONS = 200  # in the manifest: of the others, which are seldom, there ma
 def main(run: Run[IngestParams]) -> None:
     """Read every source, map columns and labels, bring models and resources, write the manifest."""
     params, label_map = run.params, run.params.label_map
+    check_links(Path("data/inbox"))
     shutil.rmtree(run.work_folder("unpacked"))  # left by a run that was killed
     folders = run.work_folder("downloads"), run.work_folder("unpacked")
     workspace = Workspace(*folders, params.max_download_mb, params.max_expanded_mb)
@@ -95,10 +97,19 @@ def _read(
 ) -> Iterator[pl.DataFrame]:
     """Yield the records of all sources in their order; add the sources' entries in the manifest."""
     labels = params.label_map or ()
-    for source in sources:
+    earlier: dict[tuple[str, str], int] = {}
+    for number, source in enumerate(sources, start=1):
+        mapping = source.model_dump_json(include={"columns", "label", "where"})
         with open_source(source, workspace) as (tables, entry):
             entries.append(entry | {"rows_read": 0})
             for table in tables:
+                same = (table.origin if source.inside else entry["sha256"], mapping)
+                if (first := earlier.setdefault(same, number)) < number:
+                    raise AttuneError(
+                        f"{table.origin}: entries {first} and {number} of the sources are the same rows, each of which "
+                        "would count twice",
+                        "delete one of the two, or let member name fewer files",
+                    )
                 for records in read_records(table, source, params.missing, labels, params.split_names):
                     entries[-1]["rows_read"] += records.height
                     yield records

@@ -108,6 +108,28 @@ def test_what_counts_as_a_missing_label_is_said(project: Project, capsys: pytest
     assert "warning: 2 labels 'None' count as missing" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (
+            {"path": "data/inbox/days.zip", "member": "day/*.csv"},
+            {"path": "data/inbox/days.zip", "member": "day/1.csv"},
+        ),
+        ({"path": "data/inbox/rows.csv"}, {"path": "data/inbox/link.csv"}),
+        ({"path": "data/inbox/rows.csv"}, {"path": "data/inbox/rows.csv", "format": "csv"}),
+    ],
+)
+def test_rows_that_two_sources_read_in_the_same_way_are_an_error(
+    project: Project, capsys: pytest.CaptureFixture[str], first: dict[str, str], second: dict[str, str]
+) -> None:
+    project.file("data/inbox/rows.csv", rows("inbox"))
+    project.file("data/inbox/days.zip", zip_of({f"day/{day}.csv": rows(f"zip{day}") for day in (1, 2)}))
+    (project.root / "data/inbox/link.csv").symlink_to("rows.csv")
+    project.params(ingest={"sources": [{**first, **MAPPED}, {**second, **MAPPED}], **BASE})
+    assert ingest() == 1
+    assert ": entries 1 and 2 of the sources are the same rows, each of which would count" in capsys.readouterr().err
+
+
 def test_rows_that_params_leave_out_are_counted_and_their_labels_do_not_matter(project: Project) -> None:
     answers = ["accept"] * 6 + ["reject", "ignore"]
     lines = [{"t": f"{answer} {n}", "label": ["a", "b"][n % 2], "answer": answer} for n, answer in enumerate(answers)]

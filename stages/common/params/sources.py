@@ -4,6 +4,7 @@ import re
 from codecs import lookup
 from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar, Literal
+from unicodedata import normalize
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, field_serializer
@@ -21,6 +22,7 @@ OWNER = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 
 
 def _inside_inbox(path: str) -> str:
+    path = normalize("NFC", str(PurePosixPath(path)))  # one spelling, so that no file is there twice
     parts = PurePosixPath(path).parts
     if parts[:2] != ("data", "inbox") or len(parts) < 3 or ".." in parts:
         raise ValueError("must be a file or folder below data/inbox/, where DVC sees it change: copy it there")
@@ -34,7 +36,7 @@ def _relative(member: str) -> str:
     path = PurePosixPath(member)
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise ValueError("must be a path inside the package, archive or repository, without '..'")
-    return member
+    return str(path)
 
 
 def _remote(url: str) -> str:
