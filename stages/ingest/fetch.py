@@ -118,14 +118,13 @@ def check_links(inbox: Path) -> None:
     run's copy of the inbox back to the inbox itself.
     """
     home = os.path.realpath(inbox)
-    for folder, folders, files in os.walk(inbox):
-        for path in (Path(folder, name) for name in sorted(folders + files) if os.path.islink(Path(folder, name))):
-            target = Path(os.path.realpath(path))
-            if not target.is_relative_to(home) and not OURS.search(target.as_posix()):
-                raise AttuneError(
-                    f"{display(str(path), 200)} is a link that leads out of {inbox}/, to {display(str(target), 200)}",
-                    "copy there what you mean to train on, in place of the link; or remove it",
-                )
+    for link in filter(Path.is_symlink, inbox.rglob("*")):  # which looks into no linked folder
+        target = Path(os.path.realpath(link))
+        if not target.is_relative_to(home) and not OURS.search(target.as_posix()):
+            raise AttuneError(
+                f"{display(str(link), 200)} is a link that leads out of {inbox}/, to {display(str(target), 200)}",
+                "copy there what you mean to train on, in place of the link; or remove it",
+            )
 
 
 def as_stored(path: Path) -> Path:
