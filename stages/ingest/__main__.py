@@ -14,13 +14,14 @@ import polars as pl
 
 from stages.common.digests import sha256_file
 from stages.common.display import display
+from stages.common.errors import AttuneError
 from stages.common.params import IngestParams, TextSource
 from stages.common.pipeline.stage import Run, stage, write_json
 from stages.common.pipeline.validation import check_label_counts
 from stages.common.schemas import Decontamination, RawRecords, Rejected
 from stages.ingest.archives import Workspace
-from stages.ingest.fetch import open_source
-from stages.ingest.labels import check_look_alikes, count_names
+from stages.ingest.fetch import check_links, open_source
+from stages.ingest.labels import check_look_alikes
 from stages.ingest.models import bring_model, bring_resources, files_of
 from stages.ingest.records import Spool, check_label_map, read_records
 from stages.ingest.scratch import build_scratch_model
@@ -32,6 +33,7 @@ MOST_REASONS = 200  # in the manifest: of the others, which are seldom, there ma
 def main(run: Run[IngestParams]) -> None:
     """Read every source, map columns and labels, bring models and resources, write the manifest."""
     params, label_map = run.params, run.params.label_map
+    check_links(Path("data/inbox"))
     shutil.rmtree(run.work_folder("unpacked"))  # left by a run that was killed
     folders = run.work_folder("downloads"), run.work_folder("unpacked")
     workspace = Workspace(*folders, params.max_download_mb, params.max_expanded_mb)
@@ -47,7 +49,11 @@ def main(run: Run[IngestParams]) -> None:
         references = _read(params.decontaminate_against, reference_sources, workspace, params)
         Decontamination.write_batches(references, run.output("data/raw/decontamination.parquet"))
 
-        named, absent = count_names(spool.labels, spool.names(label_map))
+        names, named = spool.names(label_map), Counter[str]()
+        absent = {label: count for label, count in sorted(spool.labels.items()) if names[label] is None}
+        for label, count in spool.labels.items():
+            if name := names[label]:
+                named[name] += count
         if label_map is not None:
             check_label_map(named, label_map)
         check_look_alikes(named, label_map or ())
@@ -94,11 +100,21 @@ def _read(
     sources: Sequence[TextSource], entries: list[dict[str, Any]], workspace: Workspace, params: IngestParams
 ) -> Iterator[pl.DataFrame]:
     """Yield the records of all sources in their order; add the sources' entries in the manifest."""
-    for source in sources:
+    labels = params.label_map or ()
+    earlier: dict[tuple[str, str], int] = {}
+    for number, source in enumerate(sources, start=1):
+        mapping = source.model_dump_json(include={"columns", "label", "where"})
         with open_source(source, workspace) as (tables, entry):
             entries.append(entry | {"rows_read": 0})
             for table in tables:
-                for records in read_records(table, source, params.missing, params.label_map or ()):
+                same = (table.origin if source.inside else entry["sha256"], mapping)
+                if (first := earlier.setdefault(same, number)) < number:
+                    raise AttuneError(
+                        f"{table.origin}: entries {first} and {number} of the sources are the same rows, each of which "
+                        "would count twice",
+                        "delete one of the two, or let member name fewer files",
+                    )
+                for records in read_records(table, source, params.missing, labels, params.split_names):
                     entries[-1]["rows_read"] += records.height
                     yield records
 

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 from stages.common.display import display
 from stages.common.errors import AttuneError
@@ -108,6 +109,7 @@ def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budg
 
 
 def _matches(name: str, pattern: str) -> bool:
+    name, pattern = normalize("NFC", name), normalize("NFC", pattern)
     names, patterns = name.split("/"), pattern.split("/")
     fits = len(names) == len(patterns) and all(map(fnmatchcase, names, patterns))
     return name == pattern or (fits and (_added(pattern) or not _added(name)))

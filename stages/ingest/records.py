@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,10 +20,11 @@ from stages.common.digests import seeded_hash
 from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
+from stages.common.params.sources import as_in_files
 from stages.common.readers.streams import BATCH_BYTES
 from stages.common.readers.tables import LINE, Table
 from stages.common.schemas import SPLITS, Rejected
-from stages.ingest.labels import label_names, unwrapped, without_missing
+from stages.ingest.labels import SPELLINGS, label_names, unwrapped, without_missing
 
 STAGE = "ingest"
 FIELDS = ("text", "text_pair", "label", "group", "split", "timestamp", "source", "extra")
@@ -30,11 +32,14 @@ WIDTH = 80  # characters of a label or a name in a message
 SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation", "": None}
 GROUP_ROWS = 100_000  # of a row group, unless their texts are long
 BARE_LABEL = pl.col("label").str.strip_chars().replace("", None)
-CELL_BYTES = 16  # that polars needs for a text besides its characters
 
 
 def read_records(
-    table: Table, source: TextSource, missing: Collection[str] = (), listed: Collection[str] = ()
+    table: Table,
+    source: TextSource,
+    missing: Collection[str] = (),
+    listed: Collection[str] = (),
+    split_names: Mapping[Any, str] | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Yield the records of a table of text; columns that are not mapped are left behind.
 
@@ -43,42 +48,70 @@ def read_records(
         source: which column is which.
         missing: further spellings of a missing value.
         listed: the keys of `ingest.labels`.
+        split_names: `ingest.split_names`.
+
+    Yields:
+        FIELDS, and `left_out`: why the params leave a row out, null for the others.
 
     Raises:
-        AttuneError: if a column is missing, there are no rows, the text column holds nothing at all, a label is a list
-            of several or an object, or the table is damaged.
+        AttuneError: if a column is missing, there are no rows, the text column holds nothing at all, `where` leaves
+            nothing of a file, a label is a list of several or an object, an official split is none, or the table is
+            damaged.
     """
     lines = source.file_format == "lines"
     extra: list[str] = getattr(source.columns, "extra", [])
+    where: dict[str, Any] = getattr(source, "where", {})
     mapped = {"text": LINE} if lines else source.columns.model_dump(exclude_none=True, exclude={"extra"})
-    wanted = [*mapped.items(), *(("extra", column) for column in extra)]
+    wanted = [*mapped.items(), *(("extra", column) for column in extra), *(("where", column) for column in where)]
     constant = {**dict.fromkeys(FIELDS), "label": getattr(source, "label", None), "source": source.origin}
     if table.fixed:
         _check_columns(wanted, table)
-    rows = texts = 0
+    rows = texts = kept = 0
     for batch in table.batches(list(dict.fromkeys(column for _, column in wanted))):
         records = pl.DataFrame({field: batch[column] for field, column in mapped.items()}).with_columns(
             pl.lit(value, pl.String).alias(field) for field, value in constant.items() if field not in mapped
         )
         if extra:
-            struct = pl.DataFrame([batch[column] for column in extra]).to_struct("extra")
+            struct = pl.DataFrame([without_missing(batch[column], missing) for column in extra]).to_struct()
             records = records.with_columns(extra=struct.struct.json_encode())
-        records = without_missing(records.select(FIELDS), missing)
+        records = records.select(FIELDS).with_columns(
+            *(without_missing(records[field], missing, spellings) for field, spellings in SPELLINGS.items()),
+            left_out=pl.coalesce(pl.lit(None, pl.String), *_left_out(batch, where)),
+        )
+        records = official_splits(records, split_names or {})
         if "label" in mapped:
-            records = records.with_columns(unwrapped(records["label"], listed, table.origin, rows))
+            read = pl.col("left_out").is_null()
+            labels = unwrapped(records.select(pl.when(read).then("label"))["label"], listed, table.origin, rows)
+            records = records.with_columns(pl.when(read).then(labels).otherwise("label").alias("label"))
         rows += batch.height
         texts += int(records["text"].str.contains(r"\S").sum())
+        kept += records["left_out"].null_count()
         yield records
     if rows and not lines:
         _check_columns(wanted, table)
+    if rows and not kept and where and not source.inside:  # of several files of an archive one may hold none
+        held = [f"{column} holds {_listed(batch[column].unique().drop_nulls().sort().head(5))}" for column in where]
+        raise AttuneError(f"{table.origin}: where leaves out all {rows:,} rows", f"mend it: {'; '.join(held)}")
     if not texts:
-        what = f"{mapped['text']!r} is empty in all {rows} rows"
-        if lines or not table.columns:
-            what = "the file is empty"
-        elif not rows:
-            what = "there are no rows below the header"
+        empty = "the file is empty" if lines or not table.columns else "there are no rows below the header"
+        what = f"{mapped['text']!r} is empty in all {rows} rows" if rows else empty
         fix = "name another file, or map text to the column that holds it; there are: "
         raise AttuneError(f"{table.origin}: {what}", fix + _listed(table.columns))
+
+
+def _left_out(rows: pl.DataFrame, where: Mapping[str, Any]) -> Iterator[pl.Expr]:
+    for column, given in where.items():
+        values = given if isinstance(given, list) else [given]
+        texts = pl.Series([text for value in values for text in as_in_files(value)])
+        fits = _plain(rows[column].fill_null("")).is_in(_plain(texts).to_list())
+        yield pl.when(~fits).then(
+            pl.lit(f"where: {column} is not {' or '.join(str(value) or 'empty' for value in values)}")
+        )
+
+
+def _plain(cells: pl.Series) -> pl.Series:
+    """Return cells without blanks around them; whole numbers, which a missing one makes fractions, as they were."""
+    return cells.str.strip_chars().str.replace(r"^(-?[0-9]+)\.0+$", "${1}")
 
 
 def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
@@ -103,19 +136,26 @@ def with_text_ids(records: pl.DataFrame) -> pl.DataFrame:
     return records.with_columns(id=digest)
 
 
-def check_splits(records: pl.DataFrame) -> pl.DataFrame:
-    """Return the records with official splits under Attune's names (`valid`, `dev` and `val` are understood).
+def official_splits(records: pl.DataFrame, names: Mapping[Any, str]) -> pl.DataFrame:
+    """Return the records with official splits under Attune's names; rows of one that is dropped are left out.
 
     Raises:
         AttuneError: naming the values that are none.
     """
-    records = records.with_columns(pl.col("split").str.strip_chars().str.to_lowercase().replace(SPLIT_NAMES))
-    wrong = records.filter(~pl.col("split").is_in(SPLITS))
+    named = SPLIT_NAMES | {str(raw).strip().lower(): name for raw, name in names.items()}
+    raw = _plain(records["split"]).str.to_lowercase()
+    dropped = pl.lit(raw).is_in([raw for raw, name in named.items() if name == "drop"])
+    records = records.with_columns(
+        split=pl.when(~dropped).then(raw.replace(named)),
+        left_out=pl.coalesce("left_out", pl.when(dropped).then(pl.format("ingest.split_names drops {}", raw))),
+    )
+    wrong = records.filter(~pl.col("split").is_in(SPLITS), pl.col("left_out").is_null())
     if not wrong.is_empty():
-        values = _listed(wrong["split"].unique().sort().to_list()[:5])
+        values = wrong["split"].unique().sort().to_list()[:5]
         raise AttuneError(
-            f"{wrong['source'][0]}: the split column holds {values} in {wrong.height} rows",
-            f"it may hold {', '.join(SPLITS)} or nothing; or leave columns.split out",
+            f"{wrong['source'][0]}: the split column holds {_listed(values)} in {wrong.height} rows",
+            f"say what each stands for, such as ingest.split_names: {{{display(values[0], WIDTH)}: train}} "
+            f"({', '.join(SPLITS)} or drop); or leave columns.split out",
         )
     return records
 
@@ -161,20 +201,16 @@ class Spool:
 
     @property
     def group_rows(self) -> int:
-        """Rows of a row group of which the texts fill about two batches."""
+        """Rows of a row group, which is in memory while it is written: their texts fill at most two batches."""
         return max(1, min(GROUP_ROWS, 2 * BATCH_BYTES * self.rows // max(self._bytes, 1)))
 
     def add(self, records: pl.DataFrame) -> None:
-        """Add a batch.
-
-        Raises:
-            AttuneError: if an official split is none.
-        """
-        records = check_splits(with_text_ids(records))
-        self.labels.update(dict(records.select(BARE_LABEL)["label"].drop_nulls().value_counts().iter_rows()))
+        """Add a batch of `read_records`."""
+        records = with_text_ids(records)
+        labels = records.filter(pl.col("left_out").is_null()).select(BARE_LABEL)["label"]
+        self.labels.update(dict(labels.drop_nulls().value_counts().iter_rows()))
         self._ids.append(records["id"].str.to_integer(base=16, dtype=pl.UInt64).to_numpy())
-        lengths = records.select(pl.all().str.len_bytes().cast(pl.Int64).sum()).row(0)
-        self._bytes += sum(length or 0 for length in lengths) + CELL_BYTES * records.height * records.width
+        self._bytes += int(records["text"].str.len_bytes().cast(pl.Int64).sum())
         self._files.append(self.folder / str(len(self._files)))
         records.with_row_index("row", self.rows).write_ipc(self._files[-1], compression="lz4")
         self.rows += records.height
@@ -182,7 +218,8 @@ class Spool:
     def batches(self) -> Iterator[pl.DataFrame]:
         """Yield the records; rows with the same texts have the ids `9f86d081884c7d65`, `9f86d081884c7d65.2`, …"""
         number = pl.col("number").cast(pl.String)
-        for records in self._read():
+        for file in self._files:
+            records = pl.read_ipc(file.read_bytes())
             numbered = records.join(self._numbers, on="row", how="left", maintain_order="left")
             ids = pl.when(number.is_null()).then("id").otherwise(pl.col("id") + "." + number)
             yield numbered.with_columns(BARE_LABEL, id=ids).drop("row", "number")
@@ -196,7 +233,7 @@ class Spool:
     ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
         """Yield of each batch the rows that are kept, labels mapped, and the rejected ones.
 
-        Rows with no label at all are kept: `clean` rejects them as unlabelled.
+        Rows with no label at all are kept: `clean` rejects them as unlabelled. `limit` counts only what is kept.
 
         Args:
             labels: raw label to label; None: labels as they stand.
@@ -212,53 +249,44 @@ class Spool:
             orders = np.concatenate([order(kept) for kept, _ in self.split(labels, None, seed)])
             last = np.partition(orders, limit - 1)[limit - 1] if limit < len(orders) else None
         names = self.names(labels)
+        mapped = {raw: name and (labels or {}).get(name, name) for raw, name in names.items()}
+        others = [raw for raw, name in names.items() if name and labels is not None and name not in labels]
+        read, unmapped = pl.col("left_out").is_null(), pl.col("label").is_in(others).fill_null(False)
+        shown = pl.col("label").map_elements(lambda label: display(label, WIDTH), return_dtype=pl.String)
+        because = pl.format("label {} is not in ingest.labels", shown)
         for records in self.batches():
-            kept, rejected = _map_labels(records, names, labels)
+            kept = records.filter(read, ~unmapped)
+            rejected = [
+                Rejected.of(records.filter(~read), STAGE, "left_out", pl.col("left_out")),
+                Rejected.of(records.filter(read, unmapped), STAGE, "unmapped_label", because),
+            ]
             if last is not None:
                 drawn = pl.Series(order(kept) <= last)
-                others = Rejected.of(kept.filter(~drawn), STAGE, "not_drawn", f"ingest.limit keeps {limit} rows")
-                kept, rejected = kept.filter(drawn), pl.concat([rejected, others])
-            yield kept, rejected
-
-    def _read(self) -> Iterator[pl.DataFrame]:
-        for file in self._files:
-            yield pl.read_ipc(file.read_bytes())
+                rejected.append(
+                    Rejected.of(kept.filter(~drawn), STAGE, "not_drawn", f"ingest.limit keeps {limit} rows")
+                )
+                kept = kept.filter(drawn)
+            label = pl.col("label").replace([*mapped], pl.Series([*mapped.values()], dtype=pl.String))
+            yield kept.with_columns(label), pl.concat(rejected)
 
     @cached_property
     def _numbers(self) -> pl.DataFrame:
-        """The rows (columns row and number) whose id an earlier one has, in the order of their other fields.
+        """The rows (columns row and number) whose id, and so texts, an earlier one has, in the order of their other fields.
 
-        Rows of one id have the same texts, but for a missing one and one that is "\\x1e": `texts` tells these apart.
+        Those that are left out come last: the ids of the others do not depend on them.
         """
         ids = np.sort(np.concatenate(self._ids))
         repeated = pl.Series(np.unique(ids[1:][ids[1:] == ids[:-1]]), dtype=pl.UInt64).implode()
-        texts = pl.col("text").is_not_null().cast(pl.Int8) * 2 + pl.col("text_pair").is_not_null().cast(pl.Int8)
         rows = [
-            records.with_columns(pl.col("id").str.to_integer(base=16, dtype=pl.UInt64), texts=texts)
+            pl.read_ipc(file.read_bytes())
+            .with_columns(pl.col("id").str.to_integer(base=16, dtype=pl.UInt64))
             .filter(pl.col("id").is_in(repeated))
             .drop("text", "text_pair")
-            for records in self._read()
+            for file in self._files
         ]
-        ordered = pl.concat(rows).sort("id", "texts", "label", "group", "split", "timestamp", "source", "extra", "row")
+        ordered = pl.concat(rows).sort("id", "left_out", *FIELDS[2:], "row")
         numbers = ordered.select("row", number=pl.int_range(1, pl.len() + 1).over("id"))
         return numbers.filter(pl.col("number") > 1)
-
-
-def _map_labels(
-    records: pl.DataFrame, names: Mapping[str, str | None], labels: Mapping[str, str] | None
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    unmapped = [raw for raw, name in names.items() if name and labels is not None and name not in labels]
-    mapped = {raw: name and (labels or {}).get(name, name) for raw, name in names.items()}
-    changed = {raw: label for raw, label in mapped.items() if label != raw}
-    known = pl.col("label").is_in(unmapped).fill_null(False).not_()
-    label = pl.col("label").map_elements(lambda label: display(label, WIDTH), return_dtype=pl.String)
-    reason = pl.format("label {} is not in ingest.labels", label)
-    return (
-        records.filter(known).with_columns(
-            pl.col("label").replace([*changed], pl.Series([*changed.values()], dtype=pl.String))
-        ),
-        Rejected.of(records.filter(~known), STAGE, "unmapped_label", reason),
-    )
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,8 +1,7 @@
 """A real HTTP server of one file that can be as difficult as servers are."""
 
-import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,13 +14,9 @@ class Manners:
 
     content: bytes = b""
     etag: str | None = None
-    modified: str | None = None
-    ranges: bool = True  # answers to Range
-    if_range: bool = True  # minds If-Range
     reason: str | None = None  # in place of the status's usual words
     failures: list[int] = field(default_factory=list)  # statuses of the next answers
     cuts: list[int] = field(default_factory=list)  # bytes after which the next answers break off
-    before_cut: Callable[[int], object] = bool  # waits until so many bytes have been taken
     claims: int | None = None  # Content-Length, if not the truth
     endless: bool = False
     redirect: str | None = None
@@ -75,25 +70,11 @@ def serving(**manners: Any) -> Iterator[FileServer]:
                 self._content()
 
         def _content(self) -> None:
-            tags = {"ETag": how.etag, "Last-Modified": how.modified}
-            headers = {name: value for name, value in tags.items() if value}
-            begin = 0
-            span = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-            same = self.headers.get("If-Range") in (how.etag, how.modified)
-            if span and how.ranges and (same or not how.if_range):
-                begin = int(span[1])
-                if begin >= len(how.content):
-                    self._head(416, {"Content-Length": "0"})
-                    return
-                headers["Content-Range"] = f"bytes {begin}-{len(how.content) - 1}/{len(how.content)}"
-            body = how.content[begin:]
-            headers["Content-Length"] = str(len(body) if how.claims is None else how.claims)
-            self._head(206 if begin else 200, headers)
+            headers = {"ETag": how.etag} if how.etag else {}
+            headers["Content-Length"] = str(len(how.content) if how.claims is None else how.claims)
+            self._head(200, headers)
             cut = how.cuts.pop(0) if how.cuts else None
-            self.wfile.write(body[:cut])
-            if cut is not None:
-                self.wfile.flush()
-                how.before_cut(begin + cut)
+            self.wfile.write(how.content[:cut])
             self.close_connection |= cut is not None or how.claims is not None
 
         def _head(self, status: int, headers: dict[str, str]) -> None:

@@ -74,6 +74,12 @@ def test_files_come_out_by_name_or_pattern_in_the_order_of_their_names(tmp_path:
         assert list(unpacked(tmp_path, name, packed, outside)) == [outside]
 
 
+def test_a_member_is_found_however_its_accents_are_stored(tmp_path: Path) -> None:
+    packed = pack("a.zip", {"cafe\u0301/1.csv": b"one", "caf\xe9/2.csv": b"two"})
+    for pattern in ("caf\xe9/*.csv", "cafe\u0301/*.csv"):
+        assert [*unpacked(tmp_path, "a.zip", packed, pattern).values()] == [b"one", b"two"]
+
+
 @pytest.mark.parametrize("name", ["a.zip", "a.tar"])
 def test_what_systems_add_to_an_archive_is_no_match_of_a_pattern_unless_it_is_named(tmp_path: Path, name: str) -> None:
     added = ("__MACOSX/1.csv", "__MACOSX/day/._1.csv", "day/._1.csv", "day/.DS_Store", "day/Thumbs.db", "day/~$1.csv")

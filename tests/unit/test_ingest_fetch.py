@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from stages.common.errors import AttuneError
 from stages.common.params import Source
 from stages.ingest.archives import Workspace
-from stages.ingest.fetch import licence_of, local_file
+from stages.ingest.fetch import check_links, licence_of, local_file
 from tests.projects import Project
 from tests.unit.file_server import serving
 
@@ -55,6 +56,34 @@ def test_a_missing_file_is_answered_with_what_is_in_the_inbox(project: Project, 
         project.file(f"data/inbox/{name}", b"x")
     with pytest.raises(AttuneError, match=r"no such file\n.*there is: data/inbox/mine.csv, data/inbox/other.jsonl$"):
         locate(INBOX, tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(("stored", "named"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_a_name_is_found_however_its_accents_are_stored(
+    project: Project, tmp_path: Path, stored: str, named: str
+) -> None:
+    name = "data/inbox/caf\xe9/r\xe9sum\xe9.csv"
+    assert project.file(unicodedata.normalize(stored, name), ROWS).exists()
+    source = Source(path=unicodedata.normalize(named, name), **MAPPED)
+    assert locate(source, tmp_path, tmp_path).read_bytes() == ROWS
+    assert source.origin == name, "one spelling, so that the same file twice is noticed"
+
+
+def test_a_link_that_leads_out_of_the_inbox_is_refused(project: Project, tmp_path: Path) -> None:
+    inbox, outside = project.root / "data/inbox", tmp_path / "secret.csv"
+    outside.write_bytes(ROWS)
+    project.file("data/inbox/mine.csv", ROWS)
+    (inbox / "same.csv").symlink_to("mine.csv")
+    (inbox / ".#mine.csv").symlink_to("me@host.1234")  # of Emacs, and leads nowhere
+    for number, kept in enumerate((".dvc/cache/files/md5/0f/" + "a" * 30, "other/data/inbox/mine.csv")):
+        (inbox / f"{number}.csv").symlink_to(project.file(kept, ROWS))  # as DVC and scheduled runs link them
+    check_links(Path("data/inbox"))
+    for link, target in (("deep/secret.csv", outside), ("home", tmp_path), ("up.csv", "../../params.yaml")):
+        (inbox / "deep").mkdir(exist_ok=True)
+        (inbox / link).symlink_to(target)
+        with pytest.raises(AttuneError, match=f"data/inbox/{link} is a link that leads out of data/inbox/, to /"):
+            check_links(Path("data/inbox"))
+        (inbox / link).unlink()
 
 
 def test_only_the_member_asked_for_leaves_a_wheel_and_no_code_runs(put_wheel: PutWheel, tmp_path: Path) -> None:

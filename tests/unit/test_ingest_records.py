@@ -19,7 +19,7 @@ from stages.common.params import Source
 from stages.common.readers.databases import QueryTable
 from stages.common.schemas import RawRecords, Rejected
 from stages.ingest.labels import check_look_alikes
-from stages.ingest.records import Spool, check_label_map, check_splits, read_records
+from stages.ingest.records import Spool, check_label_map, read_records
 from tests.unit.small_records import make_records
 
 TABLE = pl.DataFrame(
@@ -43,7 +43,7 @@ def spool_of(records: pl.DataFrame, size: int = 3) -> Spool:
     folder = tempfile.TemporaryDirectory()
     spool = Spool(Path(folder.name))
     weakref.finalize(spool, folder.cleanup)
-    for batch in records.drop("id", strict=False).iter_slices(size):
+    for batch in records.drop("id", strict=False).with_columns(left_out=pl.lit(None, pl.String)).iter_slices(size):
         spool.add(batch)
     return spool
 
@@ -81,6 +81,7 @@ def test_columns_get_the_names_of_a_record_and_rows_that_of_their_source() -> No
         "timestamp": "2026-01-31 9:00",
         "source": "data/inbox/a.csv",
         "extra": '{"mood":"happy","film":"A"}',
+        "left_out": None,
     }
     assert json.loads(records["extra"][1]) == {"mood": None, "film": "B"}
     lines = Source(path="data/inbox/a.txt", label="good")
@@ -120,7 +121,9 @@ def test_an_id_outlives_new_rows_and_a_new_label_group_split_and_source() -> Non
     assert not any("." in name for name in [names[0], *names[4:]]), "other pairs of texts have other ids"
 
 
-TEXT = st.none() | st.sampled_from(["a", "b", "\x1e", "\x1f", ""]) | st.text(max_size=5)
+TEXT = (
+    st.none() | st.sampled_from(["a", "b", "\x1f", ""]) | st.text(st.characters(exclude_characters="\x1e"), max_size=5)
+)
 
 
 @given(st.lists(st.tuples(TEXT, TEXT, st.sampled_from(["x", "y", None])), min_size=1, max_size=12), st.randoms())
@@ -260,7 +263,10 @@ def test_a_list_of_one_label_is_that_label_and_other_structures_are_none(label: 
 def test_what_stands_for_nothing_in_other_columns_is_nothing() -> None:
     texts = ["\\N", " NULL", "#N/A", "nan", "None", "N/A", "NA", "-"]
     table = pl.DataFrame({"body": texts, "stars": texts, "film": texts})
-    records = pl.concat(read_records(QueryTable("a", [table]), source(group="film"), missing=["-"]))
+    mapped = source(group="film", extra=["film", "body"])
+    records = pl.concat(read_records(QueryTable("a", [table]), mapped, missing=["-"]))
+    extra = [tuple(json.loads(cell).values()) for cell in records["extra"]]
+    assert extra == [(None, None)] * 6 + [("NA", "NA"), (None, None)]
     assert records["text"].to_list() == [None] * 4 + ["None", "N/A", "NA", None]
     assert records["label"].to_list() == texts, "decided when all labels are known"
     assert records["group"].to_list() == [None] * 6 + ["NA", None]
@@ -285,11 +291,75 @@ def test_a_map_that_does_not_fit_the_data_is_an_error_that_shows_both_sides(
 
 
 def test_official_splits_get_the_names_used_everywhere() -> None:
+    def splits(names: list[str | None], **given: str) -> list[tuple[str | None, str | None]]:
+        table = pl.DataFrame({"body": ["x"] * len(names), "stars": "5", "fold": names})
+        records = read_records(QueryTable("q", [table]), source(split="fold"), split_names=given)
+        return pl.concat(records).select("split", "left_out").rows()
+
     names = ["Train", " TEST", "valid", "val", "dev", "validation", None, "  "]
-    records = make_records([{"split": name} for name in names])
-    assert check_splits(records)["split"].to_list() == ["train", "test", *["validation"] * 4, None, None]
-    with pytest.raises(AttuneError, match="the split column holds fold1, fold2 in 3 rows"):
-        check_splits(make_records([{"split": name} for name in ["train", "fold1", "fold2", "fold1"]]))
+    assert [split for split, _ in splits(names)] == ["train", "test", *["validation"] * 4, None, None]
+    folds = ["train", "fold1", "fold2", "fold1"]
+    with pytest.raises(AttuneError) as raised:
+        splits(folds)
+    assert "the split column holds fold1, fold2 in 3 rows" in str(raised.value)
+    assert "such as ingest.split_names: {fold1: train} (train, validation, test or drop)" in str(raised.value)
+    assert splits(folds, fold1="test", FOLD2="drop") == [
+        ("train", None),
+        ("test", None),
+        (None, "ingest.split_names drops fold2"),
+        ("test", None),
+    ]
+    assert splits(["1.0", "dev", "drop"], **{"1": "test", "dev": "test", "drop": "train"})[1] == ("test", None)
+    with pytest.raises(AttuneError, match="holds drop in 1 rows"):
+        splits(["drop", "a"], a="drop")
+
+
+ANSWERS = pl.DataFrame(
+    {
+        "body": ["a", "b", "c", "a", "d"],
+        "stars": ["5", '["x", "y"]', "1", "9", None],
+        "answer": ["accept ", "reject", "accept", "ignore", None],
+        "n": ["1.0", "2", None, "1", "True"],
+        "fold": ["train", "odd", "test", "odd", "train"],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("where", "kept", "reasons"),
+    [
+        ({"answer": "accept"}, ["a", "c"], ["where: answer is not accept"] * 3),
+        ({"answer": ["accept", ""]}, ["a", "c", "d"], ["where: answer is not accept or empty"] * 2),
+        (
+            {"answer": "accept", "n": [1, 2.0]},
+            ["a"],
+            ["where: answer is not accept", "where: n is not 1 or 2.0", *["where: answer is not accept"] * 2],
+        ),
+        ({"n": True}, ["d"], ["where: n is not True"] * 4),
+    ],
+)
+def test_only_the_rows_that_where_names_are_read_and_the_others_are_rejected(
+    where: dict[str, Any], kept: list[str], reasons: list[str]
+) -> None:
+    chosen = source(split="fold").model_copy(update={"where": where})
+    records = pl.concat(read_records(QueryTable("q", [ANSWERS]), chosen))
+    with tempfile.TemporaryDirectory() as folder:
+        spool = Spool(Path(folder))
+        spool.add(records)
+        assert set(spool.labels) <= {"5", "1"}, "what is left out has no say in what the labels are"
+        [(rows, rejected)] = spool.split(None, None, 13)
+    assert rows["text"].to_list() == kept
+    assert rejected["reason"].to_list() == reasons and set(rejected["rule"]) == {"left_out"}
+    assert not any("." in id for id in rows["id"]), "the row whose text is there twice is the one that stays"
+
+
+def test_a_where_that_fits_no_row_or_no_column_is_answered_with_what_is_there() -> None:
+    with pytest.raises(AttuneError) as raised:
+        to_records(ANSWERS, source().model_copy(update={"where": {"answer": "Accept"}}))
+    assert str(raised.value).startswith("data/inbox/a.csv: where leaves out all 5 rows\n")
+    assert "mend it: answer holds accept, accept , ignore, reject" in str(raised.value)
+    with pytest.raises(AttuneError, match=r"no column 'anser' \(for where\)\n.*did you mean 'answer'"):
+        to_records(ANSWERS, source().model_copy(update={"where": {"anser": "accept"}}))
 
 
 def test_a_limit_keeps_that_many_rows_and_rejects_the_others_with_the_reason() -> None:

@@ -108,6 +108,50 @@ def test_what_counts_as_a_missing_label_is_said(project: Project, capsys: pytest
     assert "warning: 2 labels 'None' count as missing" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (
+            {"path": "data/inbox/days.zip", "member": "day/*.csv"},
+            {"path": "data/inbox/days.zip", "member": "day/1.csv"},
+        ),
+        ({"path": "data/inbox/rows.csv"}, {"path": "data/inbox/link.csv"}),
+        ({"path": "data/inbox/rows.csv"}, {"path": "data/inbox/rows.csv", "format": "csv"}),
+    ],
+)
+def test_rows_that_two_sources_read_in_the_same_way_are_an_error(
+    project: Project, capsys: pytest.CaptureFixture[str], first: dict[str, str], second: dict[str, str]
+) -> None:
+    project.file("data/inbox/rows.csv", rows("inbox"))
+    project.file("data/inbox/days.zip", zip_of({f"day/{day}.csv": rows(f"zip{day}") for day in (1, 2)}))
+    (project.root / "data/inbox/link.csv").symlink_to("rows.csv")
+    project.params(ingest={"sources": [{**first, **MAPPED}, {**second, **MAPPED}], **BASE})
+    assert ingest() == 1
+    assert ": entries 1 and 2 of the sources are the same rows, each of which would count" in capsys.readouterr().err
+
+
+def test_rows_that_params_leave_out_are_counted_and_their_labels_do_not_matter(project: Project) -> None:
+    answers = ["accept"] * 6 + ["reject", "ignore"]
+    lines = [{"t": f"{answer} {n}", "label": ["a", "b"][n % 2], "answer": answer} for n, answer in enumerate(answers)]
+    lines[6]["label"], lines[7]["label"] = "A", "{}"
+    project.file("data/inbox/prodigy.jsonl", "\n".join(map(json.dumps, lines)))
+    folds = "".join(f"film {n},{'ab'[n % 2]},train\n" for n in range(6)) + "c,-1,unsupervised\nd,-1,unsupervised\n"
+    project.file("data/inbox/imdb.csv", f"t,label,fold\n{folds}")
+    columns = {"text": "t", "label": "label"}
+    sources = [
+        {"path": "data/inbox/prodigy.jsonl", "columns": columns, "where": {"answer": "accept"}},
+        {"path": "data/inbox/imdb.csv", "columns": {**columns, "split": "fold"}},
+    ]
+    project.params(ingest={"sources": sources, "split_names": {"unsupervised": "drop"}, **BASE})
+    assert ingest() == 0
+    manifest = json.loads((project.root / "data/raw/manifest.json").read_text())
+    assert (manifest["rows_read"], manifest["rows_kept"], manifest["rows_rejected"]) == (16, 12, 4)
+    because = {"ingest.split_names drops unsupervised": 2, "where: answer is not accept": 2}
+    assert manifest["rejected_because"] == because and manifest["labels"] == {"a": 6, "b": 6}
+    rejected = Rejected.read(project.root / "data/raw/rejected.parquet")
+    assert rejected["text"].to_list() == ["reject 6", "ignore 7", "c", "d"]
+
+
 def test_a_source_that_cannot_be_used_ends_the_stage_with_a_message(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:

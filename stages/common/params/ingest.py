@@ -1,6 +1,6 @@
 """The `ingest` section: records, base model, and what augmentation needs besides."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ from stages.common.params.sources import (
     Source,
     TextSource,
     Wheel,
+    as_in_files,
 )
 
 
@@ -84,6 +85,9 @@ class IngestParams(Section):
     labels: dict[str | int | bool, str] | None = key(
         None, "Raw label → label; rows with any other label are rejected. Left out: labels as they stand."
     )
+    split_names: dict[str | int | bool, Literal["train", "validation", "test", "drop"]] = key(
+        {}, "Name in columns.split → split, in any case; rows of one to drop are rejected. valid, val, dev are known."
+    )
     missing: list[str] = key(
         [], "Further spellings of a missing value in any column, besides \\N, NULL, nan and the like.", max_length=100
     )
@@ -102,11 +106,9 @@ class IngestParams(Section):
         for number, source in enumerate(self.sources, start=1):
             if (first := self.sources.index(source) + 1) < number:
                 yield "sources", f"entries {first} and {number} are the same: each row would count twice"
-        texts = [text for raw in self.labels or {} for text in _as_in_files(raw)]
+        texts = [text for raw in self.labels or {} for text in as_in_files(raw)]
         if len(set(texts)) < len(texts):
             yield "labels", "a label is there twice, once as text and once not: delete one"
-        if both := sorted({*texts}.intersection(self.missing)):
-            yield "missing", f"lists {both[0]!r}, which labels name as a label: delete one"
 
     @property
     def unpinned(self) -> list[str]:
@@ -121,9 +123,4 @@ class IngestParams(Section):
         """`labels` with every key as the text it has in a file."""
         if self.labels is None:
             return None
-        return {text: label for raw, label in self.labels.items() for text in _as_in_files(raw)}
-
-
-def _as_in_files(raw: str | int | bool) -> tuple[str, ...]:
-    """Return how a key of `labels` is written in files: pandas writes `True` into a CSV file, JSON has `true`."""
-    return (str(raw).lower(), str(raw)) if isinstance(raw, bool) else (str(raw),)
+        return {text: label for raw, label in self.labels.items() for text in as_in_files(raw)}

@@ -4,6 +4,7 @@ import re
 from codecs import lookup
 from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar, Literal
+from unicodedata import normalize
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, field_serializer
@@ -21,6 +22,7 @@ OWNER = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 
 
 def _inside_inbox(path: str) -> str:
+    path = normalize("NFC", str(PurePosixPath(path)))  # one spelling, so that no file is there twice
     parts = PurePosixPath(path).parts
     if parts[:2] != ("data", "inbox") or len(parts) < 3 or ".." in parts:
         raise ValueError("must be a file or folder below data/inbox/, where DVC sees it change: copy it there")
@@ -34,7 +36,7 @@ def _relative(member: str) -> str:
     path = PurePosixPath(member)
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise ValueError("must be a path inside the package, archive or repository, without '..'")
-    return member
+    return str(path)
 
 
 def _remote(url: str) -> str:
@@ -90,6 +92,12 @@ def without_secrets(url: str) -> str:
     return urlsplit(url)._replace(query="", fragment="").geturl()
 
 
+def as_in_files(value: str | float | bool) -> tuple[str, ...]:
+    """Return how a value of params is written in files: pandas writes `True` into a CSV file, JSON has `true`."""
+    return (str(value).lower(), str(value)) if isinstance(value, bool) else (str(value),)
+
+
+Cell = str | bool | int | float
 Format = Literal["csv", "tsv", "jsonl", "parquet", "lines"]
 Separator = Annotated[str, matching('[^"\r\n]', "must not be a quote or a line end, which a CSV file uses otherwise")]
 Quote = Literal['"', "none"]
@@ -262,8 +270,15 @@ class Source(TextSource):
 
     columns: Columns = key(Columns(), "Where each column of a record comes from.")
     label: str | None = key(None, "One label for every row, instead of columns.label.")
+    where: dict[str, Cell | list[Cell]] = key(
+        {}, 'Column → value, or list of values, of the rows to read ("": an empty cell); the others are rejected.'
+    )
 
     def _faults(self) -> Faults:
         yield from super()._faults()
+        if self.where and self.stored and self.file_format == "lines":
+            yield "where", "plain lines have no columns: leave it out"
+        if empty := [column for column, values in self.where.items() if values == []]:
+            yield "where", f"names no value of {empty[0]!r}"
         if (self.label is None) == (self.columns.label is None):
             yield (), "needs either columns.label (a column) or label (one label for every row)"
