@@ -84,7 +84,10 @@ def read_records(
 def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
     lowered = {name.lower(): name for name in table.columns}
     for field, column in wanted:
-        if what := table.without_text.get(column):
+        what = table.without_text.get(column)
+        if what in ("lists", "structs") and field == "label":
+            continue  # comes as JSON, of which `unwrapped` decides
+        if what:
             raise AttuneError(
                 f"{table.origin}: the column {column!r} (for {field}) is there, but holds {what}",
                 "write its values as text, or name another column",

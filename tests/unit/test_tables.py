@@ -261,6 +261,29 @@ def test_a_parquet_column_that_has_no_form_as_text_is_named_with_what_it_holds(t
         assert message.startswith(f"data/inbox/a.parquet: the column 'text' (for text) is there, but holds {what}\n")
 
 
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        (["pos"], "pos"),
+        (["naïve"], "naïve"),
+        ([3], "3"),
+        (None, None),
+        ([None], None),
+        ([], "row 2: instead of one label there is an empty list: []"),
+        (["a", "b"], 'row 2: instead of one label there seem to be several labels: ["a", "b"]'),
+        ({"pos": 0.9}, 'row 2: instead of one label there seem to be scores per label: {"pos": 0.9}'),
+    ],
+)
+def test_a_label_in_a_list_of_parquet_is_that_label(tmp_path: Path, label: Any, expected: str | None) -> None:
+    content = parquet_of(pl.DataFrame({"text": ["a", "b"], "label": [None, label]}))
+    if expected and expected.startswith("row"):
+        assert fault(tmp_path, "a.parquet", content).startswith(f"data/inbox/a.parquet, {expected}")
+        return
+    file, source, layout = write(tmp_path, "a.parquet", content)
+    with open_table(file, source.origin, layout) as table:
+        assert pl.concat(read_records(table, source))["label"].to_list() == [None, expected]
+
+
 @pytest.mark.parametrize("labels", ["01", "ab"])
 @pytest.mark.parametrize("text_first", [True, False])
 @pytest.mark.parametrize(("name", "mark"), [("a.tsv", "\t"), ("a.csv", "\t"), ("a.csv", ","), ("a.csv", ";")])

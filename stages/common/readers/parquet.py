@@ -1,5 +1,6 @@
 """Parquet files, read page by page."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
@@ -13,7 +14,8 @@ from stages.common.readers.streams import BATCH_BYTES, LONGEST, LONGEST_MB, ROWS
 class ParquetTable:
     """A Parquet file, read with pyarrow and checked: polars ends the process over some that are damaged.
 
-    See `tables.Table`; `stored_columns` are all columns of the file, also those that have no form as text.
+    See `tables.Table`; `stored_columns` are all columns of the file, also those that have no form as text: who asks for
+    one all the same gets JSON.
     """
 
     fixed = True
@@ -61,7 +63,12 @@ class ParquetTable:
         raise AttuneError(fault, "leave that row out, or name another column")
 
     def _frame(self, rows: Any, names: Sequence[str]) -> pl.DataFrame:
-        frame = pl.DataFrame({name: pl.from_arrow(rows.column(name)) for name in names})
+        frame = pl.DataFrame(
+            {
+                name: _as_json(rows.column(name)) if name in self.without_text else pl.from_arrow(rows.column(name))
+                for name in names
+            }
+        )
         if self._texts:
             frame = frame.with_columns(pl.selectors.float().fill_nan(None))
             frame = frame.select(pl.all().cast(pl.String).replace("", None))
@@ -84,6 +91,13 @@ class ParquetTable:
             raise AttuneError(
                 f"{self.origin}: not a readable Parquet file ({reason})", "write or copy it again"
             ) from None
+
+
+def _as_json(column: Any) -> pl.Series:
+    values = [
+        None if value is None else json.dumps(value, ensure_ascii=False, default=str) for value in column.to_pylist()
+    ]
+    return pl.Series(values, dtype=pl.String)
 
 
 def _without_text(kind: Any) -> str:
