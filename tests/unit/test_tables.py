@@ -303,7 +303,9 @@ def test_a_quote_that_swallows_rows_is_an_error_and_quote_none_reads_them(
     [
         ("a.csv", 'text,label\n"good,1\nbad,0\nfine",1\n', 2),  # nothing but what is swallowed
         ("a.csv", 'label,text\na,x\na,"good\nb,bad"\nb,x\n', 3),  # a label that is seen later
-        ("a.csv", 'label,text\nb,"x, y"\na,"b\nb,c\na,d\nb,e"\na,x\n', 3),  # elsewhere quotes are needed
+        ("a.csv", 'label,text\nb,"x, y"\na,"b\nb,c"\na,x\n', 3),  # elsewhere quotes are needed
+        ("a.csv", 'label,text\n1,"x, y"\n2,"a\n3,c"\n2,x\n', 3),
+        ("a.csv", 'text,label\n"x, y",1\n"good,1\nbad",0\n', 3),
         ("a.tsv", 'label\tx\ttext\na\t"b\nc"\t"d\ne\tf\tg"\n', 3),  # the line of the quote, not of the row
     ],
 )
@@ -318,6 +320,8 @@ def test_few_swallowed_rows_are_found_too(tmp_path: Path, name: str, content: st
         ("a.csv", 'label,text\n1,x\n1,"first\nreally, good"\n', "first\nreally, good"),
         ("a.csv", 'id,text,label\n1,"x, y",1\n2,"a, b\n10,000 c",0\n', "a, b\n10,000 c"),
         ("a.csv", 'label,text\n1,"x, y"\n1,"about\n10,000 people"\n', "about\n10,000 people"),
+        ("a.csv", 'label,text\n10,x\n20,"about\n10,000 people"\n', "about\n10,000 people"),
+        ("a.csv", 'label,text\nNo,x\nNo,"Really?\nNo, never"\n', "Really?\nNo, never"),
         ("a.tsv", 'text\tlabel\nx\t1\n"first, line\nsecond"\t1\n', "first, line\nsecond"),
         ("a.tsv", 'text\tlabel\nx\t1\n"first\tline"\t1\n', "first\tline"),
     ],

@@ -22,7 +22,7 @@ import polars as pl
 from stages.common.errors import AttuneError
 from stages.common.readers.first_bytes import recognized
 from stages.common.readers.parquet import ParquetTable
-from stages.common.readers.quotes import NO_QUOTES, QuoteWatch
+from stages.common.readers.quotes import FIRST, NO_QUOTES, SAMPLE, QuoteWatch
 from stages.common.readers.streams import BATCH_BYTES, DAMAGE, LONGEST, LONGEST_MB, ROWS, Layout, Spend
 
 LINE = "line"  # name of the only column of a plain text file
@@ -179,75 +179,57 @@ class SeparatedTable(LinesTable):
     def __init__(self, lines: Iterator[str], origin: str, layout: Layout) -> None:
         super().__init__(lines, origin)
         csv.field_size_limit(LONGEST)
-        self._separator = "\t" if layout.format == "tsv" else layout.separator
-        self._before = sum(1 for _ in islice(lines, layout.skip))  # lines that the reader does not see
+        separator = "\t" if layout.format == "tsv" else layout.separator
+        before = sum(1 for _ in islice(lines, layout.skip))  # lines that the reader does not see
         first = next(lines, "")
         if hint := re.fullmatch(r'"?sep=([^"\r\n])"?\s*', first):  # of Excel
-            self._separator, self._before = self._separator if self._separator != "," else hint[1], layout.skip + 1
+            separator, before = separator if separator != "," else hint[1], before + 1
         else:
             lines = chain([first], lines)
-        self._raw: list[str] = []  # lines of the row that is read
-        self._reader = csv.reader(
-            self._noted(lines),
-            delimiter=self._separator,
-            quoting=csv.QUOTE_NONE if layout.quote == "none" else csv.QUOTE_MINIMAL,
-            strict=True,
-        )
-        self._watch: QuoteWatch | None = None  # of the rows below the header
-        header = next((row for row in self._rows() if any(map(str.strip, row))), [])
-        names = [name.strip() if layout.header else "" for name in header]
-        self.columns = [name or f"column {number}" for number, name in enumerate(names, start=1)]
-        self._first = [] if layout.header else [header]  # row that has been read
-        if not self.columns:
+        quoting = csv.QUOTE_NONE if layout.quote == "none" else csv.QUOTE_MINIMAL
+        self._rows = self._numbered(csv.reader(lines, delimiter=separator, quoting=quoting, strict=True), before)
+        top = next((row for row in self._rows if any(map(str.strip, row[2]))), None)
+        if not top:
             raise AttuneError(f"{origin}: the file is empty", "the first line names the columns")
-        if len(header) == 1 and (mark := next((mark for mark in SEPARATORS if mark in header[0]), None)):
+        names = [name.strip() if layout.header else "" for name in top[2]]
+        self.columns = [name or f"column {number}" for number, name in enumerate(names, start=1)]
+        if len(names) == 1 and (mark := next((mark for mark in SEPARATORS if mark in top[2][0]), None)):
             raise AttuneError(
                 f"{origin}: the only column is {self.columns[0]!r}",
                 f"if its columns are separated by it, add this under the source: separator: {json.dumps(mark)} "
                 f"(of `make predict`: ARGS='--separator \"{mark}\"')",
             )
-        check_unique(self.columns, f"{origin}:{self._line}")
-        quoted = layout.header and any('"' in line for line in self._raw)
-        self._watch = QuoteWatch(origin, self._separator, len(self.columns), needed=quoted)
+        check_unique(self.columns, f"{origin}:{top[1]}")
         if not layout.header:
-            self._watch.see(header, self._raw, self._line + 1 - len(self._raw))
+            self._rows = chain([top], self._rows)
+        self._watch = QuoteWatch(origin, separator, len(names))
 
     def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
-        positions = [self.columns.index(name) for name in names]
-        for row in chain(self._first, self._rows()):
+        positions, width = [self.columns.index(name) for name in names], len(self.columns)
+        for number, (first, last, row) in enumerate(self._rows):
+            if len(row) != width:
+                raise AttuneError(
+                    f"{self.origin}:{first}: {len(row)} fields where the header has {width}"
+                    + (f", in a row of {last - first + 1:,} lines" if last > first else ""),
+                    "quote fields that hold the separator, or set separator to the one the file uses "
+                    f"(of `make predict`: ARGS='--separator \";\"', say); {NO_QUOTES}",
+                )
+            if last > first or number < FIRST or not number % SAMPLE:
+                self._watch.see(row, first, several=last > first)
             yield [row[position] or None for position in positions]
+        self._watch.end()
 
-    def _noted(self, lines: Iterator[str]) -> Iterator[str]:
-        for line in lines:
-            self._raw.append(line)
-            yield line
-
-    @property
-    def _line(self) -> int:
-        """The line that was read last."""
-        return self._before + self._reader.line_num
-
-    def _rows(self) -> Iterator[list[str]]:
-        """Yield the rows below the header, or from it on as long as there is none."""
-        first = self._line + 1  # line of the row that is read
-        self._raw.clear()
+    def _numbered(self, reader: Any, before: int) -> Iterator[tuple[int, int, list[str]]]:
+        """Yield rows with the numbers of their first and last lines."""
+        first = before + 1
         try:
-            for row in self._reader:
-                if row and self.columns and len(row) != len(self.columns):
-                    raise AttuneError(
-                        f"{self.origin}:{first}: {len(row)} fields where the header has {len(self.columns)}"
-                        + (f", in a row of {more + 1:,} lines" if (more := self._line - first) else ""),
-                        "quote fields that hold the separator, or set separator to the one the file uses "
-                        f"(of `make predict`: ARGS='--separator \";\"', say); {NO_QUOTES}",
-                    )
-                if row and self._watch:
-                    self._watch.see(row, self._raw, first)
+            for row in reader:
+                last = before + reader.line_num
                 if row:  # a blank line is no row; an empty cell of an only column is written as ""
-                    yield row
-                first = self._line + 1
-                self._raw.clear()
+                    yield first, last, row
+                first = last + 1
         except csv.Error as error:
-            line, fault = self._line, str(error)
+            line, fault = before + reader.line_num, str(error)
             if "unexpected end" in fault or "limit" in fault:
                 length = "to the end of the file" if "end" in fault else f"over more than {LONGEST_MB} MiB"
                 line, fault = first, f"a quote opens a field here that goes on {length}"
@@ -255,8 +237,6 @@ class SeparatedTable(LinesTable):
                 f"{self.origin}:{line}: {fault}",
                 f"check the quotes there: each field that opens one must close it; {NO_QUOTES}",
             ) from None
-        if self._watch:
-            self._watch.end()
 
 
 class JsonLinesTable(LinesTable):
