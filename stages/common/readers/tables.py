@@ -8,7 +8,7 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import TextIOWrapper
@@ -150,24 +150,32 @@ def _damage_as_errors(origin: str) -> Iterator[None]:
         raise AttuneError(f"{origin}: cannot be decompressed ({error})", "copy or download the file again") from None
 
 
+def packed(rows: Iterable[Sequence[str | None]], names: Sequence[str], size: int) -> Iterator[pl.DataFrame]:
+    """Yield rows of texts as tables: polars needs a third of the memory that Python does for a text.
+
+    A table ends after `size` rows or BATCH_BYTES; without rows there is one that has none.
+    """
+    waiting: list[Sequence[str | None]] = []
+    schema, characters, empty = dict.fromkeys(names, pl.String), 0, True
+    for row in rows:
+        waiting.append(row)
+        characters += sum(map(len, filter(None, row)))
+        if len(waiting) == size or characters >= BATCH_BYTES:
+            yield pl.DataFrame(waiting, schema=schema, orient="row")
+            waiting, characters, empty = [], 0, False
+    if waiting or empty:
+        yield pl.DataFrame(waiting, schema=schema, orient="row")
+
+
 class LinesTable(Table):
-    """Rows out of lines of text, packed: polars needs a third of the memory that Python does for a text."""
+    """Rows out of lines of text."""
 
     def __init__(self, lines: Iterator[str], origin: str) -> None:
         self.origin, self.columns, self._lines = origin, list[str](), lines
 
     def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
         """See Table."""
-        waiting: list[list[str | None]] = []
-        schema, characters, empty = dict.fromkeys(names, pl.String), 0, True
-        for row in self._values(names):
-            waiting.append(row)
-            characters += sum(len(value) for value in row if value)
-            if len(waiting) == size or characters >= BATCH_BYTES:
-                yield pl.DataFrame(waiting, schema=schema, orient="row")
-                waiting, characters, empty = [], 0, False
-        if waiting or empty:
-            yield pl.DataFrame(waiting, schema=schema, orient="row")
+        return packed(self._values(names), names, size)
 
     def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
         raise NotImplementedError
