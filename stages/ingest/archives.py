@@ -86,7 +86,7 @@ def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budg
         members = _tar_members(archive, TAR[ending], budget) if ending in TAR else _zip_members(archive)
         for member, fault, open_member in members:
             if not any(_matches(member, pattern) for pattern in patterns):
-                others += [] if _added(member) else [member]
+                others += [] if added(member) else [member]
                 continue
             if wrong := "is there twice" if member in copies else fault:
                 raise AttuneError(f"{origin}: '{display(member, 100)}' {wrong}", "name another member, or pack it anew")
@@ -110,10 +110,11 @@ def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budg
 def _matches(name: str, pattern: str) -> bool:
     names, patterns = name.split("/"), pattern.split("/")
     fits = len(names) == len(patterns) and all(map(fnmatchcase, names, patterns))
-    return name == pattern or (fits and (_added(pattern) or not _added(name)))
+    return name == pattern or (fits and (added(pattern) or not added(name)))
 
 
-def _added(name: str) -> bool:
+def added(name: str) -> bool:
+    """Return whether a system or an editor put a file with this name there."""
     path = PurePosixPath(name)
     return "__MACOSX" in path.parts or any(fnmatchcase(path.name, pattern) for pattern in ADDED)
 

@@ -20,7 +20,8 @@ from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
 from stages.common.readers.streams import BATCH_BYTES
-from stages.common.readers.tables import LINE, Table
+from stages.common.readers.table import Table
+from stages.common.readers.tables import LINE
 from stages.common.schemas import SPLITS, Rejected
 from stages.ingest.labels import label_names, unwrapped, without_missing
 
@@ -52,7 +53,12 @@ def read_records(
     extra: list[str] = getattr(source.columns, "extra", [])
     mapped = {"text": LINE} if lines else source.columns.model_dump(exclude_none=True, exclude={"extra"})
     wanted = [*mapped.items(), *(("extra", column) for column in extra)]
-    constant = {**dict.fromkeys(FIELDS), "label": getattr(source, "label", None), "source": source.origin}
+    constant = {
+        **dict.fromkeys(FIELDS),
+        "label": getattr(source, "label", None),
+        "source": source.origin,
+        "group": table.group,
+    }
     if table.fixed:
         _check_columns(wanted, table)
     rows = texts = 0

@@ -15,7 +15,7 @@ import sqlalchemy
 
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
-from stages.common.readers import databases, tables
+from stages.common.readers import databases, table
 from stages.ingest.archives import SizeBudget
 from stages.ingest.fetch import read_query
 
@@ -188,7 +188,7 @@ def test_an_endless_cell_is_an_error_that_names_it(database: str, monkeypatch: p
 
 
 def test_a_chunk_ends_when_it_is_large(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "BATCH_BYTES", 30)
+    monkeypatch.setattr(table, "BATCH_BYTES", 30)
     assert next(databases.select(VARIABLE, "SELECT body FROM reviews ORDER BY id", "sql")).height == 5
 
 

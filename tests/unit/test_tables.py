@@ -25,7 +25,7 @@ from stages.common.errors import AttuneError
 from stages.common.params import Source
 from stages.common.readers import parquet, tables
 from stages.common.readers.streams import ROWS, Layout
-from stages.common.readers.tables import open_table
+from stages.common.readers.tables import DocumentsTable, open_table
 from stages.ingest.archives import SizeBudget
 from stages.ingest.records import read_records
 
@@ -64,6 +64,16 @@ def fault(folder: Path, name: str, content: str | bytes, megabytes: int = 8, **s
     with pytest.raises(AttuneError) as raised, open_table(file, source.origin, layout, spend=spend) as table:
         list(read_records(table, source))
     return str(raised.value)
+
+
+def documents(folder: Path, files: dict[str, bytes], **settings: Any) -> pl.DataFrame:
+    """All columns of a folder of documents."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    paths, layout = {name: folder / name for name in files}, Layout("document", **settings)
+    table = DocumentsTable("train", "train/", paths, layout, SizeBudget(8, "train").spend)
+    return pl.concat(table.batches(table.columns))
 
 
 def parquet_of(table: pl.DataFrame) -> bytes:
@@ -124,7 +134,6 @@ def test_every_format_and_compression_gives_the_same_table(tmp_path: Path, name:
         # the first bytes tell more than the name
         ("a.csv", "text,label\nnaïve,1\n".encode("utf-16"), {}, [("naïve", "1")]),
         ("a.jsonl", codecs.BOM_UTF16_BE + '{"text": "漢", "label": 1}\n'.encode("utf-16-be"), {}, [("漢", "1")]),
-        ("a.csv", "text,label\nnaïve,1\n".encode("utf-32"), {}, [("naïve", "1")]),
         ("a.csv", "text,label\nnaïve,1\n".encode("utf-8-sig"), {"encoding": "cp1252"}, [("naïve", "1")]),
         *(("a.csv", packed(b"text,label\na,1\n"), {}, [("a", "1")]) for packed in PACKERS.values()),
         ("a.csv.gz", b"text,label\na,1\n", {}, [("a", "1")]),
@@ -185,7 +194,7 @@ def rows_with_quotes(mark: str, text_first: bool, labels: str) -> str:
         (
             "a.csv",
             zipped("[Content_Types].xml", "xl/workbook.xml"),
-            "an Excel workbook\n  → open it, and save it",
+            "an Excel workbook or the like\n  → open it, and save it",
         ),
         ("a.csv", bytes.fromhex("d0cf11e0a1b11ae1"), "a document of Excel or Word"),
         ("a.tsv", zipped("rows.tsv"), "a ZIP archive\n  → let its name end in .zip"),
@@ -209,6 +218,37 @@ def test_what_is_no_such_file_is_named_with_what_to_do(
     tmp_path: Path, name: str, content: str | bytes, message: str
 ) -> None:
     assert fault(tmp_path, name, content).startswith(f"data/inbox/{name}: this is {message}")
+
+
+def test_a_document_is_a_row_with_its_name_and_folder(tmp_path: Path) -> None:
+    files = {"pos/1.txt": b'two\r\nlines, "quoted"\n', "neg/a,b": b"", "top.html": "<html>naïve".encode("utf-16")}
+    table = documents(tmp_path, files | {"deep/er/2.txt.gz": packed_gzip("naïve".encode())})
+    assert table.columns == ["text", "file", "folder"]
+    assert table.rows() == [
+        ('two\r\nlines, "quoted"\n', "pos/1.txt", "pos"),
+        (None, "neg/a,b", "neg"),
+        ("<html>naïve", "top.html", "train"),
+        ("naïve", "deep/er/2.txt.gz", "er"),
+    ]
+    assert documents(tmp_path, {"1": "naïve".encode("cp1252")}, encoding="cp1252")["text"].to_list() == ["naïve"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a\nb\xff", "train/1.txt:2: byte 0xff is not utf-8"),
+        (b"a\n" * 20, "train/1.txt: a document of more than 64 MiB"),
+        (b"%PDF-1.7", "train/1.txt: this is a PDF document"),
+        (None, "train: the folder holds no file"),
+    ],
+)
+def test_a_document_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, message: str
+) -> None:
+    monkeypatch.setattr(tables, "LONGEST", 32)
+    with pytest.raises(AttuneError) as raised:
+        documents(tmp_path, {} if content is None else {"0.txt": b"x", "1.txt": content})
+    assert str(raised.value).startswith(message)
 
 
 def test_columns_without_a_name_are_called_by_their_numbers(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import polars as pl
 
 from stages.common.errors import AttuneError
 from stages.common.readers.streams import LONGEST, LONGEST_MB, ROWS
-from stages.common.readers.tables import Table, as_text, check_unique, packed
+from stages.common.readers.table import Table, as_text, check_unique, packed
 from stages.common.redact import redacted
 
 if TYPE_CHECKING:

@@ -7,53 +7,26 @@ batches of polars itself, `collect_batches`, read ahead of a slow consumer, and 
 import csv
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import TextIOWrapper
 from itertools import chain, islice
-from math import isnan
-from pathlib import Path
-from typing import Any, Protocol
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import polars as pl
 
+from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.readers.first_bytes import recognized
 from stages.common.readers.parquet import ParquetTable
 from stages.common.readers.quotes import FIRST, NO_QUOTES, SAMPLE, QuoteWatch
-from stages.common.readers.streams import BATCH_BYTES, DAMAGE, LONGEST, LONGEST_MB, ROWS, Layout, Spend
+from stages.common.readers.streams import LONGEST, LONGEST_MB, ROWS, Layout, Spend, damage_as_errors
+from stages.common.readers.table import Table, as_text, check_unique, packed
 
 LINE = "line"  # name of the only column of a plain text file
 SEPARATORS = ";\t|,"
-
-
-class Table(Protocol):
-    """An open table: what every reader of a file or database offers.
-
-    Attributes:
-        origin: what messages call it.
-        columns: the names; of JSON lines, whose rows have keys of their own, those of the rows read so far.
-        fixed: whether all names are known before the first row is read.
-        without_text: further columns, with what they hold that has no form as text.
-        rows: how many there are, where that is known.
-        share: how much of the file has been read, where that is known.
-    """
-
-    origin: str
-    columns: list[str]
-    fixed: bool = True
-    without_text: Mapping[str, str] = {}
-    rows: int | None = None
-    share: Callable[[], float] | None = None
-
-    def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
-        """Yield the rows with these columns, at most `size` at a time; a table without rows has one empty batch.
-
-        Raises:
-            AttuneError: if a row is damaged, with its line where there are lines.
-        """
 
 
 @contextmanager
@@ -73,12 +46,10 @@ def open_table(
         AttuneError: if the file has no header, is damaged, or a column is there twice.
     """
     with path.open("rb") as file:
-        with _damage_as_errors(origin):
+        with damage_as_errors(origin):
             stream, layout = recognized(file, layout, origin, spend)
         if layout.format == "parquet":
-            parquet = ParquetTable(stream, origin, spend, texts=texts)
-            check_unique(parquet.stored_columns, origin)
-            yield parquet
+            yield ParquetTable(stream, origin, spend, texts=texts)
             return
         newline = "" if layout.format in ("csv", "tsv") else "\n"  # a line of JSON may hold U+2028 and the like
         encoding = "utf-8-sig" if layout.encoding == "utf-8" else layout.encoding
@@ -88,30 +59,13 @@ def open_table(
             match layout.format:
                 case "jsonl":
                     table = JsonLinesTable(lines, origin)
-                case "lines":
+                case "lines" | "document":
                     table = PlainLinesTable(lines, origin)
                 case _:
                     table = SeparatedTable(lines, origin, layout)
             size = path.stat().st_size
             table.share = lambda: file.tell() / size
             yield table
-
-
-def check_unique(names: Sequence[str], where: str) -> None:
-    """Raise AttuneError if two columns have one name."""
-    if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise AttuneError(f"{where}: the column {repeated[0]!r} is there twice", "rename one of them")
-
-
-def as_text(value: Any) -> str | None:
-    """Return a text as it is, other values as JSON has them, and null for what is empty or NaN.
-
-    A lone surrogate, which JSON can spell and drivers may pass on, is replaced: it is no character.
-    """
-    if value is None or value == "" or (isinstance(value, float) and isnan(value)):
-        return None
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _lines(text: TextIOWrapper, origin: str, encoding: str) -> Iterator[str]:
@@ -122,7 +76,7 @@ def _lines(text: TextIOWrapper, origin: str, encoding: str) -> Iterator[str]:
     """
     lines = 0
     try:
-        with _damage_as_errors(origin):
+        with damage_as_errors(origin):
             for line in iter(partial(text.readline, LONGEST + 1), ""):
                 lines += 1
                 if len(line) > LONGEST:
@@ -140,38 +94,11 @@ def _lines(text: TextIOWrapper, origin: str, encoding: str) -> Iterator[str]:
         ) from None
 
 
-@contextmanager
-def _damage_as_errors(origin: str) -> Iterator[None]:
-    try:
-        yield
-    except DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the disk
-        raise AttuneError(f"{origin}: cannot be decompressed ({error})", "copy or download the file again") from None
-
-
-def packed(rows: Iterable[Sequence[str | None]], names: Sequence[str], size: int) -> Iterator[pl.DataFrame]:
-    """Yield rows of texts as tables: polars needs a third of the memory that Python does for a text.
-
-    A table ends after `size` rows or BATCH_BYTES; without rows there is one that has none.
-    """
-    waiting: list[Sequence[str | None]] = []
-    schema, characters, empty = dict.fromkeys(names, pl.String), 0, True
-    for row in rows:
-        waiting.append(row)
-        characters += sum(map(len, filter(None, row)))
-        if len(waiting) == size or characters >= BATCH_BYTES:
-            yield pl.DataFrame(waiting, schema=schema, orient="row")
-            waiting, characters, empty = [], 0, False
-    if waiting or empty:
-        yield pl.DataFrame(waiting, schema=schema, orient="row")
-
-
 class LinesTable(Table):
     """Rows out of lines of text."""
 
     def __init__(self, lines: Iterator[str], origin: str) -> None:
-        self.origin, self.columns, self._lines = origin, list[str](), lines
+        self.origin, self.columns, self.lines = origin, list[str](), lines
 
     def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
         """See Table."""
@@ -254,7 +181,7 @@ class JsonLinesTable(LinesTable):
 
     def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
         keys: dict[str, None] = {}
-        for number, line in enumerate(self._lines, start=1):
+        for number, line in enumerate(self.lines, start=1):
             if not line.strip():
                 continue
             try:
@@ -278,5 +205,34 @@ class PlainLinesTable(LinesTable):
         self.columns = [LINE]
 
     def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
-        for line in self._lines:
+        for line in self.lines:
             yield [line.removesuffix("\n").removesuffix("\r") or None] * len(names)
+
+
+class DocumentsTable(LinesTable):
+    """A file a row: what it holds, its name below the place that was named, and the name of the folder it is in.
+
+    Args:
+        origin: see `Table`.
+        place: where the files are, with the mark before their names: `data/inbox/reviews/`, `data/inbox/days.zip:`.
+        files: by their names.
+        layout: see `open_table`; `spend` too.
+    """
+
+    def __init__(self, origin: str, place: str, files: Mapping[str, Path], layout: Layout, spend: Spend) -> None:
+        super().__init__(iter(()), origin)
+        if not files:
+            raise AttuneError(f"{origin}: the folder holds no file", "copy the documents into it")
+        self.columns, self.rows = ["text", "file", "folder"], len(files)
+        self._place, self._files, self._layout, self._spend = place, files, layout, spend
+
+    def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
+        for name, path in self._files.items():
+            origin = f"{self._place}{display(name, 160)}"
+            with open_table(path, origin, self._layout, spend=self._spend) as document:
+                assert isinstance(document, LinesTable)
+                text = "".join(document.lines)
+            if len(text) > LONGEST:
+                raise AttuneError(f"{origin}: a document of more than {LONGEST_MB} MiB", "take it out, or split it")
+            row = {"text": text, "file": name, "folder": PurePosixPath(self._place.removesuffix(":"), name).parent.name}
+            yield [row[column] or None for column in names]
