@@ -18,7 +18,7 @@ import polars as pl
 from stages.common.drift import Counts
 from stages.common.errors import AttuneError
 from stages.common.locks import locked
-from stages.common.readers.tables import as_text
+from stages.common.readers.table import as_text
 
 PROBABILITY = "probability_"  # and the label: a column of the output
 AS_TEXT = {".csv": (pl.List, pl.Array, pl.Struct, pl.Duration, pl.Binary), ".jsonl": (pl.Binary,)}  # by kind of output

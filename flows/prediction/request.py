@@ -13,7 +13,8 @@ from stages.common.errors import AttuneError
 from stages.common.params.sources import Encoding, Separator
 from stages.common.readers.databases import QueryTable, select
 from stages.common.readers.streams import ENDINGS, Layout, format_and_compression
-from stages.common.readers.tables import LINE, Table, open_table
+from stages.common.readers.table import Table
+from stages.common.readers.tables import LINE, open_table
 from stages.serving.backends import Variant
 
 DATABASE = "sql:"  # before the name of an environment variable

@@ -87,7 +87,7 @@ def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budg
         members = _tar_members(archive, TAR[ending], budget) if ending in TAR else _zip_members(archive)
         for member, fault, open_member in members:
             if not any(_matches(member, pattern) for pattern in patterns):
-                others += [] if _added(member) else [member]
+                others += [] if added(member) else [member]
                 continue
             if wrong := "is there twice" if member in copies else fault:
                 raise AttuneError(f"{origin}: '{display(member, 100)}' {wrong}", "name another member, or pack it anew")
@@ -112,10 +112,11 @@ def _matches(name: str, pattern: str) -> bool:
     name, pattern = normalize("NFC", name), normalize("NFC", pattern)
     names, patterns = name.split("/"), pattern.split("/")
     fits = len(names) == len(patterns) and all(map(fnmatchcase, names, patterns))
-    return name == pattern or (fits and (_added(pattern) or not _added(name)))
+    return name == pattern or (fits and (added(pattern) or not added(name)))
 
 
-def _added(name: str) -> bool:
+def added(name: str) -> bool:
+    """Return whether a system or an editor put a file with this name there."""
     path = PurePosixPath(name)
     return "__MACOSX" in path.parts or any(fnmatchcase(path.name, pattern) for pattern in ADDED)
 

@@ -17,14 +17,15 @@ from unicodedata import normalize
 
 import polars as pl
 
-from stages.common.digests import sha256_file
+from stages.common.digests import sha256_file, sha256_value
 from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
 from stages.common.readers.databases import QueryTable, select
 from stages.common.readers.streams import Layout
-from stages.common.readers.tables import Table, open_table
-from stages.ingest.archives import SizeBudget, Workspace, similar, unpack
+from stages.common.readers.table import Table
+from stages.common.readers.tables import DocumentsTable, open_table
+from stages.ingest.archives import SizeBudget, Workspace, added, similar, unpack
 from stages.ingest.download import download, hub_file
 
 OURS = re.compile(r"/data/inbox/|/[0-9a-f]{2}/[0-9a-f]{30}$")  # another checkout's inbox; a file of DVC's cache
@@ -50,28 +51,35 @@ def open_source(source: TextSource, workspace: Workspace) -> Iterator[tuple[Iter
     with tempfile.TemporaryDirectory(dir=workspace.unpacked) as folder:
         file, provenance = local_file(source, workspace, Path(folder))
         licence = licence_of(source, workspace.downloads)
-        entry |= {**provenance, "bytes": file.stat().st_size, "licence": licence}
+        size = sum(part.stat().st_size for part in _files_in(file).values())
+        entry |= {**provenance, "bytes": size, "licence": licence}
         yield _tables(source, file, Path(folder), budget), entry
 
 
 def _tables(source: TextSource, file: Path, folder: Path, budget: SizeBudget) -> Iterator[Table]:
-    files = {source.origin: file}
+    files, place = {source.origin: file}, ""
     if source.inside:
-        copies = unpack(file, source.stored, [source.inside], folder / "members", budget)
-        archive = source.origin.removesuffix(source.inside)
-        files = {f"{archive}{display(name, 160)}": copy for name, copy in copies.items()}
+        files = unpack(file, source.stored, [source.inside], folder / "members", budget)
+        place = source.origin.removesuffix(source.inside)
+    elif file.is_dir():
+        files, place = _files_in(file), f"{source.origin}/"
     dialect = source.separator, source.quote, source.header, source.skip
     layout = Layout(source.file_format, source.compression, source.encoding, *dialect)
+    if layout.format == "document":
+        yield DocumentsTable(source.origin, place, files, layout, budget.spend)
+        return
     for name, copy in files.items():
-        budget.origin = name
-        with open_table(copy, name, layout, spend=budget.spend) as table:
+        budget.origin = f"{place}{display(name, 160)}" if place else name
+        with open_table(copy, budget.origin, layout, spend=budget.spend) as table:
+            if layout.format == "lines" and len(files) > 1:  # a text torn over splits would tell one of the other
+                table.group = f"{place}{name}"
             yield table
 
 
 def local_file(source: TextSource, workspace: Workspace, folder: Path) -> tuple[Path, dict[str, str | None]]:
     """Return a local file with a source's bytes as stored, its hash checked, and what the manifest says of it.
 
-    A file out of a wheel is put into `folder`, an empty one.
+    Documents may be a folder. A file out of a wheel is put into `folder`, an empty one.
 
     Raises:
         AttuneError: if the file cannot be had, is too large or has another hash.
@@ -79,7 +87,7 @@ def local_file(source: TextSource, workspace: Workspace, folder: Path) -> tuple[
     provenance: dict[str, str | None] = {}
     match source.kind:
         case "path":
-            file = _in_inbox(Path(source.stored))
+            file = _in_inbox(Path(source.stored), folder=source.format == "document" and not source.inside)
         case "url":
             file, provenance["etag"] = download(source, workspace)
         case "hub":
@@ -100,8 +108,9 @@ def local_file(source: TextSource, workspace: Workspace, folder: Path) -> tuple[
 
 
 def check_sha256(file: Path, expected: str | None, origin: str) -> str:
-    """Return a file's SHA-256; raise AttuneError unless it is the one that is expected, if there is one."""
-    actual = sha256_file(file)
+    """Return the SHA-256 of a file or folder; raise AttuneError unless it is the expected one, if there is one."""
+    files = {name: sha256_file(part) for name, part in _files_in(file).items()}
+    actual = sha256_value(files) if file.is_dir() else files[file.name]
     if expected not in (None, actual):
         raise AttuneError(
             f"{origin}: its content is not what params.yaml expects\n"
@@ -136,15 +145,23 @@ def as_stored(path: Path) -> Path:
     return next(alike, folder / path.name)
 
 
-def _in_inbox(file: Path) -> Path:
+def _in_inbox(file: Path, *, folder: bool) -> Path:
     file = as_stored(file)
-    if file.is_file():
+    if file.is_file() or (folder and file.is_dir()):
         return file
     if file.exists():
-        raise AttuneError(f"{file}: no regular file", "a source is one file: name it, not a folder or a pipe")
+        raise AttuneError(f"{file}: no regular file", "name a file; a folder of documents needs format: document")
     others = [other for other in sorted(file.parent.glob("[!.]*")) if other.is_file() and other.name != "README.md"]
     listing = f"there is: {', '.join(map(str, others[:5]))}"
     raise AttuneError(f"{file}: no such file", listing if others else "copy the file into data/inbox/")
+
+
+def _files_in(path: Path) -> dict[str, Path]:
+    """Return the files of a folder by their names in it, without those of systems and editors; of a file itself."""
+    if not path.is_dir():
+        return {path.name: path}
+    files = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
+    return {name: file for name, file in files.items() if not added(name)}
 
 
 def _installed_file(package: str, member: str) -> Path:

@@ -18,7 +18,7 @@ import polars as pl
 from stages.common.display import display
 from stages.common.display import listed as first_of
 from stages.common.errors import AttuneError
-from stages.common.readers.tables import as_text
+from stages.common.readers.table import as_text
 from stages.common.text import steps
 from stages.common.text.cleaning import Step, settle
 

@@ -22,7 +22,8 @@ from stages.common.errors import AttuneError
 from stages.common.params import TextSource
 from stages.common.params.sources import as_in_files
 from stages.common.readers.streams import BATCH_BYTES
-from stages.common.readers.tables import LINE, Table
+from stages.common.readers.table import Table
+from stages.common.readers.tables import LINE
 from stages.common.schemas import SPLITS, Rejected
 from stages.ingest.labels import SPELLINGS, label_names, unwrapped, without_missing
 
@@ -63,7 +64,12 @@ def read_records(
     where: dict[str, Any] = getattr(source, "where", {})
     mapped = {"text": LINE} if lines else source.columns.model_dump(exclude_none=True, exclude={"extra"})
     wanted = [*mapped.items(), *(("extra", column) for column in extra), *(("where", column) for column in where)]
-    constant = {**dict.fromkeys(FIELDS), "label": getattr(source, "label", None), "source": source.origin}
+    constant = {
+        **dict.fromkeys(FIELDS),
+        "label": getattr(source, "label", None),
+        "source": source.origin,
+        "group": table.group,
+    }
     if table.fixed:
         _check_columns(wanted, table)
     rows = texts = kept = 0
@@ -117,7 +123,10 @@ def _plain(cells: pl.Series) -> pl.Series:
 def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
     lowered = {name.lower(): name for name in table.columns}
     for field, column in wanted:
-        if what := table.without_text.get(column):
+        what = table.without_text.get(column)
+        if what in ("lists", "structs") and field == "label":
+            continue  # comes as JSON, of which `unwrapped` decides
+        if what:
             raise AttuneError(
                 f"{table.origin}: the column {column!r} (for {field}) is there, but holds {what}",
                 "write its values as text, or name another column",

@@ -15,7 +15,7 @@ import sqlalchemy
 
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
-from stages.common.readers import databases
+from stages.common.readers import databases, table
 from stages.ingest.archives import SizeBudget
 from stages.ingest.fetch import read_query
 
@@ -179,6 +179,17 @@ def test_rows_that_cannot_be_used_are_an_error(database: str) -> None:
     assert "the column 'body' is there twice" in fault("SELECT body, stars AS body FROM reviews")
     assert "the query gives no rows" in fault("SELECT body FROM reviews WHERE id < 0")
     assert "more than 1 MiB" in fault("SELECT a.body FROM reviews a, reviews b", megabytes=1)
+
+
+def test_an_endless_cell_is_an_error_that_names_it(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(databases, "LONGEST", len("text 9"))
+    query = "SELECT stars, body FROM reviews ORDER BY id"
+    assert "in row 10 the column 'body' holds a cell of more than 64 MiB" in fault(query)
+
+
+def test_a_chunk_ends_when_it_is_large(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "BATCH_BYTES", 30)
+    assert next(databases.select(VARIABLE, "SELECT body FROM reviews ORDER BY id", "sql")).height == 5
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Getting a source's bytes: the right ones by hash, out of a wheel or package without running it, or a message."""
 
 import hashlib
+import io
 import os
 import unicodedata
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from stages.ingest.archives import Workspace
 from stages.ingest.fetch import check_links, licence_of, local_file
 from tests.projects import Project
 from tests.unit.file_server import serving
+from tests.unit.small_records import received
 
 PutWheel = Any
 ROWS = b"text,label\ngood,1\n"
@@ -22,6 +25,14 @@ METADATA = b"Metadata-Version: 2.1\nName: reviews\nVersion: 1.0\nLicense: CC-BY-
 MAPPED = {"columns": {"text": "text", "label": "label"}}
 INBOX = Source(path="data/inbox/rows.csv", **MAPPED)
 WHEEL = Source(wheel="reviews==1.0", member="reviews/rows.csv", **MAPPED)
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
 
 
 def locate(source: Source, downloads: Path, unpacked: Path) -> Path:
@@ -135,3 +146,42 @@ def test_a_file_of_an_installed_package_is_read_without_importing_it(
     ):
         with pytest.raises(AttuneError, match=message):
             locate(Source(package=package, member="rows.csv", **MAPPED), tmp_path, tmp_path)
+
+
+FILES = {"pos/1.txt": b"good film\nfine film\n", "neg/1.txt": b"bad film\n"}
+
+
+def test_a_folder_or_an_archive_of_documents_has_a_row_a_file_and_the_folders_are_labels(project: Project) -> None:
+    for name, content in (FILES | {"pos/._1.txt": b"x", "Thumbs.db": b"x"}).items():
+        project.file(f"data/inbox/train/{name}", content)
+    project.file("data/inbox/train.zip", zipped(FILES))
+    rows = [("bad film\n", "neg", None), ("good film\nfine film\n", "pos", None)]
+    labelled: Any = {"format": "document", "columns": {"text": "text", "label": "folder"}}
+    for where in ({"path": "data/inbox/train"}, {"path": "data/inbox/train.zip", "member": "*/*.txt"}):
+        [(_, records)], _ = received(Source(**where, **labelled), project.root)
+        assert records.select("text", "label", "group").rows() == rows
+    folder = Source(path="data/inbox/train", **labelled)
+    entry = received(folder, project.root)[1]
+    assert entry["bytes"] == sum(map(len, FILES.values()))
+    received(folder.model_copy(update={"sha256": entry["sha256"]}), project.root)
+    project.file("data/inbox/train/pos/2.txt", b"new")
+    with pytest.raises(AttuneError, match="its content is not what"):
+        received(folder.model_copy(update={"sha256": entry["sha256"]}), project.root)
+    with pytest.raises(AttuneError, match="a folder of documents needs format: document"):
+        received(Source(path="data/inbox/train", format="lines", label="x"), project.root)
+
+
+def test_a_file_of_several_plain_texts_is_a_group(project: Project) -> None:
+    project.file("data/inbox/train.zip", zipped(FILES))
+    project.file("data/inbox/a.txt", b"one\ntwo\n")
+    archive = Source(path="data/inbox/train.zip", member="*/*.txt", label="x")
+    groups = [records["group"].to_list() for _, records in received(archive, project.root)[0]]
+    assert groups == [["data/inbox/train.zip:neg/1.txt"], ["data/inbox/train.zip:pos/1.txt"] * 2]
+    [(_, records)], _ = received(Source(path="data/inbox/a.txt", label="x"), project.root)
+    assert records["group"].to_list() == [None, None]
+
+
+def test_files_whose_names_begin_alike_are_all_read(project: Project) -> None:
+    files = {f"{'long' * 50}{number}.txt": b"text" for number in range(3)}
+    project.file("data/inbox/train.zip", zipped(files))
+    assert len(received(Source(path="data/inbox/train.zip", member="*.txt", label="x"), project.root)[0]) == 3

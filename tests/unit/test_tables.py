@@ -25,7 +25,7 @@ from stages.common.errors import AttuneError
 from stages.common.params import Source
 from stages.common.readers import parquet, tables
 from stages.common.readers.streams import ROWS, Layout
-from stages.common.readers.tables import open_table
+from stages.common.readers.tables import DocumentsTable, open_table
 from stages.ingest.archives import SizeBudget
 from stages.ingest.records import read_records
 
@@ -64,6 +64,16 @@ def fault(folder: Path, name: str, content: str | bytes, megabytes: int = 8, **s
     with pytest.raises(AttuneError) as raised, open_table(file, source.origin, layout, spend=spend) as table:
         list(read_records(table, source))
     return str(raised.value)
+
+
+def documents(folder: Path, files: dict[str, bytes], **settings: Any) -> pl.DataFrame:
+    """All columns of a folder of documents."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    paths, layout = {name: folder / name for name in files}, Layout("document", **settings)
+    table = DocumentsTable("train", "train/", paths, layout, SizeBudget(8, "train").spend)
+    return pl.concat(table.batches(table.columns))
 
 
 def parquet_of(table: pl.DataFrame) -> bytes:
@@ -124,7 +134,6 @@ def test_every_format_and_compression_gives_the_same_table(tmp_path: Path, name:
         # the first bytes tell more than the name
         ("a.csv", "text,label\nnaïve,1\n".encode("utf-16"), {}, [("naïve", "1")]),
         ("a.jsonl", codecs.BOM_UTF16_BE + '{"text": "漢", "label": 1}\n'.encode("utf-16-be"), {}, [("漢", "1")]),
-        ("a.csv", "text,label\nnaïve,1\n".encode("utf-32"), {}, [("naïve", "1")]),
         ("a.csv", "text,label\nnaïve,1\n".encode("utf-8-sig"), {"encoding": "cp1252"}, [("naïve", "1")]),
         *(("a.csv", packed(b"text,label\na,1\n"), {}, [("a", "1")]) for packed in PACKERS.values()),
         ("a.csv.gz", b"text,label\na,1\n", {}, [("a", "1")]),
@@ -185,7 +194,7 @@ def rows_with_quotes(mark: str, text_first: bool, labels: str) -> str:
         (
             "a.csv",
             zipped("[Content_Types].xml", "xl/workbook.xml"),
-            "an Excel workbook\n  → open it, and save it",
+            "an Excel workbook or the like\n  → open it, and save it",
         ),
         ("a.csv", bytes.fromhex("d0cf11e0a1b11ae1"), "a document of Excel or Word"),
         ("a.tsv", zipped("rows.tsv"), "a ZIP archive\n  → let its name end in .zip"),
@@ -209,6 +218,37 @@ def test_what_is_no_such_file_is_named_with_what_to_do(
     tmp_path: Path, name: str, content: str | bytes, message: str
 ) -> None:
     assert fault(tmp_path, name, content).startswith(f"data/inbox/{name}: this is {message}")
+
+
+def test_a_document_is_a_row_with_its_name_and_folder(tmp_path: Path) -> None:
+    files = {"pos/1.txt": b'two\r\nlines, "quoted"\n', "neg/a,b": b"", "top.html": "<html>naïve".encode("utf-16")}
+    table = documents(tmp_path, files | {"deep/er/2.txt.gz": packed_gzip("naïve".encode())})
+    assert table.columns == ["text", "file", "folder"]
+    assert table.rows() == [
+        ('two\r\nlines, "quoted"\n', "pos/1.txt", "pos"),
+        (None, "neg/a,b", "neg"),
+        ("<html>naïve", "top.html", "train"),
+        ("naïve", "deep/er/2.txt.gz", "er"),
+    ]
+    assert documents(tmp_path, {"1": "naïve".encode("cp1252")}, encoding="cp1252")["text"].to_list() == ["naïve"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a\nb\xff", "train/1.txt:2: byte 0xff is not utf-8"),
+        (b"a\n" * 20, "train/1.txt: a document of more than 64 MiB"),
+        (b"%PDF-1.7", "train/1.txt: this is a PDF document"),
+        (None, "train: the folder holds no file"),
+    ],
+)
+def test_a_document_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, message: str
+) -> None:
+    monkeypatch.setattr(tables, "LONGEST", 32)
+    with pytest.raises(AttuneError) as raised:
+        documents(tmp_path, {} if content is None else {"0.txt": b"x", "1.txt": content})
+    assert str(raised.value).startswith(message)
 
 
 def test_columns_without_a_name_are_called_by_their_numbers(tmp_path: Path) -> None:
@@ -261,6 +301,29 @@ def test_a_parquet_column_that_has_no_form_as_text_is_named_with_what_it_holds(t
         assert message.startswith(f"data/inbox/a.parquet: the column 'text' (for text) is there, but holds {what}\n")
 
 
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        (["pos"], "pos"),
+        (["naïve"], "naïve"),
+        ([3], "3"),
+        (None, None),
+        ([None], None),
+        ([], "row 2: instead of one label there is an empty list: []"),
+        (["a", "b"], 'row 2: instead of one label there seem to be several labels: ["a", "b"]'),
+        ({"pos": 0.9}, 'row 2: instead of one label there seem to be scores per label: {"pos": 0.9}'),
+    ],
+)
+def test_a_label_in_a_list_of_parquet_is_that_label(tmp_path: Path, label: Any, expected: str | None) -> None:
+    content = parquet_of(pl.DataFrame({"text": ["a", "b"], "label": [None, label]}))
+    if expected and expected.startswith("row"):
+        assert fault(tmp_path, "a.parquet", content).startswith(f"data/inbox/a.parquet, {expected}")
+        return
+    file, source, layout = write(tmp_path, "a.parquet", content)
+    with open_table(file, source.origin, layout) as table:
+        assert pl.concat(read_records(table, source))["label"].to_list() == [None, expected]
+
+
 @pytest.mark.parametrize("labels", ["01", "ab"])
 @pytest.mark.parametrize("text_first", [True, False])
 @pytest.mark.parametrize(("name", "mark"), [("a.tsv", "\t"), ("a.csv", "\t"), ("a.csv", ","), ("a.csv", ";")])
@@ -280,7 +343,9 @@ def test_a_quote_that_swallows_rows_is_an_error_and_quote_none_reads_them(
     [
         ("a.csv", 'text,label\n"good,1\nbad,0\nfine",1\n', 2),  # nothing but what is swallowed
         ("a.csv", 'label,text\na,x\na,"good\nb,bad"\nb,x\n', 3),  # a label that is seen later
-        ("a.csv", 'label,text\nb,"x, y"\na,"b\nb,c\na,d\nb,e"\na,x\n', 3),  # elsewhere quotes are needed
+        ("a.csv", 'label,text\nb,"x, y"\na,"b\nb,c"\na,x\n', 3),  # elsewhere quotes are needed
+        ("a.csv", 'label,text\n1,"x, y"\n2,"a\n3,c"\n2,x\n', 3),
+        ("a.csv", 'text,label\n"x, y",1\n"good,1\nbad",0\n', 3),
         ("a.tsv", 'label\tx\ttext\na\t"b\nc"\t"d\ne\tf\tg"\n', 3),  # the line of the quote, not of the row
     ],
 )
@@ -295,6 +360,8 @@ def test_few_swallowed_rows_are_found_too(tmp_path: Path, name: str, content: st
         ("a.csv", 'label,text\n1,x\n1,"first\nreally, good"\n', "first\nreally, good"),
         ("a.csv", 'id,text,label\n1,"x, y",1\n2,"a, b\n10,000 c",0\n', "a, b\n10,000 c"),
         ("a.csv", 'label,text\n1,"x, y"\n1,"about\n10,000 people"\n', "about\n10,000 people"),
+        ("a.csv", 'label,text\n10,x\n20,"about\n10,000 people"\n', "about\n10,000 people"),
+        ("a.csv", 'label,text\nNo,x\nNo,"Really?\nNo, never"\n', "Really?\nNo, never"),
         ("a.tsv", 'text\tlabel\nx\t1\n"first, line\nsecond"\t1\n', "first, line\nsecond"),
         ("a.tsv", 'text\tlabel\nx\t1\n"first\tline"\t1\n', "first\tline"),
     ],

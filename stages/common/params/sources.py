@@ -98,7 +98,7 @@ def as_in_files(value: str | float | bool) -> tuple[str, ...]:
 
 
 Cell = str | bool | int | float
-Format = Literal["csv", "tsv", "jsonl", "parquet", "lines"]
+Format = Literal["csv", "tsv", "jsonl", "parquet", "lines", "document"]
 Separator = Annotated[str, matching('[^"\r\n]', "must not be a quote or a line end, which a CSV file uses otherwise")]
 Quote = Literal['"', "none"]
 Encoding = Annotated[str, AfterValidator(_codec)]
@@ -203,7 +203,10 @@ class TextSource(Location):
     )
     sha256: Sha256 | None = key(None, "Expected SHA-256 of the file as stored (before decompression).")
     etag: str | None = key(None, "Expected ETag of a url.", min_length=1, max_length=200)
-    format: Format | None = key(None, "File format; by default told from the file's ending.")
+    format: Format | None = key(
+        None,
+        "File format; by default told from the file's ending. With document a file is a row, and path may be a folder.",
+    )
     encoding: Encoding = key("utf-8", "Text encoding of the file, such as utf-8, latin-1, cp1252 or gb18030.")
     separator: Separator = key(",", "Column separator of a CSV file.", min_length=1, max_length=1)
     quote: Quote = key('"', "What stands around a field of CSV or TSV that holds separators or line ends; or none.")

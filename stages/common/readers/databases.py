@@ -14,12 +14,12 @@ from urllib.parse import quote, unquote
 import polars as pl
 
 from stages.common.errors import AttuneError
-from stages.common.readers.streams import ROWS
-from stages.common.readers.tables import Table, as_text, check_unique
+from stages.common.readers.streams import LONGEST, LONGEST_MB, ROWS
+from stages.common.readers.table import Table, as_text, check_unique, packed
 from stages.common.redact import redacted
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import URL, Engine, Row
 
 CONNECT_TIMEOUT = 30  # seconds
 
@@ -47,42 +47,46 @@ class QueryTable(Table):
 
 
 def select(variable: str, query: str, origin: str, size: int = 10_000) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a query in chunks, all columns as text; without rows, one chunk that has none.
+    """Yield the rows of a query in chunks (see `packed`), all columns as text.
 
     Args:
         variable: environment variable that holds the database's address.
         query: one SELECT, taken as it stands.
         origin: what messages call it.
-        size: rows of a chunk.
+        size: rows of a chunk at most.
 
     Raises:
         AttuneError: if the variable is not set, the database cannot be reached, or the query fails, would write, gives
-            two columns of one name or bytes that are no text. No message holds the address or its password.
+            two columns of one name, bytes that are no text, or too long a cell. No message holds the address or its
+            password.
     """
     url, engine = _engine(variable, origin)
     with _faults_as_errors(origin, variable, url), engine.connect() as connection:
-        # A server-side cursor where the driver has one. The query is taken as it stands: `:name` and `%` mean nothing.
+        # A server-side cursor where the driver has one, from which SQLAlchemy takes 1,000 rows at a time at most. The
+        # query is taken as it stands: `:name` and `%` mean nothing.
         streamed = connection.execution_options(stream_results=True, no_parameters=True, postgresql_readonly=True)
         result = streamed.exec_driver_sql(query)
         names = [column[0] for column in result.cursor.description]
         check_unique(names, origin)
-        schema = dict.fromkeys(names, pl.String)
-        empty = True
-        for rows in result.yield_per(size).partitions():
-            columns = {}
-            for name, values in zip(names, zip(*rows, strict=True), strict=True):
-                try:
-                    columns[name] = [_value_as_text(value) for value in values]
-                except UnicodeDecodeError:
-                    raise AttuneError(
-                        f"{origin}: the column {name!r} holds bytes that are no UTF-8 text",
-                        "leave it out of the query, or convert it there",
-                    ) from None
-            yield pl.DataFrame(columns, schema=schema)
-            empty = False
-        if empty:
-            yield pl.DataFrame(schema=schema)
+        yield from packed(_texts(result, names, origin), names, size)
         connection.rollback()
+
+
+def _texts(rows: "Iterable[Row[Any]]", names: Sequence[str], origin: str) -> Iterator[list[str | None]]:
+    for number, row in enumerate(rows, start=1):
+        texts: list[str | None] = []
+        for name, value in zip(names, row, strict=True):
+            try:
+                texts.append(_value_as_text(value))
+            except UnicodeDecodeError:
+                fault = "bytes that are no UTF-8 text"
+            else:
+                if len(texts[-1] or "") <= LONGEST:
+                    continue
+                fault = f"a cell of more than {LONGEST_MB} MiB"
+            fix = "leave it out of the query, or convert it there"
+            raise AttuneError(f"{origin}: in row {number:,} the column {name!r} holds {fault}", fix)
+        yield texts
 
 
 def _engine(variable: str, origin: str) -> "tuple[URL, Engine]":

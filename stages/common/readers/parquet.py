@@ -1,25 +1,27 @@
 """Parquet files, read page by page."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import IO, Any
 
 import polars as pl
 
 from stages.common.errors import AttuneError
-from stages.common.readers.streams import BATCH_BYTES, LONGEST, LONGEST_MB, ROWS, Spend
+from stages.common.readers.streams import BATCH_BYTES, LONGEST, LONGEST_MB, ROWS, Spend, damage_as_errors
+from stages.common.readers.table import Table, as_text, check_unique
+
+WITHOUT_TEXT = {"list": "lists", "struct": "structs", "map": "maps", "binary": "bytes", "duration": "durations"}
 
 
-class ParquetTable:
+class ParquetTable(Table):
     """A Parquet file, read with pyarrow and checked: polars ends the process over some that are damaged.
 
-    See `tables.Table`; `stored_columns` are all columns of the file, also those that have no form as text.
-    """
+    Who asks for a column that has no form as text gets JSON.
 
-    fixed = True
-    without_text: Mapping[str, str]  # columns that have no form as text, with what they hold
-    rows: int | None
-    share: Callable[[], float] | None = None
+    Raises:
+        AttuneError: if it is damaged, or a column is there twice.
+    """
 
     def __init__(self, file: IO[bytes], origin: str, spend: Spend, *, texts: bool) -> None:
         from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
@@ -28,11 +30,15 @@ class ParquetTable:
         with self._faults_as_errors():
             self._file = ParquetFile(file)
             self._empty = self._file.schema_arrow.empty_table()
-        self.stored_columns: list[str] = self._empty.column_names
-        held = {field.name: _without_text(field.type) for field in self._empty.schema} if texts else {}
-        self.without_text = {name: what for name, what in held.items() if what}
-        self.columns = [name for name in self.stored_columns if name not in self.without_text]
+        self.columns = self._empty.column_names
+        check_unique(self.columns, origin)
         self.rows = self._file.metadata.num_rows
+        if texts:
+            kinds = {
+                name: re.sub("large_|fixed_size_|[^a-z_].*", "", str(self._empty[name].type)) for name in self.columns
+            }
+            self.without_text = {name: WITHOUT_TEXT[kind] for name, kind in kinds.items() if kind in WITHOUT_TEXT}
+            self.columns = [name for name in self.columns if name not in self.without_text]
 
     def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
         """See Table. A batch has fewer rows than `size` if the file states that its columns are large."""
@@ -42,8 +48,7 @@ class ParquetTable:
             chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
             chunks = [chunk for chunk in chunks if chunk.path_in_schema in names]
             for chunk in chunks:
-                if chunk.total_uncompressed_size > LONGEST * max(chunk.num_values, 1):
-                    self._too_long(chunk.path_in_schema)
+                self._check_cell(chunk.path_in_schema, chunk.total_uncompressed_size // max(chunk.num_values, 1))
             stated = sum(chunk.total_uncompressed_size for chunk in chunks)
             size = max(1, min(size, BATCH_BYTES * metadata.num_rows // max(stated, 1)))
             if not self.rows:
@@ -56,42 +61,26 @@ class ParquetTable:
             if rows_read != self.rows:
                 raise ValueError(f"{rows_read:,} of {self.rows:,} rows are there")
 
-    def _too_long(self, name: str) -> None:
-        fault = f"{self.origin}: the column {name!r} has a cell of more than {LONGEST_MB} MiB"
-        raise AttuneError(fault, "leave that row out, or name another column")
+    def _check_cell(self, name: str, size: int) -> None:
+        if size > LONGEST:
+            fault = f"{self.origin}: the column {name!r} has a cell of more than {LONGEST_MB} MiB"
+            raise AttuneError(fault, "leave that row out, or name another column")
 
     def _frame(self, rows: Any, names: Sequence[str]) -> pl.DataFrame:
-        frame = pl.DataFrame({name: pl.from_arrow(rows.column(name)) for name in names})
+        columns: dict[str, Any] = {name: rows.column(name) for name in names}
+        for name in self.without_text.keys() & columns:
+            columns[name] = pl.Series(map(as_text, columns[name].to_pylist()), dtype=pl.String).to_arrow()
+        frame = pl.DataFrame({name: pl.from_arrow(column) for name, column in columns.items()})
         if self._texts:
             frame = frame.with_columns(pl.selectors.float().fill_nan(None))
             frame = frame.select(pl.all().cast(pl.String).replace("", None))
             for column in frame:
-                if (column.str.len_bytes().max() or 0) > LONGEST:  # type: ignore[operator]
-                    self._too_long(column.name)
+                self._check_cell(column.name, int(column.str.len_bytes().max() or 0))  # type: ignore[arg-type]
             self._spend(int(frame.estimated_size()))
         return frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
 
-    @contextmanager
-    def _faults_as_errors(self) -> Iterator[None]:
+    def _faults_as_errors(self) -> AbstractContextManager[None]:
         from pyarrow import ArrowException  # type: ignore[import-untyped]
 
-        try:
-            yield
-        except (ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # of the disk
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-            raise AttuneError(
-                f"{self.origin}: not a readable Parquet file ({reason})", "write or copy it again"
-            ) from None
-
-
-def _without_text(kind: Any) -> str:
-    """Return what a column holds that has no form as text, or nothing."""
-    from pyarrow import types
-
-    if types.is_nested(kind):
-        return "structs" if types.is_struct(kind) else "maps" if types.is_map(kind) else "lists"
-    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
-        return "bytes"
-    return "durations" if types.is_duration(kind) else ""
+        kinds = (ArrowException, pl.exceptions.PolarsError, OSError, ValueError)
+        return damage_as_errors(self.origin, "not a readable Parquet file", kinds)

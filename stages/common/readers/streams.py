@@ -4,11 +4,14 @@ import bz2
 import gzip
 import lzma
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader, RawIOBase
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
+
+from stages.common.errors import AttuneError
 
 ENDINGS = {
     ".csv": "csv",
@@ -42,7 +45,7 @@ class Layout:
     """How the bytes of a file are to be read.
 
     Args:
-        format: csv, tsv, jsonl, parquet or lines.
+        format: csv, tsv, jsonl, parquet, lines or document.
         compression: one of COMPRESSIONS.
         encoding: of a text file.
         separator: of the columns of a CSV file.
@@ -85,3 +88,17 @@ def decompressed(file: IO[bytes], compression: str, spend: Spend) -> IO[bytes]:
 
         stream = CompressedInputStream(PythonFile(file), "zstd")
     return cast(IO[bytes], BufferedReader(_Counted(stream, spend), BLOCK))
+
+
+@contextmanager
+def damage_as_errors(
+    origin: str, what: str = "cannot be decompressed", kinds: tuple[type[Exception], ...] = DAMAGE
+) -> Iterator[None]:
+    """Raise AttuneError for what the readers of damaged bytes raise; errors of the disk pass."""
+    try:
+        yield
+    except kinds as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise AttuneError(f"{origin}: {what} ({reason})", "copy or download the file again") from None

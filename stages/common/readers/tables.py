@@ -7,53 +7,26 @@ batches of polars itself, `collect_batches`, read ahead of a slow consumer, and 
 import csv
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import TextIOWrapper
 from itertools import chain, islice
-from math import isnan
-from pathlib import Path
-from typing import Any, Protocol
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import polars as pl
 
+from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.readers.first_bytes import recognized
 from stages.common.readers.parquet import ParquetTable
-from stages.common.readers.quotes import NO_QUOTES, QuoteWatch
-from stages.common.readers.streams import BATCH_BYTES, DAMAGE, LONGEST, LONGEST_MB, ROWS, Layout, Spend
+from stages.common.readers.quotes import FIRST, NO_QUOTES, SAMPLE, QuoteWatch
+from stages.common.readers.streams import LONGEST, LONGEST_MB, ROWS, Layout, Spend, damage_as_errors
+from stages.common.readers.table import Table, as_text, check_unique, packed
 
 LINE = "line"  # name of the only column of a plain text file
 SEPARATORS = ";\t|,"
-
-
-class Table(Protocol):
-    """An open table: what every reader of a file or database offers.
-
-    Attributes:
-        origin: what messages call it.
-        columns: the names; of JSON lines, whose rows have keys of their own, those of the rows read so far.
-        fixed: whether all names are known before the first row is read.
-        without_text: further columns, with what they hold that has no form as text.
-        rows: how many there are, where that is known.
-        share: how much of the file has been read, where that is known.
-    """
-
-    origin: str
-    columns: list[str]
-    fixed: bool = True
-    without_text: Mapping[str, str] = {}
-    rows: int | None = None
-    share: Callable[[], float] | None = None
-
-    def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
-        """Yield the rows with these columns, at most `size` at a time; a table without rows has one empty batch.
-
-        Raises:
-            AttuneError: if a row is damaged, with its line where there are lines.
-        """
 
 
 @contextmanager
@@ -73,12 +46,10 @@ def open_table(
         AttuneError: if the file has no header, is damaged, or a column is there twice.
     """
     with path.open("rb") as file:
-        with _damage_as_errors(origin):
+        with damage_as_errors(origin):
             stream, layout = recognized(file, layout, origin, spend)
         if layout.format == "parquet":
-            parquet = ParquetTable(stream, origin, spend, texts=texts)
-            check_unique(parquet.stored_columns, origin)
-            yield parquet
+            yield ParquetTable(stream, origin, spend, texts=texts)
             return
         newline = "" if layout.format in ("csv", "tsv") else "\n"  # a line of JSON may hold U+2028 and the like
         encoding = "utf-8-sig" if layout.encoding == "utf-8" else layout.encoding
@@ -88,30 +59,13 @@ def open_table(
             match layout.format:
                 case "jsonl":
                     table = JsonLinesTable(lines, origin)
-                case "lines":
+                case "lines" | "document":
                     table = PlainLinesTable(lines, origin)
                 case _:
                     table = SeparatedTable(lines, origin, layout)
             size = path.stat().st_size
             table.share = lambda: file.tell() / size
             yield table
-
-
-def check_unique(names: Sequence[str], where: str) -> None:
-    """Raise AttuneError if two columns have one name."""
-    if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise AttuneError(f"{where}: the column {repeated[0]!r} is there twice", "rename one of them")
-
-
-def as_text(value: Any) -> str | None:
-    """Return a text as it is, other values as JSON has them, and null for what is empty or NaN.
-
-    A lone surrogate, which JSON can spell and drivers may pass on, is replaced: it is no character.
-    """
-    if value is None or value == "" or (isinstance(value, float) and isnan(value)):
-        return None
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _lines(text: TextIOWrapper, origin: str, encoding: str) -> Iterator[str]:
@@ -122,7 +76,7 @@ def _lines(text: TextIOWrapper, origin: str, encoding: str) -> Iterator[str]:
     """
     lines = 0
     try:
-        with _damage_as_errors(origin):
+        with damage_as_errors(origin):
             for line in iter(partial(text.readline, LONGEST + 1), ""):
                 lines += 1
                 if len(line) > LONGEST:
@@ -140,34 +94,15 @@ def _lines(text: TextIOWrapper, origin: str, encoding: str) -> Iterator[str]:
         ) from None
 
 
-@contextmanager
-def _damage_as_errors(origin: str) -> Iterator[None]:
-    try:
-        yield
-    except DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the disk
-        raise AttuneError(f"{origin}: cannot be decompressed ({error})", "copy or download the file again") from None
-
-
 class LinesTable(Table):
-    """Rows out of lines of text, packed: polars needs a third of the memory that Python does for a text."""
+    """Rows out of lines of text."""
 
     def __init__(self, lines: Iterator[str], origin: str) -> None:
-        self.origin, self.columns, self._lines = origin, list[str](), lines
+        self.origin, self.columns, self.lines = origin, list[str](), lines
 
     def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
         """See Table."""
-        waiting: list[list[str | None]] = []
-        schema, characters, empty = dict.fromkeys(names, pl.String), 0, True
-        for row in self._values(names):
-            waiting.append(row)
-            characters += sum(len(value) for value in row if value)
-            if len(waiting) == size or characters >= BATCH_BYTES:
-                yield pl.DataFrame(waiting, schema=schema, orient="row")
-                waiting, characters, empty = [], 0, False
-        if waiting or empty:
-            yield pl.DataFrame(waiting, schema=schema, orient="row")
+        return packed(self._values(names), names, size)
 
     def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
         raise NotImplementedError
@@ -179,75 +114,57 @@ class SeparatedTable(LinesTable):
     def __init__(self, lines: Iterator[str], origin: str, layout: Layout) -> None:
         super().__init__(lines, origin)
         csv.field_size_limit(LONGEST)
-        self._separator = "\t" if layout.format == "tsv" else layout.separator
-        self._before = sum(1 for _ in islice(lines, layout.skip))  # lines that the reader does not see
+        separator = "\t" if layout.format == "tsv" else layout.separator
+        before = sum(1 for _ in islice(lines, layout.skip))  # lines that the reader does not see
         first = next(lines, "")
         if hint := re.fullmatch(r'"?sep=([^"\r\n])"?\s*', first):  # of Excel
-            self._separator, self._before = self._separator if self._separator != "," else hint[1], layout.skip + 1
+            separator, before = separator if separator != "," else hint[1], before + 1
         else:
             lines = chain([first], lines)
-        self._raw: list[str] = []  # lines of the row that is read
-        self._reader = csv.reader(
-            self._noted(lines),
-            delimiter=self._separator,
-            quoting=csv.QUOTE_NONE if layout.quote == "none" else csv.QUOTE_MINIMAL,
-            strict=True,
-        )
-        self._watch: QuoteWatch | None = None  # of the rows below the header
-        header = next((row for row in self._rows() if any(map(str.strip, row))), [])
-        names = [name.strip() if layout.header else "" for name in header]
-        self.columns = [name or f"column {number}" for number, name in enumerate(names, start=1)]
-        self._first = [] if layout.header else [header]  # row that has been read
-        if not self.columns:
+        quoting = csv.QUOTE_NONE if layout.quote == "none" else csv.QUOTE_MINIMAL
+        self._rows = self._numbered(csv.reader(lines, delimiter=separator, quoting=quoting, strict=True), before)
+        top = next((row for row in self._rows if any(map(str.strip, row[2]))), None)
+        if not top:
             raise AttuneError(f"{origin}: the file is empty", "the first line names the columns")
-        if len(header) == 1 and (mark := next((mark for mark in SEPARATORS if mark in header[0]), None)):
+        names = [name.strip() if layout.header else "" for name in top[2]]
+        self.columns = [name or f"column {number}" for number, name in enumerate(names, start=1)]
+        if len(names) == 1 and (mark := next((mark for mark in SEPARATORS if mark in top[2][0]), None)):
             raise AttuneError(
                 f"{origin}: the only column is {self.columns[0]!r}",
                 f"if its columns are separated by it, add this under the source: separator: {json.dumps(mark)} "
                 f"(of `make predict`: ARGS='--separator \"{mark}\"')",
             )
-        check_unique(self.columns, f"{origin}:{self._line}")
-        quoted = layout.header and any('"' in line for line in self._raw)
-        self._watch = QuoteWatch(origin, self._separator, len(self.columns), needed=quoted)
+        check_unique(self.columns, f"{origin}:{top[1]}")
         if not layout.header:
-            self._watch.see(header, self._raw, self._line + 1 - len(self._raw))
+            self._rows = chain([top], self._rows)
+        self._watch = QuoteWatch(origin, separator, len(names))
 
     def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
-        positions = [self.columns.index(name) for name in names]
-        for row in chain(self._first, self._rows()):
+        positions, width = [self.columns.index(name) for name in names], len(self.columns)
+        for number, (first, last, row) in enumerate(self._rows):
+            if len(row) != width:
+                raise AttuneError(
+                    f"{self.origin}:{first}: {len(row)} fields where the header has {width}"
+                    + (f", in a row of {last - first + 1:,} lines" if last > first else ""),
+                    "quote fields that hold the separator, or set separator to the one the file uses "
+                    f"(of `make predict`: ARGS='--separator \";\"', say); {NO_QUOTES}",
+                )
+            if last > first or number < FIRST or not number % SAMPLE:
+                self._watch.see(row, first, several=last > first)
             yield [row[position] or None for position in positions]
+        self._watch.end()
 
-    def _noted(self, lines: Iterator[str]) -> Iterator[str]:
-        for line in lines:
-            self._raw.append(line)
-            yield line
-
-    @property
-    def _line(self) -> int:
-        """The line that was read last."""
-        return self._before + self._reader.line_num
-
-    def _rows(self) -> Iterator[list[str]]:
-        """Yield the rows below the header, or from it on as long as there is none."""
-        first = self._line + 1  # line of the row that is read
-        self._raw.clear()
+    def _numbered(self, reader: Any, before: int) -> Iterator[tuple[int, int, list[str]]]:
+        """Yield rows with the numbers of their first and last lines."""
+        first = before + 1
         try:
-            for row in self._reader:
-                if row and self.columns and len(row) != len(self.columns):
-                    raise AttuneError(
-                        f"{self.origin}:{first}: {len(row)} fields where the header has {len(self.columns)}"
-                        + (f", in a row of {more + 1:,} lines" if (more := self._line - first) else ""),
-                        "quote fields that hold the separator, or set separator to the one the file uses "
-                        f"(of `make predict`: ARGS='--separator \";\"', say); {NO_QUOTES}",
-                    )
-                if row and self._watch:
-                    self._watch.see(row, self._raw, first)
+            for row in reader:
+                last = before + reader.line_num
                 if row:  # a blank line is no row; an empty cell of an only column is written as ""
-                    yield row
-                first = self._line + 1
-                self._raw.clear()
+                    yield first, last, row
+                first = last + 1
         except csv.Error as error:
-            line, fault = self._line, str(error)
+            line, fault = before + reader.line_num, str(error)
             if "unexpected end" in fault or "limit" in fault:
                 length = "to the end of the file" if "end" in fault else f"over more than {LONGEST_MB} MiB"
                 line, fault = first, f"a quote opens a field here that goes on {length}"
@@ -255,8 +172,6 @@ class SeparatedTable(LinesTable):
                 f"{self.origin}:{line}: {fault}",
                 f"check the quotes there: each field that opens one must close it; {NO_QUOTES}",
             ) from None
-        if self._watch:
-            self._watch.end()
 
 
 class JsonLinesTable(LinesTable):
@@ -266,7 +181,7 @@ class JsonLinesTable(LinesTable):
 
     def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
         keys: dict[str, None] = {}
-        for number, line in enumerate(self._lines, start=1):
+        for number, line in enumerate(self.lines, start=1):
             if not line.strip():
                 continue
             try:
@@ -290,5 +205,34 @@ class PlainLinesTable(LinesTable):
         self.columns = [LINE]
 
     def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
-        for line in self._lines:
+        for line in self.lines:
             yield [line.removesuffix("\n").removesuffix("\r") or None] * len(names)
+
+
+class DocumentsTable(LinesTable):
+    """A file a row: what it holds, its name below the place that was named, and the name of the folder it is in.
+
+    Args:
+        origin: see `Table`.
+        place: where the files are, with the mark before their names: `data/inbox/reviews/`, `data/inbox/days.zip:`.
+        files: by their names.
+        layout: see `open_table`; `spend` too.
+    """
+
+    def __init__(self, origin: str, place: str, files: Mapping[str, Path], layout: Layout, spend: Spend) -> None:
+        super().__init__(iter(()), origin)
+        if not files:
+            raise AttuneError(f"{origin}: the folder holds no file", "copy the documents into it")
+        self.columns, self.rows = ["text", "file", "folder"], len(files)
+        self._place, self._files, self._layout, self._spend = place, files, layout, spend
+
+    def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
+        for name, path in self._files.items():
+            origin = f"{self._place}{display(name, 160)}"
+            with open_table(path, origin, self._layout, spend=self._spend) as document:
+                assert isinstance(document, LinesTable)
+                text = "".join(document.lines)
+            if len(text) > LONGEST:
+                raise AttuneError(f"{origin}: a document of more than {LONGEST_MB} MiB", "take it out, or split it")
+            row = {"text": text, "file": name, "folder": PurePosixPath(self._place.removesuffix(":"), name).parent.name}
+            yield [row[column] or None for column in names]

@@ -1,0 +1,75 @@
+"""What every reader of a file or database offers, and what they have in common."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import isnan
+from typing import Any, Protocol
+
+import polars as pl
+
+from stages.common.errors import AttuneError
+from stages.common.readers.streams import BATCH_BYTES, ROWS
+
+
+class Table(Protocol):
+    """An open table.
+
+    Attributes:
+        origin: what messages call it.
+        columns: the names; of JSON lines, whose rows have keys of their own, those of the rows read so far.
+        fixed: whether all names are known before the first row is read.
+        without_text: further columns, with what they hold that has no form as text.
+        rows: how many there are, where that is known.
+        share: how much of the file has been read, where that is known.
+        group: of all its rows, where it is one of several files of plain lines.
+    """
+
+    origin: str
+    columns: list[str]
+    fixed: bool = True
+    without_text: Mapping[str, str] = {}
+    rows: int | None = None
+    share: Callable[[], float] | None = None
+    group: str | None = None
+
+    def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
+        """Yield the rows with these columns, at most `size` at a time; a table without rows has one empty batch.
+
+        Raises:
+            AttuneError: if a row is damaged, with its line where there are lines.
+        """
+
+
+def packed(rows: Iterable[Sequence[str | None]], names: Sequence[str], size: int) -> Iterator[pl.DataFrame]:
+    """Yield rows of texts as tables: polars needs a third of the memory that Python does for a text.
+
+    A table ends after `size` rows or BATCH_BYTES; without rows there is one that has none.
+    """
+    waiting: list[Sequence[str | None]] = []
+    schema, characters, empty = dict.fromkeys(names, pl.String), 0, True
+    for row in rows:
+        waiting.append(row)
+        characters += sum(map(len, filter(None, row)))
+        if len(waiting) == size or characters >= BATCH_BYTES:
+            yield pl.DataFrame(waiting, schema=schema, orient="row")
+            waiting, characters, empty = [], 0, False
+    if waiting or empty:
+        yield pl.DataFrame(waiting, schema=schema, orient="row")
+
+
+def check_unique(names: Sequence[str], where: str) -> None:
+    """Raise AttuneError if two columns have one name."""
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise AttuneError(f"{where}: the column {repeated[0]!r} is there twice", "rename one of them")
+
+
+def as_text(value: Any) -> str | None:
+    """Return a text as it is, other values as JSON has them, and null for what is empty or NaN.
+
+    A lone surrogate, which JSON can spell and drivers may pass on, is replaced: it is no character.
+    """
+    if value is None or value == "" or (isinstance(value, float) and isnan(value)):
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text.encode("utf-8", "replace").decode("utf-8")
