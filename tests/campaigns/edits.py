@@ -152,7 +152,7 @@ def main() -> int:
         file.write_bytes(content)
         code, said = checked(file)
         known = marks(content) if code else set()
-        right = known if right and known and not known & right else right
+        right |= known if right and not known & right else set()
         named = [int(n) for n in re.findall(rf"{re.escape(str(file))}:(\d+)|\bline (\d+)", said) for n in n if n]
         is_right = bool(named and (named[0] in right or (len(set(named)) <= 3 and right & set(named))))
         has_line = code == 1 and bool(right) and " left out" not in said
