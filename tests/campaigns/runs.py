@@ -1,107 +1,89 @@
-"""A small project of real stages, a run of it that can be killed, and what such a run leaves."""
+"""Accidents of a small project of real stages, each followed by a second run. Arguments: seed, times, and a folder."""
 
+import json
 import os
+import random
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from stages.common.digests import sha256_path
 from stages.common.pipeline.graph import read_graph
 from tests.pipeline.searched import rows
-from tests.projects import PROJECT, Project, pipeline_project, tiny
+from tests.projects import PROJECT, pipeline_project
 
-COMMANDS = {  # as people start them, with the libraries that are installed
-    "make": ("make", "-o", ".venv/.installed", "run"),
-    "flow": ("make", "-o", ".venv/.installed", "flow"),
+SEED, TIMES, FOLDER = [*sys.argv[1:], "/tmp/attune-campaigns"][:3]
+WORK = Path(FOLDER)  # what uninterrupted runs left stays there, so that a campaign can be run in parts
+DISK = WORK / "disk"
+PLACE = DISK / "project"  # the same one each time: MLflow keeps absolute paths
+HOMES = {"DVC_SITE_CACHE_DIR": DISK / "dvc", "TMPDIR": DISK / "tmp", "PREFECT_HOME": WORK / "prefect"}
+PARAMS = {name: {} for name in ("augment", "export", "tracking")} | {
+    "clean": {"near_duplicates": {"enabled": False}, "label_issues": {"action": "off"}},
+    "finetune": {"num_train_epochs": 1, "logging_steps": 2, "save_steps": 2, "torch_num_threads": 1},
+    "evaluate": {"bootstrap": {"resamples": 100}, "baselines": ["majority", "tfidf"]},
 }
-MOST_SECONDS = 380.0
 
 
-def small_project(root: Path) -> Project:
-    """Make a project of 150 rows and a tiny model, in which nothing has run."""
-    project = pipeline_project(root, root.parent)
-    for name in ("Makefile", "requirements.txt", "constraints.txt"):
-        project.file(name, (PROJECT / name).read_bytes())
-    project.inbox("rows.csv", "\n".join(["text,label", *rows(150), ""]))
-    project.use("own-csv")
-
-    def small(params: Any) -> None:
-        columns = {"text": "text", "label": "label"}
-        params["ingest"]["sources"] = [{"path": "data/inbox/rows.csv", "columns": columns}]
-        tiny(params)
-        params["clean"] = {"near_duplicates": {"enabled": False}, "label_issues": {"action": "off"}}
-        params["finetune"] |= {"save_steps": 2, "torch_num_threads": 1}
-
-    project.change(small)
-    project.commit("small")
-    (root / ".venv").symlink_to(sys.prefix)
-    return project
-
-
-@dataclass
 class Run:
-    """A run and all that it said; `look` sees the lines so far, and kills the whole process group by saying so."""
+    """A run to its end, or until `kills` says so: then SIGKILL ends its whole process group."""
 
-    project: Project
-    command: str = "make"
-    lines: list[tuple[float, str]] = field(default_factory=list)  # seconds after the start, and what was said
-
-    def go(self, look: Callable[["Run", float], bool] = lambda run, seconds: False) -> int:
-        """Run to the end, or to the kill; return the exit status."""
+    def __init__(self, command: str, kills: Callable[["Run"], object] = lambda run: False) -> None:
+        self.seconds, self._log, started = 0.0, Path(tempfile.mkstemp()[1]), time.monotonic()
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "PREFECT_"))}
-        homes = {"PREFECT_HOME": str(self.project.root.parent / "prefect"), "PYTHONUNBUFFERED": "1"}
-        process = subprocess.Popen(
-            COMMANDS[self.command], cwd=self.project.root, env={**inherited, **homes, "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-        assert process.stdout
-        os.set_blocking(process.stdout.fileno(), False)
-        started, rest, ended = time.monotonic(), "", False
-        try:
-            while not ended:
-                ended = process.poll() is not None  # before the last read
-                seconds = time.monotonic() - started
-                *whole, rest = (rest + (process.stdout.read() or b"").decode(errors="replace")).split("\n")
-                self.lines += [(seconds, line) for line in whole]
-                if not ended and (look(self, seconds) or seconds > MOST_SECONDS):
-                    break
-                time.sleep(0.002)
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-        return process.wait()
+        HOMES["TMPDIR"].mkdir(exist_ok=True)
+        command = f"exec make -o .venv/.installed {command} >{self._log} 2>&1 </dev/null"
+        process = subprocess.Popen(command, shell=True, cwd=PLACE, env=inherited | HOMES, start_new_session=True)
+        while process.poll() is None and self.seconds < 300 and not kills(self):
+            time.sleep(0.002)
+            self.seconds = time.monotonic() - started
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        self.code = process.wait()
 
     @property
     def text(self) -> str:
-        return "\n".join(line for _, line in self.lines)
-
-    def times(self, words: str) -> list[float]:
-        return [seconds for seconds, line in self.lines if words in line]
-
-    def stages(self, words: str = ": done in") -> list[str]:
-        """Return the stages that have ended, or of which something else was said."""
-        graph = read_graph(PROJECT)
-        return [name for _, line in self.lines for name in graph if f"{name}{words}" in line]
+        return self._log.read_text(errors="replace")
 
 
-def left(project: Project) -> dict[str, Any]:
+def left() -> dict[str, str]:
     """Return the digests of dvc.lock and all outs, and what MLflow has registered."""
-    outs = [out for node in read_graph(project.root).values() for out in node.outs]
-    paths = {name: project.root / name for name in ["dvc.lock", *outs]}
-    digests: dict[str, Any] = {name: sha256_path(path) if path.exists() else None for name, path in paths.items()}
-    with closing(sqlite3.connect(project.root / "mlflow.db")) as database:
-        for table in ("model_versions", "registered_model_aliases"):
-            digests[table] = database.execute(f"SELECT name, version FROM {table} ORDER BY version").fetchall()
-    return digests
+    names = ["dvc.lock", *(out for node in read_graph(PLACE).values() for out in node.outs)]
+    versions = sqlite3.connect(PLACE / "mlflow.db").execute("SELECT name, version FROM model_versions").fetchall()
+    return {name: sha256_path(PLACE / name) for name in names} | {"versions": str(sorted(versions))}
 
 
-def differing(one: dict[str, Any], other: dict[str, Any]) -> str:
-    names = [name for name in one if one[name] != other[name]]
-    return ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
+def campaign(overs: list[str], head: str, accident: Callable[..., tuple[Run, Run, str, str]]) -> int:
+    """Print of each accident whether the second run left what an uninterrupted one leaves; return 0 if all did."""
+    if not (file := WORK / "known.json").exists():  # what runs leave over nothing, and over that result with other rows
+        project, known = pipeline_project(PLACE, DISK), {}
+        for name in ("Makefile", "requirements.txt", "constraints.txt"):
+            shutil.copy(PROJECT / name, PLACE)
+        project.params(**PARAMS)
+        project.commit("small")
+        (PLACE / ".venv").symlink_to(sys.prefix)
+        for count, over in enumerate(overs):
+            project.inbox("rows.csv", "\n".join(["text,label", *rows(150 - 10 * count), ""]))
+            project.copy(WORK / over)
+            whole = Run("run")
+            known[over] = {"seconds": whole.seconds, "used": shutil.disk_usage(DISK).used, "left": left()}
+        file.write_text(json.dumps(known))
+    known, short = json.loads(file.read_text()), 0
+    print(f"seed {SEED}, logs in {WORK}\n no command over     identical {head}", flush=True)
+    for number in range(int(TIMES)):
+        rng = random.Random(f"{SEED} {number}")
+        command, over = rng.choice(["run", "run", "flow"]), rng.choice(overs)
+        shutil.rmtree(PLACE, ignore_errors=True)
+        first, second, said, fault = accident(rng, number, command, over, known[over])
+        found = {} if second.code else left()
+        names = " ".join(name for name, digest in known[over]["left"].items() if found.get(name) != digest)
+        short += bool(fault or names)
+        print(f"{number:3} {command:7} {over:8} {f'NO: {names}'[:90] if names else 'yes':9} {said} {fault}", flush=True)
+        (WORK / f"{SEED}-{number}.log").write_text(f"{first.text}\n\n--- again, exit {second.code}\n{second.text}")
+    print(f"{TIMES} times, {short} fell short")
+    return int(short > 0)

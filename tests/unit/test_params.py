@@ -106,7 +106,7 @@ def fault_of(folder: Path, old: str, new: str) -> str:
         (
             "seed: 7",
             'seed: "7\nx: "y"',
-            "3: not valid YAML: expected <block end>, but found '<scalar>'; a quote that op",
+            "3: not valid YAML: expected <block end>, but found '<scalar>'; a quote",
         ),
         ("seed: 7", 'seed: "7\nx: "y"', "; a quote that opens in line 2 closes in line 3\n"),
         ("stars}", "é \udce9stars}", "6: b'\\xe9' is nothing that YAML in UTF-8 may hold\n  → write that line again"),
