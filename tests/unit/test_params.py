@@ -45,7 +45,7 @@ def load(folder: Path, old: str, new: str) -> Params:
     """Load the minimal file with one thing changed."""
     assert MINIMAL.count(old) == 1, f"{old!r} must stand once in the file"
     file = folder / "params.yaml"
-    file.write_text(MINIMAL.replace(old, new), encoding="utf-8")
+    file.write_bytes(MINIMAL.replace(old, new).encode(errors="surrogateescape"))
     return load_params(file)
 
 
@@ -100,6 +100,15 @@ def fault_of(folder: Path, old: str, new: str) -> str:
         # no YAML
         ("stars}", "stars", "7: not valid YAML"),
         ("seed: 7", "seed: 7\nseed: 8", "3: not valid YAML: found duplicate key"),
+        ("stars}", "stars", "but got ':', while parsing a flow mapping that begins in line 6\n"),
+        (
+            "seed: 7",
+            'seed: "7\nx: "y"',
+            "3: not valid YAML: expected <block end>, but found '<scalar>'; a quote",
+        ),
+        ("seed: 7", 'seed: "7\nx: "y"', "; a quote that opens in line 2 closes in line 3\n"),
+        ("stars}", "é \udce9stars}", "6: b'\\xe9' is nothing that YAML in UTF-8 may hold\n  → write that line again"),
+        ("stars}", "é \0stars}", "6: b'\\x00' is nothing that YAML in UTF-8 may hold"),
     ],
 )
 def test_a_fault_is_reported_with_line_key_and_remedy(tmp_path: Path, old: str, new: str, expected: str) -> None:
@@ -155,7 +164,11 @@ def test_aliases_that_stand_for_very_much_are_refused_at_once(tmp_path: Path) ->
 
 def test_a_file_that_is_missing_or_holds_nothing_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
-    for content, expected in {None: "No such file", b"\xff\xfe": "utf-8", b"": "ingest: this key is required"}.items():
+    for content, expected in {
+        None: "No such file",
+        b"\xff\xfe": "yaml:1: .*UTF-8",
+        b"": "ingest: this key is required",
+    }.items():
         if content is not None:
             file.write_bytes(content)
         with pytest.raises(AttuneError, match=expected):

@@ -1,9 +1,13 @@
 """What a run does first: it has `register` run where the registry lacks the model, and only there, as the plan says."""
 
+import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from dvc.repo import Repo
 from mlflow import MlflowClient
@@ -16,6 +20,7 @@ from stages.tracking.package import PACKAGE_TAG
 from stages.tracking.registry import REGISTRATION, STAMP, Registration, version_of
 from stages.tracking.runs import MODEL_TAG
 from tests.projects import PROJECT, RECIPE, Project, without_mlflow
+from tests.waiting import until
 
 FILMS = Registration("films", "0" * 64, "1" * 64, True, [])
 GRAPH = f"""stages:
@@ -160,3 +165,18 @@ def test_a_broken_list_of_readers_and_writers_is_removed_and_a_whole_one_stays(c
     LIST.write_text(left)
     mend(log=(lines := []).append)
     assert not LIST.exists() and lines == [".dvc/tmp/rwlock was left half-written by a DVC that was killed: removed"]
+
+
+@pytest.mark.parametrize("left", ["not waited for", "its id used again"])
+def test_a_list_of_processes_that_have_ended_is_removed(client: MlflowClient, left: str) -> None:
+    """DVC only asks whether there is a process of that id: what was killed would block every run."""
+    with subprocess.Popen(["true"], stdout=subprocess.PIPE) as process:
+        process.stdout.read()  # until it has ended; nobody asks for its status
+        reused = left == "its id used again"
+        number = os.getpid() if reused else process.pid
+        LIST.write_text(json.dumps({"write": {"a": {"pid": number, "cmd": "dvc repro"}}}))
+        if reused:
+            os.utime(LIST, (0, 0))
+        until(lambda: reused or psutil.Process(number).status() == psutil.STATUS_ZOMBIE)
+        mend(log=(lines := []).append)
+    assert not LIST.exists() and lines == [".dvc/tmp/rwlock names a DVC that was killed: removed"]

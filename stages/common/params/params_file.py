@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from reprlib import repr as shortened
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.reader import ReaderError
 
 from stages.common.errors import AttuneError
 from stages.common.params.reference import all_keys, known_keys
@@ -45,12 +47,17 @@ def read_yaml(path: Path) -> Any:
         AttuneError: if the file is missing or is not YAML, or its aliases would fill the memory.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        text = content.decode()
         data = YAML(typ="rt").load(text)
         if _size(data, {}) > MOST_VALUES:
             what = f"{path}: its aliases (*name) stand for more than {MOST_VALUES:,} values"
             raise AttuneError(what, "write out what is meant, without aliases of aliases")
         return data
+    except (UnicodeDecodeError, ReaderError) as error:
+        at = error.start if isinstance(error, UnicodeDecodeError) else len(text[: error.position].encode())
+        what = f"{path}:{content[:at].count(10) + 1}: {content[at : at + 1]!r} is nothing that YAML in UTF-8 may hold"
+        raise AttuneError(what, "write that line again, and save the file as UTF-8") from None
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         lines = text.splitlines()[: mark.line + 1 if mark else None]
@@ -59,13 +66,25 @@ def read_yaml(path: Path) -> Any:
                 value = glued[2].partition(" #")[0].rstrip()  # without the comment
                 raise AttuneError(f"{path}:{number}: {NO_BLANK}", f"write `{glued[1]}: {value}`") from None
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        what = f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}"
+        what = f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}{_begun(text, error)}"
         fix = "look for a quote or bracket that is not closed, a tab (indent with spaces), a key that is there twice"
         raise AttuneError(what, fix) from None
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0][:200]
         fix = "run in the project's folder, where it is UTF-8 text; recipes/ has files to begin with"
         raise AttuneError(f"{path}: cannot be read: {reason}", fix) from None
+
+
+def _begun(text: str, error: YAMLError) -> str:
+    """Return where that begins which is not valid YAML, or a quote above that has swallowed lines."""
+    begun = getattr(error, "context_mark", None)
+    said = f", {error.context} that begins in line {begun.line + 1}" if begun else ""
+    with suppress(YAMLError):
+        for token in YAML(typ="rt").scan(text):
+            first, last = token.start_mark.line + 1, token.end_mark.line + 1
+            if getattr(token, "style", None) in ("'", '"') and first < last:
+                said = f"; a quote that opens in line {first} closes in line {last}"
+    return said
 
 
 def _size(value: Any, known: dict[int, int]) -> int:

@@ -11,6 +11,8 @@ from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
+import psutil
+
 from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.locks import in_turn
@@ -109,23 +111,35 @@ def _check(content: str) -> None:
 
 def _mend_list(root: Path, log: Log) -> None:
     path = root / TMP / "rwlock"
-    if not _is_list(path):
+    if _why_not(path):
         with in_turn(path.with_name("rwlock.lock")):  # DVC holds it while it writes the list
-            if not _is_list(path):
-                path.unlink(missing_ok=True)
-                log(f"{TMP / 'rwlock'} was left half-written by a DVC that was killed: removed")
+            if why := _why_not(path):
+                path.unlink()
+                log(f"{TMP / 'rwlock'} {why}: removed")
 
 
-def _is_list(path: Path) -> bool:
+def _why_not(path: Path) -> str:
+    """Return what is wrong with the list, or nothing."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries, written = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
         writers, readers = entries.get("write", {}), entries.get("read", {})
         infos = [*writers.values(), *(info for some in readers.values() for info in some)]
-        return all(isinstance(info["pid"], int) and isinstance(info["cmd"], str) for info in infos)
+        numbers = {info["pid"] for info in infos if isinstance(info["cmd"], str)}
+        ended = numbers and all(_has_ended(number, written) for number in numbers)
+        return "names a DVC that was killed" if ended else ""
     except FileNotFoundError:
-        return True
+        return ""
     except (ValueError, TypeError, KeyError, AttributeError):
-        return False
+        return "was left half-written by a DVC that was killed"
+
+
+def _has_ended(number: int, written: float) -> bool:
+    """Whether a process has ended. DVC takes it for alive if nobody has asked for its status, or another has its id."""
+    try:
+        process = psutil.Process(number)
+        return process.status() == psutil.STATUS_ZOMBIE or process.create_time() > written + 2
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _content(path: Path) -> str:
