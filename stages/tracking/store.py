@@ -178,9 +178,14 @@ def quiet() -> AbstractContextManager[None]:
     return warnings.catch_warnings(action="ignore")
 
 
+def reason_of(error: Exception) -> str:
+    """Return the first line of an error of MLflow's or of what it uses, without the password of an address."""
+    return display(redacted(str(error).strip().partition("\n")[0]) or type(error).__name__, 300)
+
+
 def warn(error: Exception, catch_up: str = CATCH_UP) -> None:
     """Say on the terminal that something went wrong with MLflow, and what to do about it."""
-    reason = redacted(str(error).splitlines()[0])[:200] if str(error) else type(error).__name__
+    reason = reason_of(error)
     what = "cannot be reached" if isinstance(error, Unreachable) else "failed"
     if isinstance(error, AttuneError):
         reason, catch_up = error.what, error.fix or catch_up
