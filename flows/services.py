@@ -21,6 +21,7 @@ from flows.command import exit_status
 from flows.prefect_server import answers
 from stages.common.errors import AttuneError
 from stages.common.redact import redacted
+from stages.tracking.store import has_database
 
 FOLDER, CONF = Path(".services"), Path(__file__).with_name("services.conf")
 PORTS = {"PREFECT_PORT": "4200", "MLFLOW_PORT": "5000"}
@@ -95,6 +96,7 @@ def status() -> int:
 
 
 def _launch(prefect: str, mlflow: str) -> None:
+    has_database(Path("mlflow.db"))  # before MLflow's server has it: a broken one is named, a moved one mended
     environment = {key: value for key, value in os.environ.items() if not key.startswith(ELSEWHERE)}
     environment.pop("PYTHONPATH", None)  # a flow run has its own copy of the code, which a path to this one would hide
     for key in ("NO_PROXY", "no_proxy"):

@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.repository.git import asked as ask_git
-from stages.common.display import display
 from stages.common.errors import AttuneError
-from stages.common.redact import redacted
 from stages.tracking.provenance import LINEAGE_TAG, PATCH_TAG, SCORES, SHOWN_COMMIT_TAG, patch_artifact
 from stages.tracking.registry import CHAMPION
 from stages.tracking.runs import MODEL_TAG
-from stages.tracking.store import client_of, quiet
+from stages.tracking.store import client_of, quiet, reason_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -172,8 +170,3 @@ def asking_mlflow(fix: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise AttuneError(f"MLflow cannot be asked: {reason_of(error)}", fix) from None
-
-
-def reason_of(error: Exception) -> str:
-    """Return the first line of an error of MLflow's, without the password of its address."""
-    return display(redacted(str(error).partition("\n")[0]) or type(error).__name__, 200)

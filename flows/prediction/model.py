@@ -10,13 +10,11 @@ import polars as pl
 
 from flows.prediction.parts import PROBABILITY
 from flows.prediction.request import Request
-from stages.common.display import display
 from stages.common.drift import FILE, VERSION, Counts, answer_counts, drift_report, text_counts
 from stages.common.errors import AttuneError
-from stages.common.redact import redacted
 from stages.serving.answers import blank
 from stages.serving.backends import Classifier, Package
-from stages.tracking.store import connect
+from stages.tracking.store import connect, reason_of
 
 REGISTERED = "models:/"
 DIGITS = 6
@@ -44,9 +42,8 @@ class Model:
         try:
             self.classifier = Classifier(package, request.variant)
         except Exception as error:  # onnxruntime, safetensors and tokenizers each have kinds of their own
-            reason = display((str(error).splitlines() or [type(error).__name__])[0], 160)
             raise AttuneError(
-                f"{self.name} cannot be read{f' as {request.variant}' if request.variant else ''}: {reason}",
+                f"{self.name} cannot be read{f' as {request.variant}' if request.variant else ''}: {reason_of(error)}",
                 "make it again (`make run`) or copy it again, or name another --variant or --model",
             ) from None
 
@@ -146,10 +143,11 @@ def _find_package(model: str | None, folder: Path) -> tuple[Package, str]:
         from stages.tracking.package import fetch_package
 
         return fetch_package(name, alias_or_version, folder), model
+    except AttuneError:
+        raise
     except Exception as error:  # of MLflow and of the many stores that it can read from
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise AttuneError(
-            f"{model} cannot be fetched: {redacted(reason)}",
+            f"{model} cannot be fetched: {reason_of(error)}",
             f"write {REGISTERED}NAME@ALIAS or {REGISTERED}NAME/VERSION; `make run` registers one; MLFLOW_TRACKING_URI "
             "says where to look; or name a folder: --model models/",
         ) from None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from flows.model_versions.versions import DIGEST, find_records, reason_of
+from flows.model_versions.versions import DIGEST, find_records
 from flows.reporting.reports import SPLIT_FILES, base_model_of
 from flows.repository.git import GitFailed, asked, find_commit, git, object_at
 from flows.repository.worktree_files import PINNED, Log
@@ -21,7 +21,7 @@ from stages.common.errors import AttuneError
 from stages.common.params import ReviewParams
 from stages.tracking.provenance import LOCK, MANIFEST
 from stages.tracking.registry import REGISTRATION
-from stages.tracking.store import tracking_uri
+from stages.tracking.store import reason_of, tracking_uri
 
 DEFAULT = {"origin/main": "refs/remotes/origin/main", "main": "refs/heads/main"}  # the first that there is
 FEW = 5  # named in a note

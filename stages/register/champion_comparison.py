@@ -16,7 +16,7 @@ from stages.tasks.inference import labels_of
 from stages.tracking.package import fetch_package, fetch_seen_ids
 from stages.tracking.registry import champion, demotion
 from stages.tracking.runs import MODEL_TAG
-from stages.tracking.store import connect, warn
+from stages.tracking.store import connect, reason_of, warn
 
 BATCH = 64
 MIN_ROWS = 30  # fewer rows compare nothing
@@ -29,29 +29,31 @@ def compare_with_champion(run: Run[RegisterParams], digest: str, labels: list[st
         Verdicts, and the number of the version in use; None: there is none.
     """
     name, gate = run.params.model_name, run.params.gates.champion
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            client = connect()
-            current = champion(client, name)
-            rolled_back = demotion(client, name, digest)
-            own_weights = current is not None and current.tags.get(MODEL_TAG) == digest
-            if gate and current and not own_weights:
+    try:
+        client = connect()
+        current, rolled_back = champion(client, name), demotion(client, name, digest)
+    except Exception as error:  # a broken store must not cost the verdicts of the other gates
+        warn(error)  # what the model would replace is not known, so it is not promoted
+        return [failed("champion", "the registry cannot be asked; run `make register` when it can")], None
+    verdicts = []
+    if rolled_back:
+        version, why = rolled_back
+        reason = f"this same model, version {version}, was rolled back ({why}); to use it again: "
+        verdicts.append(failed("not rolled back", f"{reason}make rollback ARGS='--to {version}'"))
+    if gate and current and current.tags.get(MODEL_TAG) != digest:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
                 model = fetch_package(name, str(current.version), Path(folder)).model
                 seen_ids = fetch_seen_ids(client, current, Path(folder))
-        except Exception as error:  # a broken store must not cost the verdicts of the other gates
-            warn(error)  # what the model would replace is not known, so it is not promoted
-            return [failed("champion", "the registry cannot be reached; run `make register` when it can")], None
-        verdicts = []
-        if rolled_back:
-            version, why = rolled_back
-            reason = f"this same model, version {version}, was rolled back ({why}); to use it again: "
-            verdicts.append(failed("not rolled back", f"{reason}make rollback ARGS='--to {version}'"))
-        if gate and current and not own_weights:
-            verdicts.append(_on_the_same_rows(run, gate, model, seen_ids, labels))
-        elif gate:
-            none = f"no other champion to compare {gate.metric} with"
-            reason = "its weights are the champion's own" if current else none
-            verdicts.append(Verdict("champion", None, None, True, reason))
+            except Exception as error:  # the files of a champion may be gone: nobody may be compared with it for ever
+                fix = "put them back, or set gates.champion: null once; then `make register`"
+                verdicts.append(failed("champion", f"{reason_of(error)}; {fix}"))
+            else:
+                verdicts.append(_on_the_same_rows(run, gate, model, seen_ids, labels))
+    elif gate:
+        none = f"no other champion to compare {gate.metric} with"
+        reason = "its weights are the champion's own" if current else none
+        verdicts.append(Verdict("champion", None, None, True, reason))
     return verdicts, int(current.version) if current else None
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.common.digests import sha256_path, sha256_value
+from stages.common.errors import AttuneError
+from stages.common.redact import redacted
 from stages.tasks.inference import adapter_of
 from stages.tracking.runs import MODEL_TAG
-from stages.tracking.store import quiet
+from stages.tracking.store import quiet, reason_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,20 +38,31 @@ def package_digest(package: "Package") -> str:
 
 
 def fetch_package(name: str, which: str, folder: Path) -> "Package":
-    """Copy the parts of a registered model (by alias or number) into a folder. Nothing of what is fetched is run."""
+    """Copy the parts of a registered model (by alias or number) into a folder. Nothing of what is fetched is run.
+
+    Raises:
+        AttuneError: if its files are not where MLflow has put them, or are others by now.
+    """
+    from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
     from mlflow.models import Model
 
     from stages.serving.backends import Package
 
-    uri = f"models:/{name}/{which}" if which.isdigit() else f"models:/{name}@{which}"
-    downloaded = Path(download_artifacts(uri, dst_path=str(folder / "artifacts")))
-    artifacts = Model.load(str(downloaded)).flavors["python_function"].get("artifacts", {})
-    if not artifacts:  # an earlier version: in MLflow's flavour for transformers
-        shutil.copytree(downloaded / "components" / "tokenizer", downloaded / "model", dirs_exist_ok=True)
-        return Package(downloaded / "model")
-    parts = {name: downloaded / str(artifact["path"]) for name, artifact in artifacts.items()}
-    return Package(parts["model"], parts.get("exported"), parts.get("serving"))
+    client = MlflowClient()
+    find = client.get_model_version if which.isdigit() else client.get_model_version_by_alias
+    version = find(name, which)
+    try:
+        downloaded = Path(download_artifacts(f"models:/{name}/{version.version}", dst_path=str(folder / "artifacts")))
+        artifacts = Model.load(str(downloaded)).flavors["python_function"]["artifacts"]
+        parts = {part: downloaded / str(artifact["path"]) for part, artifact in artifacts.items()}
+        if not (model := parts["model"]).exists() or version.tags.get(MODEL_TAG, "") not in ("", sha256_path(model)):
+            raise ValueError("others than were registered")
+    except Exception as error:  # of MLflow, or of the many stores that artifacts can be in
+        where = redacted(client.get_model_version_download_uri(name, version.version))
+        what = f"the files of {name} version {version.version} are not to be had at {where}: {reason_of(error)}"
+        raise AttuneError(what, "put them back; or make the model again: make run") from None
+    return Package(model, parts.get("exported"), parts.get("serving"))
 
 
 def fetch_seen_ids(client: "MlflowClient", version: Any, folder: Path) -> set[str]:

@@ -102,7 +102,7 @@ class Registration:
         # Asked without MLflow, whose import takes seconds that each `make run` and `make plan` would wait for.
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
             found = database.execute(VERSIONS, (self.model_name, PACKAGE_TAG, self.package)).fetchall()
-        return any(_has_files(location) for (location,) in found)
+        return any(has_files(location) for (location,) in found)
 
 
 def ensure_registered(
@@ -158,10 +158,10 @@ def version_of(client: "MlflowClient", registration: Registration) -> int | None
     name, location = registration.model_name, client.get_model_version_download_uri
     found = client.search_model_versions(f"name = '{name}' and tags.`{PACKAGE_TAG}` = '{registration.package}'")
     numbers = sorted((int(version.version) for version in found), reverse=True)
-    return next((number for number in numbers if not local or _has_files(location(name, str(number)))), None)
+    return next((number for number in numbers if not local or has_files(location(name, str(number)))), None)
 
 
-def _has_files(location: str | None) -> bool:
+def has_files(location: str | None) -> bool:
     """Return whether the files of a version are there: looked for on this machine, else believed to be."""
     parts = urlsplit(location or "")
     return parts.scheme not in ("", "file") or (Path(unquote(parts.path)) / "MLmodel").exists()

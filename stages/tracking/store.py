@@ -33,6 +33,12 @@ DEFAULTS = {
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # what MLflow's UI opens the experiment as
 CATCH_UP = "the files have it all: once it is back, `make publish` catches up"
 VERSION = "alembic_version"
+LOCATIONS = {  # of artifacts: table and column
+    "experiments": "artifact_location",
+    "runs": "artifact_uri",
+    "logged_models": "artifact_location",
+    "model_versions": "storage_location",
+}
 TABLES = {"experiments", "runs", "registered_models", "model_versions", "model_version_tags"}  # of a store since 2019
 
 
@@ -125,6 +131,8 @@ def has_database(file: Path) -> bool:
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True)) as database:
             tables = {str(name) for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             versions = database.execute("SELECT * FROM alembic_version").fetchall() if VERSION in tables else []
+            if versions and tables >= TABLES:
+                _follow(file, database)
     except sqlite3.OperationalError:
         return True
     except sqlite3.DatabaseError as error:
@@ -134,6 +142,18 @@ def has_database(file: Path) -> bool:
     if any(name.startswith("_alembic_tmp_") for name in tables):
         raise _broken(file, "a migration of its tables was not finished")
     return True
+
+
+def _follow(file: Path, database: sqlite3.Connection) -> None:
+    """Have MLflow look for artifacts beside its database after the folder of both was moved: it keeps full paths."""
+    here = file.resolve().with_name("mlruns")
+    asked = "SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE 'file:///%/mlruns'"
+    for (there,) in database.execute(asked).fetchall():
+        if here.is_dir() and not Path(unquote(urlsplit(there).path)).exists():
+            with database:
+                for table, name in LOCATIONS.items():
+                    moved = f"UPDATE {table} SET {name} = ? || substr({name}, ?) WHERE substr({name}, 1, ?) = ?"  # noqa: S608
+                    database.execute(moved, (here.as_uri(), len(there) + 1, len(there), there))
 
 
 def _broken(file: Path, why: str) -> AttuneError:
@@ -179,9 +199,14 @@ def quiet() -> AbstractContextManager[None]:
     return warnings.catch_warnings(action="ignore")
 
 
+def reason_of(error: Exception) -> str:
+    """Return the first line of an error of MLflow's or of what it uses, without the password of an address."""
+    return display(redacted(str(error).strip().partition("\n")[0]) or type(error).__name__, 300)
+
+
 def warn(error: Exception, catch_up: str = CATCH_UP) -> None:
     """Say on the terminal that something went wrong with MLflow, and what to do about it."""
-    reason = redacted(str(error).splitlines()[0])[:200] if str(error) else type(error).__name__
+    reason = reason_of(error)
     what = "cannot be reached" if isinstance(error, Unreachable) else "failed"
     if isinstance(error, AttuneError):
         reason, catch_up = error.what, error.fix or catch_up

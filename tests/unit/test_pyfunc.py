@@ -18,7 +18,7 @@ from mlflow.pyfunc import PyFuncModel
 from stages.serving.answers import Question, answers, blank, read_question
 from stages.serving.backends import VARIANTS, Classifier, Package, QuickTokens, TransformersTokens, Variant
 from stages.serving.decision import Decision
-from stages.tracking.package import CODE, fetch_package
+from stages.tracking.package import CODE
 from tests.unit.small_served import (
     CLEANED,
     DIRTY,
@@ -147,20 +147,6 @@ def test_a_model_without_onnx_or_thresholds_is_served_all_the_same(package: Pack
     with working_in(tmp_path) as client:
         register(client, Package(package.model, tmp_path / "exported"))
         assert not mlflow.pyfunc.load_model("models:/tiny@champion").predict(WORDS)["abstained"].any()
-
-
-def test_a_version_in_mlflows_own_flavour_can_still_be_fetched(package: Package, tmp_path: Path) -> None:
-    """As versions were logged before: weights and tokenizer in folders of their own."""
-    import transformers
-
-    parts = {"model": str(package.model), "tokenizer": str(package.model), "device": "cpu"}
-    pipeline = transformers.pipeline("text-classification", **parts)
-    options = {"model_card": None, "pip_requirements": ["mlflow"], "registered_model_name": "earlier"}
-    with working_in(tmp_path):
-        mlflow.transformers.log_model(pipeline, name="model", **options)
-        fetched = fetch_package("earlier", "1", tmp_path / "fetched")
-        assert fetched.variants == ["torch"]
-        assert (probabilities(fetched, WORDS) == probabilities(package, WORDS)).all()
 
 
 def test_a_server_with_too_much_to_do_says_so(loaded: PyFuncModel, monkeypatch: pytest.MonkeyPatch) -> None:

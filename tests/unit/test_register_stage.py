@@ -2,10 +2,13 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import polars as pl
@@ -214,7 +217,7 @@ def test_rows_that_the_champion_has_seen_do_not_count_and_other_labels_cannot_be
     run_id = client.create_run(client.get_run(first.run_id).info.experiment_id).info.run_id
     home.test.head(seen_rows).select("id").write_parquet("seen_ids.parquet")
     client.log_artifact(run_id, "seen_ids.parquet", "data")
-    version = client.create_model_version(NAME, first.source, run_id=run_id, tags={MODEL_TAG: "old"})
+    version = client.create_model_version(NAME, first.source, run_id=run_id, tags=first.tags)
     client.set_registered_model_alias(NAME, CHAMPION, version.version)
     params = load_params()
     run: Run[Any] = Run(read_graph()["register"], params.register_, params, Path("staging"))
@@ -271,7 +274,7 @@ def test_a_model_that_was_overtaken_is_judged_again_beside_the_new_champion(
 
     def late(*arguments: Any) -> Any:
         source = client.get_model_version(NAME, "1")
-        other = client.create_model_version(NAME, source.source, run_id=source.run_id, tags={MODEL_TAG: "other"})
+        other = client.create_model_version(NAME, source.source, run_id=source.run_id, tags=source.tags)
         promote(client, NAME, int(other.version), champion_number(client, NAME))
         return publish_live(*arguments)
 
@@ -280,7 +283,7 @@ def test_a_model_that_was_overtaken_is_judged_again_beside_the_new_champion(
         with pytest.raises(Overtaken) as overtaken:
             registered()
     assert overtaken.value.passing and "make register" in overtaken.value.fix
-    assert aliases(client) == {CHAMPION: "other"} and not Path("logs/registered.model").exists()
+    assert champion_number(client, NAME) == 2 and not Path("logs/registered.model").exists()
     assert registered() == []  # the other has the champion's weights, and so is beaten as well
     agree(client)
 
@@ -307,6 +310,37 @@ def test_while_the_registry_is_away_or_breaks_nothing_is_promoted_and_nothing_lo
     store.connect()
     assert registered() == []
     agree(client)
+
+
+@pytest.mark.parametrize(
+    ("lost", "reason"),
+    [
+        (".", "No such artifact: 'MLmodel'"),
+        ("artifacts/finetuned", "others than were registered"),
+        ("artifacts/finetuned/model.safetensors", "others than were registered"),
+    ],
+)
+def test_a_champion_whose_files_are_gone_is_named_with_the_way_on_and_the_next_model_is_registered(
+    home: Home, beside: Callable[..., MlflowClient], tmp_path: Path, lost: str, reason: str
+) -> None:
+    client = beside("poor", "good")
+    files = tmp_path / "files"
+    shutil.copytree(unquote(urlsplit(client.get_model_version_download_uri(NAME, "1")).path), files)
+    with closing(sqlite3.connect("mlflow.db")) as database, database:
+        database.execute("UPDATE model_versions SET storage_location = ?", (files.as_uri(),))
+    if (files / lost).is_dir():
+        shutil.rmtree(files / lost)
+    else:
+        (files / lost).write_bytes(b"cut off")
+    assert registered() == ["champion"]
+    why = outcome()["gates"][0]["reason"]
+    assert why.startswith(f"the files of {NAME} version 1 are not to be had at {files.as_uri()}: {reason}; "), why
+    assert "put them back, or set gates.champion: null once; then `make register`" in why
+    assert aliases(client) == {CHAMPION: sha256_path(home.models["poor"]), CHALLENGER: report()["model"]}
+    Project(Path()).change(lambda params: params["register"]["gates"].update(champion=None))
+    assert registered() == []
+    agree(client)
+    assert aliases(client) == {CHAMPION: report()["model"]} and outcome()["version"] == 2
 
 
 @pytest.mark.parametrize("part", ["model", "decision", "form"])

@@ -168,6 +168,28 @@ def test_a_champion_whose_files_were_deleted_is_registered_again_and_is_champion
     assert again(client, home) == (2, CHAMPION, True)
 
 
+def test_a_store_that_was_moved_with_its_folder_finds_its_files_again(
+    home: Home, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart(monkeypatch)
+    first, second = tmp_path / "a folder #1", tmp_path / "ein größerer"
+    shutil.copytree(home.root / "data", first / "data")
+    shutil.copyfile(empty_store, first / "mlflow.db")
+    monkeypatch.chdir(first)
+    run_id = register(store.connect(), "reviews", home.package)
+    shutil.move(shutil.copytree(first, tmp_path / "copy"), second)  # which no connection of this process holds open
+    shutil.rmtree(first)
+    monkeypatch.chdir(second)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # MLflow has set it
+    assert passed(home.package).known
+    client = store.connect()
+    assert fetch_seen_ids(client, champion(client, "reviews"), tmp_path) == {"t1", "t2", "v1"}
+    assert sha256_path(fetch_package("reviews", CHAMPION, tmp_path).model) == sha256_path(home.package.model)
+    assert client.get_run(run_id).info.artifact_uri == f"{second.as_uri()}/mlruns/{run_id}/artifacts"
+    again = register(client, "more", make_package(tmp_path / "other", "other weights"))
+    assert list(second.glob(f"mlruns/{again}/artifacts/data/*")) and not first.exists()
+
+
 def test_registering_twice_gives_one_version(client: MlflowClient, home: Home) -> None:
     for beside in (True, False, None):
         assert again(client, home, beside=beside) == (1, CHAMPION, False)
