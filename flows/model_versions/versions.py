@@ -176,4 +176,4 @@ def asking_mlflow(fix: str) -> Iterator[None]:
 
 def reason_of(error: Exception) -> str:
     """Return the first line of an error of MLflow's, without the password of its address."""
-    return display(redacted(str(error).partition("\n")[0]) or type(error).__name__, 200)
+    return display(redacted(str(error).partition("\n")[0]) or type(error).__name__, 200, None)

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from stages.common.digests import seeded_hash
+from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.params.clean import Split
 from stages.common.pipeline.validation import check_label_counts
@@ -54,7 +55,7 @@ def split_records(records: pl.DataFrame, params: Split, seed: int) -> dict[str, 
             )
         if missing := sorted(set(records["label"].unique()) - set(rows["label"].unique())):
             raise AttuneError(
-                f"the {name} split ({rows.height} rows) would hold no row with the label {missing[0]!r}",
+                f"the {name} split ({rows.height} rows) would hold no row with the label {display(missing[0], 60)!r}",
                 "add rows of that label, change clean.split or seed, or leave the label out through ingest.labels",
             )
     return splits

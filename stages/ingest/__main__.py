@@ -20,7 +20,7 @@ from stages.common.pipeline.validation import check_label_counts
 from stages.common.schemas import Decontamination, RawRecords, Rejected
 from stages.ingest.archives import Workspace
 from stages.ingest.fetch import open_source
-from stages.ingest.labels import check_look_alikes, count_names
+from stages.ingest.labels import check_label_column, check_look_alikes, count_names
 from stages.ingest.models import bring_model, bring_resources, files_of
 from stages.ingest.records import Spool, check_label_map, read_records
 from stages.ingest.scratch import build_scratch_model
@@ -48,6 +48,8 @@ def main(run: Run[IngestParams]) -> None:
         Decontamination.write_batches(references, run.output("data/raw/decontamination.parquet"))
 
         named, absent = count_names(spool.labels, spool.names(label_map))
+        if not named.keys() & (label_map or {}).keys():
+            check_label_column(named, params.sources)
         if label_map is not None:
             check_label_map(named, label_map)
         check_look_alikes(named, label_map or ())

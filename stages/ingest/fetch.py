@@ -55,7 +55,7 @@ def _tables(source: TextSource, file: Path, folder: Path, budget: SizeBudget) ->
     if source.inside:
         copies = unpack(file, source.stored, [source.inside], folder / "members", budget)
         archive = source.origin.removesuffix(source.inside)
-        files = {f"{archive}{display(name, 160)}": copy for name, copy in copies.items()}
+        files = {f"{archive}{display(name, 160, None)}": copy for name, copy in copies.items()}
     dialect = source.separator, source.quote, source.header, source.skip
     layout = Layout(source.file_format, source.compression, source.encoding, *dialect)
     for name, copy in files.items():

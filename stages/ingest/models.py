@@ -166,7 +166,7 @@ def _check_model(source: FolderSource, folder: Path, use: Use) -> None:
         named = {str(part) for part in parts.values()} if isinstance(parts, dict) else {"no file"}
         if wrong := sorted(named - {name for name in names if name.endswith(".safetensors")}):
             raise AttuneError(
-                f"{source.origin}: {index.name} names {display(wrong[0], 100)}, no .safetensors file of this folder",
+                f"{source.origin}: {index.name} names {display(wrong[0], 90)}, no .safetensors file of this folder",
                 "copy the model's folder again, with all parts of its weights",
             )
     model_type = str(_read_object(folder / "config.json", source.origin).get("model_type"))

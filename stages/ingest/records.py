@@ -17,6 +17,7 @@ import polars as pl
 
 from stages.common.digests import seeded_hash
 from stages.common.display import display
+from stages.common.display import listed as first_of
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
 from stages.common.readers.streams import BATCH_BYTES
@@ -26,7 +27,7 @@ from stages.ingest.labels import label_names, unwrapped, without_missing
 
 STAGE = "ingest"
 FIELDS = ("text", "text_pair", "label", "group", "split", "timestamp", "source", "extra")
-WIDTH = 80  # characters of a label or a name in a message
+WIDTH = 60  # characters of a label or a name in a message
 SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation", "": None}
 GROUP_ROWS = 100_000  # of a row group, unless their texts are long
 BARE_LABEL = pl.col("label").str.strip_chars().replace("", None)
@@ -91,7 +92,11 @@ def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
             )
         if column not in table.columns:
             close = get_close_matches(column.lower(), lowered, n=1)
-            fix = f"did you mean {lowered[close[0]]!r}?" if close else f"the columns are: {_listed(table.columns[:20])}"
+            fix = (
+                f"did you mean {display(lowered[close[0]], WIDTH)!r}?"
+                if close
+                else f"the columns are: {_listed(table.columns)}"
+            )
             raise AttuneError(f"{table.origin} has no column {column!r} (for {field})", fix)
 
 
@@ -112,7 +117,7 @@ def check_splits(records: pl.DataFrame) -> pl.DataFrame:
     records = records.with_columns(pl.col("split").str.strip_chars().str.to_lowercase().replace(SPLIT_NAMES))
     wrong = records.filter(~pl.col("split").is_in(SPLITS))
     if not wrong.is_empty():
-        values = _listed(wrong["split"].unique().sort().to_list()[:5])
+        values = _listed(wrong["split"].unique().sort())
         raise AttuneError(
             f"{wrong['source'][0]}: the split column holds {values} in {wrong.height} rows",
             f"it may hold {', '.join(SPLITS)} or nothing; or leave columns.split out",
@@ -129,8 +134,7 @@ def check_label_map(counts: Mapping[str, int], labels: Mapping[str, str]) -> Non
     unmapped = {label.casefold(): label for label in sorted(set(counts) - set(labels))}
     if not set(counts) & set(labels):
         raise AttuneError(
-            f"ingest.labels maps {', '.join(labels)}, but the data holds "
-            f"{_listed([*unmapped.values()][:10]) or 'no labels'}",
+            f"ingest.labels maps {', '.join(labels)}, but the data holds {_listed(unmapped.values()) or 'no labels'}",
             "make the map's keys the labels as they stand in the data, or leave ingest.labels out",
         )
     for raw in sorted(set(labels) - set(counts)):
@@ -262,4 +266,4 @@ def _map_labels(
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(display(name, WIDTH) for name in names)
+    return first_of([display(name, WIDTH) for name in names], 10)

@@ -77,7 +77,7 @@ def _offenders(
         failing & rows["id"].is_in(first, nulls_equal=True)
     )
     return [
-        {"id": display(str(row_id), WIDTH), "value": None if value is None else display(value, WIDTH, mask)}
+        {"id": display(str(row_id), WIDTH, None), "value": None if value is None else display(value, WIDTH, mask)}
         for row_id, value in offenders.sort("id", "value").head(OFFENDERS).iter_rows()
     ]
 
@@ -89,12 +89,12 @@ def check_label_counts(counts: Mapping[str, int], when: str) -> None:
         AttuneError: if there are fewer than two labels, or too few rows of one for three splits.
     """
     if len(counts) < 2:
-        labels = f"only the label '{display(next(iter(counts)), WIDTH)}'" if counts else "not one labelled row"
+        labels = f"only the label '{display(next(iter(counts)), 60)}'" if counts else "not one labelled row"
         raise AttuneError(
             f"{when} there is {labels}, and a classifier needs two labels or more",
             "check columns.label and ingest.labels, and the rules that rejected rows (counted above)",
         )
-    rare = [f"'{display(label, WIDTH)}' ({count})" for label, count in counts.items() if count < len(SPLITS)]
+    rare = [f"'{display(label, 60)}' ({count})" for label, count in counts.items() if count < len(SPLITS)]
     if rare:
         raise AttuneError(
             f"{when} there are too few rows for three splits under the label {', '.join(rare[:5])}",
@@ -122,9 +122,10 @@ def enforce(stop_above: Mapping[RuleName, float], rejected: pl.DataFrame, rows_i
                 f"{whose} {of_rule.height:,} of {rows_in:,} rows ({share:.1%}), "
                 f"more than clean.stop_above allows ({limit:.1%}), such as"
             )
+            examples = of_rule.bottom_k(5, by=["id", "rule"]).sort("id", "rule")
             over += [
-                f"  {display(row['id'], WIDTH)} ({display(row['source'], WIDTH)}): {display(row['reason'], 2 * WIDTH)}"
-                for row in of_rule.bottom_k(5, by=["id", "rule"]).sort("id", "rule").to_dicts()
+                f"  {display(id, WIDTH, None)} ({display(source, WIDTH, None)}): {display(reason, 2 * WIDTH)}"
+                for id, source, reason in examples.select("id", "source", "reason").iter_rows()
             ]
     if over:
         raise AttuneError(

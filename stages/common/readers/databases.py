@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote
 
 import polars as pl
 
+from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.readers.streams import ROWS
 from stages.common.readers.tables import Table, as_text, check_unique
@@ -75,7 +76,7 @@ def select(variable: str, query: str, origin: str, size: int = 10_000) -> Iterat
                     columns[name] = [_value_as_text(value) for value in values]
                 except UnicodeDecodeError:
                     raise AttuneError(
-                        f"{origin}: the column {name!r} holds bytes that are no UTF-8 text",
+                        f"{origin}: the column {display(name, 60)!r} holds bytes that are no UTF-8 text",
                         "leave it out of the query, or convert it there",
                     ) from None
             yield pl.DataFrame(columns, schema=schema)
@@ -145,9 +146,9 @@ def _faults_as_errors(origin: str, variable: str, url: "URL") -> Iterator[None]:
         yield
     except (SQLAlchemyError, sqlite3.Error) as error:
         words = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
-        line = words.splitlines()[0][:300].replace(url.password or "\0", "***")
+        line = words.splitlines()[0].replace(url.password or "\0", "***")
         raise AttuneError(
-            f"{origin}: the database says: {redacted(line)}",
+            f"{origin}: the database says: {display(redacted(line), 200)}",
             f"check the query, and the address in {variable}; the database is opened for reading alone",
             passing=isinstance(error, OperationalError) and url.get_backend_name() != "sqlite",
         ) from None

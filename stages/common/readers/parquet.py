@@ -6,6 +6,7 @@ from typing import IO, Any
 
 import polars as pl
 
+from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.readers.streams import BATCH_BYTES, LONGEST, LONGEST_MB, ROWS, Spend
 
@@ -80,7 +81,7 @@ class ParquetTable:
         except (ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # of the disk
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+            reason = display((str(error).splitlines() or [type(error).__name__])[0], 160)
             raise AttuneError(
                 f"{self.origin}: not a readable Parquet file ({reason})", "write or copy it again"
             ) from None

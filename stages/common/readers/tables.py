@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import polars as pl
 
+from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.readers.first_bytes import recognized
 from stages.common.readers.parquet import ParquetTable
@@ -27,6 +28,7 @@ from stages.common.readers.streams import BATCH_BYTES, DAMAGE, LONGEST, LONGEST_
 
 LINE = "line"  # name of the only column of a plain text file
 SEPARATORS = ";\t|,"
+NAME = 60  # characters of a column's name in a message: without a header, the first row is taken for names
 
 
 class Table(Protocol):
@@ -100,7 +102,7 @@ def open_table(
 def check_unique(names: Sequence[str], where: str) -> None:
     """Raise AttuneError if two columns have one name."""
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise AttuneError(f"{where}: the column {repeated[0]!r} is there twice", "rename one of them")
+        raise AttuneError(f"{where}: the column {display(repeated[0], NAME)!r} is there twice", "rename one of them")
 
 
 def as_text(value: Any) -> str | None:
@@ -202,7 +204,7 @@ class SeparatedTable(LinesTable):
             raise AttuneError(f"{origin}: the file is empty", "the first line names the columns")
         if len(header) == 1 and (mark := next((mark for mark in SEPARATORS if mark in header[0]), None)):
             raise AttuneError(
-                f"{origin}: the only column is {self.columns[0]!r}",
+                f"{origin}: the only column is {display(self.columns[0], NAME)!r}",
                 f"if its columns are separated by it, add this under the source: separator: {json.dumps(mark)} "
                 f"(of `make predict`: ARGS='--separator \"{mark}\"')",
             )
