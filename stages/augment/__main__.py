@@ -27,8 +27,10 @@ def main(run: Run[AugmentParams]) -> None:
     contract = validation_report(AugmentedRecords, rows, name="augmented")
     write_json(contract, run.output("reports/validation/augmented.json"))
     write_json(report(train, made, kept, ledger), run.output("reports/augment.json"))
-    dropped = made.height - kept.height
-    print(f"  {train.height:,} rows in, {kept.height:,} added, {dropped:,} of those made dropped")
+    dropped = ", ".join(f"{name} {count:,}" for name, count in ledger.by_rule.items() if count)
+    print(
+        f"  {train.height:,} rows in, {made.height:,} made, {kept.height:,} of them added; dropped: {dropped or 'none'}"
+    )
 
 
 def report(train: pl.DataFrame, made: pl.DataFrame, kept: pl.DataFrame, ledger: Ledger) -> dict[str, object]:

@@ -56,9 +56,11 @@ def main(run: Run[IngestParams]) -> None:
         selection = (label_map, params.limit, run.seed)
         kept = (_counted(rows, "label", labels) for rows, _ in spool.split(*selection))
         RawRecords.write_batches(kept, records_path, spool.group_rows)
-        check_label_counts(dict(sorted(labels.items())), "among the rows that are kept")
         rejected = (_counted(rows, "reason", reasons) for _, rows in spool.split(*selection))
-        Rejected.write_batches(rejected, run.output("data/raw/rejected.parquet"), spool.group_rows)
+        rejected_path = run.output("data/raw/rejected.parquet")
+        Rejected.write_batches(rejected, rejected_path, spool.group_rows)
+        counts_by_label = dict(sorted(labels.items()))
+        check_label_counts(counts_by_label, "among the rows that are kept", pl.scan_parquet(rejected_path))
 
     base, commit = run.output("models/base"), None
     if params.base_model.scratch:
@@ -72,7 +74,7 @@ def main(run: Run[IngestParams]) -> None:
     commonest = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     report = counts | {
         "rejected_because": dict(commonest[:MOST_REASONS]),
-        "labels": dict(sorted(labels.items())),
+        "labels": counts_by_label,
         **({"labels_taken_as_missing": absent} if absent else {}),
         "sources": sources,
         "decontaminate_against": reference_sources,

@@ -110,6 +110,7 @@ PRIVATE = "I am {name}{n}@example.org, call +49 170 12345{n:02} or 555-123-45{n:
             "is it an id or a number? columns.label names the column of the labels",
         ),
         ({"text": "text", "label": "label", "split": "text"}, None, "the split column holds"),
+        ({"text": "text", "label": "label"}, {"a": "a", "c": "c"}, "unmapped_label took 20 of 20 rows"),
         ({"text": "body", "label": "label"}, None, "has no column 'body' (for text)"),
     ],
 )
