@@ -150,9 +150,8 @@ def datasketch_keeps(texts: list[str]) -> int:
 
 
 def grams(text: str) -> set[str]:
-    from stages.common.text.near_duplicates import shingles
-
-    return shingles(text, SHINGLE)
+    folded = text.casefold()
+    return {folded[start : start + SHINGLE] for start in range(max(1, len(folded) - SHINGLE + 1))}
 
 
 def against_exact(texts: pl.Series) -> None:

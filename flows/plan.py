@@ -101,7 +101,7 @@ def forced_stages(graph: Mapping[str, Node], params: Params, *, force: bool, ref
     """Return the stages that run whatever DVC thinks, each with the reason."""
     forced = {name: ["forced"] for name in graph} if force else {}
     if refresh and "ingest" in graph and (unpinned := params.ingest.unpinned):
-        forced["ingest"] = [f"refresh: {display(', '.join(unpinned), WIDTH)} may have changed"]
+        forced["ingest"] = [f"refresh: {display(', '.join(unpinned), WIDTH, None)} may have changed"]
     return forced
 
 
@@ -170,7 +170,7 @@ def _table(steps: Sequence[Step]) -> Table:
     for step in steps:
         style = {"runs": "bold", "may run": ""}.get(step.verdict, "dim")
         more = [f"and {len(step.reasons) - MOST_REASONS} more"] if len(step.reasons) > MOST_REASONS else []
-        why = "\n".join([*(display(reason, WIDTH) for reason in step.reasons[:MOST_REASONS]), *more])
+        why = "\n".join([*(display(reason, WIDTH, None) for reason in step.reasons[:MOST_REASONS]), *more])
         seconds = read_report(LOGS / f"{step.node.name}.json").get("seconds")
         took = f"{seconds:.1f} s" if seconds else ""
         table.add_row(*map(Text, (step.node.name, step.verdict, why, took)), style=style)

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 from pydantic import TypeAdapter, ValidationError
 
-from stages.common.display import listed
+from stages.common.display import display, listed
 from stages.common.errors import AttuneError
 from stages.common.params.sources import Encoding, Separator
 from stages.common.readers.databases import QueryTable, select
@@ -129,7 +129,7 @@ class Request:
         names = list(dict.fromkeys(filter(None, (self.text, self.text_pair, self.id, *kept))))
         missing = [name for name in names if name not in table.columns]
         if missing and (table.columns or table.fixed):
-            columns = listed([repr(name)[:40] for name in table.columns], 12)
+            columns = listed([repr(display(name, 40)) for name in table.columns], 12)
             fix = "name the columns with --text, --text-pair, --id and --keep"
             raise AttuneError(f"{table.origin} has no column {missing[0]!r}; it has {columns}", fix)
         return names, kept

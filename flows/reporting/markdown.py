@@ -16,7 +16,7 @@ WORD = re.compile(
 
 def plain(text: str, most: int = MOST) -> str:
     """Return foreign text on one line, without secrets and codes for terminals."""
-    return display(redacted(text), most).strip()
+    return display(redacted(text), most, None).strip()
 
 
 def code(text: str, most: int = MOST) -> str:
@@ -42,7 +42,7 @@ def sentence(text: str) -> str:
 
 def fenced(lines: Sequence[str]) -> str:
     """Return foreign lines as a block of code."""
-    clean = [display(line, LINE).rstrip() for line in redacted("\n".join(lines)).split("\n")]
+    clean = [display(line, LINE, None).rstrip() for line in redacted("\n".join(lines)).split("\n")]
     fence = "`" * max(3, 1 + max(map(_longest_ticks, clean), default=0))
     return "\n".join((f"{fence}text", *clean, fence))
 

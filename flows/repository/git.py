@@ -52,7 +52,9 @@ def git(root: Path, *arguments: str, seconds: float = 120) -> str:
     except subprocess.TimeoutExpired:
         raise GitFailed(f"git {arguments[0]} took longer than {seconds:.0f} s", "does its remote answer?") from None
     if done.returncode:
-        why = display(redacted(" ".join(done.stderr.split("\n")[-6:])).strip(), 400) or f"status {done.returncode}"
+        why = (
+            display(redacted(" ".join(done.stderr.split("\n")[-6:])).strip(), 400, None) or f"status {done.returncode}"
+        )
         if "dubious ownership" in done.stderr or "not a git repository: " in done.stderr:
             raise GitRefuses(f"git refuses to work in {root.resolve()}: {why}", "do as it says, or work as the owner")
         raise GitFailed(f"git {arguments[0]} failed: {why}")

@@ -36,12 +36,12 @@ def furnish(home: Path, folder: Path, log: Log) -> None:
     # a link there, say to a larger disk: all worktrees would write to it at once
     for path in map(Path, (*WRITTEN, *(out for node in read_graph(folder).values() for out in node.outs))):
         if link := next((part for part in (path, *path.parents) if (folder / part).is_symlink()), None):
-            what = f"the commit has {display(str(link), 300)} as a link, and what it leads to would be written"
+            what = f"the commit has {display(str(link), 300, None)} as a link, and what it leads to would be written"
             raise AttuneError(what, "commit the file or folder itself")
     try:
         at_home, config = Config(str(home / ".dvc")), Config(str(folder / ".dvc"), validate=False)
     except ConfigError as error:
-        what = f"DVC cannot read {home}: {display(redacted(str(error)), 300)}"
+        what = f"DVC cannot read {home}: {display(redacted(str(error)), 300, None)}"
         raise AttuneError(what, "correct .dvc/config or .dvc/config.local there") from None
     with config.edit("local", validate=False) as local:  # relative paths come out as they hold at home
         for level in ("repo", "local"):
@@ -81,7 +81,7 @@ def push_all(folder: Path) -> str:
     """Send what `dvc.lock` and the commit's `*.dvc` name to DVC's default remote; return what went wrong, if any."""
     remote, targets = default_remote(folder), _targets(folder)
     if remote and targets and (problem := run_dvc(folder, "push", *targets)):
-        return f"nothing or not all was pushed to the DVC remote {display(remote, 40)}: {problem}"
+        return f"nothing or not all was pushed to the DVC remote {display(remote, 40, None)}: {problem}"
     return ""
 
 
@@ -101,7 +101,7 @@ def run_dvc(folder: Path, *arguments: str) -> str:
         return f"dvc {arguments[0]} took longer than {DVC_SECONDS // 3600} hours"
     lines = done.stderr.decode(errors="replace").split("\n")
     errors = [line for line in lines if line.startswith("ERROR")] or [line for line in lines if line.strip()][-1:]
-    return display(redacted(" ".join(errors[:3])), 400) or f"status {done.returncode}" if done.returncode else ""
+    return display(redacted(" ".join(errors[:3])), 400, None) or f"status {done.returncode}" if done.returncode else ""
 
 
 def _pointers(folder: Path) -> list[str]:
@@ -129,16 +129,16 @@ def _copy_inbox(home: Path, folder: Path, log: Log) -> None:
             if name in tracked or (source.is_dir() and not linked) or by_dvc & {target, *target.parents}:
                 continue
             if os.path.lexists(target) or not (linked or source.is_file()):
-                log(f"warning: {display(name, 300)} is not copied: the commit has it, or it is no file")
+                log(f"warning: {display(name, 300, None)} is not copied: the commit has it, or it is no file")
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             if linked:  # what it leads to may be large
                 target.symlink_to(source.parent.resolve() / source.readlink())
-                log(f"{display(name, 300)} is a link: its file is read where it is")
+                log(f"{display(name, 300, None)} is a link: its file is read where it is")
                 continue
             before = source.stat()
             shutil.copyfile(source, target)
             after = source.stat()
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 fix = "write it elsewhere, and move it there when it is complete"
-                raise AttuneError(f"{display(name, 300)} is being written", fix)
+                raise AttuneError(f"{display(name, 300, None)} is being written", fix)

@@ -54,7 +54,7 @@ def read_version(name: str, opened: Callable[[str], BinaryIO]) -> Version:
     splits = [read(path, "id", "text", "label").with_columns(split=pl.lit(split)) for split, path in files.items()]
     fold = pl.DataFrame(schema={"fold": pl.Int16})  # older versions have none
     rejected = pl.concat(read(path, "id", "stage", "rule") for path in REJECTED)
-    return Version(display(name, NAME), pl.concat([*splits, fold], how="diagonal"), rejected)
+    return Version(display(name, NAME, None), pl.concat([*splits, fold], how="diagonal"), rejected)
 
 
 def data_changes(

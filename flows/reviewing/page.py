@@ -90,7 +90,7 @@ def _in_markdown(text: str) -> Markup:
 
 @lru_cache(50_000)
 def _in_html(text: str) -> Markup:
-    parts: list[str] = display(redacted(text[: SENTENCE * READ]), SENTENCE).split("`")
+    parts: list[str] = display(redacted(text[: SENTENCE * READ]), SENTENCE, None).split("`")
     parts[1::2] = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
     return Markup("").join(map(escape, parts))
 
@@ -136,7 +136,7 @@ def _changes(changes: Changes) -> Iterator[Block]:
     yield Table("Versions in constraints.txt", "package|old|new|installed here", versions)
     yield "Data: the same rows in the same splits with the same labels." if changes.data == () else ""
     for listing in changes.data or ():
-        columns = "|".join(display(name, NAME).replace("|", "¦") for name in listing.columns)
+        columns = "|".join(display(name, NAME, None).replace("|", "¦") for name in listing.columns)
         rows = [[quoted(cell, 200) for cell in row] for row in listing.rows]
         folded = not listing.title.startswith(("Splits", "Relabelled"))
         yield Table(f"Data: {listing.title}", columns, rows, folded)

@@ -56,7 +56,7 @@ def quoted(name: object, most: int = NAME) -> str:
 
 def unquoted(text: object, most: int = LINE) -> str:
     """Return a line in which nothing is code."""
-    return display(redacted(str(text)[: most * READ]).replace("`", "'"), most).strip()
+    return display(redacted(str(text)[: most * READ]).replace("`", "'"), most, None).strip()
 
 
 def interval(gain: Gain) -> str:

@@ -1,21 +1,18 @@
 """augment: more training rows out of training rows; validation and test are read only to keep clear of them."""
 
-from statistics import fmean
-
 import polars as pl
 
-from stages.augment.filters import accepted, shingle_size
+from stages.augment.filters import accepted
 from stages.augment.rows import new_rows
 from stages.common.params import AugmentParams
 from stages.common.pipeline.stage import Run, stage, write_json
 from stages.common.pipeline.validation import Ledger, validation_report
 from stages.common.schemas import AugmentedRecords, CleanRecords
-from stages.common.text.near_duplicates import jaccard, shingles
 
 
 @stage("augment")
 def main(run: Run[AugmentParams]) -> None:
-    """Make new rows, keep those that pass the filters, and say how much new there is in them."""
+    """Make new rows, and keep those that pass the filters."""
     train, validation, test = (
         CleanRecords.read(run.input(f"data/clean/{name}.parquet")) for name in ("train", "validation", "test")
     )
@@ -27,8 +24,10 @@ def main(run: Run[AugmentParams]) -> None:
     contract = validation_report(AugmentedRecords, rows, name="augmented")
     write_json(contract, run.output("reports/validation/augmented.json"))
     write_json(report(train, made, kept, ledger), run.output("reports/augment.json"))
-    dropped = made.height - kept.height
-    print(f"  {train.height:,} rows in, {kept.height:,} added, {dropped:,} of those made dropped")
+    dropped = ", ".join(f"{name} {count:,}" for name, count in ledger.by_rule.items() if count)
+    print(
+        f"  {train.height:,} rows in, {made.height:,} made, {kept.height:,} of them added; dropped: {dropped or 'none'}"
+    )
 
 
 def report(train: pl.DataFrame, made: pl.DataFrame, kept: pl.DataFrame, ledger: Ledger) -> dict[str, object]:
@@ -36,13 +35,11 @@ def report(train: pl.DataFrame, made: pl.DataFrame, kept: pl.DataFrame, ledger: 
     reasons = made.select("id", "method").join(ledger.rejected.select("id", "rule"), on="id")
     methods = {}
     for name in made["method"].unique(maintain_order=True):
-        of_method, kept_of_method = made.filter(method=name), kept.filter(method=name)
         dropped = reasons.filter(method=name)["rule"].to_list()
         methods[name] = {
-            "made": of_method.height,
+            "made": made.filter(method=name).height,
             "dropped": {rule: dropped.count(rule) for rule in ledger.by_rule},
-            "added": kept_of_method.height,
-            **diversity(of_method, kept_of_method, train),
+            "added": kept.filter(method=name).height,
         }
     labels = pl.concat([train["label"], kept["label"]])
     return {
@@ -56,23 +53,6 @@ def report(train: pl.DataFrame, made: pl.DataFrame, kept: pl.DataFrame, ledger: 
             for label, count in train["label"].value_counts().sort("label").iter_rows()
         },
         "methods": methods,
-    }
-
-
-def diversity(made: pl.DataFrame, kept: pl.DataFrame, train: pl.DataFrame) -> dict[str, float | None]:
-    """Measure how much new there is in one method's rows: hardly any, and they repeat; too much, and they are wrong.
-
-    Returns:
-        distinct_texts: distinct texts as a share of those made; of the rows kept, None without any, the means of
-        similarity_to_parent (Jaccard similarity of character shingles) and length_ratio (characters over the parent's).
-    """
-    parents = kept.select(id="parent").join(train, on="id", maintain_order="left")["text"]
-    pairs, size = list(zip(kept["text"], parents, strict=True)), shingle_size(train["text"])
-    similarities = [jaccard(shingles(new, size), shingles(old, size)) for new, old in pairs]
-    return {
-        "distinct_texts": round(made["text"].n_unique() / made.height, 4),
-        "similarity_to_parent": round(fmean(similarities), 4) if pairs else None,
-        "length_ratio": round(fmean(len(new) / len(old) for new, old in pairs), 4) if pairs else None,
     }
 
 

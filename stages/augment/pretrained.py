@@ -1,8 +1,8 @@
 """Methods with pretrained models that `ingest` brought in: safetensors weights, no network, no code of their own.
 
 Contextual augmentation (Kobayashi 2018): a masked language model replaces words by others that are likely in their
-place. Back-translation (Sennrich et al. 2016): seq2seq models translate into another language and back, with
-transformers or with CTranslate2, which is several times as fast on a CPU.
+place. Back-translation (Sennrich et al. 2016): seq2seq models that translate from one language into one other, such as
+those of MarianMT, translate into another language and back.
 """
 
 import random
@@ -14,7 +14,6 @@ from stages.augment.words import Resource, replaceable, replaceable_words, split
 from stages.common.errors import AttuneError
 
 MASKED_LM = "ingest.resources.masked_lm"
-CTRANSLATE2_INPUT = 1024  # tokens; CTranslate2 cuts longer texts off without a word
 
 
 class Masked(NamedTuple):
@@ -115,64 +114,31 @@ def back_translation(texts: Sequence[str], seeds: Sequence[str], settings: Any, 
 
 def _translate(texts: set[str], way: str, settings: Any, resource: Resource) -> dict[str, str | None]:
     """Return the translation of each text; None where it is too long for the model, or the answer is."""
+    import torch
+
     print(f"  back_translation, {way}: {len(texts):,} texts", flush=True)
     folder, key = resource(f"translation_{way}"), f"ingest.resources.translation.{way}"
     tokenizer = _open("tokenizer", "AutoTokenizer", folder, key)
-    converted = (folder / "model.bin").is_file() and not any(folder.glob("*.safetensors"))
-    # From token ids of texts to those of their translations; the longest input; what ends a whole translation.
-    generate, limit, ends = (_ctranslate2 if converted else _transformers)(folder, tokenizer, settings, key)
+    model, limit = _open_model("AutoModelForSeq2SeqLM", folder, key, tokenizer)
+    end = model.generation_config.eos_token_id  # of a whole translation
+    ends = set(end) if isinstance(end, list) else {end}
+    options = {"num_beams": settings.num_beams, "max_new_tokens": settings.max_new_tokens, "do_sample": False}
     ordered = sorted(texts, key=lambda text: (len(text), text))
     translations: dict[str, str | None] = dict.fromkeys(ordered)
     for start in range(0, len(ordered), settings.batch_size):
         ids = {text: tokenizer(text)["input_ids"] for text in ordered[start : start + settings.batch_size]}
-        fitting = {text: tokens for text, tokens in ids.items() if len(tokens) <= limit}
-        answers = generate(list(fitting.values())) if fitting else []
+        fitting = [text for text, tokens in ids.items() if len(tokens) <= limit]
+        if not fitting:
+            continue
+        inputs = tokenizer.pad({"input_ids": [ids[text] for text in fitting]}, return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            answers = model.generate(**inputs, **options)[:, 1:].tolist()  # the first token starts the decoder
         for text, answer in zip(fitting, answers, strict=True):
             if ends & set(answer):
                 translations[text] = tokenizer.decode(answer, skip_special_tokens=True).strip() or None
     if too_long := sum(text is None for text in translations.values()):
         print(f"  back_translation, {way}: {too_long:,} texts too long for the model or its answer, left as they are")
     return translations
-
-
-def _transformers(folder: Path, tokenizer: Any, settings: Any, key: str) -> tuple[Any, int, set[int]]:
-    """Open a model that translates from one language into one other, such as those of MarianMT."""
-    import torch
-
-    model, limit = _open_model("AutoModelForSeq2SeqLM", folder, key, tokenizer)
-    end = model.generation_config.eos_token_id
-
-    def generate(ids: list[list[int]]) -> list[list[int]]:
-        inputs = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
-        options = {"num_beams": settings.num_beams, "max_new_tokens": settings.max_new_tokens, "do_sample": False}
-        with torch.inference_mode():
-            return model.generate(**inputs, **options)[:, 1:].tolist()  # the first token starts the decoder
-
-    return generate, limit, set(end) if isinstance(end, list) else {end}
-
-
-def _ctranslate2(folder: Path, tokenizer: Any, settings: Any, key: str) -> tuple[Any, int, set[int]]:
-    """Open a model as ct2-transformers-converter writes it beside the tokenizer's files."""
-    import torch
-
-    try:
-        import ctranslate2
-
-        model = ctranslate2.Translator(str(folder), device="auto", intra_threads=torch.get_num_threads())
-    except (ImportError, RuntimeError, ValueError) as error:
-        raise AttuneError(
-            f"{key}: CTranslate2 cannot open the model there ({error})",
-            ".venv/bin/pip install ctranslate2, convert the model again with this version, or name its folder as "
-            "transformers saves it",
-        ) from None
-    options = {"beam_size": settings.num_beams, "max_decoding_length": settings.max_new_tokens}
-
-    def generate(ids: list[list[int]]) -> list[list[int]]:
-        tokens = [tokenizer.convert_ids_to_tokens(text) for text in ids]
-        results = model.translate_batch(tokens, **options, return_end_token=True)
-        return [tokenizer.convert_tokens_to_ids(result.hypotheses[0]) for result in results]
-
-    return generate, min(tokenizer.model_max_length, CTRANSLATE2_INPUT), {tokenizer.eos_token_id}
 
 
 def _open_model(kind: str, folder: Path, key: str, tokenizer: Any) -> tuple[Any, int]:

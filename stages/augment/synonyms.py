@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,8 @@ def dictionary(folder: Path) -> Look:
 
     Returns:
         A function from a word to its senses, each with how often it was met and its synonyms, none of them a name. A
-        word has senses in its base form, or as a plural or third person in -s, where the synonyms get their -s, too.
-        Other forms (went, better, paid) have none, whatever else they may be: a text would not stay grammatical.
+        word has senses in its base form alone: with a synonym for another form (films, went, better, paid), a text
+        would not stay grammatical.
     """
     import nltk.data
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
@@ -79,19 +80,15 @@ def dictionary(folder: Path) -> Look:
     nltk.data.path[:] = [str(folder.resolve())]  # NLTK reads from nowhere else: no download, nothing to unpickle
     with warnings.catch_warnings(action="ignore"):  # that other languages are not there
         reader = Princeton(str(folder.resolve()), None)
-    exceptions = {}
-    for part in PARTS:
-        lines = (folder / f"{part}.exc").read_text(encoding="utf-8").splitlines()
-        exceptions[part] = [(form, base) for form, *bases in map(str.split, lines) for base in bases]
-    irregular = {base for _, base in exceptions["noun"]}
     # "paid" is an adjective, too, but mostly the past of "pay", and only a parser would know.
-    forms = {form for pairs in exceptions.values() for form, base in pairs if form not in (base, _s_form(base))}
+    exceptions = [(folder / f"{part}.exc").read_text(encoding="utf-8").splitlines() for part in PARTS]
+    forms = {form for line in chain(*exceptions) for form, *bases in [line.split()] if set(bases) - {form}}
 
     @cache
     def look(word: str) -> list[tuple[int, Counted]]:
         if word in forms:
             return []
-        senses = [sense for synset in reader.synsets(word) if (sense := _sense(synset, word, irregular))]
+        senses = [sense for synset in reader.synsets(word) if (sense := _sense(synset, word))]
         if not any(count for count, _ in senses):  # never met in SemCor: the senses still stand in order
             return [(1, names) for _, names in senses[:1]]
         return senses
@@ -99,23 +96,10 @@ def dictionary(folder: Path) -> Look:
     return look
 
 
-def _sense(synset: Any, word: str, irregular: set[str]) -> tuple[int, Counted] | None:
+def _sense(synset: Any, word: str) -> tuple[int, Counted] | None:
     """Return how often the word was met in this sense, and its synonyms; nothing if the word is in another form."""
     lemmas = {lemma.name(): lemma for lemma in synset.lemmas()}
-    base, names = word, list(lemmas)
     if word not in lemmas:
-        inflected = {_s_form(name): name for name in lemmas if synset.pos() in ("n", "v") and name not in irregular}
-        if word not in inflected:
-            return None
-        base = inflected[word]
-        names = [name for name in inflected.values() if "_" not in name and name[-1] not in "so"]
-    names = [name for name in names if name != base and re.fullmatch(r"[a-z]+(_[a-z]+)*", name)]
-    in_form = str if base == word else _s_form
-    return lemmas[base].count(), [(in_form(name).replace("_", " "), lemmas[name].count()) for name in names]
-
-
-def _s_form(lemma: str) -> str:
-    """Return a regular noun's plural or a verb's third person."""
-    if re.search(r"([sxzo]|ch|sh)$", lemma):
-        return f"{lemma}es"
-    return f"{lemma[:-1]}ies" if re.search(r"[^aeiou]y$", lemma) else f"{lemma}s"
+        return None
+    names = [name for name in lemmas if name != word and re.fullmatch(r"[a-z]+(_[a-z]+)*", name)]
+    return lemmas[word].count(), [(name.replace("_", " "), lemmas[name].count()) for name in names]

@@ -10,10 +10,11 @@ from stages.clean.label_issues import apply_action, find_label_issues
 from stages.clean.page import PageData, render
 from stages.clean.split import split_records
 from stages.clean.split_report import official_warnings, split_report
+from stages.common.display import display, listed
 from stages.common.drift import split_drift
 from stages.common.params import CleanParams
 from stages.common.pipeline.stage import Run, stage, write_json
-from stages.common.pipeline.validation import Ledger, enforce, validation_report
+from stages.common.pipeline.validation import Ledger, enforce, most_rejecting, validation_report
 from stages.common.schemas import CleanRecords, Decontamination, RawRecords, Rejected, Suspects, TrainableRecords
 from stages.common.text.cleaning import TextCleaning
 from stages.common.text.pii import mask_text
@@ -46,7 +47,7 @@ def main(run: Run[CleanParams]) -> None:
 
     _print_counts("rejected:", ledger.by_rule)
     enforce(params.stop_above, ledger.rejected, ledger.rows_in)
-    splits = split_records(records, params.split, run.seed)
+    splits = split_records(records, params.split, run.seed, ledger.rejected)
     official_faults = official_warnings(official, records.filter(split="train")["id"], splits)
     del records
     issues = find_label_issues(splits, params.label_issues, run.seed)
@@ -77,6 +78,10 @@ def main(run: Run[CleanParams]) -> None:
 
     report = {**split_report(splits, params, run.seed, mask), "drift": split_drift(splits)}
     report["warnings"] += official_faults
+    lost = ledger.rejected.filter(~pl.col("label").is_in(splits["train"]["label"].unique().implode()))
+    if not lost.is_empty():
+        names = listed([display(label, 60) for label in lost["label"].unique().sort()], 5)
+        report["warnings"].append(f"no row of the label {names} is left: {most_rejecting(lost.lazy())}")
     if contrary := int(rejected["reason"].str.contains(CONTRARY, literal=True).sum()):
         report["warnings"].append(
             f"{contrary:,} rows nearly equal one that stays and has another label: one of the two labels is wrong; "

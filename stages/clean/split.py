@@ -11,10 +11,11 @@ import numpy as np
 import polars as pl
 
 from stages.common.digests import seeded_hash
+from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.params.clean import Split
-from stages.common.pipeline.validation import check_label_counts
-from stages.common.schemas import SPLITS, CleanRecords
+from stages.common.pipeline.validation import check_label_counts, most_rejecting
+from stages.common.schemas import SPLITS, CleanRecords, Rejected
 
 # The name of a row's group; a row without one is a group of its own.
 GROUP = pl.coalesce(pl.lit("group ") + pl.col("group"), pl.lit("row ") + pl.col("id")).alias("name")
@@ -26,17 +27,26 @@ UNIX = re.compile(r"(?P<seconds>[0-9]{9,11}(\.[0-9]{1,9})?)|(?P<milliseconds>[0-
 TEN_DIGITS = re.compile(r"(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])([01][0-9]|2[0-3])")
 
 
-def split_records(records: pl.DataFrame, params: Split, seed: int) -> dict[str, pl.DataFrame]:
+def split_records(
+    records: pl.DataFrame, params: Split, seed: int, rejected: pl.DataFrame | None = None
+) -> dict[str, pl.DataFrame]:
     """Divide raw records into the train, validation and test of clean ones, each sorted by id.
 
     A row with an official split goes there. The others are divided by group (a row without one is its own group):
     at random with the same label shares everywhere, as well as groups allow, or by time, the newest into test. Where
     all rows have an official split and it lacks validation or test, these are drawn from its train in the same way.
 
+    Args:
+        records: what the rules have left.
+        params: shares, and by what to divide.
+        seed: of the hash that groups are ordered by.
+        rejected: schema Rejected, for messages: the rules may be why there are too few rows.
+
     Raises:
         AttuneError: if there are too few rows, one label alone, or a label missing from a split.
     """
-    check_label_counts(dict(records["label"].value_counts().sort("label").iter_rows()), "after cleaning")
+    out = (Rejected.empty() if rejected is None else rejected).lazy()
+    check_label_counts(dict(records["label"].value_counts().sort("label").iter_rows()), "after cleaning", out)
     keys = records.select("id", "group", "label", "split", "timestamp")
     split = _splits(keys, params, seed)
     fold = pl.Series([None], dtype=pl.Int16).new_from_index(0, keys.height)
@@ -50,12 +60,14 @@ def split_records(records: pl.DataFrame, params: Split, seed: int) -> dict[str, 
             raise AttuneError(
                 f"the {name} split would be empty",
                 "give it rows in the split column, or leave columns.split out; "
-                "if there are groups, there may be too few, or one may hold too many rows",
+                "if there are groups, there may be too few, or one may hold too many rows"
+                + (f"; {why}" if (why := most_rejecting(out, records.height)) else ""),
             )
         if missing := sorted(set(records["label"].unique()) - set(rows["label"].unique())):
             raise AttuneError(
-                f"the {name} split ({rows.height} rows) would hold no row with the label {missing[0]!r}",
-                "add rows of that label, change clean.split or seed, or leave the label out through ingest.labels",
+                f"the {name} split ({rows.height} rows) would hold no row with the label {display(missing[0], 60)!r}",
+                most_rejecting(out.filter(label=missing[0]), records.filter(label=missing[0]).height)
+                or "add rows of that label, change clean.split or seed, or leave the label out through ingest.labels",
             )
     return splits
 

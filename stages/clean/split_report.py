@@ -52,7 +52,8 @@ def split_report(
             "near_duplicates": near_duplicates,
         }
         if groups:
-            names = ", ".join(examples) + (", …" if len(groups) > EXAMPLES else "")
+            # A warning is a message, whatever the page shows.
+            names = ", ".join(display(name, 60) for name in groups[:EXAMPLES]) + ", …" * (len(groups) > EXAMPLES)
             warnings.append(f"{pair}: {len(groups)} groups are in both, as the official split has it: {names}")
         if rows := near_duplicates["rows"]:
             why = "MinHash missed them" if near.enabled else "clean.near_duplicates is off"
@@ -102,7 +103,7 @@ def describe(rows: pl.DataFrame) -> dict[str, Any]:
         "rows": rows.height,
         "groups": rows["group"].drop_nulls().n_unique() if rows["group"].count() else None,
         "labels": [
-            {"label": display(label, NAME), "rows": count, "share": round(count / rows.height, 4)}
+            {"label": display(label, NAME, None), "rows": count, "share": round(count / rows.height, 4)}
             for label, count in counts.head(LABELS).iter_rows()
         ],
         "other_labels": {"labels": counts[LABELS:].height, "rows": int(counts[LABELS:]["count"].sum())},

@@ -1,19 +1,38 @@
-"""Texts of the data as people see them: short, on one line, without invisible characters or private data."""
+"""Texts of the data as people see them: short, on one line, without invisible characters or private data.
 
+Nothing of the data (a label, a cell, what a database or a parser quotes) goes into a message but through `display`.
+"""
+
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
 Mask = Callable[[str], str]
 
 JOINERS = "\u200c\u200d"  # emoji, Persian and Indian scripts need them
+PRIVATE = re.compile(r"[@＠]|\d(?:\D{0,6}\d){6}")  # without these there is nothing to mask, and nothing to import
 READ = 20  # times as much is masked as is displayed, so that no half of an address stands at the cut
 
 
-def display(text: str | None, most: int, mask: Mask | None = None) -> str:
-    """Return at most `most` characters of a text, masked if asked, with invisible characters named.
+def masked(text: str) -> str:
+    """Return a text with e-mail addresses, phone and card numbers masked, of whatever country."""
+    if not PRIVATE.search(text):
+        return text
+    from stages.common.text.pii import mask_text
+
+    return mask_text(text, None)
+
+
+def display(text: str | None, most: int, mask: Mask | None = masked) -> str:
+    """Return at most `most` characters of a text, masked, with invisible characters named.
 
     Control characters could command a terminal, and those for the direction of writing reverse a page: each becomes
     its code, such as ⟨U+202E⟩. Line ends and tabs become spaces.
+
+    Args:
+        text: null is empty.
+        most: characters.
+        mask: pages have a setting for it; None is for what is not of the data: paths, addresses, words of Git.
     """
     if text is None:
         return ""

@@ -11,6 +11,7 @@ import polars as pl
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
+from stages.common.display import display
 from stages.common.params import EvaluateParams
 from stages.common.params.evaluate import Thresholds
 from stages.evaluate.scores import DIGITS, log_loss_of
@@ -157,7 +158,7 @@ def threshold_messages(report: dict[str, Any] | None) -> list[str]:
     if report is None:
         return []
     messages = [
-        f"warning: threshold of {label!r}: {entry['problem']}; "
+        f"warning: threshold of {display(label, 60)!r}: {entry['problem']}; "
         + ("it is never answered" if entry["threshold"] is None else "it is always answered")
         for label, entry in report["labels"].items()
         if entry["problem"]

@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from stages.common.display import display, listed
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.finetune.batches import IGNORED
 
 Loss = Callable[..., torch.Tensor]
-MOST_NAMED = 20  # labels in a message
+MOST_NAMED = 10  # labels in a message
 
 
 def build_loss(params: FinetuneParams, labels: dict[str, int], counts: list[int]) -> Loss:
@@ -79,8 +80,8 @@ def label_weights(params: FinetuneParams, labels: dict[str, int], counts: list[i
         return torch.tensor([sum(counts) / (learned * max(count, 1)) for count in counts])
     named = {str(label): weight for label, weight in params.class_weights.items()}
     if wrong := sorted(set(named) ^ set(labels)):
-        fault = "names {}, which the data does not have" if wrong[0] in named else "leaves out {}"
-        known = ", ".join(map(repr, sorted(labels)[:MOST_NAMED]))
-        fix = f"give each of the {len(labels)} labels a weight: {known}{' …' * (len(labels) > MOST_NAMED)}"
-        raise AttuneError(f"finetune.class_weights {fault.format(repr(wrong[0]))}", fix)
+        fault = "names {!r}, which the data does not have" if wrong[0] in named else "leaves out {!r}"
+        known = listed([repr(display(label, 60)) for label in sorted(labels)], MOST_NAMED)
+        fix = f"give each of the {len(labels)} labels a weight: {known}"
+        raise AttuneError(f"finetune.class_weights {fault.format(display(wrong[0], 60))}", fix)
     return torch.tensor([named[label] for label in sorted(labels, key=labels.__getitem__)])

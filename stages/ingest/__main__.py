@@ -21,7 +21,7 @@ from stages.common.pipeline.validation import check_label_counts
 from stages.common.schemas import Decontamination, RawRecords, Rejected
 from stages.ingest.archives import Workspace
 from stages.ingest.fetch import check_links, open_source
-from stages.ingest.labels import check_look_alikes
+from stages.ingest.labels import check_label_column, check_look_alikes
 from stages.ingest.models import bring_model, bring_resources, files_of
 from stages.ingest.records import Spool, check_label_map, read_records
 from stages.ingest.scratch import build_scratch_model
@@ -54,15 +54,19 @@ def main(run: Run[IngestParams]) -> None:
         for label, count in spool.labels.items():
             if name := names[label]:
                 named[name] += count
+        if not named.keys() & (label_map or {}).keys():
+            check_label_column(named, params.sources)
         if label_map is not None:
             check_label_map(named, label_map)
         check_look_alikes(named, label_map or ())
         selection = (label_map, params.limit, run.seed)
         kept = (_counted(rows, "label", labels) for rows, _ in spool.split(*selection))
         RawRecords.write_batches(kept, records_path, spool.group_rows)
-        check_label_counts(dict(sorted(labels.items())), "among the rows that are kept")
         rejected = (_counted(rows, "reason", reasons) for _, rows in spool.split(*selection))
-        Rejected.write_batches(rejected, run.output("data/raw/rejected.parquet"), spool.group_rows)
+        rejected_path = run.output("data/raw/rejected.parquet")
+        Rejected.write_batches(rejected, rejected_path, spool.group_rows)
+        counts_by_label = dict(sorted(labels.items()))
+        check_label_counts(counts_by_label, "among the rows that are kept", pl.scan_parquet(rejected_path))
 
     base, commit = run.output("models/base"), None
     if params.base_model.scratch:
@@ -76,7 +80,7 @@ def main(run: Run[IngestParams]) -> None:
     commonest = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     report = counts | {
         "rejected_because": dict(commonest[:MOST_REASONS]),
-        "labels": dict(sorted(labels.items())),
+        "labels": counts_by_label,
         **({"labels_taken_as_missing": absent} if absent else {}),
         "sources": sources,
         "decontaminate_against": reference_sources,

@@ -90,7 +90,9 @@ def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budg
                 others += [] if added(member) else [member]
                 continue
             if wrong := "is there twice" if member in copies else fault:
-                raise AttuneError(f"{origin}: '{display(member, 100)}' {wrong}", "name another member, or pack it anew")
+                raise AttuneError(
+                    f"{origin}: '{display(member, 100, None)}' {wrong}", "name another member, or pack it anew"
+                )
             copies[member] = target / str(len(copies))
             with copies[member].open("wb") as out, open_member() as stream:
                 while block := stream.read(BLOCK):
@@ -126,7 +128,7 @@ def similar(missing: str, names: Iterable[str]) -> str:
     files, path = sorted(names), PurePosixPath(missing)
     close = [name for name in files if PurePosixPath(name).name == path.name]
     close = close or [name for name in files if path.suffix and name.endswith(path.suffix)]
-    return f"set member to one of: {', '.join(display(name, 200) for name in (close or files)[:5])}"
+    return f"set member to one of: {', '.join(display(name, 200, None) for name in (close or files)[:5])}"
 
 
 def _zip_members(archive: Path) -> Iterator[Member]:

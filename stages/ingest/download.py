@@ -75,7 +75,7 @@ def _fetch(source: TextSource, file: Path, workspace: Workspace) -> str | None:
         if source.etag and actual != expected:
             raise AttuneError(
                 f"{source.origin}: is not what params.yaml expects\n"
-                f"  expected ETag {expected}\n  actual   ETag {display(actual, 160)}",
+                f"  expected ETag {expected}\n  actual   ETag {display(actual, 160, None)}",
                 "if the change is wanted, write the actual ETag into params.yaml, or a sha256 where there is no ETag",
             )
         workspace.check_download(size, source.origin)
@@ -139,7 +139,7 @@ def reason(error: BaseException) -> str:
     if status := getattr(error, "status", None):  # the server's own words could repeat the address
         return f"{status} {responses.get(status, '')}"
     line = re.sub(r"[a-z][a-z0-9+.-]*://\S+", "(address)", str(error).strip(), flags=re.IGNORECASE)
-    return f"{type(error).__name__}: {display(line, 300)}"
+    return f"{type(error).__name__}: {display(line, 300, None)}"
 
 
 def hub_file(source: TextSource, workspace: Workspace) -> tuple[Path, str]:

@@ -69,7 +69,7 @@ def _tables(source: TextSource, file: Path, folder: Path, budget: SizeBudget) ->
         yield DocumentsTable(source.origin, place, files, layout, budget.spend)
         return
     for name, copy in files.items():
-        budget.origin = f"{place}{display(name, 160)}" if place else name
+        budget.origin = f"{place}{display(name, 160, None)}" if place else name
         with open_table(copy, budget.origin, layout, spend=budget.spend) as table:
             if layout.format == "lines" and len(files) > 1:  # a text torn over splits would tell one of the other
                 table.group = f"{place}{name}"

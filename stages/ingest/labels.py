@@ -7,7 +7,7 @@ two labels differ by case alone, no single row can tell.
 import ast
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ import polars as pl
 from stages.common.display import display
 from stages.common.display import listed as first_of
 from stages.common.errors import AttuneError
+from stages.common.params import TextSource
 from stages.common.readers.table import as_text
 from stages.common.text import steps
 from stages.common.text.cleaning import Step, settle
@@ -148,9 +149,34 @@ def check_look_alikes(counts: Mapping[str, int], labels: Collection[str]) -> Non
         first = doubtful[0]
         keys = ", ".join(f"{_shown(name, first)}: {_shown(first[0], first)}" for name in first[:5])
         raise AttuneError(
-            f"labels differ by case or look alone (rows in brackets): {first_of(shown, 5)}",
+            f"labels differ by case or look alone (rows in brackets): {first_of(shown, 3)}",
             f"list all labels in ingest.labels, with what each stands for: {{{keys}, …}}; or mend the file",
         )
+
+
+def check_label_column(counts: Mapping[str, int], sources: Sequence[TextSource]) -> None:
+    """Check that the labels are some: of texts or ids hardly two are the same, and no message should list them.
+
+    Args:
+        counts: rows of each label.
+        sources: for the names of the columns.
+
+    Raises:
+        AttuneError: if most labels stand in one row alone.
+    """
+    rows, longest = sum(counts.values()), max(map(len, counts), default=0)
+    if len(counts) <= rows / 2 or (len(counts) < 10 and longest <= WIDTH):
+        return
+    columns = {name: None for source in sources if (name := getattr(source.columns, "label", None))}
+    named = first_of([repr(display(name, WIDTH)) for name in columns], 3)
+    advice = "is it an id or a number? columns.label names the column of the labels"
+    if longest > WIDTH:
+        advice = "is it the text? then swap columns.text and columns.label"
+    raise AttuneError(
+        f"the column {named} (for label) has {len(counts):,} different values in {rows:,} rows, "
+        f"up to {longest:,} characters",
+        advice,
+    )
 
 
 def _shown(name: str, names: Collection[str]) -> str:

@@ -30,16 +30,7 @@ BASE_MODEL = (
 )
 CONFIGS = ("config.json", "tokenizer_config.json")
 JSON_OBJECTS = (*CONFIGS, "tokenizer.json", "special_tokens_map.json", "added_tokens.json")
-# Seq2seq models, and the vocabularies that CTranslate2 keeps beside its weights.
-VOCABULARIES = ("shared_vocabulary", "source_vocabulary", "target_vocabulary")
-RESOURCE_MODEL = (
-    *BASE_MODEL,
-    "target.spm",
-    "target_vocab.json",
-    "generation_config.json",
-    *(f"{name}.*" for name in VOCABULARIES),
-    "model.bin",
-)
+RESOURCE_MODEL = (*BASE_MODEL, "target.spm", "target_vocab.json", "generation_config.json")  # also of seq2seq models
 PARTS_OF_SPEECH = ("noun", "verb", "adj", "adv")
 WORDNET_NEEDED = (  # by augment.synonyms
     *(f"{kind}.{part}" for kind in ("data", "index") for part in PARTS_OF_SPEECH),
@@ -82,17 +73,12 @@ def bring_resources(named: dict[str, FolderSource], target: Path, workspace: Wor
         print(f"  {name}: {source.origin}", flush=True)
         folder = target / name
         commit = _bring_folder(source, WORDNET if name == "wordnet" else RESOURCE_MODEL, folder, workspace)
-        weights, stems = folder / "model.bin", {Path(file).stem for file in files_of(folder)}
         if name == "wordnet":
             if missing := [file for file in WORDNET_NEEDED if not (folder / file).exists()]:
                 raise AttuneError(
                     f"{source.origin}: no WordNet there: {', '.join(missing)} not found", "name the folder called dict"
                 )
-        elif weights.exists() and stems & set(VOCABULARIES):  # of CTranslate2
-            _check_tokenizer_and_code(source, folder)
         else:
-            # Any other .bin file is a pickle of PyTorch's, which runs code when it is read; nothing here reads one.
-            weights.unlink(missing_ok=True)
             _check_model(source, folder, "masked language model" if name == "masked_lm" else "translation model")
         hashes = {file: sha256_file(folder / file) for file in files_of(folder)}
         report[name] = {"origin": source.origin, "commit": commit, "sha256": hashes}
@@ -166,7 +152,7 @@ def _check_model(source: FolderSource, folder: Path, use: Use) -> None:
         named = {str(part) for part in parts.values()} if isinstance(parts, dict) else {"no file"}
         if wrong := sorted(named - {name for name in names if name.endswith(".safetensors")}):
             raise AttuneError(
-                f"{source.origin}: {index.name} names {display(wrong[0], 100)}, no .safetensors file of this folder",
+                f"{source.origin}: {index.name} names {display(wrong[0], 90)}, no .safetensors file of this folder",
                 "copy the model's folder again, with all parts of its weights",
             )
     model_type = str(_read_object(folder / "config.json", source.origin).get("model_type"))

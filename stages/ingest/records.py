@@ -18,6 +18,7 @@ import polars as pl
 
 from stages.common.digests import seeded_hash
 from stages.common.display import display
+from stages.common.display import listed as first_of
 from stages.common.errors import AttuneError
 from stages.common.params import TextSource
 from stages.common.params.sources import as_in_files
@@ -29,7 +30,7 @@ from stages.ingest.labels import SPELLINGS, label_names, unwrapped, without_miss
 
 STAGE = "ingest"
 FIELDS = ("text", "text_pair", "label", "group", "split", "timestamp", "source", "extra")
-WIDTH = 80  # characters of a label or a name in a message
+WIDTH = 60  # characters of a label or a name in a message
 SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation", "": None}
 GROUP_ROWS = 100_000  # of a row group, unless their texts are long
 BARE_LABEL = pl.col("label").str.strip_chars().replace("", None)
@@ -133,7 +134,11 @@ def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
             )
         if column not in table.columns:
             close = get_close_matches(column.lower(), lowered, n=1)
-            fix = f"did you mean {lowered[close[0]]!r}?" if close else f"the columns are: {_listed(table.columns[:20])}"
+            fix = (
+                f"did you mean {display(lowered[close[0]], WIDTH)!r}?"
+                if close
+                else f"the columns are: {_listed(table.columns)}"
+            )
             raise AttuneError(f"{table.origin} has no column {column!r} (for {field})", fix)
 
 
@@ -160,7 +165,7 @@ def official_splits(records: pl.DataFrame, names: Mapping[Any, str]) -> pl.DataF
     )
     wrong = records.filter(~pl.col("split").is_in(SPLITS), pl.col("left_out").is_null())
     if not wrong.is_empty():
-        values = wrong["split"].unique().sort().to_list()[:5]
+        values = wrong["split"].unique().sort().to_list()
         raise AttuneError(
             f"{wrong['source'][0]}: the split column holds {_listed(values)} in {wrong.height} rows",
             f"say what each stands for, such as ingest.split_names: {{{display(values[0], WIDTH)}: train}} "
@@ -178,8 +183,7 @@ def check_label_map(counts: Mapping[str, int], labels: Mapping[str, str]) -> Non
     unmapped = {label.casefold(): label for label in sorted(set(counts) - set(labels))}
     if not set(counts) & set(labels):
         raise AttuneError(
-            f"ingest.labels maps {', '.join(labels)}, but the data holds "
-            f"{_listed([*unmapped.values()][:10]) or 'no labels'}",
+            f"ingest.labels maps {', '.join(labels)}, but the data holds {_listed(unmapped.values()) or 'no labels'}",
             "make the map's keys the labels as they stand in the data, or leave ingest.labels out",
         )
     for raw in sorted(set(labels) - set(counts)):
@@ -280,7 +284,7 @@ class Spool:
 
     @cached_property
     def _numbers(self) -> pl.DataFrame:
-        """The rows (columns row and number) whose id, and so texts, an earlier one has, in the order of their other fields.
+        """The rows (columns row and number) whose id, and so texts, an earlier one has, ordered by their other fields.
 
         Those that are left out come last: the ids of the others do not depend on them.
         """
@@ -299,4 +303,4 @@ class Spool:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(display(name, WIDTH) for name in names)
+    return first_of([display(name, WIDTH) for name in names], 10)

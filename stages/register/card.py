@@ -48,7 +48,7 @@ def model_card(
     templates.filters |= {
         "cell": cell,
         "code": lambda text: f"`{' '.join(visible(text).split()).replace('`', chr(39))}`",
-        "short": lambda text: display(text, MAX_NAME),
+        "short": lambda text: display(text, MAX_NAME, None),
         "score": _number("{:.4f}"),
         "change": _number("{:+.4f}"),
         "share": _number("{:.1%}"),

@@ -62,7 +62,7 @@ def commit_tags() -> dict[str, str]:
         if why := _failure(error):
             _say_once(f"  warning: Git fails, so the run in MLflow will not name its commit: {why}")
         return {}
-    new = [display(name, 100) for name in untracked.split("\0") if name]
+    new = [display(name, 100, None) for name in untracked.split("\0") if name]
     tags = {COMMIT_TAG: commit.decode().strip(), SHOWN_COMMIT_TAG: commit.decode().strip()}
     if branch := branch.strip():
         tags[BRANCH_TAG] = branch.decode("utf-8", "replace")
@@ -78,7 +78,7 @@ def _failure(error: Exception) -> str:
     absent = "not a git repository (or any" in words and not Path(".git").exists()
     if absent or "does not have any commits yet" in words:
         return ""
-    return display(redacted(words), 400)
+    return display(redacted(words), 400, None)
 
 
 @cache

@@ -81,3 +81,14 @@ def interval(value: float, width: float = 0.05) -> dict[str, float]:
     """Both scores with an interval that is so wide on either side."""
     ends = {"": 0.0, "_low": -width, "_high": width}
     return {f"{name}{end}": value + shift for name in ("accuracy", "macro_f1") for end, shift in ends.items()}
+
+
+def shingles(text: str, size: int) -> set[str]:
+    """Return the character `size`-grams of a text, without regard to case; a shorter text is its own shingle."""
+    folded = text.casefold()
+    return {folded[start : start + size] for start in range(max(1, len(folded) - size + 1))}
+
+
+def jaccard(first: set[str], second: set[str]) -> float:
+    """Return the share of shingles that two texts have in common, from 0.0 to 1.0."""
+    return len(first & second) / len(first | second)

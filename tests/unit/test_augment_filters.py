@@ -5,11 +5,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from stages.augment.__main__ import diversity
 from stages.augment.filters import accepted
 from stages.common.params import AugmentParams
-from stages.common.text.near_duplicates import jaccard, shingles
-from tests.unit.small_records import make_records
+from tests.unit.small_records import jaccard, make_records, shingles
 
 GOOD, BAD = ["great", "lovely", "brilliant", "moving"], ["awful", "boring", "dreadful", "flat"]
 
@@ -90,16 +88,3 @@ def test_the_classifier_says_nothing_of_labels_it_has_not_learnt(capsys: pytest.
     many = table([{"id": f"t{number}", "text": f"text {number}", "label": f"label {number}"} for number in range(501)])
     assert dropped(made_rows("a new text", label="label 7"), many) == {}
     assert "no new row is checked for its label" in capsys.readouterr().out
-
-
-def test_the_report_says_how_much_new_there_is() -> None:
-    train = table([{"id": "one", "text": "aaaa bbbb"}, {"id": "two", "text": "cccc dddd"}])
-    rows = [("x", "bbbb aaaa bbbb aaaa", "one"), ("y", "cccc dddd", "two"), ("z", "cccc dddd", "two")]
-    made = table([{"id": row, "text": text, "parent": parent, "method": "m"} for row, text, parent in rows])
-    similar = jaccard(shingles("bbbb aaaa bbbb aaaa", 5), shingles("aaaa bbbb", 5))
-    assert diversity(made, made[:2], train) == {
-        "distinct_texts": round(2 / 3, 4),
-        "similarity_to_parent": round((similar + 1) / 2, 4),
-        "length_ratio": round((19 / 9 + 1) / 2, 4),
-    }
-    assert diversity(made, made.clear(), train)["similarity_to_parent"] is None

@@ -3,8 +3,6 @@
 import io
 import json
 import random
-import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from ctranslate2.converters import TransformersConverter
 from sentencepiece import SentencePieceTrainer
 from transformers import (
     BertConfig,
@@ -138,7 +135,6 @@ def test_a_head_that_was_never_trained_and_pickled_weights_are_refused(masked_lm
 WORDS = ["film", "plot", "actor", "scene", "music", "script"]
 VOCABULARY = ["</s>", "<unk>", *(f"▁{word}" for word in WORDS), "<pad>"]  # in the order that MarianMT's files have
 PAD = VOCABULARY.index("<pad>")
-TOKENIZER = ["source.spm", "target.spm", "vocab.json", "tokenizer_config.json"]
 LONGEST = 5  # words in a text that the model was trained on
 
 
@@ -154,8 +150,8 @@ TEXTS = [some_text(random.Random(number)) for number in range(30)]
 
 
 @pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """MarianMT, small, trained for some seconds; and the same for CTranslate2, beside the tokenizer's files."""
+def marian_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MarianMT, small, trained for some seconds."""
     folder = tmp_path_factory.mktemp("translation")
     pieces = io.BytesIO()
     words = {"sentence_iterator": iter(WORDS * 5), "vocab_size": len(VOCABULARY), "model_type": "word"}
@@ -176,7 +172,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     marian = MarianMTModel(config)
 
     def loss(rng: random.Random) -> torch.Tensor:
-        marian.model.shared.weight.data[PAD] = 0.0  # as in models trained with Marian; CTranslate2 counts on it
+        marian.model.shared.weight.data[PAD] = 0.0  # as in models trained with Marian
         texts = [some_text(rng) for _ in range(32)]
         batch = tokenizer(texts, padding=True, return_tensors="pt")
         labels = tokenizer([after(text, 1) for text in texts], padding=True, return_tensors="pt")["input_ids"]
@@ -186,9 +182,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     marian.model.shared.weight.data[PAD] = 0.0
     marian.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    converted = tmp_path_factory.mktemp("ctranslate2") / "model"
-    TransformersConverter(str(folder), copy_files=TOKENIZER).convert(str(converted))
-    return {"transformers": folder, "ctranslate2": converted}
+    return folder
 
 
 def translated(model: Path, texts: list[str], **settings: Any) -> list[str]:
@@ -196,26 +190,12 @@ def translated(model: Path, texts: list[str], **settings: Any) -> list[str]:
     return back_translation(texts, [""] * len(texts), given, lambda _: model)
 
 
-@pytest.mark.parametrize("engine", ["transformers", "ctranslate2"])
 def test_texts_go_there_and_back_and_those_too_long_for_the_model_or_the_answer_stay_as_they_are(
-    engine: str, engines: dict[str, Path], capsys: pytest.CaptureFixture[str]
+    marian_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, long = engines[engine], " ".join(WORDS)  # six words and the end: one more than the model takes
+    folder, long = marian_model, " ".join(WORDS)  # six words and the end: one more than the model takes
     assert translated(folder, TEXTS) == [after(text, 2) for text in TEXTS]
     assert translated(folder, [long, "film"]) == [long, "actor"]
     assert "1 texts too long for the model" in capsys.readouterr().out
     unfinished = "film plot music scene"
     assert translated(folder, [unfinished, "film"], max_new_tokens=3) == [unfinished, "actor"]
-
-
-def test_a_damaged_model_and_a_missing_engine_say_so(
-    engines: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broken = shutil.copytree(engines["ctranslate2"], tmp_path / "broken")
-    (broken / "model.bin").write_bytes(b"nothing")
-    with pytest.raises(AttuneError, match="CTranslate2 cannot open the model there"):
-        translated(broken, TEXTS)
-    monkeypatch.setitem(sys.modules, "ctranslate2", None)  # as if it were not installed
-    with pytest.raises(AttuneError, match=r"translation\.forward: CTranslate2 cannot open") as caught:
-        translated(engines["ctranslate2"], TEXTS)
-    assert "pip install ctranslate2" in caught.value.fix

@@ -30,7 +30,7 @@ SYNSETS = [
     ("adv", {"quickly": 5, "rapidly": 2}),
 ]
 ANYTHING = st.lists(
-    st.one_of(st.sampled_from(["film", "films,", "(great)", "not", "Film"]), st.text(max_size=6)), max_size=12
+    st.one_of(st.sampled_from(["film", "film,", "(great)", "not", "Film"]), st.text(max_size=6)), max_size=12
 )
 
 
@@ -57,20 +57,33 @@ def test_the_usual_sense_is_drawn_most_and_its_usual_synonym(look: Look) -> None
 @pytest.mark.parametrize(
     ("word", "made"),
     [
-        ("films", {"movies", "celluloids"}),  # no plural of "moving picture": which of the words gets the s is not said
-        ("stories", {"tales"}),
-        ("watches", {"views"}),
-        ("boxes", {"boxes"}),  # the plural of piano has no rule
-        ("gentlemans", {"gentlemans"}),
         ("hush", {"stillness"}),  # of senses never met the first counts
         ("great", {"great", "outstanding"}),  # the usual sense has no synonym
         ("story", {"tale"}),  # and no name is put in
         ('"story,"', {'"tale,"'}),
         # Other forms, names, numbers and negations stay.
-        *((word, {word}) for word in ("men", "paid", "watched", "Film", "FILM", "not", "two", "2", "film's", "电")),
+        *(
+            (word, {word})
+            for word in (
+                "films",
+                "watches",
+                "men",
+                "paid",
+                "watched",
+                "Film",
+                "FILM",
+                "not",
+                "two",
+                "2",
+                "film's",
+                "电",
+            )
+        ),
     ],
 )
-def test_a_synonym_has_the_form_of_its_word_and_the_marks_around_it(look: Look, word: str, made: set[str]) -> None:
+def test_a_word_in_its_base_form_has_synonyms_and_keeps_the_marks_around_it(
+    look: Look, word: str, made: set[str]
+) -> None:
     assert set(drawn(look, word)) == made
 
 
@@ -81,7 +94,7 @@ def test_no_more_words_than_asked_are_replaced_and_one_if_there_is_any(
     made = replace(words, probability, random.Random(seed), look)
     changed = sum(old != new for old, new in zip(words, made, strict=True))
     assert changed <= max(1, round(probability * len(words)))
-    assert changed or "films," not in words
+    assert changed or "film," not in words
 
 
 @pytest.mark.filterwarnings("ignore:No WordNet synset")
@@ -100,6 +113,6 @@ def test_a_damaged_dictionary_is_named_and_never_a_traceback(tmp_path: Path, nam
 @pytest.mark.skipif(not Path("/usr/share/wordnet/index.noun").exists(), reason="Debian's wordnet-base is not installed")
 def test_debians_package_is_read_as_it_is() -> None:
     look = dictionary(Path("/usr/share/wordnet"))
-    assert set(drawn(look, "movies")) <= {"films", "pictures", "pics", "flicks"}
+    assert set(drawn(look, "movie")) & {"film", "picture", "pic", "flick"}
     assert set(drawn(look, "paid")) == {"paid"}
     assert "funny" not in drawn(look, "funny")

@@ -81,6 +81,37 @@ def test_rows_that_cannot_fill_three_splits_are_an_error_that_says_why(records: 
         split_records(records, Split(), seed=13)
 
 
+@pytest.mark.parametrize(
+    ("kept", "taken", "said"),
+    [
+        (
+            {},
+            {"length": 118, "unlabelled": 2},
+            "length took 118 of 120 rows (why me), unlabelled 2: widen clean.length",
+        ),
+        (
+            {"a": 30},
+            {"near_duplicate": 7},
+            "near_duplicate took 7 of 7 rows (why me): raise clean.near_duplicates.thres",
+        ),
+        (
+            {"a": 30, "b": 2},
+            {"language": 9},
+            "language took 9 of 11 rows (why me): add their language to clean.languages",
+        ),
+        ({"a": 30, "b": 2}, {}, "add rows, or leave the label out"),
+    ],
+)
+def test_the_rules_that_took_the_rows_are_named(kept: dict[str, int], taken: dict[str, int], said: str) -> None:
+    rejected = [
+        Rejected.of(labelled({"b": count}), "clean", rule, "why me" if rule != "unlabelled" else "no label")
+        for rule, count in taken.items()
+    ]
+    with pytest.raises(AttuneError) as error:
+        split_records(labelled(kept), Split(), 13, pl.concat([Rejected.empty(), *rejected]))
+    assert error.value.fix.startswith(said)
+
+
 def test_what_an_official_split_leaves_out_is_drawn_from_the_other_rows() -> None:
     fixed, free = official("test"), labelled({"a": 200, "b": 200})
     placed = split_of_each(pl.concat([fixed, free]))
@@ -258,3 +289,5 @@ def test_the_stage_accounts_for_every_row(project: Project) -> None:
     assert report["rejected_by_rule"]["conflicting_labels"] == 2
     assert rejected.filter(rule="empty_text")["text"].to_list() == [None, "<br> \u200b"], "as it came"
     assert report["texts_changed_by"]["entities"] == 1
+    warning = json.loads((project.root / "reports/splits.json").read_text())["warnings"][-1]
+    assert warning.startswith("no row of the label x is left: conflicting_labels took 1 of 1 rows (the same text has")

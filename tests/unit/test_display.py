@@ -25,6 +25,22 @@ def test_a_text_is_cut_with_a_mark_and_its_invisible_characters_are_named(text: 
 def test_a_private_word_at_the_cut_is_masked_before_the_text_is_cut() -> None:
     text = "x" * 70 + " me@example.org"
     assert display(text, 80, lambda whole: whole.replace("me@example.org", "[EMAIL]")) == "x" * 70 + " [EMAIL]"
+    assert display(text, 80) == "x" * 70 + " [EMAIL]"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("write to me＠example.org", "write to [EMAIL]"),
+        ("call +49 170 1234567 now", "call [PHONE] now"),
+        ("call 555-123-4567", "call [PHONE]"),
+        ("4111 1111 1111 1111", "[CARD]"),
+        ("on 2024-05-03 at 12:30", "on 2024-05-03 at 12:30"),
+        ("9f86d081884c7d65.2", "9f86d081884c7d65.2"),
+    ],
+)
+def test_what_a_message_quotes_is_masked_unless_it_is_not_of_the_data(text: str, expected: str) -> None:
+    assert (display(text, 80), display(text, 80, None)) == (expected, text)
 
 
 @given(st.text(), st.integers(1, 100))

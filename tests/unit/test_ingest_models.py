@@ -34,13 +34,6 @@ MARIAN = {
     "target.spm": b"pieces",
     "vocab.json": b"{}",
 }
-CTRANSLATE2 = {
-    "config.json": b'{"add_source_eos": true}',
-    "model.bin": b"TransformerSpec",
-    "shared_vocabulary.json": b"[]",
-    "source.spm": b"pieces",
-    "target.spm": b"pieces",
-}
 
 
 def contents(folder: Path) -> Files:
@@ -168,14 +161,12 @@ def test_every_resource_comes_into_a_folder_of_its_name_with_hashes(project: Pro
         "wordnet": FolderSource(path=put(project, "dict", {**DICT, **more, **UNWANTED, "data.noun.py": b"x"})),
         "masked_lm": FolderSource(path=put(project, "bert", {**MODEL, **UNWANTED, **pickled})),
         "translation_forward": FolderSource(wheel="translator==1.0", member="pkg/model/"),
-        "translation_back": FolderSource(path=put(project, "back", CTRANSLATE2)),
     }
     folders = bring_named(project, **named)
     assert folders == {
         "wordnet": DICT | more,
         "masked_lm": MODEL,
         "translation_forward": MARIAN,
-        "translation_back": CTRANSLATE2,
     }
     report = json.loads((project.root / "models/resources/resources.json").read_text())
     for name, files in folders.items():
@@ -189,7 +180,11 @@ def test_every_resource_comes_into_a_folder_of_its_name_with_hashes(project: Pro
         ("wordnet", {"data.noun": b""}, "no WordNet there: data.verb, data.adj, data.adv, index.noun"),
         ("masked_lm", {**MODEL, "config.json": b'{"model_type": "marian"}'}, "knows no masked language model"),
         ("translation_back", {**MARIAN, "config.json": b'{"model_type": "bert"}'}, "knows no translation model"),
-        ("translation_back", {**CTRANSLATE2, "config.json": b'{"auto_map": {}}'}, "asks for code of its own"),
+        (
+            "translation_back",
+            {**MARIAN, "config.json": b'{"model_type": "marian", "auto_map": {}}'},
+            "asks for code of its own",
+        ),
     ],
 )
 def test_what_its_use_could_not_take_is_refused_now(project: Project, name: str, files: Files, message: str) -> None:

@@ -96,6 +96,41 @@ def test_a_file_an_address_a_database_and_an_archive_become_one_table(
         assert b"hunter2" not in data and str(project.root).encode() not in data, f"{file} holds a secret or a path"
 
 
+PRIVATE = "I am {name}{n}@example.org, call +49 170 12345{n:02} or 555-123-45{n:02}, and this film number {n} was dull"
+
+
+@pytest.mark.parametrize(
+    ("columns", "label_map", "message"),
+    [
+        ({"text": "label", "label": "text"}, None, "the column 'text' (for label) has 40 different values in 40 rows"),
+        ({"text": "label", "label": "text"}, {"a": "A"}, "then swap columns.text and columns.label"),
+        (
+            {"text": "text", "label": "id"},
+            None,
+            "is it an id or a number? columns.label names the column of the labels",
+        ),
+        ({"text": "text", "label": "label", "split": "text"}, None, "the split column holds"),
+        ({"text": "text", "label": "label"}, {"a": "a", "c": "c"}, "unmapped_label took 20 of 20 rows"),
+        ({"text": "body", "label": "label"}, None, "has no column 'body' (for text)"),
+    ],
+)
+def test_no_text_and_no_address_of_the_data_is_in_a_message(
+    project: Project, columns: dict[str, str], label_map: dict[str, str] | None, message: str
+) -> None:
+    texts = [PRIVATE.format(name="me", n=n) for n in range(40)]
+    header = "text,label,id" if columns["text"] != "body" else f'"{texts[0]}",a,0'
+    project.file(
+        "data/inbox/rows.csv", "\n".join([header, *(f'"{text}",{"ab"[n % 2]},{n}' for n, text in enumerate(texts))])
+    )
+    labels = {"labels": label_map} if label_map else {}
+    project.params(ingest={"sources": [{"path": "data/inbox/rows.csv", "columns": columns}], **labels, **BASE})
+    done = project.python("-m", "stages.ingest")
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and message in said and "Traceback" not in said
+    assert "example.org" not in said and "12345" not in said and "555-123" not in said
+    assert not any(text[20:90] in said for text in texts) and len(said) < 1500
+
+
 def test_what_counts_as_a_missing_label_is_said(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     project.file("data/inbox/rows.csv", rows("inbox") + "x,None,\ny,-1,\nz,None,\n")
     project.file("data/inbox/nan.txt", "one\ntwo\nthree\n")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.text.near_duplicates import deduplicate, jaccard, nearest_among, shingles
-from tests.unit.small_records import FILM_WORDS
+from stages.common.text.near_duplicates import deduplicate, nearest_among
+from tests.unit.small_records import FILM_WORDS, jaccard, shingles
 
 Matches = list[tuple[int, float] | None]  # of each text: the position of the text that it nearly equals, similarity
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from stages.common.display import display, listed
 from stages.common.errors import AttuneError
 from stages.common.params.section import Faults, Section, Share, key
 
@@ -126,7 +127,9 @@ class Behaviour(Section):
         for test in tests:
             if test.label not in labels:
                 what = f"evaluate.behaviour, test {test.name!r}: there is no label {test.label!r}"
-                raise AttuneError(what, f"name one of the labels: {', '.join(labels)}")
+                raise AttuneError(
+                    what, f"name one of the labels: {listed([display(label, 60) for label in labels], 10)}"
+                )
 
     def _faults(self) -> Faults:
         if twice := [name for name in self.names if self.names.count(name) > 1]:

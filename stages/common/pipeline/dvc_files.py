@@ -74,10 +74,10 @@ def check_deps(root: Path = Path()) -> None:
     patterns = [line.strip().lstrip("\\") for line in lines if line.strip() and not line.startswith("#")]
     for path in _files(root / dep for node in read_graph(root).values() for dep in node.deps):
         if not path.is_file() and not any(fnmatch(path.name, pattern) for pattern in patterns):
-            shown = display(str(path), 200)
+            shown = display(str(path), 200, None)
             if not path.is_symlink():
                 raise AttuneError(f"{shown} is neither a file nor a folder", "DVC cannot read it: move it elsewhere")
-            what = f"{shown} is a link to {display(str(path.readlink()), 200)}, which is not there"
+            what = f"{shown} is a link to {display(str(path.readlink()), 200, None)}, which is not there"
             raise AttuneError(what, "remove the link, or put back what it leads to")
 
 

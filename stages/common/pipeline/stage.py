@@ -211,7 +211,7 @@ def of_the_disk(error: BaseException) -> str | None:
     if number not in OF_THE_DISK:
         return None
     path = getattr(error, "filename", None)
-    return f"{os.strerror(number)}{f' ({display(str(path), 160)})' if path else ''}"
+    return f"{os.strerror(number)}{f' ({display(str(path), 160, None)})' if path else ''}"
 
 
 def _put_in_place(node: Node, staging: Path) -> None:

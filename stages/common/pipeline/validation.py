@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from stages.common.display import Mask, display
+from stages.common.display import Mask, display, listed
 from stages.common.errors import AttuneError
 from stages.common.params.clean import RuleName
 from stages.common.schemas import SPLITS, Rejected, Table
@@ -18,6 +18,19 @@ from stages.common.schemas import SPLITS, Rejected, Table
 Rule = Callable[[pl.DataFrame], pl.Expr | pl.Series]
 OFFENDERS = 10  # rows named per check
 WIDTH = 80  # characters shown of a value
+REMEDIES = {  # of the rules of ingest and clean, where one takes too many rows
+    "unmapped_label": "add their labels to ingest.labels",
+    "not_drawn": "raise ingest.limit",
+    "empty_text": "see that columns.text names the column of the texts",
+    "unlabelled": "see that columns.label names the column of the labels",
+    "length": "widen clean.length",
+    "language": "add their language to clean.languages.keep",
+    "unreadable_timestamp": "map columns.timestamp to a time, or set clean.split.by: random",
+    "conflicting_labels": "give equal texts one label",
+    "exact_duplicate": "see that columns.text names the column of the texts, and that the texts differ",
+    "contaminated": "take the benchmark out of ingest.decontaminate_against, or these rows out of the data",
+    "near_duplicate": "raise clean.near_duplicates.threshold, or set its enabled: false",
+}
 
 
 def validation_report(
@@ -77,29 +90,54 @@ def _offenders(
         failing & rows["id"].is_in(first, nulls_equal=True)
     )
     return [
-        {"id": display(str(row_id), WIDTH), "value": None if value is None else display(value, WIDTH, mask)}
+        {"id": display(str(row_id), WIDTH, None), "value": None if value is None else display(value, WIDTH, mask)}
         for row_id, value in offenders.sort("id", "value").head(OFFENDERS).iter_rows()
     ]
 
 
-def check_label_counts(counts: Mapping[str, int], when: str) -> None:
-    """Check the number of rows of each label; `when` is for the message, such as "after cleaning".
+def check_label_counts(counts: Mapping[str, int], when: str, rejected: pl.LazyFrame) -> None:
+    """Check the number of rows of each label; the message names the rules that took the others.
+
+    Args:
+        counts: rows by label.
+        when: for the message, such as "after cleaning".
+        rejected: schema Rejected.
 
     Raises:
         AttuneError: if there are fewer than two labels, or too few rows of one for three splits.
     """
     if len(counts) < 2:
-        labels = f"only the label '{display(next(iter(counts)), WIDTH)}'" if counts else "not one labelled row"
+        labels = f"only the label '{display(next(iter(counts)), 60)}'" if counts else "not one labelled row"
         raise AttuneError(
             f"{when} there is {labels}, and a classifier needs two labels or more",
-            "check columns.label and ingest.labels, and the rules that rejected rows (counted above)",
+            most_rejecting(rejected.filter(~pl.col("label").is_in([*counts]).fill_null(False)))
+            or "check columns.label and ingest.labels",
         )
-    rare = [f"'{display(label, WIDTH)}' ({count})" for label, count in counts.items() if count < len(SPLITS)]
+    rare = {label: count for label, count in counts.items() if count < len(SPLITS)}
     if rare:
+        names = listed([f"'{display(label, 60)}' ({count})" for label, count in rare.items()], 5)
+        of_rare = most_rejecting(rejected.filter(pl.col("label").is_in([*rare])), sum(rare.values()))
         raise AttuneError(
-            f"{when} there are too few rows for three splits under the label {', '.join(rare[:5])}",
-            "add rows, or leave the label out by listing only the others in ingest.labels",
+            f"{when} there are too few rows for three splits under the label {names}",
+            of_rare or "add rows, or leave the label out by listing only the others in ingest.labels",
         )
+
+
+def most_rejecting(rejected: pl.LazyFrame, kept: int = 0) -> str:
+    """Say which rules took how many rows, the first reason, and what to change; nothing if they took few.
+
+    Args:
+        rejected: schema Rejected, the rows that are missing now.
+        kept: how many of the same kind are left.
+    """
+    counts = rejected.group_by("rule").agg(pl.len(), pl.col("reason").min()).collect()
+    rules = [*counts.sort("len", "rule", descending=[True, False]).iter_rows()]
+    taken = sum(count for _, count, _ in rules)
+    if not taken or 2 * taken < kept:
+        return ""
+    (rule, count, reason), others = rules[0], [f", {name} {number:,}" for name, number, _ in rules[1:4]]
+    first = f"{rule} took {count:,} of {kept + taken:,} rows ({display(reason, 100)}){''.join(others)}"
+    return f"{first}: {REMEDIES[rule]}"
 
 
 def enforce(stop_above: Mapping[RuleName, float], rejected: pl.DataFrame, rows_in: int) -> None:
@@ -122,9 +160,10 @@ def enforce(stop_above: Mapping[RuleName, float], rejected: pl.DataFrame, rows_i
                 f"{whose} {of_rule.height:,} of {rows_in:,} rows ({share:.1%}), "
                 f"more than clean.stop_above allows ({limit:.1%}), such as"
             )
+            examples = of_rule.bottom_k(5, by=["id", "rule"]).sort("id", "rule")
             over += [
-                f"  {display(row['id'], WIDTH)} ({display(row['source'], WIDTH)}): {display(row['reason'], 2 * WIDTH)}"
-                for row in of_rule.bottom_k(5, by=["id", "rule"]).sort("id", "rule").to_dicts()
+                f"  {display(id, WIDTH, None)} ({display(source, WIDTH, None)}): {display(reason, 2 * WIDTH)}"
+                for id, source, reason in examples.select("id", "source", "reason").iter_rows()
             ]
     if over:
         raise AttuneError(

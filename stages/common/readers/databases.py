@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote
 
 import polars as pl
 
+from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.readers.streams import LONGEST, LONGEST_MB, ROWS
 from stages.common.readers.table import Table, as_text, check_unique, packed
@@ -85,7 +86,7 @@ def _texts(rows: "Iterable[Row[Any]]", names: Sequence[str], origin: str) -> Ite
                     continue
                 fault = f"a cell of more than {LONGEST_MB} MiB"
             fix = "leave it out of the query, or convert it there"
-            raise AttuneError(f"{origin}: in row {number:,} the column {name!r} holds {fault}", fix)
+            raise AttuneError(f"{origin}: in row {number:,} the column {display(name, 60)!r} holds {fault}", fix)
         yield texts
 
 
@@ -150,9 +151,9 @@ def _faults_as_errors(origin: str, variable: str, url: "URL") -> Iterator[None]:
         yield
     except (SQLAlchemyError, sqlite3.Error) as error:
         words = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
-        line = words.splitlines()[0][:300].replace(url.password or "\0", "***")
+        line = words.splitlines()[0].replace(url.password or "\0", "***")
         raise AttuneError(
-            f"{origin}: the database says: {redacted(line)}",
+            f"{origin}: the database says: {display(redacted(line), 200)}",
             f"check the query, and the address in {variable}; the database is opened for reading alone",
             passing=isinstance(error, OperationalError) and url.get_backend_name() != "sqlite",
         ) from None

@@ -11,6 +11,7 @@ from io import BufferedReader, RawIOBase
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
+from stages.common.display import display
 from stages.common.errors import AttuneError
 
 ENDINGS = {
@@ -100,5 +101,5 @@ def damage_as_errors(
     except kinds as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        reason = display((str(error).splitlines() or [type(error).__name__])[0], 160)
         raise AttuneError(f"{origin}: {what} ({reason})", "copy or download the file again") from None

@@ -8,8 +8,11 @@ from typing import Any, Protocol
 
 import polars as pl
 
+from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.readers.streams import BATCH_BYTES, ROWS
+
+NAME = 60  # characters of a column's name in a message: without a header, the first row is taken for names
 
 
 class Table(Protocol):
@@ -61,7 +64,7 @@ def packed(rows: Iterable[Sequence[str | None]], names: Sequence[str], size: int
 def check_unique(names: Sequence[str], where: str) -> None:
     """Raise AttuneError if two columns have one name."""
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise AttuneError(f"{where}: the column {repeated[0]!r} is there twice", "rename one of them")
+        raise AttuneError(f"{where}: the column {display(repeated[0], NAME)!r} is there twice", "rename one of them")
 
 
 def as_text(value: Any) -> str | None:

@@ -23,7 +23,7 @@ from stages.common.readers.first_bytes import recognized
 from stages.common.readers.parquet import ParquetTable
 from stages.common.readers.quotes import FIRST, NO_QUOTES, SAMPLE, QuoteWatch
 from stages.common.readers.streams import LONGEST, LONGEST_MB, ROWS, Layout, Spend, damage_as_errors
-from stages.common.readers.table import Table, as_text, check_unique, packed
+from stages.common.readers.table import NAME, Table, as_text, check_unique, packed
 
 LINE = "line"  # name of the only column of a plain text file
 SEPARATORS = ";\t|,"
@@ -130,7 +130,7 @@ class SeparatedTable(LinesTable):
         self.columns = [name or f"column {number}" for number, name in enumerate(names, start=1)]
         if len(names) == 1 and (mark := next((mark for mark in SEPARATORS if mark in top[2][0]), None)):
             raise AttuneError(
-                f"{origin}: the only column is {self.columns[0]!r}",
+                f"{origin}: the only column is {display(self.columns[0], NAME)!r}",
                 f"if its columns are separated by it, add this under the source: separator: {json.dumps(mark)} "
                 f"(of `make predict`: ARGS='--separator \"{mark}\"')",
             )

@@ -31,17 +31,6 @@ DOUBT = 4.5  # standard deviations below the threshold from which a signature ru
 HASH_BITS = np.uint64(48)  # of a shingle, where the upper 16 name the pair: one pair in 10^9 is mistaken, by a shingle
 
 
-def shingles(text: str, size: int) -> set[str]:
-    """Return the character `size`-grams of a text, without regard to case; a shorter text is its own shingle."""
-    folded = text.casefold()
-    return {folded[start : start + size] for start in range(max(1, len(folded) - size + 1))}
-
-
-def jaccard(first: set[str], second: set[str]) -> float:
-    """Return the share of shingles that two texts have in common, from 0.0 to 1.0."""
-    return len(first & second) / len(first | second)
-
-
 def deduplicate(texts: pl.Series, threshold: float, shingle_size: int, num_perm: int) -> tuple[np.ndarray, np.ndarray]:
     """Keep each text that nearly equals no kept one before it.
 
