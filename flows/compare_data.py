@@ -16,7 +16,7 @@ from rich.text import Text
 
 from flows.command import exit_status
 from flows.reporting.markdown import sentence, table
-from flows.repository.git import object_at
+from flows.repository.git import commit_at
 from flows.reviewing.data_changes import Listing, Version, data_changes, read_version
 from stages.common.errors import AttuneError
 
@@ -75,10 +75,7 @@ def _in_workspace(path: str) -> BinaryIO:
 
 def _at_revision(revision: str) -> Callable[[str], BinaryIO]:
     """Return a function that opens the files DVC keeps of a commit."""
-    # DVC takes trees, files and options, too, and breaks on them.
-    commit = object_at(Path(), f"{revision}^{{commit}}")
-    if not commit or not revision:
-        raise AttuneError(f"{revision!r} is no commit here", "`git log --oneline` lists them; HEAD~1 is the one before")
+    commit = commit_at(Path(), revision)  # DVC takes trees, files and options, too, and breaks on them
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.scm import SCMError

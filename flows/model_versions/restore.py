@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from flows.model_versions.versions import PATCH, Version
-from flows.repository.git import NETWORK_SECONDS, GitFailed, asked, git, object_at
+from flows.repository.git import NETWORK_SECONDS, GitFailed, git, object_at
 from flows.repository.worktree_files import Log, check_out, fetch_all, furnish, run_dvc
 from stages.common.digests import sha256_path
 from stages.common.errors import AttuneError
@@ -85,7 +85,7 @@ def check_folder(home: Path, folder: Path) -> Path:
         AttuneError: if it may not.
     """
     folder, home = Path(os.path.realpath(folder)), home.resolve()
-    if asked(home, "rev-parse", "--show-toplevel") != str(home):
+    if git(home, "rev-parse", "--show-toplevel") != str(home):
         raise AttuneError(f"{home} is not the top folder of a Git repository", "restore in a clone of the project")
     if folder.is_relative_to(home):
         raise AttuneError(f"{folder} lies in the checkout", "name a folder beside it")

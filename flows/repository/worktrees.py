@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from flows.repository.git import NETWORK_SECONDS, GitFailed, asked, find_commit, git
+from flows.repository.git import NETWORK_SECONDS, GitFailed, find_commit, git
 from flows.repository.results import recall, reference
 from flows.repository.worktree_files import Log, check_out, fetch_all, furnish
 from stages.common.display import visible
@@ -75,8 +75,11 @@ def open_worktree(home: Path, run: str, name: str, commit: str, log: Log, *, fet
     furnish(home, folder, log)
     if fetch:
         earlier = f"+{reference(name)}:{reference(name)}"
-        with suppress(GitFailed):  # there are none yet
+        try:
             git(home, "fetch", "--quiet", "--", "origin", earlier, seconds=NETWORK_SECONDS)
+        except GitFailed as error:
+            if "couldn't find remote ref" not in error.what:  # else there are none yet
+                log(f"warning: earlier results of origin are not known, so more may have to run: {error.what}")
     if last := recall(folder, name):
         log(f"starts from the results of an earlier run ({last[:10]} in {reference(name)})")
     if fetch:
@@ -136,7 +139,7 @@ def checked(folder: Path, fix: str) -> Path:
         AttuneError: if it is none, with `fix` as what to do about it.
     """
     folder = folder.resolve()
-    if asked(folder, "rev-parse", "--show-toplevel") != str(folder) or not (folder / ".dvc").is_dir():
+    if not (folder / ".dvc").is_dir() or git(folder, "rev-parse", "--show-toplevel") != str(folder):
         raise AttuneError(f"{folder} is no checkout of an Attune project", fix)
     return folder
 

@@ -15,7 +15,7 @@ import polars as pl
 from pyarrow import ArrowException  # type: ignore[import-untyped]
 
 from flows.reporting.reports import read_report
-from flows.repository.git import asked, git, succeeds
+from flows.repository.git import git
 from flows.repository.worktree_files import INBOX, Log, check_out, default_remote, fetch_all, furnish
 from flows.repository.worktrees import WORKTREES, lock_of, one_at_a_time, remove, sweep
 from stages.common.display import Mask
@@ -140,8 +140,8 @@ def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
         fetch_all(folder, log)
         check_out(folder, log)
     # What Git does not keep is as it is in the checkout now: that says nothing of the commit.
-    recorded = asked(folder, "log", "-1", "--format=%H", "--", LOCK)
-    in_git = recorded and not succeeds(folder, "diff", "--quiet", recorded, "HEAD", "--", str(INBOX))
+    recorded = git(folder, "log", "-1", "--format=%H", "--", LOCK)
+    in_git = recorded and git(folder, "diff", "--name-only", recorded, "HEAD", "--", str(INBOX))
     stale, own_data = dict[str, str](), True
     for stage, reason in _stale_reasons(revision):
         if Path(reason.what) == INBOX and not in_git:

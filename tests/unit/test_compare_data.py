@@ -169,8 +169,8 @@ def test_the_markdown_file_is_a_report_with_harmless_data(repository: Project, c
 @pytest.mark.parametrize(
     ("revisions", "expected"),
     [
-        (["HEAD", "--", "-x"], "'-x' is no commit here"),
-        (["\x1b[31m"], r"'\x1b[31m' is no commit here"),
+        (["HEAD", "--", "-x"], "'-x' is no commit of "),
+        (["\x1b[31m"], "'⟨U+001B⟩[31m' is no commit of "),
         (["HEAD~2"], "HEAD~2 has no data/clean/train.parquet\n  → take a revision whose dvc.lock lists it"),
         (["workspace"], "data/clean/train.parquet is missing\n  → make it with `make run`"),
     ],
