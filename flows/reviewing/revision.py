@@ -86,10 +86,9 @@ class Revision:
         return read_report(self.folder / path)
 
     def table(self, path: str) -> pl.DataFrame | None:
-        """Return a Parquet or CSV table of the project, or None if it is not there or not readable."""
-        file = self.folder / path
+        """Return a table of the project, or None if it is not there or not readable."""
         try:
-            return pl.read_csv(file) if file.suffix == ".csv" else pl.read_parquet(file, use_pyarrow=True)
+            return pl.read_parquet(self.folder / path, use_pyarrow=True)
         except (OSError, ArrowException, pl.exceptions.PolarsError):
             return None
 
