@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.markdown import Markdown
 
 from flows.command import exit_status
 from flows.reporting.markdown import sentence, table
@@ -40,23 +39,18 @@ def _compare(options: argparse.Namespace) -> None:
     names = (options.base, options.head)
     base, head = (read_version(name, _in_workspace if name == WORKSPACE else _at_revision(name)) for name in names)
     listings = data_changes(base, head, options.examples, texts=options.texts)
+    text = _markdown(base, head, listings)
     if options.markdown:
         options.markdown.parent.mkdir(parents=True, exist_ok=True)
-        options.markdown.write_text(_markdown(base, head, listings), encoding="utf-8")
-    console = Console(highlight=False)
-    if not listings:
-        console.print(Text(f"{base.name} and {head.name} hold the same data"))
-    for listing in listings:
-        shape = Table(title=Text(listing.title), title_justify="left")
-        for column in listing.columns:
-            shape.add_column(Text(column), overflow="fold", min_width=min(len(column), len("relabelled")))
-        for row in listing.rows:
-            shape.add_row(*map(Text, row))
-        console.print(shape if listing.rows else Text(listing.title), "")
+        options.markdown.write_text(text, encoding="utf-8")
+    Console(highlight=False).print(Markdown(text))
 
 
 def _markdown(base: Version, head: Version, listings: list[Listing]) -> str:
-    parts = [f"# Data: {sentence(base.name)} → {sentence(head.name)}", *([] if listings else ["No difference."])]
+    parts = [
+        f"# Data: {sentence(base.name)} → {sentence(head.name)}",
+        *([] if listings else ["They hold the same data."]),
+    ]
     for listing in listings:
         parts.append(f"## {sentence(listing.title)}")
         if listing.rows:

@@ -1,11 +1,11 @@
 """What changed between two revisions: settings, stages, code, versions, and rows of the data."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from flows.repository.git import git
@@ -126,14 +126,10 @@ def other_versions(folder: Path) -> list[str]:
 
 def _pins(folder: Path) -> dict[str, str]:
     """Return the version of each package in a project's constraints.txt, by normalized name (PEP 503)."""
-    file, pins = folder / PINNED, {}
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else ():
-        try:
-            pin = Requirement(line.partition("#")[0].strip())
-        except InvalidRequirement:
-            continue  # a comment, an option
-        pins[canonicalize_name(pin.name)] = str(pin.specifier).removeprefix("==")
-    return dict(sorted(pins.items()))
+    file = folder / PINNED
+    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+    pins = re.findall(r"^([\w.-]+)(?:\[.*\])?==([^\s;#]+)", text, re.MULTILINE)
+    return {canonicalize_name(name): pin for name, pin in pins}
 
 
 def _installed(package: str) -> str | None:
