@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flows.repository.git import NETWORK_SECONDS, GitFailed, find_commit, git
 from flows.repository.results import recall, reference
-from flows.repository.worktree_files import Log, check_out, fetch_all, furnish
+from flows.repository.worktree_files import Log, check_out, furnish
 from stages.common.display import visible
 from stages.common.errors import AttuneError
 from stages.common.locks import in_turn, locked
@@ -82,9 +82,7 @@ def open_worktree(home: Path, run: str, name: str, commit: str, log: Log, *, fet
                 log(f"warning: earlier results of origin are not known, so more may have to run: {error.what}")
     if last := recall(folder, name):
         log(f"starts from the results of an earlier run ({last[:10]} in {reference(name)})")
-    if fetch:
-        fetch_all(folder, log)
-    check_out(folder, log)
+    check_out(folder, log, fetch=fetch)
     (folder / READY).write_text(name, encoding="utf-8")
     log(f"works in {folder}, at commit {commit[:10]}")
     return folder

@@ -11,7 +11,7 @@ from flows.reviewing.revision import Revision
 
 RebuildVerdict = Literal["identical", "equal", "different", "failed", "unrecorded", "left out"]
 Trend = Literal["better", "worse", "same", "unclear"]
-VersionChange = tuple[str, str | None, str | None, str | None]  # package, old, new, and installed where the review ran
+VersionChange = tuple[str, str | None, str | None]  # package, old, new
 Figure = tuple[str, float | None, float | None]  # name, base, head (None: not known)
 Lineage = tuple[tuple[tuple[str, str], ...], str]  # (what, fact) on a model's origin; why MLflow could not be asked
 

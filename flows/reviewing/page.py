@@ -122,7 +122,7 @@ def _changes(changes: Changes) -> Iterator[Block]:
         parts.append((quoted(part), _lines(quoted(file.path, 120) for file in files), added, removed))
     yield Table("Code", "part|files|>added|>removed", parts)
     versions = [(quoted(package), *map(_value, pins)) for package, *pins in changes.versions]
-    yield Table("Versions in constraints.txt", "package|old|new|installed here", versions)
+    yield Table("Versions in constraints.txt", "package|old|new", versions)
     yield "Data: the same rows in the same splits with the same labels." if changes.data == () else ""
     for listing in changes.data or ():
         columns = "|".join(display(name, NAME).replace("|", "¦") for name in listing.columns)

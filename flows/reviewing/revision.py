@@ -9,14 +9,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import polars as pl
 from pyarrow import ArrowException  # type: ignore[import-untyped]
 
 from flows.reporting.reports import read_report
 from flows.repository.git import git
-from flows.repository.worktree_files import INBOX, Log, check_out, default_remote, fetch_all, furnish
+from flows.repository.worktree_files import INBOX, Log, check_out, default_remote, furnish
 from flows.repository.worktrees import WORKTREES, lock_of, one_at_a_time, remove, sweep
 from stages.common.display import Mask
 from stages.common.errors import AttuneError
@@ -77,10 +77,6 @@ class Revision:
         """Digest of the model that its scores are of; nothing if there are none."""
         return str((self.report(METRICS).get("model") or {}).get("digest") or "")
 
-    def open(self, path: str) -> BinaryIO:
-        """Open a file of the project to read its bytes."""
-        return (self.folder / path).open("rb")
-
     def report(self, path: str) -> dict[str, Any]:
         """Return a report, such as `reports/metrics.json`; nothing if there is none or none that can be read."""
         return read_report(self.folder / path)
@@ -136,8 +132,7 @@ def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
     if not lock:
         return replace(revision, results="none")
     if revision.missing_outs() and default_remote(folder):
-        fetch_all(folder, log)
-        check_out(folder, log)
+        check_out(folder, log, fetch=True)
     # What Git does not keep is as it is in the checkout now: that says nothing of the commit.
     recorded = git(folder, "log", "-1", "--format=%H", "--", LOCK)
     in_git = recorded and git(folder, "diff", "--name-only", recorded, "HEAD", "--", str(INBOX))

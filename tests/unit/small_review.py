@@ -84,7 +84,7 @@ def make_changes(text: str = "A lower learning rate", **changes: Any) -> Changes
             *(StageChange(name, "ran again", (f"data: {MODEL}",), ()) for name in STAGES[5:]),
         ),
         files=(FileChange("params.yaml", "params.yaml", 1, 1), FileChange("other", text, None, None)),
-        versions=(("tokenizers", "0.21.0", text, text),),
+        versions=(("tokenizers", "0.21.0", text),),
         data=(
             Listing("Splits", ("split", text, "head", "added"), [["train", "10,180", "10,181", "1"]]),
             Listing("Relabelled: 1", ("id", "from", "to", "text"), [["00ff", text, "b", text]]),

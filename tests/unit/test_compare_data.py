@@ -171,8 +171,11 @@ def test_the_markdown_file_is_a_report_with_harmless_data(repository: Project, c
     [
         (["HEAD", "--", "-x"], "'-x' is no commit of "),
         (["\x1b[31m"], "'⟨U+001B⟩[31m' is no commit of "),
-        (["HEAD~2"], "HEAD~2 has no data/clean/train.parquet\n  → take a revision whose dvc.lock lists it"),
-        (["workspace"], "data/clean/train.parquet is missing\n  → make it with `make run`"),
+        (
+            ["HEAD~2"],
+            "HEAD~2 has no data/clean/train.parquet\n  → make run; or take a revision whose dvc.lock lists it",
+        ),
+        (["workspace"], "workspace has no data/clean/train.parquet\n  → make run"),
     ],
 )
 def test_what_cannot_be_read_is_named(repository: Project, compare: Any, revisions: list[str], expected: str) -> None:
