@@ -39,7 +39,7 @@ flow: install ## The same pipeline as a Prefect flow, with retries and timeouts 
 tune: install ## Search for better params of finetune (tune in params.yaml; ARGS=--apply writes the best there)
 	@$(IN_TURN) $(REPRO) tokenize && $(ACTIVE) python -m flows.tune $(ARGS)
 
-crossvalidate: install ## Train once per fold (clean.split.folds); ARGS=--final: then a model from all these rows
+crossvalidate: install ## Train once per fold (clean.split.folds); ARGS=--final sets params to learn from all these rows
 	@$(IN_TURN) $(REPRO) tokenize && $(ACTIVE) python -m flows.crossvalidate $(ARGS)
 
 ##@ Look

@@ -6,18 +6,15 @@ cache or remote; nothing is checked out.
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.markdown import Markdown
 
 from flows.command import exit_status
 from flows.reporting.markdown import sentence, table
-from flows.repository.git import object_at
-from flows.reviewing.data_changes import Listing, Version, data_changes, read_version
+from flows.repository.git import commit_at
+from flows.reviewing.data_changes import Version, data_changes, folder_of, read_version
 from stages.common.errors import AttuneError
 
 WORKSPACE = "workspace"
@@ -37,69 +34,34 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    names = (options.base, options.head)
-    base, head = (read_version(name, _in_workspace if name == WORKSPACE else _at_revision(name)) for name in names)
+    base, head = _read(options.base), _read(options.head)
     listings = data_changes(base, head, options.examples, texts=options.texts)
-    if options.markdown:
-        options.markdown.parent.mkdir(parents=True, exist_ok=True)
-        options.markdown.write_text(_markdown(base, head, listings), encoding="utf-8")
-    console = Console(highlight=False)
-    if not listings:
-        console.print(Text(f"{base.name} and {head.name} hold the same data"))
-    for listing in listings:
-        shape = Table(title=Text(listing.title), title_justify="left")
-        for column in listing.columns:
-            shape.add_column(Text(column), overflow="fold", min_width=min(len(column), len("relabelled")))
-        for row in listing.rows:
-            shape.add_row(*map(Text, row))
-        console.print(shape if listing.rows else Text(listing.title), "")
-
-
-def _markdown(base: Version, head: Version, listings: list[Listing]) -> str:
-    parts = [f"# Data: {sentence(base.name)} → {sentence(head.name)}", *([] if listings else ["No difference."])]
+    parts = [f"# Data: {sentence(base.name)} → {sentence(head.name)}"]
     for listing in listings:
         parts.append(f"## {sentence(listing.title)}")
         if listing.rows:
             columns, *rows = ([sentence(cell) for cell in line] for line in (listing.columns, *listing.rows))
             parts.append(table(columns, "l" * len(columns), rows))
-    return "\n\n".join(parts) + "\n"
+    text = "\n\n".join(parts if listings else [*parts, "They hold the same data."]) + "\n"
+    if options.markdown:
+        options.markdown.parent.mkdir(parents=True, exist_ok=True)
+        options.markdown.write_text(text, encoding="utf-8")
+    Console(highlight=False).print(Markdown(text))
 
 
-def _in_workspace(path: str) -> BinaryIO:
-    try:
-        return Path(path).open("rb")
-    except FileNotFoundError:
-        fix = "`make run` makes it, or takes it from DVC's cache"
-        raise AttuneError(f"{path} is missing", fix) from None
-
-
-def _at_revision(revision: str) -> Callable[[str], BinaryIO]:
-    """Return a function that opens the files DVC keeps of a commit."""
-    # DVC takes trees, files and options, too, and breaks on them.
-    commit = object_at(Path(), f"{revision}^{{commit}}")
-    if not commit or not revision:
-        raise AttuneError(f"{revision!r} is no commit here", "`git log --oneline` lists them; HEAD~1 is the one before")
+def _read(name: str) -> Version:
+    """Read the files of this folder, or those that DVC keeps of a commit."""
+    if name == WORKSPACE:
+        return read_version(name, folder_of(Path()))
+    commit = commit_at(Path(), name)  # DVC takes trees, files and options, too, and breaks on them
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.scm import SCMError
 
     try:
-        files = DVCFileSystem(rev=commit)
-        files.ls("")  # only now is the revision looked up
+        return read_version(name, DVCFileSystem(rev=commit))
     except (DvcException, SCMError) as error:
-        raise AttuneError(f"DVC cannot read {revision} here: {error}", "run this from the project's folder") from None
-
-    def opened(path: str) -> BinaryIO:
-        if not files.exists(path):
-            raise AttuneError(f"{revision} has no {path}", "take a revision whose dvc.lock lists it")
-        try:
-            return files.open(path, "rb")
-        except (FileNotFoundError, DvcException):
-            fix = "where it was made: .venv/bin/dvc push; then here: .venv/bin/dvc fetch --all-commits. "
-            fix += "Or check the revision out in another folder and run the pipeline there"
-            raise AttuneError(f"{path} of {revision} is neither in DVC's cache nor in its remote", fix) from None
-
-    return opened
+        raise AttuneError(f"DVC cannot read {name} here: {error}", "run this from the project's folder") from None
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ program for the reasons given in flows/tune.py.
 """
 
 import argparse
-import os
-import subprocess
 import sys
 from math import inf, sqrt
 from pathlib import Path
@@ -18,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flows.command import exit_status
-from flows.search.params_patch import difference, patched, read_text, write_params
+from flows.search.params_patch import rewrite
 from flows.search.trials import SCORES, Trial, prepare_trial, train_trial
 from stages.common.digests import sha256_value
 from stages.common.errors import AttuneError
@@ -38,14 +36,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Train and score each fold; show their mean and spread, and write the report."""
     what = "Train once per fold, on the rows of the others."
     parser = argparse.ArgumentParser(prog="python -m flows.crossvalidate", description=what)
-    parser.add_argument("--final", action="store_true", help="then train on train and validation: the whole pipeline")
+    parser.add_argument("--final", action="store_true", help="then set params to train on train and validation")
     options = parser.parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
 
-    def validate() -> int:
+    def validate() -> None:
         with alone("trials"):
             _validate(console)
-        return _train_final(console) if options.final else 0
+        if options.final:
+            lines = "\n".join(rewrite(FINAL))
+            console.print(Text(f"a final model learns from train and validation; params.yaml:\n{lines}\nnow: make run"))
 
     return exit_status(validate, "the cross-validation was interrupted; the same command goes on with it")
 
@@ -139,18 +139,6 @@ def summarize(scores: list[float], ratio: float, confidence: float, most: float 
     half = float(t.ppf((1 + confidence) / 2, len(scores) - 1)) * sqrt(1 / len(scores) + ratio) * spread
     values = {"mean": middle, "sd": spread, "low": max(0.0, middle - half), "high": min(most, middle + half)}
     return {name: round(value, 6) for name, value in values.items()}
-
-
-def _train_final(console: Console) -> int:
-    """Set params to train on train and validation, and run the pipeline; return DVC's exit code."""
-    before = read_text()
-    after = patched(before, FINAL)
-    write_params(after)
-    changed = "\n".join(difference(before, after))
-    console.print(Text(f"a final model from train and validation; params.yaml:\n{changed}"))
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # stages are started as `python`
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro"]
-    return subprocess.run(command, env={**os.environ, "PATH": path}, check=False).returncode
 
 
 if __name__ == "__main__":

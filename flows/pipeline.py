@@ -18,10 +18,10 @@ from flows.prefect_server import api_server
 from flows.prepare import prepare
 from flows.reporting.artifact import publish
 from flows.reporting.reports import read_reports
-from flows.search.params_patch import difference, patched, read_text, write_params
+from flows.search.params_patch import change, rewrite
 from stages.common.errors import AttuneError
 from stages.common.locks import in_turn
-from stages.common.params import load_params
+from stages.common.params import PARAMS_FILE, check_params, load_params, read_yaml
 from stages.common.pipeline.stage import WORK
 
 LOCK = WORK / "pipeline.lock"  # held by `make run` as well
@@ -53,12 +53,10 @@ def bring_up_to_date(
     """Do the work of `pipeline` inside of whatever flow calls it; parameters and errors are the same."""
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_without_traceback)
-    log, text = get_run_logger().info, read_text()
-    new = patched(text, set) if set else text
+    log = get_run_logger().info
     with in_turn(LOCK, lambda: log("another run is at work in this checkout: waiting for it to end")):
-        if new != text:
-            write_params(new)
-            log("params.yaml has other values now:\n" + "\n".join(difference(text, new)))
+        if set and (lines := rewrite(set)):
+            log("params.yaml has other values now:\n" + "\n".join(lines))
         prepare(log)
         graph = chosen(targets)
         forced = forced_stages(graph, load_params(complete=True), force=force, refresh=refresh)
@@ -83,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> None:
         options = read_options("pipeline", "The pipeline as a Prefect flow.", arguments)
-        patched(read_text(), options["set"]) if options["set"] else load_params()  # errors come before a server starts
+        check_params(change(read_yaml(PARAMS_FILE), options["set"]))  # errors come before a server starts
         chosen(options["targets"])
         with api_server():
             pipeline(**options)

@@ -17,7 +17,7 @@ from ruamel.yaml.error import YAMLError
 from flows.command import exit_status
 from flows.prepare import find_registered
 from flows.reporting.reports import read_report
-from flows.repository.git import GitRefuses, asked
+from flows.repository.git import GitFailed, NoGit, git
 from flows.search.params_patch import change as change_params
 from stages.common.display import display, listed
 from stages.common.errors import AttuneError
@@ -107,14 +107,16 @@ def forced_stages(graph: Mapping[str, Node], params: Params, *, force: bool, ref
 
 def _changed_code(change: Change) -> str:
     """Return which files of a folder of code differ from the commit that recorded the last results, if Git knows."""
-    try:
-        commit = asked(Path(), "log", "-1", "--format=%H", "--", "dvc.lock") if change.kind == "code" else ""
-    except GitRefuses as error:
-        return f" ({error.what})"
-    if not commit:
+    if change.kind != "code":
         return ""
-    changed = asked(Path(), "diff", "--name-only", commit, "--", change.what).split("\n")
-    new = asked(Path(), "ls-files", "-o", "--exclude-standard", change.what).split("\n")
+    try:
+        commit = git(Path(), "log", "-1", "--format=%H", "--", "dvc.lock")
+        changed = git(Path(), "diff", "--name-only", commit, "--", change.what).split("\n") if commit else []
+        new = git(Path(), "ls-files", "-o", "--exclude-standard", change.what).split("\n") if commit else []
+    except NoGit:
+        return ""
+    except GitFailed as error:
+        return f" ({error.what})"
     names = [name.removeprefix(f"{change.what}/") for name in changed + new if name.startswith(f"{change.what}/")]
     return f" ({listed(names, MOST_FILES)})" if names else ""
 

@@ -18,7 +18,7 @@ from prefect.states import Completed
 from flows.execution.stage_process import Outcome
 from flows.pipeline import bring_up_to_date
 from flows.reporting.reports import REPORTS, SCORES, read_report
-from flows.repository.git import asked
+from flows.repository.git import git
 from flows.repository.results import keep, push_results, reference
 from flows.repository.worktree_files import push_all
 from flows.repository.worktrees import held, remove, worktree_of
@@ -54,7 +54,7 @@ def retrain(
     folder = Path.cwd()
     home, name = worktree_of(flow_run.id)  # made at `commit`
     with held(folder):
-        if push and "origin" not in asked(folder, "remote").split("\n"):  # reported before hours of work
+        if push and "origin" not in git(folder, "remote").split("\n"):  # reported before hours of work
             raise AttuneError(f"push: {home} has no remote origin", "git remote add origin …, or leave push out")
         with chdir(home):  # MLflow's store is that of the home: the worktree is removed
             os.environ["MLFLOW_TRACKING_URI"] = absolute_uri()

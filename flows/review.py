@@ -8,7 +8,6 @@ import argparse
 import sys
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from flows.command import exit_status
 from flows.repository.worktree_files import Log
@@ -34,9 +33,7 @@ def carry_out(base: str | None, head: str, rebuild: bool, output: Path, log: Log
         AttuneError: if a commit is none, the head is no project that can be read, or nothing can be written.
     """
     try:  # before a rebuild that takes hours
-        output.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=output):
-            pass
+        (output / "review").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AttuneError(f"nothing can be written to {output}: {error.strerror}", "name another --output") from None
 

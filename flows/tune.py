@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flows.command import exit_status
-from flows.search.params_patch import difference, patched, read_text, write_params
+from flows.search.params_patch import rewrite
 from flows.search.study import Search
 from stages.common.display import visible
 from stages.common.errors import AttuneError
@@ -73,12 +73,10 @@ def _write_best(search: Search, score: float, *, apply: bool) -> str:
         TUNED.unlink(missing_ok=True)
     if best is None or value == score:
         return f"{title}; nothing beats params.yaml as it is ({search.metric} {score:.4f})"
-    before = read_text()
-    after = patched(before, best.user_attrs["settings"])
-    write_params(after, PARAMS_FILE if apply else TUNED)
-    lines = [f"{title}; the best has {search.metric} {value:.4f}, params.yaml {score:.4f}", *difference(before, after)]
+    lines = rewrite(best.user_attrs["settings"], PARAMS_FILE if apply else TUNED)
+    title += f"; the best has {search.metric} {value:.4f}, params.yaml {score:.4f}"
     end = "params.yaml has these values now: make run" if apply else f"written to {TUNED}: make tune ARGS=--apply"
-    return "\n".join([*lines, end])
+    return "\n".join([title, *lines, end])
 
 
 if __name__ == "__main__":

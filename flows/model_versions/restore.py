@@ -12,8 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from flows.model_versions.versions import PATCH, Version
-from flows.repository.git import NETWORK_SECONDS, GitFailed, asked, git, object_at
-from flows.repository.worktree_files import Log, check_out, fetch_all, furnish, run_dvc
+from flows.repository.git import NETWORK_SECONDS, GitFailed, git, object_at
+from flows.repository.worktree_files import Log, check_out, furnish, run_dvc
 from stages.common.digests import sha256_path
 from stages.common.errors import AttuneError
 from stages.common.pipeline.dvc_status import changes
@@ -53,8 +53,7 @@ def restore(home: Path, folder: Path, version: Version, kept: Path, commit: str,
         furnish(home, folder, log)
         check_out(folder, log)
         if _missing(folder, graph):
-            fetch_all(folder, log)
-            check_out(folder, log)
+            check_out(folder, log, fetch=True)
         stages = _take_parts(folder, graph, version, log)
         if (kept / REGISTRATION).exists():
             with suppress(AttuneError):  # of a version of another format
@@ -85,7 +84,7 @@ def check_folder(home: Path, folder: Path) -> Path:
         AttuneError: if it may not.
     """
     folder, home = Path(os.path.realpath(folder)), home.resolve()
-    if asked(home, "rev-parse", "--show-toplevel") != str(home):
+    if git(home, "rev-parse", "--show-toplevel") != str(home):
         raise AttuneError(f"{home} is not the top folder of a Git repository", "restore in a clone of the project")
     if folder.is_relative_to(home):
         raise AttuneError(f"{folder} lies in the checkout", "name a folder beside it")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flows.repository.git import asked as ask_git
+from flows.repository.git import NoGit, git
 from stages.common.errors import AttuneError
 from stages.tracking.provenance import LINEAGE_TAG, PATCH_TAG, SCORES, SHOWN_COMMIT_TAG, patch_artifact
 from stages.tracking.registry import CHAMPION
@@ -83,8 +83,10 @@ def commit_of(home: Path, version: Version) -> str:
     commit, model = version.tags.get(SHOWN_COMMIT_TAG, ""), version.model
     if COMMIT.fullmatch(commit) or not DIGEST.fullmatch(model):
         return commit if COMMIT.fullmatch(commit) else ""
-    commits = ask_git(home, "log", "--all", "--format=%H", f"-S{model}", "--", SCORES).split()
-    return next((commit for commit in commits if model in ask_git(home, "show", f"{commit}:{SCORES}")), "")
+    with suppress(NoGit):  # without the commits that removed the file
+        commits = git(home, "log", "--all", "--format=%H", "--diff-filter=d", f"-S{model}", "--", SCORES).split()
+        return next((commit for commit in commits if model in git(home, "show", f"{commit}:{SCORES}")), "")
+    return ""
 
 
 def fetch_kept(client: "MlflowClient", version: Version, folder: Path) -> Path:

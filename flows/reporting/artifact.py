@@ -8,7 +8,7 @@ from flows.model_versions.versions import run_with_timeout
 from flows.reporting.markdown import code, plain
 from flows.reporting.reports import SCORES, Reports, new_champion, read_reports
 from flows.reporting.run_summary import summary
-from flows.repository.git import GitRefuses, asked
+from flows.repository.git import GitFailed, NoGit, git
 from flows.repository.results import KEPT, reference
 from flows.repository.worktrees import WORKTREES, deployment_of
 from stages.common.pipeline.stage import LOGS
@@ -81,11 +81,13 @@ def places(current: Reports, *, other_params: bool) -> list[str]:
     own = [f":(exclude){path}" for path in KEPT] if name else []  # what a scheduled run itself is there to change
     lines = [report] if current.metrics else []
     try:
-        commit = asked(folder, "rev-parse", "--short=12", "HEAD")
-        changed = asked(folder, "status", "--porcelain", "--untracked-files=no", "--", ".", *own)
-    except GitRefuses as error:
+        commit = git(folder, "log", "-1", "--abbrev=12", "--format=%h")
+        changed = git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".", *own)
+    except NoGit:
+        return lines
+    except GitFailed as error:
         return [*lines, f"commit: not known, {error.what}"]
-    return [*lines, f"commit: {code(commit)}{' with changes' if changed else ''}"] if commit else lines
+    return [*lines, f"commit: {code(commit)}{' with changes' if changed else ''}"]
 
 
 def _emit_promotion(current: Reports, version_before: int | None, scores_before: Mapping[str, float]) -> None:

@@ -12,16 +12,22 @@ from stages.common.redact import redacted
 
 # A hook such as that of `dvc install` is a person's own: it would check out or push what nobody asked for here.
 SETTINGS = ("core.hooksPath=/dev/null", "gc.auto=0", "maintenance.auto=false", "core.quotePath=false")
+SETTINGS += ("log.showSignature=false",)
 OF_A_CALLER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
 NETWORK_SECONDS = 900
+SHALLOW = "this clone is a shallow one, so older commits are missing: git fetch --unshallow"
 
 
 class GitFailed(AttuneError):
     """Git ended with an error."""
 
 
-class GitRefuses(AttuneError):
-    """Git does not work in this folder at all, so that its silence is no answer."""
+class NoGit(GitFailed):
+    """There is no Git here, no repository, or no commit in it yet: nothing that could be asked."""
+
+
+class _SaysNo(GitFailed):
+    """Git ended with 1, without a word: its answer to a question is no."""
 
 
 def git(root: Path, *arguments: str, seconds: float = 120) -> str:
@@ -29,7 +35,7 @@ def git(root: Path, *arguments: str, seconds: float = 120) -> str:
 
     Raises:
         GitFailed: with its last lines, without secrets.
-        GitRefuses: if the checkout is another user's, or belongs to a repository that is not there.
+        NoGit: if there is nothing that could be asked.
     """
     options = [part for setting in SETTINGS for part in ("-c", setting)]
     environment = {name: value for name, value in os.environ.items() if name not in OF_A_CALLER}
@@ -48,32 +54,26 @@ def git(root: Path, *arguments: str, seconds: float = 120) -> str:
             check=False,
         )
     except FileNotFoundError:
-        raise GitFailed(f"git cannot be run in {root}", "install git, and see that the folder is there") from None
+        raise NoGit(f"git cannot be run in {root}", "install git, and see that the folder is there") from None
     except subprocess.TimeoutExpired:
         raise GitFailed(f"git {arguments[0]} took longer than {seconds:.0f} s", "does its remote answer?") from None
     if done.returncode:
         why = (
             display(redacted(" ".join(done.stderr.split("\n")[-6:])).strip(), 400, None) or f"status {done.returncode}"
         )
-        if "dubious ownership" in done.stderr or "not a git repository: " in done.stderr:
-            raise GitRefuses(f"git refuses to work in {root.resolve()}: {why}", "do as it says, or work as the owner")
-        raise GitFailed(f"git {arguments[0]} failed: {why}")
+        what = f"git {arguments[0]} failed: {why}"
+        if done.returncode == 1 and not done.stderr:
+            raise _SaysNo(what)
+        no_repository = "not a git repository (or any" in why and not (root / ".git").exists()  # else it is damaged
+        raise NoGit(what) if no_repository or "does not have any commits yet" in why else GitFailed(what)
     return done.stdout.removesuffix("\n")
 
 
 def asked(root: Path, *arguments: str) -> str:
-    """Return what a git command prints, or nothing if it fails; GitRefuses if Git does not work here at all."""
-    with suppress(GitFailed):
+    """Return what a git command prints, or nothing if its answer is no; what fails raises the errors of `git`."""
+    with suppress(_SaysNo):
         return git(root, *arguments)
     return ""
-
-
-def succeeds(root: Path, *arguments: str) -> bool:
-    """Return whether a git command succeeds."""
-    with suppress(GitFailed):
-        git(root, *arguments)
-        return True
-    return False
 
 
 def object_at(root: Path, name: str) -> str:
@@ -87,10 +87,27 @@ def find_commit(root: Path, name: str) -> str:
     Raises:
         AttuneError: if it is no name of a commit, or its remote cannot be asked.
     """
-    if remote := next((remote for remote in asked(root, "remote").split() if name.startswith(f"{remote}/")), None):
+    if remote := next((remote for remote in git(root, "remote").split() if name.startswith(f"{remote}/")), None):
         git(root, "fetch", "--quiet", "--no-write-fetch-head", "--", remote, seconds=NETWORK_SECONDS)
+    return commit_at(root, name)
+
+
+def commit_at(root: Path, name: str) -> str:
+    """Return the commit that a name stands for here, as it was fetched last.
+
+    Raises:
+        AttuneError: if it is no name of a commit.
+    """
     commit = object_at(root, f"{name}^{{commit}}")
     if not re.fullmatch("[0-9a-f]{40,64}", commit):  # `^HEAD` stands for all that is not in HEAD
+        git(root, "log", "-1")  # where even HEAD is none, Git says why
         fix = "name a commit, tag or branch (origin/main); `git log --all --oneline` lists commits"
-        raise AttuneError(f"{display(name, 60)!r} is no commit of {root}", fix)
+        raise AttuneError(
+            f"{display(name, 60)!r} is no commit of {root.resolve()}", SHALLOW if is_shallow(root) else fix
+        )
     return commit
+
+
+def is_shallow(root: Path) -> bool:
+    """Return whether a clone lacks the older commits of its history."""
+    return git(root, "rev-parse", "--is-shallow-repository") == "true"

@@ -58,23 +58,19 @@ def furnish(home: Path, folder: Path, log: Log) -> None:
         log(f"warning: {PINNED} of the commit asks for other versions than the checkout has, which are in use")
 
 
-def check_out(folder: Path, log: Log) -> None:
+def check_out(folder: Path, log: Log, *, fetch: bool = False) -> None:
     """Bring the files that `dvc.lock` (if there is one) and the commit's `*.dvc` name, as far as the cache has them.
 
-    The latter are people's own data: DVC's remote is asked for what the cache lacks of them.
+    The latter are people's own data: DVC's remote is asked for what the cache lacks of them; with `fetch`, of all.
     """
     targets = _targets(folder)
+    if fetch and default_remote(folder) and (problem := run_dvc(folder, "fetch")):
+        log(f"warning: DVC's remote did not give everything, so more has to run: {problem}")
     if targets and (problem := run_dvc(folder, "checkout", "--force", "--allow-missing", *targets)):
         log(f"warning: not all is checked out, so more has to run: {problem}")
     missing = [name for name in _pointers(folder) if not (folder / name).with_suffix("").exists()]
     if missing and default_remote(folder) and (problem := run_dvc(folder, "pull", *missing)):
         log(f"warning: DVC's remote did not give {visible(', '.join(missing))}: {problem}")
-
-
-def fetch_all(folder: Path, log: Log) -> None:
-    """Bring what the commit names from DVC's remote, if there is one, into the cache of a new clone."""
-    if default_remote(folder) and (problem := run_dvc(folder, "fetch")):
-        log(f"warning: DVC's remote did not give everything, so more has to run: {problem}")
 
 
 def push_all(folder: Path) -> str:

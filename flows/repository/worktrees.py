@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from flows.repository.git import NETWORK_SECONDS, GitFailed, asked, find_commit, git
+from flows.repository.git import NETWORK_SECONDS, GitFailed, find_commit, git
 from flows.repository.results import recall, reference
-from flows.repository.worktree_files import Log, check_out, fetch_all, furnish
+from flows.repository.worktree_files import Log, check_out, furnish
 from stages.common.display import visible
 from stages.common.errors import AttuneError
 from stages.common.locks import in_turn, locked
@@ -75,13 +75,14 @@ def open_worktree(home: Path, run: str, name: str, commit: str, log: Log, *, fet
     furnish(home, folder, log)
     if fetch:
         earlier = f"+{reference(name)}:{reference(name)}"
-        with suppress(GitFailed):  # there are none yet
+        try:
             git(home, "fetch", "--quiet", "--", "origin", earlier, seconds=NETWORK_SECONDS)
+        except GitFailed as error:
+            if "couldn't find remote ref" not in error.what:  # else there are none yet
+                log(f"warning: earlier results of origin are not known, so more may have to run: {error.what}")
     if last := recall(folder, name):
         log(f"starts from the results of an earlier run ({last[:10]} in {reference(name)})")
-    if fetch:
-        fetch_all(folder, log)
-    check_out(folder, log)
+    check_out(folder, log, fetch=fetch)
     (folder / READY).write_text(name, encoding="utf-8")
     log(f"works in {folder}, at commit {commit[:10]}")
     return folder
@@ -136,7 +137,7 @@ def checked(folder: Path, fix: str) -> Path:
         AttuneError: if it is none, with `fix` as what to do about it.
     """
     folder = folder.resolve()
-    if asked(folder, "rev-parse", "--show-toplevel") != str(folder) or not (folder / ".dvc").is_dir():
+    if not (folder / ".dvc").is_dir() or git(folder, "rev-parse", "--show-toplevel") != str(folder):
         raise AttuneError(f"{folder} is no checkout of an Attune project", fix)
     return folder
 

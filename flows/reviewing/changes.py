@@ -1,19 +1,18 @@
 """What changed between two revisions: settings, stages, code, versions, and rows of the data."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from flows.repository.git import git
 from flows.repository.worktree_files import PINNED
-from flows.reviewing.data_changes import Listing, data_changes, read_version
+from flows.reviewing.data_changes import Listing, data_changes, folder_of, read_version
 from flows.reviewing.findings import Changes, FileChange, ParamChange, StageChange
 from flows.reviewing.revision import Revision
-from stages.common.display import listed
 from stages.common.errors import AttuneError
 from stages.common.params.reference import doc_line
 from stages.common.pipeline.dvc_status import CODE, Change, differing, params_between
@@ -21,7 +20,6 @@ from stages.common.redact import redacted
 
 GENERATED = "generated"  # what programs write; listed last, as nobody reads it line by line
 GENERATED_FILES = ("dvc.lock", "params.schema.json", "docs/params.md")
-MOST_FILES = 4  # of code that changed, by name
 UNEXPLAINED = "nothing that it depends on differs, but what it made does: another kind of machine, or chance"
 
 
@@ -30,12 +28,10 @@ def changes_between(base: Revision, head: Revision, examples: int) -> Changes:
     missing: list[str] = []
     files = _file_changes(base, head)
     params = _param_changes(base, head, missing)
-    stages = tuple(_stage_changes(base, head, files, missing))
+    stages = tuple(_stage_changes(base, head, missing))
     old, new = _pins(base.folder), _pins(head.folder)
     versions = tuple(
-        (name, old.get(name), new.get(name), _installed(name))
-        for name in sorted({*old, *new})
-        if old.get(name) != new.get(name)
+        (name, old.get(name), new.get(name)) for name in sorted({*old, *new}) if old.get(name) != new.get(name)
     )
     return Changes(params, stages, files, versions, _row_changes(base, head, examples, missing), tuple(missing))
 
@@ -75,9 +71,7 @@ def _file_changes(base: Revision, head: Revision) -> tuple[FileChange, ...]:
     return tuple(sorted(files, key=lambda file: (file.part == GENERATED, file.part, file.path)))
 
 
-def _stage_changes(
-    base: Revision, head: Revision, files: Iterable[FileChange], missing: list[str]
-) -> Iterator[StageChange]:
+def _stage_changes(base: Revision, head: Revision, missing: list[str]) -> Iterator[StageChange]:
     """Yield what became of each stage, by what both `dvc.lock` say; in the head's order, removed ones last."""
     for name in dict.fromkeys([*head.graph, *base.graph]):
         if name not in head.graph or name not in base.graph:
@@ -86,24 +80,19 @@ def _stage_changes(
             missing.append(f"stage {name}: there is no record of it in dvc.lock of {' and of '.join(without)}")
         else:
             outs = _other_hashes(name, "outs", base, head)
-            reasons = [redacted(str(reason)) for reason in _reasons(name, base, head, files)]
+            reasons = [redacted(str(reason)) for reason in _reasons(name, base, head)]
             reasons = reasons or ([UNEXPLAINED] if outs else [])
             yield StageChange(name, "ran again" if reasons else "same", tuple(reasons), outs)
 
 
-def _reasons(name: str, base: Revision, head: Revision, files: Iterable[FileChange]) -> Iterator[Change]:
+def _reasons(name: str, base: Revision, head: Revision) -> Iterator[Change]:
     """Yield what differs among the things that a stage depends on, in the words of a plan."""
     old, new = base.lock[name], head.lock[name]
     if old.get("cmd") != new.get("cmd"):
         yield Change("command", how=f"{old.get('cmd')} → {new.get('cmd')}")
     yield from params_between(_params(old), _params(new))
     for path in _other_hashes(name, "deps", base, head):
-        within = [PurePosixPath(file.path) for file in files if PurePosixPath(path) in PurePosixPath(file.path).parents]
-        names = sorted(str(file.relative_to(path)) for file in within)
-        maker = next((f"(of {node.name})" for node in head.graph.values() if path in node.outs), "changed")
-        code = PurePosixPath(path).parts[0] == CODE
-        how = f"({listed(names, MOST_FILES)})" if code and names else maker
-        yield Change("code" if code else "data", path, how)
+        yield Change("code" if PurePosixPath(path).parts[0] == CODE else "data", path, "changed")
 
 
 def _other_hashes(name: str, kind: Literal["deps", "outs"], base: Revision, head: Revision) -> tuple[str, ...]:
@@ -126,14 +115,10 @@ def other_versions(folder: Path) -> list[str]:
 
 def _pins(folder: Path) -> dict[str, str]:
     """Return the version of each package in a project's constraints.txt, by normalized name (PEP 503)."""
-    file, pins = folder / PINNED, {}
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else ():
-        try:
-            pin = Requirement(line.partition("#")[0].strip())
-        except InvalidRequirement:
-            continue  # a comment, an option
-        pins[canonicalize_name(pin.name)] = str(pin.specifier).removeprefix("==")
-    return dict(sorted(pins.items()))
+    file = folder / PINNED
+    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+    pins = re.findall(r"^([\w.-]+)(?:\[.*\])?==([^\s;#]+)", text, re.MULTILINE)
+    return {canonicalize_name(name): pin for name, pin in pins}
 
 
 def _installed(package: str) -> str | None:
@@ -147,8 +132,8 @@ def _installed(package: str) -> str | None:
 def _row_changes(base: Revision, head: Revision, examples: int, missing: list[str]) -> tuple[Listing, ...] | None:
     """Compare the clean splits and the rejected rows; None where that cannot be done. Texts are cut and masked."""
     try:
-        old, new = (read_version(revision.name, revision.open) for revision in (base, head))
+        old, new = (read_version(revision.name, folder_of(revision.folder)) for revision in (base, head))
         return tuple(data_changes(old, new, examples, texts=True, mask=head.mask))
-    except (OSError, AttuneError) as error:
-        missing.append(f"rows cannot be compared: {getattr(error, 'what', error)}")
+    except AttuneError as error:
+        missing.append(f"rows cannot be compared: {error.what}")
         return None

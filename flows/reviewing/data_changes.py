@@ -1,12 +1,15 @@
 """What differs between two versions of the clean data: rows by id, labels, splits, and what the rules rejected."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from pathlib import Path
 
 import polars as pl
 import polars.selectors as cs
+from fsspec import AbstractFileSystem
+from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
 from stages.common.display import Mask, display
 from stages.common.errors import AttuneError
@@ -16,6 +19,7 @@ REJECTED = ("data/raw/rejected.parquet", "data/clean/rejected.parquet")
 LABELS = 20  # listed, those that changed most
 WIDTH = 100  # characters shown of a text
 NAME = 40  # of a label, a revision
+PUSH = "where it was made: dvc push; then here: dvc fetch --all-commits. Or run the pipeline in a worktree of it"
 
 
 @dataclass(frozen=True)
@@ -36,22 +40,33 @@ class Listing:
     rows: list[list[str]]
 
 
-def read_version(name: str, opened: Callable[[str], BinaryIO]) -> Version:
-    """Read the clean splits and the rejected rows of a revision, whose files are opened by their path in the project.
+def folder_of(folder: Path) -> DirFileSystem:
+    """Return the files of a folder, as `read_version` takes them."""
+    return DirFileSystem(str(folder), LocalFileSystem())
+
+
+def read_version(name: str, files: AbstractFileSystem) -> Version:
+    """Read the clean splits and the rejected rows of a revision, by their paths in the project.
 
     Raises:
-        AttuneError: if a file is not what the pipeline writes.
+        AttuneError: if a file is missing, or not what the pipeline writes.
     """
 
     def read(path: str, *columns: str) -> pl.DataFrame:
-        with opened(path) as file:
-            try:
+        try:
+            with files.open(path, "rb") as file:
                 return pl.read_parquet(file).select(*columns, cs.by_name("fold", require_all=False))
-            except pl.exceptions.PolarsError as error:
-                raise AttuneError(f"{path} is no table of Attune's: {str(error).splitlines()[0]}") from None
+        except FileNotFoundError:
+            if files.exists(path):  # in dvc.lock
+                what, fix = f"{path} of {name} is neither in DVC's cache nor in its remote", PUSH
+            else:
+                what, fix = f"{name} has no {path}", "make run; or take a revision whose dvc.lock lists it"
+            raise AttuneError(what, fix) from None
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise AttuneError(f"{path} of {name} cannot be read: {str(error).splitlines()[0]}") from None
 
-    files = {split: f"data/clean/{split}.parquet" for split in SPLITS}
-    splits = [read(path, "id", "text", "label").with_columns(split=pl.lit(split)) for split, path in files.items()]
+    columns = ("id", "text", "label")
+    splits = [read(f"data/clean/{split}.parquet", *columns).with_columns(split=pl.lit(split)) for split in SPLITS]
     fold = pl.DataFrame(schema={"fold": pl.Int16})  # older versions have none
     rejected = pl.concat(read(path, "id", "stage", "rule") for path in REJECTED)
     return Version(display(name, NAME, None), pl.concat([*splits, fold], how="diagonal"), rejected)

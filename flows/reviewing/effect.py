@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from flows.reviewing.findings import ChangedRow, ChangedRows, Curve, Effect, Gain, Points, Trend
+from flows.reviewing.findings import ChangedRow, ChangedRows, Effect, Gain, Trend
 from flows.reviewing.revision import Revision
 from stages.common.display import Mask, display
 from stages.common.params.evaluate import EvaluateParams
@@ -23,24 +23,15 @@ DIGITS = 6
 LEAST_MOVED = 6  # other predictions: of fewer, even the exact sign test tells nothing (2 / 2**5 = 0.06)
 TEXT, NAME = 200, 60  # characters shown of a text, of a label
 
-TRAINING, VALIDATION = "reports/plots/training.csv", "reports/plots/validation.csv"
-CURVES = (  # name, file, columns of x and y
-    ("training loss", TRAINING, "step", "loss"),
-    ("learning rate", TRAINING, "step", "learning_rate"),
-    ("validation loss", VALIDATION, "epoch", "validation_loss"),
-    ("validation accuracy", VALIDATION, "epoch", "validation_accuracy"),
-    ("validation macro-F1", VALIDATION, "epoch", "validation_macro_f1"),
-    ("reliability", "reports/plots/reliability.csv", "confidence", "accuracy"),
-)
-FIGURES = (  # name, where it stands in metrics.json, what it is multiplied by, unit
-    ("calibration error", ("calibration", "ece"), 1, ""),
-    ("log loss", ("log_loss",), 1, ""),
-    ("Brier score", ("calibration", "brier"), 1, ""),
-    ("coverage at the thresholds", ("thresholds", "coverage"), 100, "%"),
-    ("accuracy of what is answered", ("thresholds", "accuracy"), 100, "%"),
-    ("weights", ("model", "parameters"), 1, ""),
-    ("size of the model", ("model", "bytes"), 2**-20, "MiB"),
-)
+FIGURES = {  # name, and where it stands in metrics.json
+    "calibration error": ("calibration", "ece"),
+    "log loss": ("log_loss",),
+    "Brier score": ("calibration", "brier"),
+    "coverage at the thresholds": ("thresholds", "coverage"),
+    "accuracy of what is answered": ("thresholds", "accuracy"),
+    "weights": ("model", "parameters"),
+    "bytes of the model": ("model", "bytes"),
+}
 
 
 def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
@@ -61,10 +52,7 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
     if not rows.height and not missing:
         missing.append("no test row is in both revisions: the scores cannot be compared")
     texts = rows.join(test.select("id", "text", "text_pair").unique("id", keep="first"), on="id", how="left")
-    curves = [Curve(name, _points(base, file, x, y), _points(head, file, x, y), x) for name, file, x, y in CURVES]
-    # a learning rate is drawn only where it differs
-    curves = [curve for curve in curves if curve.base != curve.head or (curve.base and curve.name != "learning rate")]
-    figures = [(name, _number(base, keys, by), _number(head, keys, by), unit) for name, keys, by, unit in FIGURES]
+    figures = ((name, _number(base, keys), _number(head, keys)) for name, keys in FIGURES.items())
     right, right_before = pl.col("after") == pl.col("label"), pl.col("before") == pl.col("label")
     return Effect(
         rows=rows.height,
@@ -81,8 +69,7 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
         labels=tuple(display(label, NAME, mask) for label in answers.labels),
         confusion_base=answers.counts[0],
         confusion_head=answers.counts[1],
-        curves=tuple(curves),
-        figures=tuple(figure for figure in figures if figure[1:3] != (None, None)),
+        figures=tuple(figure for figure in figures if figure[1:] != (None, None)),
         missing=tuple(missing),
     )
 
@@ -160,20 +147,9 @@ def _gain(
     return Gain(name, rows, round(float(base), DIGITS), round(float(head), DIGITS), bootstrap[key], low, high, trend)
 
 
-def _points(revision: Revision, file: str, x: str, y: str) -> Points:
-    """Return the points of a curve in order of x, without those that are no numbers; reliability as calibrated."""
-    table = revision.table(file)
-    if table is None or not {x, y} <= set(table.columns):
-        return ()
-    if "label" in table.columns:
-        table = table.filter(pl.col("label").cast(pl.String) == "calibrated")
-    numbers = table.select(pl.col(x, y).cast(pl.Float64, strict=False)).drop_nulls()
-    return tuple(point for point in sorted(numbers.iter_rows()) if all(map(isfinite, point)))
-
-
-def _number(revision: Revision, keys: Sequence[str], times: float) -> float | None:
+def _number(revision: Revision, keys: Sequence[str]) -> float | None:
     """Return a number of `reports/metrics.json`, on the revision's own test rows."""
     report: Any = revision.report(METRICS)
     for key in keys:
         report = report.get(key) if isinstance(report, dict) else None
-    return round(times * report, DIGITS) if isinstance(report, int | float) and isfinite(report) else None
+    return report if isinstance(report, int | float) and isfinite(report) else None

@@ -11,9 +11,8 @@ from flows.reviewing.revision import Revision
 
 RebuildVerdict = Literal["identical", "equal", "different", "failed", "unrecorded", "left out"]
 Trend = Literal["better", "worse", "same", "unclear"]
-Points = tuple[tuple[float, float], ...]
-VersionChange = tuple[str, str | None, str | None, str | None]  # package, old, new, and installed where the review ran
-Figure = tuple[str, float | None, float | None, str]  # name, base, head (None: not known), unit
+VersionChange = tuple[str, str | None, str | None]  # package, old, new
+Figure = tuple[str, float | None, float | None]  # name, base, head (None: not known)
 Lineage = tuple[tuple[tuple[str, str], ...], str]  # (what, fact) on a model's origin; why MLflow could not be asked
 
 
@@ -93,15 +92,6 @@ class ChangedRows(NamedTuple):
     examples: tuple[ChangedRow, ...] = ()
 
 
-class Curve(NamedTuple):
-    """A curve of both revisions, (x, y) in order; `x` says what x is."""
-
-    name: str
-    base: Points
-    head: Points
-    x: str
-
-
 @dataclass(frozen=True)
 class Effect:
     """What the change did, on the test rows that both models predicted; the labels are the head's."""
@@ -120,7 +110,6 @@ class Effect:
     labels: tuple[str, ...]  # of the confusion matrices, in order
     confusion_base: np.ndarray  # counts [actual x predicted], int64
     confusion_head: np.ndarray
-    curves: tuple[Curve, ...] = ()
     figures: tuple[Figure, ...] = ()  # calibration and size, numbers without an interval
     missing: tuple[str, ...] = ()  # what could not be compared, and why, a line each
 

@@ -1,4 +1,4 @@
-"""`review.md` and `review.html`: the same sections of notes, tables and charts through two templates.
+"""`review.md` and `review.html`: the same sections of notes and tables through two templates.
 
 Foreign texts do nothing there: whatever a template puts out passes through one function per format, which removes
 secrets, cuts, and escapes, so no template has to remember it. Texts of rows were masked where they were read.
@@ -15,10 +15,10 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from flows.reporting.markdown import sentence
-from flows.reviewing.findings import ChangedRows, Changes, Curve, Effect, Gain, Rebuild, Review
+from flows.reviewing.findings import ChangedRows, Changes, Effect, Gain, Rebuild, Review
 from flows.reviewing.verdict import Verdict, confidence_of, interval, quoted
 from stages.common.display import READ, display
-from stages.common.pages.charts import Axis, Line, Range, line
+from stages.common.pages.charts import Axis, Range
 from stages.common.pages.templates import environment, fitted
 from stages.common.redact import redacted
 
@@ -30,8 +30,7 @@ SIGNS = {"good": Markup("✓"), "warn": Markup("△"), "bad": Markup("✗")}
 WORDS = {"better", "worse", "same", "unclear", "passed", "failed", "identical", "equal", "different"}
 CELL = 6  # lines in a cell
 NAME = 40  # characters of a column's name
-LONG = 12  # rows from which a table of gains is folded; cells of the confusion; points that are drawn as dots, too
-POINTS = 400  # of a line; more cannot be told apart
+LONG = 12  # rows from which a table of gains is folded; cells of the confusion
 
 
 class Table(NamedTuple):
@@ -49,17 +48,7 @@ class Table(NamedTuple):
     scale: float = 0.0
 
 
-class Chart(NamedTuple):
-    """Two lines over each other, with what stands at both ends of both axes."""
-
-    name: str
-    x: str
-    lines: list[Line]
-    across: list[str]
-    up: list[str]
-
-
-Block = str | Table | list[Chart]
+Block = str | Table
 
 
 def render(review: Review, verdict: Verdict, *, markdown: bool) -> str:
@@ -133,7 +122,7 @@ def _changes(changes: Changes) -> Iterator[Block]:
         parts.append((quoted(part), _lines(quoted(file.path, 120) for file in files), added, removed))
     yield Table("Code", "part|files|>added|>removed", parts)
     versions = [(quoted(package), *map(_value, pins)) for package, *pins in changes.versions]
-    yield Table("Versions in constraints.txt", "package|old|new|installed here", versions)
+    yield Table("Versions in constraints.txt", "package|old|new", versions)
     yield "Data: the same rows in the same splits with the same labels." if changes.data == () else ""
     for listing in changes.data or ():
         columns = "|".join(display(name, NAME, None).replace("|", "¦") for name in listing.columns)
@@ -155,8 +144,7 @@ def _effect(effect: Effect, confidence: str) -> Iterator[Block]:
         yield _rows("Regressed", effect.regressed)
         yield f"{effect.moved:,} more rows are wrong in another way than before." if effect.moved else ""
         yield _confusion(effect)
-    yield [_chart(curve) for curve in effect.curves]
-    numbers = [(name, _number(base, unit), _number(head, unit)) for name, base, head, unit in effect.figures]
+    numbers = [(name, *("–" if side is None else f"{side:,.10g}" for side in sides)) for name, *sides in effect.figures]
     yield Table("Calibration, each on its own test rows, and size", "|>base|>head", numbers)
 
 
@@ -195,21 +183,6 @@ def _confusion(effect: Effect) -> Table:
     return Table("Confusion: what changed most", "label|prediction|>base|>head|>difference", rows)
 
 
-def _chart(curve: Curve) -> Chart:
-    """Return both sides of a curve on the same axes, from the least to the largest value."""
-    axes, marks = [], []
-    for values in zip(*curve.base, *curve.head, strict=True):
-        low, high = min(values), max(values)
-        axes.append(Axis(low, high if high > low else low + (abs(low) or 1)))
-        marks.append([f"{axes[-1].start:.4g}", f"{axes[-1].end:.4g}"])
-    lines = []
-    for name, whole in (("base", curve.base), ("head", curve.head)):
-        side = whole[:: math.ceil(len(whole) / POINTS) or 1]
-        x, y = ([axis.place(point[index]) for point in side] for index, axis in enumerate(axes))
-        lines.append(line(name, name, x, y, dots=len(side) <= LONG))
-    return Chart(curve.name, curve.x, lines, *marks)
-
-
 def _rebuild(rebuild: Rebuild) -> Iterator[Block]:
     yield "This was left out, as asked." if rebuild.verdict == "left out" else ""
     last_lines = [(quoted(text, 300),) for text in rebuild.last_lines]
@@ -228,13 +201,6 @@ def _lineage(review: Review) -> Iterator[Block]:
     yield Table("Commit, data, base model, run and version", "|", rows)
     yield f"{problem}." if problem else ""
     yield f"All of it in your checkout: `git switch --detach {review.head.short} && .venv/bin/dvc checkout`."
-
-
-def _number(value: float | None, unit: str) -> str:
-    """Return a number with as many digits as it is worth, and its unit."""
-    if value is None:
-        return "–"
-    return f"{value:,.{0 if abs(value) >= 1000 else 1 if unit else 4}f} {unit}".strip()
 
 
 def _value(value: str | None) -> str:

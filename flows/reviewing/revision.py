@@ -9,14 +9,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import polars as pl
 from pyarrow import ArrowException  # type: ignore[import-untyped]
 
 from flows.reporting.reports import read_report
-from flows.repository.git import asked, git, succeeds
-from flows.repository.worktree_files import INBOX, Log, check_out, default_remote, fetch_all, furnish
+from flows.repository.git import git
+from flows.repository.worktree_files import INBOX, Log, check_out, default_remote, furnish
 from flows.repository.worktrees import WORKTREES, lock_of, one_at_a_time, remove, sweep
 from stages.common.display import Mask
 from stages.common.errors import AttuneError
@@ -77,19 +77,14 @@ class Revision:
         """Digest of the model that its scores are of; nothing if there are none."""
         return str((self.report(METRICS).get("model") or {}).get("digest") or "")
 
-    def open(self, path: str) -> BinaryIO:
-        """Open a file of the project to read its bytes."""
-        return (self.folder / path).open("rb")
-
     def report(self, path: str) -> dict[str, Any]:
         """Return a report, such as `reports/metrics.json`; nothing if there is none or none that can be read."""
         return read_report(self.folder / path)
 
     def table(self, path: str) -> pl.DataFrame | None:
-        """Return a Parquet or CSV table of the project, or None if it is not there or not readable."""
-        file = self.folder / path
+        """Return a table of the project, or None if it is not there or not readable."""
         try:
-            return pl.read_csv(file) if file.suffix == ".csv" else pl.read_parquet(file, use_pyarrow=True)
+            return pl.read_parquet(self.folder / path, use_pyarrow=True)
         except (OSError, ArrowException, pl.exceptions.PolarsError):
             return None
 
@@ -137,11 +132,10 @@ def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
     if not lock:
         return replace(revision, results="none")
     if revision.missing_outs() and default_remote(folder):
-        fetch_all(folder, log)
-        check_out(folder, log)
+        check_out(folder, log, fetch=True)
     # What Git does not keep is as it is in the checkout now: that says nothing of the commit.
-    recorded = asked(folder, "log", "-1", "--format=%H", "--", LOCK)
-    in_git = recorded and not succeeds(folder, "diff", "--quiet", recorded, "HEAD", "--", str(INBOX))
+    recorded = git(folder, "log", "-1", "--format=%H", "--", LOCK)
+    in_git = recorded and git(folder, "diff", "--name-only", recorded, "HEAD", "--", str(INBOX))
     stale, own_data = dict[str, str](), True
     for stage, reason in _stale_reasons(revision):
         if Path(reason.what) == INBOX and not in_git:

@@ -84,14 +84,16 @@ def difference(before: str, after: str) -> list[str]:
     return [line for line in lines if not line.startswith("@@")]
 
 
-def write_params(text: str, path: Path = PARAMS_FILE) -> None:
-    """Write a params file whole or not at all."""
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(text, encoding="utf-8")
-    os.replace(new, path)
+def rewrite(settings: Mapping[str, Any], target: Path = PARAMS_FILE) -> list[str]:
+    """Write params.yaml with other values, whole or not at all, there or as another file; return the lines that differ.
 
-
-def read_text() -> str:
-    """Return the text of params.yaml; an AttuneError says if it is missing or is no YAML."""
+    Raises:
+        AttuneError: if it is missing or no YAML, or the values contradict what else it says.
+    """
     read_yaml(PARAMS_FILE)
-    return PARAMS_FILE.read_text(encoding="utf-8")
+    before = PARAMS_FILE.read_text(encoding="utf-8")
+    after = patched(before, settings)
+    new = target.with_name(f".{target.name}.new")
+    new.write_text(after, encoding="utf-8")
+    os.replace(new, target)
+    return difference(before, after)

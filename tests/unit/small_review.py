@@ -11,7 +11,6 @@ from flows.reviewing.findings import (
     ChangedRow,
     ChangedRows,
     Changes,
-    Curve,
     Effect,
     FileChange,
     Gain,
@@ -51,8 +50,6 @@ def make_effect(trend: Trend = "better", text: str = "a moving film", width: int
     head = base.copy()
     if trend != "same":
         head[0, [0, -1]] += (7, -7)
-    points = tuple((float(step), 0.7 / (step + 1)) for step in range(9))
-    lower = tuple((step, 0.9 * loss) for step, loss in points)
     effect = Effect(
         rows=1281,
         only_base=0,
@@ -68,8 +65,7 @@ def make_effect(trend: Trend = "better", text: str = "a moving film", width: int
         labels=names,
         confusion_base=base,
         confusion_head=head,
-        curves=(Curve("training loss", points, lower, "step"), Curve("validation loss", (), points[:1], "epoch")),
-        figures=(("calibration error", 0.0306, 0.0281, ""), ("size of the model", 86.7, None, "MiB")),
+        figures=(("calibration error", 0.0306, 0.0281), ("weights", 22_714_498, None)),
     )
     return replace(effect, **changes)
 
@@ -88,7 +84,7 @@ def make_changes(text: str = "A lower learning rate", **changes: Any) -> Changes
             *(StageChange(name, "ran again", (f"data: {MODEL}",), ()) for name in STAGES[5:]),
         ),
         files=(FileChange("params.yaml", "params.yaml", 1, 1), FileChange("other", text, None, None)),
-        versions=(("tokenizers", "0.21.0", text, text),),
+        versions=(("tokenizers", "0.21.0", text),),
         data=(
             Listing("Splits", ("split", text, "head", "added"), [["train", "10,180", "10,181", "1"]]),
             Listing("Relabelled: 1", ("id", "from", "to", "text"), [["00ff", text, "b", text]]),

@@ -144,7 +144,7 @@ def test_two_revisions_or_head_and_the_folder_are_compared(repository: Project, 
     code, printed, _ = compare("HEAD~1", "HEAD")
     assert code == 0
     assert "Added: 2" in printed and "HEAD~1" in printed and "near_duplicate" in printed
-    assert compare()[1].strip() == "HEAD and workspace hold the same data"
+    assert compare()[1].split() == ["Data:", "HEAD", "→", "workspace", "They", "hold", "the", "same", "data."]
     assert repository.seen() == before
 
 
@@ -169,10 +169,13 @@ def test_the_markdown_file_is_a_report_with_harmless_data(repository: Project, c
 @pytest.mark.parametrize(
     ("revisions", "expected"),
     [
-        (["HEAD", "--", "-x"], "'-x' is no commit here"),
-        (["\x1b[31m"], r"'\x1b[31m' is no commit here"),
-        (["HEAD~2"], "HEAD~2 has no data/clean/train.parquet\n  → take a revision whose dvc.lock lists it"),
-        (["workspace"], "data/clean/train.parquet is missing\n  → `make run` makes it"),
+        (["HEAD", "--", "-x"], "'-x' is no commit of "),
+        (["\x1b[31m"], "'⟨U+001B⟩[31m' is no commit of "),
+        (
+            ["HEAD~2"],
+            "HEAD~2 has no data/clean/train.parquet\n  → make run; or take a revision whose dvc.lock lists it",
+        ),
+        (["workspace"], "workspace has no data/clean/train.parquet\n  → make run"),
     ],
 )
 def test_what_cannot_be_read_is_named(repository: Project, compare: Any, revisions: list[str], expected: str) -> None:

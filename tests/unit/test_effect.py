@@ -23,11 +23,6 @@ METRICS = {
     "calibration": {"ece": 0.03, "brier": 0.2},
     "thresholds": {"coverage": 0.813427, "accuracy": 0.9},
 }
-PLOTS = {
-    "training": "step,epoch,loss,learning_rate\n20,0.1,0.7,0.001\n40,0.2,0.5,0.0005\n",
-    "validation": "epoch,validation_loss,validation_accuracy,validation_macro_f1\n1.0,0.4,0.8,0.79\n",
-    "reliability": "label,confidence,accuracy\nas trained,0.9,0.5\ncalibrated,0.9,0.8\ncalibrated,0.6,0.5\n",
-}
 
 Rows = dict[str, Row]
 
@@ -37,8 +32,6 @@ def two(folder: Path, base: Rows, head: Rows, data: Any = PARAMS) -> tuple[Revis
     for side, rows in ((Project(folder / "base"), base), (Project(folder / "head"), head)):
         put_rows(side.root, rows)
         side.file("reports/metrics.json", METRICS)
-        for plot, table in PLOTS.items():
-            side.file(f"reports/plots/{plot}.csv", table)
     return revision(folder / "base", data=data), revision(folder / "head", "HEAD", data=data)
 
 
@@ -146,32 +139,24 @@ def test_slices_are_those_of_the_head_as_far_as_their_rows_are_shared(tmp_path: 
     assert (result.slices[2].base, result.slices[2].head) == (0.0, 1.0)
 
 
-def test_curves_and_figures_of_both_stand_side_by_side(tmp_path: Path) -> None:
+def test_figures_of_both_stand_side_by_side(tmp_path: Path) -> None:
     base, head = two(tmp_path, many(LABELS), many(LABELS))
-    Project(head.folder).file("reports/plots/training.csv", PLOTS["training"].replace("0.5,", "0.4,"))
     Project(head.folder).file("reports/metrics.json", {**METRICS, "thresholds": None})
     result = effect_of(base, head, 3)
     assert result
-    curves = {curve.name: (curve.x, curve.base, curve.head) for curve in result.curves}
-    assert curves["training loss"] == ("step", ((20.0, 0.7), (40.0, 0.5)), ((20.0, 0.7), (40.0, 0.4)))
-    assert curves["validation loss"][:2] == ("epoch", ((1.0, 0.4),)) and "learning rate" not in curves
-    assert curves["reliability"][:2] == ("confidence", ((0.6, 0.5), (0.9, 0.8)))
     figures = {name: values for name, *values in result.figures}
-    assert figures["calibration error"] == [0.03, 0.03, ""]
-    assert figures["coverage at the thresholds"] == [81.3427, None, "%"]
-    assert figures["size of the model"] == [1.0, 1.0, "MiB"]
+    assert figures["calibration error"] == [0.03, 0.03]
+    assert figures["coverage at the thresholds"] == [0.813427, None]
+    assert figures["bytes of the model"] == [2**20, 2**20]
     assert result.missing == ()
 
 
 def test_whatever_is_missing_or_broken_is_a_line_and_no_error(tmp_path: Path) -> None:
     base, head = two(tmp_path, many(LABELS), many(LABELS))
-    Project(base.folder).file("reports/plots/training.csv", "step,loss\n1,nan\n2,high\n3,0.5\n")
-    Project(base.folder).file("reports/plots/validation.csv", "\x00\xff nothing")
     Project(head.folder).file("reports/metrics.json", "{")
     result = effect_of(base, replace(head, data={"nonsense": 1}), 3)
     assert result and result.scores
-    assert result.curves[0].base == ((3.0, 0.5),) and result.curves[1].base == ()
-    assert result.figures[0] == ("calibration error", 0.03, None, "")
+    assert result.figures[0] == ("calibration error", 0.03, None)
 
 
 def test_without_a_test_split_rows_have_no_texts_and_without_predictions_there_is_no_effect(tmp_path: Path) -> None:

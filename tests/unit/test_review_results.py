@@ -138,6 +138,10 @@ def test_a_branch_of_a_remote_is_as_that_has_it_now_or_as_it_was_fetched(checkou
     offline = find_commits(other.root, None, "HEAD")
     assert (offline.base_name, offline.behind) == ("origin/main", 1)
     assert any("as it was fetched last" in note for note in offline.notes)
+    other.git("clone", "-q", "--depth", "1", f"file://{checkout.root}", str(tmp_path / "shallow"))
+    assert any("--unshallow" in note for note in find_commits(tmp_path / "shallow", None, "HEAD").notes)
+    with pytest.raises(AttuneError, match=r"no commit.*\n.*--unshallow"):
+        find_commits(tmp_path / "shallow", "HEAD~1", "HEAD")
     with pytest.raises(AttuneError, match="no commit"):
         find_commits(other.root, "nothing", "HEAD")
 

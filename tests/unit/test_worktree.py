@@ -1,6 +1,7 @@
 """A scheduled run's own worktree: at a known commit, with the shared cache, and nobody's checkout is touched."""
 
 import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,8 @@ from uuid import uuid4
 import pytest
 from dvc.config import Config
 
+from flows.reporting.artifact import places
+from flows.reporting.reports import Reports
 from flows.repository.git import find_commit, object_at
 from flows.repository.results import keep
 from flows.repository.worktrees import (
@@ -181,11 +184,66 @@ def test_a_run_refuses_to_work_where_nothing_was_made_for_it(
         worktree_of(run)  # the tests' code is not the worktree's
 
 
-def test_git_that_refuses_a_checkout_is_not_taken_for_a_commit_that_is_not_there(
-    checkout: Project, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("environment", "broken", "words"),
+    [
+        (
+            {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"},
+            "",
+            "dubious ownership.* --add safe.directory",
+        ),  # a mounted checkout
+        ({"PATH": ""}, "", "git cannot be run in .*install git"),
+        ({}, ".git/HEAD", "git [a-z-]+ failed: fatal: not a git repository"),
+        ({}, ".git/refs/heads/main", "your current branch appears to be broken"),
+        ({}, ".git/config", "bad config line"),
+    ],
+)
+def test_git_that_fails_is_not_taken_for_what_is_not_there(
+    environment: dict[str, str], broken: str, words: str, checkout: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert object_at(checkout.root, "HEAD") and not object_at(checkout.root, "nothing")
-    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # as in a mounted checkout
-    for ask in (object_at, find_commit):
-        with pytest.raises(AttuneError, match=r"git refuses to work in .*dubious ownership.* --add safe.directory"):
-            ask(checkout.root, "HEAD")
+    monkeypatch.chdir(checkout.root)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if broken:
+        checkout.file(broken, "[" if broken.endswith("config") else "")
+    with pytest.raises(AttuneError, match=f"(?s){words}"):
+        find_commit(checkout.root, "HEAD")
+    with pytest.raises(AttuneError, match=f"(?s){words}"):
+        opened(checkout)
+    commit = places(Reports(), other_params=False)
+    assert commit == [] if "PATH" in environment else re.search(words.partition(".*")[0], commit[0])
+
+
+def test_a_broken_index_is_reported_and_no_checkout_without_changes(
+    checkout: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkout.root)
+    checkout.file("make.py", "")
+    checkout.file(".git/index", "cut off")
+    assert "index file smaller than expected" in places(Reports(), other_params=False)[0]
+    with pytest.raises(AttuneError, match="index file smaller than expected"):
+        opened(checkout)
+
+
+def test_a_repository_without_commits_or_none_at_all_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Project(tmp_path / "home")
+    home.file(".dvc/config", "")
+    monkeypatch.chdir(home.root)
+    with pytest.raises(AttuneError, match="not a git repository"):
+        opened(home)
+    assert places(Reports(), other_params=False) == []
+    home.git("init", "-q")
+    with pytest.raises(AttuneError, match="does not have any commits yet"):
+        opened(home)
+    assert places(Reports(), other_params=False) == []
+
+
+def test_an_origin_that_does_not_answer_is_no_origin_without_results(checkout: Project, tmp_path: Path) -> None:
+    checkout.git("clone", "-q", "--bare", str(checkout.root), str(tmp_path / "origin"))
+    checkout.git("remote", "add", "origin", str(tmp_path / "origin"))
+    for url, warnings in ((tmp_path / "origin", 0), (tmp_path / "gone", 1)):
+        checkout.git("remote", "set-url", "origin", str(url))
+        log = list[str]()
+        open_worktree(checkout.root, str(uuid4()), "nightly", "HEAD", log.append, fetch=True)
+        assert sum(line.startswith("warning: earlier results of origin are not known") for line in log) == warnings
