@@ -29,7 +29,7 @@ OTHERS = (  # formats that are checked, how the file begins without its NULs, wh
     (ALL, rb"(?s)PK\x03\x04.*(\[Content_Types\]|_rels/|opendocument)", "an Excel workbook or the like", SAVE),
     (ALL, rb"\xd0\xcf\x11\xe0", "a document of Excel or Word", SAVE),
     (ALL, rb"PK\x03\x04", "a ZIP archive", "let its name end in .zip, and name the file inside it as member:"),
-    (ALL, rb"%PDF-", "a PDF document", "make text of it, or copy its table into a spreadsheet and save that as CSV"),
+    (ALL, rb"%PDF-", "a PDF document", "convert it to text, or copy its table into a spreadsheet and save that as CSV"),
     (ALL, rb"SQLite format 3", "a database of SQLite", "read it with sql: and query:"),
     (ALL, rb"ARROW1\xff|Obj\x01", "a table of Arrow or Avro", "write it as Parquet"),
     (("lines", "document"), PARQUET, "a Parquet file", "say format: parquet, and name its columns"),
