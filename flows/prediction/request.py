@@ -12,7 +12,7 @@ from stages.common.display import display, listed
 from stages.common.errors import AttuneError
 from stages.common.params.sources import Encoding, Separator
 from stages.common.readers.databases import QueryTable, select
-from stages.common.readers.streams import ENDINGS, Layout, format_and_compression
+from stages.common.readers.streams import ENDINGS, Layout, format_of
 from stages.common.readers.table import Table
 from stages.common.readers.tables import LINE, open_table
 from stages.serving.backends import Variant
@@ -87,7 +87,7 @@ class Request:
             yield QueryTable(self.input, select(variable, self.query, self.input, self.batch_rows))
             return
         path = Path(self.input)
-        kind, compression = format_and_compression(path.name)
+        kind = format_of(path.name)
         if kind is None:
             raise AttuneError(
                 f"{path}: the name tells no format",
@@ -96,7 +96,7 @@ class Request:
         if not path.is_file():
             raise AttuneError(f"{path} is {'no file' if path.exists() else 'missing'}", "name a file with a row a text")
         dialect = self.separator, self.quote, self.header, self.skip
-        layout = Layout(kind, compression, self.encoding, *dialect)
+        layout = Layout(kind, self.encoding, *dialect)
         with open_table(path, self.input, layout, texts=False) as table:
             yield table
 

@@ -19,7 +19,7 @@ REJECTED = ("data/raw/rejected.parquet", "data/clean/rejected.parquet")
 LABELS = 20  # listed, those that changed most
 WIDTH = 100  # characters shown of a text
 NAME = 40  # of a label, a revision
-PUSH = "where it was made: .venv/bin/dvc push; then here: .venv/bin/dvc fetch --all-commits. Or run it in a worktree of it"
+PUSH = "where it was made: .venv/bin/dvc push; then here: .venv/bin/dvc fetch --all-commits. Or run it in a worktree"
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ from stages.common.errors import AttuneError
 from stages.common.pipeline.stage import of_the_disk
 from stages.common.readers.streams import BLOCK, DAMAGE, decompressed
 
-# Endings of a .tar, with its compression
-TAR = {"tar": None, "tgz": ".gz", "gz": ".gz", "tbz2": ".bz2", "bz2": ".bz2", "txz": ".xz", "xz": ".xz"}
+TAR = ("tar", "tgz", "gz", "tbz2", "bz2", "txz", "xz")  # endings
 # What systems add to an archive of somebody's files; no pattern means it
 ADDED = ("._*", ".DS_Store", "Thumbs.db", "desktop.ini", "~$*", ".~lock.*#", ".#*")
 NO_FILE = "is a link or a device, no plain file"
@@ -84,7 +83,7 @@ def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budg
     others: list[str] = []
     target.mkdir(parents=True, exist_ok=True)
     try:
-        members = _tar_members(archive, TAR[ending], budget) if ending in TAR else _zip_members(archive)
+        members = _tar_members(archive, budget) if ending in TAR else _zip_members(archive)
         for member, fault, open_member in members:
             if not any(_matches(member, pattern) for pattern in patterns):
                 others += [] if added(member) else [member]
@@ -140,11 +139,11 @@ def _zip_members(archive: Path) -> Iterator[Member]:
             yield info.filename, None if regular else NO_FILE, partial(opened.open, info)
 
 
-def _tar_members(archive: Path, compression: str | None, budget: SizeBudget) -> Iterator[Member]:
+def _tar_members(archive: Path, budget: SizeBudget) -> Iterator[Member]:
     with archive.open("rb") as file:
         # Members that are passed over are decompressed too, so the whole stream has a budget of its own.
         whole = SizeBudget(budget.megabytes, budget.origin)
-        stream = decompressed(file, compression, whole.spend) if compression else file
+        stream = decompressed(file, whole.spend)
         with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as opened:
             while (info := opened.next()) is not None:
                 opened.members.clear()  # type: ignore[attr-defined]  # it would keep all of them

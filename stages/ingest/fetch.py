@@ -24,7 +24,7 @@ from stages.common.params import TextSource
 from stages.common.readers.databases import QueryTable, select
 from stages.common.readers.streams import Layout
 from stages.common.readers.table import Table
-from stages.common.readers.tables import DocumentsTable, open_table
+from stages.common.readers.tables import documents, open_table
 from stages.ingest.archives import SizeBudget, Workspace, added, similar, unpack
 from stages.ingest.download import download, hub_file
 
@@ -64,9 +64,9 @@ def _tables(source: TextSource, file: Path, folder: Path, budget: SizeBudget) ->
     elif file.is_dir():
         files, place = _files_in(file), f"{source.origin}/"
     dialect = source.separator, source.quote, source.header, source.skip
-    layout = Layout(source.file_format, source.compression, source.encoding, *dialect)
+    layout = Layout(source.file_format, source.encoding, *dialect)
     if layout.format == "document":
-        yield DocumentsTable(source.origin, place, files, layout, budget.spend)
+        yield QueryTable(source.origin, documents(place, files, layout, budget.spend))
         return
     for name, copy in files.items():
         budget.origin = f"{place}{display(name, 160, None)}" if place else name

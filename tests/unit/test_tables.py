@@ -25,7 +25,7 @@ from stages.common.errors import AttuneError
 from stages.common.params import Source
 from stages.common.readers import parquet, tables
 from stages.common.readers.streams import ROWS, Layout
-from stages.common.readers.tables import DocumentsTable, open_table
+from stages.common.readers.tables import open_table
 from stages.ingest.archives import SizeBudget
 from stages.ingest.records import read_records
 
@@ -43,7 +43,7 @@ def write(folder: Path, name: str, content: str | bytes, **settings: Any) -> tup
     mapping = {"label": "x"} if name.split(".")[1] == "txt" else {"columns": {"text": "text", "label": "label"}}
     source = Source(path=f"data/inbox/{name}", **mapping, **settings)
     dialect = source.separator, source.quote, source.header, source.skip
-    layout = Layout(source.file_format, source.compression, source.encoding, *dialect)
+    layout = Layout(source.file_format, source.encoding, *dialect)
     return folder / name, source, layout
 
 
@@ -72,8 +72,7 @@ def documents(folder: Path, files: dict[str, bytes], **settings: Any) -> pl.Data
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     paths, layout = {name: folder / name for name in files}, Layout("document", **settings)
-    table = DocumentsTable("train", "train/", paths, layout, SizeBudget(8, "train").spend)
-    return pl.concat(table.batches(table.columns))
+    return pl.concat(tables.documents("train/", paths, layout, SizeBudget(8, "train").spend))
 
 
 def parquet_of(table: pl.DataFrame) -> bytes:
@@ -162,7 +161,7 @@ def test_what_a_file_holds(
         ("a.parquet", parquet_of(pl.DataFrame(TABLE).head(0)), ": there are no rows below the header"),
         ("a.csv", "text,label\na,1\na\n", ":3: 1 fields where the header has 2"),
         ("a.csv", 'text,label\n"a\nb",1\nc,2,3\n', ":4: 3 fields where the header has 2"),
-        ("a.csv", 'text,label\na,"b\nc,d\n', ":2: a quote opens a field here that goes on to the end of the file"),
+        ("a.csv", 'text,label\na,"b\nc,d\n', ":2: a quote opens a field here that ends nowhere"),
         ("a.csv", 'text,label\n"a\nb,1\nc",d,2\n', ":2: 3 fields where the header has 2, in a row of 3 lines"),
         ("a.csv", 'text,label\na,"b"c\n', ":2: "),
         ("a.csv", "text,label, text\na,b,c\n", ":1: the column 'text' is there twice"),
@@ -239,15 +238,14 @@ def test_a_document_is_a_row_with_its_name_and_folder(tmp_path: Path) -> None:
         (b"a\nb\xff", "train/1.txt:2: byte 0xff is not utf-8"),
         (b"a\n" * 20, "train/1.txt: a document of more than 64 MiB"),
         (b"%PDF-1.7", "train/1.txt: this is a PDF document"),
-        (None, "train: the folder holds no file"),
     ],
 )
 def test_a_document_that_cannot_be_read_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
 ) -> None:
     monkeypatch.setattr(tables, "LONGEST", 32)
     with pytest.raises(AttuneError) as raised:
-        documents(tmp_path, {} if content is None else {"0.txt": b"x", "1.txt": content})
+        documents(tmp_path, {"0.txt": b"x", "1.txt": content})
     assert str(raised.value).startswith(message)
 
 
@@ -278,7 +276,7 @@ def test_lines_are_counted_from_the_beginning_of_the_file_when_excel_begins_it(t
         ("a.csv.gz", b'"%s",1\n', ":2: a line of more than 64 MiB"),
         ("a.txt.gz", b"\n%s\n", ":3: a line of more than 64 MiB"),
         ("a.jsonl.gz", b'{"text": "%s"}\n', ":2: a line of more than 64 MiB"),
-        ("a.csv.gz", b'a,0\n"%s', ":3: a quote opens a field here that goes on over more than 64 MiB"),
+        ("a.csv.gz", b'a,0\n"%s', ":3: a quote opens a field here that ends nowhere, or after more than 64 MiB"),
         ("a.parquet", b"", ": the column 'text' has a cell of more than 64 MiB"),
     ],
 )

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AfterValidator, Field, field_serializer
 
 from stages.common.params.section import Faults, Section, key, matching
-from stages.common.readers.streams import ENDINGS, format_and_compression
+from stages.common.readers.streams import ENDINGS, format_of
 
 # Protocols of fsspec that sources may use, with what pip has to install for each. An allow-list: fsspec has others that
 # read this machine (file, local), wrap one another (simplecache::file://…) or build an answer (reference).
@@ -249,11 +249,6 @@ class TextSource(Location):
         return self.member if self.path or self.url else split_at_archive(self.member or "")[1]
 
     @property
-    def compression(self) -> str | None:
-        """`.gz`, `.bz2`, `.xz`, `.zst` or None, from the file's ending."""
-        return format_and_compression(self.inside or self.stored)[1]
-
-    @property
     def file_format(self) -> str:
         """The format asked for, or the one of the file's ending; `sql` for a query.
 
@@ -263,7 +258,7 @@ class TextSource(Location):
         if self.sql or self.format:
             return self.format or "sql"
         name = PurePosixPath(self.inside or self.stored).name
-        if told := format_and_compression(name)[0]:
+        if told := format_of(name):
             return told
         raise ValueError(f"cannot tell the format of {name!r} (known: {', '.join(ENDINGS)}): add format: csv, say")
 

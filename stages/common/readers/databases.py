@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import chain
-from math import isnan
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
@@ -33,7 +32,7 @@ DRIVER_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class QueryTable(Table):
-    """The rows of a query, as chunks of texts."""
+    """The rows of a query, or documents, as chunks of texts."""
 
     def __init__(self, origin: str, chunks: Iterable[pl.DataFrame]) -> None:
         self.origin, chunks = origin, iter(chunks)
@@ -43,7 +42,7 @@ class QueryTable(Table):
     def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
         """See Table."""
         for chunk in self._chunks:
-            rows = pl.DataFrame([chunk[name] for name in names])
+            rows = chunk.select(names)
             yield from rows.iter_slices(size) if rows.height else [rows]
 
 
@@ -95,12 +94,7 @@ def _engine(variable: str, origin: str) -> "tuple[URL, Engine]":
     from sqlalchemy.exc import ArgumentError
     from sqlalchemy.pool import NullPool
 
-    address = os.environ.get(variable)
-    if not address:
-        raise AttuneError(
-            f"{origin}: the environment variable {variable} is not set",
-            f"export {variable}='postgresql://reader:password@host/database' (or sqlite:////path/to/file.db)",
-        )
+    address = os.environ.get(variable, "")
     try:
         url = make_url(address)
         if url.drivername == "postgresql":  # SQLAlchemy before 2.1 would take psycopg2
@@ -116,10 +110,11 @@ def _engine(variable: str, origin: str) -> "tuple[URL, Engine]":
         fix = f".venv/bin/pip install '{driver}'"
         raise AttuneError(f"{origin}: the database's driver is not installed", fix) from None
     except (ArgumentError, ValueError, TypeError):
+        fault = "holds no address of a database that SQLAlchemy knows" if address else "is not set"
         raise AttuneError(
-            f"{origin}: {variable} holds no address of a database that SQLAlchemy knows",
-            "write it as postgresql://user:password@host/database, mysql+pymysql://… or sqlite:////…, special marks of "
-            "the password as %40 and the like",
+            f"{origin}: the environment variable {variable} {fault}",
+            f"export {variable}='postgresql://user:password@host/database' (or mysql+pymysql://… or "
+            "sqlite:////path/to/file.db), special marks of the password as %40 and the like",
         ) from None
 
 
@@ -130,14 +125,12 @@ def _value_as_text(value: Any) -> str | None:
     """
     match value:
         case bytes() | bytearray() | memoryview():
-            return bytes(value).decode("utf-8") or None
-        case Decimal() | float() if isnan(value):
-            return None
+            return bytes(value).decode() or None
         case Decimal():
-            return format(value, "f")
+            return None if value.is_nan() else format(value, "f")
         case datetime() if value.tzinfo:
             return str(value.astimezone(UTC))
-        case None | bool() | list() | dict() | tuple() | str():
+        case None | bool() | float() | list() | dict() | tuple() | str():
             return as_text(value)
     return str(value)
 
@@ -149,17 +142,14 @@ def _faults_as_errors(origin: str, variable: str, url: "URL") -> Iterator[None]:
 
     try:
         yield
-    except (SQLAlchemyError, sqlite3.Error) as error:
-        words = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
-        line = words.splitlines()[0].replace(url.password or "\0", "***")
+    except (SQLAlchemyError, sqlite3.Error, ValueError, TypeError, OSError) as error:
+        fault = f"cannot be reached or read ({type(error).__name__})"  # a driver's own words could hold the address
+        if isinstance(error, SQLAlchemyError | sqlite3.Error):
+            words = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+            line = words.splitlines()[0].replace(url.password or "\0", "***")
+            fault = f"says: {display(redacted(line), 200)}"
         raise AttuneError(
-            f"{origin}: the database says: {display(redacted(line), 200)}",
+            f"{origin}: the database {fault}",
             f"check the query, and the address in {variable}; the database is opened for reading alone",
             passing=isinstance(error, OperationalError) and url.get_backend_name() != "sqlite",
-        ) from None
-    except (ValueError, TypeError, OSError) as error:
-        # A driver that an odd address or row trips up; its words could hold the address.
-        raise AttuneError(
-            f"{origin}: the database cannot be reached or read ({type(error).__name__})",
-            f"check the address in {variable}: its host, its file, its options",
         ) from None

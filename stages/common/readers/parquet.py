@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from functools import partial
 from typing import IO, Any
 
 import polars as pl
@@ -24,25 +24,28 @@ class ParquetTable(Table):
     """
 
     def __init__(self, file: IO[bytes], origin: str, spend: Spend, *, texts: bool) -> None:
+        from pyarrow import ArrowException  # type: ignore[import-untyped]
         from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
 
         self.origin, self._spend, self._texts = origin, spend, texts
-        with self._faults_as_errors():
+        kinds = (ArrowException, pl.exceptions.PolarsError, OSError, ValueError)
+        self._damage_as_errors = partial(damage_as_errors, origin, "not a readable Parquet file", kinds)
+        with self._damage_as_errors():
             self._file = ParquetFile(file)
             self._empty = self._file.schema_arrow.empty_table()
         self.columns = self._empty.column_names
         check_unique(self.columns, origin)
         self.rows = self._file.metadata.num_rows
         if texts:
-            kinds = {
-                name: re.sub("large_|fixed_size_|[^a-z_].*", "", str(self._empty[name].type)) for name in self.columns
+            held = {
+                field.name: re.sub("large_|fixed_size_|[^a-z_].*", "", str(field.type)) for field in self._empty.schema
             }
-            self.without_text = {name: WITHOUT_TEXT[kind] for name, kind in kinds.items() if kind in WITHOUT_TEXT}
+            self.without_text = {name: WITHOUT_TEXT[kind] for name, kind in held.items() if kind in WITHOUT_TEXT}
             self.columns = [name for name in self.columns if name not in self.without_text]
 
     def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
         """See Table. A batch has fewer rows than `size` if the file states that its columns are large."""
-        with self._faults_as_errors():
+        with self._damage_as_errors():
             metadata = self._file.metadata
             groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
             chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
@@ -78,9 +81,3 @@ class ParquetTable(Table):
                 self._check_cell(column.name, int(column.str.len_bytes().max() or 0))  # type: ignore[arg-type]
             self._spend(int(frame.estimated_size()))
         return frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
-
-    def _faults_as_errors(self) -> AbstractContextManager[None]:
-        from pyarrow import ArrowException  # type: ignore[import-untyped]
-
-        kinds = (ArrowException, pl.exceptions.PolarsError, OSError, ValueError)
-        return damage_as_errors(self.origin, "not a readable Parquet file", kinds)

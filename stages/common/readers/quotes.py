@@ -14,8 +14,7 @@ NO_QUOTES = (
 LINE_END = re.compile("\r\n|\r|\n")
 DIGITS = str.maketrans("123456789", "000000000")
 FORM = 32  # characters of a value up to which it may be one of a few, such as a label, or a number
-FORMS = 10_000  # of a column, that are remembered
-FIRST, SAMPLE = 10_000, 32  # the first rows, and one in so many later ones, say what values the columns hold
+FIRST, SAMPLE = 10_000, 32  # the first rows, and one in so many later ones, say what a column holds; so many values
 MANY = 10  # lines like rows, which no prose has
 
 
@@ -40,14 +39,14 @@ class QuoteWatch:
         self._seen: list[set[str]] = [set() for _ in range(width)]  # of each column, short values with 0 for each digit
         self._suspects: list[tuple[int, list[str]]] = []  # the line in which a quote opens, and the lines from there on
 
-    def see(self, row: Sequence[str], first: int, *, several: bool) -> None:
-        """Take note of a row, of the number of its first line, and whether it has several.
+    def see(self, row: Sequence[str], first: int) -> None:
+        """Take note of a row and of the number of its first line.
 
         Raises:
             AttuneError: if a field of it holds rows.
         """
         mark = self._separator
-        for number, field in enumerate(row if several else ()):
+        for number, field in enumerate(row):
             if LINE_END.search(field) and field.count(mark) >= self._more > 0:
                 lines = LINE_END.split(mark.join(row))
                 if mark == "\t" or all(line.count(mark) == self._more for line in lines):
@@ -55,7 +54,7 @@ class QuoteWatch:
                     self._check(*self._suspects[-1])
         self._habits |= self._habits_of(mark.join("" if mark in value else value for value in row))
         for seen, value in zip(self._seen, row, strict=True):
-            if len(value) <= FORM and len(seen) < FORMS:
+            if len(value) <= FORM and len(seen) < FIRST:
                 seen.add(value.translate(DIGITS))
 
     def end(self) -> None:

@@ -1,15 +1,17 @@
-"""Files as streams of bytes: formats and compressions by the ending of a name, and what is decompressed is counted."""
+"""Files as streams of bytes: what names and first bytes tell of them, and what is decompressed is counted."""
 
 import bz2
+import codecs
 import gzip
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader, RawIOBase
 from pathlib import PurePosixPath
-from typing import IO, Any, cast
+from typing import Any
 
 from stages.common.display import display
 from stages.common.errors import AttuneError
@@ -22,10 +24,9 @@ ENDINGS = {
     ".parquet": "parquet",
     ".txt": "lines",
 }
-OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-COMPRESSIONS = (*OPENERS, ".zst")
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what the decompressors raise for broken bytes
-BLOCK = 1 << 20
+BLOCK, HEAD = 1 << 20, 4096  # bytes
 ROWS = 50_000  # of a batch
 BATCH_BYTES = 32 << 20  # of texts, about, at which a batch ends even if it has fewer rows
 LONGEST_MB = 64  # MiB, about, of a cell or a line
@@ -34,11 +35,10 @@ LONGEST = LONGEST_MB << 20
 Spend = Callable[[int], None]
 
 
-def format_and_compression(name: str) -> tuple[str | None, str | None]:
-    """Return the format and the compression that the endings of a file's name tell; None: none that is known."""
+def format_of(name: str) -> str | None:
+    """Return the format that the endings of a file's name tell; None: none that is known."""
     path = PurePosixPath(name.lower())
-    compression = path.suffix if path.suffix in COMPRESSIONS else None
-    return ENDINGS.get(PurePosixPath(path.stem).suffix if compression else path.suffix), compression
+    return ENDINGS.get(PurePosixPath(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,6 @@ class Layout:
 
     Args:
         format: csv, tsv, jsonl, parquet, lines or document.
-        compression: one of COMPRESSIONS.
         encoding: of a text file.
         separator: of the columns of a CSV file.
         quote: what a field of CSV or TSV may stand in, to hold separators and line ends; or none.
@@ -56,7 +55,6 @@ class Layout:
     """
 
     format: str
-    compression: str | None = None
     encoding: str = "utf-8"
     separator: str = ","
     quote: str = '"'
@@ -80,15 +78,74 @@ class _Counted(RawIOBase):
         return len(data)
 
 
-def decompressed(file: IO[bytes], compression: str, spend: Spend) -> IO[bytes]:
-    """Return what a compressed file holds, as a stream; `spend` is called with the bytes that come out."""
-    if compression in OPENERS:
-        stream = OPENERS[compression](file)
-    else:
-        from pyarrow import CompressedInputStream, PythonFile  # type: ignore[import-untyped]
+def _zstd(file: Any) -> Any:
+    from pyarrow import CompressedInputStream, PythonFile  # type: ignore[import-untyped]
 
-        stream = CompressedInputStream(PythonFile(file), "zstd")
-    return cast(IO[bytes], BufferedReader(_Counted(stream, spend), BLOCK))
+    return CompressedInputStream(PythonFile(file), "zstd")
+
+
+OPENERS: dict[bytes, Callable[[Any], Any]] = {  # by the first bytes
+    rb"\x1f\x8b\x08": gzip.open,
+    rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": bz2.open,
+    rb"\xfd7zXZ\0": lzma.open,
+    rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18": _zstd,
+}
+
+
+def decompressed(file: Any, spend: Spend) -> Any:
+    """Return what a file holds, decompressed if its first bytes say so; `spend` is called with what comes out."""
+    opener = next((opener for magic, opener in OPENERS.items() if re.match(magic, file.peek(HEAD))), None)
+    return BufferedReader(_Counted(opener(file), spend), BLOCK) if opener else file
+
+
+MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # of byte orders
+PARQUET = b"PAR1\x15"
+TABLES = ("csv", "tsv", "jsonl", "parquet", "lines")
+ALL = (*TABLES, "document")
+SAVE = "open it, and save it as CSV or text (UTF-8)"
+OTHERS = (  # formats that are checked, how the file begins without its NULs, what it is, what to do
+    (ALL, rb"version https://git-lfs\.github\.com", "a pointer of Git LFS", "fetch the file itself: git lfs pull"),
+    (TABLES, rb"(?i)\s*<(!doctype html|html)\b", "a web page", "download the file itself, logged in if need be"),
+    (TABLES, rb"(?i)\s*<(\?xml|!doctype)\b", "XML", "make CSV or JSON lines of it"),
+    (ALL, rb"(?s)PK\x03\x04.*(\[Content_Types\]|_rels/|opendocument)", "an Excel workbook or the like", SAVE),
+    (ALL, rb"\xd0\xcf\x11\xe0", "a document of Excel or Word", SAVE),
+    (ALL, rb"PK\x03\x04", "a ZIP archive", "let its name end in .zip, and name the file inside it as member:"),
+    (ALL, rb"%PDF-", "a PDF document", "convert it to text, or copy its table into a spreadsheet and save that as CSV"),
+    (ALL, rb"SQLite format 3", "a database of SQLite", "read it with sql: and query:"),
+    (("lines", "document"), PARQUET, "a Parquet file", "say format: parquet, and name its columns"),
+    (("csv", "tsv"), rb'\s*(\[\s*)?\{\s*"', "JSON", "if each line of it is an object, say format: jsonl"),
+    (("jsonl",), rb"\s*(\[|\{\s*[\r\n])", "one JSON document", "write each object on a line of its own: jq -c '.[]'"),
+)
+
+
+def recognized(file: Any, layout: Layout, origin: str, spend: Spend) -> tuple[Any, Layout]:
+    """Return the stream of what a file holds, decompressed, and its layout as the first bytes tell it.
+
+    Args:
+        file: open, of which nothing is read yet.
+        layout: as the file's name and the settings have it.
+        origin: what messages call it.
+        spend: called with the bytes that come out of a compressed file.
+
+    Raises:
+        AttuneError: if it is none of the formats that can be read, with what to do.
+    """
+    for _ in range(2):  # some servers pack what is packed
+        file = decompressed(file, spend)
+    head = file.peek(HEAD)[:HEAD]
+    mark = next((mark for mark in MARKS if head.startswith(mark)), b"")
+    start = head[len(mark) :].replace(b"\0", b"")
+    for formats, pattern, what, fix in OTHERS:
+        if layout.format in formats and re.match(pattern, start):
+            raise AttuneError(f"{origin}: this is {what}", fix)
+    if layout.format == "parquet" or head.startswith(PARQUET):
+        layout = replace(layout, format="parquet")
+    elif mark:
+        layout = replace(layout, encoding=MARKS[mark])
+    elif layout.encoding == "utf-8" and len(head) < 4 * head.count(0) < 3 * len(head):
+        order = "le" if head[0] else "be"  # every second byte of European texts is zero
+        raise AttuneError(f"{origin}: this is UTF-16 without a mark", f"say encoding: utf-16-{order}")
+    return file, layout
 
 
 @contextmanager

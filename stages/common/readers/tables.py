@@ -19,10 +19,9 @@ import polars as pl
 
 from stages.common.display import display
 from stages.common.errors import AttuneError
-from stages.common.readers.first_bytes import recognized
 from stages.common.readers.parquet import ParquetTable
 from stages.common.readers.quotes import FIRST, NO_QUOTES, SAMPLE, QuoteWatch
-from stages.common.readers.streams import LONGEST, LONGEST_MB, ROWS, Layout, Spend, damage_as_errors
+from stages.common.readers.streams import LONGEST, LONGEST_MB, ROWS, Layout, Spend, damage_as_errors, recognized
 from stages.common.readers.table import NAME, Table, as_text, check_unique, packed
 
 LINE = "line"  # name of the only column of a plain text file
@@ -54,15 +53,10 @@ def open_table(
         newline = "" if layout.format in ("csv", "tsv") else "\n"  # a line of JSON may hold U+2028 and the like
         encoding = "utf-8-sig" if layout.encoding == "utf-8" else layout.encoding
         with TextIOWrapper(stream, encoding=encoding, newline=newline) as text:
-            lines = _lines(text, origin, layout.encoding)
-            table: LinesTable
-            match layout.format:
-                case "jsonl":
-                    table = JsonLinesTable(lines, origin)
-                case "lines" | "document":
-                    table = PlainLinesTable(lines, origin)
-                case _:
-                    table = SeparatedTable(lines, origin, layout)
+            reader = {"csv": SeparatedTable, "tsv": SeparatedTable, "jsonl": JsonLinesTable}.get(
+                layout.format, LinesTable
+            )
+            table = reader(_lines(text, origin, layout.encoding), origin, layout)
             size = path.stat().st_size
             table.share = lambda: file.tell() / size
             yield table
@@ -95,24 +89,25 @@ def _lines(text: TextIOWrapper, origin: str, encoding: str) -> Iterator[str]:
 
 
 class LinesTable(Table):
-    """Rows out of lines of text."""
+    """A text a line. Only \\n and \\r\\n end one: `str.splitlines` would also cut at U+2028 and the like."""
 
-    def __init__(self, lines: Iterator[str], origin: str) -> None:
-        self.origin, self.columns, self.lines = origin, list[str](), lines
+    def __init__(self, lines: Iterator[str], origin: str, layout: Layout) -> None:
+        self.origin, self.columns, self.lines = origin, [LINE] if self.fixed else [], lines
 
     def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
         """See Table."""
         return packed(self._values(names), names, size)
 
     def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
-        raise NotImplementedError
+        for line in self.lines:
+            yield [line.removesuffix("\n").removesuffix("\r") or None] * len(names)
 
 
 class SeparatedTable(LinesTable):
     """CSV or TSV, read with the csv module in strict mode, which knows the line of every fault."""
 
     def __init__(self, lines: Iterator[str], origin: str, layout: Layout) -> None:
-        super().__init__(lines, origin)
+        super().__init__(lines, origin, layout)
         csv.field_size_limit(LONGEST)
         separator = "\t" if layout.format == "tsv" else layout.separator
         before = sum(1 for _ in islice(lines, layout.skip))  # lines that the reader does not see
@@ -150,7 +145,7 @@ class SeparatedTable(LinesTable):
                     f"(of `make predict`: ARGS='--separator \";\"', say); {NO_QUOTES}",
                 )
             if last > first or number < FIRST or not number % SAMPLE:
-                self._watch.see(row, first, several=last > first)
+                self._watch.see(row, first)
             yield [row[position] or None for position in positions]
         self._watch.end()
 
@@ -166,8 +161,10 @@ class SeparatedTable(LinesTable):
         except csv.Error as error:
             line, fault = before + reader.line_num, str(error)
             if "unexpected end" in fault or "limit" in fault:
-                length = "to the end of the file" if "end" in fault else f"over more than {LONGEST_MB} MiB"
-                line, fault = first, f"a quote opens a field here that goes on {length}"
+                line, fault = (
+                    first,
+                    f"a quote opens a field here that ends nowhere, or after more than {LONGEST_MB} MiB",
+                )
             raise AttuneError(
                 f"{self.origin}:{line}: {fault}",
                 f"check the quotes there: each field that opens one must close it; {NO_QUOTES}",
@@ -197,42 +194,26 @@ class JsonLinesTable(LinesTable):
             yield [as_text(row.get(name)) for name in names]
 
 
-class PlainLinesTable(LinesTable):
-    """A text a line. Only \\n and \\r\\n end one: `str.splitlines` would also cut at U+2028 and the like."""
-
-    def __init__(self, lines: Iterator[str], origin: str) -> None:
-        super().__init__(lines, origin)
-        self.columns = [LINE]
-
-    def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
-        for line in self.lines:
-            yield [line.removesuffix("\n").removesuffix("\r") or None] * len(names)
-
-
-class DocumentsTable(LinesTable):
-    """A file a row: what it holds, its name below the place that was named, and the name of the folder it is in.
+def documents(place: str, files: Mapping[str, Path], layout: Layout, spend: Spend) -> Iterator[pl.DataFrame]:
+    """Yield files as rows, in chunks: the text of each, its name, and the name of the folder that it is in.
 
     Args:
-        origin: see `Table`.
         place: where the files are, with the mark before their names: `data/inbox/reviews/`, `data/inbox/days.zip:`.
         files: by their names.
         layout: see `open_table`; `spend` too.
+
+    Raises:
+        AttuneError: naming the file that is damaged or too long.
     """
 
-    def __init__(self, origin: str, place: str, files: Mapping[str, Path], layout: Layout, spend: Spend) -> None:
-        super().__init__(iter(()), origin)
-        if not files:
-            raise AttuneError(f"{origin}: the folder holds no file", "copy the documents into it")
-        self.columns, self.rows = ["text", "file", "folder"], len(files)
-        self._place, self._files, self._layout, self._spend = place, files, layout, spend
-
-    def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
-        for name, path in self._files.items():
-            origin = f"{self._place}{display(name, 160)}"
-            with open_table(path, origin, self._layout, spend=self._spend) as document:
+    def rows() -> Iterator[list[str | None]]:
+        for name, path in files.items():
+            origin = f"{place}{display(name, 160)}"
+            with open_table(path, origin, layout, spend=spend) as document:
                 assert isinstance(document, LinesTable)
                 text = "".join(document.lines)
             if len(text) > LONGEST:
                 raise AttuneError(f"{origin}: a document of more than {LONGEST_MB} MiB", "take it out, or split it")
-            row = {"text": text, "file": name, "folder": PurePosixPath(self._place.removesuffix(":"), name).parent.name}
-            yield [row[column] or None for column in names]
+            yield [text or None, name, PurePosixPath(place.removesuffix(":"), name).parent.name or None]
+
+    return packed(rows(), ("text", "file", "folder"), ROWS)
