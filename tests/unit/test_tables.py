@@ -131,6 +131,8 @@ def test_every_format_and_compression_gives_the_same_table(tmp_path: Path, name:
         ("a.csv.gz", packed_gzip(packed_gzip(b"text,label\na,1\n")), {}, [("a", "1")]),
         ("a.csv.gz", bz2.compress(b"text,label\na,1\n"), {}, [("a", "1")]),
         ("a.csv", parquet_of(pl.DataFrame(TABLE)), {}, list(zip(*TABLE.values(), strict=True))),
+        ("a.csv", '\ufeff\ufeff"text","label"\na,1', {}, [("a", "1")]),
+        ("a.jsonl", '{"text": "a"}\n\ufeff{"text": "b"}', {}, [("a", None), ("b", None)]),
         ("a.csv", "\ufeffsep=;\r\ntext;label\r\na,b;1\r\n", {}, [("a,b", "1")]),
         ("a.csv", "sep=;\ntext|label\na|1\n", {"separator": "|"}, [("a", "1")]),
         ("a.csv", '"sep=\t"\ntext\tlabel\na\t1\n', {}, [("a", "1")]),
@@ -158,7 +160,15 @@ def test_what_a_file_holds(
         ("a.csv", 'text,label\na,"b"c\n', ":2: "),
         ("a.csv", "text,label, text\na,b,c\n", ":1: the column 'text' is there twice"),
         ("a.csv", 'text;label\n"a; b";1\n', ": the only column is 'text;label'"),
-        ("a.csv", "text,label\nplain,1\nnaïve,1\n".encode("latin-1"), ":3: byte 0xef is not utf-8"),
+        ("a.csv", "text,label\nplain,1\nnaïve,1\n".encode("latin-1"), ":3: byte 0xef is not utf-8\n  → save the file"),
+        *(
+            (
+                "a.csv",
+                ("text,label\nnaïve,1\n" + "plain,1\n" * rows).encode() + b"na\xefve,2\n",
+                f":{rows + 3}: byte 0xef is not utf-8\n  → the lines above are UTF-8, so write that character",
+            )
+            for rows in (0, 9999)
+        ),
         ("a.jsonl", "{}\n\n{'text': 1}\n", ":3: not JSON: "),
         ("a.jsonl", "{}\n" + "[" * 100_000, ":2: not JSON: "),
         ("a.jsonl", '{"text": "a"}\n[1, 2]\n', ":2: a JSON list\n  → each line must be one JSON object"),

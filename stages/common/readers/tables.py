@@ -120,7 +120,7 @@ def _lines(text: TextIOWrapper, origin: str, encoding: str) -> Iterator[str]:
     Raises:
         AttuneError: with the line, if it has no end, a byte is not of the encoding, or the compressed file is damaged.
     """
-    lines = 0
+    lines, others = 0, False  # others than of ASCII, which bytes of another encoding would hardly make
     try:
         with _damage_as_errors(origin):
             for line in iter(partial(text.readline, LONGEST + 1), ""):
@@ -130,14 +130,17 @@ def _lines(text: TextIOWrapper, origin: str, encoding: str) -> Iterator[str]:
                         f"{origin}:{lines}: a line of more than {LONGEST_MB} MiB",
                         "check that it is a text file; a small compressed file that grows so may be a trap",
                     )
+                others |= not line.isascii()
                 yield line
     except UnicodeDecodeError as error:
         number = lines + 1 + error.object.count(b"\n", 0, error.start)
-        raise AttuneError(
-            f"{origin}:{number}: byte 0x{error.object[error.start]:02x} is not {encoding}",
+        fix = (
             "save the file as UTF-8, or say how it is encoded: encoding: cp1252 (Western Europe), gb18030 (Chinese) or "
-            "utf-16 under the source, say (of `make predict`: ARGS='--encoding cp1252')",
-        ) from None
+            "utf-16 under the source, say (of `make predict`: ARGS='--encoding cp1252')"
+        )
+        if encoding == "utf-8" and (others or not error.object[: error.start].isascii()):
+            fix = "the lines above are UTF-8, so write that character of this line anew; others below may need it, too"
+        raise AttuneError(f"{origin}:{number}: byte 0x{error.object[error.start]:02x} is not {encoding}", fix) from None
 
 
 @contextmanager
@@ -181,7 +184,7 @@ class SeparatedTable(LinesTable):
         csv.field_size_limit(LONGEST)
         self._separator = "\t" if layout.format == "tsv" else layout.separator
         self._before = sum(1 for _ in islice(lines, layout.skip))  # lines that the reader does not see
-        first = next(lines, "")
+        first = next(lines, "").lstrip("\ufeff")  # a second mark, of a program that took the first for text
         if hint := re.fullmatch(r'"?sep=([^"\r\n])"?\s*', first):  # of Excel
             self._separator, self._before = self._separator if self._separator != "," else hint[1], layout.skip + 1
         else:
@@ -270,7 +273,7 @@ class JsonLinesTable(LinesTable):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.lstrip("\ufeff"))  # a mark within a file that was put together of several
                 fault = "" if isinstance(row, dict) else f"a JSON {type(row).__name__}"
             except (ValueError, RecursionError) as error:
                 fault = f"not JSON: {error}"
