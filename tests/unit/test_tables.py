@@ -104,6 +104,9 @@ def test_every_format_and_compression_gives_the_same_table(tmp_path: Path, name:
         ("a.csv", '\ufefftext,label\n"a\r\nb",1', {}, [("a\r\nb", "1")]),
         ("a.csv", f"text,label\n{'x' * 300_000},1", {}, [("x" * 300_000, "1")]),  # longer than Python's usual limit
         ("a.csv", "text;label\na,b;1\n", {"separator": ";"}, [("a,b", "1")]),
+        ("a.csv", 'text, label\n"a, b", 1\nc, "2"\n', {}, [("a, b", "1"), ("c", "2")]),
+        ("a.csv", '"text", "label"\ntext, b\n--, --', {}, [("text", "b"), ("--", "--")]),
+        ("a.csv", "text\na\ntext\n--\n", {}, [("a",), ("text",), ("--",)]),
         ("a.csv", 'text\na\n\n""\nb\n', {}, [("a",), (None,), ("b",)]),  # "": an empty cell, a blank line: no row
         ("a.data", "text\tlabel\na\t1\n", {"format": "tsv"}, [("a", "1")]),
         ("a.csv", "text,label\nnaïve,1\n".encode("utf-16"), {"encoding": "utf-16"}, [("naïve", "1")]),
@@ -158,6 +161,19 @@ def test_what_a_file_holds(
         ("a.csv", 'text,label\na,"b\nc,d\n', ":2: a quote opens a field here that goes on to the end of the file"),
         ("a.csv", 'text,label\n"a\nb,1\nc",d,2\n', ":2: 3 fields where the header has 2, in a row of 3 lines"),
         ("a.csv", 'text,label\na,"b"c\n', ":2: "),
+        (
+            "a.csv",
+            'text,label\n"a \\"b\\" c",1\n',
+            """:2: ',' expected after '"'\n  → check the quotes there: a quote within""",
+        ),
+        ("a.csv", "text,label\na,1,\n", ":2: 3 fields where the header has 2\n  → rows end with a separator"),
+        ("a.csv", "text,label\na,1\n>>>>>>> 3f2a\n", ":3: 1 fields where the header has 2\n  → delete this line if"),
+        ("a.csv", 'text,label\na,1\n\ufeff"text","label"\nb,2\n', ":3: this is no row, but the header once more"),
+        (
+            "a.csv",
+            "text  ,label\n------,-----\na     ,1    \n",
+            ":2: this is no row, but the header once more or a line",
+        ),
         ("a.csv", "text,label, text\na,b,c\n", ":1: the column 'text' is there twice"),
         ("a.csv", 'text;label\n"a; b";1\n', ": the only column is 'text;label'"),
         ("a.csv", "text,label\nplain,1\nnaïve,1\n".encode("latin-1"), ":3: byte 0xef is not utf-8\n  → save the file"),

@@ -194,13 +194,17 @@ class SeparatedTable(LinesTable):
             self._noted(lines),
             delimiter=self._separator,
             quoting=csv.QUOTE_NONE if layout.quote == "none" else csv.QUOTE_MINIMAL,
+            # "a", "b": else the quotes and commas of the second would be text
+            skipinitialspace=first.count(self._separator) == first.count(self._separator + " ") > 0,
             strict=True,
         )
+        self._header = list[str]()
         self._watch: QuoteWatch | None = None  # of the rows below the header
         header = next((row for row in self._rows() if any(map(str.strip, row))), [])
         names = [name.strip() if layout.header else "" for name in header]
         self.columns = [name or f"column {number}" for number, name in enumerate(names, start=1)]
         self._first = [] if layout.header else [header]  # row that has been read
+        self._header = header if layout.header else []
         if not self.columns:
             raise AttuneError(f"{origin}: the file is empty", "the first line names the columns")
         if len(header) == 1 and (mark := next((mark for mark in SEPARATORS if mark in header[0]), None)):
@@ -230,19 +234,36 @@ class SeparatedTable(LinesTable):
         """The line that was read last."""
         return self._before + self._reader.line_num
 
+    def _check_heading(self, row: Sequence[str], line: int) -> None:
+        """Raise AttuneError if it is the header once more, or dashes under it, as sqlcmd writes them."""
+        again = [name.strip('\ufeff"') for name in row] == self._header
+        if again or (row and row[0].startswith("--") and not any(field.strip(" -") for field in row)):
+            raise AttuneError(
+                f"{self.origin}:{line}: this is no row, but the header once more or a line drawn under it",
+                "delete it, and others like it: files that are put together keep one header",
+            )
+
     def _rows(self) -> Iterator[list[str]]:
         """Yield the rows below the header, or from it on as long as there is none."""
-        first = self._line + 1  # line of the row that is read
+        first = below = self._line + 1  # line of the row that is read
+        others = self._header[1:] or None
         self._raw.clear()
         try:
             for row in self._reader:
                 if row and self.columns and len(row) != len(self.columns):
+                    fix = (
+                        "quote fields that hold the separator, or set separator to the one the file uses "
+                        f"(of `make predict`: ARGS='--separator \";\"', say); {NO_QUOTES}"
+                    )
+                    if len(row) > len(self.columns) and not any(row[len(self.columns) :]):
+                        fix = "rows end with a separator where the header does not: add it to the header"
                     raise AttuneError(
                         f"{self.origin}:{first}: {len(row)} fields where the header has {len(self.columns)}"
                         + (f", in a row of {more + 1:,} lines" if (more := self._line - first) else ""),
-                        "quote fields that hold the separator, or set separator to the one the file uses "
-                        f"(of `make predict`: ARGS='--separator \";\"', say); {NO_QUOTES}",
+                        fix if len(row) > 1 else f"delete this line if it is no row (a total, a mark of Git); or {fix}",
                     )
+                if row[1:] == others or (first == below and others):
+                    self._check_heading(row, first)
                 if row and self._watch:
                     self._watch.see(row, self._raw, first)
                 if row:  # a blank line is no row; an empty cell of an only column is written as ""
@@ -250,13 +271,15 @@ class SeparatedTable(LinesTable):
                 first = self._line + 1
                 self._raw.clear()
         except csv.Error as error:
-            line, fault = self._line, str(error)
+            line, fault, fix = self._line, str(error), "each field that opens one must close it"
+            if any('\\"' in line for line in self._raw):
+                fix = """a quote within a field is written "", not \\" (sed 's/\\\\"/""/g' FILE > NEW)"""
             if "unexpected end" in fault or "limit" in fault:
                 length = "to the end of the file" if "end" in fault else f"over more than {LONGEST_MB} MiB"
                 line, fault = first, f"a quote opens a field here that goes on {length}"
             raise AttuneError(
                 f"{self.origin}:{line}: {fault}",
-                f"check the quotes there: each field that opens one must close it; {NO_QUOTES}",
+                f"check the quotes there: {fix}; {NO_QUOTES}",
             ) from None
         if self._watch:
             self._watch.end()
