@@ -72,6 +72,14 @@ def parquet_of(table: pl.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
+def arrow_of(columns: dict[str, list[str]]) -> bytes:
+    """What `save_to_disk` of datasets writes."""
+    table, buffer = pyarrow.table(columns), io.BytesIO()
+    with pyarrow.ipc.new_stream(buffer, table.schema) as out:
+        out.write_table(table)
+    return buffer.getvalue()
+
+
 def zipped(*names: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -124,6 +132,10 @@ def test_every_format_and_compression_gives_the_same_table(tmp_path: Path, name:
             {},
             [("a", "1.0"), (None, None)],
         ),
+        ("a.json", '{"text": "a", "label": 1}\n', {}, [("a", "1")]),
+        *(("a.jsonl", f'{{"text": "a"}}{end}{{"text": "b"}}{end}', {}, [("a", None), ("b", None)]) for end in "\r\n"),
+        ("a.txt", "one\r\rtwo", {}, [("one",), (None,), ("two",)]),  # an old Mac's ends of lines
+        ("a.txt", "one\rstill\ntwo", {}, [("one\rstill",), ("two",)]),
         # the first bytes tell more than the name
         ("a.csv", "text,label\nnaïve,1\n".encode("utf-16"), {}, [("naïve", "1")]),
         ("a.jsonl", codecs.BOM_UTF16_BE + '{"text": "漢", "label": 1}\n'.encode("utf-16-be"), {}, [("漢", "1")]),
@@ -224,6 +236,10 @@ def rows_with_quotes(mark: str, text_first: bool, labels: str) -> str:
             for name in ("a.parquet", "a.txt")
         ),
         ("a.csv", b"SQLite format 3\0", "a database of SQLite"),
+        ("a.parquet", arrow_of({"text": ["a"]}), "a table of Arrow or Avro\n  → write it as Parquet"),
+        ("a.txt.bz2", bz2.compress(b"__label__2 Great CD: so good\n"), "fastText's format\n  → make a .tsv of it: sed"),
+        ("a.csv", "<table border='1'><tr><th>text</th>", "a table of HTML\n  → open it"),
+        ("a.json", '[{"text": "a"}]', "one JSON document"),
         ("a.csv", '{"error": "not found"}', "JSON"),
         ("a.jsonl", '[{"text": "a"}]', "one JSON document\n  → write each object on a line of its own"),
         ("a.jsonl", '\ufeff{\n "text": "a"}', "one JSON document"),

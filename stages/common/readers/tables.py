@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from stages.common.errors import AttuneError
-from stages.common.readers.first_bytes import recognized
+from stages.common.readers.first_bytes import HEAD, recognized
 from stages.common.readers.parquet import ParquetTable
 from stages.common.readers.quotes import NO_QUOTES, QuoteWatch
 from stages.common.readers.streams import BATCH_BYTES, DAMAGE, LONGEST, LONGEST_MB, ROWS, Layout, Spend
@@ -80,7 +80,9 @@ def open_table(
             check_unique(parquet.stored_columns, origin)
             yield parquet
             return
-        newline = "" if layout.format in ("csv", "tsv") else "\n"  # a line of JSON may hold U+2028 and the like
+        # A line of JSON may hold U+2028 and the like; carriage returns alone are the ends of lines of old Macs.
+        old = b"\r" in (head := stream.peek(HEAD)) and b"\n" not in head
+        newline = "" if layout.format in ("csv", "tsv") else None if old else "\n"
         encoding = "utf-8-sig" if layout.encoding == "utf-8" else layout.encoding
         with TextIOWrapper(stream, encoding=encoding, newline=newline) as text:
             lines = _lines(text, origin, layout.encoding)
@@ -150,7 +152,10 @@ def _damage_as_errors(origin: str) -> Iterator[None]:
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk
-        raise AttuneError(f"{origin}: cannot be decompressed ({error})", "copy or download the file again") from None
+        fix = (
+            "copy or download the file again; if gunzip or the like unpacks it with a warning alone, take what it gives"
+        )
+        raise AttuneError(f"{origin}: cannot be decompressed ({error})", fix) from None
 
 
 class LinesTable(Table):
