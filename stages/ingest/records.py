@@ -55,6 +55,7 @@ def read_records(
     constant = {**dict.fromkeys(FIELDS), "label": getattr(source, "label", None), "source": source.origin}
     if table.fixed:
         _check_columns(wanted, table)
+    names: dict[str, str | None] = dict(table.label_names.get(mapped.get("label", ""), {}))
     rows = texts = 0
     for batch in table.batches(list(dict.fromkeys(column for _, column in wanted))):
         records = pl.DataFrame({field: batch[column] for field, column in mapped.items()}).with_columns(
@@ -66,6 +67,8 @@ def read_records(
         records = without_missing(records.select(FIELDS), missing)
         if "label" in mapped:
             records = records.with_columns(unwrapped(records["label"], listed, table.origin, rows))
+        if names and names.keys().isdisjoint(listed):
+            records = records.with_columns(pl.col("label").replace(names | {"-1": None}))
         rows += batch.height
         texts += int(records["text"].str.contains(r"\S").sum())
         yield records

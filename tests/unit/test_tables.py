@@ -17,6 +17,7 @@ from typing import Any
 
 import polars as pl
 import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -301,6 +302,29 @@ def test_a_parquet_column_that_has_no_form_as_text_is_named_with_what_it_holds(t
     for what, text in holds.items():
         message = fault(tmp_path, "a.parquet", parquet_of(pl.DataFrame({"text": text, "label": ["1"]})))
         assert message.startswith(f"data/inbox/a.parquet: the column 'text' (for text) is there, but holds {what}\n")
+
+
+@pytest.mark.parametrize(
+    ("features", "listed", "labels"),
+    [
+        ({"label": {"names": ["neg", "pos"]}, "text": {"dtype": "string"}}, (), ["pos", None, "neg", None]),
+        ({"label": {"names": ["neg", "pos"]}}, {"neg": "bad", "pos": "good"}, ["pos", None, "neg", None]),
+        ({"label": {"names": ["neg"]}}, (), ["1", None, "neg", None]),
+        ({"label": {"names": ["neg", "pos"]}}, {"0": "bad", "1": "good"}, ["1", "-1", "0", None]),
+        ({"label": {"dtype": "int64"}}, (), ["1", "-1", "0", None]),
+        ([], (), ["1", "-1", "0", None]),
+        ({"label": 1}, (), ["1", "-1", "0", None]),
+    ],
+)
+def test_labels_of_hugging_faces_datasets_have_the_names_that_the_file_holds(
+    tmp_path: Path, features: Any, listed: Any, labels: list[str | None]
+) -> None:
+    table, buffer = pyarrow.table({"text": ["a", "b", "c", "d"], "label": [1, -1, 0, None]}), io.BytesIO()
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), buffer)
+    file, source, layout = write(tmp_path, "a.parquet", buffer.getvalue())
+    with open_table(file, source.origin, layout) as opened:
+        assert pl.concat(read_records(opened, source, listed=listed))["label"].to_list() == labels
 
 
 @pytest.mark.parametrize("labels", ["01", "ab"])

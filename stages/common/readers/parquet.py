@@ -1,5 +1,6 @@
 """Parquet files, read page by page."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
@@ -32,6 +33,7 @@ class ParquetTable:
         held = {field.name: _without_text(field.type) for field in self._empty.schema} if texts else {}
         self.without_text = {name: what for name, what in held.items() if what}
         self.columns = [name for name in self.stored_columns if name not in self.without_text]
+        self.label_names: Mapping[str, Mapping[str, str]] = _label_names(self._empty.schema.metadata or {})
         self.rows = self._file.metadata.num_rows
 
     def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
@@ -84,6 +86,19 @@ class ParquetTable:
             raise AttuneError(
                 f"{self.origin}: not a readable Parquet file ({reason})", "write or copy it again"
             ) from None
+
+
+def _label_names(metadata: Mapping[bytes, bytes]) -> dict[str, dict[str, str]]:
+    """Return which label each number of a column stands for, where Hugging Face's datasets wrote the file."""
+    try:
+        columns = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"].items()
+        return {
+            name: {str(n): str(label) for n, label in enumerate(kind["names"])}
+            for name, kind in columns
+            if "names" in kind
+        }
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}
 
 
 def _without_text(kind: Any) -> str:
