@@ -263,6 +263,7 @@ def test_columns_without_a_name_are_called_by_their_numbers(tmp_path: Path) -> N
 def test_a_file_without_a_header_or_with_lines_above_it_is_read(tmp_path: Path) -> None:
     table = read(tmp_path, "a.tsv", "spam\tone\nham\ttwo\n", header=False)
     assert table.columns == ["column 1", "column 2"] and table.rows() == [("spam", "one"), ("ham", "two")]
+    assert read(tmp_path, "a.csv", "<p>a</p>,1\n", header=False).row(0) == ("<p>a</p>", "1")
     assert read(tmp_path, "a.csv", 'made "by"\n\ntext,label\na,1\n', skip=2).rows() == [("a", "1")]
     assert fault(tmp_path, "a.csv", "x\nsep=;\ntext;label\na\n", skip=1).startswith("data/inbox/a.csv:4: 1 fields")
     swallowed = 'ham\t"one\nham\ttwo"\nspam\tx\n'

@@ -44,7 +44,7 @@ OTHERS = (  # formats that are checked, how the file begins without its NULs, wh
     (ANY, rb"SQLite format 3", "a database of SQLite", "read it with sql: and query:"),
     (ANY, rb"ARROW1\xff|\xff{4}|Obj\x01", "a table of Arrow or Avro", "write it as Parquet (datasets: to_parquet)"),
     (("lines",), rb"__label__\S+ ", "fastText's format", r"make a .tsv of it: sed -E 's/^__label__(\S+) /\1\t/'"),
-    (("csv", "tsv"), rb"(?i)\s*<(meta|table|div)\b", "a table of HTML", f"open it in a spreadsheet, and {AS_CSV}"),
+    (("csv", "tsv"), rb"(?is)\s*<\w+.*<tr\b", "a table of HTML", f"open it in a spreadsheet, and {AS_CSV}"),
     (("csv", "tsv"), rb'\s*(\[\s*)?\{\s*"', "JSON", "if each line of it is an object, say format: jsonl"),
     (("jsonl",), rb"\s*(\[|\{\s*[\r\n])", "one JSON document", "write each object on a line of its own: jq -c '.[]'"),
 )
