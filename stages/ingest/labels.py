@@ -25,8 +25,9 @@ from stages.common.text.cleaning import Step, settle
 
 # Whole cells that programs write for no value (R and databases, pandas, spreadsheets). `NA`, `none` and `n/a` are not
 # among them: people write these, and mean a label of their own (Namibia, "no emotion").
-MISSING = ("\\N", "NULL", "null", "None", "nan", "NaN", "<NA>", "#N/A", "N/A")
-MISSING_TEXTS = ("\\N", "NULL", "#N/A", "nan")  # "None" or "N/A" can be an answer
+ERRORS = ("#N/A", "#NAME?", "#REF!", "#VALUE!", "#DIV/0!")  # of spreadsheets
+MISSING = ("\\N", "NULL", "null", "None", "nan", "NaN", "<NA>", "N/A", *ERRORS)
+MISSING_TEXTS = ("\\N", "NULL", "nan", *ERRORS)  # "None" or "N/A" can be an answer
 SPELLINGS = {
     "text": MISSING_TEXTS,
     "text_pair": MISSING_TEXTS,
@@ -35,7 +36,10 @@ SPELLINGS = {
     "timestamp": MISSING,
 }
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+# `="0012"` and `'-1`, by which programs keep Excel from taking a text for a number or a formula
+TYPED = r"""^(?:="(.*)"|'([-+=@].*))$"""
 REPAIRS: dict[str, Step] = {  # of texts, without those that guess
+    "typed": lambda labels: labels.str.replace(TYPED, "${1}${2}"),
     "entities": steps.resolve_entities,
     "invisible": steps.remove_invisible,
     "normalise": partial(steps.normalise, form="NFC"),
@@ -93,11 +97,19 @@ def unwrapped(labels: pl.Series, listed: Collection[str], origin: str, rows: int
 
 def _structure(label: str) -> Any:
     """Return the list or object that JSON or Python would read, None if there is none."""
-    for read in (json.loads, ast.literal_eval):
+    for read in (json.loads, _literal):
         with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
             value = read(label.strip())
             return value if isinstance(value, list | dict) else None
     return None
+
+
+def _literal(text: str) -> Any:
+    """Return what Python reads, with the commas that numpy leaves out: texts side by side would be joined to one."""
+    if re.fullmatch(r"\[[-+.e0-9\s]+\]", text):
+        return [float(number) for number in text[1:-1].split()]
+    value = ast.literal_eval(re.sub(r"(?<=['\"])\s+(?=['\"])", ", ", re.sub(r"\bnp\.\w+\(([^()]*)\)", r"\1", text)))
+    return [*value] if isinstance(value, set) else value
 
 
 def label_names(
@@ -138,9 +150,11 @@ def check_look_alikes(counts: Mapping[str, int], labels: Collection[str]) -> Non
     Raises:
         AttuneError: with the names and their rows.
     """
+    from ftfy import fix_encoding
+
     alike: dict[str, list[str]] = {}
     for name in sorted(counts, key=lambda name: (-counts[name], name)):
-        look = normalize("NFKC", normalize("NFKC", name).casefold()).translate(LOOK)
+        look = normalize("NFKC", normalize("NFKC", fix_encoding(name)).casefold()).translate(LOOK)
         alike.setdefault(look, []).append(name)
     several = [names for names in alike.values() if len(names) > 1]
     doubtful = [names for names in several if not labels or 0 < sum(name in labels for name in names) < len(names)]

@@ -73,6 +73,7 @@ def read_records(
     }
     if table.fixed:
         _check_columns(wanted, table)
+    names: dict[str, str | None] = dict(table.label_names.get(mapped.get("label", ""), {}))
     rows = texts = kept = 0
     for batch in table.batches(list(dict.fromkeys(column for _, column in wanted))):
         records = pl.DataFrame({field: batch[column] for field, column in mapped.items()}).with_columns(
@@ -89,6 +90,8 @@ def read_records(
         if "label" in mapped:
             read = pl.col("left_out").is_null()
             labels = unwrapped(records.select(pl.when(read).then("label"))["label"], listed, table.origin, rows)
+            if names and names.keys().isdisjoint(listed):
+                labels = labels.replace(names | {"-1": None})  # -1 is what hidden test labels are
             records = records.with_columns(pl.when(read).then(labels).otherwise("label").alias("label"))
         rows += batch.height
         texts += int(records["text"].str.contains(r"\S").sum())

@@ -170,13 +170,13 @@ def test_a_label_outside_the_map_is_rejected_with_the_reason() -> None:
     assert "\x1b" not in rejected["reason"][1] and len(rejected["reason"][1]) < 120
 
 
-MISSING = ["\\N", "NULL", "null", "None", " nan", "NaN ", "#N/A", "N/A", "<NA>"]
+MISSING = ["\\N", "NULL", "null", "None", " nan", "NaN ", "#N/A", "N/A", "<NA>", "#NAME?", "#REF!"]
 
 
 @pytest.mark.parametrize(
     ("raw", "labels", "named"),
     [
-        ([*MISSING, "NA", "none", "null set"], None, [None] * 9 + ["NA", "none", "null set"]),
+        ([*MISSING, "NA", "none", "null set"], None, [None] * 11 + ["NA", "none", "null set"]),
         (["None", "nan", "a"], {"None": "nothing", "a": "A"}, ["nothing", None, "A"]),
         (["1.0", "1", "nan", "0.00", "-2.0"], None, ["1", "1", None, "0", "-2"]),
         (["1.0", "1.5", "2"], {"1": "a", "2": "b", "1.5": "c"}, ["a", "c", "b"]),
@@ -185,6 +185,7 @@ MISSING = ["\\N", "NULL", "null", "None", " nan", "NaN ", "#N/A", "N/A", "<NA>"]
         (["\ufeffgood", "go\u200bod", "good\xa0 one", "\u200b"], None, ["good", "good", "good one", None]),
         (["cafe\u0301", "caf\xe9", "R&amp;amp;D", "R&D"], None, ["caf\xe9", "caf\xe9", "R&D", "R&D"]),
         (["cafe\u0301", "R&amp;D", "R&D"], {"caf\xe9": "a", "R&amp;D": "b"}, ["a", "b", "b"]),
+        (['="0012"', "0012", "'-1", "-1", "'tis"], None, ["0012", "0012", "-1", "-1", "'tis"]),
         (["a\u200b", "a", "a\xad"], {"a\u200b": "odd", "a": "even"}, ["odd", "even", "even"]),
     ],
 )
@@ -208,6 +209,7 @@ def test_a_label_that_says_it_is_none_is_none_unless_it_is_listed(
         (["\U0001f44d", "\U0001f44d\ufe0f"], r""""\U0001f44d" (1) and "\U0001f44d\ufe0f" (1)"""),
         (["1", "\uff11"], r"""'1' (1) and "\uff11" (1)"""),
         (["GR\xd6\xdfE", "gr\xf6\xdfe"], "'GR\xd6\xdfE' (1) and 'gr\xf6\xdfe' (1)"),
+        (["f\xe9minin", "f\xc3\xa9minin"], r""""f\xc3\xa9minin" (1) and "f\xe9minin" (1)"""),
         (["not-good", "not\u2013good"], r"""'not-good' (1) and "not\u2013good" (1)"""),
     ],
 )
@@ -237,6 +239,11 @@ def test_names_that_differ_by_case_or_look_alone_are_an_error_unless_they_are_li
         ("{x", "{x"),
         ("[" * 100_000, "[" * 100_000),
         ('["listed", "both"]', '["listed", "both"]'),
+        ("{'pos'}", "pos"),
+        ("[2.]", "2.0"),
+        ("[np.int64(2)]", "2"),
+        ("['it is' \n 'b']", "there seem to be several labels: ['it is'   'b']"),  # numpy's lists have no commas
+        ("[ 2 10]", "there seem to be several labels: [ 2 10]"),
         ("[]", "there is an empty list: []"),
         ('["a", "b"]', 'there seem to be several labels: ["a", "b"]'),
         ("[0, 1]", "there seem to be several labels: [0, 1]"),

@@ -17,6 +17,7 @@ from typing import Any
 
 import polars as pl
 import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +82,14 @@ def parquet_of(table: pl.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
+def arrow_of(columns: dict[str, list[str]]) -> bytes:
+    """What `save_to_disk` of datasets writes."""
+    table, buffer = pyarrow.table(columns), io.BytesIO()
+    with pyarrow.ipc.new_stream(buffer, table.schema) as out:
+        out.write_table(table)
+    return buffer.getvalue()
+
+
 def zipped(*names: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -113,6 +122,9 @@ def test_every_format_and_compression_gives_the_same_table(tmp_path: Path, name:
         ("a.csv", '\ufefftext,label\n"a\r\nb",1', {}, [("a\r\nb", "1")]),
         ("a.csv", f"text,label\n{'x' * 300_000},1", {}, [("x" * 300_000, "1")]),  # longer than Python's usual limit
         ("a.csv", "text;label\na,b;1\n", {"separator": ";"}, [("a,b", "1")]),
+        ("a.csv", 'text, label\n"a, b", 1\nc, "2"\n', {}, [("a, b", "1"), ("c", "2")]),
+        ("a.csv", '"text", "label"\ntext, b\n--, --', {}, [("text", "b"), ("--", "--")]),
+        ("a.csv", "text\na\ntext\n--\n", {}, [("a",), ("text",), ("--",)]),
         ("a.csv", 'text\na\n\n""\nb\n', {}, [("a",), (None,), ("b",)]),  # "": an empty cell, a blank line: no row
         ("a.data", "text\tlabel\na\t1\n", {"format": "tsv"}, [("a", "1")]),
         ("a.csv", "text,label\nnaïve,1\n".encode("utf-16"), {"encoding": "utf-16"}, [("naïve", "1")]),
@@ -130,6 +142,10 @@ def test_every_format_and_compression_gives_the_same_table(tmp_path: Path, name:
             {},
             [("a", "1.0"), (None, None)],
         ),
+        ("a.json", '{"text": "a", "label": 1}\n', {}, [("a", "1")]),
+        *(("a.jsonl", f'{{"text": "a"}}{end}{{"text": "b"}}{end}', {}, [("a", None), ("b", None)]) for end in "\r\n"),
+        ("a.txt", "one\r\rtwo", {}, [("one",), (None,), ("two",)]),  # an old Mac's ends of lines
+        ("a.txt", "one\rstill\ntwo", {}, [("one\rstill",), ("two",)]),
         # the first bytes tell more than the name
         ("a.csv", "text,label\nnaïve,1\n".encode("utf-16"), {}, [("naïve", "1")]),
         ("a.jsonl", codecs.BOM_UTF16_BE + '{"text": "漢", "label": 1}\n'.encode("utf-16-be"), {}, [("漢", "1")]),
@@ -139,6 +155,8 @@ def test_every_format_and_compression_gives_the_same_table(tmp_path: Path, name:
         ("a.csv.gz", packed_gzip(packed_gzip(b"text,label\na,1\n")), {}, [("a", "1")]),
         ("a.csv.gz", bz2.compress(b"text,label\na,1\n"), {}, [("a", "1")]),
         ("a.csv", parquet_of(pl.DataFrame(TABLE)), {}, list(zip(*TABLE.values(), strict=True))),
+        ("a.csv", '\ufeff\ufeff"text","label"\na,1', {}, [("a", "1")]),
+        ("a.jsonl", '{"text": "a"}\n\ufeff{"text": "b"}', {}, [("a", None), ("b", None)]),
         ("a.csv", "\ufeffsep=;\r\ntext;label\r\na,b;1\r\n", {}, [("a,b", "1")]),
         ("a.csv", "sep=;\ntext|label\na|1\n", {"separator": "|"}, [("a", "1")]),
         ("a.csv", '"sep=\t"\ntext\tlabel\na\t1\n', {}, [("a", "1")]),
@@ -164,9 +182,30 @@ def test_what_a_file_holds(
         ("a.csv", 'text,label\na,"b\nc,d\n', ":2: a quote opens a field here that ends nowhere"),
         ("a.csv", 'text,label\n"a\nb,1\nc",d,2\n', ":2: 3 fields where the header has 2, in a row of 3 lines"),
         ("a.csv", 'text,label\na,"b"c\n', ":2: "),
+        (
+            "a.csv",
+            'text,label\n"a \\"b\\" c",1\n',
+            """:2: ',' expected after '"'\n  → check the quotes there: a quote within""",
+        ),
+        ("a.csv", "text,label\na,1,\n", ":2: 3 fields where the header has 2\n  → rows end with a separator"),
+        ("a.csv", "text,label\na,1\n>>>>>>> 3f2a\n", ":3: 1 fields where the header has 2\n  → delete this line if"),
+        ("a.csv", 'text,label\na,1\n\ufeff"text","label"\nb,2\n', ":3: this is no row, but the header once more"),
+        (
+            "a.csv",
+            "text  ,label\n------,-----\na     ,1    \n",
+            ":2: this is no row, but the header once more or a line",
+        ),
         ("a.csv", "text,label, text\na,b,c\n", ":1: the column 'text' is there twice"),
         ("a.csv", 'text;label\n"a; b";1\n', ": the only column is 'text;label'"),
-        ("a.csv", "text,label\nplain,1\nnaïve,1\n".encode("latin-1"), ":3: byte 0xef is not utf-8"),
+        ("a.csv", "text,label\nplain,1\nnaïve,1\n".encode("latin-1"), ":3: byte 0xef is not utf-8\n  → save the file"),
+        *(
+            (
+                "a.csv",
+                ("text,label\nnaïve,1\n" + "plain,1\n" * rows).encode() + b"na\xefve,2\n",
+                f":{rows + 3}: byte 0xef is not utf-8\n  → the lines above are UTF-8, so write that character",
+            )
+            for rows in (0, 9999)
+        ),
         ("a.jsonl", "{}\n\n{'text': 1}\n", ":3: not JSON: "),
         ("a.jsonl", "{}\n" + "[" * 100_000, ":2: not JSON: "),
         ("a.jsonl", '{"text": "a"}\n[1, 2]\n', ":2: a JSON list\n  → each line must be one JSON object"),
@@ -206,6 +245,10 @@ def rows_with_quotes(mark: str, text_first: bool, labels: str) -> str:
             for name in ("a.parquet", "a.txt")
         ),
         ("a.csv", b"SQLite format 3\0", "a database of SQLite"),
+        ("a.parquet", arrow_of({"text": ["a"]}), "a table of Arrow or Avro\n  → write it as Parquet"),
+        ("a.txt.bz2", bz2.compress(b"__label__2 Great CD: so good\n"), "fastText's format\n  → make a .tsv of it: sed"),
+        ("a.csv", "<table border='1'><tr><th>text</th>", "a table of HTML\n  → open it"),
+        ("a.json", '[{"text": "a"}]', "one JSON document"),
         ("a.csv", '{"error": "not found"}', "JSON"),
         ("a.jsonl", '[{"text": "a"}]', "one JSON document\n  → write each object on a line of its own"),
         ("a.jsonl", '\ufeff{\n "text": "a"}', "one JSON document"),
@@ -258,6 +301,7 @@ def test_columns_without_a_name_are_called_by_their_numbers(tmp_path: Path) -> N
 def test_a_file_without_a_header_or_with_lines_above_it_is_read(tmp_path: Path) -> None:
     table = read(tmp_path, "a.tsv", "spam\tone\nham\ttwo\n", header=False)
     assert table.columns == ["column 1", "column 2"] and table.rows() == [("spam", "one"), ("ham", "two")]
+    assert read(tmp_path, "a.csv", "<p>a</p>,1\n", header=False).row(0) == ("<p>a</p>", "1")
     assert read(tmp_path, "a.csv", 'made "by"\n\ntext,label\na,1\n', skip=2).rows() == [("a", "1")]
     assert fault(tmp_path, "a.csv", "x\nsep=;\ntext;label\na\n", skip=1).startswith("data/inbox/a.csv:4: 1 fields")
     swallowed = 'ham\t"one\nham\ttwo"\nspam\tx\n'
@@ -320,6 +364,29 @@ def test_a_label_in_a_list_of_parquet_is_that_label(tmp_path: Path, label: Any, 
     file, source, layout = write(tmp_path, "a.parquet", content)
     with open_table(file, source.origin, layout) as table:
         assert pl.concat(read_records(table, source))["label"].to_list() == [None, expected]
+
+
+@pytest.mark.parametrize(
+    ("features", "listed", "labels"),
+    [
+        ({"label": {"names": ["neg", "pos"]}, "text": {"dtype": "string"}}, (), ["pos", None, "neg", None]),
+        ({"label": {"names": ["neg", "pos"]}}, {"neg": "bad", "pos": "good"}, ["pos", None, "neg", None]),
+        ({"label": {"names": ["neg"]}}, (), ["1", None, "neg", None]),
+        ({"label": {"names": ["neg", "pos"]}}, {"0": "bad", "1": "good"}, ["1", "-1", "0", None]),
+        ({"label": {"dtype": "int64"}}, (), ["1", "-1", "0", None]),
+        ([], (), ["1", "-1", "0", None]),
+        ({"label": 1}, (), ["1", "-1", "0", None]),
+    ],
+)
+def test_labels_of_hugging_faces_datasets_have_the_names_that_the_file_holds(
+    tmp_path: Path, features: Any, listed: Any, labels: list[str | None]
+) -> None:
+    table, buffer = pyarrow.table({"text": ["a", "b", "c", "d"], "label": [1, -1, 0, None]}), io.BytesIO()
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), buffer)
+    file, source, layout = write(tmp_path, "a.parquet", buffer.getvalue())
+    with open_table(file, source.origin, layout) as opened:
+        assert pl.concat(read_records(opened, source, listed=listed))["label"].to_list() == labels
 
 
 @pytest.mark.parametrize("labels", ["01", "ab"])

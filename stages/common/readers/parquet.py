@@ -1,7 +1,8 @@
 """Parquet files, read page by page."""
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import IO, Any
 
@@ -35,6 +36,7 @@ class ParquetTable(Table):
             self._empty = self._file.schema_arrow.empty_table()
         self.columns = self._empty.column_names
         check_unique(self.columns, origin)
+        self.label_names = _label_names(self._empty.schema.metadata or {})
         self.rows = self._file.metadata.num_rows
         if texts:
             held = {
@@ -81,3 +83,13 @@ class ParquetTable(Table):
                 self._check_cell(column.name, int(column.str.len_bytes().max() or 0))  # type: ignore[arg-type]
             self._spend(int(frame.estimated_size()))
         return frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+
+
+def _label_names(metadata: Mapping[bytes, bytes]) -> dict[str, dict[str, str]]:
+    """Return which label each number of a column stands for, where Hugging Face's datasets wrote the file."""
+    try:
+        columns = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"].items()
+        named = {name: kind["names"] for name, kind in columns if "names" in kind}
+        return {name: {str(n): str(label) for n, label in enumerate(labels)} for name, labels in named.items()}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}

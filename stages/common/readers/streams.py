@@ -21,6 +21,8 @@ ENDINGS = {
     ".tsv": "tsv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".json": "jsonl",
     ".parquet": "parquet",
     ".txt": "lines",
 }
@@ -111,6 +113,9 @@ OTHERS = (  # formats that are checked, how the file begins without its NULs, wh
     (ALL, rb"\xd0\xcf\x11\xe0", "a document of Excel or Word", SAVE),
     (ALL, rb"PK\x03\x04", "a ZIP archive", "let its name end in .zip, and name the file inside it as member:"),
     (ALL, rb"%PDF-", "a PDF document", "convert it to text, or copy its table into a spreadsheet and save that as CSV"),
+    (ALL, rb"ARROW1\xff|\xff{4}|Obj\x01", "a table of Arrow or Avro", "write it as Parquet (datasets: to_parquet)"),
+    (("lines",), rb"__label__\S+ ", "fastText's format", r"make a .tsv of it: sed -E 's/^__label__(\S+) /\1\t/'"),
+    (("csv", "tsv"), rb"(?is)\s*<\w+.*<tr\b", "a table of HTML", "open it in a spreadsheet, and save that as CSV"),
     (ALL, rb"SQLite format 3", "a database of SQLite", "read it with sql: and query:"),
     (("lines", "document"), PARQUET, "a Parquet file", "say format: parquet, and name its columns"),
     (("csv", "tsv"), rb'\s*(\[\s*)?\{\s*"', "JSON", "if each line of it is an object, say format: jsonl"),
@@ -159,4 +164,7 @@ def damage_as_errors(
         if isinstance(error, OSError) and error.errno is not None:
             raise
         reason = display((str(error).splitlines() or [type(error).__name__])[0], 160)
-        raise AttuneError(f"{origin}: {what} ({reason})", "copy or download the file again") from None
+        fix = (
+            "copy or download the file again; or, if gunzip or the like unpacks it with a warning, take what that gives"
+        )
+        raise AttuneError(f"{origin}: {what} ({reason})", fix) from None

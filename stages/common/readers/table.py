@@ -23,6 +23,7 @@ class Table(Protocol):
         columns: the names; of JSON lines, whose rows have keys of their own, those of the rows read so far.
         fixed: whether all names are known before the first row is read.
         without_text: further columns, with what they hold that has no form as text.
+        label_names: columns of numbers, with the label that each stands for.
         rows: how many there are, where that is known.
         share: how much of the file has been read, where that is known.
         group: of all its rows, where it is one of several files of plain lines.
@@ -32,6 +33,7 @@ class Table(Protocol):
     columns: list[str]
     fixed: bool = True
     without_text: Mapping[str, str] = {}
+    label_names: Mapping[str, Mapping[str, str]] = {}
     rows: int | None = None
     share: Callable[[], float] | None = None
     group: str | None = None

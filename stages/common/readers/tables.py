@@ -21,7 +21,7 @@ from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.readers.parquet import ParquetTable
 from stages.common.readers.quotes import FIRST, NO_QUOTES, SAMPLE, QuoteWatch
-from stages.common.readers.streams import LONGEST, LONGEST_MB, ROWS, Layout, Spend, damage_as_errors, recognized
+from stages.common.readers.streams import HEAD, LONGEST, LONGEST_MB, ROWS, Layout, Spend, damage_as_errors, recognized
 from stages.common.readers.table import NAME, Table, as_text, check_unique, packed
 
 LINE = "line"  # name of the only column of a plain text file
@@ -50,7 +50,9 @@ def open_table(
         if layout.format == "parquet":
             yield ParquetTable(stream, origin, spend, texts=texts)
             return
-        newline = "" if layout.format in ("csv", "tsv") else "\n"  # a line of JSON may hold U+2028 and the like
+        # A line of JSON may hold U+2028 and the like; carriage returns alone are the ends of lines of old Macs.
+        old = b"\r" in (head := stream.peek(HEAD)) and b"\n" not in head
+        newline = "" if layout.format in ("csv", "tsv") else None if old else "\n"
         encoding = "utf-8-sig" if layout.encoding == "utf-8" else layout.encoding
         with TextIOWrapper(stream, encoding=encoding, newline=newline) as text:
             reader = {"csv": SeparatedTable, "tsv": SeparatedTable, "jsonl": JsonLinesTable}.get(
@@ -68,7 +70,7 @@ def _lines(text: TextIOWrapper, origin: str, encoding: str) -> Iterator[str]:
     Raises:
         AttuneError: with the line, if it has no end, a byte is not of the encoding, or the compressed file is damaged.
     """
-    lines = 0
+    lines, others = 0, False  # others than of ASCII, which bytes of another encoding would hardly make
     try:
         with damage_as_errors(origin):
             for line in iter(partial(text.readline, LONGEST + 1), ""):
@@ -78,14 +80,17 @@ def _lines(text: TextIOWrapper, origin: str, encoding: str) -> Iterator[str]:
                         f"{origin}:{lines}: a line of more than {LONGEST_MB} MiB",
                         "check that it is a text file; a small compressed file that grows so may be a trap",
                     )
+                others |= not line.isascii()
                 yield line
     except UnicodeDecodeError as error:
         number = lines + 1 + error.object.count(b"\n", 0, error.start)
-        raise AttuneError(
-            f"{origin}:{number}: byte 0x{error.object[error.start]:02x} is not {encoding}",
+        fix = (
             "save the file as UTF-8, or say how it is encoded: encoding: cp1252 (Western Europe), gb18030 (Chinese) or "
-            "utf-16 under the source, say (of `make predict`: ARGS='--encoding cp1252')",
-        ) from None
+            "utf-16 under the source, say (of `make predict`: ARGS='--encoding cp1252')"
+        )
+        if encoding == "utf-8" and (others or not error.object[: error.start].isascii()):
+            fix = "the lines above are UTF-8, so write that character of this line anew; others below may need it, too"
+        raise AttuneError(f"{origin}:{number}: byte 0x{error.object[error.start]:02x} is not {encoding}", fix) from None
 
 
 class LinesTable(Table):
@@ -111,13 +116,15 @@ class SeparatedTable(LinesTable):
         csv.field_size_limit(LONGEST)
         separator = "\t" if layout.format == "tsv" else layout.separator
         before = sum(1 for _ in islice(lines, layout.skip))  # lines that the reader does not see
-        first = next(lines, "")
+        first = next(lines, "").lstrip("\ufeff")  # a second mark, of a program that took the first for text
         if hint := re.fullmatch(r'"?sep=([^"\r\n])"?\s*', first):  # of Excel
             separator, before = separator if separator != "," else hint[1], before + 1
         else:
             lines = chain([first], lines)
         quoting = csv.QUOTE_NONE if layout.quote == "none" else csv.QUOTE_MINIMAL
-        self._rows = self._numbered(csv.reader(lines, delimiter=separator, quoting=quoting, strict=True), before)
+        spaced = first.count(separator) == first.count(separator + " ") > 0  # "a", "b": else the quotes would be text
+        reader = csv.reader(lines, delimiter=separator, quoting=quoting, skipinitialspace=spaced, strict=True)
+        self._rows = self._numbered(reader, before)
         top = next((row for row in self._rows if any(map(str.strip, row[2]))), None)
         if not top:
             raise AttuneError(f"{origin}: the file is empty", "the first line names the columns")
@@ -130,6 +137,7 @@ class SeparatedTable(LinesTable):
                 f"(of `make predict`: ARGS='--separator \"{mark}\"')",
             )
         check_unique(self.columns, f"{origin}:{top[1]}")
+        self._header = top[2] if layout.header and len(names) > 1 else ["\0"]  # which is in no row
         if not layout.header:
             self._rows = chain([top], self._rows)
         self._watch = QuoteWatch(origin, separator, len(names))
@@ -138,11 +146,22 @@ class SeparatedTable(LinesTable):
         positions, width = [self.columns.index(name) for name in names], len(self.columns)
         for number, (first, last, row) in enumerate(self._rows):
             if len(row) != width:
+                fix = (
+                    "quote fields that hold the separator, or set separator to the one the file uses "
+                    f"(of `make predict`: ARGS='--separator \";\"', say); {NO_QUOTES}"
+                )
+                if len(row) > width and not any(row[width:]):
+                    fix = "rows end with a separator where the header does not: add it to the header"
                 raise AttuneError(
                     f"{self.origin}:{first}: {len(row)} fields where the header has {width}"
                     + (f", in a row of {last - first + 1:,} lines" if last > first else ""),
-                    "quote fields that hold the separator, or set separator to the one the file uses "
-                    f"(of `make predict`: ARGS='--separator \";\"', say); {NO_QUOTES}",
+                    fix if len(row) > 1 else f"delete this line if it is no row (a total, a mark of Git); or {fix}",
+                )
+            again = row[-1] == self._header[-1] and [name.strip('\ufeff"') for name in row] == self._header
+            if again or (number == 0 and row[0].startswith("--") and not any(field.strip(" -") for field in row)):
+                raise AttuneError(
+                    f"{self.origin}:{first}: this is no row, but the header once more or a line drawn under it",
+                    "delete it, and others like it: files that are put together keep one header",
                 )
             if last > first or number < FIRST or not number % SAMPLE:
                 self._watch.see(row, first)
@@ -167,7 +186,8 @@ class SeparatedTable(LinesTable):
                 )
             raise AttuneError(
                 f"{self.origin}:{line}: {fault}",
-                f"check the quotes there: each field that opens one must close it; {NO_QUOTES}",
+                'check the quotes there: each field that opens one must close it, and one within it is written "", not '
+                f'\\" (sed \'s/\\\\"/""/g\' FILE > NEW); {NO_QUOTES}',
             ) from None
 
 
@@ -182,7 +202,7 @@ class JsonLinesTable(LinesTable):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.lstrip("\ufeff"))  # a mark within a file that was put together of several
                 fault = "" if isinstance(row, dict) else f"a JSON {type(row).__name__}"
             except (ValueError, RecursionError) as error:
                 fault = f"not JSON: {error}"
