@@ -73,8 +73,6 @@ def join(params: FinetuneParams) -> None:
         )
     if 0 < gpus < local_size:
         raise AttuneError(f"{local_size} processes are to share {gpus} GPUs", "start one for each GPU")
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        raise AttuneError("finetune does not divide models (ACCELERATE_USE_FSDP)", "unset it: see docs/scaling.md")
 
 
 @contextmanager

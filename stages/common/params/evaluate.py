@@ -127,9 +127,8 @@ class Behaviour(Section):
         for test in tests:
             if test.label not in labels:
                 what = f"evaluate.behaviour, test {test.name!r}: there is no label {test.label!r}"
-                raise AttuneError(
-                    what, f"name one of the labels: {listed([display(label, 60) for label in labels], 10)}"
-                )
+                names = listed([display(label, 60) for label in labels], 10)
+                raise AttuneError(what, f"name one of the labels: {names}")
 
     def _faults(self) -> Faults:
         if twice := [name for name in self.names if self.names.count(name) > 1]:
