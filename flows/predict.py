@@ -72,6 +72,8 @@ def predict(request: Request) -> dict[str, Any]:
         made_with = [model.digest, model.classifier.variant, request.threshold, columns]
         for number, chunk in enumerate(table.batches(names, request.batch_rows)):
             request.columns(table)
+            if not (rows_done or chunk.height):
+                raise AttuneError(f"{request.input} has no rows", "see how it was made; an earlier output stays")
             part = part_path(folder, number, chunk, made_with)
             if part.exists():
                 counts: Counts = json.loads(pl.read_parquet_metadata(part)["counts"])

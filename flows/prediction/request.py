@@ -48,6 +48,9 @@ class Request:
     def __post_init__(self) -> None:
         if self.output.suffix not in (".parquet", ".csv", ".jsonl"):
             raise AttuneError(f"{self.output}: the name tells no format", "it must end in .parquet, .csv or .jsonl")
+        if self.output.is_dir() or any(folder.is_file() for folder in self.output.parents):
+            there = f"a {'folder of this name' if self.output.is_dir() else 'file in place of its folder'}"
+            raise AttuneError(f"{self.output} cannot be written: there is {there}", "name another output")
         if Path(self.input).resolve() == self.output.resolve():
             raise AttuneError("input and output are the same file", "name another output")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
