@@ -19,7 +19,7 @@ from stages.common.errors import AttuneError
 from stages.tracking.provenance import LINEAGE_TAG, PATCH_TAG, SCORES, SHOWN_COMMIT_TAG, patch_artifact
 from stages.tracking.registry import CHAMPION
 from stages.tracking.runs import MODEL_TAG
-from stages.tracking.store import client_of, quiet, reason_of
+from stages.tracking.store import client_of, has_database, quiet, reason_of, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -151,13 +151,8 @@ def run_with_timeout(seconds: float, work: Callable[[], T]) -> T:
 
 
 def check_there(tracking: str) -> None:
-    """Make sure that asking creates nothing: MLflow makes a SQLite file where there is none.
-
-    Raises:
-        FileNotFoundError: if there is no such store.
-    """
-    kind, _, file = tracking.partition(":///")
-    if kind == "sqlite" and not (Path(file).is_file() and Path(file).stat().st_size):
+    """Raise FileNotFoundError where there is no store: asking MLflow would make a SQLite file."""
+    if (file := sqlite_file(tracking)) and not has_database(file):
         raise FileNotFoundError("there is no store yet: nothing was trained or published here")
 
 
