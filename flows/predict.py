@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     level = options.pop("fail_on_drift")
 
     def work() -> int:
-        verdict = predict(Request(**options))["drift"]["verdict"]
+        verdict = predict(Request.checked(**options))["drift"]["verdict"]
         return DRIFTED if level and verdict in LEVELS[level] else 0
 
     return exit_status(work, "interrupted; the same command goes on with it")

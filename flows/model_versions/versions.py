@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.repository.git import asked as ask_git
 from stages.common.errors import AttuneError
+from stages.tracking.package import find_version as find
 from stages.tracking.provenance import LINEAGE_TAG, PATCH_TAG, SCORES, SHOWN_COMMIT_TAG, patch_artifact
 from stages.tracking.registry import CHAMPION
 from stages.tracking.runs import MODEL_TAG
@@ -62,8 +63,7 @@ def find_version(client: "MlflowClient", asked: str, name: str) -> Version:
         raise AttuneError(f"{asked!r} names no version", "write NAME@champion, NAME/3, @champion or 3")
     model, number = match["name"] or match["model"] or name, match["number"]
     try:
-        by_alias = client.get_model_version_by_alias
-        version = client.get_model_version(model, number) if number else by_alias(model, match["alias"])
+        version = find(client, model, number or match["alias"])
         aliases = client.get_registered_model(model).aliases
     except MlflowException as error:
         raise AttuneError(f"MLflow has no {asked}: {reason_of(error)}", "list the versions: make champion") from None

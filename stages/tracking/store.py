@@ -134,8 +134,6 @@ def has_database(file: Path) -> bool:
         raise _broken(file, str(error)) from None
     if not versions or not tables >= TABLES:
         raise _broken(file, "it lacks tables of MLflow, as if it was not made to its end")
-    if any(name.startswith("_alembic_tmp_") for name in tables):
-        raise _broken(file, "a migration of its tables was not finished")
     return True
 
 
