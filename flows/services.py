@@ -4,10 +4,12 @@ supervisor runs them, as services.conf says; docs/services.md is the manual.
 """
 
 import argparse
+import hashlib
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,9 @@ from stages.common.redact import redacted
 from stages.tracking.store import has_database
 
 FOLDER, CONF = Path(".services"), Path(__file__).with_name("services.conf")
-SOCKET = "unix://.services/supervisor.sock"  # from here: a system takes a path of 104 bytes at most
 PORTS = {"PREFECT_PORT": "4200", "MLFLOW_PORT": "5000"}
 START_SECONDS, FLOW_RUN_SECONDS, STOP_SECONDS = 150, 60, 90
+LONGEST_SOCKET = 90  # bytes: a system takes 104 or 108, and supervisor adds its process id
 ELSEWHERE = ("PREFECT_", "MLFLOW_", "MAKE")  # settings that are meant for other servers, or for the make that called
 
 
@@ -89,7 +91,7 @@ def status() -> int:
     """Print how each program is; return 0 if all run, or else another status."""
     if not _ports():
         raise AttuneError("no services are running here", "make services")
-    command = ["supervisor.supervisorctl", "-c", str(CONF), "-s", SOCKET, "status"]
+    command = ["supervisor.supervisorctl", "-c", str(CONF), "-s", f"unix://{_socket()}", "status"]
     return subprocess.run([sys.executable, "-m", *command], check=False).returncode
 
 
@@ -101,7 +103,7 @@ def _launch(prefect: str, mlflow: str) -> None:
         environment[key] = ",".join(filter(None, [environment.get(key), "127.0.0.1", "localhost"]))
     home = Path.cwd()
     environment |= {"ATTUNE_HOME": str(home), "PREFECT_HOME": str(home / FOLDER / "prefect")}
-    environment |= {"PREFECT_PORT": prefect, "MLFLOW_PORT": mlflow}
+    environment |= {"PREFECT_PORT": prefect, "MLFLOW_PORT": mlflow, "ATTUNE_SOCKET": str(_socket())}
     identity = f"attune-{prefect}-{mlflow}"
     command = [sys.executable, "-m", "supervisor.supervisord", "-s", "-c", str(CONF), "-i", identity]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -158,7 +160,14 @@ def _end_lost_runs(api_url: str) -> None:
 def _control() -> Any:
     from supervisor.xmlrpc import SupervisorTransport
 
-    return ServerProxy("http://127.0.0.1", SupervisorTransport(None, None, SOCKET)).supervisor
+    return ServerProxy("http://127.0.0.1", SupervisorTransport(None, None, f"unix://{_socket()}")).supervisor
+
+
+def _socket() -> Path:
+    path = Path.cwd() / FOLDER / "supervisor.sock"
+    if len(os.fsencode(path)) <= LONGEST_SOCKET:
+        return path
+    return Path(tempfile.gettempdir()) / f"attune-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.sock"
 
 
 def _ports() -> list[str]:
