@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 from stages.common.display import visible
 from stages.common.errors import AttuneError
+from stages.common.pipeline.stage import of_the_disk
 
 
 def exit_status(work: Callable[[], int | None], interrupted: str) -> int:
     """Do a program's work and return its exit status: that of the work, 1 after an AttuneError, 130 after Ctrl-C.
 
+    A full disk, or one that may not be written, is an error as AttuneErrors are.
     While it works, SIGTERM ends it as an exception does, so that what it started or locked ends, too.
 
     Args:
@@ -22,6 +24,12 @@ def exit_status(work: Callable[[], int | None], interrupted: str) -> int:
         return work() or 0
     except AttuneError as error:
         print(*map(visible, str(error).split("\n")), sep="\n", file=sys.stderr)  # it may quote other people's data
+        return 1
+    except Exception as error:
+        if not (reason := of_the_disk(error)):
+            raise
+        fix = "what is finished stays; mend that, and repeat the command"
+        print(f"stopped: {visible(reason)}\n  → {fix}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)

@@ -68,7 +68,7 @@ def predict(
         RuntimeError: if there is more drift than `fail_on_drift` allows; everything is written all the same.
     """
     options = {name: value for name, value in locals().items() if name != "fail_on_drift"}
-    request = Request(**{**options, "output": Path(output), "keep": keep or ()})
+    request = Request.checked(**{**options, "output": Path(output), "keep": keep or ()})
     report = predict_all(request)
     verdict = report["drift"]["verdict"]
     if fail_on_drift and verdict in LEVELS[fail_on_drift]:

@@ -9,15 +9,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import polars as pl
-from polars.exceptions import PolarsError
 from tqdm import tqdm
 
 from flows.command import exit_status
@@ -27,7 +25,7 @@ from flows.prediction.request import Request
 from stages.common.display import display, visible
 from stages.common.drift import VERDICTS, Counts
 from stages.common.errors import AttuneError
-from stages.common.pipeline.stage import of_the_disk, write_json
+from stages.common.pipeline.stage import write_json
 from stages.serving.backends import VARIANTS
 
 DRIFTED = 3  # exit status of --fail-on-drift; 1 is an error, 2 a wrong command line
@@ -41,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     level = options.pop("fail_on_drift")
 
     def work() -> int:
-        verdict = predict(Request(**options))["drift"]["verdict"]
+        verdict = predict(Request.checked(**options))["drift"]["verdict"]
         return DRIFTED if level and verdict in LEVELS[level] else 0
 
     return exit_status(work, "interrupted; the same command goes on with it")
@@ -57,7 +55,6 @@ def predict(request: Request) -> dict[str, Any]:
     parts: list[Path] = []
     total = Counts()
     with (
-        _disk_errors(),
         request.open_input() as table,
         parts_folder(request.output) as folder,
         TemporaryDirectory(dir=folder) as download,
@@ -72,6 +69,8 @@ def predict(request: Request) -> dict[str, Any]:
         made_with = [model.digest, model.classifier.variant, request.threshold, columns]
         for number, chunk in enumerate(table.batches(names, request.batch_rows)):
             request.columns(table)
+            if not (rows_done or chunk.height):
+                raise AttuneError(f"{request.input} has no rows", "see how it was made; an earlier output stays")
             part = part_path(folder, number, chunk, made_with)
             if part.exists():
                 counts: Counts = json.loads(pl.read_parquet_metadata(part)["counts"])
@@ -96,19 +95,6 @@ def predict(request: Request) -> dict[str, Any]:
         os.replace(folder / "whole.tmp", request.output)
     _print_report(request, report)
     return report
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    """Report a full disk, or one that may not be written, without a traceback."""
-    try:
-        yield
-    except (OSError, PolarsError) as error:
-        if not (reason := of_the_disk(error)):
-            raise
-        raise AttuneError(
-            f"stopped: {reason}", "what is finished stays; mend that, and the same command goes on with it"
-        ) from None
 
 
 def _print_report(request: Request, report: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from flows.repository.results import keep, push_results, reference
 from flows.repository.worktree_files import push_all
 from flows.repository.worktrees import held, remove, worktree_of
 from stages.common.errors import AttuneError
-from stages.tracking.store import absolute_uri
+from stages.tracking.store import tracking_uri
 
 
 @flow(name="attune-retrain", log_prints=True, persist_result=False)
@@ -57,7 +57,7 @@ def retrain(
         if push and "origin" not in git(folder, "remote").split("\n"):  # reported before hours of work
             raise AttuneError(f"push: {home} has no remote origin", "git remote add origin …, or leave push out")
         with chdir(home):  # MLflow's store is that of the home: the worktree is removed
-            os.environ["MLFLOW_TRACKING_URI"] = absolute_uri()
+            os.environ["MLFLOW_TRACKING_URI"] = tracking_uri()
         outcomes = bring_up_to_date(targets or (), force=force, set=set, refresh=refresh)
         message = keep_results(folder, f"{name}-set" if set else name, outcomes, branch=branch, push=push)
         os.chdir(home)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.repository.git import NoGit, git
 from stages.common.errors import AttuneError
+from stages.tracking.package import find_version as find
 from stages.tracking.provenance import LINEAGE_TAG, PATCH_TAG, SCORES, SHOWN_COMMIT_TAG, patch_artifact
 from stages.tracking.registry import CHAMPION
 from stages.tracking.runs import MODEL_TAG
-from stages.tracking.store import client_of, quiet, reason_of
+from stages.tracking.store import client_of, has_database, quiet, reason_of, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -62,8 +63,7 @@ def find_version(client: "MlflowClient", asked: str, name: str) -> Version:
         raise AttuneError(f"{asked!r} names no version", "write NAME@champion, NAME/3, @champion or 3")
     model, number = match["name"] or match["model"] or name, match["number"]
     try:
-        by_alias = client.get_model_version_by_alias
-        version = client.get_model_version(model, number) if number else by_alias(model, match["alias"])
+        version = find(client, model, number or match["alias"])
         aliases = client.get_registered_model(model).aliases
     except MlflowException as error:
         raise AttuneError(f"MLflow has no {asked}: {reason_of(error)}", "list the versions: make champion") from None
@@ -153,13 +153,8 @@ def run_with_timeout(seconds: float, work: Callable[[], T]) -> T:
 
 
 def check_there(tracking: str) -> None:
-    """Make sure that asking creates nothing: MLflow makes a SQLite file where there is none.
-
-    Raises:
-        FileNotFoundError: if there is no such store.
-    """
-    kind, _, file = tracking.partition(":///")
-    if kind == "sqlite" and not (Path(file).is_file() and Path(file).stat().st_size):
+    """Raise FileNotFoundError where there is no store: asking MLflow would make a SQLite file."""
+    if (file := sqlite_file(tracking)) and not has_database(file):
         raise FileNotFoundError("there is no store yet: nothing was trained or published here")
 
 

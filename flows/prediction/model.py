@@ -12,6 +12,7 @@ from flows.prediction.parts import PROBABILITY
 from flows.prediction.request import Request
 from stages.common.drift import FILE, VERSION, Counts, answer_counts, drift_report, text_counts
 from stages.common.errors import AttuneError
+from stages.common.params import PARAMS_FILE, load_params
 from stages.serving.answers import blank
 from stages.serving.backends import Classifier, Package
 from stages.tracking.store import connect, reason_of
@@ -102,47 +103,44 @@ class Model:
 
 def text_columns(model: str | None) -> list[str]:
     """Return the columns that a model's training read texts from, as far as its run or its folder's params tell."""
-    from stages.common.params import PARAMS_FILE, load_params
-
     try:
-        model = model or _champion_of_params()
-        if not model.startswith(REGISTERED):
-            sources = load_params(Path(model).resolve().parent / PARAMS_FILE).ingest.sources
+        name, which = _named(model)
+        if not which:
+            sources = load_params(Path(name).resolve().parent / PARAMS_FILE).ingest.sources
             return [source.columns.text for source in sources if source.columns.text]
-        name, _, which = _parts_of(model)
+        from stages.tracking.package import find_version
+
         client = connect()
-        find = client.get_model_version if which.isdigit() else client.get_model_version_by_alias
-        logged = client.get_run(str(find(name, which).run_id)).data.params
+        logged = client.get_run(str(find_version(client, name, which).run_id)).data.params
     except Exception:  # what is wrong with the model is told where it is opened
         return []
     return [logged[key] for key in sorted(logged) if re.fullmatch(r"ingest\.sources\.\d+\.columns\.text", key)]
 
 
-def _champion_of_params() -> str:
-    from stages.common.params import load_params
-
-    return f"{REGISTERED}{load_params().register_.model_name}@champion"
-
-
-def _parts_of(model: str) -> tuple[str, str, str]:
-    return model.removeprefix(REGISTERED).replace("@", "/").rpartition("/")
+def _named(model: str | None) -> tuple[str, str]:
+    """Return name and alias or version of a registered model (None: the champion of params), or a folder and ""."""
+    if model and not model.startswith(REGISTERED):
+        return model, ""
+    model = model or f"{load_params().register_.model_name}@champion"
+    name, _, which = model.removeprefix(REGISTERED).replace("@", "/").rpartition("/")
+    return name, which
 
 
 def _find_package(model: str | None, folder: Path) -> tuple[Package, str]:
     """Return the parts of a model, copied into a folder if it is a registered one, and its name for people."""
-    model = model or _champion_of_params()
-    if not model.startswith(REGISTERED):
-        for name in ("model", "finetuned"):
-            if (Path(model) / name / "config.json").exists():
-                return Package.within(Path(model), name), model
+    name, which = _named(model)
+    if not which:
+        for part in ("model", "finetuned"):
+            if (Path(name) / part / "config.json").exists():
+                return Package.within(Path(name), part), name
         fix = f"name models/ after `make run`, a folder with model/ in it, or {REGISTERED}NAME@champion"
-        raise AttuneError(f"{model} holds no model", fix)
-    name, _, alias_or_version = _parts_of(model)
+        raise AttuneError(f"{name} holds no model", fix)
+    model = model or f"{REGISTERED}{name}@{which}"
     try:
         connect()
         from stages.tracking.package import fetch_package
 
-        return fetch_package(name, alias_or_version, folder), model
+        return fetch_package(name, which, folder), model
     except AttuneError:
         raise
     except Exception as error:  # of MLflow and of the many stores that it can read from

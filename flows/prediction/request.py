@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, Any
 
 import polars as pl
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from stages.common.display import display, listed
 from stages.common.errors import AttuneError
@@ -37,36 +39,34 @@ class Request:
     id: str | None = None
     keep: Sequence[str] = ()
     keep_all: bool = False
-    separator: str = ","
+    separator: Separator = ","
     quote: str = '"'
     header: bool = True
-    skip: int = 0
-    encoding: str = "utf-8"
+    skip: Annotated[int, Field(ge=0)] = 0
+    encoding: Encoding = "utf-8"  # as ingest takes it, so that utf8 is the utf-8 whose byte-order mark is no matter
     query: str | None = None
-    threshold: float | None = None
-    batch_rows: int = 2_048
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    batch_rows: Annotated[int, Field(ge=1)] = 2_048
 
     def __post_init__(self) -> None:
         if self.output.suffix not in (".parquet", ".csv", ".jsonl"):
             raise AttuneError(f"{self.output}: the name tells no format", "it must end in .parquet, .csv or .jsonl")
+        if self.output.is_dir() or any(folder.is_file() for folder in self.output.parents):
+            there = f"a {'folder of this name' if self.output.is_dir() else 'file in place of its folder'}"
+            raise AttuneError(f"{self.output} cannot be written: there is {there}", "name another output")
         if Path(self.input).resolve() == self.output.resolve():
             raise AttuneError("input and output are the same file", "name another output")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise AttuneError(f"--threshold is {self.threshold}", "write a probability, from 0 to 1")
-        if self.skip < 0:
-            raise AttuneError(f"--skip is {self.skip}", "write a number from 0 on")
-        if self.batch_rows < 1:
-            raise AttuneError(f"--batch-rows is {self.batch_rows}", "write a number from 1 on")
-        try:  # as ingest takes it, so that utf8 is the utf-8 whose byte-order mark is no matter
-            object.__setattr__(self, "encoding", TypeAdapter(Encoding).validate_python(self.encoding))
-        except ValidationError:
-            raise AttuneError(f"--encoding {self.encoding} is not known", "write cp1252, gb18030, utf-16 …") from None
+
+    @classmethod
+    def checked(cls, **options: Any) -> "Request":
+        """Return a request of these options; an AttuneError that names the first one that cannot be."""
         try:
-            TypeAdapter(Separator).validate_python(self.separator)
-        except ValidationError:
-            raise AttuneError(
-                f"--separator is {self.separator!r}", "write one character, neither a quote nor a line end"
-            ) from None
+            return cls(**options)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            option, value = str(first["loc"][0]).replace("_", "-"), first["input"]
+            what = first["msg"].removeprefix("Value error, ")
+            raise AttuneError(f"--{option} {value!r}: {what}", "docs/prediction.md says what it may be") from None
 
     @property
     def report(self) -> Path:

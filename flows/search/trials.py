@@ -29,7 +29,7 @@ from stages.common.params.finetune import GREATER_IS_BETTER
 from stages.common.pipeline.graph import read_graph
 from stages.common.pipeline.stage import WORK
 from stages.tracking.live import LIVE, TRIAL_RUN, NestedRuns
-from stages.tracking.store import absolute_uri
+from stages.tracking.store import tracking_uri
 
 TRIALS = WORK / "trials"
 CURVE = Path("reports/plots/validation.csv")  # the stage's last out: with it, all are in place
@@ -162,7 +162,7 @@ def _start(trial: Trial, run_id: str) -> "subprocess.Popen[bytes]":
         "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *paths]),
         "PYTHONSAFEPATH": "1",  # the code is the project's; the folder's `stages` are there to be hashed
         "PYTHONUNBUFFERED": "1",
-        "MLFLOW_TRACKING_URI": absolute_uri(),
+        "MLFLOW_TRACKING_URI": tracking_uri(),
         TRIAL_RUN: run_id,
     }
     with (trial.folder / OUTPUT).open("wb") as output:

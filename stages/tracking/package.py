@@ -37,6 +37,11 @@ def package_digest(package: "Package") -> str:
     return sha256_value([sha256_path(part) if part else None for part in _parts(package).values()])
 
 
+def find_version(client: "MlflowClient", name: str, which: str) -> Any:
+    """Return a version of a registered model, by alias or number."""
+    return (client.get_model_version if which.isdigit() else client.get_model_version_by_alias)(name, which)
+
+
 def fetch_package(name: str, which: str, folder: Path) -> "Package":
     """Copy the parts of a registered model (by alias or number) into a folder. Nothing of what is fetched is run.
 
@@ -50,8 +55,7 @@ def fetch_package(name: str, which: str, folder: Path) -> "Package":
     from stages.serving.backends import Package
 
     client = MlflowClient()
-    find = client.get_model_version if which.isdigit() else client.get_model_version_by_alias
-    version = find(name, which)
+    version = find_version(client, name, which)
     try:
         downloaded = Path(download_artifacts(f"models:/{name}/{version.version}", dst_path=str(folder / "artifacts")))
         artifacts = Model.load(str(downloaded)).flavors["python_function"]["artifacts"]

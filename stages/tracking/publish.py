@@ -35,7 +35,7 @@ from stages.tracking.runs import (
     run_of_model,
     training_tags,
 )
-from stages.tracking.store import Unreachable, connect, tracking_uri, warn
+from stages.tracking.store import connect, tracking_uri, warn
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -125,12 +125,10 @@ def main() -> int:
             keep_lineage(client, registration.model_name, state.version, registration.model, reports)
             alias = state.alias or "no champion, since another one is: make register judges it beside that one"
             print(f"model {registration.model_name} version {state.version} is registered as {alias}")
-    except Unreachable as error:
-        print(f"MLflow cannot be reached: {error}\n  → start the server, or unset MLFLOW_TRACKING_URI", file=sys.stderr)
     except AttuneError as error:
         print(error, file=sys.stderr)
     except Exception as error:  # whatever is wrong over there, it is no fault of this program
-        warn(error)
+        warn(error, "start the server, or unset MLFLOW_TRACKING_URI, and repeat this")
     else:
         return 0
     return 1

@@ -47,16 +47,11 @@ class Unreachable(Exception):
 
 
 def tracking_uri(root: Path | None = None) -> str:
-    """Return MLFLOW_TRACKING_URI, or a SQLite file in the project's folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root or Path.cwd()).resolve() / 'mlflow.db'}"
-
-
-def absolute_uri() -> str:
-    """Return the store's address as it holds in any folder: a relative path is relative to this one."""
-    uri = tracking_uri()
-    if relative := re.fullmatch(r"sqlite:///([^/:].*)", uri):
-        return f"sqlite:///{Path(relative[1]).resolve()}"
-    return uri if urlsplit(uri).scheme else str(Path(uri).resolve())
+    """Return MLFLOW_TRACKING_URI, or a SQLite file in the project's folder; a path in it is relative to that folder."""
+    root, uri = (root or Path.cwd()).resolve(), os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if relative := re.fullmatch(r"(sqlite:///)([^/:].*)", uri):
+        return f"{relative[1]}{root / relative[2]}"
+    return uri if urlsplit(uri).scheme else str(root / uri)
 
 
 def connect() -> "MlflowClient":
@@ -139,8 +134,6 @@ def has_database(file: Path) -> bool:
         raise _broken(file, str(error)) from None
     if not versions or not tables >= TABLES:
         raise _broken(file, "it lacks tables of MLflow, as if it was not made to its end")
-    if any(name.startswith("_alembic_tmp_") for name in tables):
-        raise _broken(file, "a migration of its tables was not finished")
     return True
 
 

@@ -68,7 +68,7 @@ class Home(Project):
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """Running services, in a folder whose name is too long for a socket and awkward for a shell."""
-    root = tmp_path_factory.mktemp("home") / "a folder, 100% 'ours' $HOME" / ("long" * 20)
+    root = tmp_path_factory.mktemp("home") / "a folder, 100 'ours' $HOME" / ("long" * 20)
     root.mkdir(parents=True)
     project = Home(root, seconds=200)
     try:

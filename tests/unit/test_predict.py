@@ -105,10 +105,6 @@ def test_the_formats_hold_the_same_and_the_same_again(models: Path, folder: Path
     again = [Path(f"out.{suffix}").read_bytes(), Path(f"out.{suffix}.drift.json").read_bytes()]
     assert again == first and str(folder).encode() not in b"".join(first)
     assert sorted(path.name for path in folder.iterdir()) == ["in.csv", f"out.{suffix}", f"out.{suffix}.drift.json"]
-    Path("in.csv").write_text("text\n")  # no rows
-    assert run(models, "in.csv", f"out.{suffix}") == 0
-    assert json.loads(Path(f"out.{suffix}.drift.json").read_text())["rows"] == 0
-    assert suffix == "jsonl" or reader(f"out.{suffix}").columns == OWN
 
 
 def test_a_threshold_of_ones_own_decides_instead_of_the_models(models: Path, folder: Path) -> None:
@@ -202,6 +198,12 @@ FILES = {
     "body.jsonl": b'{"body": "x"}\n',
     "in.odd": b"x",
     "in.csv": b"text\nx\n",
+    "none.csv": b"text\n\n",
+    "none.jsonl": b"",
+    "none.txt": b"",
+    "empty.csv": b"",
+    "twice.csv": b"text,text\nx,y\n",
+    "out.csv": b"id,label\n1,earlier\n",
     "corpus.tsv": b'text\tn\n"x\t1\ny\t2\nz"\t3\n',
 }
 
@@ -219,16 +221,24 @@ FILES = {
         ("missing.csv out.csv", "missing.csv is missing"),
         ("in.csv out.xlsx", "the name tells no format"),
         ("in.csv in.csv", "the same file"),
+        ("none.csv out.csv", "none.csv has no rows"),
+        ("none.jsonl out.csv", "none.jsonl has no rows"),
+        ("none.txt out.csv", "none.txt has no rows"),
+        ("empty.csv out.csv", "empty.csv: the file is empty"),
+        ("twice.csv out.csv", "twice.csv:1: the column 'text' is there twice"),
+        ("folder.csv out.csv", "folder.csv is no file"),
+        ("in.csv folder.csv", "folder.csv cannot be written: there is a folder"),
+        ("in.csv in.csv/out.csv", "in.csv/out.csv cannot be written: there is a file"),
         ("numbers.parquet out.csv", "is Int64"),
         ("in.csv out.csv --text-pair text", "was trained on single texts"),
         ("in.csv out.csv --variant int8", "has no int8"),
-        ("in.csv out.csv --threshold 2", "from 0 to 1"),
-        ("in.csv out.csv --batch-rows 0", "from 1 on"),
-        ("in.csv out.csv --skip -1", "from 0 on"),
-        ("in.csv out.csv --separator \\t", "write one character"),
-        ('in.csv out.csv --separator "', "neither a quote nor a line end"),
-        ("in.csv out.csv --encoding latin-99", "--encoding latin-99 is not known"),
-        ("in.csv out.csv --encoding rot13", "--encoding rot13 is not known"),
+        ("in.csv out.csv --threshold 2", "--threshold 2.0: Input should be less than or equal to 1"),
+        ("in.csv out.csv --batch-rows 0", "--batch-rows 0: Input should be greater than or equal to 1"),
+        ("in.csv out.csv --skip -1", "--skip -1: Input should be greater than or equal to 0"),
+        ("in.csv out.csv --separator \\t", "--separator '\\\\t': "),
+        ('in.csv out.csv --separator "', "must not be a quote or a line end"),
+        ("in.csv out.csv --encoding latin-99", "--encoding 'latin-99': "),
+        ("in.csv out.csv --encoding rot13", "--encoding 'rot13': "),
     ],
 )
 def test_what_cannot_be_done_is_an_error_with_its_place_and_leaves_nothing_behind(
@@ -236,10 +246,12 @@ def test_what_cannot_be_done_is_an_error_with_its_place_and_leaves_nothing_behin
 ) -> None:
     for name, content in FILES.items():
         Path(name).write_bytes(content)
+    Path("folder.csv").mkdir()
     pl.DataFrame({"text": [1], "name": ["x"], "lists": [[1]]}).write_parquet("numbers.parquet")
     assert run(models, *arguments.split()) == 1
     assert message in capsys.readouterr().err
-    assert {path.name for path in folder.iterdir()} == {*FILES, "numbers.parquet"}
+    assert {path.name for path in folder.iterdir()} == {*FILES, "folder.csv", "numbers.parquet"}
+    assert all(Path(name).read_bytes() == content for name, content in FILES.items())
 
 
 def test_where_quotes_mean_nothing_each_line_is_a_row(models: Path, folder: Path) -> None:
