@@ -13,7 +13,7 @@ from random import Random
 from tests.campaigns.runs import DISK, PLACE, WORK, Run, campaign
 from tests.projects import Project
 
-FULL = "No space left on device|disk is full"
+FULL = "No space left on device|is full"
 
 
 def mount(how: str) -> int:
