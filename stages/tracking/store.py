@@ -93,6 +93,7 @@ def client_of(uri: str) -> "MlflowClient":
     os.environ.pop("MLFLOW_RUN_ID", None)  # it would send this project's runs into somebody else's
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)  # what they say of routine helps nobody
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # errors that it raises, with a traceback
     file = sqlite_file(uri)
     with quiet():
         import mlflow

@@ -23,17 +23,16 @@ def kill(rng: Random, number: int, command: str, over: str, known: dict) -> tupl
 
     def kills(run: Run) -> bool:
         nonlocal seen
-        writes = any((PLACE / f"mlflow.db{end}").exists() for end in (".new", "-journal"))
-        seen = seen + writes if sign == "mlflow.db" else run.text.count(sign)
+        seen = seen + any(PLACE.glob("mlflow.db?*")) if sign == "mlflow.db" else run.text().count(sign)
         at.extend([run.seconds + after] * (not at and (not span or seen >= until)))
         return bool(at) and run.seconds >= at[0]
 
     killed, again = Run(command, kills), Run(command)
-    begun, done = (re.findall(words, killed.text) for words in (r"Running stage '(\w+)'", r"(\w+): done in"))
+    begun, done = (re.findall(words, killed.text()) for words in (r"Running stage '(\w+)'", r"(\w+): done in"))
     in_dvc = bool(begun) and begun[-1:] == done[-1:]  # which may not have recorded the last stage yet
-    twice = {*re.findall(r"(\w+): done in", again.text)} & {*(done[:-1] if in_dvc else done)}
+    twice = {*re.findall(r"(\w+): done in", again.text())} & {*(done[:-1] if in_dvc else done)}
     where = f"{'DVC after ' * in_dvc}{(begun or ['the start'])[-1]}" if killed.code else "not killed"
-    said = "; ".join(line.strip() for line in again.text.splitlines() if SAID.search(line))
+    said = "; ".join(line.strip() for line in again.text().splitlines() if SAID.search(line))
     return killed, again, f"{killed.seconds:5.1f} {where:20} {said[:200]}", " ".join(twice)
 
 

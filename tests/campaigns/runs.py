@@ -4,13 +4,13 @@ import json
 import os
 import random
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from stages.common.digests import sha256_path
@@ -20,8 +20,7 @@ from tests.projects import PROJECT, pipeline_project
 
 SEED, TIMES, FOLDER = [*sys.argv[1:], "/tmp/attune-campaigns"][:3]
 WORK = Path(FOLDER)  # what uninterrupted runs left stays there, so that a campaign can be run in parts
-DISK = WORK / "disk"
-PLACE = DISK / "project"  # the same one each time: MLflow keeps absolute paths
+DISK, PLACE = WORK / "disk", WORK / "disk" / "project"  # the same one each time: MLflow keeps absolute paths
 HOMES = {"DVC_SITE_CACHE_DIR": DISK / "dvc", "TMPDIR": DISK / "tmp", "PREFECT_HOME": WORK / "prefect"}
 PARAMS = {name: {} for name in ("augment", "export", "tracking")} | {
     "clean": {"near_duplicates": {"enabled": False}, "label_issues": {"action": "off"}},
@@ -31,24 +30,21 @@ PARAMS = {name: {} for name in ("augment", "export", "tracking")} | {
 
 
 class Run:
-    """A run to its end, or until `kills` says so: then SIGKILL ends its whole process group."""
+    """A run to its end, or until `kills` says so: then its whole process group is killed."""
 
     def __init__(self, command: str, kills: Callable[["Run"], object] = lambda run: False) -> None:
-        self.seconds, self._log, started = 0.0, Path(tempfile.mkstemp()[1]), time.monotonic()
+        self.seconds, log, started = 0.0, Path(tempfile.mkstemp()[1]), time.monotonic()
+        self.text = partial(log.read_text, errors="replace")
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "PREFECT_"))}
         HOMES["TMPDIR"].mkdir(exist_ok=True)
-        command = f"exec make -o .venv/.installed {command} >{self._log} 2>&1 </dev/null"
+        command = f"exec make -o .venv/.installed {command} >{log} 2>&1 </dev/null"
         process = subprocess.Popen(command, shell=True, cwd=PLACE, env=inherited | HOMES, start_new_session=True)
         while process.poll() is None and self.seconds < 300 and not kills(self):
             time.sleep(0.002)
             self.seconds = time.monotonic() - started
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, 9)
         self.code = process.wait()
-
-    @property
-    def text(self) -> str:
-        return self._log.read_text(errors="replace")
 
 
 def left() -> dict[str, str]:
@@ -84,6 +80,6 @@ def campaign(overs: list[str], head: str, accident: Callable[..., tuple[Run, Run
         names = " ".join(name for name, digest in known[over]["left"].items() if found.get(name) != digest)
         short += bool(fault or names)
         print(f"{number:3} {command:7} {over:8} {f'NO: {names}'[:90] if names else 'yes':9} {said} {fault}", flush=True)
-        (WORK / f"{SEED}-{number}.log").write_text(f"{first.text}\n\n--- again, exit {second.code}\n{second.text}")
+        (WORK / f"{SEED}-{number}.log").write_text(f"{first.text()}\n\n--- again, exit {second.code}\n{second.text()}")
     print(f"{TIMES} times, {short} fell short")
     return int(short > 0)

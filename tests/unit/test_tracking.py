@@ -379,3 +379,11 @@ def test_a_broken_database_is_named_with_the_way_out_and_stays_as_it_is(
         assert file.read_bytes() == left
         with pytest.raises(AttuneError, match="no whole database"):
             assert Registration("reviews", "0", "1", True, []).known
+
+
+def test_what_a_database_refuses_is_one_line(params: Params, capfd: pytest.CaptureFixture[str]) -> None:
+    """As on a full disk: MLflow logs what it raises, with a traceback."""
+    statement("CREATE TRIGGER full BEFORE INSERT ON runs BEGIN INSERT INTO nowhere VALUES (1); END")(Path("mlflow.db"))
+    train_watched(params)
+    errors = capfd.readouterr().err
+    assert errors.startswith("  warning: MLflow failed: ") and errors.count("\n") == 1
