@@ -9,6 +9,7 @@ import numpy as np
 from flows.reviewing.data_changes import Listing
 from flows.reviewing.revision import Revision
 
+Machine = Mapping[str, str]  # what a model was trained on, by name; empty: not known
 RebuildVerdict = Literal["identical", "equal", "different", "failed", "unrecorded", "left out"]
 Trend = Literal["better", "worse", "same", "unclear"]
 VersionChange = tuple[str, str | None, str | None]  # package, old, new
