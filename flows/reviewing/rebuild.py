@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from flows.execution.stage_process import DEFAULT_TIMEOUT, StageRunner, seconds_of
+from flows.execution.stage_process import StageRunner, read_meta
 from flows.model_versions.versions import find_records
 from flows.repository.git import OF_A_CALLER
 from flows.repository.worktree_files import Log, check_out, furnish
@@ -24,7 +24,6 @@ from stages.tracking.provenance import LOCK
 from stages.tracking.runs import training_tags
 
 LAST_LINES = 15
-TRIAL = "ATTUNE_TRIAL_"  # what a search tells its trainings
 
 
 def run_pipeline(
@@ -37,13 +36,10 @@ def run_pipeline(
     Raises:
         AttuneError: if a stage's timeout in dvc.yaml is none.
     """
-    try:
-        timeouts = {name: seconds_of(node.meta.get("timeout", DEFAULT_TIMEOUT)) for name, node in graph.items()}
-    except ValueError as error:
-        raise AttuneError(f"dvc.yaml: meta of a stage: {error}", "write it like meta: {timeout: 2h}") from None
+    timeouts = {name: read_meta(node)[2] for name, node in graph.items()}
     logs.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
-    outside = ("MLFLOW_", "_MLFLOW_", TRIAL, *OF_A_CALLER)  # variables that would lead out of the worktree
+    outside = ("MLFLOW_", "_MLFLOW_", *OF_A_CALLER)  # variables that would lead out of the worktree
     environment = {name: value for name, value in os.environ.items() if not name.startswith(outside)}
     store = folder / WORK / "review.db"  # thrown away with the worktree
     environment |= {"MLFLOW_TRACKING_URI": f"sqlite:///{store}", "PYTHONPATH": str(folder)}

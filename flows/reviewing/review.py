@@ -7,7 +7,7 @@ from typing import Literal
 
 from flows.model_versions.versions import DIGEST, find_records, reason_of
 from flows.reporting.reports import SPLIT_FILES, base_model_of
-from flows.repository.git import SHALLOW, GitFailed, asked, commit_at, find_commit, git, is_shallow, object_at
+from flows.repository.git import GitFailed, asked, commit_at, find_commit, git, object_at, shallow
 from flows.repository.worktree_files import PINNED, Log
 from flows.repository.worktrees import checked, one_at_a_time
 from flows.reviewing.changes import changes_between, other_versions
@@ -179,8 +179,8 @@ def find_commits(home: Path, base: str | None, head: str) -> Commits:
         notes.append(f"{name} and {head} share no history: compared with {name} itself")
     if shared == head_commit:
         notes.append(f"the head is in {name} already: there is nothing in it that could differ")
-    if is_shallow(home):
-        notes.append(SHALLOW)
+    if hint := shallow(home):
+        notes.append(hint)
     behind = int(git(home, "rev-list", "--count", f"{head_commit}..{base_commit}")) if shared else 0
     short = ("rev-parse", "--verify", "--quiet", "--abbrev-ref", "--end-of-options")  # of HEAD, its branch
     names, unique = [asked(home, *short, each) or each for each in (name, head)], tuple(dict.fromkeys(notes))
