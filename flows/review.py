@@ -43,9 +43,7 @@ def carry_out(base: str | None, head: str, rebuild: bool, output: Path, log: Log
     result = review(Path.cwd(), base, head, output / "review", show, from_nothing=rebuild)
     verdict = verdict_of(result)
     for name in (MARKDOWN, HTML):
-        part = output / f".{name}"  # whole or not at all
-        part.write_text(render(result, verdict, markdown=name == MARKDOWN), encoding="utf-8")
-        part.replace(output / name)
+        (output / name).write_text(render(result, verdict, markdown=name == MARKDOWN), encoding="utf-8")
     for line in (*verdict.headline, *verdict.risks):
         show(f"  {line.text}")
     return result, verdict

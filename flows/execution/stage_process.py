@@ -16,8 +16,10 @@ from typing import Any, Literal, NamedTuple
 
 import psutil
 
+from stages.common.errors import AttuneError
 from stages.common.pipeline.dvc_files import mend
 from stages.common.pipeline.dvc_status import restore_outs
+from stages.common.pipeline.graph import Node
 
 DEFAULT_TIMEOUT = "1h"  # of a stage whose meta in dvc.yaml says nothing
 LONGEST_KEPT = 8_000  # characters of a line in a log
@@ -138,6 +140,20 @@ def seconds_of(duration: str | int | float) -> float:
     if not match:
         raise ValueError(f"{duration!r} is no duration; write 30s, 15m or 2h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def read_meta(node: Node) -> tuple[int, float, float]:
+    """Return how often a stage is tried again, and the seconds of its delay and of its timeout.
+
+    Raises:
+        AttuneError: if its `meta` in dvc.yaml is not understood.
+    """
+    try:
+        delay, timeout = node.meta.get("retry_delay", 0), node.meta.get("timeout", DEFAULT_TIMEOUT)
+        return int(node.meta.get("retries", 0)), seconds_of(delay), seconds_of(timeout)
+    except (TypeError, ValueError) as error:
+        fix = "write it like meta: {retries: 2, retry_delay: 30s, timeout: 2h}"
+        raise AttuneError(f"dvc.yaml: meta of {node.name}: {error}", fix) from None
 
 
 def end_group(process: "subprocess.Popen[Any]") -> None:

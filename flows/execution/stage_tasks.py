@@ -8,7 +8,7 @@ from typing import Any
 from prefect import State, get_run_logger, task
 from prefect.states import Cancelled, Completed
 
-from flows.execution.stage_process import DEFAULT_TIMEOUT, LONGEST_KEPT, Outcome, StageRunner, seconds_of
+from flows.execution.stage_process import DEFAULT_TIMEOUT, LONGEST_KEPT, Outcome, StageRunner, read_meta
 from stages.common.display import listed, visible
 from stages.common.errors import AttuneError
 from stages.common.pipeline.dvc_status import changes
@@ -37,7 +37,7 @@ class StageTasks:
 
     def __init__(self, graph: Mapping[str, Node], forced: Mapping[str, list[str]]) -> None:
         self._graph, self._forced = graph, forced
-        self._meta = {name: _read_meta(node) for name, node in graph.items()}
+        self._meta = {name: read_meta(node) for name, node in graph.items()}
         self._changes = changes(list(graph))  # true of a stage until one before it has run
         self.outcomes = dict.fromkeys(graph, Outcome("skipped"))
         # started now, so that DVC is imported by the time the first stage needs it
@@ -125,13 +125,3 @@ class StageTasks:
             what = f"took longer than {node.meta.get('timeout', DEFAULT_TIMEOUT)}" if code is None else "failed"
             outcome = outcome._replace(state="failed", reason=what, last_lines=tuple(last))
         self.outcomes[node.name] = outcome
-
-
-def _read_meta(node: Node) -> tuple[int, float, float]:
-    """Return how often a stage is tried again, and the seconds of its delay and of its timeout."""
-    try:
-        delay, timeout = node.meta.get("retry_delay", 0), node.meta.get("timeout", DEFAULT_TIMEOUT)
-        return int(node.meta.get("retries", 0)), seconds_of(delay), seconds_of(timeout)
-    except (TypeError, ValueError) as error:
-        fix = "write it like meta: {retries: 2, retry_delay: 30s, timeout: 2h}"
-        raise AttuneError(f"dvc.yaml: meta of {node.name}: {error}", fix) from None

@@ -103,13 +103,11 @@ def commit_at(root: Path, name: str) -> str:
     commit = object_at(root, f"{name}^{{commit}}")
     if not re.fullmatch("[0-9a-f]{40,64}", commit):  # `^HEAD` stands for all that is not in HEAD
         git(root, "log", "-1")  # where even HEAD is none, Git says why
-        fix = "name a commit, tag or branch (origin/main); `git log --all --oneline` lists commits"
-        raise AttuneError(
-            f"{display(name, 60)!r} is no commit of {root.resolve()}", SHALLOW if is_shallow(root) else fix
-        )
+        fix = shallow(root) or "name a commit, tag or branch (origin/main); `git log --all --oneline` lists commits"
+        raise AttuneError(f"{display(name, 60)!r} is no commit of {root.resolve()}", fix)
     return commit
 
 
-def is_shallow(root: Path) -> bool:
-    """Return whether a clone lacks the older commits of its history."""
-    return git(root, "rev-parse", "--is-shallow-repository") == "true"
+def shallow(root: Path) -> str:
+    """Return what to do where a clone lacks the older commits of its history, or nothing."""
+    return SHALLOW if git(root, "rev-parse", "--is-shallow-repository") == "true" else ""

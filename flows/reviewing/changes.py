@@ -1,10 +1,10 @@
 """What changed between two revisions: settings, stages, code, versions, and rows of the data."""
 
 import re
-from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator
+from importlib.metadata import distributions
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 from packaging.utils import canonicalize_name
 
@@ -29,11 +29,14 @@ def changes_between(base: Revision, head: Revision, examples: int) -> Changes:
     files = _file_changes(base, head)
     params = _param_changes(base, head, missing)
     stages = tuple(_stage_changes(base, head, missing))
-    old, new = _pins(base.folder), _pins(head.folder)
-    versions = tuple(
-        (name, old.get(name), new.get(name)) for name in sorted({*old, *new}) if old.get(name) != new.get(name)
-    )
-    return Changes(params, stages, files, versions, _row_changes(base, head, examples, missing), tuple(missing))
+    versions = tuple(differing(_pins(base.folder), _pins(head.folder)))
+    data: tuple[Listing, ...] | None = None
+    try:
+        old, new = (read_version(revision.name, folder_of(revision.folder)) for revision in (base, head))
+        data = tuple(data_changes(old, new, examples, texts=True, mask=head.mask))  # texts are cut and masked
+    except AttuneError as error:
+        missing.append(f"rows cannot be compared: {error.what}")
+    return Changes(params, stages, files, versions, data, tuple(missing))
 
 
 def _param_changes(base: Revision, head: Revision, missing: list[str]) -> tuple[ParamChange, ...]:
@@ -90,7 +93,11 @@ def _reasons(name: str, base: Revision, head: Revision) -> Iterator[Change]:
     old, new = base.lock[name], head.lock[name]
     if old.get("cmd") != new.get("cmd"):
         yield Change("command", how=f"{old.get('cmd')} → {new.get('cmd')}")
-    yield from params_between(_params(old), _params(new))
+    before, after = (  # whichever files they were read from
+        {key: value for section in (entry.get("params") or {}).values() for key, value in (section or {}).items()}
+        for entry in (old, new)
+    )
+    yield from params_between(before, after)
     for path in _other_hashes(name, "deps", base, head):
         yield Change("code" if PurePosixPath(path).parts[0] == CODE else "data", path, "changed")
 
@@ -101,16 +108,15 @@ def _other_hashes(name: str, kind: Literal["deps", "outs"], base: Revision, head
     return tuple(path for path in dict.fromkeys([*new, *old]) if old.get(path) != new.get(path))
 
 
-def _params(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the params that a stage ran with, whichever files they were read from."""
-    return {key: value for section in (entry.get("params") or {}).values() for key, value in (section or {}).items()}
-
-
 def other_versions(folder: Path) -> list[str]:
     """Return the packages that are installed here in another version than a project pins, with both versions."""
-    pins = [(name, pin, _installed(name)) for name, pin in _pins(folder).items()]
-    # packages that only tests need may not be installed
-    return [f"{name} {pin} (here {installed})" for name, pin, installed in pins if installed not in (None, pin)]
+    # without the build that follows a `+`; packages that only tests need may not be installed
+    here = {
+        canonicalize_name(package.name): package.version.partition("+")[0]
+        for package in distributions()
+        if package.name
+    }
+    return [f"{name} {pin} (here {here[name]})" for name, pin in _pins(folder).items() if here.get(name, pin) != pin]
 
 
 def _pins(folder: Path) -> dict[str, str]:
@@ -119,21 +125,3 @@ def _pins(folder: Path) -> dict[str, str]:
     text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
     pins = re.findall(r"^([\w.-]+)(?:\[.*\])?==([^\s;#]+)", text, re.MULTILINE)
     return {canonicalize_name(name): pin for name, pin in pins}
-
-
-def _installed(package: str) -> str | None:
-    """Return the version that is installed here, without the build that follows a `+`."""
-    try:
-        return version(package).partition("+")[0]
-    except PackageNotFoundError:
-        return None
-
-
-def _row_changes(base: Revision, head: Revision, examples: int, missing: list[str]) -> tuple[Listing, ...] | None:
-    """Compare the clean splits and the rejected rows; None where that cannot be done. Texts are cut and masked."""
-    try:
-        old, new = (read_version(revision.name, folder_of(revision.folder)) for revision in (base, head))
-        return tuple(data_changes(old, new, examples, texts=True, mask=head.mask))
-    except AttuneError as error:
-        missing.append(f"rows cannot be compared: {error.what}")
-        return None

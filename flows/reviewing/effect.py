@@ -1,7 +1,6 @@
 """What a change did to the model: both models on the test rows that both revisions have, and their reports."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from math import isfinite
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from stages.common.display import Mask, display
 from stages.common.params.evaluate import EvaluateParams
 from stages.tasks.bootstrap import accuracy_gain, class_gains, class_numbers, compare, confusion, f1_of, scores_of
 from stages.tasks.slices import slice_rows
-from stages.tracking.provenance import SCORES as METRICS
 
 PREDICTIONS, TEST = "data/predictions.parquet", "data/clean/test.parquet"
 COLUMNS = {"id": pl.String, "label": pl.String, "prediction": pl.String, "confidence": pl.Float64}
@@ -22,16 +20,6 @@ SEED = 13  # where the head's params cannot be read
 DIGITS = 6
 LEAST_MOVED = 6  # other predictions: of fewer, even the exact sign test tells nothing (2 / 2**5 = 0.06)
 TEXT, NAME = 200, 60  # characters shown of a text, of a label
-
-FIGURES = {  # name, and where it stands in metrics.json
-    "calibration error": ("calibration", "ece"),
-    "log loss": ("log_loss",),
-    "Brier score": ("calibration", "brier"),
-    "coverage at the thresholds": ("thresholds", "coverage"),
-    "accuracy of what is answered": ("thresholds", "accuracy"),
-    "weights": ("model", "parameters"),
-    "bytes of the model": ("model", "bytes"),
-}
 
 
 def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
@@ -52,7 +40,6 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
     if not rows.height and not missing:
         missing.append("no test row is in both revisions: the scores cannot be compared")
     texts = rows.join(test.select("id", "text", "text_pair").unique("id", keep="first"), on="id", how="left")
-    figures = ((name, _number(base, keys), _number(head, keys)) for name, keys in FIGURES.items())
     right, right_before = pl.col("after") == pl.col("label"), pl.col("before") == pl.col("label")
     return Effect(
         rows=rows.height,
@@ -69,7 +56,6 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
         labels=tuple(display(label, NAME, mask) for label in answers.labels),
         confusion_base=answers.counts[0],
         confusion_head=answers.counts[1],
-        figures=tuple(figure for figure in figures if figure[1:] != (None, None)),
         missing=tuple(missing),
     )
 
@@ -145,11 +131,3 @@ def _gain(
     if np.count_nonzero(moved) >= LEAST_MOVED:
         trend = "better" if low > 0 else "worse" if high < 0 else "unclear"
     return Gain(name, rows, round(float(base), DIGITS), round(float(head), DIGITS), bootstrap[key], low, high, trend)
-
-
-def _number(revision: Revision, keys: Sequence[str]) -> float | None:
-    """Return a number of `reports/metrics.json`, on the revision's own test rows."""
-    report: Any = revision.report(METRICS)
-    for key in keys:
-        report = report.get(key) if isinstance(report, dict) else None
-    return report if isinstance(report, int | float) and isfinite(report) else None

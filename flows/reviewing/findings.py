@@ -9,10 +9,10 @@ import numpy as np
 from flows.reviewing.data_changes import Listing
 from flows.reviewing.revision import Revision
 
+Machine = Mapping[str, str]  # what a model was trained on, by name; empty: not known
 RebuildVerdict = Literal["identical", "equal", "different", "failed", "unrecorded", "left out"]
 Trend = Literal["better", "worse", "same", "unclear"]
 VersionChange = tuple[str, str | None, str | None]  # package, old, new
-Figure = tuple[str, float | None, float | None]  # name, base, head (None: not known)
 Lineage = tuple[tuple[tuple[str, str], ...], str]  # (what, fact) on a model's origin; why MLflow could not be asked
 
 
@@ -110,7 +110,6 @@ class Effect:
     labels: tuple[str, ...]  # of the confusion matrices, in order
     confusion_base: np.ndarray  # counts [actual x predicted], int64
     confusion_head: np.ndarray
-    figures: tuple[Figure, ...] = ()  # calibration and size, numbers without an interval
     missing: tuple[str, ...] = ()  # what could not be compared, and why, a line each
 
 

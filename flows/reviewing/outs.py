@@ -13,8 +13,7 @@ import polars as pl
 
 from flows.reporting.reports import SCORES
 from flows.reviewing.effect import PREDICTIONS
-from flows.reviewing.findings import OutCheck, Rebuild, RebuildVerdict
-from flows.reviewing.rebuild import Machine
+from flows.reviewing.findings import Machine, OutCheck, Rebuild, RebuildVerdict
 from flows.reviewing.revision import Revision
 from stages.common.display import display
 from stages.common.environment import HARDWARE

@@ -144,8 +144,6 @@ def _effect(effect: Effect, confidence: str) -> Iterator[Block]:
         yield _rows("Regressed", effect.regressed)
         yield f"{effect.moved:,} more rows are wrong in another way than before." if effect.moved else ""
         yield _confusion(effect)
-    numbers = [(name, *("–" if side is None else f"{side:,.10g}" for side in sides)) for name, *sides in effect.figures]
-    yield Table("Calibration, each on its own test rows, and size", "|>base|>head", numbers)
 
 
 def _gains(title: str, what: str, gains: Sequence[Gain]) -> Table:

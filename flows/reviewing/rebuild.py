@@ -4,15 +4,15 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from flows.execution.stage_process import DEFAULT_TIMEOUT, StageRunner, seconds_of
+from flows.execution.stage_process import StageRunner, read_meta
 from flows.model_versions.versions import find_records
 from flows.repository.git import OF_A_CALLER
 from flows.repository.worktree_files import Log, check_out, furnish
+from flows.reviewing.findings import Machine, Rebuild
 from flows.reviewing.revision import Revision
 from stages.common.display import visible
 from stages.common.environment import environment_of
@@ -24,38 +24,22 @@ from stages.tracking.provenance import LOCK
 from stages.tracking.runs import training_tags
 
 LAST_LINES = 15
-TRIAL = "ATTUNE_TRIAL_"  # what a search tells its trainings
-
-Machine = Mapping[str, str]  # what a model was trained on, by name; empty: not known
-
-
-@dataclass(frozen=True)
-class PipelineRun:
-    """How far the stages came."""
-
-    seconds: Mapping[str, float] = field(default_factory=dict)  # wall time of each stage that was run
-    failed: str = ""  # the first stage that did not end well, after which none was run; nothing: all did
-    how: str = ""  # of that one: `took longer than 1,800 s`
-    last_lines: tuple[str, ...] = ()  # of its output
 
 
 def run_pipeline(
     folder: Path, graph: Mapping[str, Node], logs: Path, log: Log, variables: Mapping[str, str] | None = None
-) -> PipelineRun:
-    """Bring all stages of a worktree up to date; the project's MLflow store is not touched.
+) -> Rebuild:
+    """Bring all stages of a worktree up to date, up to the first that fails; the project's MLflow store is not touched.
 
     The folder `logs` gets all output, in STAGE.log; its name stands before each line of progress.
 
     Raises:
         AttuneError: if a stage's timeout in dvc.yaml is none.
     """
-    try:
-        timeouts = {name: seconds_of(node.meta.get("timeout", DEFAULT_TIMEOUT)) for name, node in graph.items()}
-    except ValueError as error:
-        raise AttuneError(f"dvc.yaml: meta of a stage: {error}", "write it like meta: {timeout: 2h}") from None
+    timeouts = {name: read_meta(node)[2] for name, node in graph.items()}
     logs.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
-    outside = ("MLFLOW_", "_MLFLOW_", TRIAL, *OF_A_CALLER)  # variables that would lead out of the worktree
+    outside = ("MLFLOW_", "_MLFLOW_", *OF_A_CALLER)  # variables that would lead out of the worktree
     environment = {name: value for name, value in os.environ.items() if not name.startswith(outside)}
     store = folder / WORK / "review.db"  # thrown away with the worktree
     environment |= {"MLFLOW_TRACKING_URI": f"sqlite:///{store}", "PYTHONPATH": str(folder)}
@@ -71,18 +55,18 @@ def run_pipeline(
                 how = f"took longer than {timeouts[name]:,.0f} s" if code is None else f"ended with status {code}"
                 log(f"{logs.name}: {name} {how}; all its output: {path}")
                 last_lines = path.read_text(encoding="utf-8").splitlines()[-LAST_LINES:]
-                return PipelineRun(seconds, name, how, tuple(last_lines))
+                return Rebuild("failed", name, how, seconds=seconds, last_lines=tuple(last_lines))
             log(f"{logs.name}: {name} {seconds[name]:.0f} s")
     finally:
         runner.end()
-    return PipelineRun(seconds)
+    return Rebuild("unrecorded", seconds=seconds)  # nothing is compared yet
 
 
 def _write(file: TextIO, line: str) -> None:
     print(visible(redacted(line)), file=file, flush=True)
 
 
-def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, threads: str) -> PipelineRun:
+def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, threads: str) -> Rebuild:
     """Run every stage of the head in a worktree that holds its commit and nothing that a stage has made.
 
     It has a DVC cache of its own, and as many threads as the recorded training, where these are known. What came from

@@ -7,14 +7,14 @@ from typing import Literal
 
 from flows.model_versions.versions import DIGEST, find_records
 from flows.reporting.reports import SPLIT_FILES, base_model_of
-from flows.repository.git import SHALLOW, GitFailed, asked, commit_at, find_commit, git, is_shallow, object_at
+from flows.repository.git import GitFailed, asked, commit_at, find_commit, git, object_at, shallow
 from flows.repository.worktree_files import PINNED, Log
 from flows.repository.worktrees import checked, one_at_a_time
 from flows.reviewing.changes import changes_between, other_versions
 from flows.reviewing.effect import effect_of
 from flows.reviewing.findings import Lineage, Rebuild, Review
 from flows.reviewing.outs import compare_outs
-from flows.reviewing.rebuild import PipelineRun, rebuild, recorded_machine, run_pipeline
+from flows.reviewing.rebuild import rebuild, recorded_machine, run_pipeline
 from flows.reviewing.revision import Revision, lock_at, open_worktrees, revision_at
 from stages.common.display import listed
 from stages.common.errors import AttuneError
@@ -66,22 +66,22 @@ def _review(home: Path, folders: Mapping[str, Path], commits: Commits, logs: Pat
     base, failure = _base(home, folders["base"], commits, logs, log) if "base" in folders else (None, "")
     settings = committed.params.review if committed.params else ReviewParams()
     recorded = bool(committed.lock) and not committed.stale
-    head, ran, folder = committed, PipelineRun(), folders.get("rebuild")
-    verdict = Rebuild("unrecorded", how=OTHER_DATA) if folder else Rebuild("left out")
+    head, folder = committed, folders.get("rebuild")
+    ran = verdict = Rebuild("unrecorded", how=OTHER_DATA) if folder else Rebuild("left out")
     if folder and (committed.own_data or missing or not recorded):
         machine = recorded_machine(committed, store, home)
         ran = rebuild(home, folder, committed, logs / "rebuild", log, machine.get("threads", ""))
         rebuilt = _with_results(committed, folder, "rebuilt")
-        if recorded and not ran.failed and committed.own_data:
+        if recorded and ran.verdict != "failed" and committed.own_data:
             machines = machine, recorded_machine(rebuilt, None, folder)
             verdict = compare_outs(committed, rebuilt, machines, settings.min_agreement)
-        head = committed if recorded and (not missing or ran.failed) else rebuilt
+        head = committed if recorded and (not missing or ran.verdict == "failed") else rebuilt
     elif not folder and (missing or not recorded):
         log("the head's results are missing or not of its code, params and data: what has to run is run")
         ran = run_pipeline(committed.folder, committed.graph, logs / "head", log)
         head = _with_results(committed, committed.folder, "run")
-    if ran.failed:
-        verdict = Rebuild("failed", ran.failed, ran.how, last_lines=ran.last_lines)
+    if ran.verdict == "failed":
+        verdict = ran
     elif not recorded:
         verdict = Rebuild("unrecorded", next(iter(committed.stale), ""))
     log("comparing")
@@ -116,9 +116,9 @@ def _base(home: Path, folder: Path, commits: Commits, logs: Path, log: Log) -> t
         ran = run_pipeline(folder, base.graph, logs / "base", log)
     except AttuneError as error:
         return None, error.what
-    if ran.failed:
+    if ran.verdict == "failed":
         last_line = f": {ran.last_lines[-1]}" if ran.last_lines else ""
-        return None, f"its stage {ran.failed} {ran.how}{last_line}"
+        return None, f"its stage {ran.first} {ran.how}{last_line}"
     return replace(_with_results(base, folder, "run"), stale={}), ""
 
 
@@ -179,8 +179,8 @@ def find_commits(home: Path, base: str | None, head: str) -> Commits:
         notes.append(f"{name} and {head} share no history: compared with {name} itself")
     if shared == head_commit:
         notes.append(f"the head is in {name} already: there is nothing in it that could differ")
-    if is_shallow(home):
-        notes.append(SHALLOW)
+    if hint := shallow(home):
+        notes.append(hint)
     behind = int(git(home, "rev-list", "--count", f"{head_commit}..{base_commit}")) if shared else 0
     short = ("rev-parse", "--verify", "--quiet", "--abbrev-ref", "--end-of-options")  # of HEAD, its branch
     names, unique = [asked(home, *short, each) or each for each in (name, head)], tuple(dict.fromkeys(notes))

@@ -122,8 +122,6 @@ def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
     """
     furnish(home, folder, log)
     lock, data = lock_at(folder), read_yaml(folder / PARAMS_FILE)
-    if not isinstance(data, dict):
-        raise AttuneError(f"{PARAMS_FILE} holds no sections", "docs/params.md lists them")
     if not lock:
         (folder / LOCK).unlink(missing_ok=True)
     check_out(folder, log)

@@ -38,7 +38,7 @@ class Verdict(NamedTuple):
 
 def verdict_of(review: Review) -> Verdict:
     """Return what a review comes to."""
-    risks = [*_record_risks(review), *_change_risks(review), *_effect_risks(review), *_other_risks(review)]
+    risks = [*_record_risks(review), *_effect_risks(review), *_other_risks(review)]
     ordered = sorted((Line(*risk) for risk in risks), key=lambda line: line.tone != "bad")
     return Verdict((_reproduced(review), _gates(review), _effect(review)), tuple(ordered))
 
@@ -131,14 +131,9 @@ def _record_risks(review: Review) -> Risks:
     machine = [f"{quoted(name)} {quoted(old)} → {quoted(new)}" for name, old, new in review.rebuild.environment]
     if machine:
         yield "warn", f"Rebuilt in another environment than it was recorded in: {', '.join(machine)}"
-
-
-def _change_risks(review: Review) -> Risks:
-    if not review.changes:
-        return
     settings = [
         f"{quoted(key)} {quoted(old, 40)} → {quoted(new, 40)}"
-        for key, old, new, _ in review.changes.params
+        for key, old, new, _ in (review.changes.params if review.changes else ())
         if f"{key}.".startswith(tuple(f"{watched}." for watched in WATCHED))
     ]
     if settings:

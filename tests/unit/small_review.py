@@ -65,7 +65,6 @@ def make_effect(trend: Trend = "better", text: str = "a moving film", width: int
         labels=names,
         confusion_base=base,
         confusion_head=head,
-        figures=(("calibration error", 0.0306, 0.0281), ("weights", 22_714_498, None)),
     )
     return replace(effect, **changes)
 

@@ -143,8 +143,8 @@ def test_versions_are_shown_from_what_to_what_and_those_that_are_not_installed(s
     result, installed = changes_between(*sides, 5).versions, version("jinja2")
     assert result == (
         ("jinja2", "3.1.6", "3.1.5"),
-        ("new-one", None, "2"),
         ("no-such-thing", "1", None),
+        ("new-one", None, "2"),
     )
     assert other_versions(sides[1].folder) == [f"jinja2 3.1.5 (here {installed})"]
 

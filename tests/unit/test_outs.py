@@ -16,9 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from flows.reviewing.findings import Rebuild
+from flows.reviewing.findings import Machine, Rebuild
 from flows.reviewing.outs import KINDS, compare_outs, difference
-from flows.reviewing.rebuild import Machine
 from flows.reviewing.revision import Revision
 from stages.common.pipeline.graph import read_graph
 from stages.tracking.registry import STAMP
