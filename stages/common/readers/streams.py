@@ -22,7 +22,6 @@ ENDINGS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
-    ".json": "jsonl",
     ".parquet": "parquet",
     ".txt": "lines",
 }
