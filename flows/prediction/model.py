@@ -135,7 +135,7 @@ def _find_package(model: str | None, folder: Path) -> tuple[Package, str]:
             if (Path(name) / part / "config.json").exists():
                 return Package.within(Path(name), part), name
         fix = f"name models/ after `make run`, a folder with model/ in it, or {REGISTERED}NAME@champion"
-        raise AttuneError(f"{name} holds no model", fix)
+        raise AttuneError(f"{model} holds no model", fix)
     model = model or f"{REGISTERED}{name}@{which}"
     fix = f"write {REGISTERED}NAME@ALIAS or {REGISTERED}NAME/VERSION; `make run` registers one; MLFLOW_TRACKING_URI "
     with asking_mlflow(f"{fix}says where to look; or name a folder: --model models/", f"{model} cannot be fetched"):
