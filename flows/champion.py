@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _act(options: argparse.Namespace) -> None:
     from stages.common.redact import redacted
-    from stages.tracking.registry import CHALLENGER, CHAMPION, champion, has_files, roll_back
+    from stages.tracking.registry import CHALLENGER, CHAMPION, champion, check_files, roll_back
     from stages.tracking.store import connect, tracking_uri
 
     if not options.rollback and (options.to is not None or options.reason):
@@ -47,9 +47,7 @@ def _act(options: argparse.Namespace) -> None:
             if current is None:
                 fix = f"make run; one that failed its gates: make serve MODEL=models:/{name}@{CHALLENGER}"
                 raise AttuneError(f"no model of {name} is champion in {redacted(tracking_uri())}", fix)
-            if not has_files(where := client.get_model_version_download_uri(name, current.version)):
-                what = f"the files of {name} version {current.version}, the champion, are not to be had at {where}"
-                raise AttuneError(what, "put them back; or make the model again: make run")
+            check_files(client, name, int(current.version))
             print(f"models:/{name}@{CHAMPION}")
             return
         if options.rollback:

@@ -159,11 +159,11 @@ def check_there(tracking: str) -> None:
 
 
 @contextmanager
-def asking_mlflow(fix: str) -> Iterator[None]:
+def asking_mlflow(fix: str, what: str = "MLflow cannot be asked") -> Iterator[None]:
     """Turn whatever MLflow raises (a server that is away, a missing driver, an unknown address) into an AttuneError."""
     try:
         yield
     except AttuneError:
         raise
     except Exception as error:
-        raise AttuneError(f"MLflow cannot be asked: {reason_of(error)}", fix) from None
+        raise AttuneError(f"{what}: {reason_of(error)}", fix) from None

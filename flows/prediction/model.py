@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from flows.model_versions.versions import asking_mlflow
 from flows.prediction.parts import PROBABILITY
 from flows.prediction.request import Request
 from stages.common.drift import FILE, VERSION, Counts, answer_counts, drift_report, text_counts
@@ -134,18 +135,11 @@ def _find_package(model: str | None, folder: Path) -> tuple[Package, str]:
             if (Path(name) / part / "config.json").exists():
                 return Package.within(Path(name), part), name
         fix = f"name models/ after `make run`, a folder with model/ in it, or {REGISTERED}NAME@champion"
-        raise AttuneError(f"{name} holds no model", fix)
+        raise AttuneError(f"{model} holds no model", fix)
     model = model or f"{REGISTERED}{name}@{which}"
-    try:
+    fix = f"write {REGISTERED}NAME@ALIAS or {REGISTERED}NAME/VERSION; `make run` registers one; MLFLOW_TRACKING_URI "
+    with asking_mlflow(f"{fix}says where to look; or name a folder: --model models/", f"{model} cannot be fetched"):
         connect()
         from stages.tracking.package import fetch_package
 
         return fetch_package(name, which, folder), model
-    except AttuneError:
-        raise
-    except Exception as error:  # of MLflow and of the many stores that it can read from
-        raise AttuneError(
-            f"{model} cannot be fetched: {reason_of(error)}",
-            f"write {REGISTERED}NAME@ALIAS or {REGISTERED}NAME/VERSION; `make run` registers one; MLFLOW_TRACKING_URI "
-            "says where to look; or name a folder: --model models/",
-        ) from None

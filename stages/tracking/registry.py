@@ -102,7 +102,7 @@ class Registration:
         # Asked without MLflow, whose import takes seconds that each `make run` and `make plan` would wait for.
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
             found = database.execute(VERSIONS, (self.model_name, PACKAGE_TAG, self.package)).fetchall()
-        return any(has_files(location) for (location,) in found)
+        return any(_has_files(location) for (location,) in found)
 
 
 def ensure_registered(
@@ -158,10 +158,17 @@ def version_of(client: "MlflowClient", registration: Registration) -> int | None
     name, location = registration.model_name, client.get_model_version_download_uri
     found = client.search_model_versions(f"name = '{name}' and tags.`{PACKAGE_TAG}` = '{registration.package}'")
     numbers = sorted((int(version.version) for version in found), reverse=True)
-    return next((number for number in numbers if not local or has_files(location(name, str(number)))), None)
+    return next((number for number in numbers if not local or _has_files(location(name, str(number)))), None)
 
 
-def has_files(location: str | None) -> bool:
+def check_files(client: "MlflowClient", name: str, version: int) -> None:
+    """Raise AttuneError if the files of a version are known to be gone: nobody could use it."""
+    if not _has_files(where := client.get_model_version_download_uri(name, str(version))):
+        what = f"the files of {name} version {version} are not to be had at {where}"
+        raise AttuneError(what, "put them back; or make the model again: make run")
+
+
+def _has_files(location: str | None) -> bool:
     """Return whether the files of a version are there: looked for on this machine, else believed to be."""
     parts = urlsplit(location or "")
     return parts.scheme not in ("", "file") or (Path(unquote(parts.path)) / "MLmodel").exists()
@@ -234,6 +241,7 @@ def roll_back(client: "MlflowClient", name: str, to: int | None = None, reason: 
     if to == current or not {PROMOTED_TAG, REPLACED_TAG} & versions.get(to, {}).keys():
         fix = f"{LISTS}; to use a version all the same, give it the alias champion in MLflow: make ui"
         raise AttuneError(f"version {to} is no earlier champion of {name}", fix)
+    check_files(client, name, to)
     why = " ".join(reason.split())[:500] or "no reason given"
     client.set_model_version_tag(name, str(current), DEMOTED_TAG, f"{_utc_now()}: {why}")
     if DEMOTED_TAG in versions[to]:

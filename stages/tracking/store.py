@@ -33,12 +33,8 @@ DEFAULTS = {
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # what MLflow's UI opens the experiment as
 CATCH_UP = "the files have it all: once it is back, `make publish` catches up"
 VERSION = "alembic_version"
-LOCATIONS = {  # of artifacts: table and column
-    "experiments": "artifact_location",
-    "runs": "artifact_uri",
-    "logged_models": "artifact_location",
-    "model_versions": "storage_location",
-}
+LOCATIONS = {"runs": "artifact_uri", "model_versions": "storage_location"}  # of artifacts: table and column
+LOCATIONS |= dict.fromkeys(("experiments", "logged_models"), "artifact_location")
 TABLES = {"experiments", "runs", "registered_models", "model_versions", "model_version_tags"}  # of a store since 2019
 
 

@@ -33,7 +33,7 @@ def client(project: Project, empty_store: Path, monkeypatch: pytest.MonkeyPatch)
     project.file("mlflow.db", empty_store.read_bytes())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     client = store.connect()
-    experiment = client.create_experiment("tests", artifact_location="nowhere")
+    experiment = client.create_experiment("tests", artifact_location="s3://nowhere")
     client.create_registered_model(NAME)
     for digest in ("one", "two", "three"):
         run_id = client.create_run(experiment).info.run_id
@@ -52,6 +52,20 @@ def promoted(client: MlflowClient, *versions: int) -> None:
 
 def by_hand(client: MlflowClient, version: int) -> None:
     client.set_registered_model_alias(NAME, CHAMPION, str(version))
+
+
+def test_no_version_whose_files_are_gone_is_rolled_back_to_or_served(
+    client: MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = (Path.cwd() / "mlruns/gone").as_uri()
+    client.create_model_version(NAME, gone)
+    promoted(client, 4, 2)
+    with pytest.raises(AttuneError, match=r"the files of tests version 4 are not to be had at file:///.*/mlruns/gone"):
+        roll_back(client, NAME)
+    assert aliases(client) == {CHAMPION: 2} and DEMOTED_TAG not in version_tags(client, NAME)[2]
+    by_hand(client, 4)
+    assert program.main(["--uri"]) == 1
+    assert "put them back; or make the model again: make run" in capsys.readouterr().err
 
 
 def test_a_promotion_moves_the_alias_and_keeps_when(client: MlflowClient) -> None:
