@@ -1,6 +1,7 @@
 """Read `params.yaml` and report what is wrong in it, and on which line."""
 
 import re
+import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import StreamMark, YAMLError
 
 from stages.common.errors import AttuneError
 from stages.common.params.reference import all_keys, known_keys
@@ -18,7 +19,8 @@ from stages.common.params.root import Params
 
 PARAMS_FILE = Path("params.yaml")
 MOST_VALUES = 100_000
-GLUED = re.compile(r"\s*(?:- )*(\w+):([^\s:].*)")  # `key:value`, which is one text
+GLUED = re.compile(r"\s*(?:- )*([\w.-]+):([^\s:].*)")  # `key:value`, which is one text
+OPEN_QUOTE = re.compile(r"""(?:[:,\[{-]\s+|[\[{])(["'])(?:(?!\1).)*$""")  # one that its line does not close
 NO_BLANK = "there is no blank after the colon"
 OF_NO_STAGE = ("tune", "review")  # DVC does not ask for these
 
@@ -58,14 +60,40 @@ def read_yaml(path: Path) -> Any:
             if (glued := GLUED.fullmatch(lines[number - 1])) and glued[1] in all_keys():
                 value = glued[2].partition(" #")[0].rstrip()  # without the comment
                 raise AttuneError(f"{path}:{number}: {NO_BLANK}", f"write `{glued[1]}: {value}`") from None
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        where = f"{path}:{_line_of(error, mark, text)}" if mark else str(path)
         what = f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}"
-        fix = "look for a quote or bracket that is not closed, a tab (indent with spaces), a key that is there twice"
-        raise AttuneError(what, fix) from None
+        fix = "look for a colon, quote or bracket that is missing, an indentation other than that of its neighbours, "
+        raise AttuneError(what, f"{fix}a tab (indent with spaces), a key that is there twice") from None
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0][:200]
         fix = "run in the project's folder, where it is UTF-8 text; recipes/ has files to begin with"
         raise AttuneError(f"{path}: cannot be read: {reason}", fix) from None
+
+
+def _line_of(error: YAMLError, mark: StreamMark, text: str) -> int:
+    """Return the number of the line with the mistake, which may be above the one in which YAML gives up."""
+    if (begin := getattr(error, "context_mark", None)) and re.match("while (scanning|parsing a flow)", error.context):
+        return begin.line + 1
+    lines = (re.sub(r"(^|\s)#.*", "", line).rstrip() for line in text.splitlines())
+    code = [(number, line) for number, line in enumerate(lines, 1) if line]
+    here = next((index for index, (number, _) in enumerate(code) if number > mark.line), len(code) - 1)
+    for number, line in reversed(code[: here + 1]):
+        if OPEN_QUOTE.search(line):
+            return number
+    odd, level = max(0, here - 1), sys.maxsize
+    if not re.search(r":(\s|$)", code[odd][1]):  # and the next line could not go on with this text
+        return code[odd][0]
+    # Of lines that should begin under each other, the odd one.
+    indents = [len(re.match("[ \t-]*", line)[0]) for _, line in code]
+    for index in range(here - 1, -1, -1):
+        if indents[index] < indents[here]:
+            break
+        if indents[index] < level:  # the first line of its block that is still open
+            odd, level = index, indents[index]
+    below = [indent for indent in indents[here + 1 :] if indent <= indents[here]]
+    is_odd = below[:1] == [indents[here]] or indents[odd] % 2 > indents[here] % 2
+    fits = level == indents[here] or (level == sys.maxsize and code[odd][1].endswith(":"))
+    return code[odd if is_odd and not fits else here][0]
 
 
 def _size(value: Any, known: dict[int, int]) -> int:
@@ -87,11 +115,18 @@ def check_params(data: Any, name: str = "params.yaml") -> Params:
         return Params.model_validate({} if data is None else data)
     except ValidationError as error:
         faults: dict[tuple[int | str, ...], str] = {}
+        missing, misspelt = set(), set()
         for fault in error.errors(include_url=False):
             keys, line = _locate(fault, data)
+            if fault["type"] == "missing":
+                missing.add(keys)
+            if fault["type"] == "extra_forbidden":
+                misspelt.update((*keys[:-1], word) for word in _close(keys[-1], known_keys(keys[:-1])))
             if keys not in faults or (fault["type"] == "literal_error" and isinstance(fault["input"], str)):
                 place = [f"{name}:{line}" if line else name, *([".".join(map(str, keys))] if keys else [])]
                 faults[keys] = ": ".join([*place, _message(fault, keys)])
+        for keys in missing & misspelt:  # one mistake, reported where it is
+            del faults[keys]
         # A value that may be a word or hold keys has a fault of each kind: the one further in is about what is meant.
         lines = [text for keys, text in faults.items() if not any(keys == key[:-1] for key in faults if key)]
         what = f"{name} has {len(lines)} fault{'s'[: len(lines) - 1]}:\n  " + "\n  ".join(lines)
@@ -117,8 +152,9 @@ def _message(fault: ErrorDetails, keys: tuple[int | str, ...]) -> str:
     value = fault["input"]
     quoted = shortened(dict(value) if isinstance(value, Mapping) else value)[:60]
     unknown = fault["type"] == "extra_forbidden"
-    glued = GLUED.fullmatch(str(keys[-1] if unknown else value)) if unknown or isinstance(value, str) else None
-    if glued and glued[1] in known_keys(keys[:-1] if unknown else keys):
+    of_key = unknown or (value is None and bool(keys))
+    glued = GLUED.fullmatch(str(keys[-1] if of_key else value)) if of_key or isinstance(value, str) else None
+    if glued and (value is None or glued[1] in known_keys(keys[:-1] if unknown else keys)):
         return f"{NO_BLANK}: write `{glued[1]}: {glued[2].split()[0]}`"
     match fault["type"]:
         case "extra_forbidden":
@@ -141,5 +177,9 @@ def _message(fault: ErrorDetails, keys: tuple[int | str, ...]) -> str:
 
 
 def _similar(word: object, words: list[str]) -> str:
-    close = get_close_matches(str(word), words, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return "".join(f"; did you mean {close!r}?" for close in _close(word, words))
+
+
+def _close(word: object, words: list[str]) -> list[str]:
+    """Return the likely spelling, if there is one."""
+    return get_close_matches(str(word), words, n=1)
