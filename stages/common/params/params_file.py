@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.error import StreamMark, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from stages.common.errors import AttuneError
 from stages.common.params.reference import all_keys, known_keys
@@ -60,7 +60,7 @@ def read_yaml(path: Path) -> Any:
             if (glued := GLUED.fullmatch(lines[number - 1])) and glued[1] in all_keys():
                 value = glued[2].partition(" #")[0].rstrip()  # without the comment
                 raise AttuneError(f"{path}:{number}: {NO_BLANK}", f"write `{glued[1]}: {value}`") from None
-        where = f"{path}:{_line_of(error, mark, text)}" if mark else str(path)
+        where = f"{path}:{_line_of(error, text)}" if isinstance(error, MarkedYAMLError) and mark else str(path)
         what = f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}"
         fix = "look for a colon, quote or bracket that is missing, an indentation other than that of its neighbours, "
         raise AttuneError(what, f"{fix}a tab (indent with spaces), a key that is there twice") from None
@@ -70,13 +70,13 @@ def read_yaml(path: Path) -> Any:
         raise AttuneError(f"{path}: cannot be read: {reason}", fix) from None
 
 
-def _line_of(error: YAMLError, mark: StreamMark, text: str) -> int:
+def _line_of(error: MarkedYAMLError, text: str) -> int:
     """Return the number of the line with the mistake, which may be above the one in which YAML gives up."""
-    if (begin := getattr(error, "context_mark", None)) and re.match("while (scanning|parsing a flow)", error.context):
-        return begin.line + 1
+    if error.context_mark and re.match("while (scanning|parsing a flow)", error.context or ""):
+        return int(error.context_mark.line) + 1
     lines = (re.sub(r"(^|\s)#.*", "", line).rstrip() for line in text.splitlines())
     code = [(number, line) for number, line in enumerate(lines, 1) if line]
-    here = next((index for index, (number, _) in enumerate(code) if number > mark.line), len(code) - 1)
+    here = next((index for index, (number, _) in enumerate(code) if number > error.problem_mark.line), len(code) - 1)
     for number, line in reversed(code[: here + 1]):
         if OPEN_QUOTE.search(line):
             return number
@@ -84,7 +84,7 @@ def _line_of(error: YAMLError, mark: StreamMark, text: str) -> int:
     if not re.search(r":(\s|$)", code[odd][1]):  # and the next line could not go on with this text
         return code[odd][0]
     # Of lines that should begin under each other, the odd one.
-    indents = [len(re.match("[ \t-]*", line)[0]) for _, line in code]
+    indents = [len(line) - len(line.lstrip(" \t-")) for _, line in code]
     for index in range(here - 1, -1, -1):
         if indents[index] < indents[here]:
             break
@@ -115,7 +115,8 @@ def check_params(data: Any, name: str = "params.yaml") -> Params:
         return Params.model_validate({} if data is None else data)
     except ValidationError as error:
         faults: dict[tuple[int | str, ...], str] = {}
-        missing, misspelt = set(), set()
+        missing: set[tuple[int | str, ...]] = set()
+        misspelt: set[tuple[int | str, ...]] = set()
         for fault in error.errors(include_url=False):
             keys, line = _locate(fault, data)
             if fault["type"] == "missing":

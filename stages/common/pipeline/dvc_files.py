@@ -118,13 +118,8 @@ def _mend_list(root: Path, log: Log) -> None:
 
 def _is_list(path: Path) -> bool:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        writers, readers = entries.get("write", {}), entries.get("read", {})
-        infos = [*writers.values(), *(info for some in readers.values() for info in some)]
-        return all(isinstance(info["pid"], int) and isinstance(info["cmd"], str) for info in infos)
-    except FileNotFoundError:
-        return True
-    except (ValueError, TypeError, KeyError, AttributeError):
+        return not path.exists() or isinstance(json.loads(path.read_bytes()), dict)
+    except ValueError:
         return False
 
 
