@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
@@ -212,11 +212,11 @@ def _check_tokenizer_and_code(source: FolderSource, folder: Path) -> None:
             f"{source.origin}: no tokenizer there: it needs one of {', '.join(TOKENIZERS)}",
             "copy the tokenizer's files into the model's folder",
         )
-    for name in JSON_OBJECTS:
-        keys = _all_keys(_read_object(folder / name, source.origin)) if (folder / name).exists() else ()
-        if name in CONFIGS and "auto_map" in keys:
+    for file in (folder / name for name in JSON_OBJECTS if (folder / name).exists()):
+        _read_object(file, source.origin)
+        if file.name in CONFIGS and '"auto_map"' in file.read_text(encoding="utf-8"):  # on any level
             raise AttuneError(
-                f"{source.origin}: its {name} asks for code of its own (auto_map), which is never run",
+                f"{source.origin}: its {file.name} asks for code of its own (auto_map), which is never run",
                 "use a model whose architecture is part of transformers",
             )
 
@@ -229,14 +229,3 @@ def _read_object(file: Path, origin: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise AttuneError(f"{origin}: {file.name} is not a JSON object", "copy the model's folder again")
     return content
-
-
-def _all_keys(content: Any) -> Iterator[str]:
-    waiting = [content]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            yield from value
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value

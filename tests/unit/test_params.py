@@ -69,6 +69,9 @@ def fault_of(folder: Path, old: str, new: str) -> str:
         ("seed: 7", "seed: '7'", "2: seed: "),
         ("  sources:", "  sources: []\n  x:", "4: ingest.sources: must not be empty"),
         ("  max_length: 32", "", "11: tokenize: must hold keys, not None (a section with nothing to say is left out"),
+        ("  model_name", "  modl_name", "1 fault:\n  FILE:18: register.modl_name: unknown key; did you"),
+        (SCRATCH, "scrach: {}", "1 fault:\n  FILE:8: ingest.base_model.scrach: unknown key; did you"),
+        (PATH, "pth: data/inbox/reviews.csv", "1 fault:\n  FILE:5: ingest.sources.0.pth: unknown key; did"),
         ("  model_name: reviews", "  fail_on_gate: true", "17: register.model_name: this key is required"),
         # sections that contradict each other or themselves
         ("{min: 3, max: 100}", "{min: 30, max: 10}", "10: clean.length.min: is greater than max (10)"),
@@ -100,8 +103,14 @@ def fault_of(folder: Path, old: str, new: str) -> str:
         ("seed: 7", "seed:7  # of all", "2: there is no blank after the colon\n  → write `seed: 7`"),
         ("{min: 3,", "{min:3,", "10: clean.length.min:3: there is no blank after the colon: write `min: 3`"),
         (PATH, "path:data/inbox/reviews.csv", "5: there is no blank after the colon\n  → write `path: data/inbox/rev"),
-        # no YAML
-        ("stars}", "stars", "7: not valid YAML"),
+        ("stars}", "stars}\n  labels: {1:bad, 2: good}", "7: ingest.labels.1:bad: there is no blank after the colon"),
+        # no YAML: the line of the mistake, which may be above the one in which YAML gives up
+        (RATE, f"seed 1\n  {RATE}", "14: not valid YAML: "),
+        (RATE, f"{RATE}\n  seed 1", "15: not valid YAML: could not find expected ':'"),
+        ("seed: 7", 'seed: "7', "2: not valid YAML"),
+        ("  sources:", "   sources:", "4: not valid YAML"),
+        ("  base_model:", "   base_model:", "7: not valid YAML"),
+        ("stars}", "stars", "6: not valid YAML"),
         ("seed: 7", "seed: 7\nseed: 8", "3: not valid YAML: found duplicate key"),
         ("stars}", "stars", "but got ':', while parsing a flow mapping that begins in line 6\n"),
         (
@@ -116,7 +125,7 @@ def fault_of(folder: Path, old: str, new: str) -> str:
 )
 def test_a_fault_is_reported_with_line_key_and_remedy(tmp_path: Path, old: str, new: str, expected: str) -> None:
     message = fault_of(tmp_path, old, new)
-    assert expected in message and "params.yaml:" in message
+    assert expected.replace("FILE", str(tmp_path / "params.yaml")) in message and "params.yaml:" in message
 
 
 def searched(name: str, **dimension: Any) -> dict[str, Any]:

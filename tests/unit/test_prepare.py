@@ -157,7 +157,7 @@ def test_a_later_lock_replaces_the_copy(client: MlflowClient) -> None:
     assert lock.read_text() == KEPT.read_text() == later
 
 
-@pytest.mark.parametrize("left", ["", "{", "[]", "\0", '{"write": {"a": 1}}', '{"read": {"a": {"pid": 1}}}'])
+@pytest.mark.parametrize("left", ["", "{", '{"write": {"a', "\0"])
 def test_a_broken_list_of_readers_and_writers_is_removed_and_a_whole_one_stays(client: MlflowClient, left: str) -> None:
     LIST.write_text(whole := '{"write": {"a": {"pid": 1, "cmd": "b"}}, "read": {"a": [{"pid": 1, "cmd": "b"}]}}')
     mend(log=pytest.fail)

@@ -21,7 +21,8 @@ from stages.common.params.root import Params
 
 PARAMS_FILE = Path("params.yaml")
 MOST_VALUES = 100_000
-GLUED = re.compile(r"\s*(?:- )*(\w+):([^\s:].*)")  # `key:value`, which is one text
+GLUED = re.compile(r"\s*(?:- )*([\w.-]+):([^\s:].*)")  # `key:value`, which is one text
+OPEN_QUOTE = re.compile(r"""(?:[:,\[{-]\s+|[\[{])(["'])(?:(?!\1).)*$""")  # one that its line does not close
 NO_BLANK = "there is no blank after the colon"
 ODD_MARKS = {  # of which no program can be told in another way
     ":": "PATH would end there",
@@ -77,8 +78,8 @@ def read_yaml(path: Path) -> Any:
                 raise AttuneError(f"{path}:{number}: {NO_BLANK}", f"write `{glued[1]}: {value}`") from None
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         what = f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}{_begun(text, error)}"
-        fix = "look for a quote or bracket that is not closed, a tab (indent with spaces), a key that is there twice"
-        raise AttuneError(what, fix) from None
+        fix = "look for a colon, quote or bracket that is missing, an indentation other than that of its neighbours, "
+        raise AttuneError(what, f"{fix}a tab (indent with spaces), a key that is there twice") from None
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0][:200]
         fix = "run in the project's folder, where it is UTF-8 text; recipes/ has files to begin with"
@@ -116,11 +117,19 @@ def check_params(data: Any, name: str = "params.yaml") -> Params:
         return Params.model_validate({} if data is None else data)
     except ValidationError as error:
         faults: dict[tuple[int | str, ...], str] = {}
+        missing: set[tuple[int | str, ...]] = set()
+        misspelt: set[tuple[int | str, ...]] = set()
         for fault in error.errors(include_url=False):
             keys, line = _locate(fault, data)
+            if fault["type"] == "missing":
+                missing.add(keys)
+            if fault["type"] == "extra_forbidden":
+                misspelt.update((*keys[:-1], word) for word in _close(keys[-1], known_keys(keys[:-1])))
             if keys not in faults or (fault["type"] == "literal_error" and isinstance(fault["input"], str)):
                 place = [f"{name}:{line}" if line else name, *([".".join(map(str, keys))] if keys else [])]
                 faults[keys] = ": ".join([*place, _message(fault, keys)])
+        for keys in missing & misspelt:  # one mistake, reported where it is
+            del faults[keys]
         # A value that may be a word or hold keys has a fault of each kind: the one further in is about what is meant.
         lines = [text for keys, text in faults.items() if not any(keys == key[:-1] for key in faults if key)]
         what = f"{name} has {len(lines)} fault{'s'[: len(lines) - 1]}:\n  " + "\n  ".join(lines)
@@ -146,8 +155,9 @@ def _message(fault: ErrorDetails, keys: tuple[int | str, ...]) -> str:
     value = fault["input"]
     quoted = shortened(dict(value) if isinstance(value, Mapping) else value)[:60]
     unknown = fault["type"] == "extra_forbidden"
-    glued = GLUED.fullmatch(str(keys[-1] if unknown else value)) if unknown or isinstance(value, str) else None
-    if glued and glued[1] in known_keys(keys[:-1] if unknown else keys):
+    of_key = unknown or (value is None and bool(keys))
+    glued = GLUED.fullmatch(str(keys[-1] if of_key else value)) if of_key or isinstance(value, str) else None
+    if glued and (value is None or glued[1] in known_keys(keys[:-1] if unknown else keys)):
         return f"{NO_BLANK}: write `{glued[1]}: {glued[2].split()[0]}`"
     match fault["type"]:
         case "extra_forbidden":
@@ -170,5 +180,9 @@ def _message(fault: ErrorDetails, keys: tuple[int | str, ...]) -> str:
 
 
 def _similar(word: object, words: list[str]) -> str:
-    close = get_close_matches(str(word), words, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return "".join(f"; did you mean {close!r}?" for close in _close(word, words))
+
+
+def _close(word: object, words: list[str]) -> list[str]:
+    """Return the likely spelling, if there is one."""
+    return get_close_matches(str(word), words, n=1)

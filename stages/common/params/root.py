@@ -4,7 +4,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from stages.common.errors import AttuneError
 from stages.common.params.augment import AugmentParams
 from stages.common.params.clean import CleanParams
 from stages.common.params.evaluate import EvaluateParams
@@ -97,11 +96,12 @@ class Params(Section):
         tests = self.evaluate.behaviour
         for name in sorted({*self.register_.gates.behaviour} - {*tests.names}):
             yield "register.gates.behaviour", f"{name!r} is no test of evaluate.behaviour ({', '.join(tests.names)})"
-        if self.ingest.labels:
-            try:
-                tests.check_labels(sorted({*self.ingest.labels.values()}))
-            except AttuneError as error:
-                yield "evaluate.behaviour", f"{error.what.removeprefix('evaluate.behaviour, ')} in ingest.labels"
+        labels = sorted({*(self.ingest.labels or {}).values()})
+        for kind in ("minimum", "direction"):
+            for number, test in enumerate(getattr(tests, kind) if labels else ()):
+                if test.label not in labels:
+                    reason = f"there is no label {test.label!r} in ingest.labels ({', '.join(labels)})"
+                    yield f"evaluate.behaviour.{kind}.{number}.label", reason
 
     def section(self, name: str) -> Section:
         """Return the section of the stage `name`."""

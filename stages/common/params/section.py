@@ -24,7 +24,8 @@ class Section(BaseModel):
         errors = []
         for keys, reason in self._faults():
             kind = PydanticCustomError("value_error", "{error}", {"error": reason})
-            location = tuple(keys.split(".")) if isinstance(keys, str) else keys
+            parts = keys.split(".") if isinstance(keys, str) else keys
+            location = tuple(int(part) if part.isdigit() else part for part in parts)
             errors.append(InitErrorDetails(type=kind, loc=location, input=None))
         if errors:
             raise ValidationError.from_exception_data(type(self).__name__, errors)
