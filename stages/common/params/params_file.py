@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.reader import ReaderError
 
 from stages.common.errors import AttuneError
@@ -77,8 +77,9 @@ def read_yaml(path: Path) -> Any:
 
 def _begun(text: str, error: YAMLError) -> str:
     """Return where that begins which is not valid YAML, or a quote above that has swallowed lines."""
-    begun = getattr(error, "context_mark", None)
-    said = f", {error.context} that begins in line {begun.line + 1}" if begun else ""
+    said = ""
+    if isinstance(error, MarkedYAMLError) and error.context_mark:
+        said = f", {error.context} that begins in line {error.context_mark.line + 1}"
     with suppress(YAMLError):
         for token in YAML(typ="rt").scan(text):
             first, last = token.start_mark.line + 1, token.end_mark.line + 1
