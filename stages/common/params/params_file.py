@@ -130,6 +130,9 @@ def _locate(fault: ErrorDetails, data: Any) -> tuple[tuple[int | str, ...], int 
             line, data = mark[2 if of_value else 0] + 1 if mark else line, data[part]
         if inside or (fault["type"] in ("missing", "value_error") and part in known_keys(keys)):
             keys.append(part)
+    if fault["type"] == "invalid_key" and fault["input"] is None:
+        mark = (getattr(getattr(data, "lc", None), "data", None) or {}).get(None)
+        return (*keys, "null"), mark[0] + 1 if mark else line
     return tuple(keys), line
 
 
