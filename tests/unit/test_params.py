@@ -112,6 +112,9 @@ def fault_of(folder: Path, old: str, new: str) -> str:
         ("  base_model:", "   base_model:", "7: not valid YAML"),
         ("stars}", "stars", "6: not valid YAML"),
         ("seed: 7", "seed: 7\nseed: 8", "3: not valid YAML: found duplicate key"),
+        ("  max_length", "  : max_length", "12: tokenize.null: keys should be strings, not None"),
+        ("  max_length", ":  max_length", "12: null: keys should be strings, not None"),
+        ("  max_length", "  1: 2\n  max_length", "12: tokenize.1: keys should be strings, not 1"),
         ("stars}", "stars", "but got ':', while parsing a flow mapping that begins in line 6\n"),
         (
             "seed: 7",

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.reader import ReaderError
 
 from stages.common.display import visible
@@ -88,8 +88,9 @@ def read_yaml(path: Path) -> Any:
 
 def _begun(text: str, error: YAMLError) -> str:
     """Return where that begins which is not valid YAML, or a quote above that has swallowed lines."""
-    begun = getattr(error, "context_mark", None)
-    said = f", {error.context} that begins in line {begun.line + 1}" if begun else ""
+    said = ""
+    if isinstance(error, MarkedYAMLError) and error.context_mark:
+        said = f", {error.context} that begins in line {error.context_mark.line + 1}"
     with suppress(YAMLError):
         for token in YAML(typ="rt").scan(text):
             first, last = token.start_mark.line + 1, token.end_mark.line + 1
@@ -148,6 +149,9 @@ def _locate(fault: ErrorDetails, data: Any) -> tuple[tuple[int | str, ...], int 
             line, data = mark[2 if of_value else 0] + 1 if mark else line, data[part]
         if inside or (fault["type"] in ("missing", "value_error") and part in known_keys(keys)):
             keys.append(part)
+    if fault["type"] == "invalid_key" and fault["input"] is None:
+        mark = (getattr(getattr(data, "lc", None), "data", None) or {}).get(None)
+        return (*keys, "null"), mark[0] + 1 if mark else line
     return tuple(keys), line
 
 
