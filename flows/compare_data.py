@@ -8,13 +8,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from fsspec import filesystem
 from rich.console import Console
 from rich.markdown import Markdown
 
 from flows.command import exit_status
 from flows.reporting.markdown import sentence, table
 from flows.repository.git import commit_at
-from flows.reviewing.data_changes import Version, data_changes, folder_of, read_version
+from flows.reviewing.data_changes import Version, data_changes, read_version
 from stages.common.errors import AttuneError
 
 WORKSPACE = "workspace"
@@ -52,7 +53,7 @@ def _compare(options: argparse.Namespace) -> None:
 def _read(name: str) -> Version:
     """Read the files of this folder, or those that DVC keeps of a commit."""
     if name == WORKSPACE:
-        return read_version(name, folder_of(Path()))
+        return read_version(name, filesystem("file"))
     commit = commit_at(Path(), name)  # DVC takes trees, files and options, too, and breaks on them
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException

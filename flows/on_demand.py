@@ -37,7 +37,7 @@ def review(base: str | None = None, head: str = "HEAD", rebuild: bool = True) ->
         create_artifact((LOGS / MARKDOWN).read_text(encoding="utf-8"), "attune-review", reproduced)
     if not rebuilt.holds:
         why = f"{rebuilt.verdict}, first of all {rebuilt.first}" if rebuilt.first else rebuilt.verdict
-        raise AttuneError(f"{result.head.short} is not reproduced ({why}): {reproduced}", f"read {LOGS / HTML}")
+        raise AttuneError(f"{result.head.commit[:10]} is not reproduced ({why}): {reproduced}", f"read {LOGS / HTML}")
     return {"commit": result.head.commit, "rebuild": rebuilt.verdict, "page": str((LOGS / HTML).resolve())}
 
 

@@ -17,7 +17,6 @@ SETTINGS = (
 )
 OF_A_CALLER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
 NETWORK_SECONDS = 900
-SHALLOW = "this clone is a shallow one, so older commits are missing: git fetch --unshallow"
 
 
 class GitFailed(AttuneError):
@@ -110,4 +109,5 @@ def commit_at(root: Path, name: str) -> str:
 
 def shallow(root: Path) -> str:
     """Return what to do where a clone lacks the older commits of its history, or nothing."""
-    return SHALLOW if git(root, "rev-parse", "--is-shallow-repository") == "true" else ""
+    hint = "this clone is a shallow one, so older commits are missing: git fetch --unshallow"
+    return hint if git(root, "rev-parse", "--is-shallow-repository") == "true" else ""

@@ -6,11 +6,12 @@ from importlib.metadata import distributions
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from fsspec import filesystem
 from packaging.utils import canonicalize_name
 
 from flows.repository.git import git
 from flows.repository.worktree_files import PINNED
-from flows.reviewing.data_changes import Listing, data_changes, folder_of, read_version
+from flows.reviewing.data_changes import Listing, data_changes, read_version
 from flows.reviewing.findings import Changes, FileChange, ParamChange, StageChange
 from flows.reviewing.revision import Revision
 from stages.common.errors import AttuneError
@@ -32,7 +33,8 @@ def changes_between(base: Revision, head: Revision, examples: int) -> Changes:
     versions = tuple(differing(_pins(base.folder), _pins(head.folder)))
     data: tuple[Listing, ...] | None = None
     try:
-        old, new = (read_version(revision.name, folder_of(revision.folder)) for revision in (base, head))
+        folders = (filesystem("dir", path=str(side.folder), target_protocol="file") for side in (base, head))
+        old, new = map(read_version, (base.name, head.name), folders)
         data = tuple(data_changes(old, new, examples, texts=True, mask=head.mask))  # texts are cut and masked
     except AttuneError as error:
         missing.append(f"rows cannot be compared: {error.what}")
@@ -111,7 +113,7 @@ def _other_hashes(name: str, kind: Literal["deps", "outs"], base: Revision, head
 def other_versions(folder: Path) -> list[str]:
     """Return the packages that are installed here in another version than a project pins, with both versions."""
     # without the build that follows a `+`; packages that only tests need may not be installed
-    here = {
+    here: dict[str, str] = {
         canonicalize_name(package.name): package.version.partition("+")[0]
         for package in distributions()
         if package.name

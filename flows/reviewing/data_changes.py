@@ -3,13 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 import polars.selectors as cs
 from fsspec import AbstractFileSystem
-from fsspec.implementations.dirfs import DirFileSystem
-from fsspec.implementations.local import LocalFileSystem
 
 from stages.common.display import Mask, display
 from stages.common.errors import AttuneError
@@ -38,11 +35,6 @@ class Listing:
     title: str
     columns: Sequence[str]
     rows: list[list[str]]
-
-
-def folder_of(folder: Path) -> DirFileSystem:
-    """Return the files of a folder, as `read_version` takes them."""
-    return DirFileSystem(str(folder), LocalFileSystem())
 
 
 def read_version(name: str, files: AbstractFileSystem) -> Version:

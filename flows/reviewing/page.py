@@ -198,7 +198,7 @@ def _lineage(review: Review) -> Iterator[Block]:
     rows = [(what, quoted(fact, 300)) for what, fact in facts]
     yield Table("Commit, data, base model, run and version", "|", rows)
     yield f"{problem}." if problem else ""
-    yield f"All of it in your checkout: `git switch --detach {review.head.short} && .venv/bin/dvc checkout`."
+    yield f"All of it in your checkout: `git switch --detach {review.head.commit[:10]} && .venv/bin/dvc checkout`."
 
 
 def _value(value: str | None) -> str:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TextIO
 
 from flows.execution.stage_process import StageRunner, read_meta
 from flows.model_versions.versions import find_records
@@ -49,7 +48,8 @@ def run_pipeline(
             log(f"{logs.name}: {name} …")
             started, path = time.monotonic(), logs / f"{name}.log"
             with path.open("w", encoding="utf-8") as file:
-                code = runner.run(name, timeouts[name], partial(_write, file))
+                write = partial(lambda file, line: print(visible(redacted(line)), file=file, flush=True), file)
+                code = runner.run(name, timeouts[name], write)
             seconds[name] = time.monotonic() - started
             if code != 0:
                 how = f"took longer than {timeouts[name]:,.0f} s" if code is None else f"ended with status {code}"
@@ -60,10 +60,6 @@ def run_pipeline(
     finally:
         runner.end()
     return Rebuild("unrecorded", seconds=seconds)  # nothing is compared yet
-
-
-def _write(file: TextIO, line: str) -> None:
-    print(visible(redacted(line)), file=file, flush=True)
 
 
 def rebuild(home: Path, folder: Path, head: Revision, logs: Path, log: Log, threads: str) -> Rebuild:

@@ -52,11 +52,6 @@ class Revision:
     stale: Mapping[str, str] = field(default_factory=dict)  # stages recorded of other code, params or data, and why
     own_data: bool = True  # whether what Git does not have of data/inbox/ is here as the results were made of it
 
-    @property
-    def short(self) -> str:
-        """The commit as people write it."""
-        return self.commit[:10]
-
     @cached_property
     def params(self) -> Params | None:
         """Its params; None if the code that runs here cannot read them: older code had other keys."""

@@ -58,12 +58,8 @@ class Trial:
 
     params: Params
     digest: str  # of all that the training depends on
+    curve: Path  # the validation scores after each epoch: the file is there once the trial is finished
     folder: Path
-
-    @property
-    def curve(self) -> Path:
-        """The validation scores after each epoch: the file is there once the trial is finished."""
-        return self.folder / CURVE
 
 
 def prepare_trial(data: Mapping[str, Any], inputs: Mapping[str, Path] | None = None) -> Trial:
@@ -88,7 +84,7 @@ def prepare_trial(data: Mapping[str, Any], inputs: Mapping[str, Path] | None = N
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to(path)
-    return Trial(params, digest, folder)
+    return Trial(params, digest, folder / CURVE, folder)
 
 
 def digests(files: Mapping[str, Path]) -> dict[str, str]:
