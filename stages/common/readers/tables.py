@@ -13,7 +13,7 @@ from functools import partial
 from io import TextIOWrapper
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -25,7 +25,6 @@ from stages.common.readers.streams import LONGEST, LONGEST_MB, ROWS, Layout, Spe
 from stages.common.readers.table import Table, as_text, check_unique, packed
 
 LINE = "line"  # name of the only column of a plain text file
-SEPARATORS = ";\t|,"
 
 
 @contextmanager
@@ -51,12 +50,11 @@ def open_table(
             yield ParquetTable(stream, origin, spend, texts=texts)
             return
         newline = "" if layout.format in ("csv", "tsv") else "\n"  # a line of JSON may hold U+2028 and the like
-        encoding = "utf-8-sig" if layout.encoding == "utf-8" else layout.encoding
-        with TextIOWrapper(stream, encoding=encoding, newline=newline) as text:
+        with TextIOWrapper(stream, encoding=layout.encoding, newline=newline) as text:
             reader = {"csv": SeparatedTable, "tsv": SeparatedTable, "jsonl": JsonLinesTable}.get(
                 layout.format, LinesTable
             )
-            table = reader(_lines(text, origin, layout.encoding), origin, layout)
+            table = reader(_lines(text, origin, layout.encoding.removesuffix("-sig")), origin, layout)
             size = path.stat().st_size
             table.share = lambda: file.tell() / size
             yield table
@@ -116,14 +114,14 @@ class SeparatedTable(LinesTable):
             separator, before = separator if separator != "," else hint[1], before + 1
         else:
             lines = chain([first], lines)
-        quoting = csv.QUOTE_NONE if layout.quote == "none" else csv.QUOTE_MINIMAL
+        quoting: Literal[0, 3] = csv.QUOTE_NONE if layout.quote == "none" else csv.QUOTE_MINIMAL
         self._rows = self._numbered(csv.reader(lines, delimiter=separator, quoting=quoting, strict=True), before)
         top = next((row for row in self._rows if any(map(str.strip, row[2]))), None)
         if not top:
             raise AttuneError(f"{origin}: the file is empty", "the first line names the columns")
         names = [name.strip() if layout.header else "" for name in top[2]]
         self.columns = [name or f"column {number}" for number, name in enumerate(names, start=1)]
-        if len(names) == 1 and (mark := next((mark for mark in SEPARATORS if mark in top[2][0]), None)):
+        if len(names) == 1 and (mark := next((mark for mark in ";\t|," if mark in top[2][0]), None)):
             raise AttuneError(
                 f"{origin}: the only column is {self.columns[0]!r}",
                 f"if its columns are separated by it, add this under the source: separator: {json.dumps(mark)} "
