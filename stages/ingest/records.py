@@ -53,12 +53,8 @@ def read_records(
     extra: list[str] = getattr(source.columns, "extra", [])
     mapped = {"text": LINE} if lines else source.columns.model_dump(exclude_none=True, exclude={"extra"})
     wanted = [*mapped.items(), *(("extra", column) for column in extra)]
-    constant = {
-        **dict.fromkeys(FIELDS),
-        "label": getattr(source, "label", None),
-        "source": source.origin,
-        "group": table.group,
-    }
+    label = getattr(source, "label", None)
+    constant = {**dict.fromkeys(FIELDS), "label": label, "source": source.origin, "group": table.group}
     if table.fixed:
         _check_columns(wanted, table)
     rows = texts = 0
