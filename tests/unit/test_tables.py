@@ -30,6 +30,7 @@ from stages.common.readers.tables import open_table
 from stages.ingest.archives import SizeBudget
 from stages.ingest.records import read_records
 
+SKIPPED = bytes.fromhex("502a4d1804000000") + b"pzst"  # a frame of zstd that readers pass over
 TABLE = {"text": ["naïve, 漢字", 'she said "no"', "two\nlines", None], "label": ["1", "0", "1", None]}
 CSV = 'text,label\n"naïve, 漢字",1\n"she said ""no""",0\n"two\nlines",1\n,\n'
 TSV = 'text\tlabel\nnaïve, 漢字\t1\n"she said ""no"""\t0\n"two\nlines"\t1\n\t\n'
@@ -151,6 +152,7 @@ def test_every_format_and_compression_gives_the_same_table(tmp_path: Path, name:
         ("a.jsonl", codecs.BOM_UTF16_BE + '{"text": "漢", "label": 1}\n'.encode("utf-16-be"), {}, [("漢", "1")]),
         ("a.csv", "text,label\nnaïve,1\n".encode("utf-8-sig"), {"encoding": "cp1252"}, [("naïve", "1")]),
         *(("a.csv", packed(b"text,label\na,1\n"), {}, [("a", "1")]) for packed in PACKERS.values()),
+        ("a.csv.zst", SKIPPED + PACKERS[".zst"](b"text,label\na,1\n"), {}, [("a", "1")]),
         ("a.csv.gz", b"text,label\na,1\n", {}, [("a", "1")]),
         ("a.csv.gz", packed_gzip(packed_gzip(b"text,label\na,1\n")), {}, [("a", "1")]),
         ("a.csv.gz", bz2.compress(b"text,label\na,1\n"), {}, [("a", "1")]),

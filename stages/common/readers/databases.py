@@ -57,8 +57,7 @@ def select(variable: str, query: str, origin: str, size: int = 10_000) -> Iterat
 
     Raises:
         AttuneError: if the variable is not set, the database cannot be reached, or the query fails, would write, gives
-            two columns of one name, bytes that are no text, or too long a cell. No message holds the address or its
-            password.
+            two columns of one name, bytes that are no text, or too long a cell. No message holds address or password.
     """
     url, engine = _engine(variable, origin)
     with _faults_as_errors(origin, variable, url), engine.connect() as connection:

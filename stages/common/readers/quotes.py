@@ -14,7 +14,7 @@ NO_QUOTES = (
 LINE_END = re.compile("\r\n|\r|\n")
 DIGITS = str.maketrans("123456789", "000000000")
 FORM = 32  # characters of a value up to which it may be one of a few, such as a label, or a number
-FIRST, SAMPLE = 10_000, 32  # the first rows, and one in so many later ones, say what a column holds; so many values
+FIRST, SAMPLE = 10_000, 32  # the first rows, and one in so many later ones, say what values a column holds
 MANY = 10  # lines like rows, which no prose has
 
 

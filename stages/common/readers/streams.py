@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from io import BufferedReader, RawIOBase
 from pathlib import PurePosixPath
 from typing import Any
@@ -79,17 +80,11 @@ class _Counted(RawIOBase):
         return len(data)
 
 
-def _zstd(file: Any) -> Any:
-    from pyarrow import CompressedInputStream, PythonFile  # type: ignore[import-untyped]
-
-    return CompressedInputStream(PythonFile(file), "zstd")
-
-
 OPENERS: dict[bytes, Callable[[Any], Any]] = {  # by the first bytes
     rb"\x1f\x8b\x08": gzip.open,
     rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": bz2.open,
     rb"\xfd7zXZ\0": lzma.open,
-    rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18": _zstd,
+    rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18": lambda file: import_module("pyarrow").input_stream(file, "zstd"),
 }
 
 
@@ -99,7 +94,7 @@ def decompressed(file: Any, spend: Spend) -> Any:
     return BufferedReader(_Counted(opener(file), spend), BLOCK) if opener else file
 
 
-MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # of byte orders
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # of byte orders
 PARQUET = b"PAR1\x15"
 TABLES = ("csv", "tsv", "jsonl", "parquet", "lines")
 ALL = (*TABLES, "document")
@@ -153,9 +148,7 @@ def recognized(file: Any, layout: Layout, origin: str, spend: Spend) -> tuple[An
 
 
 @contextmanager
-def damage_as_errors(
-    origin: str, what: str = "cannot be decompressed", kinds: tuple[type[Exception], ...] = DAMAGE
-) -> Iterator[None]:
+def damage_as_errors(origin: str, what: str = "cannot be decompressed", kinds: Any = DAMAGE) -> Iterator[None]:
     """Raise AttuneError for what the readers of damaged bytes raise; errors of the disk pass."""
     try:
         yield

@@ -13,7 +13,7 @@ from functools import partial
 from io import TextIOWrapper
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -25,7 +25,6 @@ from stages.common.readers.streams import HEAD, LONGEST, LONGEST_MB, ROWS, Layou
 from stages.common.readers.table import NAME, Table, as_text, check_unique, packed
 
 LINE = "line"  # name of the only column of a plain text file
-SEPARATORS = ";\t|,"
 
 
 @contextmanager
@@ -53,12 +52,11 @@ def open_table(
         # A line of JSON may hold U+2028 and the like; carriage returns alone are the ends of lines of old Macs.
         old = b"\r" in (head := stream.peek(HEAD)) and b"\n" not in head
         newline = "" if layout.format in ("csv", "tsv") else None if old else "\n"
-        encoding = "utf-8-sig" if layout.encoding == "utf-8" else layout.encoding
-        with TextIOWrapper(stream, encoding=encoding, newline=newline) as text:
+        with TextIOWrapper(stream, encoding=layout.encoding, newline=newline) as text:
             reader = {"csv": SeparatedTable, "tsv": SeparatedTable, "jsonl": JsonLinesTable}.get(
                 layout.format, LinesTable
             )
-            table = reader(_lines(text, origin, layout.encoding), origin, layout)
+            table = reader(_lines(text, origin, layout.encoding.removesuffix("-sig")), origin, layout)
             size = path.stat().st_size
             table.share = lambda: file.tell() / size
             yield table
@@ -121,7 +119,7 @@ class SeparatedTable(LinesTable):
             separator, before = separator if separator != "," else hint[1], before + 1
         else:
             lines = chain([first], lines)
-        quoting = csv.QUOTE_NONE if layout.quote == "none" else csv.QUOTE_MINIMAL
+        quoting: Literal[0, 3] = csv.QUOTE_NONE if layout.quote == "none" else csv.QUOTE_MINIMAL
         spaced = first.count(separator) == first.count(separator + " ") > 0  # "a", "b": else the quotes would be text
         reader = csv.reader(lines, delimiter=separator, quoting=quoting, skipinitialspace=spaced, strict=True)
         self._rows = self._numbered(reader, before)
@@ -130,7 +128,7 @@ class SeparatedTable(LinesTable):
             raise AttuneError(f"{origin}: the file is empty", "the first line names the columns")
         names = [name.strip() if layout.header else "" for name in top[2]]
         self.columns = [name or f"column {number}" for number, name in enumerate(names, start=1)]
-        if len(names) == 1 and (mark := next((mark for mark in SEPARATORS if mark in top[2][0]), None)):
+        if len(names) == 1 and (mark := next((mark for mark in ";\t|," if mark in top[2][0]), None)):
             raise AttuneError(
                 f"{origin}: the only column is {display(self.columns[0], NAME)!r}",
                 f"if its columns are separated by it, add this under the source: separator: {json.dumps(mark)} "
