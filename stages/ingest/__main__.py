@@ -21,7 +21,7 @@ from stages.common.pipeline.validation import check_label_counts
 from stages.common.schemas import Decontamination, RawRecords, Rejected
 from stages.ingest.archives import Workspace
 from stages.ingest.fetch import check_links, open_source
-from stages.ingest.labels import check_look_alikes, count_names
+from stages.ingest.labels import check_look_alikes
 from stages.ingest.models import bring_model, bring_resources, files_of
 from stages.ingest.records import Spool, check_label_map, read_records
 from stages.ingest.scratch import build_scratch_model
@@ -49,7 +49,11 @@ def main(run: Run[IngestParams]) -> None:
         references = _read(params.decontaminate_against, reference_sources, workspace, params)
         Decontamination.write_batches(references, run.output("data/raw/decontamination.parquet"))
 
-        named, absent = count_names(spool.labels, spool.names(label_map))
+        names, named = spool.names(label_map), Counter[str]()
+        absent = {label: count for label, count in sorted(spool.labels.items()) if names[label] is None}
+        for label, count in spool.labels.items():
+            if name := names[label]:
+                named[name] += count
         if label_map is not None:
             check_label_map(named, label_map)
         check_look_alikes(named, label_map or ())
@@ -106,8 +110,7 @@ def _read(
                 same = (table.origin if source.inside else entry["sha256"], mapping)
                 if (first := earlier.setdefault(same, number)) < number:
                     raise AttuneError(
-                        f"{table.origin}: entries {first} and {number} of the sources are the same rows, each of which "
-                        "would count twice",
+                        f"{table.origin}: entries {first} and {number} of the sources are the same rows, counted twice",
                         "delete one of the two, or let member name fewer files",
                     )
                 for records in read_records(table, source, params.missing, labels, params.split_names):

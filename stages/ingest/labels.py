@@ -7,11 +7,11 @@ two labels differ by case alone, no single row can tell.
 import ast
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
-from unicodedata import category, normalize
+from unicodedata import normalize
 
 import polars as pl
 
@@ -40,10 +40,20 @@ REPAIRS: dict[str, Step] = {  # of texts, without those that guess
     "normalise": partial(steps.normalise, form="NFC"),
     "whitespace": steps.collapse_whitespace,
 }
-# Small Cyrillic and Greek letters that look like Latin ones, or whose capitals do; dashes and quotes; emoji's style.
+# What people do not tell apart: small Cyrillic and Greek letters that look like Latin ones, or whose capitals do;
+# dashes and quotes; what joins characters, turns their direction or chooses the style of emoji (the repairs leave it).
 ALIKE = "аa вb еe кk мm нh оo рp сc тt уy хx іi јj ѕs ԁd ԛq ԝw αa βb εe ζz ηh ιi κk μm νn οo ρp τt υy χx"
 MARKS = "‐- ‑- –- —- −- ‘' ’' “' ”' \"'"
-LOOK = {ord(pair[0]): pair[1] for pair in f"{ALIKE} {MARKS}".split()} | dict.fromkeys(range(0xFE00, 0xFE10))
+UNSEEN = (*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), *range(0xFE00, 0xFE10))
+LOOK = {ord(pair[0]): pair[1] for pair in f"{ALIKE} {MARKS}".split()} | dict.fromkeys(UNSEEN)
+SEEMS = (  # what is in the repr of a list or object in place of a label, and what it tells; the first one counts
+    (r"['\"]choices['\"]: ", "is an answer of Label Studio"),
+    (r"['\"]: -?[0-9TF]", "seem to be scores per label"),
+    (r"^\[?\{", "is a JSON object"),
+    (r"^\[\]", "is an empty list"),
+    (r"^\[\[", "seem to be labels of parts of the text"),
+    ("", "seem to be several labels"),
+)
 WIDTH = 60  # characters of a label in a message
 
 
@@ -72,7 +82,7 @@ def unwrapped(labels: pl.Series, listed: Collection[str], origin: str, rows: int
         if not isinstance(value, list) or len(value) != 1 or isinstance(value[0], list | dict):
             raise AttuneError(
                 f"{origin}, row {rows + (labels == label).arg_true()[0] + 1:,}: instead of one label there "
-                f"{_seems(value)}: {display(label, WIDTH)}",
+                f"{next(words for sign, words in SEEMS if re.search(sign, repr(value)))}: {display(label, WIDTH)}",
                 "write one label into each row (of scores the highest, say), leave such rows out, or name this "
                 "very text in ingest.labels",
             )
@@ -82,30 +92,11 @@ def unwrapped(labels: pl.Series, listed: Collection[str], origin: str, rows: int
 
 def _structure(label: str) -> Any:
     """Return the list or object that JSON or Python would read, None if there is none."""
-    readers: tuple[Callable[[str], Any], ...] = (json.loads, ast.literal_eval)
-    for read in readers:
-        try:
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
             value = read(label.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        return value if isinstance(value, list | dict) else None
+            return value if isinstance(value, list | dict) else None
     return None
-
-
-def _seems(value: Any) -> str:
-    entries = value if isinstance(value, list) else [value]
-    objects = [entry for entry in entries if isinstance(entry, dict)]
-    if any(
-        "choices" in {**entry, **(entry["value"] if isinstance(entry.get("value"), dict) else {})} for entry in objects
-    ):
-        return "is an answer of Label Studio"
-    if any(isinstance(part, int | float) for entry in objects for part in entry.values()):
-        return "seem to be scores per label"
-    if objects:
-        return "is a JSON object"
-    if any(isinstance(entry, list) for entry in entries):
-        return "seem to be labels of parts of the text"
-    return "seem to be several labels" if entries else "is an empty list"
 
 
 def label_names(
@@ -127,29 +118,13 @@ def label_names(
     }
     names = {label: None if name in absent else name for label, name in _repaired(labels).items()}
     if all(NUMBER.fullmatch(name) for name in names.values() if name):
-        names = {label: name if not name or name in of_listed else _whole(name) for label, name in names.items()}
+        names = {raw: name if name in of_listed else name and re.sub(r"\.0+$", "", name) for raw, name in names.items()}
     return {label: label if label in listed else of_listed.get(name or "", name) for label, name in names.items()}
 
 
 def _repaired(labels: Collection[str]) -> dict[str, str | None]:
     repaired, _ = settle(pl.Series([*labels], dtype=pl.String), REPAIRS)
     return dict(zip(labels, repaired, strict=True))
-
-
-def _whole(number: str) -> str:
-    whole, _, fraction = number.partition(".")
-    return number if fraction.strip("0") else whole
-
-
-def count_names(counts: Mapping[str, int], names: Mapping[str, str | None]) -> tuple[Counter[str], dict[str, int]]:
-    """Return how often there is each name, and how often each spelling that means that there is none."""
-    named, absent = Counter[str](), dict[str, int]()
-    for label, count in sorted(counts.items()):
-        if (name := names[label]) is None:
-            absent[label] = count
-        else:
-            named[name] += count
-    return named, absent
 
 
 def check_look_alikes(counts: Mapping[str, int], labels: Collection[str]) -> None:
@@ -164,7 +139,8 @@ def check_look_alikes(counts: Mapping[str, int], labels: Collection[str]) -> Non
     """
     alike: dict[str, list[str]] = {}
     for name in sorted(counts, key=lambda name: (-counts[name], name)):
-        alike.setdefault(_look(name), []).append(name)
+        look = normalize("NFKC", normalize("NFKC", name).casefold()).translate(LOOK)
+        alike.setdefault(look, []).append(name)
     several = [names for names in alike.values() if len(names) > 1]
     doubtful = [names for names in several if not labels or 0 < sum(name in labels for name in names) < len(names)]
     if doubtful:
@@ -175,12 +151,6 @@ def check_look_alikes(counts: Mapping[str, int], labels: Collection[str]) -> Non
             f"labels differ by case or look alone (rows in brackets): {first_of(shown, 5)}",
             f"list all labels in ingest.labels, with what each stands for: {{{keys}, …}}; or mend the file",
         )
-
-
-def _look(name: str) -> str:
-    """Return what people see of a name: no case, no width, nothing invisible, one letter for all that look like it."""
-    folded = normalize("NFKC", normalize("NFKC", name).casefold()).translate(LOOK)
-    return "".join(letter for letter in folded if category(letter) not in ("Cf", "Cc"))
 
 
 def _shown(name: str, names: Collection[str]) -> str:

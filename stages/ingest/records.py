@@ -11,7 +11,6 @@ from difflib import get_close_matches
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,6 @@ WIDTH = 80  # characters of a label or a name in a message
 SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation", "": None}
 GROUP_ROWS = 100_000  # of a row group, unless their texts are long
 BARE_LABEL = pl.col("label").str.strip_chars().replace("", None)
-CELL_BYTES = 16  # that polars needs for a text besides its characters
 
 
 def read_records(
@@ -41,7 +39,7 @@ def read_records(
     source: TextSource,
     missing: Collection[str] = (),
     listed: Collection[str] = (),
-    split_names: Mapping[Any, str] = MappingProxyType({}),
+    split_names: Mapping[Any, str] | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Yield the records of a table of text; columns that are not mapped are left behind.
 
@@ -80,7 +78,7 @@ def read_records(
             *(without_missing(records[field], missing, spellings) for field, spellings in SPELLINGS.items()),
             left_out=pl.coalesce(pl.lit(None, pl.String), *_left_out(batch, where)),
         )
-        records = official_splits(records, split_names)
+        records = official_splits(records, split_names or {})
         if "label" in mapped:
             read = pl.col("left_out").is_null()
             labels = unwrapped(records.select(pl.when(read).then("label"))["label"], listed, table.origin, rows)
@@ -95,11 +93,8 @@ def read_records(
         held = [f"{column} holds {_listed(batch[column].unique().drop_nulls().sort().head(5))}" for column in where]
         raise AttuneError(f"{table.origin}: where leaves out all {rows:,} rows", f"mend it: {'; '.join(held)}")
     if not texts:
-        what = f"{mapped['text']!r} is empty in all {rows} rows"
-        if lines or not table.columns:
-            what = "the file is empty"
-        elif not rows:
-            what = "there are no rows below the header"
+        empty = "the file is empty" if lines or not table.columns else "there are no rows below the header"
+        what = f"{mapped['text']!r} is empty in all {rows} rows" if rows else empty
         fix = "name another file, or map text to the column that holds it; there are: "
         raise AttuneError(f"{table.origin}: {what}", fix + _listed(table.columns))
 
@@ -206,7 +201,7 @@ class Spool:
 
     @property
     def group_rows(self) -> int:
-        """Rows of a row group of which the texts fill about two batches."""
+        """Rows of a row group, which is in memory while it is written: their texts fill at most two batches."""
         return max(1, min(GROUP_ROWS, 2 * BATCH_BYTES * self.rows // max(self._bytes, 1)))
 
     def add(self, records: pl.DataFrame) -> None:
@@ -215,8 +210,7 @@ class Spool:
         labels = records.filter(pl.col("left_out").is_null()).select(BARE_LABEL)["label"]
         self.labels.update(dict(labels.drop_nulls().value_counts().iter_rows()))
         self._ids.append(records["id"].str.to_integer(base=16, dtype=pl.UInt64).to_numpy())
-        lengths = records.select(pl.all().str.len_bytes().cast(pl.Int64).sum()).row(0)
-        self._bytes += sum(length or 0 for length in lengths) + CELL_BYTES * records.height * records.width
+        self._bytes += int(records["text"].str.len_bytes().cast(pl.Int64).sum())
         self._files.append(self.folder / str(len(self._files)))
         records.with_row_index("row", self.rows).write_ipc(self._files[-1], compression="lz4")
         self.rows += records.height
@@ -224,7 +218,8 @@ class Spool:
     def batches(self) -> Iterator[pl.DataFrame]:
         """Yield the records; rows with the same texts have the ids `9f86d081884c7d65`, `9f86d081884c7d65.2`, …"""
         number = pl.col("number").cast(pl.String)
-        for records in self._read():
+        for file in self._files:
+            records = pl.read_ipc(file.read_bytes())
             numbered = records.join(self._numbers, on="row", how="left", maintain_order="left")
             ids = pl.when(number.is_null()).then("id").otherwise(pl.col("id") + "." + number)
             yield numbered.with_columns(BARE_LABEL, id=ids).drop("row", "number")
@@ -254,58 +249,44 @@ class Spool:
             orders = np.concatenate([order(kept) for kept, _ in self.split(labels, None, seed)])
             last = np.partition(orders, limit - 1)[limit - 1] if limit < len(orders) else None
         names = self.names(labels)
+        mapped = {raw: name and (labels or {}).get(name, name) for raw, name in names.items()}
+        others = [raw for raw, name in names.items() if name and labels is not None and name not in labels]
+        read, unmapped = pl.col("left_out").is_null(), pl.col("label").is_in(others).fill_null(False)
+        shown = pl.col("label").map_elements(lambda label: display(label, WIDTH), return_dtype=pl.String)
+        because = pl.format("label {} is not in ingest.labels", shown)
         for records in self.batches():
-            left_out = records.filter(pl.col("left_out").is_not_null())
-            kept, rejected = _map_labels(records.filter(pl.col("left_out").is_null()), names, labels)
-            rejected = pl.concat([Rejected.of(left_out, STAGE, "left_out", pl.col("left_out")), rejected])
+            kept = records.filter(read, ~unmapped)
+            rejected = [
+                Rejected.of(records.filter(~read), STAGE, "left_out", pl.col("left_out")),
+                Rejected.of(records.filter(read, unmapped), STAGE, "unmapped_label", because),
+            ]
             if last is not None:
                 drawn = pl.Series(order(kept) <= last)
-                others = Rejected.of(kept.filter(~drawn), STAGE, "not_drawn", f"ingest.limit keeps {limit} rows")
-                kept, rejected = kept.filter(drawn), pl.concat([rejected, others])
-            yield kept, rejected
-
-    def _read(self) -> Iterator[pl.DataFrame]:
-        for file in self._files:
-            yield pl.read_ipc(file.read_bytes())
+                rejected.append(
+                    Rejected.of(kept.filter(~drawn), STAGE, "not_drawn", f"ingest.limit keeps {limit} rows")
+                )
+                kept = kept.filter(drawn)
+            label = pl.col("label").replace([*mapped], pl.Series([*mapped.values()], dtype=pl.String))
+            yield kept.with_columns(label), pl.concat(rejected)
 
     @cached_property
     def _numbers(self) -> pl.DataFrame:
-        """The rows (columns row and number) whose id an earlier one has, in the order of their other fields.
+        """The rows (columns row and number) whose id, and so texts, an earlier one has.
 
-        Those that are left out come last: the ids of the others do not depend on them.
-        Rows of one id have the same texts, but for a missing one and one that is "\\x1e": `texts` tells these apart.
+        They are in the order of their other fields. Those that are left out come last: no other id depends on them.
         """
         ids = np.sort(np.concatenate(self._ids))
         repeated = pl.Series(np.unique(ids[1:][ids[1:] == ids[:-1]]), dtype=pl.UInt64).implode()
-        texts = pl.col("text").is_not_null().cast(pl.Int8) * 2 + pl.col("text_pair").is_not_null().cast(pl.Int8)
         rows = [
-            records.with_columns(pl.col("id").str.to_integer(base=16, dtype=pl.UInt64), texts=texts)
+            pl.read_ipc(file.read_bytes())
+            .with_columns(pl.col("id").str.to_integer(base=16, dtype=pl.UInt64))
             .filter(pl.col("id").is_in(repeated))
             .drop("text", "text_pair")
-            for records in self._read()
+            for file in self._files
         ]
-        ordered = pl.concat(rows).sort(
-            "id", "left_out", "texts", "label", "group", "split", "timestamp", "source", "extra", "row"
-        )
+        ordered = pl.concat(rows).sort("id", "left_out", *FIELDS[2:], "row")
         numbers = ordered.select("row", number=pl.int_range(1, pl.len() + 1).over("id"))
         return numbers.filter(pl.col("number") > 1)
-
-
-def _map_labels(
-    records: pl.DataFrame, names: Mapping[str, str | None], labels: Mapping[str, str] | None
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    unmapped = [raw for raw, name in names.items() if name and labels is not None and name not in labels]
-    mapped = {raw: name and (labels or {}).get(name, name) for raw, name in names.items()}
-    changed = {raw: label for raw, label in mapped.items() if label != raw}
-    known = pl.col("label").is_in(unmapped).fill_null(False).not_()
-    label = pl.col("label").map_elements(lambda label: display(label, WIDTH), return_dtype=pl.String)
-    reason = pl.format("label {} is not in ingest.labels", label)
-    return (
-        records.filter(known).with_columns(
-            pl.col("label").replace([*changed], pl.Series([*changed.values()], dtype=pl.String))
-        ),
-        Rejected.of(records.filter(~known), STAGE, "unmapped_label", reason),
-    )
 
 
 def _listed(names: Iterable[str]) -> str:

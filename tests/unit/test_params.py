@@ -87,11 +87,6 @@ def fault_of(folder: Path, old: str, new: str) -> str:
         (COLUMNS, "      encoding: rot13\n      columns: {text", "encoding: is no text encoding Python knows"),
         (COLUMNS, "      separator: '\"'\n      columns: {text", "separator: must not be a quote"),
         ("stars}", 'stars}\n  labels: {1: bad, "1": good}', "7: ingest.labels: a label is there twice"),
-        (
-            "stars}",
-            "stars}\n  labels: {None: none}\n  missing: [None]",
-            "ingest.missing: lists 'None', which labels name",
-        ),
         (FIRST, f"{FIRST}\n{FIRST}", "4: ingest.sources: entries 1 and 2 are the same"),
         (FIRST, f"{FIRST}\n{FIRST.replace('data/', './data//')}", "4: ingest.sources: entries 1 and 2 are the same"),
         (SCRATCH, "wheel: a==1", "wheel needs a member: The folder inside the wheel"),

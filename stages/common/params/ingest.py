@@ -109,8 +109,6 @@ class IngestParams(Section):
         texts = [text for raw in self.labels or {} for text in as_in_files(raw)]
         if len(set(texts)) < len(texts):
             yield "labels", "a label is there twice, once as text and once not: delete one"
-        if both := sorted({*texts}.intersection(self.missing)):
-            yield "missing", f"lists {both[0]!r}, which labels name as a label: delete one"
 
     @property
     def unpinned(self) -> list[str]:
