@@ -114,8 +114,7 @@ def _read(
                 same = (table.origin if source.inside else entry["sha256"], mapping)
                 if (first := earlier.setdefault(same, number)) < number:
                     raise AttuneError(
-                        f"{table.origin}: entries {first} and {number} of the sources are the same rows, each of which "
-                        "would count twice",
+                        f"{table.origin}: entries {first} and {number} of the sources are the same rows, counted twice",
                         "delete one of the two, or let member name fewer files",
                     )
                 for records in read_records(table, source, params.missing, labels, params.split_names):

@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -39,29 +40,25 @@ class Workspace(NamedTuple):
 
     def check_download(self, size: int, origin: str) -> None:
         """Raise AttuneError if a download of `size` bytes is too large."""
-        if size > self.max_download_mb << 20:
-            raise AttuneError(
-                f"{origin}: is larger than {self.max_download_mb:,} MiB",
-                "if it is what you expect, raise ingest.max_download_mb",
-            )
+        SizeBudget(self.max_download_mb, origin, "is larger", "max_download_mb").spend(size)
 
 
 @dataclass
 class SizeBudget:
-    """The bytes that one source may expand to: `megabytes` MiB in all (`ingest.max_expanded_mb`)."""
+    """The bytes that one source may have: `megabytes` MiB in all, of the key `limit` of params."""
 
     megabytes: int
     origin: str
+    fault: str = "unpacks to more"  # a small file that does may be a trap
+    limit: str = "max_expanded_mb"
     spent: int = 0  # bytes
 
     def spend(self, count: int) -> None:
         """Take `count` bytes off the budget; raise AttuneError if they are more than what was left."""
         self.spent += count
         if self.spent > self.megabytes << 20:
-            raise AttuneError(
-                f"{self.origin}: unpacks to more than {self.megabytes:,} MiB",
-                "if it is what you expect, raise ingest.max_expanded_mb; a small file that grows so may be a trap",
-            )
+            fault = f"{self.origin}: {self.fault} than {self.megabytes:,} MiB"
+            raise AttuneError(fault, f"if it is what you expect, raise ingest.{self.limit}")
 
 
 def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budget: SizeBudget) -> dict[str, Path]:
@@ -124,10 +121,8 @@ def added(name: str) -> bool:
 
 def similar(missing: str, names: Iterable[str]) -> str:
     """Return what to do when a file is not in an archive: the names most like the missing one."""
-    files, path = sorted(names), PurePosixPath(missing)
-    close = [name for name in files if PurePosixPath(name).name == path.name]
-    close = close or [name for name in files if path.suffix and name.endswith(path.suffix)]
-    return f"set member to one of: {', '.join(display(name, 200, None) for name in (close or files)[:5])}"
+    close = get_close_matches(missing, sorted(names), n=5, cutoff=0)
+    return f"set member to one of: {', '.join(display(name, 200, None) for name in close)}"
 
 
 def _zip_members(archive: Path) -> Iterator[Member]:

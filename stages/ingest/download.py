@@ -5,7 +5,6 @@ What comes from the hub is fetched as files at a fixed revision; nothing is load
 
 import json
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,12 +12,13 @@ from glob import escape
 from hashlib import sha256
 from http.client import responses
 from pathlib import Path
-from typing import IO
+from typing import Any
 from urllib.parse import urlsplit
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 from tqdm import tqdm
 
+from stages.common.digests import sha256_file
 from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.params import FolderSource, TextSource
@@ -28,6 +28,17 @@ from stages.ingest.archives import Workspace
 PAUSE = 1.0  # seconds before the second try; each further pause is twice as long, and a little by chance
 CONNECT_TIMEOUT, SILENCE_TIMEOUT = 30, 60  # seconds; a long download is no fault, a silent one is
 TRANSIENT_STATUS = (408, 425, 429)  # besides all from 500 up
+
+
+def check_pin(origin: str, name: str, expected: str | None, actual: str) -> str:
+    """Return a file's hash (or ETag); raise AttuneError unless it is the one that is expected, if there is one."""
+    if expected not in (None, actual):
+        raise AttuneError(
+            f"{origin}: its content is not what params.yaml expects\n"
+            f"  expected {name} {expected}\n  actual   {name} {display(actual, 160, None)}",
+            f"if the change is wanted, write the actual {name} into params.yaml; if not, restore the file",
+        )
+    return actual
 
 
 def download(source: TextSource, workspace: Workspace) -> tuple[Path, str | None]:
@@ -53,16 +64,8 @@ def download(source: TextSource, workspace: Workspace) -> tuple[Path, str | None
         ),
         reraise=True,
     )
-    try:
+    with _named_faults(source):
         return file, tries(_fetch, source, file, workspace)
-    except AttuneError:
-        raise
-    except Exception as error:
-        raise AttuneError(
-            f"{source.origin}: could not be downloaded: {reason(error)}",
-            "check the address and the network; credentials, and packages to install: docs/data.md",
-            passing=not isinstance(error, ImportError | FileNotFoundError | PermissionError),
-        ) from None
 
 
 def _fetch(source: TextSource, file: Path, workspace: Workspace) -> str | None:
@@ -72,50 +75,39 @@ def _fetch(source: TextSource, file: Path, workspace: Workspace) -> str | None:
     received = 0
     with stream:
         actual, expected = ((tag or "none").strip().removeprefix("W/").strip('"') for tag in (etag, source.etag))
-        if source.etag and actual != expected:
-            raise AttuneError(
-                f"{source.origin}: is not what params.yaml expects\n"
-                f"  expected ETag {expected}\n  actual   ETag {display(actual, 160, None)}",
-                "if the change is wanted, write the actual ETag into params.yaml, or a sha256 where there is no ETag",
-            )
+        check_pin(source.origin, "ETag", source.etag and expected, actual)
         workspace.check_download(size, source.origin)
         print(f"downloading {source.origin} ({size / 2**20:,.1f} MiB) …", flush=True)
-        bar = tqdm(total=size or None, unit="B", unit_scale=True, leave=False, disable=None)
-        with part.open("wb") as out, bar:
-            while block := stream.read(BLOCK):
+        bar = {"total": size or None, "unit": "B", "unit_scale": True, "leave": False, "disable": None}
+        with part.open("wb") as out, tqdm.wrapattr(stream, "read", **bar) as watched:
+            while block := watched.read(BLOCK):
                 received += len(block)
                 workspace.check_download(received, source.origin)  # an answer need not say, nor keep to, a size
                 out.write(block)
-                bar.update(len(block))
     if size and received != size:
         raise ConnectionError(f"it ended after {received:,} of {size:,} bytes")
+    check_pin(source.origin, "sha256", source.sha256, sha256_file(part))  # it may be an error page
     file.with_suffix(".json").write_text(json.dumps({"etag": etag}), encoding="utf-8")
     part.replace(file)
     return etag
 
 
-def _open_http(url: str) -> tuple[IO[bytes], int, str | None]:
+def _open_http(url: str) -> tuple[Any, int, str | None]:
     """Return a stream, its bytes (0 where nobody says it) and the ETag.
 
     It is one GET: fsspec's seekable file asks block by block, and would not see the file change in between.
     """
-    from aiohttp import ClientTimeout
-    from fsspec.implementations.http import HTTPFileSystem
+    import requests  # type: ignore[import-untyped]
 
-    timeout = ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=SILENCE_TIMEOUT)
-    system = HTTPFileSystem(
-        skip_instance_cache=True,
-        encoded=url.isascii(),  # a signature holds for the address as it is spelled
-        client_kwargs={"timeout": timeout, "trust_env": True},  # proxies and ~/.netrc
-    )
-    # The size need not be asked for beforehand, and is that of the file: it comes unpacked.
-    stream = system.open(url, block_size=0, size=1, headers={"Accept-Encoding": "identity"})
-    headers = stream.r.headers
-    packed = headers.get("Content-Encoding", "identity") != "identity"  # all the same
-    return stream, 0 if packed else int(headers.get("Content-Length") or 0), headers.get("ETag")
+    headers = {"Accept-Encoding": "identity"}  # else the size would be that of a packed stream
+    answer = requests.get(url, headers=headers, stream=True, timeout=(CONNECT_TIMEOUT, SILENCE_TIMEOUT))
+    answer.raise_for_status()
+    answer.raw.decode_content = True  # some servers pack it all the same
+    length = None if "Content-Encoding" in answer.headers else answer.headers.get("Content-Length")
+    return answer.raw, int(length or 0), answer.headers.get("ETag")
 
 
-def _open_other(url: str) -> tuple[IO[bytes], int, str | None]:
+def _open_other(url: str) -> tuple[Any, int, str | None]:
     from fsspec.core import url_to_fs
 
     system, path = url_to_fs(url)
@@ -125,20 +117,44 @@ def _open_other(url: str) -> tuple[IO[bytes], int, str | None]:
     return system.open(path, "rb"), info["size"] or 0, etag
 
 
+@contextmanager
+def _named_faults(source: TextSource | FolderSource) -> Iterator[None]:
+    """Turn the libraries' errors into messages without addresses, which may be signed."""
+    try:
+        yield
+    except AttuneError:
+        raise
+    except Exception as error:  # each library has kinds of its own
+        status, lasting = _status(error), isinstance(error, ImportError | PermissionError)
+        raise AttuneError(
+            f"{source.origin}: could not be downloaded: {reason(error)}",
+            "check the source's keys and the network; a private repository of the hub needs your token in HF_TOKEN, "
+            "one that is gated your consent on its page; other credentials, and packages to install: docs/data.md",
+            passing=status >= 500 if status else not lasting and type(error) is not FileNotFoundError,
+        ) from None
+
+
 def _is_transient(error: BaseException) -> bool:
     """Return whether another try may help."""
-    from aiohttp import ClientError, ClientResponseError
+    from requests import ConnectionError as NoConnection
+    from requests import Timeout
+    from urllib3.exceptions import HTTPError  # where the stream breaks
 
-    if isinstance(error, ClientResponseError):
-        return error.status >= 500 or error.status in TRANSIENT_STATUS
-    return isinstance(error, ClientError | ConnectionError | TimeoutError)
+    status = _status(error)
+    broken = isinstance(error, NoConnection | Timeout | HTTPError | ConnectionError | TimeoutError)
+    return status >= 500 or status in TRANSIENT_STATUS if status else broken
+
+
+def _status(error: BaseException) -> int:
+    """Return the status of a server's answer, or 0."""
+    return getattr(getattr(error, "response", None), "status_code", 0)
 
 
 def reason(error: BaseException) -> str:
     """Return what went wrong in a line, without any address: it may hold a signature."""
-    if status := getattr(error, "status", None):  # the server's own words could repeat the address
-        return f"{status} {responses.get(status, '')}"
-    line = re.sub(r"[a-z][a-z0-9+.-]*://\S+", "(address)", str(error).strip(), flags=re.IGNORECASE)
+    line = re.sub(r"\S*(?:://|\?)\S+", "(address)", str(error).strip())
+    if status := _status(error):  # the server's own words could repeat the address
+        line = f"{status} {responses.get(status, '')}"
     return f"{type(error).__name__}: {display(line, 300, None)}"
 
 
@@ -152,7 +168,7 @@ def hub_file(source: TextSource, workspace: Workspace) -> tuple[Path, str]:
 
     cache = workspace.downloads / "hub"
     fetch = partial(hf_hub_download, repo_type="dataset", revision=source.revision, cache_dir=cache)
-    with _hub_errors(source):
+    with _named_faults(source):
         plan = fetch(source.hub, source.stored, dry_run=True)
         workspace.check_download(plan.file_size or 0, source.origin)
         return Path(fetch(source.hub, source.stored)), plan.commit_hash
@@ -175,7 +191,7 @@ def hub_folder(source: FolderSource, allowed: Sequence[str], workspace: Workspac
         allow_patterns=[f"{inside}{pattern}" for pattern in allowed],
         ignore_patterns=[f"{inside}*/*"],  # here * does not stop at a /
     )
-    with _hub_errors(source):
+    with _named_faults(source):
         plans = fetch(source.hub, dry_run=True)
         if not plans:
             raise AttuneError(
@@ -184,23 +200,3 @@ def hub_folder(source: FolderSource, allowed: Sequence[str], workspace: Workspac
         workspace.check_download(sum(plan.file_size or 0 for plan in plans), source.origin)
         snapshot = Path(fetch(source.hub))
     return snapshot / folder, snapshot.name
-
-
-@contextmanager
-def _hub_errors(source: TextSource | FolderSource) -> Iterator[None]:
-    """Turn the client's errors into messages without addresses, which may be signed."""
-    from huggingface_hub import errors
-    from huggingface_hub.utils import disable_progress_bars
-
-    if not sys.stderr.isatty():
-        disable_progress_bars()
-    try:
-        yield
-    except (errors.HfHubHTTPError, errors.EntryNotFoundError, errors.DryRunError, OSError, ValueError) as error:
-        answer = getattr(error, "response", None)
-        raise AttuneError(
-            f"{source.origin}: the hub could not be read ({reason(error)})",
-            "check hub, revision, member and the network; a private repository needs your token in HF_TOKEN, and one "
-            "that is gated your consent on its page",
-            passing=answer is None or answer.status_code >= 500,
-        ) from None

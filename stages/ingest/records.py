@@ -283,9 +283,9 @@ class Spool:
 
     @cached_property
     def _numbers(self) -> pl.DataFrame:
-        """The rows (columns row and number) whose id, and so texts, an earlier one has, ordered by their other fields.
+        """The rows (columns row and number) whose id, and so texts, an earlier one has.
 
-        Those that are left out come last: the ids of the others do not depend on them.
+        They are in the order of their other fields. Those that are left out come last: no other id depends on them.
         """
         ids = np.sort(np.concatenate(self._ids))
         repeated = pl.Series(np.unique(ids[1:][ids[1:] == ids[:-1]]), dtype=pl.UInt64).implode()

@@ -159,7 +159,7 @@ def test_what_is_not_there_is_an_error(hub: Hub, tmp_path: Path, source: Source,
     assert reason in str(raised.value) and not raised.value.passing
     assert "127.0.0.1" not in str(raised.value)
     hub.failing = 501
-    with pytest.raises(AttuneError, match="the hub could not be read") as raised:
+    with pytest.raises(AttuneError, match="could not be downloaded") as raised:
         read(source, tmp_path)
     assert raised.value.passing
 

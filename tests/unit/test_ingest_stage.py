@@ -162,7 +162,7 @@ def test_rows_that_two_sources_read_in_the_same_way_are_an_error(
     (project.root / "data/inbox/link.csv").symlink_to("rows.csv")
     project.params(ingest={"sources": [{**first, **MAPPED}, {**second, **MAPPED}], **BASE})
     assert ingest() == 1
-    assert ": entries 1 and 2 of the sources are the same rows, each of which would count" in capsys.readouterr().err
+    assert ": entries 1 and 2 of the sources are the same rows, counted twice" in capsys.readouterr().err
 
 
 def test_rows_that_params_leave_out_are_counted_and_their_labels_do_not_matter(project: Project) -> None:

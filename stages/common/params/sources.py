@@ -152,15 +152,8 @@ class Location(Section):
     def origin(self) -> str:
         """A short name without secrets, equal on every machine, for messages, the manifest and the column `source`."""
         name, member = getattr(self, self.kind), getattr(self, "member", None)
-        match self.kind:
-            case "scratch":
-                name = "scratch"
-            case "sql":
-                name = f"sql:{name}"
-            case "hub":
-                name = f"{name}@{getattr(self, 'revision', '')}"
-            case "url":
-                name = without_secrets(name)
+        spelled = {"scratch": "scratch", "sql": f"sql:{name}", "hub": f"{name}@{getattr(self, 'revision', '')}"}
+        name = without_secrets(name) if self.kind == "url" else spelled.get(self.kind, name)
         return f"{name}:{member}" if member else name
 
 
