@@ -58,7 +58,7 @@ def main(run: Run[FinetuneParams]) -> None:
     if run.leads:
         environment = with_earlier(environment, checkpoints / "environment.json", resumed)
         live = LiveRun(run.all_params, inputs, tags(environment))
-        callbacks = [Curves(LIVE, live), Progress()]
+        callbacks = [Curves(LIVE, live), Progress(sys.stderr.isatty())]
     history = train(model, tokenizer, splits, labels, run.params, arguments, task.validation_metrics, callbacks)
     if not run.leads:
         return

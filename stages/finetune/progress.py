@@ -18,7 +18,6 @@ from transformers import TrainerCallback
 from stages.tracking.live import LiveRun
 
 LINES_PER_EPOCH = 4
-SILENCE = 60  # seconds
 TRAINING = ("step", "epoch", "loss", "learning_rate")
 VALIDATION = ("step", "epoch", "validation_loss", "validation_accuracy", "validation_macro_f1")
 
@@ -92,27 +91,40 @@ class Curves(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """A line a few times an epoch, or after a minute without one, and a line per epoch."""
+    """A bar on a terminal, a line now and then elsewhere, and a line per epoch everywhere."""
+
+    def __init__(self, terminal: bool) -> None:
+        self._terminal = terminal
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Start the clock."""
+        """Start the clock, and the bar where the checkpoint is."""
         self._start, self._first = time.perf_counter(), state.global_step
-        self._last = self._start
+        steps = {"total": state.max_steps, "initial": state.global_step, "unit": "step"}
+        self._bar = tqdm(**steps, dynamic_ncols=True, disable=not self._terminal)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Say how far the training is and how fast."""
-        every, now = max(1, state.max_steps // (LINES_PER_EPOCH * int(args.num_train_epochs))), time.perf_counter()
-        if state.global_step % every and now - self._last < SILENCE:
+        """Say how far the training is and how fast: at each step on a terminal, else a few times an epoch."""
+        every = max(1, state.max_steps // (LINES_PER_EPOCH * int(args.num_train_epochs)))
+        if not self._terminal and state.global_step % every:
             return
-        self._last, seconds, steps = now, now - self._start, state.global_step - self._first
+        seconds, steps = time.perf_counter() - self._start, state.global_step - self._first
         lengths = given["train_dataloader"].dataset.lengths  # [n] tokens, all of which an epoch has
         passes = steps * args.num_train_epochs / state.max_steps / seconds
         speed = f"{passes * len(lengths):,.0f} rows/s, {passes * lengths.sum():,.0f} tokens/s"
+        if self._terminal:
+            self._bar.set_postfix_str(speed, refresh=False)
+            self._bar.update(state.global_step - self._bar.n)
+            return
         left = tqdm.format_interval(seconds / steps * (state.max_steps - state.global_step))
         print(f"  step {state.global_step}/{state.max_steps}, {speed}, {left} left", flush=True)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Say how the epoch went."""
         scores = given["metrics"]
+        self._bar.clear()
         line = f"  epoch {state.epoch:g}: validation loss {scores['eval_loss']:.4f}"
         print(f"{line}, accuracy {scores['eval_accuracy']:.4f}, macro-F1 {scores['eval_macro_f1']:.4f}", flush=True)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Leave the bar."""
+        self._bar.close()

@@ -85,7 +85,7 @@ def training_arguments(params: FinetuneParams, folder: Path, seed: int, rows: in
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
         report_to="none",
-        disable_tqdm=True,  # progress.py says more
+        disable_tqdm=True,  # progress.py has a bar of its own
     )
 
 

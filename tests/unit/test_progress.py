@@ -122,10 +122,13 @@ def test_a_cut_training_says_where_it_goes_on(
     assert "going on from step 4" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("terminal", [True, False])
 def test_progress_shows_speed_and_time(
-    base: Path, splits: Splits, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    base: Path, splits: Splits, tmp_path: Path, terminal: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained(base, splits, tmp_path, Progress(), num_train_epochs=1)
-    output = capsys.readouterr().out
-    assert "tokens/s" in output and "rows/s" in output and "00:00 left" in output
-    assert "epoch 1: validation loss" in output
+    trained(base, splits, tmp_path, Progress(terminal), num_train_epochs=1)
+    output = capsys.readouterr()
+    speed = output.err if terminal else output.out
+    assert "tokens/s" in speed and "rows/s" in speed
+    assert ("00:00 left" in output.out) != terminal
+    assert "epoch 1: validation loss" in output.out
