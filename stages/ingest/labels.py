@@ -49,7 +49,14 @@ REPAIRS: dict[str, Step] = {  # of texts, without those that guess
 # dashes and quotes; what joins characters, turns their direction or chooses the style of emoji (the repairs leave it).
 ALIKE = "аa вb еe кk мm нh оo рp сc тt уy хx іi јj ѕs ԁd ԛq ԝw αa βb εe ζz ηh ιi κk μm νn οo ρp τt υy χx"
 MARKS = "‐- ‑- –- —- −- ‘' ’' “' ”' \"'"
-UNSEEN = (*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), *range(0xFE00, 0xFE10))
+UNSEEN = (
+    *range(0x20),
+    0x7F,
+    *range(0x200B, 0x2010),
+    *range(0x202A, 0x202F),
+    *range(0x2060, 0x2070),
+    *range(0xFE00, 0xFE10),
+)
 LOOK = {ord(pair[0]): pair[1] for pair in f"{ALIKE} {MARKS}".split()} | dict.fromkeys(UNSEEN)
 SEEMS = (  # what is in the repr of a list or object in place of a label, and what it tells; the first one counts
     (r"['\"]choices['\"]: ", "is an answer of Label Studio"),

@@ -2,7 +2,7 @@
 
 The right line is the one edited. Of a line written twice: either; of one deleted or made a comment: what stands there
 now, or the nearest above with less indentation; where YAML's own error has marks on other lines alone: also these. A
-message is right if it names a right line first, or one among at most three. What touches the whole file has none.
+message is right if it names a right line first. What touches the whole file has none.
 """
 
 import random
@@ -66,7 +66,7 @@ def tried(number: int) -> tuple[str, list[str], str]:
     command = ["timeout", "10", sys.executable, "-m", "stages.common.params", file]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     named = [int(found) for found in re.findall(rf"(?:{file}:|\bline )(\d+)", done.stderr)]
-    is_right = {*named[:1]} & right or (len({*named}) <= 3 and {*named} & right)
+    is_right = {*named[:1]} & right
     found = {0: ["accepted"], 1: ["refused"], 124: ["hangs"]}.get(done.returncode, ["traceback"])
     found += ["traceback"] * ("Traceback" in done.stderr)
     if done.returncode == 1 and right and " left out\n" not in done.stderr:

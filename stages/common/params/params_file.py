@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from reprlib import repr as shortened
@@ -76,8 +75,8 @@ def read_yaml(path: Path) -> Any:
             if (glued := GLUED.fullmatch(lines[number - 1])) and glued[1] in all_keys():
                 value = glued[2].partition(" #")[0].rstrip()  # without the comment
                 raise AttuneError(f"{path}:{number}: {NO_BLANK}", f"write `{glued[1]}: {value}`") from None
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        what = f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}{_begun(text, error)}"
+        where = f"{path}:{_line_of(error, text)}" if isinstance(error, MarkedYAMLError) and mark else str(path)
+        what = f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}"
         fix = "look for a colon, quote or bracket that is missing, an indentation other than that of its neighbours, "
         raise AttuneError(what, f"{fix}a tab (indent with spaces), a key that is there twice") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -86,17 +85,16 @@ def read_yaml(path: Path) -> Any:
         raise AttuneError(f"{path}: cannot be read: {reason}", fix) from None
 
 
-def _begun(text: str, error: YAMLError) -> str:
-    """Return where that begins which is not valid YAML, or a quote above that has swallowed lines."""
-    said = ""
-    if isinstance(error, MarkedYAMLError) and error.context_mark:
-        said = f", {error.context} that begins in line {error.context_mark.line + 1}"
-    with suppress(YAMLError):
-        for token in YAML(typ="rt").scan(text):
-            first, last = token.start_mark.line + 1, token.end_mark.line + 1
-            if getattr(token, "style", None) in ("'", '"') and first < last:
-                said = f"; a quote that opens in line {first} closes in line {last}"
-    return said
+def _line_of(error: MarkedYAMLError, text: str) -> int:
+    """Return the number of the line with the mistake, which may be above the one in which YAML gives up."""
+    last = min(error.problem_mark.line + 1, text.count("\n") + 1)
+    if error.context_mark and re.match("while (scanning|parsing a flow)", error.context or ""):
+        return int(error.context_mark.line) + 1
+    lines = [re.sub(r"(^|\s)#.*", "", line).rstrip() for line in text.splitlines()[:last]]
+    opened = (number for number in range(len(lines), 0, -1) if OPEN_QUOTE.search(lines[number - 1]))
+    above = next((number for number in range(last - 1, 0, -1) if lines[number - 1]), last)
+    is_text = not re.search(r":(\s|$)", lines[above - 1])  # with which the line below could not go on
+    return next(opened, above if is_text else last)
 
 
 def _size(value: Any, known: dict[int, int]) -> int:
