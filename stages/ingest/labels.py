@@ -57,7 +57,7 @@ UNSEEN = (
     *range(0x2060, 0x2070),
     *range(0xFE00, 0xFE10),
 )
-LOOK = {ord(pair[0]): pair[1] for pair in f"{ALIKE} {MARKS}".split()} | dict.fromkeys(UNSEEN)
+LOOK = {ord(pair[0]): pair[1] for pair in f"{ALIKE} {MARKS}".split()} | dict.fromkeys((*UNSEEN, *range(0xFE00, 0xFE10)))
 SEEMS = (  # what is in the repr of a list or object in place of a label, and what it tells; the first one counts
     (r"['\"]choices['\"]: ", "is an answer of Label Studio"),
     (r"['\"]: -?[0-9TF]", "seem to be scores per label"),
