@@ -148,6 +148,13 @@ def test_the_fast_path_of_markdown_leaves_alone_only_what_has_no_marks(text: str
     assert fast.split() == text_steps.plain_text(text).split()
 
 
+@given(st.lists(TEXT | MOJIBAKE_PIECES | st.text("ab1 <&@’“é\u00a0\u0301漢,.-*", max_size=12), max_size=4), PARAMS)
+def test_a_few_texts_are_cleaned_as_a_column_of_them_is(texts: list[str], params: CleanParams) -> None:
+    """Serving takes a short cut past texts that need nothing; the data never do."""
+    cleaning = params.text_cleaning
+    assert cleaning.texts(texts) == cleaning.column(series(*texts))[0].fill_null("").to_list()
+
+
 def test_the_record_of_the_steps_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert TextCleaning.read(tmp_path) is None
     (tmp_path / FILE).write_text(EVERYTHING.text_cleaning.as_text())

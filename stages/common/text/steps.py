@@ -62,18 +62,25 @@ def repair_encoding(texts: pl.Series) -> pl.Series:
 
 
 @cache
+def odd_characters() -> str:
+    """Return a pattern for single characters that ftfy changes, apart from quotes; for Python's `re` and for Rust's."""
+    from ftfy import chardata
+
+    codes = {*chardata.CONTROL_CHARS, *chardata.LIGATURES, *map(ord, "\r\x1b\x85\u2028\u2029")}
+    return "[" + "".join(f"\\U{code:08x}" for code in sorted(codes)) + "]"
+
+
+@cache
 def _mojibake() -> str:
     """Return a pattern for Rust's regex that finds at least the texts in which ftfy changes more than quotes."""
-    from ftfy import badness, chardata
+    from ftfy import badness
 
     # Python's verbose syntax: comments and blanks outside brackets mean nothing. `^` is the start of a line to ftfy,
     # and its \w and \s hold a few more characters than Rust's: the wider pattern only asks ftfy once more.
     tokens = re.findall(r"#.*|\[[^\]]*\]|\\.|\s|[^\s]", badness.BADNESS_RE.pattern)
     wider = {"^": "", r"\w": r"[\w\p{N}]", r"\s": r"[\s\x1c-\x1f]"}
     pattern = "".join(wider.get(token, token) for token in tokens if not token.startswith("#") and token.strip())
-    # Single characters that ftfy changes, apart from quotes.
-    odd = {*chardata.CONTROL_CHARS, *chardata.LIGATURES, *map(ord, "\r\x1b\x85\u2028\u2029")}
-    return "[" + "".join(f"\\U{code:08x}" for code in sorted(odd)) + f"]|{pattern}"
+    return f"{odd_characters()}|{pattern}"
 
 
 def remove_invisible(texts: pl.Series) -> pl.Series:
