@@ -21,7 +21,7 @@ from stages.common.pipeline.validation import check_label_counts
 from stages.common.schemas import Decontamination, RawRecords, Rejected
 from stages.ingest.archives import Workspace
 from stages.ingest.fetch import check_links, open_source
-from stages.ingest.labels import check_label_column, check_look_alikes
+from stages.ingest.labels import check_label_column, check_look_alikes, label_names
 from stages.ingest.models import bring_model, bring_resources, files_of
 from stages.ingest.records import Spool, check_label_map, read_records
 from stages.ingest.scratch import build_scratch_model
@@ -39,17 +39,16 @@ def main(run: Run[IngestParams]) -> None:
     workspace = Workspace(*folders, params.max_download_mb, params.max_expanded_mb)
     sources: list[dict[str, Any]] = []
     reference_sources: list[dict[str, Any]] = []
-    labels, reasons = Counter[str](), Counter[str]()
-    records_path = run.output("data/raw/records.parquet")
+    records_path, rejected_path = run.output("data/raw/records.parquet"), run.output("data/raw/rejected.parquet")
     with tempfile.TemporaryDirectory(dir=workspace.unpacked) as folder:
-        given = {source.label for source in params.sources if source.label is not None}
-        spool = Spool(Path(folder), given, params.missing)
+        spool = Spool(Path(folder))
         for records in _read(params.sources, sources, workspace, params):
             spool.add(records)
         references = _read(params.decontaminate_against, reference_sources, workspace, params)
         Decontamination.write_batches(references, run.output("data/raw/decontamination.parquet"))
 
-        names, named = spool.names(label_map), Counter[str]()
+        given = {source.label for source in params.sources if source.label is not None}
+        names, named = label_names(spool.labels, {*(label_map or ()), *given}, params.missing), Counter[str]()
         absent = {label: count for label, count in sorted(spool.labels.items()) if names[label] is None}
         for label, count in spool.labels.items():
             if name := names[label]:
@@ -59,14 +58,12 @@ def main(run: Run[IngestParams]) -> None:
         if label_map is not None:
             check_label_map(named, label_map)
         check_look_alikes(named, label_map or ())
-        selection = (label_map, params.limit, run.seed)
-        kept = (_counted(rows, "label", labels) for rows, _ in spool.split(*selection))
-        RawRecords.write_batches(kept, records_path, spool.group_rows)
-        rejected = (_counted(rows, "reason", reasons) for _, rows in spool.split(*selection))
-        rejected_path = run.output("data/raw/rejected.parquet")
-        Rejected.write_batches(rejected, rejected_path, spool.group_rows)
-        counts_by_label = dict(sorted(labels.items()))
-        check_label_counts(counts_by_label, "among the rows that are kept", pl.scan_parquet(rejected_path))
+        selection = (names, label_map, params.limit, run.seed)
+        RawRecords.write_batches((kept for kept, _ in spool.split(*selection)), records_path, spool.group_rows)
+        labels, rejected_path = _counts(records_path, "label"), run.output("data/raw/rejected.parquet")
+        Rejected.write_batches((others for _, others in spool.split(*selection)), rejected_path, spool.group_rows)
+        check_label_counts(labels, "among the rows that are kept", pl.scan_parquet(rejected_path))
+        reasons = _counts(rejected_path, "reason")
 
     base, commit = run.output("models/base"), None
     if params.base_model.scratch:
@@ -76,11 +73,12 @@ def main(run: Run[IngestParams]) -> None:
         commit = bring_model(params.base_model, base, workspace)
     bring_resources(params.resources.named(), run.output("models/resources"), workspace)
 
-    counts = {"rows_read": spool.rows, "rows_kept": spool.rows - reasons.total(), "rows_rejected": reasons.total()}
-    commonest = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    rejected = sum(reasons.values())
+    counts = {"rows_read": spool.rows, "rows_kept": spool.rows - rejected, "rows_rejected": rejected}
+    commonest = sorted(reasons.items(), key=lambda item: -item[1])
     report = counts | {
         "rejected_because": dict(commonest[:MOST_REASONS]),
-        "labels": counts_by_label,
+        "labels": labels,
         **({"labels_taken_as_missing": absent} if absent else {}),
         "sources": sources,
         "decontaminate_against": reference_sources,
@@ -94,8 +92,8 @@ def main(run: Run[IngestParams]) -> None:
     summary = "{rows_read:,} rows read, {rows_kept:,} kept, {rows_rejected:,} rejected".format(**counts)
     print(f"  {summary}; base model {params.base_model.origin}")
     for spelling, count in [*absent.items()][:5]:
-        label = display(spelling, 80)
-        print(f"  warning: {count:,} labels '{label}' count as missing: name it in ingest.labels if it is a label")
+        shown = f"{count:,} labels '{display(spelling, 80)}'"
+        print(f"  warning: {shown} count as missing: name it in ingest.labels if it is a label")
     for reason, count in commonest[:5]:
         print(f"  rejected {count:,}: {display(reason, 160)}")
 
@@ -122,10 +120,9 @@ def _read(
                     yield records
 
 
-def _counted(rows: pl.DataFrame, column: str, counts: Counter[str]) -> pl.DataFrame:
-    """Return the rows, and add how often there is each value of a column."""
-    counts.update(dict(rows[column].drop_nulls().value_counts().iter_rows()))
-    return rows
+def _counts(table: Path, column: str) -> dict[str, int]:
+    """Return how often there is each value of a column, in their order."""
+    return dict(pl.read_parquet(table, columns=[column])[column].drop_nulls().value_counts().sort(column).iter_rows())
 
 
 if __name__ == "__main__":

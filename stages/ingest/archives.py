@@ -98,8 +98,7 @@ def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budg
         if of_the_disk(error):
             raise
         reason = str(error)[:200] or type(error).__name__
-        again = f"remove {archive.parent} and run again: it is downloaded anew"
-        fix = again if ending == "whl" else "copy or download it again"
+        fix = f"remove {archive}, and copy it anew (or run again, if it was downloaded)"
         raise AttuneError(f"{origin}: the archive cannot be read ({reason})", fix) from None
     if not copies:
         raise AttuneError(f"{origin}: the archive holds no file {patterns[0]!r}", similar(patterns[0], others))

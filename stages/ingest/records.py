@@ -26,7 +26,7 @@ from stages.common.readers.streams import BATCH_BYTES
 from stages.common.readers.table import Table
 from stages.common.readers.tables import LINE
 from stages.common.schemas import SPLITS, Rejected
-from stages.ingest.labels import SPELLINGS, label_names, unwrapped, without_missing
+from stages.ingest.labels import SPELLINGS, unwrapped, without_missing
 
 STAGE = "ingest"
 FIELDS = ("text", "text_pair", "label", "group", "split", "timestamp", "source", "extra")
@@ -61,7 +61,7 @@ def read_records(
             damaged.
     """
     lines = source.file_format == "lines"
-    extra: list[str] = getattr(source.columns, "extra", [])
+    extra = [*dict.fromkeys(getattr(source.columns, "extra", []))]
     where: dict[str, Any] = getattr(source, "where", {})
     mapped = {"text": LINE} if lines else source.columns.model_dump(exclude_none=True, exclude={"extra"})
     wanted = [*mapped.items(), *(("extra", column) for column in extra), *(("where", column) for column in where)]
@@ -108,7 +108,7 @@ def read_records(
 def _left_out(rows: pl.DataFrame, where: Mapping[str, Any]) -> Iterator[pl.Expr]:
     for column, given in where.items():
         values = given if isinstance(given, list) else [given]
-        texts = pl.Series([text for value in values for text in as_in_files(value)])
+        texts = pl.Series([text for value in values for text in as_in_files(value)], dtype=pl.String)
         fits = _plain(rows[column].fill_null("")).is_in(_plain(texts).to_list())
         yield pl.when(~fits).then(
             pl.lit(f"where: {column} is not {' or '.join(str(value) or 'empty' for value in values)}")
@@ -197,15 +197,9 @@ def check_label_map(counts: Mapping[str, int], labels: Mapping[str, str]) -> Non
 class Spool:
     """Records in the files of a folder, added batch by batch and then read as often as needed."""
 
-    def __init__(self, folder: Path, given: Collection[str] = (), missing: Collection[str] = ()) -> None:
-        """Begin a spool.
-
-        Args:
-            folder: an empty one.
-            given: labels that params give to all rows of a source.
-            missing: further spellings of a missing label.
-        """
-        self.folder, self._given, self._missing = folder, given, missing
+    def __init__(self, folder: Path) -> None:
+        """Begin a spool in an empty folder."""
+        self.folder = folder
         self.rows = self._bytes = 0
         self.labels: Counter[str] = Counter()  # as they stand in the data, but for blanks around them
         self._files: list[Path] = []
@@ -236,19 +230,16 @@ class Spool:
             ids = pl.when(number.is_null()).then("id").otherwise(pl.col("id") + "." + number)
             yield numbered.with_columns(BARE_LABEL, id=ids).drop("row", "number")
 
-    def names(self, labels: Mapping[str, str] | None) -> dict[str, str | None]:
-        """Return the name of each label, None for those that say that there is none and are not in the map."""
-        return label_names(self.labels, {*(labels or ()), *self._given}, self._missing)
-
     def split(
-        self, labels: Mapping[str, str] | None, limit: int | None, seed: int
+        self, names: Mapping[str, str | None], labels: Mapping[str, str] | None, limit: int | None, seed: int
     ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
         """Yield of each batch the rows that are kept, labels mapped, and the rejected ones.
 
         Rows with no label at all are kept: `clean` rejects them as unlabelled. `limit` counts only what is kept.
 
         Args:
-            labels: raw label to label; None: labels as they stand.
+            names: of all labels (`label_names`).
+            labels: name to label; None: labels as they are named.
             limit: how many rows are kept at most, drawn by a seeded hash of their id; None: all.
             seed: of the hash.
         """
@@ -258,9 +249,8 @@ class Spool:
 
         last: np.uint64 | None = None  # in the order of the hash, of the rows that are kept
         if limit is not None:
-            orders = np.concatenate([order(kept) for kept, _ in self.split(labels, None, seed)])
+            orders = np.concatenate([order(kept) for kept, _ in self.split(names, labels, None, seed)])
             last = np.partition(orders, limit - 1)[limit - 1] if limit < len(orders) else None
-        names = self.names(labels)
         mapped = {raw: name and (labels or {}).get(name, name) for raw, name in names.items()}
         others = [raw for raw, name in names.items() if name and labels is not None and name not in labels]
         read, unmapped = pl.col("left_out").is_null(), pl.col("label").is_in(others).fill_null(False)

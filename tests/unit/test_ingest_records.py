@@ -18,7 +18,7 @@ from stages.common.errors import AttuneError
 from stages.common.params import Source
 from stages.common.readers.databases import QueryTable
 from stages.common.schemas import RawRecords, Rejected
-from stages.ingest.labels import check_look_alikes
+from stages.ingest.labels import check_look_alikes, label_names
 from stages.ingest.records import Spool, check_label_map, read_records
 from tests.unit.small_records import make_records
 
@@ -56,7 +56,8 @@ def selected(
     records: pl.DataFrame, labels: dict[str, str] | None = None, limit: int | None = None, seed: int = 13
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The rows that are kept, and those that are rejected."""
-    pairs = zip(*spool_of(records).split(labels, limit, seed), strict=True)
+    spool = spool_of(records)
+    pairs = zip(*spool.split(label_names(spool.labels, labels or ()), labels, limit, seed), strict=True)
     kept, rejected = (
         pl.concat([empty.empty(), *frames], how="diagonal")
         for empty, frames in zip((RawRecords, Rejected), pairs, strict=True)
@@ -354,7 +355,7 @@ def test_only_the_rows_that_where_names_are_read_and_the_others_are_rejected(
         spool = Spool(Path(folder))
         spool.add(records)
         assert set(spool.labels) <= {"5", "1"}, "what is left out has no say in what the labels are"
-        [(rows, rejected)] = spool.split(None, None, 13)
+        [(rows, rejected)] = spool.split(label_names(spool.labels), None, None, 13)
     assert rows["text"].to_list() == kept
     assert rejected["reason"].to_list() == reasons and set(rejected["rule"]) == {"left_out"}
     assert not any("." in id for id in rows["id"]), "the row whose text is there twice is the one that stays"
@@ -365,6 +366,8 @@ def test_a_where_that_fits_no_row_or_no_column_is_answered_with_what_is_there() 
         to_records(ANSWERS, source().model_copy(update={"where": {"answer": "Accept"}}))
     assert str(raised.value).startswith("data/inbox/a.csv: where leaves out all 5 rows\n")
     assert "mend it: answer holds accept, accept , ignore, reject" in str(raised.value)
+    with pytest.raises(AttuneError, match="where leaves out all 5 rows"):
+        to_records(ANSWERS, source().model_copy(update={"where": {"answer": []}}))
     with pytest.raises(AttuneError, match=r"no column 'anser' \(for where\)\n.*did you mean 'answer'"):
         to_records(ANSWERS, source().model_copy(update={"where": {"anser": "accept"}}))
 

@@ -106,9 +106,6 @@ class IngestParams(Section):
         for number, source in enumerate(self.sources, start=1):
             if (first := self.sources.index(source) + 1) < number:
                 yield "sources", f"entries {first} and {number} are the same: each row would count twice"
-        texts = [text for raw in self.labels or {} for text in as_in_files(raw)]
-        if len(set(texts)) < len(texts):
-            yield "labels", "a label is there twice, once as text and once not: delete one"
 
     @property
     def unpinned(self) -> list[str]:

@@ -41,10 +41,7 @@ def _relative(member: str) -> str:
 
 def _remote(url: str) -> str:
     """Check an address; no message quotes it, since it may hold a secret by mistake."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise ValueError("is no address") from None
+    parts = urlsplit(url)
     if parts.scheme not in PROTOCOLS:
         protocols = ", ".join(f"{name}://" for name in PROTOCOLS)
         raise ValueError(f"must begin with one of {protocols}; a file of yours goes to data/inbox/, as path:")
@@ -173,10 +170,6 @@ class Columns(TextColumn):
     timestamp: str | None = key(None, "Column with a date or time, for clean.split.by: time.")
     extra: list[str] = key([], "Further columns to carry along, for evaluate.slices.columns.")
 
-    def _faults(self) -> Faults:
-        if len(set(self.extra)) < len(self.extra):
-            yield "extra", "names a column twice"
-
 
 class TextSource(Location):
     """One place texts are read from, as data: nothing in it is ever imported or run."""
@@ -269,7 +262,5 @@ class Source(TextSource):
         yield from super()._faults()
         if self.where and self.stored and self.file_format == "lines":
             yield "where", "plain lines have no columns: leave it out"
-        if empty := [column for column, values in self.where.items() if values == []]:
-            yield "where", f"names no value of {empty[0]!r}"
         if (self.label is None) == (self.columns.label is None):
             yield (), "needs either columns.label (a column) or label (one label for every row)"
