@@ -60,7 +60,7 @@ def main(run: Run[IngestParams]) -> None:
         check_look_alikes(named, label_map or ())
         selection = (names, label_map, params.limit, run.seed)
         RawRecords.write_batches((kept for kept, _ in spool.split(*selection)), records_path, spool.group_rows)
-        labels, rejected_path = _counts(records_path, "label"), run.output("data/raw/rejected.parquet")
+        labels = _counts(records_path, "label")
         Rejected.write_batches((others for _, others in spool.split(*selection)), rejected_path, spool.group_rows)
         check_label_counts(labels, "among the rows that are kept", pl.scan_parquet(rejected_path))
         reasons = _counts(rejected_path, "reason")
