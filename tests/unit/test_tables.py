@@ -177,7 +177,7 @@ def test_what_a_file_holds(
         (
             "a.csv",
             'text,label\n"a \\"b\\" c",1\n',
-            """:2: ',' expected after '"'\n  → check the quotes there: a quote within""",
+            """:2: ',' expected after '"'\n  → check the quotes there""",
         ),
         ("a.csv", "text,label\na,1,\n", ":2: 3 fields where the header has 2\n  → rows end with a separator"),
         ("a.csv", "text,label\na,1\n>>>>>>> 3f2a\n", ":3: 1 fields where the header has 2\n  → delete this line if"),

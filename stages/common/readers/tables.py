@@ -278,15 +278,14 @@ class SeparatedTable(LinesTable):
                 first = self._line + 1
                 self._raw.clear()
         except csv.Error as error:
-            line, fault, fix = self._line, str(error), "each field that opens one must close it"
-            if any('\\"' in line for line in self._raw):
-                fix = """a quote within a field is written "", not \\" (sed 's/\\\\"/""/g' FILE > NEW)"""
+            line, fault = self._line, str(error)
             if "unexpected end" in fault or "limit" in fault:
                 length = "to the end of the file" if "end" in fault else f"over more than {LONGEST_MB} MiB"
                 line, fault = first, f"a quote opens a field here that goes on {length}"
             raise AttuneError(
                 f"{self.origin}:{line}: {fault}",
-                f"check the quotes there: {fix}; {NO_QUOTES}",
+                'check the quotes there: each field that opens one must close it, and one within it is written "", not '
+                f'\\" (sed \'s/\\\\"/""/g\' FILE > NEW); {NO_QUOTES}',
             ) from None
         if self._watch:
             self._watch.end()
