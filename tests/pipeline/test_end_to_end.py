@@ -133,3 +133,16 @@ def test_no_out_holds_a_path_or_a_time_of_this_machine(trained: Project) -> None
         assert str(trained.root).encode() not in content, path
         assert today.encode() not in content, path
         assert not re.search(rb"\"(epoch_time|train_runtime|train_samples_per_second)\"", content), path
+
+
+def test_a_failed_gate_ends_with_an_error_only_if_asked(trained: Project) -> None:
+    trained.change(lambda params: params["register"]["gates"].update(minimum={"accuracy": 1.0}))
+    trained.repro()
+    stated = (trained.root / "reports/registration.json").read_bytes()
+    (gate,) = report(trained, "registration.json")["gates"]
+    assert not gate["passed"] and gate["reason"].endswith("is under 1.0000")
+    assert '"promoted": false' in (trained.root / "logs/registered.json").read_text()
+    trained.change(lambda params: params["register"].update(fail_on_gate=True))
+    done = trained.repro(check=False)
+    assert done.returncode != 0 and "the model did not pass: minimum accuracy" in done.stderr
+    assert (trained.root / "reports/registration.json").read_bytes() == stated

@@ -93,7 +93,8 @@ def test_all_three_answer_on_loopback_alone_and_a_second_start_changes_nothing(h
     assert home.services("status")[0] == 0
     assert stat.S_IMODE((home.root / ".services").stat().st_mode) == 0o700
     children = home.supervisor().children(recursive=True)
-    connections = [connection for process in children for connection in process.net_connections("tcp")]
+    everyone = (home.supervisor(), *children)
+    connections = [connection for process in everyone for connection in process.net_connections("tcp")]
     assert {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
     status, output = home.services("start", PREFECT_PORT=str(free_port()))
     assert status == 0 and "the services run already" in output and f"http://127.0.0.1:{home.prefect}" in output
@@ -128,13 +129,14 @@ def test_a_port_that_is_taken_is_told_and_nothing_is_started(home: Home, other: 
 
 
 def test_a_program_that_cannot_start_is_told_with_its_last_lines_and_nothing_is_left(home: Home, other: Home) -> None:
-    database = Path(".services/prefect/prefect.db")
-    (other.root / database.parent).mkdir(parents=True)
-    copy_database(home.root / database, other.root / database)  # which takes seconds to make
-    (other.root / "mlflow.db").write_text("this is no database, nor will it ever be one\n" * 100)
+    (other.root / ".services/prefect").mkdir(parents=True)
+    for database in (".services/prefect/prefect.db", "mlflow.db"):  # which take seconds to make
+        copy_database(home.root / database, other.root / database)
+    with sqlite3.connect(other.root / "mlflow.db") as store:
+        store.execute("UPDATE alembic_version SET version_num = 'of a later MLflow'")
     status, output = other.services("start")
     assert status == 1
-    assert "mlflow does not start; its last lines:" in output and "file is not a database" in output
+    assert "mlflow does not start; its last lines:" in output and "of a later MLflow" in output
     assert other.services("stop") == (0, "no services are running here\n")
     assert is_free(other.prefect)
 

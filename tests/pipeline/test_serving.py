@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-import numpy as np
 import psutil
 import pytest
 
 from stages.serving.answers import Question, answers
 from stages.serving.backends import Classifier, Package
 from tests.projects import MLFLOW
-from tests.unit.small_served import CLEANED, DIRTY, LABELS, WORDS, make_package, register, working_in
+from tests.unit.small_served import WORDS, make_package, register, working_in
 from tests.waiting import free_port, server
 
 CLIENTS = 4
@@ -127,12 +126,4 @@ def test_thousands_of_good_and_bad_requests_leave_the_server_as_it_was(store: Pa
         grown = process.memory_info().rss - before
         assert grown < GROWTH, f"{grown / 2**20:.1f} MiB more than after the first rounds"
         assert "Traceback" not in log.read_text()
-
-
-def test_a_flag_says_which_form_of_the_same_version_is_served(store: Path, tmp_path: Path) -> None:
-    expected = Classifier(Package.within(store), "int8", threads=1).probabilities([*WORDS, CLEANED])
-    with serving(store, tmp_path, variant="int8") as (address, process, _):
-        answer = httpx.post(f"{address}/invocations", json={"inputs": [*WORDS, DIRTY]}, timeout=60)
-        rows = [[row["probabilities"][label] for label in LABELS] for row in answer.json()["predictions"]]
-        np.testing.assert_allclose(rows, expected, atol=1e-5)
         assert "libtorch_cpu.so" not in {Path(mapped.path).name for mapped in process.memory_maps()}

@@ -15,7 +15,7 @@ from stages.augment.rows import METHODS, to_fill_up
 from stages.augment.words import MARKS, punctuation_insertion, random_deletion, random_swap, split
 from stages.common.schemas import AugmentedRecords, CleanRecords
 from tests.projects import PARAMS, Project
-from tests.unit.small_records import FILM_WORDS, make_records
+from tests.unit.small_records import FILM_WORDS, clean_rows
 from tests.unit.small_wordnet import write_wordnet
 
 WORDS = st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=12)
@@ -101,16 +101,14 @@ def put_splits(project: Project, train: list[str], held_out: list[str], labels: 
         rows = [{"id": f"{name}{at}", "text": text, "group": f"{name} {at}"} for at, text in enumerate(texts)]
         if labels and name == "train":
             rows = [row | {"label": label} for row, label in zip(rows, labels, strict=True)]
-        whole = make_records(rows).with_columns(timestamp=pl.lit(None, pl.String), fold=pl.lit(None, pl.Int16))
-        CleanRecords.write(whole, project.root / f"data/clean/{name}.parquet")
+        CleanRecords.write(clean_rows(rows), project.root / f"data/clean/{name}.parquet")
 
 
 def augment(
     project: Project, *command: str, seed: int = 13, ingest: Any = PARAMS["ingest"], **methods: Any
 ) -> tuple[pl.DataFrame, dict[str, Any], str]:
     project.params(seed=seed, ingest=ingest, augment=methods)
-    done = project.python(*(command or ("-m", "stages.augment")))
-    assert done.returncode == 0, done.stderr
+    done = project.run("python", *(command or ("-m", "stages.augment")))
     report = json.loads((project.root / "reports/augment.json").read_text())
     return AugmentedRecords.read(project.root / "data/augmented/train.parquet"), report, done.stdout
 

@@ -61,24 +61,8 @@ def test_the_usual_sense_is_drawn_most_and_its_usual_synonym(look: Look) -> None
         ("great", {"great", "outstanding"}),  # the usual sense has no synonym
         ("story", {"tale"}),  # and no name is put in
         ('"story,"', {'"tale,"'}),
-        # Other forms, names, numbers and negations stay.
-        *(
-            (word, {word})
-            for word in (
-                "films",
-                "watches",
-                "men",
-                "paid",
-                "watched",
-                "Film",
-                "FILM",
-                "not",
-                "two",
-                "2",
-                "film's",
-                "电",
-            )
-        ),
+        # other forms, names, numbers and negations stay
+        *((word, {word}) for word in ("films", "men", "paid", "watched", "Film", "not", "two", "film's")),
     ],
 )
 def test_a_word_in_its_base_form_has_synonyms_and_keeps_the_marks_around_it(

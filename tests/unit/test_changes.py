@@ -88,20 +88,16 @@ def test_params_that_the_code_here_does_not_know_are_compared_as_they_stand(side
 
 
 # ── stages ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_a_stage_ran_again_for_its_settings_and_its_data(sides: Sides) -> None:
-    deps = {"data/inbox": "9", "stages/clean": "2"}
+def test_a_stage_ran_again_for_its_command_settings_data_and_code(sides: Sides) -> None:
+    deps = {"data/inbox": "9", "stages/clean": "7"}
     sides[1].lock["clean"].update(locked(deps, {"data/clean/train.parquet": "8"}, {"clean": {"min": 5}}, cmd="new"))
     sides[1].lock["finetune"]["deps"][0]["md5"] = "8"
     result = stages(*sides)
     reasons = ("command: python → new", "params: clean.min 3 → 5", "data: data/inbox changed")
+    reasons += ("code: stages/clean changed",)
     assert result["clean"] == StageChange("clean", "ran again", reasons, ("data/clean/train.parquet",))
     # the model has the same bytes although the stage ran: no out is named
     assert result["finetune"] == StageChange("finetune", "ran again", ("data: data/clean/train.parquet changed",))
-
-
-def test_a_stage_ran_again_for_its_code(sides: Sides) -> None:
-    sides[1].lock["clean"]["deps"][1]["md5"] = "7"
-    assert stages(*sides)["clean"].reasons == ("code: stages/clean changed",)
 
 
 def test_a_stage_that_made_something_else_of_the_same_is_named(sides: Sides) -> None:

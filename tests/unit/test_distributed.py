@@ -1,8 +1,7 @@
-"""Several training processes in one frame: one writes and prints, and one failure is reported once."""
+"""Several training processes in one frame: one failure is reported once."""
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.common.pipeline.stage import Run, stage
-from stages.finetune.machine import join, wanted
+from stages.finetune.machine import join
 from tests.projects import Project
 
 INGEST = {"desc": "The only stage", "cmd": "python -m stages.ingest", "params": ["ingest"], "outs": ["out.txt"]}
@@ -26,7 +25,6 @@ def be(monkeypatch: pytest.MonkeyPatch, rank: int, local_rank: int, processes: i
 def execute(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Return a function that runs the body of a stage as one of the processes, and returns the exit status."""
     project.file("dvc.yaml", {"stages": {"ingest": INGEST}})
-    project.file("out.txt", "old")
 
     def run(body: Callable[[Run[Any]], None], *process: int) -> int:
         be(monkeypatch, *process)
@@ -35,24 +33,6 @@ def execute(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         return int(raised.value.code or 0)
 
     return run
-
-
-def test_a_process_beside_the_first_is_quiet_and_takes_no_lock(
-    execute: Callable[..., int], capfd: pytest.CaptureFixture[str]
-) -> None:
-    def second(run: Run[Any]) -> None:
-        print("from the second")
-        assert not run.leads
-
-    def first(run: Run[Any]) -> None:
-        assert run.leads
-        assert execute(second, 1, 1) == 0  # while the first holds the lock
-        run.output("out.txt").write_text("new")
-
-    assert execute(first, 0, 0) == 0
-    assert Path("out.txt").read_text() == "new"
-    printed = capfd.readouterr().out
-    assert "from the second" not in printed and printed.count("ingest: done") == 1
 
 
 MISSING, LOST = AttuneError("it is missing"), RuntimeError("[pair.cc:553] Connection closed by peer [::1]:3763")
@@ -78,13 +58,6 @@ def test_a_failure_is_reported_where_it_happened_and_once(
     assert execute(failing, *process) == 1
     printed = capsys.readouterr().err
     assert reported in printed and bool(printed) == bool(reported)
-
-
-def test_who_starts_others_is_none_of_them(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    project.params(finetune={"nproc_per_node": 3})
-    assert wanted() == 3
-    be(monkeypatch, 0, 0)
-    assert wanted() == 0
 
 
 def test_what_would_be_ignored_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

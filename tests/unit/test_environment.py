@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stages.common import environment
-from stages.common.environment import HARDWARE, environment_of, tags, training_environment, with_earlier
+from stages.common.environment import HARDWARE, training_environment, with_earlier
 
 EPYC = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC 9B14\nflags\t: sse"
 
@@ -35,10 +35,8 @@ def test_a_processor_has_a_name(cpuinfo: str, name: str, tmp_path: Path, monkeyp
 
 def test_a_training_that_went_on_elsewhere_records_both(tmp_path: Path) -> None:
     note = tmp_path / "environment.json"
-    first, second = (
-        {"processor": "A", "threads": "2", "torch": "2.13"},
-        {"processor": "A", "threads": "4", "torch": "3"},
-    )
+    first = {"processor": "A", "threads": "2", "torch": "2.13"}
+    second = first | {"threads": "4", "torch": "3"}
     both = {"processor": "A", "threads": "2, then 4", "torch": "2.13, then 3"}
     for resumed in (False, True):  # begun, cut short and gone on with, all on one machine
         assert with_earlier(first, note, resumed) == first
@@ -47,9 +45,3 @@ def test_a_training_that_went_on_elsewhere_records_both(tmp_path: Path) -> None:
     assert with_earlier(second, note, resumed=False) == second, "a training that begins anew knows of no earlier one"
     note.write_text('{"thre')
     assert with_earlier(first, note, resumed=True) == first, "a note that was never finished says nothing"
-
-
-def test_its_tags_in_mlflow_give_it_back_by_name() -> None:
-    current = {"threads": "2", "torch": "2.13.0+cpu"}
-    assert tags(current) == {"attune.threads": "2", "attune.torch": "2.13.0+cpu"}
-    assert environment_of({**tags(current), "attune.model": "0" * 64, "mlflow.user": "somebody"}) == current

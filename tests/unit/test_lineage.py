@@ -401,7 +401,6 @@ def test_git_that_fails_is_a_warning_in_its_own_words_and_without_git_there_is_n
     refused = {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}  # as in a mounted checkout
     for environment, broken, words in (
         (refused, {}, f"git config --global --add safe.directory {lab.root}"),
-        ({}, {".git/refs/heads/main": ""}, "your current branch appears to be broken"),
         ({}, {".git/HEAD": ""}, "not a git repository"),
         ({}, {".git": "gitdir: /gone"}, "not a git repository: /gone"),
     ):

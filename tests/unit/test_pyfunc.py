@@ -126,6 +126,13 @@ def test_python_may_hand_over_texts_in_any_usual_way(package: Package, loaded: P
     assert set(always["label"]) <= set(LABELS) and {len(answer) for answer in always["probabilities"]} == {1}
 
 
+def test_a_flag_says_which_form_of_the_same_version_is_served(package: Package) -> None:
+    expected = Classifier(package, "int8", threads=1).probabilities([*WORDS, CLEANED])
+    served = mlflow.pyfunc.load_model("models:/tiny@champion", model_config={"variant": "int8", "threads": 1})
+    rows = [[row[label] for label in LABELS] for row in served.predict([*WORDS, DIRTY])["probabilities"]]
+    np.testing.assert_allclose(rows, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("rows", [[1.5], pd.DataFrame({"txt": ["a"]}), pd.DataFrame({"text": [None]})])
 def test_what_is_no_text_is_an_invalid_parameter_to_python(loaded: PyFuncModel, rows: Any) -> None:
     with pytest.raises(MlflowException, match="inputs"):
