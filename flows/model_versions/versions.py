@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flows.repository.git import NoGit, git
 from stages.common.errors import AttuneError
+from stages.common.git import NoGit, git
 from stages.tracking.package import find_version as find
 from stages.tracking.provenance import LINEAGE_TAG, PATCH_TAG, SCORES, SHOWN_COMMIT_TAG, patch_artifact
 from stages.tracking.registry import CHAMPION

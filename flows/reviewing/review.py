@@ -7,7 +7,6 @@ from typing import Literal
 
 from flows.model_versions.versions import DIGEST, find_records
 from flows.reporting.reports import SPLIT_FILES, base_model_of
-from flows.repository.git import GitFailed, asked, commit_at, find_commit, git, object_at, shallow
 from flows.repository.worktree_files import PINNED, Log
 from flows.repository.worktrees import checked, one_at_a_time
 from flows.reviewing.changes import changes_between, other_versions
@@ -18,6 +17,7 @@ from flows.reviewing.rebuild import rebuild, recorded_machine, run_pipeline
 from flows.reviewing.revision import Revision, lock_at, open_worktrees, revision_at
 from stages.common.display import listed
 from stages.common.errors import AttuneError
+from stages.common.git import GitFailed, asked, commit_at, find_commit, git, object_at, shallow
 from stages.common.params import ReviewParams
 from stages.tracking.provenance import LOCK, MANIFEST
 from stages.tracking.registry import REGISTRATION

@@ -1,4 +1,4 @@
-"""Git for flows: no hooks, no questions, nothing of a caller's repository, and errors for people."""
+"""Git: no hooks, no questions, nothing of a caller's repository, and errors for people."""
 
 import os
 import re
@@ -49,8 +49,6 @@ def git(root: Path, *arguments: str, seconds: float = 120) -> str:
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
-            errors="surrogateescape",
             timeout=seconds,
             check=False,
         )
@@ -59,15 +57,14 @@ def git(root: Path, *arguments: str, seconds: float = 120) -> str:
     except subprocess.TimeoutExpired:
         raise GitFailed(f"git {arguments[0]} took longer than {seconds:.0f} s", "does its remote answer?") from None
     if done.returncode:
-        why = (
-            display(redacted(" ".join(done.stderr.split("\n")[-6:])).strip(), 400, None) or f"status {done.returncode}"
-        )
+        lines = done.stderr.decode(errors="replace").split("\n")[-6:]
+        why = display(redacted(" ".join(lines)).strip(), 400, None) or f"status {done.returncode}"
         what = f"git {arguments[0]} failed: {why}"
         if done.returncode == 1 and not done.stderr:
             raise _SaysNo(what)
         no_repository = "not a git repository (or any" in why and not (root / ".git").exists()  # else it is damaged
         raise NoGit(what) if no_repository or "does not have any commits yet" in why else GitFailed(what)
-    return done.stdout.removesuffix("\n")
+    return done.stdout.decode(errors="surrogateescape").removesuffix("\n")
 
 
 def asked(root: Path, *arguments: str) -> str:
