@@ -59,13 +59,14 @@ def find_run(client: "MlflowClient", params: Params, tag: str, value: str) -> st
     return str(newest[0].info.run_id) if newest else None
 
 
-def create_run(client: "MlflowClient", params: Params, tags: Mapping[str, str]) -> str:
-    """Start a run with its params and tags (`origin_tags` among them); return its id."""
+def create_run(client: "MlflowClient", params: Params, tags: Mapping[str, str], name: str = "") -> str:
+    """Start a run with its params and tags (`origin_tags` among them), and a name of its own; return its id."""
     from mlflow.entities import Param
 
     experiment = experiment_id(client, params.tracking.experiment_name)
     own_tags = {**SOURCE, "mlflow.user": os.environ.get("USER") or "unknown"}
-    run_id = str(client.create_run(experiment, run_name=_run_name(params), tags={**own_tags, **tags}).info.run_id)
+    name = name or _run_name(params)
+    run_id = str(client.create_run(experiment, run_name=name, tags={**own_tags, **tags}).info.run_id)
     settings = params.model_dump(mode="json", by_alias=True, exclude={"tracking", "tune", "review"})
     # A source or base model is of one kind; the keys of the other kinds are left out.
     settings["ingest"] = params.ingest.model_dump(mode="json", by_alias=True, exclude_none=True)
