@@ -14,9 +14,9 @@ from rich.markdown import Markdown
 
 from flows.command import exit_status
 from flows.reporting.markdown import sentence, table
-from flows.repository.git import commit_at
 from flows.reviewing.data_changes import Version, data_changes, read_version
 from stages.common.errors import AttuneError
+from stages.common.git import commit_at
 
 WORKSPACE = "workspace"
 

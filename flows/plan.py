@@ -17,10 +17,10 @@ from ruamel.yaml.error import YAMLError
 from flows.command import exit_status
 from flows.prepare import find_registered
 from flows.reporting.reports import read_report
-from flows.repository.git import GitFailed, NoGit, git
 from flows.search.params_patch import change as change_params
 from stages.common.display import display, listed
 from stages.common.errors import AttuneError
+from stages.common.git import GitFailed, NoGit, git
 from stages.common.params import PARAMS_FILE, Params, check_params, read_yaml
 from stages.common.pipeline.dvc_status import Change, changes
 from stages.common.pipeline.graph import Node, read_graph, upstream_of

@@ -18,11 +18,11 @@ from prefect.states import Completed
 from flows.execution.stage_process import Outcome
 from flows.pipeline import bring_up_to_date
 from flows.reporting.reports import REPORTS, SCORES, read_report
-from flows.repository.git import git
 from flows.repository.results import keep, push_results, reference
 from flows.repository.worktree_files import push_all
 from flows.repository.worktrees import held, remove, worktree_of
 from stages.common.errors import AttuneError
+from stages.common.git import git
 from stages.tracking.store import tracking_uri
 
 

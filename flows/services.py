@@ -131,8 +131,6 @@ def _await_all(prefect: str, mlflow: str) -> None:
     urls = {"mlflow": f"http://127.0.0.1:{mlflow}", "prefect": f"http://127.0.0.1:{prefect}/api", "worker": ""}
     for name, url in urls.items():
         if control.getProcessInfo(name)["statename"] in ("STOPPED", "FATAL"):
-            if name == "worker":
-                _end_lost_runs(urls["prefect"])
             control.startProcess(name, False)
         while not answers(url) if url else control.getProcessInfo(name)["statename"] != "RUNNING":
             if control.getProcessInfo(name)["statename"] in ("BACKOFF", "FATAL") or time.monotonic() > end:
@@ -141,20 +139,6 @@ def _await_all(prefect: str, mlflow: str) -> None:
                 last = redacted("\n  ".join(["", *lines]))
                 raise AttuneError(f"{name} does not start; its last lines:{last}", f"the whole log: {log}")
             time.sleep(0.3)
-
-
-def _end_lost_runs(api_url: str) -> None:
-    """Report flow runs as crashed that a power cut ended: they would keep the only place of their deployment."""
-    from prefect.client.orchestration import SyncPrefectClient
-    from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
-    from prefect.states import Crashed
-
-    running = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}})
-    pool = WorkPoolFilter.model_validate({"name": {"any_": ["attune"]}})
-    why = Crashed(message="its worker ended while it ran; retrying it goes on where it stopped")
-    with SyncPrefectClient(api_url) as client:
-        for run in client.read_flow_runs(flow_run_filter=running, work_pool_filter=pool, limit=200):
-            client.set_flow_run_state(run.id, why, force=True)
 
 
 def _control() -> Any:

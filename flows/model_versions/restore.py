@@ -12,10 +12,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from flows.model_versions.versions import PATCH, Version
-from flows.repository.git import NETWORK_SECONDS, GitFailed, git, object_at
 from flows.repository.worktree_files import Log, check_out, furnish, run_dvc
 from stages.common.digests import sha256_path
 from stages.common.errors import AttuneError
+from stages.common.git import NETWORK_SECONDS, GitFailed, git, object_at
 from stages.common.pipeline.dvc_status import changes
 from stages.common.pipeline.graph import Node, read_graph
 from stages.common.pipeline.stage import WORK

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flows.repository.git import NoGit, git
 from stages.common.errors import AttuneError
+from stages.common.git import NoGit, git
 from stages.tracking.package import find_version as find
 from stages.tracking.provenance import LINEAGE_TAG, PATCH_TAG, SCORES, SHOWN_COMMIT_TAG, patch_artifact
 from stages.tracking.registry import CHAMPION
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-COMMIT, DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}"), re.compile("[0-9a-f]{64}")
+DIGEST = re.compile("[0-9a-f]{64}")
 PATCH = "uncommitted.patch"  # beside what is kept
 SECONDS = 8.0  # MLflow takes up to three of them to import
 
@@ -42,11 +42,7 @@ class Version:
     aliases: list[str]
     tags: Mapping[str, str]  # of the run, and over them those of the version
     run: "Run | None"  # None: it was deleted
-
-    @property
-    def model(self) -> str:
-        """Digest of the fine-tuned model's files."""
-        return self.tags.get(MODEL_TAG, "")
+    model: str  # digest of the fine-tuned model's files
 
 
 def find_version(client: "MlflowClient", asked: str, name: str) -> Version:
@@ -71,7 +67,8 @@ def find_version(client: "MlflowClient", asked: str, name: str) -> Version:
     with suppress(MlflowException):
         run = client.get_run(version.run_id)
     tags = {**(run.data.tags if run else {}), **version.tags}
-    return Version(model, int(version.version), aliases_of(aliases, version.version), tags, run)
+    names = aliases_of(aliases, version.version)
+    return Version(model, int(version.version), names, tags, run, tags.get(MODEL_TAG, ""))
 
 
 def commit_of(home: Path, version: Version) -> str:
@@ -80,9 +77,9 @@ def commit_of(home: Path, version: Version) -> str:
     Where it was not noted, it is the latest commit, of any branch or Attune's own references, whose scores are of the
     model.
     """
-    commit, model = version.tags.get(SHOWN_COMMIT_TAG, ""), version.model
-    if COMMIT.fullmatch(commit) or not DIGEST.fullmatch(model):
-        return commit if COMMIT.fullmatch(commit) else ""
+    model = version.model
+    if (commit := version.tags.get(SHOWN_COMMIT_TAG, "")) or not model:
+        return commit
     with suppress(NoGit):  # without the commits that removed the file
         commits = git(home, "log", "--all", "--format=%H", "--diff-filter=d", f"-S{model}", "--", SCORES).split()
         return next((commit for commit in commits if model in git(home, "show", f"{commit}:{SCORES}")), "")

@@ -8,9 +8,9 @@ from flows.model_versions.versions import run_with_timeout
 from flows.reporting.markdown import code, plain
 from flows.reporting.reports import SCORES, Reports, new_champion, read_reports
 from flows.reporting.run_summary import summary
-from flows.repository.git import GitFailed, NoGit, git
 from flows.repository.results import KEPT, reference
 from flows.repository.worktrees import WORKTREES, deployment_of
+from stages.common.git import GitFailed, NoGit, git
 from stages.common.pipeline.stage import LOGS
 
 FILE = LOGS / "summary.md"

@@ -7,7 +7,7 @@ gave which outs. On request, the branch `attune/NAME` points at it, too.
 import re
 from pathlib import Path
 
-from flows.repository.git import NETWORK_SECONDS, git, object_at
+from stages.common.git import NETWORK_SECONDS, git, object_at
 
 KEPT = ("dvc.lock", "reports", "params.yaml")
 ATTUNE = ("-c", "user.name=Attune", "-c", "user.email=attune@localhost")

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.repository.git import git
 from stages.common.display import display, visible
 from stages.common.errors import AttuneError
+from stages.common.git import git
 from stages.common.pipeline.graph import read_graph
 from stages.common.pipeline.stage import WORK
 from stages.common.redact import redacted

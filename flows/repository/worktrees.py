@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from flows.repository.git import NETWORK_SECONDS, GitFailed, find_commit, git
 from flows.repository.results import recall, reference
 from flows.repository.worktree_files import Log, check_out, furnish
 from stages.common.display import visible
 from stages.common.errors import AttuneError
+from stages.common.git import NETWORK_SECONDS, GitFailed, find_commit, git
 from stages.common.locks import in_turn, locked
 from stages.common.pipeline.stage import WORK
 from stages.common.redact import redacted

@@ -9,12 +9,12 @@ from typing import Literal
 from fsspec import filesystem
 from packaging.utils import canonicalize_name
 
-from flows.repository.git import git
 from flows.repository.worktree_files import PINNED
 from flows.reviewing.data_changes import Listing, data_changes, read_version
 from flows.reviewing.findings import Changes, FileChange, ParamChange, StageChange
 from flows.reviewing.revision import Revision
 from stages.common.errors import AttuneError
+from stages.common.git import git
 from stages.common.params.reference import doc_line
 from stages.common.pipeline.dvc_status import CODE, Change, differing, params_between
 from stages.common.redact import redacted

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from flows.execution.stage_process import StageRunner, read_meta
 from flows.model_versions.versions import find_records
-from flows.repository.git import OF_A_CALLER
 from flows.repository.worktree_files import Log, check_out, furnish
 from flows.reviewing.findings import Machine, Rebuild
 from flows.reviewing.revision import Revision
 from stages.common.display import visible
 from stages.common.environment import environment_of
 from stages.common.errors import AttuneError
+from stages.common.git import OF_A_CALLER
 from stages.common.pipeline.graph import Node
 from stages.common.pipeline.stage import WORK
 from stages.common.redact import redacted

@@ -7,7 +7,6 @@ from typing import Literal
 
 from flows.model_versions.versions import DIGEST, find_records
 from flows.reporting.reports import SPLIT_FILES, base_model_of
-from flows.repository.git import GitFailed, asked, commit_at, find_commit, git, object_at, shallow
 from flows.repository.worktree_files import PINNED, Log
 from flows.repository.worktrees import checked, one_at_a_time
 from flows.reviewing.changes import changes_between, other_versions
@@ -18,6 +17,7 @@ from flows.reviewing.rebuild import rebuild, recorded_machine, run_pipeline
 from flows.reviewing.revision import Revision, lock_at, open_worktrees, revision_at
 from stages.common.display import listed
 from stages.common.errors import AttuneError
+from stages.common.git import GitFailed, commit_at, find_commit, git, object_at, shallow
 from stages.common.params import ReviewParams
 from stages.tracking.provenance import LOCK, MANIFEST
 from stages.tracking.registry import REGISTRATION
@@ -174,7 +174,7 @@ def find_commits(home: Path, base: str | None, head: str) -> Commits:
     if base is None and base_commit == head_commit and parent:
         notes.append(f"{name} is the head itself, so the head is compared with the commit before it")
         name, base_commit = f"{head}~1", parent
-    shared = asked(home, "merge-base", base_commit, head_commit)
+    shared = git(home, "merge-base", base_commit, head_commit)
     if not shared:
         notes.append(f"{name} and {head} share no history: compared with {name} itself")
     if shared == head_commit:
@@ -183,7 +183,7 @@ def find_commits(home: Path, base: str | None, head: str) -> Commits:
         notes.append(hint)
     behind = int(git(home, "rev-list", "--count", f"{head_commit}..{base_commit}")) if shared else 0
     short = ("rev-parse", "--verify", "--quiet", "--abbrev-ref", "--end-of-options")  # of HEAD, its branch
-    names, unique = [asked(home, *short, each) or each for each in (name, head)], tuple(dict.fromkeys(notes))
+    names, unique = [git(home, *short, each) or each for each in (name, head)], tuple(dict.fromkeys(notes))
     return Commits(names[0], shared or base_commit, behind, names[1], head_commit, unique)
 
 

@@ -15,11 +15,11 @@ import polars as pl
 from pyarrow import ArrowException  # type: ignore[import-untyped]
 
 from flows.reporting.reports import read_report
-from flows.repository.git import git
 from flows.repository.worktree_files import INBOX, Log, check_out, default_remote, furnish
 from flows.repository.worktrees import WORKTREES, lock_of, one_at_a_time, remove, sweep
 from stages.common.display import Mask
 from stages.common.errors import AttuneError
+from stages.common.git import git
 from stages.common.locks import locked
 from stages.common.params import Params, check_params
 from stages.common.params.params_file import PARAMS_FILE, read_yaml

@@ -144,6 +144,4 @@ class NestedRuns(Recorder):
         if run_id := find_run(client, params, KEY_TAG, key):
             client.update_run(run_id, status="RUNNING")
             return run_id
-        tracking = params.tracking.model_copy(update={"run_name": name})
-        params = params.model_copy(update={"tracking": tracking})
-        return create_run(client, params, {**origin_tags(), **tags, KEY_TAG: key})
+        return create_run(client, params, {**origin_tags(), **tags, KEY_TAG: key}, name)

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from contextlib import suppress
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,12 +71,9 @@ def fetch_package(name: str, which: str, folder: Path) -> "Package":
 
 
 def fetch_seen_ids(client: "MlflowClient", version: Any, folder: Path) -> set[str]:
-    """Return the ids of the rows that a registered model was trained or selected on (none if it kept no list)."""
+    """Return the ids of the rows that a registered model was trained or selected on."""
     import polars as pl
 
-    artifacts = client.list_artifacts(version.run_id, str(Path(SEEN_IDS).parent))
-    if SEEN_IDS not in {artifact.path for artifact in artifacts}:
-        return set()
     return set(pl.read_parquet(client.download_artifacts(version.run_id, SEEN_IDS, str(folder)))["id"])
 
 
@@ -91,11 +89,8 @@ def log_and_register(client: "MlflowClient", name: str, run_id: str, package: "P
         )
         client.log_artifact(run_id, str(file), str(Path(SEEN_IDS).parent))
     model_id = _log(client, run_id, package, card)
-    try:
+    with suppress(MlflowException):  # it exists already; whatever else is wrong, the next line meets it as well
         client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
     version = client.create_model_version(
         name,
         source=f"models:/{model_id}",

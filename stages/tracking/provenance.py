@@ -1,9 +1,7 @@
 """Where a trained model comes from: commit, uncommitted changes, what each stage read, what a version keeps."""
 
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -17,6 +15,7 @@ from ruamel.yaml import YAML
 
 from stages.common.digests import sha256_value
 from stages.common.display import display, listed
+from stages.common.git import GitFailed, NoGit, git
 from stages.common.params import PARAMS_FILE
 from stages.common.pipeline.graph import read_graph, read_lock, upstream_of
 from stages.common.pipeline.stage import WORK
@@ -54,31 +53,18 @@ def commit_tags() -> dict[str, str]:
     if Git is there but fails, that is a warning in its own words.
     """
     try:
-        commit, branch = _git("log", "-1", "--no-show-signature", "--format=%H"), _git("branch", "--show-current")
-        untracked = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *SOURCES).decode("utf-8", "replace")
+        commit, branch = git(Path(), "log", "-1", "--format=%H"), git(Path(), "branch", "--show-current")
+        untracked = git(Path(), "ls-files", "--others", "--exclude-standard", "-z", "--", *SOURCES)
         plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--unified=3", "--src-prefix=a/", "--dst-prefix=b/")
-        patch = _git("diff", "--binary", *plain, "HEAD", "--", *SOURCES)  # whatever a person's settings are
-    except (OSError, subprocess.SubprocessError) as error:
-        if why := _failure(error):
-            _say_once(f"  warning: Git fails, so the run in MLflow will not name its commit: {why}")
+        patch = git(Path(), "diff", "--binary", *plain, "HEAD", "--", *SOURCES)  # whatever a person's settings are
+    except NoGit:
+        return {}
+    except GitFailed as error:
+        _say_once(f"  warning: Git fails, so the run in MLflow will not name its commit: {error.what}")
         return {}
     new = [display(name, 100, None) for name in untracked.split("\0") if name]
-    tags = {COMMIT_TAG: commit.decode().strip(), SHOWN_COMMIT_TAG: commit.decode().strip()}
-    if branch := branch.strip():
-        tags[BRANCH_TAG] = branch.decode("utf-8", "replace")
+    tags = {COMMIT_TAG: commit, SHOWN_COMMIT_TAG: commit, **({BRANCH_TAG: branch} if branch else {})}
     return {**tags, DIRTY_TAG: str(bool(patch or new)).lower(), PATCH_TAG: _keep_patch(patch, new)}
-
-
-def _failure(error: Exception) -> str:
-    """Return what Git says of a failure; nothing where there is no Git, no repository or no commit yet."""
-    if isinstance(error, FileNotFoundError):
-        return ""
-    said = getattr(error, "stderr", None)
-    words = " ".join(said.decode(errors="replace").split()) if said else str(error)
-    absent = "not a git repository (or any" in words and not Path(".git").exists()
-    if absent or "does not have any commits yet" in words:
-        return ""
-    return display(redacted(words), 400, None)
 
 
 @cache
@@ -86,19 +72,19 @@ def _say_once(warning: str) -> None:
     print(warning, file=sys.stderr, flush=True)
 
 
-def _keep_patch(patch: bytes, new: list[str]) -> str:
+def _keep_patch(patch: str, new: list[str]) -> str:
     """Write a patch to where `log_patch` finds it; return what the run's tag says of it."""
     untracked = f"new files, which Git does not track: {listed(new, 3)}"
     if not patch:
         return f"not kept: {untracked}" if new else "none"
-    if len(patch) > LARGEST_PATCH:
-        return f"not kept: {len(patch):,} bytes are more than {LARGEST_PATCH:,}"
-    text = patch.decode(errors="replace")
-    if redacted(text) != text:  # it would go to a registry that others read
+    content = f"{patch}\n".encode(errors="surrogateescape")
+    if len(content) > LARGEST_PATCH:
+        return f"not kept: {len(content):,} bytes are more than {LARGEST_PATCH:,}"
+    if redacted(patch) != patch:  # it would go to a registry that others read
         return "not kept: a line of it looks like a key, a token or a login"
-    name = sha256(patch).hexdigest()[:12]
+    name = sha256(content).hexdigest()[:12]
     PATCHES.mkdir(parents=True, exist_ok=True)
-    (PATCHES / f"{name}.patch").write_bytes(patch)
+    (PATCHES / f"{name}.patch").write_bytes(content)
     return f"kept as {name}" + (f", without {untracked}" if new else "")
 
 
@@ -181,8 +167,3 @@ def recorded_params() -> bytes:
     params.update(changed)
     yaml.dump(params, out)
     return out.getvalue()
-
-
-def _git(*arguments: str) -> bytes:
-    command, environment = ["git", "--no-optional-locks", *arguments], {**os.environ, "LC_ALL": "C"}
-    return subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True).stdout

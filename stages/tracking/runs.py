@@ -15,20 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.digests import sha256_value
 from stages.common.params import Params
-from stages.common.pipeline.graph import read_lock
 from stages.common.pipeline.stage import WORK, write_json
 from stages.tracking.provenance import PATCH_TAG, log_patch
 from stages.tracking.store import experiment_id
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput
 
 INPUTS_TAG = "attune.training_inputs"
 MODEL_TAG = "attune.model"
 POSITIONS = ("step", "epoch")  # columns that say where on a curve a point is; not metrics
 TRAININGS = WORK / "trainings"
-DATA_SETS = {"train": "training", "validation": "validation", "test": "test"}
 SOURCE = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "attune"}  # what MLflow's UI shows as a run's source
 
 
@@ -62,21 +59,20 @@ def find_run(client: "MlflowClient", params: Params, tag: str, value: str) -> st
     return str(newest[0].info.run_id) if newest else None
 
 
-def create_run(client: "MlflowClient", params: Params, tags: Mapping[str, str]) -> str:
-    """Start a run with its params, data sets and tags (`origin_tags` among them); return its id."""
+def create_run(client: "MlflowClient", params: Params, tags: Mapping[str, str], name: str = "") -> str:
+    """Start a run with its params and tags (`origin_tags` among them), and a name of its own; return its id."""
     from mlflow.entities import Param
 
     experiment = experiment_id(client, params.tracking.experiment_name)
     own_tags = {**SOURCE, "mlflow.user": os.environ.get("USER") or "unknown"}
-    run_id = str(client.create_run(experiment, run_name=_run_name(params), tags={**own_tags, **tags}).info.run_id)
+    name = name or _run_name(params)
+    run_id = str(client.create_run(experiment, run_name=name, tags={**own_tags, **tags}).info.run_id)
     settings = params.model_dump(mode="json", by_alias=True, exclude={"tracking", "tune", "review"})
     # A source or base model is of one kind; the keys of the other kinds are left out.
     settings["ingest"] = params.ingest.model_dump(mode="json", by_alias=True, exclude_none=True)
     rows = [Param(key, str(value)[:6000]) for key, value in flatten(settings)]
     for start in range(0, len(rows), 100):  # MLflow takes a hundred at a time
         client.log_batch(run_id, params=rows[start : start + 100])
-    if data_sets := _data_sets():
-        client.log_inputs(run_id, data_sets)
     log_patch(client, run_id, tags.get(PATCH_TAG, ""))
     return run_id
 
@@ -99,20 +95,6 @@ def _run_name(params: Params) -> str:
     base = re.split("==|@", params.ingest.base_model.origin)[0].rpartition("/")[2]
     how = params.finetune
     return f"{how.strategy} lr={how.learning_rate:g} epochs={how.num_train_epochs} seed={params.seed} {base}"
-
-
-def _data_sets() -> list["DatasetInput"]:
-    """Return the three splits as data sets, each with the hash that DVC knows it by."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    outs = {out["path"]: out for out in read_lock().get("clean", {}).get("outs", [])}
-    inputs = []
-    for name, context in DATA_SETS.items():
-        if out := outs.get(f"data/clean/{name}.parquet"):
-            source, profile = {"path": out["path"], "md5": out["md5"]}, {"bytes": out.get("size")}
-            data_set = Dataset(name, out["md5"], "dvc", json.dumps(source), profile=json.dumps(profile))
-            inputs.append(DatasetInput(data_set, [InputTag("mlflow.data.context", context)]))
-    return inputs
 
 
 class Curves:

@@ -24,12 +24,11 @@ from stages.tracking import publish, store
 from stages.tracking.live import LiveRun
 from stages.tracking.publish import publish_live, publish_run, reports_up_to
 from stages.tracking.registry import Registration
-from stages.tracking.runs import DATA_SETS, INPUTS_TAG, MODEL_TAG, finish, flatten
+from stages.tracking.runs import INPUTS_TAG, MODEL_TAG, finish, flatten
 from tests.projects import PROJECT, Project
 from tests.unit.mlflow_apart import apart
 from tests.waiting import free_port
 
-MD5 = {"train": "1" * 32, "validation": "2" * 32, "test": "3" * 32}
 METRICS = {
     "rows": 80,
     "accuracy": 0.9,
@@ -58,9 +57,8 @@ def params(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -
     shutil.copyfile(PROJECT / "dvc.yaml", tmp_path / "dvc.yaml")
     report("params.yaml", PARAMS)
     sections = {key: value for key, value in read_yaml(Path("params.yaml")).items() if key != "tracking"}
-    outs = [{"path": f"data/clean/{name}.parquet", "md5": md5, "size": 10} for name, md5 in MD5.items()]
     stages = {
-        "clean": {"outs": outs, "params": {"params.yaml": {"seed": 13}}},
+        "clean": {"params": {"params.yaml": {"seed": 13}}},
         "finetune": {"params": {"params.yaml": {**sections, "finetune": {"num_train_epochs": 3}}}},
     }
     report("dvc.lock", {"schema": "2.0", "stages": stages})
@@ -129,9 +127,6 @@ def record(client: MlflowClient, run: Any) -> SimpleNamespace:
             for key in run.data.metrics
         },
         artifacts={path: Path(client.download_artifacts(run.info.run_id, path)).read_bytes() for path in files()},
-        data_sets={
-            entry.tags[0].value: (entry.dataset.name, entry.dataset.digest) for entry in run.inputs.dataset_inputs
-        },
     )
 
 
@@ -152,7 +147,6 @@ def test_a_training_watched_live_is_one_finished_run_with_every_point_once_and_i
     assert run.tags[INPUTS_TAG] == "inputs-1"
     assert run.tags[MODEL_TAG] == sha256_path(Path("models/finetuned"))
     assert run.tags["attune.threads"] == "2"
-    assert run.data_sets == {name: (split, MD5[split]) for split, name in DATA_SETS.items()}
     assert run.name == "full lr=0.0001 epochs=2 seed=13 scratch"
     assert run.params["finetune.learning_rate"] == "0.0001"
     assert run.params["ingest.sources.0.columns.text"] == "text"

@@ -12,7 +12,6 @@ from dvc.config import Config
 
 from flows.reporting.artifact import places
 from flows.reporting.reports import Reports
-from flows.repository.git import find_commit, object_at
 from flows.repository.results import keep
 from flows.repository.worktrees import (
     OLD_SECONDS,
@@ -25,6 +24,7 @@ from flows.repository.worktrees import (
     worktree_of,
 )
 from stages.common.errors import AttuneError
+from stages.common.git import find_commit, object_at
 from tests.projects import Project
 
 

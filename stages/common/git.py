@@ -1,9 +1,8 @@
-"""Git for flows: no hooks, no questions, nothing of a caller's repository, and errors for people."""
+"""Git: no hooks, no questions, nothing of a caller's repository, and errors for people."""
 
 import os
 import re
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 
 from stages.common.display import display
@@ -27,12 +26,10 @@ class NoGit(GitFailed):
     """There is no Git here, no repository, or no commit in it yet: nothing that could be asked."""
 
 
-class _SaysNo(GitFailed):
-    """Git ended with 1, without a word: its answer to a question is no."""
-
-
 def git(root: Path, *arguments: str, seconds: float = 120) -> str:
     """Return what a git command in the folder `root` prints, without the last line end; it may take `seconds`.
+
+    That is nothing where Git ends with 1, without a word: its answer to a question is no.
 
     Raises:
         GitFailed: with its last lines, without secrets.
@@ -49,8 +46,6 @@ def git(root: Path, *arguments: str, seconds: float = 120) -> str:
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
-            errors="surrogateescape",
             timeout=seconds,
             check=False,
         )
@@ -58,28 +53,18 @@ def git(root: Path, *arguments: str, seconds: float = 120) -> str:
         raise NoGit(f"git cannot be run in {root}", "install git, and see that the folder is there") from None
     except subprocess.TimeoutExpired:
         raise GitFailed(f"git {arguments[0]} took longer than {seconds:.0f} s", "does its remote answer?") from None
-    if done.returncode:
-        why = (
-            display(redacted(" ".join(done.stderr.split("\n")[-6:])).strip(), 400, None) or f"status {done.returncode}"
-        )
+    if done.returncode and (done.returncode != 1 or done.stderr):
+        lines = done.stderr.decode(errors="replace").split("\n")[-6:]
+        why = display(redacted(" ".join(lines)).strip(), 400, None) or f"status {done.returncode}"
         what = f"git {arguments[0]} failed: {why}"
-        if done.returncode == 1 and not done.stderr:
-            raise _SaysNo(what)
         no_repository = "not a git repository (or any" in why and not (root / ".git").exists()  # else it is damaged
         raise NoGit(what) if no_repository or "does not have any commits yet" in why else GitFailed(what)
-    return done.stdout.removesuffix("\n")
-
-
-def asked(root: Path, *arguments: str) -> str:
-    """Return what a git command prints, or nothing if its answer is no; what fails raises the errors of `git`."""
-    with suppress(_SaysNo):
-        return git(root, *arguments)
-    return ""
+    return done.stdout.decode(errors="surrogateescape").removesuffix("\n")
 
 
 def object_at(root: Path, name: str) -> str:
     """Return the full name of the object that a revision (`HEAD^{tree}`, `HEAD:dvc.lock`) stands for, or nothing."""
-    return asked(root, "rev-parse", "--verify", "--quiet", "--end-of-options", name)
+    return git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", name)
 
 
 def find_commit(root: Path, name: str) -> str:
