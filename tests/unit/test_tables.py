@@ -44,7 +44,7 @@ def write(folder: Path, name: str, content: str | bytes, **settings: Any) -> tup
     (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     mapping = {"label": "x"} if name.split(".")[1] == "txt" else {"columns": {"text": "text", "label": "label"}}
     source = Source(path=f"data/inbox/{name}", **mapping, **settings)
-    dialect = source.separator, source.quote, source.header, source.skip
+    dialect = source.separator, source.quote, source.escape, source.header, source.skip
     layout = Layout(source.file_format, source.encoding, *dialect)
     return folder / name, source, layout
 
@@ -389,6 +389,28 @@ def test_labels_of_hugging_faces_datasets_have_the_names_that_the_file_holds(
     file, source, layout = write(tmp_path, "a.parquet", buffer.getvalue())
     with open_table(file, source.origin, layout) as opened:
         assert pl.concat(read_records(opened, source, listed=listed))["label"].to_list() == labels
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings", "rows"),
+    [
+        ("a.csv", r"""text,label
+"say \"a, b\"",x
+C:\new\\dir,\N
+"twice "" so, \\",y
+a\, b,z
+""", {}, [('say "a, b"', "x"), (r"C:\new\dir", r"\N"), ('twice " so, ' + "\\", "y"), ("a, b", "z")]),
+        ("a.csv", 'label,text\r\nx,"a\\\r\nb \\"c\\""\r\n', {}, [("x", 'a\r\nb "c"')]),
+        ("a.tsv", 'text\tlabel\na\\\tb\\\nc "\t1\n', {"quote": "none"}, [('a\tb\nc "', "1")]),
+        ("a.csv", "text;label\na\\;b\\t;1\n", {"separator": ";"}, [("a;b\\t", "1")]),
+    ],
+)  # fmt: skip
+def test_a_backslash_takes_away_the_meaning_of_quotes_separators_and_line_ends_if_params_say_so(
+    tmp_path: Path, name: str, content: str, settings: dict[str, Any], rows: list[tuple[str, str]]
+) -> None:
+    assert read(tmp_path, name, content, escape="\\", **settings).rows() == rows
+    message = fault(tmp_path, "b.csv", 'text,label\n"a \\"b\\"",1\n')
+    assert r"""escape: "\\" (ARGS="--escape '\\'")""" in message
 
 
 @pytest.mark.parametrize("labels", ["01", "ab"])
