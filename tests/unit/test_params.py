@@ -91,8 +91,6 @@ def fault_of(folder: Path, old: str, new: str) -> str:
         ("stars}", "stars}\n  split_names: {dev2: valid}", "7: ingest.split_names.dev2: must be one of 'train',"),
         (COLUMNS, "      encoding: rot13\n      columns: {text", "encoding: is no text encoding Python knows"),
         (COLUMNS, "      separator: '\"'\n      columns: {text", "separator: must not be a quote"),
-        (FIRST, f"{FIRST}\n{FIRST}", "4: ingest.sources: entries 1 and 2 are the same"),
-        (FIRST, f"{FIRST}\n{FIRST.replace('data/', './data//')}", "4: ingest.sources: entries 1 and 2 are the same"),
         (SCRATCH, "wheel: a==1", "wheel needs a member: The folder inside the wheel"),
         # a blank that is missing after a colon, wherever the line stands
         (RATE, "learning_rate:1e-4", "14: finetune: there is no blank after the colon: write `learning_rate: 1e-4`"),
