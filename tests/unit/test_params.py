@@ -1,7 +1,6 @@
 """params.yaml: whatever is wrong in it is reported with file, line, key and what to write instead."""
 
 import json
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -258,19 +257,13 @@ def test_whatever_a_file_holds_the_answer_is_params_or_a_message(data: dict[str,
 
 
 @pytest.mark.parametrize("name", ["10:30", "a%20b", "what?", "Größe #1 $HOME 'x'"])
-def test_a_folder_in_which_programs_cannot_work_is_refused_at_once(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_in_which_programs_cannot_work_is_refused_at_once(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name / "checkout"
     folder.mkdir(parents=True)
     shutil.copyfile(PROJECT / "Makefile", folder / "Makefile")
-    shutil.copyfile(PROJECT / "params.yaml", folder / "params.yaml")
-    monkeypatch.chdir(folder)
-    made = subprocess.run(["make", "help"], capture_output=True, text=True, check=False)
+    made = subprocess.run(["make", "help"], cwd=folder, capture_output=True, text=True, check=False)
     if "#" in name:
-        assert load_params() and made.returncode == 0
+        assert made.returncode == 0
         return
-    with pytest.raises(AttuneError, match=re.escape(f"in its path ({folder}): ")) as refused:
-        load_params()
-    assert refused.value.fix == "rename that folder, or move the checkout to another"
-    assert made.returncode == 2 and f"in its path ({folder}): {refused.value.fix}" in made.stderr
+    fix = "rename that folder, or move the checkout to another"
+    assert made.returncode == 2 and f"in its path ({folder}): {fix}" in made.stderr

@@ -13,7 +13,6 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.reader import ReaderError
 
-from stages.common.display import visible
 from stages.common.errors import AttuneError
 from stages.common.params.reference import all_keys, known_keys
 from stages.common.params.root import Params
@@ -22,11 +21,6 @@ PARAMS_FILE = Path("params.yaml")
 GLUED = re.compile(r"\s*(?:- )*([\w.-]+):([^\s:].*)")  # `key:value`, which is one text
 OPEN_QUOTE = re.compile(r"""(?:[:,\[{-]\s+|[\[{])(["'])(?:(?!\1).)*$""")  # one that its line does not close
 NO_BLANK = "there is no blank after the colon"
-ODD_MARKS = {  # of which no program can be told in another way
-    ":": "PATH would end there",
-    "%": "MLflow would take it for a variable",
-    "?": "the address of a database would end there",
-}
 OF_NO_STAGE = ("tune", "review")  # DVC does not ask for these
 
 
@@ -34,12 +28,8 @@ def load_params(path: Path = PARAMS_FILE, *, complete: bool = False) -> Params:
     """Read and check a params file; a `complete` one has every section, as DVC asks for.
 
     Raises:
-        AttuneError: naming file, line, key and the likely spelling of everything that is wrong; or the folder, if
-            programs that Attune uses cannot work there.
+        AttuneError: naming file, line, key and the likely spelling of everything that is wrong.
     """
-    if marks := [mark for mark in ODD_MARKS if mark in str(Path.cwd())]:  # the Makefile says so, too
-        what = f"nothing can run in a folder with {marks[0]} in its path ({visible(str(Path.cwd()))}): "
-        raise AttuneError(f"{what}{ODD_MARKS[marks[0]]}", "rename that folder, or move the checkout to another")
     data = read_yaml(path)
     params = check_params(data, str(path))
     names = [field.alias or name for name, field in Params.model_fields.items() if name not in OF_NO_STAGE]
