@@ -36,13 +36,8 @@ def doc_line(key: str) -> str:
 
     A key within a mapping that has no sections, such as `ingest.labels.good`, has the mapping's.
     """
-    while key:
-        parent, _, last = key.rpartition(".")
-        for pattern, name, meaning in _keys():
-            if name == last and pattern.fullmatch(parent):
-                return meaning
-        key = parent
-    return ""
+    fits = (meaning for parent, name, meaning in _keys() if re.match(rf"{parent.pattern}\.?{name}(\.|$)", key))
+    return "".join([*fits][-1:])  # the innermost
 
 
 def known_keys(parts: Sequence[int | str]) -> list[str]:
