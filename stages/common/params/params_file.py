@@ -57,7 +57,7 @@ def read_yaml(path: Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         lines = text.splitlines()[: mark.line + 1 if mark else None]
         for number in range(len(lines), 0, -1):
-            if (glued := GLUED.fullmatch(lines[number - 1])) and glued[1] in all_keys():
+            if (glued := GLUED.fullmatch(lines[number - 1])) and glued[1] in {name for _, name, _ in all_keys()}:
                 value = glued[2].partition(" #")[0].rstrip()  # without the comment
                 raise AttuneError(f"{path}:{number}: {NO_BLANK}", f"write `{glued[1]}: {value}`") from None
         where = f"{path}:{_line_of(error, text)}" if isinstance(error, MarkedYAMLError) and mark else str(path)
