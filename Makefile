@@ -12,7 +12,7 @@ IN_TURN = mkdir -p .attune && { flock --nonblock .attune/pipeline.lock true || \
 REPRO = sh -c 'python -m flows.prepare && { dvc --wait-for-lock repro "$$@" || \
 	{ code=$$?; python -m flows.prepare --outs; exit $$code; }; }' repro
 
-# These end a path in PATH or in a database's address, or are a variable for MLflow (stages/common/params/params_file.py).
+# These end a path in PATH or in a database's address, or are a variable for MLflow.
 ifneq (,$(strip $(foreach mark,: % ?,$(findstring $(mark),$(CURDIR)))))
 $(error nothing can run in a folder with :, % or ? in its path ($(CURDIR)): rename that folder, or move the checkout to another)
 endif

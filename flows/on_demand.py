@@ -12,6 +12,7 @@ from flows.prediction.request import Request
 from flows.reporting.artifact import create_artifact
 from flows.review import HTML, MARKDOWN, carry_out
 from stages.common.errors import AttuneError
+from stages.common.params.sources import Escape, Quote
 from stages.common.pipeline.stage import LOGS
 from stages.serving.backends import Variant
 
@@ -53,6 +54,10 @@ def predict(
     keep: list[str] | None = None,
     keep_all: bool = False,
     separator: str = Request.separator,
+    quote: Quote = Request.quote,
+    escape: Escape = Request.escape,
+    header: bool = True,
+    skip: int = Request.skip,
     encoding: str = Request.encoding,
     query: str | None = None,
     threshold: float | None = None,

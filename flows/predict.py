@@ -126,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--keep-all", action="store_true", help="copy all columns but that of --id")
     add("--separator", default=Request.separator, help="of a CSV file (default: ,)")
     add("--quote", choices=(Request.quote, "none"), default=Request.quote, help="none: quotes mean nothing in the file")
+    add("--escape", choices=("\\", "none"), default=Request.escape, help="what takes a quote's meaning (default: none)")
     add("--no-header", dest="header", action="store_false", help="the columns are called column 1, column 2 and so on")
     add("--skip", type=int, default=Request.skip, metavar="N", help="lines at the beginning that are passed over")
     add("--encoding", default=Request.encoding, help="of a text file (default: utf-8)")

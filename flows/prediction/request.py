@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from stages.common.display import display, listed
 from stages.common.errors import AttuneError
-from stages.common.params.sources import Encoding, Separator
+from stages.common.params.sources import Encoding, Escape, Quote, Separator
 from stages.common.readers.databases import QueryTable, select
 from stages.common.readers.streams import ENDINGS, Layout, format_of
 from stages.common.readers.table import Table
@@ -40,7 +40,8 @@ class Request:
     keep: Sequence[str] = ()
     keep_all: bool = False
     separator: Separator = ","
-    quote: str = '"'
+    quote: Quote = '"'
+    escape: Escape = "none"
     header: bool = True
     skip: Annotated[int, Field(ge=0)] = 0
     encoding: Encoding = "utf-8"  # as ingest takes it, so that utf8 is the utf-8 whose byte-order mark is no matter
@@ -95,7 +96,7 @@ class Request:
             )
         if not path.is_file():
             raise AttuneError(f"{path} is {'no file' if path.exists() else 'missing'}", "name a file with a row a text")
-        dialect = self.separator, self.quote, self.header, self.skip
+        dialect = self.separator, self.quote, self.escape, self.header, self.skip
         layout = Layout(kind, self.encoding, *dialect)
         with open_table(path, self.input, layout, texts=False) as table:
             yield table

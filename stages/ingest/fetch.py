@@ -62,7 +62,7 @@ def _tables(source: TextSource, file: Path, folder: Path, budget: SizeBudget) ->
         place = source.origin.removesuffix(source.inside)
     elif file.is_dir():
         files, place = _files_in(file), f"{source.origin}/"
-    dialect = source.separator, source.quote, source.header, source.skip
+    dialect = source.separator, source.quote, source.escape, source.header, source.skip
     layout = Layout(source.file_format, source.encoding, *dialect)
     if layout.format == "document":
         yield QueryTable(source.origin, documents(place, files, layout, budget.spend))

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 import polars as pl
 
@@ -46,26 +46,10 @@ REPAIRS: dict[str, Step] = {  # of texts, without those that guess
     "whitespace": steps.collapse_whitespace,
 }
 # What people do not tell apart: small Cyrillic and Greek letters that look like Latin ones, or whose capitals do;
-# dashes and quotes; what joins characters, turns their direction or chooses the style of emoji (the repairs leave it).
+# dashes and quotes; what chooses the style of emoji. (The repairs leave these, and some of what nobody sees.)
 ALIKE = "аa вb еe кk мm нh оo рp сc тt уy хx іi јj ѕs ԁd ԛq ԝw αa βb εe ζz ηh ιi κk μm νn οo ρp τt υy χx"
 MARKS = "‐- ‑- –- —- −- ‘' ’' “' ”' \"'"
-UNSEEN = (
-    *range(0x20),
-    0x7F,
-    *range(0x200B, 0x2010),
-    *range(0x202A, 0x202F),
-    *range(0x2060, 0x2070),
-    *range(0xFE00, 0xFE10),
-)
-LOOK = {ord(pair[0]): pair[1] for pair in f"{ALIKE} {MARKS}".split()} | dict.fromkeys((*UNSEEN, *range(0xFE00, 0xFE10)))
-SEEMS = (  # what is in the repr of a list or object in place of a label, and what it tells; the first one counts
-    (r"['\"]choices['\"]: ", "is an answer of Label Studio"),
-    (r"['\"]: -?[0-9TF]", "seem to be scores per label"),
-    (r"^\[?\{", "is a JSON object"),
-    (r"^\[\]", "is an empty list"),
-    (r"^\[\[", "seem to be labels of parts of the text"),
-    ("", "seem to be several labels"),
-)
+LOOK = {ord(pair[0]): pair[1] for pair in f"{ALIKE} {MARKS}".split()} | dict.fromkeys(range(0xFE00, 0xFE10))
 WIDTH = 60  # characters of a label in a message
 
 
@@ -88,27 +72,22 @@ def unwrapped(labels: pl.Series, listed: Collection[str], origin: str, rows: int
     """
     entries: dict[str, str | None] = {}
     for label in labels.filter(labels.str.contains(r"^\s*[\[{]")).unique(maintain_order=True):
-        value = _structure(label)
-        if value is None or label.strip() in listed:
+        value: Any = None
+        for read in (json.loads, _literal):
+            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+                value = read(label.strip())
+                break
+        if not isinstance(value, list | dict) or label.strip() in listed:
             continue
         if not isinstance(value, list) or len(value) != 1 or isinstance(value[0], list | dict):
             raise AttuneError(
-                f"{origin}, row {rows + (labels == label).arg_true()[0] + 1:,}: instead of one label there "
-                f"{next(words for sign, words in SEEMS if re.search(sign, repr(value)))}: {display(label, WIDTH)}",
+                f"{origin}, row {rows + (labels == label).arg_true()[0] + 1:,}: instead of one label there is a list "
+                f"or an object: {display(label, WIDTH)}",
                 "write one label into each row (of scores the highest, say), leave such rows out, or name this "
                 "very text in ingest.labels",
             )
         entries[label] = as_text(value[0])
     return labels.replace([*entries], pl.Series([*entries.values()], dtype=pl.String)) if entries else labels
-
-
-def _structure(label: str) -> Any:
-    """Return the list or object that JSON or Python would read, None if there is none."""
-    for read in (json.loads, _literal):
-        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            value = read(label.strip())
-            return value if isinstance(value, list | dict) else None
-    return None
 
 
 def _literal(text: str) -> Any:
@@ -162,6 +141,7 @@ def check_look_alikes(counts: Mapping[str, int], labels: Collection[str]) -> Non
     alike: dict[str, list[str]] = {}
     for name in sorted(counts, key=lambda name: (-counts[name], name)):
         look = normalize("NFKC", normalize("NFKC", fix_encoding(name)).casefold()).translate(LOOK)
+        look = "".join(mark for mark in look if category(mark) not in ("Cc", "Cf"))  # which nobody sees
         alike.setdefault(look, []).append(name)
     several = [names for names in alike.values() if len(names) > 1]
     doubtful = [names for names in several if not labels or 0 < sum(name in labels for name in names) < len(names)]

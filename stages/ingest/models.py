@@ -1,12 +1,12 @@
 """Bring in the base model and what augmentation needs: files by allow-lists, weights as safetensors, never code."""
 
-import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from stages.common.digests import sha256_file
 from stages.common.display import display, listed
@@ -29,7 +29,6 @@ BASE_MODEL = (
     *TOKENIZERS,
 )
 CONFIGS = ("config.json", "tokenizer_config.json")
-JSON_OBJECTS = (*CONFIGS, "tokenizer.json", "special_tokens_map.json", "added_tokens.json")
 RESOURCE_MODEL = (*BASE_MODEL, "target.spm", "target_vocab.json", "generation_config.json")  # also of seq2seq models
 PARTS_OF_SPEECH = ("noun", "verb", "adj", "adv")
 WORDNET_NEEDED = (  # by augment.synonyms
@@ -126,41 +125,29 @@ def _check_model(source: FolderSource, folder: Path, use: Use) -> None:
     """Look at what loading the model would stumble over, before hours are spent on the way there.
 
     Raises:
-        AttuneError: if a part is missing, it asks for code, its weights are damaged, or transformers cannot use it so.
+        AttuneError: if a part is missing, it asks for code, or transformers cannot use it so.
     """
-    from safetensors import SafetensorError, safe_open
+    from transformers import AutoConfig
     from transformers.models.auto import modeling_auto
 
     names = files_of(folder)
-    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
+    if "config.json" not in names or not {*TOKENIZERS} & {*names} or not [*folder.glob("*.safetensors")]:
         raise AttuneError(
-            f"{source.origin}: no model there: it needs config.json and a .safetensors file, "
-            f"and there is {', '.join(names) or 'nothing'}",
+            f"{source.origin}: no model there: it needs config.json, a .safetensors file and a tokenizer (one of "
+            f"{', '.join(TOKENIZERS)}), and there is {', '.join(names) or 'nothing'}",
             "name the folder that holds them; weights in .bin files must be converted to safetensors first",
         )
-    _check_tokenizer_and_code(source, folder)
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="np") as weights:
-                weights.keys()
-        except SafetensorError as error:
+    for file in (folder / name for name in CONFIGS if name in names):
+        if b'"auto_map"' in file.read_bytes():  # on any level
             raise AttuneError(
-                f"{source.origin}: {file.name} is damaged ({error})", "copy the model's folder again"
-            ) from None
-    for index in sorted(folder.glob("*.safetensors.index.json")):  # it may name any path, and a pickle too
-        parts = _read_object(index, source.origin).get("weight_map")
-        named = {str(part) for part in parts.values()} if isinstance(parts, dict) else {"no file"}
-        if wrong := sorted(named - {name for name in names if name.endswith(".safetensors")}):
-            raise AttuneError(
-                f"{source.origin}: {index.name} names {display(wrong[0], 90)}, no .safetensors file of this folder",
-                "copy the model's folder again, with all parts of its weights",
+                f"{source.origin}: its {file.name} asks for code of its own (auto_map), which is never run",
+                "use a model whose architecture is part of transformers",
             )
-    model_type = str(_read_object(folder / "config.json", source.origin).get("model_type"))
-    supported = getattr(modeling_auto, MODEL_TYPES[use])
-    if model_type not in supported:
+    with _loading("config.json", source.origin):
+        model_type = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+    if model_type not in (supported := getattr(modeling_auto, MODEL_TYPES[use])):
         raise AttuneError(
-            f"{source.origin}: config.json says model_type '{display(model_type, 60)}', of which transformers knows "
-            f"no {use}",
+            f"{source.origin}: config.json says model_type '{model_type}', of which transformers knows no {use}",
             f"use one of {listed(sorted(supported), 40)}",
         )
 
@@ -172,22 +159,16 @@ def _check_encoder(origin: str, folder: Path) -> None:
         AttuneError: if one cannot be loaded, or the files are not of one model: weights that are not there would be
             random numbers. (A pooler may be missing, which many models lack; a head is new in any case.)
     """
-    from transformers import AutoConfig, AutoModel, AutoTokenizer, logging
+    from transformers import AutoModel, AutoTokenizer, logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    part = "config.json"
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        part = "the tokenizer"
+    with _loading("the tokenizer", origin):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         last_id = max([*tokenizer.get_vocab().values(), *tokenizer("A text")["input_ids"]])
-        part = "the model"
+    with _loading("the model", origin):
         options = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
-        model, report = AutoModel.from_pretrained(folder, config=config, device_map="meta", **options)
-    except Exception as error:  # transformers, tokenizers, huggingface_hub and torch have kinds of their own
-        reason = display(str(error) or type(error).__name__, 200)
-        raise AttuneError(f"{origin}: {part} cannot be loaded ({reason})", "copy the model's folder again") from None
+        model, report = AutoModel.from_pretrained(folder, device_map="meta", **options)
     missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
     if report["mismatched_keys"]:
         name, shape, needed = min(report["mismatched_keys"])
@@ -195,7 +176,7 @@ def _check_encoder(origin: str, folder: Path) -> None:
     elif missing:
         encoder = [name for name in model.state_dict() if "pooler" not in name]
         fault = f"{len(missing)} of {len(encoder)} weights of the encoder are not there: {listed(missing, 4)}"
-    elif last_id >= (entries := getattr(config, "vocab_size", None) or last_id + 1):
+    elif last_id >= (entries := getattr(model.config, "vocab_size", None) or last_id + 1):
         fault = f"the tokenizer has the id {last_id}, and the model has {entries} entries"
     else:
         return
@@ -205,27 +186,11 @@ def _check_encoder(origin: str, folder: Path) -> None:
     )
 
 
-def _check_tokenizer_and_code(source: FolderSource, folder: Path) -> None:
-    """Raise AttuneError if there is no tokenizer, or the model asks for code of its own."""
-    if not set(TOKENIZERS) & set(files_of(folder)):
-        raise AttuneError(
-            f"{source.origin}: no tokenizer there: it needs one of {', '.join(TOKENIZERS)}",
-            "copy the tokenizer's files into the model's folder",
-        )
-    for file in (folder / name for name in JSON_OBJECTS if (folder / name).exists()):
-        _read_object(file, source.origin)
-        if file.name in CONFIGS and '"auto_map"' in file.read_text(encoding="utf-8"):  # on any level
-            raise AttuneError(
-                f"{source.origin}: its {file.name} asks for code of its own (auto_map), which is never run",
-                "use a model whose architecture is part of transformers",
-            )
-
-
-def _read_object(file: Path, origin: str) -> dict[str, Any]:
+@contextmanager
+def _loading(part: str, origin: str) -> Iterator[None]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise AttuneError(f"{origin}: {file.name} is not a JSON object", "copy the model's folder again")
-    return content
+        yield
+    except Exception as error:  # transformers, tokenizers, huggingface_hub and torch have kinds of their own
+        reason = display(str(error) or type(error).__name__, 200)
+        fix = "copy the model's folder again, or use another model"
+        raise AttuneError(f"{origin}: {part} cannot be loaded ({reason})", fix) from None

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 
 import polars as pl
@@ -111,7 +113,10 @@ def test_the_flow_takes_what_the_program_takes_and_returns_its_counts(
     from prefect.testing.utilities import prefect_test_harness
 
     from flows.on_demand import predict
+    from flows.prediction.request import Request
 
+    options = {field.name for field in fields(Request)}
+    assert signature(predict.fn).parameters.keys() == options | {"fail_on_drift"}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     (tmp_path / "in.csv").write_text("text\n" + "\n".join(texts(20)))

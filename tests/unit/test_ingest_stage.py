@@ -152,6 +152,7 @@ def test_what_counts_as_a_missing_label_is_said(project: Project, capsys: pytest
         ),
         ({"path": "data/inbox/rows.csv"}, {"path": "data/inbox/link.csv"}),
         ({"path": "data/inbox/rows.csv"}, {"path": "data/inbox/rows.csv", "format": "csv"}),
+        ({"path": "data/inbox/rows.csv"}, {"path": "./data//inbox/rows.csv"}),
     ],
 )
 def test_rows_that_two_sources_read_in_the_same_way_are_an_error(

@@ -1,7 +1,6 @@
 """params.yaml: whatever is wrong in it is reported with file, line, key and what to write instead."""
 
 import json
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -91,8 +90,6 @@ def fault_of(folder: Path, old: str, new: str) -> str:
         ("stars}", "stars}\n  split_names: {dev2: valid}", "7: ingest.split_names.dev2: must be one of 'train',"),
         (COLUMNS, "      encoding: rot13\n      columns: {text", "encoding: is no text encoding Python knows"),
         (COLUMNS, "      separator: '\"'\n      columns: {text", "separator: must not be a quote"),
-        (FIRST, f"{FIRST}\n{FIRST}", "4: ingest.sources: entries 1 and 2 are the same"),
-        (FIRST, f"{FIRST}\n{FIRST.replace('data/', './data//')}", "4: ingest.sources: entries 1 and 2 are the same"),
         (SCRATCH, "wheel: a==1", "wheel needs a member: The folder inside the wheel"),
         # a blank that is missing after a colon, wherever the line stands
         (RATE, "learning_rate:1e-4", "14: finetune: there is no blank after the colon: write `learning_rate: 1e-4`"),
@@ -156,15 +153,7 @@ def test_every_fault_of_a_file_is_reported_at_once(tmp_path: Path) -> None:
     assert 'params.yaml:15: finetune.momentum: belongs to optim: "sgd", not "adamw": set it to 0.0' in message
 
 
-def test_aliases_that_stand_for_very_much_are_refused_at_once(tmp_path: Path) -> None:
-    lists = "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(30))
-    maps = "".join(f"a{n + 1}: &a{n + 1} {{{', '.join(f'k{k}: *a{n}' for k in range(9))}}}\n" for n in range(30))
-    merged = "".join(f"a{n + 1}: &a{n + 1}\n  <<: *a{n}\n  k{n}: *a{n}\n" for n in range(30))
-    for bomb in (f"a0: &a0 [x]\n{lists}", f"a0: &a0 {{x: y}}\n{maps}", f"a0: &a0 {{x: y}}\n{merged}"):
-        file = tmp_path / "params.yaml"
-        file.write_text(bomb + MINIMAL)
-        with pytest.raises(AttuneError, match=r"its aliases \(\*name\) stand for more than 100,000 values"):
-            load_params(file)
+def test_an_alias_stands_for_what_it_names(tmp_path: Path) -> None:
     params = load(tmp_path, "{columns: [source]}", "{columns: &none []}\n  baselines: *none")
     assert params.evaluate.baselines == []
 
@@ -268,19 +257,13 @@ def test_whatever_a_file_holds_the_answer_is_params_or_a_message(data: dict[str,
 
 
 @pytest.mark.parametrize("name", ["10:30", "a%20b", "what?", "Größe #1 $HOME 'x'"])
-def test_a_folder_in_which_programs_cannot_work_is_refused_at_once(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_in_which_programs_cannot_work_is_refused_at_once(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name / "checkout"
     folder.mkdir(parents=True)
     shutil.copyfile(PROJECT / "Makefile", folder / "Makefile")
-    shutil.copyfile(PROJECT / "params.yaml", folder / "params.yaml")
-    monkeypatch.chdir(folder)
-    made = subprocess.run(["make", "help"], capture_output=True, text=True, check=False)
+    made = subprocess.run(["make", "help"], cwd=folder, capture_output=True, text=True, check=False)
     if "#" in name:
-        assert load_params() and made.returncode == 0
+        assert made.returncode == 0
         return
-    with pytest.raises(AttuneError, match=re.escape(f"in its path ({folder}): ")) as refused:
-        load_params()
-    assert refused.value.fix == "rename that folder, or move the checkout to another"
-    assert made.returncode == 2 and f"in its path ({folder}): {refused.value.fix}" in made.stderr
+    fix = "rename that folder, or move the checkout to another"
+    assert made.returncode == 2 and f"in its path ({folder}): {fix}" in made.stderr

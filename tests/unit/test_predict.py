@@ -263,6 +263,12 @@ def test_where_quotes_mean_nothing_each_line_is_a_row(models: Path, folder: Path
     assert pl.read_csv("out.csv")["column 2"].to_list() == [1, 2, 3]
 
 
+def test_a_backslash_takes_away_the_meaning_of_a_quote_if_asked_so(models: Path, folder: Path) -> None:
+    Path("in.csv").write_text('text\n"x \\"y\\""\n')
+    assert run(models, "in.csv", "out.csv", "--escape", "\\", "--keep", "text") == 0
+    assert pl.read_csv("out.csv")["text"].to_list() == ['x "y"']
+
+
 def test_a_column_is_kept_once_and_none_passes_for_a_probability(models: Path, folder: Path) -> None:
     columns = {"text": "x", "^t.*$": "e", "label": "a", "input_label": "b", "ticket_id": "7", "probability_x": "no"}
     pl.DataFrame(columns).write_csv("in.csv")

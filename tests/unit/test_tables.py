@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
-from stages.common.readers import parquet, tables
+from stages.common.readers import tables
 from stages.common.readers.streams import ROWS, Layout
 from stages.common.readers.tables import open_table
 from stages.ingest.archives import SizeBudget
@@ -44,7 +44,7 @@ def write(folder: Path, name: str, content: str | bytes, **settings: Any) -> tup
     (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     mapping = {"label": "x"} if name.split(".")[1] == "txt" else {"columns": {"text": "text", "label": "label"}}
     source = Source(path=f"data/inbox/{name}", **mapping, **settings)
-    dialect = source.separator, source.quote, source.header, source.skip
+    dialect = source.separator, source.quote, source.escape, source.header, source.skip
     layout = Layout(source.file_format, source.encoding, *dialect)
     return folder / name, source, layout
 
@@ -323,18 +323,14 @@ def test_lines_are_counted_from_the_beginning_of_the_file_when_excel_begins_it(t
         ("a.txt.gz", b"\n%s\n", ":3: a line of more than 64 MiB"),
         ("a.jsonl.gz", b'{"text": "%s"}\n', ":2: a line of more than 64 MiB"),
         ("a.csv.gz", b'a,0\n"%s', ":3: a quote opens a field here that ends nowhere, or after more than 64 MiB"),
-        ("a.parquet", b"", ": the column 'text' has a cell of more than 64 MiB"),
     ],
 )
-def test_an_endless_cell_or_line_is_an_error_before_it_is_in_memory(
+def test_an_endless_line_is_an_error_before_it_is_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, row: bytes, line: str
 ) -> None:
-    for module in (tables, parquet):
-        monkeypatch.setattr(module, "LONGEST", 1 << 20)
+    monkeypatch.setattr(tables, "LONGEST", 1 << 20)
     long = (b"x" * 99 + b"\n") * 20_000 if "quote" in line else bytes(3 << 20)
     content = packed_gzip((b"{}\n" if "json" in name else b"text,label\n") + row.replace(b"%s", long), 1)
-    if name == "a.parquet":
-        content = parquet_of(pl.DataFrame({"text": ["a", "x" * (3 << 20)], "label": ["1", "2"]}))
     assert fault(tmp_path, name, content).startswith(f"data/inbox/{name}{line}")
 
 
@@ -353,9 +349,9 @@ def test_a_parquet_column_that_has_no_form_as_text_is_named_with_what_it_holds(t
         ([3], "3"),
         (None, None),
         ([None], None),
-        ([], "row 2: instead of one label there is an empty list: []"),
-        (["a", "b"], 'row 2: instead of one label there seem to be several labels: ["a", "b"]'),
-        ({"pos": 0.9}, 'row 2: instead of one label there seem to be scores per label: {"pos": 0.9}'),
+        ([], "row 2: instead of one label there is a list or an object: []"),
+        (["a", "b"], 'row 2: instead of one label there is a list or an object: ["a", "b"]'),
+        ({"pos": 0.9}, 'row 2: instead of one label there is a list or an object: {"pos": 0.9}'),
     ],
 )
 def test_a_label_in_a_list_of_parquet_is_that_label(tmp_path: Path, label: Any, expected: str | None) -> None:
@@ -389,6 +385,28 @@ def test_labels_of_hugging_faces_datasets_have_the_names_that_the_file_holds(
     file, source, layout = write(tmp_path, "a.parquet", buffer.getvalue())
     with open_table(file, source.origin, layout) as opened:
         assert pl.concat(read_records(opened, source, listed=listed))["label"].to_list() == labels
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings", "rows"),
+    [
+        ("a.csv", r"""text,label
+"say \"a, b\"",x
+C:\new\\dir,\N
+"twice "" so, \\",y
+a\, b,z
+""", {}, [('say "a, b"', "x"), (r"C:\new\dir", r"\N"), ('twice " so, ' + "\\", "y"), ("a, b", "z")]),
+        ("a.csv", 'label,text\r\nx,"a\\\r\nb \\"c\\""\r\n', {}, [("x", 'a\r\nb "c"')]),
+        ("a.tsv", 'text\tlabel\na\\\tb\\\nc "\t1\n', {"quote": "none"}, [('a\tb\nc "', "1")]),
+        ("a.csv", "text;label\na\\;b\\t;1\n", {"separator": ";"}, [("a;b\\t", "1")]),
+    ],
+)  # fmt: skip
+def test_a_backslash_takes_away_the_meaning_of_quotes_separators_and_line_ends_if_params_say_so(
+    tmp_path: Path, name: str, content: str, settings: dict[str, Any], rows: list[tuple[str, str]]
+) -> None:
+    assert read(tmp_path, name, content, escape="\\", **settings).rows() == rows
+    message = fault(tmp_path, "b.csv", 'text,label\n"a \\"b\\"",1\n')
+    assert r"""escape: "\\" (ARGS="--escape '\\'")""" in message
 
 
 @pytest.mark.parametrize("labels", ["01", "ab"])

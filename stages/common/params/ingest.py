@@ -102,11 +102,6 @@ class IngestParams(Section):
     resources: Resources = key(Resources(), "Dictionaries and models that augment uses.")
     base_model: BaseModelSource = Field(description="The pretrained model to fine-tune.")
 
-    def _faults(self) -> Faults:
-        for number, source in enumerate(self.sources, start=1):
-            if (first := self.sources.index(source) + 1) < number:
-                yield "sources", f"entries {first} and {number} are the same: each row would count twice"
-
     @property
     def unpinned(self) -> list[str]:
         """Origins of sources whose content may change: databases, and addresses without a hash or ETag."""

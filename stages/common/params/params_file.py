@@ -13,21 +13,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.reader import ReaderError
 
-from stages.common.display import visible
 from stages.common.errors import AttuneError
 from stages.common.params.reference import all_keys, known_keys
 from stages.common.params.root import Params
 
 PARAMS_FILE = Path("params.yaml")
-MOST_VALUES = 100_000
 GLUED = re.compile(r"\s*(?:- )*([\w.-]+):([^\s:].*)")  # `key:value`, which is one text
 OPEN_QUOTE = re.compile(r"""(?:[:,\[{-]\s+|[\[{])(["'])(?:(?!\1).)*$""")  # one that its line does not close
 NO_BLANK = "there is no blank after the colon"
-ODD_MARKS = {  # of which no program can be told in another way
-    ":": "PATH would end there",
-    "%": "MLflow would take it for a variable",
-    "?": "the address of a database would end there",
-}
 OF_NO_STAGE = ("tune", "review")  # DVC does not ask for these
 
 
@@ -35,12 +28,8 @@ def load_params(path: Path = PARAMS_FILE, *, complete: bool = False) -> Params:
     """Read and check a params file; a `complete` one has every section, as DVC asks for.
 
     Raises:
-        AttuneError: naming file, line, key and the likely spelling of everything that is wrong; or the folder, if
-            programs that Attune uses cannot work there.
+        AttuneError: naming file, line, key and the likely spelling of everything that is wrong.
     """
-    if marks := [mark for mark in ODD_MARKS if mark in str(Path.cwd())]:  # the Makefile says so, too
-        what = f"nothing can run in a folder with {marks[0]} in its path ({visible(str(Path.cwd()))}): "
-        raise AttuneError(f"{what}{ODD_MARKS[marks[0]]}", "rename that folder, or move the checkout to another")
     data = read_yaml(path)
     params = check_params(data, str(path))
     names = [field.alias or name for name, field in Params.model_fields.items() if name not in OF_NO_STAGE]
@@ -54,16 +43,12 @@ def read_yaml(path: Path) -> Any:
     """Read YAML 1.2 (as DVC does: `no` is text, `1e-4` a number), keeping line numbers.
 
     Raises:
-        AttuneError: if the file is missing or is not YAML, or its aliases would fill the memory.
+        AttuneError: if the file is missing or is not YAML.
     """
     try:
         content = path.read_bytes()
         text = content.decode()
-        data = YAML(typ="rt").load(text)
-        if _size(data, {}) > MOST_VALUES:
-            what = f"{path}: its aliases (*name) stand for more than {MOST_VALUES:,} values"
-            raise AttuneError(what, "write out what is meant, without aliases of aliases")
-        return data
+        return YAML(typ="rt").load(text)
     except (UnicodeDecodeError, ReaderError) as error:
         at = error.start if isinstance(error, UnicodeDecodeError) else len(text[: error.position].encode())
         what = f"{path}:{content[:at].count(10) + 1}: {content[at : at + 1]!r} is nothing that YAML in UTF-8 may hold"
@@ -72,7 +57,7 @@ def read_yaml(path: Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         lines = text.splitlines()[: mark.line + 1 if mark else None]
         for number in range(len(lines), 0, -1):
-            if (glued := GLUED.fullmatch(lines[number - 1])) and glued[1] in all_keys():
+            if (glued := GLUED.fullmatch(lines[number - 1])) and glued[1] in {name for _, name, _ in all_keys()}:
                 value = glued[2].partition(" #")[0].rstrip()  # without the comment
                 raise AttuneError(f"{path}:{number}: {NO_BLANK}", f"write `{glued[1]}: {value}`") from None
         where = f"{path}:{_line_of(error, text)}" if isinstance(error, MarkedYAMLError) and mark else str(path)
@@ -95,15 +80,6 @@ def _line_of(error: MarkedYAMLError, text: str) -> int:
     above = next((number for number in range(last - 1, 0, -1) if lines[number - 1]), last)
     is_text = not re.search(r":(\s|$)", lines[above - 1])  # with which the line below could not go on
     return next(opened, above if is_text else last)
-
-
-def _size(value: Any, known: dict[int, int]) -> int:
-    """Return how many values there are in one, those of an alias as often as it stands there."""
-    if isinstance(value, Mapping | list) and id(value) not in known:
-        known[id(value)] = MOST_VALUES + 1  # if it holds itself
-        inner = value.values() if isinstance(value, Mapping) else value
-        known[id(value)] = 1 + sum(_size(one, known) for one in inner)
-    return known.get(id(value), 1)
 
 
 def check_params(data: Any, name: str = "params.yaml") -> Params:

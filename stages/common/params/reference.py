@@ -36,29 +36,18 @@ def doc_line(key: str) -> str:
 
     A key within a mapping that has no sections, such as `ingest.labels.good`, has the mapping's.
     """
-    while key:
-        parent, _, last = key.rpartition(".")
-        for pattern, name, meaning in _keys():
-            if name == last and pattern.fullmatch(parent):
-                return meaning
-        key = parent
-    return ""
+    fits = (meaning for parent, name, meaning in all_keys() if re.match(rf"{parent.pattern}\.?{name}(\.|$)", key))
+    return "".join([*fits][-1:])  # the innermost
 
 
 def known_keys(parts: Sequence[int | str]) -> list[str]:
     """Return the keys that may stand at a place of params.yaml."""
     place = ".".join(map(str, parts))
-    return [name for pattern, name, _ in _keys() if pattern.fullmatch(place)]
+    return [name for pattern, name, _ in all_keys() if pattern.fullmatch(place)]
 
 
 @cache
-def all_keys() -> set[str]:
-    """Return the names of the keys that stand anywhere in params.yaml."""
-    return {name for _, name, _ in _keys()}
-
-
-@cache
-def _keys() -> list[tuple[re.Pattern[str], str, str]]:
+def all_keys() -> list[tuple[re.Pattern[str], str, str]]:
     """Return of each key a pattern of the places where it may stand, its name and its meaning."""
     keys = []
     for key, field, _, _ in _rows():

@@ -98,6 +98,7 @@ Cell = str | bool | int | float
 Format = Literal["csv", "tsv", "jsonl", "parquet", "lines", "document"]
 Separator = Annotated[str, matching('[^"\r\n]', "must not be a quote or a line end, which a CSV file uses otherwise")]
 Quote = Literal['"', "none"]
+Escape = Literal["\\", "none"]
 Encoding = Annotated[str, AfterValidator(_codec)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 InboxPath = Annotated[str, AfterValidator(_inside_inbox)]
@@ -196,6 +197,7 @@ class TextSource(Location):
     encoding: Encoding = key("utf-8", "Text encoding of the file, such as utf-8, latin-1, cp1252 or gb18030.")
     separator: Separator = key(",", "Column separator of a CSV file.", min_length=1, max_length=1)
     quote: Quote = key('"', "What stands around a field of CSV or TSV that holds separators or line ends; or none.")
+    escape: Escape = key("none", "What takes a quote or separator behind it its meaning, in CSV or TSV; or none.")
     header: bool = key(True, "The first row of CSV or TSV names the columns; false: they are column 1, column 2, ….")
     skip: int = key(0, "Lines at the beginning of CSV or TSV that are passed over.", ge=0, le=1_000)
     columns: TextColumn = key(TextColumn(), "Where the text comes from.")

@@ -10,6 +10,7 @@ from stages.common.errors import AttuneError
 
 NO_QUOTES = (
     "if quotes mean nothing in this file, say so under the source: quote: none (of `make predict`: ARGS='--quote none')"
+    r"""; if a backslash takes away their meaning (\"), say: escape: "\\" (ARGS="--escape '\\'")"""
 )
 LINE_END = re.compile("\r\n|\r|\n")
 DIGITS = str.maketrans("123456789", "000000000")

@@ -52,6 +52,7 @@ class Layout:
         encoding: of a text file.
         separator: of the columns of a CSV file.
         quote: what a field of CSV or TSV may stand in, to hold separators and line ends; or none.
+        escape: what takes away the meaning of a quote, separator or line end behind it; or none.
         header: the first row of CSV or TSV names the columns; else they are column 1, column 2 and so on.
         skip: lines above it that are passed over.
     """
@@ -60,6 +61,7 @@ class Layout:
     encoding: str = "utf-8"
     separator: str = ","
     quote: str = '"'
+    escape: str = "none"
     header: bool = True
     skip: int = 0
 

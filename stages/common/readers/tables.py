@@ -121,7 +121,12 @@ class SeparatedTable(LinesTable):
             lines = chain([first], lines)
         quoting: Literal[0, 3] = csv.QUOTE_NONE if layout.quote == "none" else csv.QUOTE_MINIMAL
         spaced = first.count(separator) == first.count(separator + " ") > 0  # "a", "b": else the quotes would be text
-        reader = csv.reader(lines, delimiter=separator, quoting=quoting, skipinitialspace=spaced, strict=True)
+        escape = None if layout.escape == "none" else layout.escape
+        if escape:  # before another character it stands for itself: \N is a missing value of databases
+            plain = re.compile(rf'\\([^\\"\r\n{re.escape(separator)}])|(\\.)', re.DOTALL)
+            lines = (plain.sub(lambda pair: pair[2] or rf"\\{pair[1]}", line) for line in lines)
+        dialect: dict[str, Any] = {"delimiter": separator, "quoting": quoting, "escapechar": escape}
+        reader = csv.reader(lines, **dialect, skipinitialspace=spaced, strict=True)
         self._rows = self._numbered(reader, before)
         top = next((row for row in self._rows if any(map(str.strip, row[2]))), None)
         if not top:
@@ -138,6 +143,7 @@ class SeparatedTable(LinesTable):
         self._header = top[2] if layout.header and len(names) > 1 else ["\0"]  # which is in no row
         if not layout.header:
             self._rows = chain([top], self._rows)
+        self._quoted = layout.quote != "none"
         self._watch = QuoteWatch(origin, separator, len(names))
 
     def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
@@ -161,7 +167,7 @@ class SeparatedTable(LinesTable):
                     f"{self.origin}:{first}: this is no row, but the header once more or a line drawn under it",
                     "delete it, and others like it: files that are put together keep one header",
                 )
-            if last > first or number < FIRST or not number % SAMPLE:
+            if self._quoted and (last > first or number < FIRST or not number % SAMPLE):
                 self._watch.see(row, first)
             yield [row[position] or None for position in positions]
         self._watch.end()
@@ -184,8 +190,8 @@ class SeparatedTable(LinesTable):
                 )
             raise AttuneError(
                 f"{self.origin}:{line}: {fault}",
-                'check the quotes there: each field that opens one must close it, and one within it is written "", not '
-                f'\\" (sed \'s/\\\\"/""/g\' FILE > NEW); {NO_QUOTES}',
+                'check the quotes there: each field that opens one must close it, and one within it is written ""; '
+                f"{NO_QUOTES}",
             ) from None
 
 
