@@ -181,6 +181,12 @@ def test_rows_that_cannot_be_used_are_an_error(database: str) -> None:
     assert "more than 1 MiB" in fault("SELECT a.body FROM reviews a, reviews b", megabytes=1)
 
 
+def test_an_endless_cell_is_an_error_that_names_it(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(databases, "LONGEST", len("text 9"))
+    query = "SELECT stars, body FROM reviews ORDER BY id"
+    assert "in row 10 the column 'body' holds a cell of more than 64 MiB" in fault(query)
+
+
 def test_a_chunk_ends_when_it_is_large(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "BATCH_BYTES", 30)
     assert next(databases.select(VARIABLE, "SELECT body FROM reviews ORDER BY id", "sql")).height == 5

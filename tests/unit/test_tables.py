@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
-from stages.common.readers import tables
+from stages.common.readers import parquet, tables
 from stages.common.readers.streams import ROWS, Layout
 from stages.common.readers.tables import open_table
 from stages.ingest.archives import SizeBudget
@@ -323,14 +323,18 @@ def test_lines_are_counted_from_the_beginning_of_the_file_when_excel_begins_it(t
         ("a.txt.gz", b"\n%s\n", ":3: a line of more than 64 MiB"),
         ("a.jsonl.gz", b'{"text": "%s"}\n', ":2: a line of more than 64 MiB"),
         ("a.csv.gz", b'a,0\n"%s', ":3: a quote opens a field here that ends nowhere, or after more than 64 MiB"),
+        ("a.parquet", b"", ": the column 'text' has a cell of more than 64 MiB"),
     ],
 )
-def test_an_endless_line_is_an_error_before_it_is_in_memory(
+def test_an_endless_cell_or_line_is_an_error_before_it_is_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, row: bytes, line: str
 ) -> None:
-    monkeypatch.setattr(tables, "LONGEST", 1 << 20)
+    for module in (tables, parquet):
+        monkeypatch.setattr(module, "LONGEST", 1 << 20)
     long = (b"x" * 99 + b"\n") * 20_000 if "quote" in line else bytes(3 << 20)
     content = packed_gzip((b"{}\n" if "json" in name else b"text,label\n") + row.replace(b"%s", long), 1)
+    if name == "a.parquet":
+        content = parquet_of(pl.DataFrame({"text": ["a", "x" * (3 << 20)], "label": ["1", "2"]}))
     assert fault(tmp_path, name, content).startswith(f"data/inbox/{name}{line}")
 
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from stages.common.display import display
 from stages.common.errors import AttuneError
-from stages.common.readers.streams import ROWS
+from stages.common.readers.streams import LONGEST, LONGEST_MB, ROWS
 from stages.common.readers.table import Table, as_text, check_unique, packed
 from stages.common.redact import redacted
 
@@ -57,7 +57,7 @@ def select(variable: str, query: str, origin: str, size: int = 10_000) -> Iterat
 
     Raises:
         AttuneError: if the variable is not set, the database cannot be reached, or the query fails, would write, gives
-            two columns of one name or bytes that are no text. No message holds address or password.
+            two columns of one name, bytes that are no text, or too long a cell. No message holds address or password.
     """
     url, engine = _engine(variable, origin)
     with _faults_as_errors(origin, variable, url), engine.connect() as connection:
@@ -78,10 +78,13 @@ def _texts(rows: "Iterable[Row[Any]]", names: Sequence[str], origin: str) -> Ite
             try:
                 texts.append(_value_as_text(value))
             except UnicodeDecodeError:
-                what = (
-                    f"{origin}: in row {number:,} the column {display(name, 60)!r} holds bytes that are no UTF-8 text"
-                )
-                raise AttuneError(what, "leave it out of the query, or convert it there") from None
+                fault = "bytes that are no UTF-8 text"
+            else:
+                if len(texts[-1] or "") <= LONGEST:
+                    continue
+                fault = f"a cell of more than {LONGEST_MB} MiB"
+            fix = "leave it out of the query, or convert it there"
+            raise AttuneError(f"{origin}: in row {number:,} the column {display(name, 60)!r} holds {fault}", fix)
         yield texts
 
 

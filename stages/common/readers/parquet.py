@@ -8,7 +8,8 @@ from typing import IO, Any
 
 import polars as pl
 
-from stages.common.readers.streams import BATCH_BYTES, ROWS, Spend, damage_as_errors
+from stages.common.errors import AttuneError
+from stages.common.readers.streams import BATCH_BYTES, LONGEST, LONGEST_MB, ROWS, Spend, damage_as_errors
 from stages.common.readers.table import Table, as_text, check_unique
 
 WITHOUT_TEXT = {"list": "lists", "struct": "structs", "map": "maps", "binary": "bytes", "duration": "durations"}
@@ -50,7 +51,10 @@ class ParquetTable(Table):
             metadata = self._file.metadata
             groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
             chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
-            stated = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in names)
+            chunks = [chunk for chunk in chunks if chunk.path_in_schema in names]
+            for chunk in chunks:
+                self._check_cell(chunk.path_in_schema, chunk.total_uncompressed_size // max(chunk.num_values, 1))
+            stated = sum(chunk.total_uncompressed_size for chunk in chunks)
             size = max(1, min(size, BATCH_BYTES * metadata.num_rows // max(stated, 1)))
             if not self.rows:
                 yield self._frame(self._empty, names)
@@ -62,6 +66,11 @@ class ParquetTable(Table):
             if rows_read != self.rows:
                 raise ValueError(f"{rows_read:,} of {self.rows:,} rows are there")
 
+    def _check_cell(self, name: str, size: int) -> None:
+        if size > LONGEST:
+            fault = f"{self.origin}: the column {name!r} has a cell of more than {LONGEST_MB} MiB"
+            raise AttuneError(fault, "leave that row out, or name another column")
+
     def _frame(self, rows: Any, names: Sequence[str]) -> pl.DataFrame:
         columns: dict[str, Any] = {name: rows.column(name) for name in names}
         for name in self.without_text.keys() & columns:
@@ -70,6 +79,8 @@ class ParquetTable(Table):
         if self._texts:
             frame = frame.with_columns(pl.selectors.float().fill_nan(None))
             frame = frame.select(pl.all().cast(pl.String).replace("", None))
+            for column in frame:
+                self._check_cell(column.name, int(column.str.len_bytes().max() or 0))  # type: ignore[arg-type]
             self._spend(int(frame.estimated_size()))
         return frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
 
