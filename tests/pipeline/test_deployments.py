@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -121,11 +120,8 @@ def start(client: SyncPrefectClient, name: str, **parameters: Any) -> UUID:
 
 def until(client: SyncPrefectClient, run: UUID, *states: str, seconds: float = 60) -> FlowRun:
     """Wait until a run is in a state of one of these names."""
-    end = time.monotonic() + seconds
-    while (current := client.read_flow_run(run)).state_name not in states:
-        assert time.monotonic() < end, current.state
-        time.sleep(0.3)
-    return current
+    until_true(lambda: client.read_flow_run(run).state_name in states, seconds)
+    return client.read_flow_run(run)
 
 
 def test_deploying_again_changes_nothing_and_no_folder_or_secret_of_the_deployer_is_on_the_server(

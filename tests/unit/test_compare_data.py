@@ -169,8 +169,7 @@ def test_the_markdown_file_is_a_report_with_harmless_data(repository: Project, c
 @pytest.mark.parametrize(
     ("revisions", "expected"),
     [
-        (["HEAD", "--", "-x"], "'-x' is no commit of "),
-        (["\x1b[31m"], "'⟨U+001B⟩[31m' is no commit of "),
+        (["HEAD", "--", "-\x1b[31m"], "'-⟨U+001B⟩[31m' is no commit of "),
         (
             ["HEAD~2"],
             "HEAD~2 has no data/clean/train.parquet\n  → make run; or take a revision whose dvc.lock lists it",
