@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import psutil
@@ -83,26 +84,19 @@ def _check(content: str) -> None:
 
 def _mend_list(root: Path, log: Log) -> None:
     path = root / TMP / "rwlock"
-    if _why_not(path):
-        with in_turn(path.with_name("rwlock.lock")):  # DVC holds it while it writes the list
-            if why := _why_not(path):
-                path.unlink()
-                log(f"{TMP / 'rwlock'} {why}: removed")
-
-
-def _why_not(path: Path) -> str:
-    """Return what is wrong with the list, or nothing."""
-    try:
-        entries, written = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
-        writers, readers = entries.get("write", {}), entries.get("read", {})
-        infos = [*writers.values(), *(info for some in readers.values() for info in some)]
-        numbers = {info["pid"] for info in infos if isinstance(info["cmd"], str)}
-        ended = numbers and all(_has_ended(number, written) for number in numbers)
-        return "names a DVC that was killed" if ended else ""
-    except FileNotFoundError:
-        return ""
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return "was left half-written by a DVC that was killed"
+    if not path.exists():
+        return
+    with in_turn(path.with_name("rwlock.lock")):  # DVC holds it while it writes the list
+        try:
+            entries, written = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
+            infos = [*entries.get("write", {}).values(), *chain(*entries.get("read", {}).values())]
+            ended = infos and all(_has_ended(info["pid"], written) for info in infos)
+            why = "names a DVC that was killed" if ended else ""
+        except (ValueError, TypeError, KeyError, AttributeError):
+            why = "was left half-written by a DVC that was killed"
+        if why:
+            path.unlink()
+            log(f"{TMP / 'rwlock'} {why}: removed")
 
 
 def _has_ended(number: int, written: float) -> bool:
