@@ -191,11 +191,4 @@ def _of_mappings(value: Any) -> bool:
 def _text(value: Any) -> str | None:
     if value is ABSENT:
         return None
-    return value if isinstance(value, str) else json.dumps(_without_nulls(value), ensure_ascii=False, default=str)
-
-
-def _without_nulls(value: Any) -> Any:
-    """Return a section without its keys that are null; a setting that is null itself stays so."""
-    if isinstance(value, Mapping):
-        return {str(key): _without_nulls(inner) for key, inner in value.items() if inner is not None}
-    return value
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
