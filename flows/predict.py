@@ -21,7 +21,7 @@ from tqdm import tqdm
 from flows.command import exit_status
 from flows.prediction.model import Model, text_columns
 from flows.prediction.parts import assemble, part_path, parts_folder, with_input_columns, write_part
-from flows.prediction.request import Request
+from flows.prediction.request import DATABASE, Request
 from stages.common.display import display, visible
 from stages.common.drift import VERDICTS, Counts
 from stages.common.errors import AttuneError
@@ -70,7 +70,9 @@ def predict(request: Request) -> dict[str, Any]:
         for number, chunk in enumerate(table.batches(names, request.batch_rows)):
             request.columns(table)
             if not (rows_done or chunk.height):
-                raise AttuneError(f"{request.input} has no rows", "see how it was made; an earlier output stays")
+                if not request.input.startswith(DATABASE):
+                    raise AttuneError(f"{request.input} has no rows", "see how it was made; an earlier output stays")
+                print(f"the query gives no rows, so {visible(str(request.output))} has none", flush=True)
             part = part_path(folder, number, chunk, made_with)
             if part.exists():
                 counts: Counts = json.loads(pl.read_parquet_metadata(part)["counts"])

@@ -5,7 +5,6 @@ all that it started, when its input is closed: however the flow ends, nothing go
 by flows/execution/stage_process.py. After each command it prints a line with the exit status.
 """
 
-import ctypes
 import importlib
 import json
 import os
@@ -13,17 +12,12 @@ import queue
 import signal
 import sys
 import threading
-from contextlib import suppress
-
-SET_CHILD_SUBREAPER = 36  # of prctl(2)
 
 
 def main() -> None:
     """Run the commands."""
     control = os.fdopen(os.dup(0), encoding="utf-8")  # not inherited by what DVC starts
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    with suppress(OSError, AttributeError):  # on Linux, what a stage leaves behind becomes a child of this process
-        ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     commands: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
 
     def receive() -> None:

@@ -14,8 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import psutil
-
 from stages.common.errors import AttuneError
 from stages.common.pipeline.dvc_files import mend
 from stages.common.pipeline.dvc_status import restore_outs
@@ -104,9 +102,6 @@ class StageRunner:
         finally:
             if code is None or not self.ready:  # too late, killed, or the caller was cancelled: nothing goes on running
                 end_group(self._process)
-            for child in _children(self._process.pid):  # left behind by the stage
-                with suppress(psutil.Error):
-                    child.kill()
             if code != 0:
                 restore_outs([stage], self._root)  # a stage that was killed could not
         return code
@@ -157,22 +152,10 @@ def read_meta(node: Node) -> tuple[int, float, float]:
 
 
 def end_group(process: "subprocess.Popen[Any]") -> None:
-    """Ask a process group to stop; after a while, kill what is left of it and of its descendants."""
-    others = _children(process.pid)
+    """Ask a process group to stop; after a while, kill what is left of it (see also `end_with_parent`)."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_SECONDS)
-        psutil.wait_procs(others, GRACE_SECONDS)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    for other in others:
-        with suppress(psutil.Error):  # raised where the process id has been used again
-            other.kill()
-
-
-def _children(number: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(number).children(recursive=True)
-    except psutil.Error:
-        return []

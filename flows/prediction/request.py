@@ -141,15 +141,11 @@ class Request:
         Raises:
             AttuneError: if the texts are not of type text, or ids are lists or the like.
         """
-        for name in filter(None, (self.text, self.text_pair)):
-            if (kind := chunk.schema[name]) not in (pl.String, pl.Null):
-                raise AttuneError(
-                    f"{self.input}: the column {name!r} is {kind}", "name that of the texts: --text COLUMN"
-                )
-        if self.id and chunk.schema[self.id].is_nested():
-            raise AttuneError(
-                f"{self.input}: the column {self.id!r} is {chunk.schema[self.id]}", "name another: --id COLUMN"
-            )
+        for name in filter(None, (self.text, self.text_pair, self.id)):
+            kind = chunk.schema[name]
+            if kind.is_nested() or (name != self.id and kind not in (pl.String, pl.Null)):
+                fix = "name columns of texts with --text and --text-pair, and one of numbers or texts with --id"
+                raise AttuneError(f"{self.input}: the column {name!r} is {kind}", fix)
         numbers = range(before + 1, before + chunk.height + 1)
         rows = {
             "id": chunk[self.id] if self.id else numbers,

@@ -48,8 +48,7 @@ if do.get("say"):
 if count <= do.get("fail", 0):
     sys.exit(f"{name} fails on try {count}")
 if do.get("leave"):
-    left = subprocess.Popen(["setsid", "sleep", "3000"])
-    Path("child").write_text(str(left.pid))
+    Path("child").write_text(str(subprocess.Popen(["sleep", "3000"]).pid))
 if do.get("break"):
     Path("dvc.yaml").write_text(Path("dvc.yaml").read_text() + "  bad: [")
 if do.get("sleep"):

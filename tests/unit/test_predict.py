@@ -148,6 +148,25 @@ def test_a_database_gives_its_rows(models: Path, folder: Path, monkeypatch: pyte
     assert run(models, "sql:REVIEWS_DB", "c.csv") == 1, "there is no query"
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_query_without_rows_gives_an_output_without_rows(
+    models: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    with sqlite3.connect("reviews.db") as store:
+        store.execute("CREATE TABLE reviews (number INTEGER, text TEXT)")
+    monkeypatch.setenv("REVIEWS_DB", f"sqlite:///{folder / 'reviews.db'}")
+    options = ["--query", "SELECT * FROM reviews", "--keep-all", "--fail-on-drift"]
+    assert run(models, "sql:REVIEWS_DB", f"out.{suffix}", *options) == 0
+    assert f"the query gives no rows, so out.{suffix} has none" in capsys.readouterr().out
+    if suffix == "jsonl":
+        assert Path("out.jsonl").read_bytes() == b""
+    else:
+        out = {"csv": pl.read_csv, "parquet": pl.read_parquet}[suffix](f"out.{suffix}")
+        assert out.columns == [*OWN, "number", "text"] and out.height == 0
+    report = json.loads(Path(f"out.{suffix}.drift.json").read_text())
+    assert report["rows"] == 0 and report["drift"]["verdict"] == "not compared"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "rows"),
     [
@@ -224,6 +243,7 @@ FILES = {
         ("none.csv out.csv", "none.csv has no rows"),
         ("none.jsonl out.csv", "none.jsonl has no rows"),
         ("none.txt out.csv", "none.txt has no rows"),
+        ("none.txt out.csv --query x", "none.txt has no rows"),
         ("empty.csv out.csv", "empty.csv: the file is empty"),
         ("twice.csv out.csv", "twice.csv:1: the column 'text' is there twice"),
         ("folder.csv out.csv", "folder.csv is no file"),

@@ -1,4 +1,4 @@
-"""Files in which DVC cannot go on: those that it was killed over, and those among its dependencies that it cannot read.
+"""Files in which DVC cannot go on after it was killed.
 
 DVC writes `dvc.lock` and its list of readers and writers in place. Killed meanwhile, or on a full disk, it leaves them
 empty or cut off, and refuses to do anything until somebody deletes them, after which everything would run again.
@@ -6,17 +6,16 @@ empty or cut off, and refuses to do anything until somebody deletes them, after 
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from fnmatch import fnmatch
+from itertools import chain
 from pathlib import Path
 
 import psutil
 
-from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.locks import in_turn
-from stages.common.pipeline.graph import LOCK, PUT_BACK, LockBroken, parse_lock, read_graph
+from stages.common.pipeline.graph import LOCK, PUT_BACK, LockBroken, parse_lock
 
 TMP = Path(".dvc/tmp")
 DVC_LOCK = TMP / "lock"  # held while DVC works, but not while one of its stages runs
@@ -63,32 +62,6 @@ def check_lock(root: Path = Path()) -> None:
             raise LockBroken(f"{LOCK} is cut off after line {content.count(chr(10))}", PUT_BACK)
 
 
-def check_deps(root: Path = Path()) -> None:
-    """Look for what DVC cannot read among the dependencies, apart from names that `.dvcignore` has.
-
-    Raises:
-        AttuneError: naming the first link that leads nowhere, or what is neither a file nor a folder.
-    """
-    ignored = root / ".dvcignore"
-    lines = ignored.read_text(encoding="utf-8").splitlines() if ignored.exists() else []
-    patterns = [line.strip().lstrip("\\") for line in lines if line.strip() and not line.startswith("#")]
-    for path in _files(root / dep for node in read_graph(root).values() for dep in node.deps):
-        if not path.is_file() and not any(fnmatch(path.name, pattern) for pattern in patterns):
-            shown = display(str(path), 200, None)
-            if not path.is_symlink():
-                raise AttuneError(f"{shown} is neither a file nor a folder", "DVC cannot read it: move it elsewhere")
-            what = f"{shown} is a link to {display(str(path.readlink()), 200, None)}, which is not there"
-            raise AttuneError(what, "remove the link, or put back what it leads to")
-
-
-def _files(paths: Iterable[Path]) -> Iterable[Path]:
-    for path in dict.fromkeys(paths):
-        if path.is_symlink() or path.exists():
-            yield from [] if path.is_dir() else [path]
-        for folder, _, names in os.walk(path):
-            yield from (Path(folder) / name for name in names)
-
-
 def _put_back(root: Path, log: Log) -> None:
     try:
         check_lock(root)  # once more: whoever held DVC's lock may have written it meanwhile
@@ -111,26 +84,19 @@ def _check(content: str) -> None:
 
 def _mend_list(root: Path, log: Log) -> None:
     path = root / TMP / "rwlock"
-    if _why_not(path):
-        with in_turn(path.with_name("rwlock.lock")):  # DVC holds it while it writes the list
-            if why := _why_not(path):
-                path.unlink()
-                log(f"{TMP / 'rwlock'} {why}: removed")
-
-
-def _why_not(path: Path) -> str:
-    """Return what is wrong with the list, or nothing."""
-    try:
-        entries, written = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
-        writers, readers = entries.get("write", {}), entries.get("read", {})
-        infos = [*writers.values(), *(info for some in readers.values() for info in some)]
-        numbers = {info["pid"] for info in infos if isinstance(info["cmd"], str)}
-        ended = numbers and all(_has_ended(number, written) for number in numbers)
-        return "names a DVC that was killed" if ended else ""
-    except FileNotFoundError:
-        return ""
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return "was left half-written by a DVC that was killed"
+    if not path.exists():
+        return
+    with in_turn(path.with_name("rwlock.lock")):  # DVC holds it while it writes the list
+        try:
+            entries, written = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
+            infos = [*entries.get("write", {}).values(), *chain(*entries.get("read", {}).values())]
+            ended = infos and all(_has_ended(info["pid"], written) for info in infos)
+            why = "names a DVC that was killed" if ended else ""
+        except (ValueError, TypeError, KeyError, AttributeError):
+            why = "was left half-written by a DVC that was killed"
+        if why:
+            path.unlink()
+            log(f"{TMP / 'rwlock'} {why}: removed")
 
 
 def _has_ended(number: int, written: float) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stages.common.errors import AttuneError
-from stages.common.pipeline.dvc_files import check_deps, check_lock
+from stages.common.pipeline.dvc_files import check_lock
 from stages.common.pipeline.graph import read_lock
 
 if TYPE_CHECKING:
@@ -57,7 +57,6 @@ def changes(names: list[str], data: Any = None, root: Path = Path(), *, outs: bo
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    check_deps(root)
     check_lock(root)
     try:
         with Repo(str(root)) as repo:
@@ -192,11 +191,4 @@ def _of_mappings(value: Any) -> bool:
 def _text(value: Any) -> str | None:
     if value is ABSENT:
         return None
-    return value if isinstance(value, str) else json.dumps(_without_nulls(value), ensure_ascii=False, default=str)
-
-
-def _without_nulls(value: Any) -> Any:
-    """Return a section without its keys that are null; a setting that is null itself stays so."""
-    if isinstance(value, Mapping):
-        return {str(key): _without_nulls(inner) for key, inner in value.items() if inner is not None}
-    return value
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
