@@ -1,9 +1,12 @@
 """Coordinates of the charts on the pages; templates turn them into SVG and boxes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 SIDE = 200.0  # of a square chart, in its own units
+MOST_POINTS, MOST_DOTS = 400, 12  # of a line; more cannot be told apart
+
+Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,17 @@ class Line:
     css: str  # class that gives its colour
     points: str  # for an SVG polyline in a square of SIDE
     dots: list[tuple[float, float]]  # the points as shares of the square, left and top; empty: too many to draw each
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines over each other, and what stands at both ends of both axes."""
+
+    x: str
+    y: str
+    lines: list[Line]
+    across: list[str]
+    up: list[str]
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,20 @@ class Axis:
         """Return what stands along the axis, from start to end."""
         step = (self.end - self.start) / (count - 1)
         return [f"{self.start + step * index:.2f}" for index in range(count)]
+
+
+def chart(x: str, y: str, lines: Mapping[str, Points]) -> Chart:
+    """Return lines by their names, which are their classes as well, on axes from the least to the largest value."""
+    axes = []
+    for values in zip(*(point for points in lines.values() for point in points), strict=True):
+        low, high = min(values), max(values)
+        axes.append(Axis(low, high if high > low else low + (abs(low) or 1)))
+    drawn = []
+    for name, points in lines.items():
+        some = points[:: len(points) // MOST_POINTS + 1]
+        places = ([axis.place(point[index]) for point in some] for index, axis in enumerate(axes))
+        drawn.append(line(name, name, *places, dots=len(some) <= MOST_DOTS))
+    return Chart(x, y, drawn, *([f"{axis.start:.4g}", f"{axis.end:.4g}"] for axis in axes))
 
 
 def wilson(share: float, rows: int, z: float = 1.959964) -> tuple[float, float]:
