@@ -34,11 +34,8 @@ def compare_outs(
     """
     old, new = machines
     known = "processor" in old and "processor" in new
-    environment = tuple(
-        (name, old.get(name, "none"), new.get(name, "none"))
-        for name in dict.fromkeys([*old, *new])
-        if known and old.get(name) != new.get(name)
-    )
+    other = differing(*machines) if known else ()
+    environment = tuple((name, before or "none", after or "none") for name, before, after in other)
     hashes = [
         (stage, path, before.get(path), after.get(path))
         for stage in dict.fromkeys([*rebuilt.graph, *recorded.lock])
