@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 import regex
 
+from stages.common.digests import hash_order
 from stages.common.errors import AttuneError
 from stages.common.params.evaluate import Attributions
 from stages.common.text.columns import UNSPACED
-from stages.tasks.slices import hash_order
 
 if TYPE_CHECKING:
     import torch
@@ -56,8 +56,10 @@ def explain(
     """
     wrong = rows.filter(pl.col("prediction") != pl.col("label"))
     errors = wrong.sort("confidence", "id", descending=[True, False]).head(params.errors)
-    others = hash_order(rows.join(errors, on="id", how="anti"), f"{seed} explained").head(params.sample)
-    chosen = pl.concat([errors.with_columns(kind=pl.lit("error")), others.with_columns(kind=pl.lit("sample"))])
+    others = rows.join(errors, on="id", how="anti").sort(hash_order("id", f"{seed} explained"), "id")
+    chosen = pl.concat(
+        [errors.with_columns(kind=pl.lit("error")), others.head(params.sample).with_columns(kind=pl.lit("sample"))]
+    )
     try:
         explained = attributions(model, chosen, labels, params.steps)
     except AttuneError as error:
