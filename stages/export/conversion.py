@@ -4,7 +4,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.tasks.inference import MERGEABLE, adapter_of, load_merged
+from stages.tasks.inference import MERGEABLE, adapter_of, load_classifier
 
 if TYPE_CHECKING:
     import onnx
@@ -23,7 +23,8 @@ def write_onnx(model: Path, file: Path) -> str | None:
     kind = adapter_of(model)
     if kind and kind not in MERGEABLE:
         return f"a model with {kind} cannot be merged into one graph: torch serves it"
-    network = load_merged(model)
+    network = load_classifier(model)
+    network = network.merge_and_unload() if kind else network
     if sum(weight.numel() * 4 for weight in network.state_dict().values()) > MOST_BYTES:
         return "its weights are over 2 GiB, more than one ONNX file holds"
     try:
