@@ -1,7 +1,7 @@
 """Coordinates of the charts on the pages; templates turn them into SVG and boxes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 SIDE = 200.0  # of a square chart, in its own units
 MOST_POINTS, MOST_DOTS = 400, 12  # of a line; more cannot be told apart
@@ -9,8 +9,7 @@ MOST_POINTS, MOST_DOTS = 400, 12  # of a line; more cannot be told apart
 Points = Sequence[tuple[float, float]]
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One line of a chart."""
 
     name: str  # for the legend
@@ -19,8 +18,7 @@ class Line:
     dots: list[tuple[float, float]]  # the points as shares of the square, left and top; empty: too many to draw each
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """Lines over each other, and what stands at both ends of both axes."""
 
     x: str
@@ -30,8 +28,7 @@ class Chart:
     up: list[str]
 
 
-@dataclass(frozen=True)
-class Range:
+class Range(NamedTuple):
     """An interval with its middle, as shares of the width of the axis that all intervals of a plot are drawn on."""
 
     low: float
@@ -46,8 +43,7 @@ def line(name: str, css: str, x: Sequence[float], y: Sequence[float], dots: bool
     return Line(name, css, points, shares if dots else [])
 
 
-@dataclass(frozen=True)
-class Axis:
+class Axis(NamedTuple):
     """A range of numbers that intervals are drawn on, with a few round marks."""
 
     start: float
