@@ -158,12 +158,9 @@ def _points(revision: Revision, file: str, x: str, y: str) -> Points:
 
 def _figures(base: Revision, head: Revision) -> Iterator[Figure]:
     """Yield numbers of `reports/metrics.json`, each on the revision's own test rows, that one of both has."""
-    reports = [dict(flatten(revision.report(METRICS))) for revision in (base, head)]
-    for name, key in FIGURES.items():
-        numbers = [report.get(key) for report in reports]
-        old, new = (number if isinstance(number, int | float) else None for number in numbers)
-        if (old, new) != (None, None):
-            yield name, old, new
+    flat = (flatten(revision.report(METRICS)) for revision in (base, head))
+    old, new = ({key: value for key, value in report if isinstance(value, int | float)} for report in flat)
+    yield from ((name, old.get(key), new.get(key)) for name, key in FIGURES.items() if key in old or key in new)
 
 
 def _changed_rows(rows: pl.DataFrame, examples: int, mask: Mask | None) -> ChangedRows:

@@ -79,8 +79,8 @@ def chart(x: str, y: str, lines: Mapping[str, Points]) -> Chart:
     drawn = []
     for name, points in lines.items():
         some = points[:: len(points) // MOST_POINTS + 1]
-        places = ([axis.place(point[index]) for point in some] for index, axis in enumerate(axes))
-        drawn.append(line(name, name, *places, dots=len(some) <= MOST_DOTS))
+        across, up = ([axis.place(point[index]) for point in some] for index, axis in enumerate(axes))
+        drawn.append(line(name, name, across, up, dots=len(some) <= MOST_DOTS))
     return Chart(x, y, drawn, *([f"{axis.start:.4g}", f"{axis.end:.4g}"] for axis in axes))
 
 
