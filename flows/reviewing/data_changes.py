@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import polars as pl
 import polars.selectors as cs
@@ -19,8 +19,7 @@ NAME = 40  # of a label, a revision
 PUSH = "where it was made: .venv/bin/dvc push; then here: .venv/bin/dvc fetch --all-commits. Or run it in a worktree"
 
 
-@dataclass(frozen=True)
-class Version:
+class Version(NamedTuple):
     """The data of one revision."""
 
     name: str  # the revision, or `workspace`
@@ -28,8 +27,7 @@ class Version:
     rejected: pl.DataFrame  # id, stage and rule of every row that was not
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(NamedTuple):
     """A table for people: on the terminal and in Markdown."""
 
     title: str

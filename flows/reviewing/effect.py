@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from flows.reviewing.findings import ChangedRow, ChangedRows, Effect, Gain, Trend
+from flows.reviewing.findings import ChangedRow, ChangedRows, Effect, Figure, Gain, Trend
 from flows.reviewing.revision import Revision
 from stages.common.display import Mask, display
+from stages.common.pages.charts import Chart, Points, chart
 from stages.common.params.evaluate import EvaluateParams
-from stages.tasks.bootstrap import accuracy_gain, class_gains, class_numbers, compare, confusion, f1_of, scores_of
+from stages.tasks.bootstrap import class_gains, class_numbers, compare, confusion, f1_of, scores_of
 from stages.tasks.slices import slice_rows
+from stages.tracking.provenance import SCORES as METRICS
+from stages.tracking.runs import flatten
 
 PREDICTIONS, TEST = "data/predictions.parquet", "data/clean/test.parquet"
 COLUMNS = {"id": pl.String, "label": pl.String, "prediction": pl.String, "confidence": pl.Float64}
@@ -20,6 +23,24 @@ SEED = 13  # where the head's params cannot be read
 DIGITS = 6
 LEAST_MOVED = 6  # other predictions: of fewer, even the exact sign test tells nothing (2 / 2**5 = 0.06)
 TEXT, NAME = 200, 60  # characters shown of a text, of a label
+
+CURVES = {  # name, which file of reports/plots/, and its columns of x and y
+    "training loss": ("training", "step", "loss"),
+    "learning rate": ("training", "step", "learning_rate"),
+    "validation loss": ("validation", "epoch", "validation_loss"),
+    "validation accuracy": ("validation", "epoch", "validation_accuracy"),
+    "validation macro-F1": ("validation", "epoch", "validation_macro_f1"),
+    "reliability: accuracy": ("reliability", "confidence", "accuracy"),
+}
+FIGURES = {  # name, and where it stands in metrics.json
+    "calibration error": "calibration.ece",
+    "log loss": "log_loss",
+    "Brier score": "calibration.brier",
+    "coverage at the thresholds": "thresholds.coverage",
+    "accuracy of what is answered": "thresholds.accuracy",
+    "weights": "model.parameters",
+    "bytes of the model": "model.bytes",
+}
 
 
 def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
@@ -56,6 +77,8 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
         labels=tuple(display(label, NAME, mask) for label in answers.labels),
         confusion_base=answers.counts[0],
         confusion_head=answers.counts[1],
+        curves=tuple(_curves(base, head)),
+        figures=tuple(_figures(base, head)),
         missing=tuple(missing),
     )
 
@@ -100,10 +123,10 @@ class SharedAnswers:
             rows = np.sort(shared[part][shared[part] >= 0])
             if len(rows) >= self.settings.min_rows:
                 actual, head, base = self.actual[rows], self.head[rows], self.base[rows]
-                bootstrap = accuracy_gain(actual, head, base, *self.drawing)
-                old, new = ((predicted == actual).mean() for predicted in (base, head))
+                old, new = base == actual, head == actual
+                bootstrap = compare(np.ones_like(actual), new, old, 2, *self.drawing)  # quick, whatever the classes
                 title = display(name, NAME, self.mask)
-                yield _gain(title, len(rows), old, new, bootstrap, "accuracy_gain", head != base)
+                yield _gain(title, len(rows), old.mean(), new.mean(), bootstrap, "accuracy_gain", head != base)
 
 
 def _table(revision: Revision, path: str, columns: Mapping[str, Any], missing: list[str]) -> pl.DataFrame:
@@ -113,6 +136,31 @@ def _table(revision: Revision, path: str, columns: Mapping[str, Any], missing: l
         return table
     missing.append(f"{path} of {revision.name} is not there, or not what the code here reads")
     return pl.DataFrame(schema=columns)
+
+
+def _curves(base: Revision, head: Revision) -> Iterator[Chart]:
+    for name, (file, x, y) in CURVES.items():
+        lines = {side: _points(of, file, x, y) for side, of in (("base", base), ("head", head))}
+        if any(lines.values()):
+            yield chart(x, name, lines)
+
+
+def _points(revision: Revision, file: str, x: str, y: str) -> Points:
+    """Return the points of a curve in order of x, without those that are no numbers; reliability as calibrated."""
+    table = revision.table(f"reports/plots/{file}.csv")
+    if table is None or not {x, y} <= {*table.columns}:
+        return ()
+    if "label" in table.columns:
+        table = table.filter(label="calibrated")
+    numbers = table.select(pl.col(x, y).cast(pl.Float64, strict=False))
+    return sorted(numbers.filter(pl.all_horizontal(pl.all().is_finite())).iter_rows())
+
+
+def _figures(base: Revision, head: Revision) -> Iterator[Figure]:
+    """Yield numbers of `reports/metrics.json`, each on the revision's own test rows, that one of both has."""
+    flat = (flatten(revision.report(METRICS)) for revision in (base, head))
+    old, new = ({key: value for key, value in report if isinstance(value, int | float)} for report in flat)
+    yield from ((name, old.get(key), new.get(key)) for name, key in FIGURES.items() if key in old or key in new)
 
 
 def _changed_rows(rows: pl.DataFrame, examples: int, mask: Mask | None) -> ChangedRows:

@@ -8,11 +8,13 @@ import numpy as np
 
 from flows.reviewing.data_changes import Listing
 from flows.reviewing.revision import Revision
+from stages.common.pages.charts import Chart
 
 Machine = Mapping[str, str]  # what a model was trained on, by name; empty: not known
 RebuildVerdict = Literal["identical", "equal", "different", "failed", "unrecorded", "left out"]
 Trend = Literal["better", "worse", "same", "unclear"]
 VersionChange = tuple[str, str | None, str | None]  # package, old, new
+Figure = tuple[str, float | None, float | None]  # name, base, head (None: not known)
 Lineage = tuple[tuple[tuple[str, str], ...], str]  # (what, fact) on a model's origin; why MLflow could not be asked
 
 
@@ -110,6 +112,8 @@ class Effect:
     labels: tuple[str, ...]  # of the confusion matrices, in order
     confusion_base: np.ndarray  # counts [actual x predicted], int64
     confusion_head: np.ndarray
+    curves: tuple[Chart, ...] = ()  # of both trainings, and their reliability
+    figures: tuple[Figure, ...] = ()  # calibration and size, numbers without an interval
     missing: tuple[str, ...] = ()  # what could not be compared, and why, a line each
 
 

@@ -34,11 +34,8 @@ def compare_outs(
     """
     old, new = machines
     known = "processor" in old and "processor" in new
-    environment = tuple(
-        (name, old.get(name, "none"), new.get(name, "none"))
-        for name in dict.fromkeys([*old, *new])
-        if known and old.get(name) != new.get(name)
-    )
+    other = differing(*machines) if known else ()
+    environment = tuple((name, before or "none", after or "none") for name, before, after in other)
     hashes = [
         (stage, path, before.get(path), after.get(path))
         for stage in dict.fromkeys([*rebuilt.graph, *recorded.lock])
@@ -114,15 +111,12 @@ def difference(old: Path, new: Path) -> str:
     compare = KINDS.get(new.suffix)
     try:
         return (compare(old, new) if compare else "") or sizes
-    except (Exception, pl.exceptions.PanicException):  # of a damaged file, anything
-        return f"no readable {new.suffix[1:]} file, {sizes}"
+    except (Exception, pl.exceptions.PanicException):  # of a damaged file, or one of other columns, anything
+        return sizes
 
 
 def _differing_rows(old: Path, new: Path) -> str:
     before, after = (pl.read_parquet(path, use_pyarrow=True) for path in (old, new))
-    if before.schema != after.schema:
-        names = sorted({name for name, _ in {*before.schema.items()} ^ {*after.schema.items()}})
-        return f"other columns: {display(', '.join(names), NAME) or 'their order'}"
     if before.height != after.height:
         return f"{before.height:,} → {after.height:,} rows"
     other = pl.DataFrame({name: before[name].ne_missing(after[name]) for name in before.columns})
@@ -137,15 +131,10 @@ def _differing_tensors(old: Path, new: Path) -> str:
     from safetensors.numpy import load_file
 
     before, after = load_file(old), load_file(new)
-    if names := sorted(before.keys() ^ after.keys()):
-        return f"{len(names):,} tensors that only one has, first {display(names[0], NAME)}"
     largest: dict[str, float] = {}
     for name, tensor in before.items():
-        other = after[name]
-        if (tensor.dtype, tensor.shape) != (other.dtype, other.shape):
-            return f"{display(name, NAME)}: {tensor.dtype}{list(tensor.shape)} → {other.dtype}{list(other.shape)}"
-        if tensor.tobytes() != other.tobytes():
-            apart = abs(other.astype("float64") - tensor.astype("float64"))
+        if tensor.tobytes() != after[name].tobytes():
+            apart = abs(after[name].astype("float64") - tensor.astype("float64"))
             largest[name] = float(np.nan_to_num(apart, nan=np.inf).max())
     if not largest:
         return ""

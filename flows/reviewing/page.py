@@ -1,4 +1,4 @@
-"""`review.md` and `review.html`: the same sections of notes and tables through two templates.
+"""`review.md` and `review.html`: the same sections of notes, tables and charts through two templates.
 
 Foreign texts do nothing there: whatever a template puts out passes through one function per format, which removes
 secrets, cuts, and escapes, so no template has to remember it. Texts of rows were masked where they were read.
@@ -18,7 +18,7 @@ from flows.reporting.markdown import sentence
 from flows.reviewing.findings import ChangedRows, Changes, Effect, Gain, Rebuild, Review
 from flows.reviewing.verdict import Verdict, confidence_of, interval, quoted
 from stages.common.display import READ, display
-from stages.common.pages.charts import Axis, Range
+from stages.common.pages.charts import Axis, Chart, Range
 from stages.common.pages.templates import environment, fitted
 from stages.common.redact import redacted
 
@@ -48,7 +48,7 @@ class Table(NamedTuple):
     scale: float = 0.0
 
 
-Block = str | Table
+Block = str | Table | tuple[Chart, ...]
 
 
 def render(review: Review, verdict: Verdict, *, markdown: bool) -> str:
@@ -144,6 +144,9 @@ def _effect(effect: Effect, confidence: str) -> Iterator[Block]:
         yield _rows("Regressed", effect.regressed)
         yield f"{effect.moved:,} more rows are wrong in another way than before." if effect.moved else ""
         yield _confusion(effect)
+    yield effect.curves
+    numbers = [(name, *("–" if side is None else f"{side:,.10g}" for side in sides)) for name, *sides in effect.figures]
+    yield Table("Calibration, each on its own test rows, and size", "|>base|>head", numbers)
 
 
 def _gains(title: str, what: str, gains: Sequence[Gain]) -> Table:

@@ -77,9 +77,10 @@ class Revision:
         return read_report(self.folder / path)
 
     def table(self, path: str) -> pl.DataFrame | None:
-        """Return a table of the project, or None if it is not there or not readable."""
+        """Return a table of the project, of texts if it is CSV, or None if it is not there or not readable."""
+        file, as_text = self.folder / path, path.endswith(".csv")
         try:
-            return pl.read_parquet(self.folder / path, use_pyarrow=True)
+            return pl.read_csv(file, infer_schema=False) if as_text else pl.read_parquet(file, use_pyarrow=True)
         except (OSError, ArrowException, pl.exceptions.PolarsError):
             return None
 

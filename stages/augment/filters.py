@@ -24,7 +24,8 @@ def accepted(
     def near_a_held_out_text(rows: pl.DataFrame) -> pl.Expr:
         """The model would be scored on what it has nearly seen."""
         texts, others = whole_text(rows), whole_text(held_out)
-        match, similarity = nearest_among(texts, others, params.leak_threshold, shingle_size(others), NUM_PERM)
+        shingle_size = 3 if is_unspaced(others) else 5
+        match, similarity = nearest_among(texts, others, params.leak_threshold, shingle_size, NUM_PERM)
         reason = pl.format("similarity {} to a validation or test row", pl.Series(similarity).round(2))
         return pl.when(pl.Series(match >= 0, dtype=pl.Boolean)).then(reason)
 
@@ -80,8 +81,3 @@ def _lost_its_label(rows: pl.DataFrame, train: pl.DataFrame, params: AugmentPara
     lost = (likeliest != rows["label"]) | (of_own < params.label_preservation.min_probability)
     reasons = pl.format("a classifier gives it {} (its own label: {})", likeliest, of_own.round(2))
     return pl.when(learnt & lost).then(reasons)
-
-
-def shingle_size(texts: pl.Series) -> int:
-    """Return how many characters a shingle has: fewer where a script has no blanks between words."""
-    return 3 if is_unspaced(texts) else 5

@@ -10,7 +10,8 @@ import json
 import numpy as np
 import polars as pl
 
-from stages.clean.split import assign_folds, hash_order
+from stages.clean.split import assign_folds
+from stages.common.digests import hash_order
 from stages.common.errors import AttuneError
 from stages.common.params.clean import LabelIssues
 from stages.common.schemas import SPLITS, Suspects

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 
-from stages.common.digests import seeded_hash
+from stages.common.digests import hash_order, seeded_hash
 from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.params.clean import Split
@@ -181,11 +181,6 @@ def _groups(rows: pl.DataFrame, seed: str) -> pl.DataFrame:
         .agg(pl.col("label").first(), pl.col("time").max(), pl.col("rows").sum().cast(pl.Int64))
     )
     return pl.concat([alone, together]).with_columns(order=hash_order("name", seed))
-
-
-def hash_order(column: str, seed: str) -> pl.Expr:
-    """Return the seeded hash of each name, uint64."""
-    return pl.col(column).map_elements(lambda name: seeded_hash(seed, name), return_dtype=pl.UInt64)
 
 
 def read_times(texts: pl.Series) -> pl.DataFrame:

@@ -3,7 +3,10 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def sha256_file(path: Path) -> str:
@@ -36,3 +39,10 @@ def seeded_hash(seed: str | int, name: str) -> int:
     It depends on no other name, no machine and no version: SHA-256, the first 8 bytes, big end first.
     """
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big")
+
+
+def hash_order(column: str, seed: str) -> "pl.Expr":
+    """Return the seeded hash of each name in a column, uint64: the first n rows in this order are a sample."""
+    import polars as pl
+
+    return pl.col(column).map_elements(lambda name: seeded_hash(seed, name), return_dtype=pl.UInt64)

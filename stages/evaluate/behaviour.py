@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 import regex
 
+from stages.common.digests import hash_order
 from stages.common.params.evaluate import Behaviour, Invariance
 from stages.common.schemas import BehaviourCases
 from stages.common.text.columns import UNSPACED, whole_text
-from stages.tasks.slices import hash_order
 
 DIGITS = 6
 TEXTS = ("test", "kind", "text", "text_pair", "before", "before_pair", "expected")
@@ -127,7 +127,7 @@ def plan(params: Behaviour, rows: pl.DataFrame, seed: int) -> pl.DataFrame:
 def _invariance(name: Invariance, number: int, rows: pl.DataFrame, seed: str) -> list[dict[str, Any]]:
     """Return up to `number` cases, out of the first sampled rows that the change can change."""
     cases: list[dict[str, Any]] = []
-    for row in hash_order(rows, seed).iter_rows(named=True):
+    for row in rows.sort(hash_order("id", seed), "id").iter_rows(named=True):
         if len(cases) == number:
             break
         changed = CHANGES[name](row["text"], Random(f"{seed} {row['id']}"))

@@ -26,26 +26,15 @@ SCORES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 def render(
     params: Params,
-    metrics: Mapping[str, Any],
-    export: Mapping[str, Any],
-    records: pl.DataFrame,
-    predictions: pl.DataFrame,
-    behaviour: pl.DataFrame,
-    attributions: Sequence[Attribution],
-    tables: Mapping[str, pl.DataFrame],
+    metrics: Mapping[str, Any],  # content of `reports/metrics.json`
+    export: Mapping[str, Any],  # content of `reports/export.json`
+    records: pl.DataFrame,  # test rows, schema CleanRecords
+    predictions: pl.DataFrame,  # of the same rows, schema Predictions
+    behaviour: pl.DataFrame,  # schema BehaviourCases
+    attributions: Sequence[Attribution],  # the words that predictions rest on
+    tables: Mapping[str, pl.DataFrame],  # of `reports/plots/` by name: roc, precision_recall, reliability, slices
 ) -> str:
-    """Return the page, the same for the same data in any order of the rows.
-
-    Args:
-        params: all parameters.
-        metrics: content of `reports/metrics.json`.
-        export: content of `reports/export.json`.
-        records: test rows, schema CleanRecords.
-        predictions: of the same rows, schema Predictions.
-        behaviour: schema BehaviourCases.
-        attributions: the words that predictions rest on.
-        tables: those of `reports/plots/` by name: roc, precision_recall, reliability, slices.
-    """
+    """Return the page, the same for the same data in any order of the rows."""
     mask = partial(mask_text, phone_region=None) if params.evaluate.mask_pii else None
     templates = environment(Path(__file__).parent, mask)
     templates.filters["p"] = lambda p: "< 0.0001" if p < 0.0001 else f"{p:.2g}"

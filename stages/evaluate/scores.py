@@ -11,6 +11,8 @@ from stages.serving.decision import Decision
 DIGITS = 6
 POINTS = 200  # per curve; more cannot be told apart on a screen
 
+Curve = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]  # hits and scores [n] to x and y
+
 
 def prediction_rows(
     test: pl.DataFrame, actual: np.ndarray, probabilities: np.ndarray, decision: Decision
@@ -72,11 +74,7 @@ def precision_recall(actual: np.ndarray, probabilities: np.ndarray, labels: list
 
 
 def _curves(
-    actual: np.ndarray,
-    probabilities: np.ndarray,
-    labels: list[str],
-    names: tuple[str, str],
-    curve: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    actual: np.ndarray, probabilities: np.ndarray, labels: list[str], names: tuple[str, str], curve: Curve
 ) -> pl.DataFrame:
     tables = [pl.DataFrame(schema={"label": pl.String, **dict.fromkeys(names, pl.Float64)})]
     for number in [1] if len(labels) == 2 else range(len(labels)):

@@ -64,22 +64,15 @@ def main(run: Run[ExportParams]) -> None:
 
 def write_variants(params: ExportParams, model: Path, folder: Path) -> dict[str, str]:
     """Write the files asked for; return why there are no others, by name of the variant."""
-    from stages.export.conversion import NotExported, write_int8, write_onnx
+    from stages.export.conversion import write_int8, write_onnx
 
     folder.mkdir(parents=True, exist_ok=True)  # though it may stay empty
     if not params.onnx:
         return dict.fromkeys(FILES, NOT_ASKED)
-    missing = {} if params.int8 else {"int8": NOT_ASKED}
-    try:
-        write_onnx(model, folder / FILES["onnx"])
-    except NotExported as error:
-        return {"onnx": str(error), "int8": "there is no ONNX model to make it of", **missing}
-    try:
-        if params.int8:
-            write_int8(folder / FILES["onnx"], folder / FILES["int8"])
-    except NotExported as error:
-        missing["int8"] = str(error)
-    return missing
+    if reason := write_onnx(model, folder / FILES["onnx"]):
+        return {"onnx": reason, "int8": "there is no ONNX model to make it of" if params.int8 else NOT_ASKED}
+    reason = write_int8(folder / FILES["onnx"], folder / FILES["int8"]) if params.int8 else NOT_ASKED
+    return {"int8": reason} if reason else {}
 
 
 def record_costs(package: Package, folder: Path, times: dict[int, dict[str, Latency]]) -> dict[str, float]:

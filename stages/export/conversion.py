@@ -4,7 +4,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.tasks.inference import MERGEABLE, adapter_of, load_merged
+from stages.tasks.inference import MERGEABLE, adapter_of, load_classifier
 
 if TYPE_CHECKING:
     import onnx
@@ -14,42 +14,35 @@ EXAMPLE = (3, 7)  # texts and tokens that the model is traced with: like no size
 OPSET = 20  # the first with Gelu as one operator
 
 
-class NotExported(Exception):
-    """Why there is no such variant of the model, in one sentence for people."""
-
-
-def write_onnx(model: Path, file: Path) -> None:
+def write_onnx(model: Path, file: Path) -> str | None:
     """Write a model, with its adapter merged, for any number of texts and tokens: token ids in, `logits` out.
 
     Attention is written out ("eager"): fused, it takes nodes for masks that no text has, and onnxruntime more time.
-
-    Raises:
-        NotExported: if the model cannot be written so.
+    Returns why it cannot be written so, in a sentence for people, if it cannot.
     """
     kind = adapter_of(model)
     if kind and kind not in MERGEABLE:
-        raise NotExported(f"a model with {kind} cannot be merged into one graph: torch serves it")
-    network = load_merged(model)
+        return f"a model with {kind} cannot be merged into one graph: torch serves it"
+    network = load_classifier(model)
+    network = network.merge_and_unload() if kind else network
     if sum(weight.numel() * 4 for weight in network.state_dict().values()) > MOST_BYTES:
-        raise NotExported("its weights are over 2 GiB, more than one ONNX file holds")
+        return "its weights are over 2 GiB, more than one ONNX file holds"
     try:
         network.set_attn_implementation("eager")
         network.config.use_cache = False  # decoders would give it beside the logits
         graph = _traced(network, model)
     except Exception as error:  # torch has many ways to say that it does not know an architecture
         print(f"  torch.onnx: {type(error).__name__}: {str(error).strip()[:300]}", flush=True)
-        name = type(network).__name__
-        raise NotExported(f"torch cannot write {name} as ONNX ({type(error).__name__})") from None
+        return f"torch cannot write {type(network).__name__} as ONNX ({type(error).__name__})"
     _write(graph, file)
+    return None
 
 
-def write_int8(source: Path, file: Path) -> None:
+def write_int8(source: Path, file: Path) -> str | None:
     """Write an ONNX model with weights of 8 bits, a scale for each output channel; activations follow as they come.
 
     Signed weights: processors multiply those with unsigned activations, and unsigned ones take three times as long.
-
-    Raises:
-        NotExported: if the quantizer cannot.
+    Returns why the quantizer cannot make one, if it cannot.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -60,8 +53,9 @@ def write_int8(source: Path, file: Path) -> None:
     except Exception as error:
         file.unlink(missing_ok=True)
         print(f"  onnxruntime: {type(error).__name__}: {str(error).strip()[:300]}", flush=True)
-        raise NotExported(f"onnxruntime cannot quantize this model ({type(error).__name__})") from None
+        return f"onnxruntime cannot quantize this model ({type(error).__name__})"
     _write(quantized, file)
+    return None
 
 
 def _traced(network: Any, model: Path) -> "onnx.ModelProto":

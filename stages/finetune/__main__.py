@@ -25,7 +25,7 @@ def main(run: Run[FinetuneParams]) -> None:
 
     from stages.finetune.checkpoints import discard_others, last_checkpoint
     from stages.finetune.progress import Curves, Progress, write_curves
-    from stages.finetune.strategies import prepare, save, trainable
+    from stages.finetune.strategies import prepare, save
     from stages.finetune.training import train, training_arguments
 
     transformers.logging.set_verbosity_error()
@@ -51,7 +51,8 @@ def main(run: Run[FinetuneParams]) -> None:
     environment = training_environment("bfloat16" if arguments.bf16 else "float32")
     device = f"{environment['threads']} CPU threads" if environment["device"] == "cpu" else "GPU"
     device += f" for each of {processes} processes" if processes > 1 else ""
-    extent = f"{trainable(model):,} weights on {splits['train'].height:,} rows"
+    trainable = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
+    extent = f"{trainable:,} weights on {splits['train'].height:,} rows"
     print(f"  {extent}, {device}, {environment['precision']}", flush=True)
 
     callbacks: list[TrainerCallback] = []

@@ -51,10 +51,8 @@ def build_loss(params: FinetuneParams, labels: dict[str, int], counts: list[int]
 def focal_losses(logits: torch.Tensor, labels: torch.Tensor, gamma: float) -> torch.Tensor:
     """Return -(1 - p)ᵞ log p [b] for the probability p of each row's label (Lin et al. 2017, arXiv:1708.02002).
 
-    Args:
-        logits: [b x k] float32.
-        labels: [b] int64.
-        gamma: how much less rows count that are nearly certain; 0 is cross entropy.
+    Logits are [b x k] float32, labels [b] int64. Gamma: how much less rows count that are nearly certain; 0 is cross
+    entropy.
     """
     logs = logits.log_softmax(dim=-1)  # [b x k]
     own = labels.unsqueeze(-1)

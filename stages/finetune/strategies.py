@@ -65,11 +65,6 @@ def prepare(model: PreTrainedModel, params: FinetuneParams, max_length: int | No
     return model
 
 
-def trainable(model: nn.Module) -> int:
-    """Return how many weights train."""
-    return sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
-
-
 def _with_adapter(model: PreTrainedModel, params: FinetuneParams, head: list[str], max_length: int | None) -> Any:
     strategy, kind = params.strategy, model.config.model_type
     options = params.options.model_dump()  # type: ignore[union-attr]

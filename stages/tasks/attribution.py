@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 import regex
 
+from stages.common.digests import hash_order
+from stages.common.errors import AttuneError
 from stages.common.params.evaluate import Attributions
 from stages.common.text.columns import UNSPACED
-from stages.tasks.slices import hash_order
 
 if TYPE_CHECKING:
     import torch
@@ -31,30 +32,18 @@ UNIT = regex.compile(rf"{LETTER}+(?:['’]{LETTER}+)*|\s+|.", regex.DOTALL)  # w
 class Attribution:
     """How much each piece of a text speaks for its prediction.
 
-    Args:
-        id: of the row.
-        kind: a confident error, or one of the sample of other rows.
-        label: the row's own.
-        prediction: the label that is explained.
-        confidence: calibrated probability of the prediction.
-        pieces: of the text that was read, in order (together they are the text), each with its share of the whole,
-            -1 to 1: above 0 it speaks for the prediction. The sizes sum up to 1; blanks have 0.
-        truncated: the end of the text was cut off, and is not in `pieces`.
-        delta: how far the integral is from the change in log-odds that it has to explain; near 0 if `steps` suffice.
+    `pieces` are together the text that was read, each with its share of the whole, -1 to 1: above 0 it speaks for the
+    prediction. The sizes sum up to 1; blanks have 0.
     """
 
-    id: str
-    kind: Literal["error", "sample"]
-    label: str
-    prediction: str
-    confidence: float
+    id: str  # of the row
+    kind: Literal["error", "sample"]  # a confident error, or one of the sample of other rows
+    label: str  # the row's own
+    prediction: str  # the label that is explained
+    confidence: float  # calibrated probability of the prediction
     pieces: list[tuple[str, float]]
-    truncated: bool
-    delta: float
-
-
-class Unexplainable(Exception):
-    """Why the predictions of a model cannot be explained."""
+    truncated: bool  # the end of the text was cut off, and is not in `pieces`
+    delta: float  # how far the integral is from the change in log-odds that it explains; near 0 if `steps` suffice
 
 
 def explain(
@@ -67,12 +56,14 @@ def explain(
     """
     wrong = rows.filter(pl.col("prediction") != pl.col("label"))
     errors = wrong.sort("confidence", "id", descending=[True, False]).head(params.errors)
-    others = hash_order(rows.join(errors, on="id", how="anti"), f"{seed} explained").head(params.sample)
-    chosen = pl.concat([errors.with_columns(kind=pl.lit("error")), others.with_columns(kind=pl.lit("sample"))])
+    others = rows.join(errors, on="id", how="anti").sort(hash_order("id", f"{seed} explained"), "id")
+    chosen = pl.concat(
+        [errors.with_columns(kind=pl.lit("error")), others.head(params.sample).with_columns(kind=pl.lit("sample"))]
+    )
     try:
         explained = attributions(model, chosen, labels, params.steps)
-    except Unexplainable as reason:
-        return [], f"no prediction is explained: {reason}"
+    except AttuneError as error:
+        return [], f"no prediction is explained: {error.what}"
     worst = max((abs(row.delta) for row in explained), default=0.0)
     return explained, f"{len(explained)} predictions explained; the integral is off by {worst:.3f} in log-odds at most"
 
@@ -83,7 +74,7 @@ def attributions(model: Path, rows: pl.DataFrame, labels: Sequence[str], steps: 
     The integral has so many steps, by Gauss-Legendre quadrature; labels are in the order of the model's outputs.
 
     Raises:
-        Unexplainable: if the model keeps no embeddings of tokens, or its tokenizer does not say where tokens stand.
+        AttuneError: if the model keeps no embeddings of tokens, or its tokenizer does not say where tokens stand.
     """
     import torch
     from transformers import AutoTokenizer
@@ -94,13 +85,13 @@ def attributions(model: Path, rows: pl.DataFrame, labels: Sequence[str], steps: 
         return []
     tokenizer = AutoTokenizer.from_pretrained(model)
     if not tokenizer.is_fast:
-        raise Unexplainable(f"the tokenizer {type(tokenizer).__name__} does not say where in a text its tokens stand")
+        raise AttuneError(f"the tokenizer {type(tokenizer).__name__} does not say where in a text its tokens stand")
     network = load_classifier(model).to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(False)
     layer = None
     with suppress(AttributeError, NotImplementedError):
         layer = network.get_input_embeddings()
     if layer is None:
-        raise Unexplainable(f"a {type(network).__name__} has no embeddings of tokens that can be found")
+        raise AttuneError(f"a {type(network).__name__} has no embeddings of tokens that can be found")
     if rows["text_pair"].count():  # as in batches: a row without its second text has an empty one
         rows = rows.with_columns(pl.col("text_pair").fill_null(""))
     fillers = (tokenizer.mask_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id, 0)

@@ -99,16 +99,6 @@ def class_gains(
     return [{f"f1_{end}": gains[f"{index}_{end}"] for end in ends} for index in range(classes)]
 
 
-def accuracy_gain(
-    actual: np.ndarray, ours: np.ndarray, theirs: np.ndarray, bootstrap: Bootstrap, seed: int
-) -> dict[str, float]:
-    """Return the `accuracy_gain` of `compare` with its bounds; quick however many classes [n] there are."""
-    right = np.ones(len(actual), dtype=np.int64)
-    ours, theirs = ((predicted == actual).astype(np.int64) for predicted in (ours, theirs))
-    gains = _with_intervals(_gain_in(scores_of), right, (ours, theirs), 2, bootstrap, seed)
-    return {name: value for name, value in gains.items() if name.startswith("accuracy_gain")}
-
-
 def _gain_in(score: Score) -> Score:
     """Return the function from our and their counts to by how much our scores are above theirs: `NAME_gain`."""
 

@@ -44,12 +44,6 @@ def load_classifier(folder: Path) -> Any:
         return PeftModel.from_pretrained(base, str(folder)).eval()
 
 
-def load_merged(folder: Path) -> Any:
-    """Return the model as one of transformers alone, its adapter (one of `MERGEABLE`) merged into the weights."""
-    model = load_classifier(folder)
-    return model.merge_and_unload() if adapter_of(folder) else model
-
-
 def adapter_of(folder: Path) -> str | None:
     """Return peft's name of the adapter beside a model's weights (`lora`, `prefix_tuning` …), None without one."""
     file = folder / "adapter_config.json"

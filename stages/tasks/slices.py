@@ -1,9 +1,8 @@
-"""Parts of a set of rows: slices that are scored on their own, by text length and by column, and seeded samples."""
+"""Parts of a set of rows that are scored on their own, by text length and by column."""
 
 import numpy as np
 import polars as pl
 
-from stages.common.digests import seeded_hash
 from stages.common.params.evaluate import Slices
 from stages.tasks.bootstrap import DIGITS, confusion, scores_of
 
@@ -50,12 +49,3 @@ def _by_length(length: pl.Series, bins: int) -> list[tuple[str, np.ndarray]]:
         bounds = f"over {low} characters" if high is None else f"{low + 1} to {high} characters"
         slices.append((f"length {number}: {bounds}", np.flatnonzero(inside)))
     return slices
-
-
-def hash_order(rows: pl.DataFrame, seed: str) -> pl.DataFrame:
-    """Return the rows in the order of a seeded hash of their `id`: the first n of them are a sample.
-
-    One row more or less moves hardly any other into or out of a sample.
-    """
-    order = pl.Series("_order", [seeded_hash(seed, name) for name in rows["id"]], pl.UInt64)
-    return rows.with_columns(order).sort("_order", "id").drop("_order")

@@ -28,13 +28,8 @@ DROPOUTS = (  # what configurations call their rates
 def build_model(base: Path, labels: list[str], dropout: float | None, seed: int) -> PreTrainedModel:
     """Return the base model with a new linear head for these labels, in float32.
 
-    Its attribute `new_weights` names those of the encoder that the base lacks: they are as new as the head.
-
-    Args:
-        base: folder with config and safetensors weights.
-        labels: names of the outputs, in order.
-        dropout: replaces every dropout rate of the encoder; None keeps the model's own.
-        seed: of the head's first weights.
+    Its attribute `new_weights` names those of the encoder that the base lacks: they are as new as the head, whose first
+    weights the seed decides. `dropout` replaces every rate of the encoder; None keeps the model's own.
     """
     names = dict(enumerate(labels))
     config = AutoConfig.from_pretrained(

@@ -22,6 +22,7 @@ from flows.reviewing.findings import (
     Trend,
 )
 from flows.reviewing.revision import Revision
+from stages.common.pages.charts import chart
 
 STAGES = ("ingest", "clean", "augment", "tokenize", "finetune", "export", "evaluate", "register")
 MODEL = "models/finetuned"
@@ -50,6 +51,8 @@ def make_effect(trend: Trend = "better", text: str = "a moving film", width: int
     head = base.copy()
     if trend != "same":
         head[0, [0, -1]] += (7, -7)
+    points = [(float(step), 0.7 / (step + 1)) for step in range(9)]
+    lower = [(step, 0.9 * loss) for step, loss in points]
     effect = Effect(
         rows=1281,
         only_base=0,
@@ -65,6 +68,11 @@ def make_effect(trend: Trend = "better", text: str = "a moving film", width: int
         labels=names,
         confusion_base=base,
         confusion_head=head,
+        curves=(
+            chart("step", "training loss", {"base": points, "head": lower}),
+            chart("epoch", "validation loss", {"base": [], "head": points[:1]}),
+        ),
+        figures=(("calibration error", 0.0306, 0.0281), ("weights", 22_714_498, None)),
     )
     return replace(effect, **changes)
 

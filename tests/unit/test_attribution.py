@@ -13,9 +13,10 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
 from transformers import GPT2ForSequenceClassification as Gpt2
 
+from stages.common.errors import AttuneError
 from stages.common.params.evaluate import Attributions
 from stages.finetune.strategies import prepare, save
-from stages.tasks.attribution import Unexplainable, attributions, explain, in_words
+from stages.tasks.attribution import attributions, explain, in_words
 from stages.tasks.inference import load_classifier
 from stages.tasks.text_classification import build_model, probabilities
 from tests.models import LABELS, put_tokenizer, settings
@@ -106,7 +107,7 @@ def test_a_model_without_embeddings_is_reported_and_not_guessed(
 ) -> None:
     folder = models["gpt2"]
     monkeypatch.setattr(Gpt2, "get_input_embeddings", Mock(side_effect=NotImplementedError))
-    with pytest.raises(Unexplainable, match="GPT2ForSequenceClassification has no embeddings"):
+    with pytest.raises(AttuneError, match="GPT2ForSequenceClassification has no embeddings"):
         attributions(folder, judged_rows([TEXT]), NAMES, 8)
     explained, message = explain(folder, judged_rows([TEXT]).drop("kind"), NAMES, Attributions(steps=4), seed=1)
     assert explained == []

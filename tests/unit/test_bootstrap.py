@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_sc
 
 from stages.common.params.evaluate import Bootstrap
 from stages.tasks import bootstrap
-from stages.tasks.bootstrap import accuracy_gain, class_gains, compare, confusion, scores_of, scores_with_intervals
+from stages.tasks.bootstrap import class_gains, compare, confusion, scores_of, scores_with_intervals
 
 QUICK = Bootstrap(resamples=100)
 NAMES = ["accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall"]
@@ -121,5 +121,6 @@ def test_gains_of_classes_and_of_accuracy_alone_are_those_among_all(given_answer
     assert [gain["f1_gain"] for gain in gains] == pytest.approx(list(first - second), abs=1e-6)
     assert all(gain["f1_gain_low"] <= gain["f1_gain_high"] for gain in gains)
     among_all = compare(*given_answers, QUICK, seed)
-    alone = accuracy_gain(actual, ours, theirs, QUICK, seed)
-    assert alone == {f"accuracy_gain{end}": among_all[f"accuracy_gain{end}"] for end in ("", "_low", "_high")}
+    alone = compare(np.ones_like(actual), ours == actual, theirs == actual, 2, QUICK, seed)
+    names = [f"accuracy_gain{end}" for end in ("", "_low", "_high")]
+    assert [alone[name] for name in names] == [among_all[name] for name in names]

@@ -13,17 +13,32 @@ from hypothesis import strategies as st
 from flows.reviewing.effect import effect_of
 from flows.reviewing.findings import ChangedRow, Effect, Gain
 from flows.reviewing.revision import Revision
+from tests.projects import Project
 from tests.unit.small_revisions import PARAMS, Row, put_rows, revision
 
 LABELS = ["bad", "good", "odd"]
+METRICS = {
+    "model": {"bytes": 2**20},
+    "log_loss": 0.4,
+    "calibration": {"ece": 0.03, "brier": 0.2},
+    "thresholds": {"coverage": 0.813427, "accuracy": 0.9},
+}
+PLOTS = {
+    "training": "step,epoch,loss,learning_rate\n20,0.1,0.7,0.001\n40,0.2,0.5,0.0005\n",
+    "validation": "epoch,validation_loss,validation_accuracy,validation_macro_f1\n1.0,0.4,0.8,0.79\n",
+    "reliability": "label,confidence,accuracy\nas trained,0.9,0.5\ncalibrated,0.9,0.8\ncalibrated,0.6,0.5\n",
+}
 
 Rows = dict[str, Row]
 
 
 def two(folder: Path, base: Rows, head: Rows, data: Any = PARAMS) -> tuple[Revision, Revision]:
     """Return two revisions with these rows."""
-    put_rows(folder / "base", base)
-    put_rows(folder / "head", head)
+    for side, rows in ((Project(folder / "base"), base), (Project(folder / "head"), head)):
+        put_rows(side.root, rows)
+        side.file("reports/metrics.json", METRICS)
+        for plot, table in PLOTS.items():
+            side.file(f"reports/plots/{plot}.csv", table)
     return revision(folder / "base", data=data), revision(folder / "head", "HEAD", data=data)
 
 
@@ -131,10 +146,36 @@ def test_slices_are_those_of_the_head_as_far_as_their_rows_are_shared(tmp_path: 
     assert (result.slices[2].base, result.slices[2].head) == (0.0, 1.0)
 
 
-def test_where_the_heads_params_cannot_be_read_the_models_are_compared_all_the_same(tmp_path: Path) -> None:
+def test_curves_and_figures_of_both_stand_side_by_side(tmp_path: Path) -> None:
     base, head = two(tmp_path, many(LABELS), many(LABELS))
+    Project(head.folder).file("reports/plots/training.csv", PLOTS["training"].replace("0.5,", "0.3,"))
+    Project(head.folder).file("reports/metrics.json", {**METRICS, "thresholds": None})
+    result = effect_of(base, head, 3)
+    assert result
+    curves = {curve.y: curve for curve in result.curves}
+    assert [*curves][:2] == ["training loss", "learning rate"] and len(curves) == 6
+    loss, reliability = curves["training loss"], curves["reliability: accuracy"]
+    assert (loss.x, loss.across, loss.up) == ("step", ["20", "40"], ["0.3", "0.7"])
+    assert [line.points for line in loss.lines] == ["0.0,0.0 200.0,100.0", "0.0,0.0 200.0,200.0"]
+    assert curves["validation loss"].lines[0].dots == [(0.0, 1.0)]
+    assert (reliability.across, reliability.up) == (["0.6", "0.9"], ["0.5", "0.8"])
+    figures = {name: values for name, *values in result.figures}
+    assert figures["calibration error"] == [0.03, 0.03]
+    assert figures["coverage at the thresholds"] == [0.813427, None]
+    assert figures["bytes of the model"] == [2**20, 2**20]
+    assert result.missing == ()
+
+
+def test_reports_that_are_missing_or_broken_are_no_error(tmp_path: Path) -> None:
+    base, head = two(tmp_path, many(LABELS), many(LABELS))
+    Project(base.folder).file("reports/plots/training.csv", "step,loss\n1,nan\n2,high\n3,0.5\n")
+    Project(base.folder).file("reports/plots/validation.csv", "\x00\xff nothing")
+    (base.folder / "reports/plots/reliability.csv").unlink()
+    Project(head.folder).file("reports/metrics.json", "{")
     result = effect_of(base, replace(head, data={"nonsense": 1}), 3)
-    assert result and result.scores and result.missing == ()
+    assert result and result.scores
+    assert [len(line.dots) for curve in result.curves for line in curve.lines] == [1, 2, 0, 2, *(0, 1) * 3, 0, 2]
+    assert result.figures[0] == ("calibration error", 0.03, None)
 
 
 def test_without_a_test_split_rows_have_no_texts_and_without_predictions_there_is_no_effect(tmp_path: Path) -> None:

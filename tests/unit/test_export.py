@@ -19,7 +19,7 @@ from stages.common.params import ExportParams
 from stages.common.schemas import CleanRecords
 from stages.export.__main__ import NOT_ASKED, write_variants
 from stages.export.comparison import compare, judge
-from stages.export.conversion import NotExported, write_int8, write_onnx
+from stages.export.conversion import write_int8, write_onnx
 from stages.finetune.strategies import prepare, save
 from stages.serving.backends import FILES, Classifier, Package
 from stages.tasks.text_classification import build_model
@@ -105,13 +105,12 @@ def test_a_model_that_cannot_be_written_or_quantized_says_so(
     home: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.onnx, "export", Mock(side_effect=RuntimeError(f"no such operator, seen in {tmp_path}")))
-    with pytest.raises(NotExported) as error:
-        write_onnx(home.model, tmp_path / "model.onnx")
-    assert str(error.value) == "torch cannot write BertForSequenceClassification as ONNX (RuntimeError)"
+    reason = write_onnx(home.model, tmp_path / "model.onnx")
+    assert reason == "torch cannot write BertForSequenceClassification as ONNX (RuntimeError)"
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "model.onnx").write_bytes(b"no model")
-    with pytest.raises(NotExported, match="onnxruntime cannot quantize this model"):
-        write_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx")
+    reason = write_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx")
+    assert reason and reason.startswith("onnxruntime cannot quantize this model")
     assert not (tmp_path / "int8.onnx").exists()
 
 

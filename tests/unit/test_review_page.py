@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from flows.reviewing.findings import Changes, Review
 from flows.reviewing.page import LIMITS, MARK, render
 from flows.reviewing.verdict import verdict_of
+from stages.common.pages.charts import chart
 from tests.unit.harmless_markdown import NASTY, assert_harmless
 from tests.unit.seen_page import Seen, assert_shown_and_idle
 from tests.unit.small_review import foreign_review, make_changes, make_effect, make_rebuild, make_review, many
@@ -41,6 +42,8 @@ def test_the_verdict_comes_first_and_each_section_follows_on_both_pages() -> Non
         "| `macro_f1` | +0.0123 [+0.0031, +0.0215] | better | 0.8200 → 0.8323 | 1281 |",
         "| `a moving film row 0`<br>`a moving film` | `a moving film 0` | `a moving film 1` 0.90 |",
         "| `a moving film 0` | `a moving film 1` | 10 | 3 | -7 |",
+        "| calibration error | 0.0306 | 0.0281 |",
+        "| weights | 22,714,498 | – |",
     ):
         assert line in text, line
         assert " ".join(re.sub(r"[`|*]|<br>|^- ✓", " ", line).split()) in page_text, line
@@ -87,6 +90,24 @@ def test_a_review_that_lacks_parts_still_says_what_there_is(review: Review, word
     assert words in text and words in page_text
     assert "Where it comes from" in page_text and "None" not in text
     assert_harmless(text)
+
+
+def test_curves_of_both_are_drawn_over_each_other_on_the_page_alone() -> None:
+    html = page(make_review())
+    assert html.count("<svg") == 2 and "0.07 training loss 0.7" not in html
+    assert 'aria-label="training loss over step"' in html
+    assert html.count('<polyline class="base"') == html.count('<polyline class="head"') == 2
+    assert "0.7 training loss 0.07" in Seen(html).text and "0 step 8" in Seen(html).text
+    assert "Curves are drawn in `review.html`." in comment(make_review())
+    plain = make_review(effect=make_effect(curves=(), figures=()))
+    assert "<svg" not in page(plain) and "Curves" not in comment(plain)
+
+
+def test_a_line_of_very_many_points_is_drawn_whole_with_fewer() -> None:
+    lines = {"base": [(float(step), float(step % 7)) for step in range(100_000)], "head": [(0.0, 1.0)]}
+    html = page(make_review(effect=make_effect(curves=(chart("step", "loss", lines),))))
+    (points,) = re.findall(r'class="base" points="([^"]*)"', html)
+    assert 200 < points.count(",") <= 400 and points.split()[-1].startswith("199.")
 
 
 def test_secrets_reach_no_page_even_where_a_text_is_cut() -> None:

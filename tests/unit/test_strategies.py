@@ -26,8 +26,8 @@ from transformers import (
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.common.params.finetune import ADAPTERS
-from stages.finetune.strategies import orthogonality, prepare, save, trainable, with_strategy
-from stages.tasks.inference import load_classifier, load_merged
+from stages.finetune.strategies import orthogonality, prepare, save, with_strategy
+from stages.tasks.inference import load_classifier
 from stages.tasks.text_classification import build_model
 from tests.models import EXACT, SEED, Splits, losses, tiny_config, tokenized, trained
 
@@ -141,7 +141,8 @@ def test_a_pooler_that_the_base_lacks_trains_with_the_head(base: Path, tmp_path:
     BertModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
     head = 2 * HIDDEN + 2 + HIDDEN * HIDDEN + HIDDEN
     for strategy, size in {"head": head, "prefix": head + 20 * 2 * LAYERS * HIDDEN}.items():
-        assert trainable(prepare(build_model(tmp_path, LABELS, None, SEED), settings(strategy=strategy))) == size
+        model = prepare(build_model(tmp_path, LABELS, None, SEED), settings(strategy=strategy))
+        assert sum(weights.numel() for weights in model.parameters() if weights.requires_grad) == size
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -162,8 +163,8 @@ def test_a_saved_model_answers_as_before(run: Callable[[str], Trained], base: Pa
 def test_a_merged_model_answers_as_before(run: Callable[[str], Trained], base: Path, tmp_path: Path, name: str) -> None:
     save(copy.deepcopy(run(name).model), settings(**STRATEGIES[name]), tmp_path)  # merging is the default
     assert {file.name for file in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
-    for folder, load in ((tmp_path, load_classifier), (run(name).folder, load_merged)):
-        torch.testing.assert_close(logits(load(folder), base), run(name).logits, atol=1e-5, rtol=1e-5)
+    for model in (load_classifier(tmp_path), load_classifier(run(name).folder).merge_and_unload()):
+        torch.testing.assert_close(logits(model, base), run(name).logits, atol=1e-5, rtol=1e-5)
 
 
 def test_the_head_is_in_the_adapter_and_in_the_base(run: Callable[[str], Trained]) -> None:

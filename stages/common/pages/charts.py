@@ -1,13 +1,15 @@
 """Coordinates of the charts on the pages; templates turn them into SVG and boxes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 SIDE = 200.0  # of a square chart, in its own units
+MOST_POINTS, MOST_DOTS = 400, 12  # of a line; more cannot be told apart
+
+Points = Sequence[tuple[float, float]]
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One line of a chart."""
 
     name: str  # for the legend
@@ -16,8 +18,17 @@ class Line:
     dots: list[tuple[float, float]]  # the points as shares of the square, left and top; empty: too many to draw each
 
 
-@dataclass(frozen=True)
-class Range:
+class Chart(NamedTuple):
+    """Lines over each other, and what stands at both ends of both axes."""
+
+    x: str
+    y: str
+    lines: list[Line]
+    across: list[str]
+    up: list[str]
+
+
+class Range(NamedTuple):
     """An interval with its middle, as shares of the width of the axis that all intervals of a plot are drawn on."""
 
     low: float
@@ -32,8 +43,7 @@ def line(name: str, css: str, x: Sequence[float], y: Sequence[float], dots: bool
     return Line(name, css, points, shares if dots else [])
 
 
-@dataclass(frozen=True)
-class Axis:
+class Axis(NamedTuple):
     """A range of numbers that intervals are drawn on, with a few round marks."""
 
     start: float
@@ -58,6 +68,20 @@ class Axis:
         """Return what stands along the axis, from start to end."""
         step = (self.end - self.start) / (count - 1)
         return [f"{self.start + step * index:.2f}" for index in range(count)]
+
+
+def chart(x: str, y: str, lines: Mapping[str, Points]) -> Chart:
+    """Return lines by their names, which are their classes as well, on axes from the least to the largest value."""
+    axes = []
+    for values in zip(*(point for points in lines.values() for point in points), strict=True):
+        low, high = min(values), max(values)
+        axes.append(Axis(low, high if high > low else low + (abs(low) or 1)))
+    drawn = []
+    for name, points in lines.items():
+        some = points[:: len(points) // MOST_POINTS + 1]
+        across, up = ([axis.place(point[index]) for point in some] for index, axis in enumerate(axes))
+        drawn.append(line(name, name, across, up, dots=len(some) <= MOST_DOTS))
+    return Chart(x, y, drawn, *([f"{axis.start:.4g}", f"{axis.end:.4g}"] for axis in axes))
 
 
 def wilson(share: float, rows: int, z: float = 1.959964) -> tuple[float, float]:

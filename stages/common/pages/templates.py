@@ -15,10 +15,7 @@ def environment(templates: Path, mask: Mask | None = None) -> Environment:
     """Return the templates of a folder, which may extend `base.html.j2` and import `macros.html.j2` from here.
 
     Filters: `text` and `name` for what comes out of the data, `count` (1,234), `percent` (12.3 %), `plain` (no _).
-
-    Args:
-        templates: the folder.
-        mask: replaces personal data in texts and names.
+    `mask` replaces personal data in texts and names.
     """
     jinja = Environment(
         loader=ChoiceLoader([FileSystemLoader(templates), FileSystemLoader(Path(__file__).parent)]),
@@ -36,13 +33,7 @@ def environment(templates: Path, mask: Mask | None = None) -> Environment:
 
 
 def fitted(make: Callable[[int], str], examples: int, most: int) -> str:
-    """Return a page of at most `most` bytes: the number of examples is halved, down to none, until it fits.
-
-    Args:
-        make: renders the page with so many examples of each kind.
-        examples: to begin with.
-        most: bytes.
-    """
+    """Return a page of at most `most` bytes: examples of each kind are halved, down to none, until it fits."""
     while True:
         html = make(examples)
         if len(html.encode()) <= most or examples == 0:
