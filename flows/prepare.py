@@ -12,7 +12,7 @@ from flows.command import exit_status
 from stages.common.display import listed
 from stages.common.errors import AttuneError
 from stages.common.params import load_params
-from stages.common.pipeline.dvc_files import mend
+from stages.common.pipeline.dvc_files import check_deps, mend
 from stages.common.pipeline.dvc_status import restore_outs
 from stages.tracking.provenance import REGISTERS
 from stages.tracking.registry import REGISTRATION, STAMP, Registration
@@ -26,6 +26,7 @@ def prepare(log: Callable[[str], None] = print) -> None:
     registry lacks the model, and written where it has the model, as in the new worktree of a nightly run.
     """
     mend(log=log)
+    check_deps()
     if restored := restore_outs():
         log(f"missing outs came back from DVC's cache: {listed(restored, 4)}")
     try:

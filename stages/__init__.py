@@ -29,7 +29,8 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     sys.__excepthook__(kind, error, trace)
 
 
-sys.excepthook = _report
-atexit.register(_nobody_reads)
-if isinstance(sys.stdout, io.TextIOWrapper):
-    sys.stdout.reconfigure(errors="backslashreplace")
+if sys.argv[:1] == ["-m"]:  # one of our programs, and not somebody's own that loads a model
+    sys.excepthook = _report
+    atexit.register(_nobody_reads)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

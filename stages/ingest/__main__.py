@@ -16,11 +16,12 @@ from stages.common.digests import sha256_file
 from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.params import IngestParams, TextSource
+from stages.common.pipeline.dvc_files import check_deps
 from stages.common.pipeline.stage import Run, stage, write_json
 from stages.common.pipeline.validation import check_label_counts
 from stages.common.schemas import Decontamination, RawRecords, Rejected
 from stages.ingest.archives import Workspace
-from stages.ingest.fetch import check_links, open_source
+from stages.ingest.fetch import open_source
 from stages.ingest.labels import check_label_column, check_look_alikes, label_names
 from stages.ingest.models import bring_model, bring_resources, files_of
 from stages.ingest.records import Spool, check_label_map, read_records
@@ -33,7 +34,7 @@ MOST_REASONS = 200  # in the manifest: of the others, which are seldom, there ma
 def main(run: Run[IngestParams]) -> None:
     """Read every source, map columns and labels, bring models and resources, write the manifest."""
     params, label_map = run.params, run.params.label_map
-    check_links(Path("data/inbox"))
+    check_deps()
     shutil.rmtree(run.work_folder("unpacked"))  # left by a run that was killed
     folders = run.work_folder("downloads"), run.work_folder("unpacked")
     workspace = Workspace(*folders, params.max_download_mb, params.max_expanded_mb)

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -26,8 +25,6 @@ from stages.common.readers.table import Table
 from stages.common.readers.tables import documents, open_table
 from stages.ingest.archives import SizeBudget, Workspace, added, similar, unpack
 from stages.ingest.download import check_pin, download, hub_file
-
-OURS = re.compile(r"/data/inbox/|/[0-9a-f]{2}/[0-9a-f]{30}$")  # another checkout's inbox; a file of DVC's cache
 
 
 @contextmanager
@@ -100,22 +97,6 @@ def local_file(source: TextSource, workspace: Workspace, folder: Path) -> tuple[
     files = {name: sha256_file(part) for name, part in _files_in(file).items()}
     actual = sha256_value(files) if file.is_dir() else files[file.name]
     return file, {**provenance, "sha256": check_pin(source.origin, "sha256", source.sha256, actual)}
-
-
-def check_links(inbox: Path) -> None:
-    """Raise AttuneError for a link that leads out of the inbox: its file would come into tables and DVC's cache.
-
-    What DVC keeps as links into a cache of its own (`cache.type`) stays, and so does a link that leads from a scheduled
-    run's copy of the inbox back to the inbox itself.
-    """
-    home = os.path.realpath(inbox)
-    for link in filter(Path.is_symlink, inbox.rglob("*")):  # which looks into no linked folder
-        target = Path(os.path.realpath(link))
-        if not target.is_relative_to(home) and not OURS.search(target.as_posix()):
-            raise AttuneError(
-                f"{display(str(link), 200)} is a link that leads out of {inbox}/, to {display(str(target), 200)}",
-                "copy there what you mean to train on, in place of the link; or remove it",
-            )
 
 
 def as_stored(path: Path) -> Path:

@@ -50,6 +50,14 @@ REPAIRS: dict[str, Step] = {  # of texts, without those that guess
 ALIKE = "аa вb еe кk мm нh оo рp сc тt уy хx іi јj ѕs ԁd ԛq ԝw αa βb εe ζz ηh ιi κk μm νn οo ρp τt υy χx"
 MARKS = "‐- ‑- –- —- −- ‘' ’' “' ”' \"'"
 LOOK = {ord(pair[0]): pair[1] for pair in f"{ALIKE} {MARKS}".split()} | dict.fromkeys(range(0xFE00, 0xFE10))
+SEEMS = (  # what is in the repr of a list or object in place of a label, and what it tells; the first one counts
+    (r"['\"]choices['\"]: ", "is an answer of Label Studio"),
+    (r"['\"]: -?[0-9TF]", "seem to be scores per label"),
+    (r"^\[?\{", "is a JSON object"),
+    (r"^\[\]", "is an empty list"),
+    (r"^\[\[", "seem to be labels of parts of the text"),
+    ("", "seem to be several labels"),
+)
 WIDTH = 60  # characters of a label in a message
 
 
@@ -81,8 +89,8 @@ def unwrapped(labels: pl.Series, listed: Collection[str], origin: str, rows: int
             continue
         if not isinstance(value, list) or len(value) != 1 or isinstance(value[0], list | dict):
             raise AttuneError(
-                f"{origin}, row {rows + (labels == label).arg_true()[0] + 1:,}: instead of one label there is a list "
-                f"or an object: {display(label, WIDTH)}",
+                f"{origin}, row {rows + (labels == label).arg_true()[0] + 1:,}: instead of one label there "
+                f"{next(words for sign, words in SEEMS if re.search(sign, repr(value)))}: {display(label, WIDTH)}",
                 "write one label into each row (of scores the highest, say), leave such rows out, or name this "
                 "very text in ingest.labels",
             )

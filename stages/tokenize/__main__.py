@@ -16,8 +16,11 @@ BATCH = 2000
 def main(run: Run[TokenizeParams]) -> None:
     """Encode each split; write the label ↔ id map and the length that texts were cut to."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    from datasets import Dataset, disable_caching, disable_progress_bars
     from transformers import AutoConfig, AutoTokenizer
 
+    disable_caching()
+    disable_progress_bars()
     splits = {
         name: AugmentedRecords.read(run.input(f"data/{'augmented' if name == 'train' else 'clean'}/{name}.parquet"))
         for name in SPLITS
@@ -51,10 +54,12 @@ def main(run: Run[TokenizeParams]) -> None:
 
     encoding = {"max_length": max_length, "labels": label_ids}
     report: dict[str, Any] = {**encoding}
-    schema = TokenizedRecords.empty().schema
     for name, rows in splits.items():
-        encoded = (encode(part.to_dict(as_series=False)) for part in rows.iter_slices(BATCH))
-        table = pl.concat(pl.DataFrame(columns, schema) for columns in encoded).rechunk()
+        texts = Dataset.from_polars(rows.select("id", "text", "text_pair", "label"))
+        encoded = texts.map(
+            encode, batched=True, batch_size=BATCH, remove_columns=texts.column_names, keep_in_memory=True
+        )
+        table = pl.DataFrame(encoded.data.table.combine_chunks()).cast(TokenizedRecords.empty().schema)
         TokenizedRecords.write(table, run.output(f"data/tokenized/{name}.parquet"))
         report[name] = _lengths(table)
     write_json(encoding, run.output("data/tokenized/encoding.json"))

@@ -12,8 +12,9 @@ import pytest
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
+from stages.common.pipeline.dvc_files import check_deps
 from stages.ingest.archives import Workspace
-from stages.ingest.fetch import check_links, licence_of, local_file
+from stages.ingest.fetch import licence_of, local_file
 from tests.projects import Project
 from tests.unit.file_server import serving
 from tests.unit.small_records import received
@@ -82,18 +83,19 @@ def test_a_name_is_found_however_its_accents_are_stored(
 
 def test_a_link_that_leads_out_of_the_inbox_is_refused(project: Project, tmp_path: Path) -> None:
     inbox, outside = project.root / "data/inbox", tmp_path / "secret.csv"
+    project.file(".dvcignore", b".#*\n")
     outside.write_bytes(ROWS)
     project.file("data/inbox/mine.csv", ROWS)
     (inbox / "same.csv").symlink_to("mine.csv")
     (inbox / ".#mine.csv").symlink_to("me@host.1234")  # of Emacs, and leads nowhere
     for number, kept in enumerate((".dvc/cache/files/md5/0f/" + "a" * 30, "other/data/inbox/mine.csv")):
         (inbox / f"{number}.csv").symlink_to(project.file(kept, ROWS))  # as DVC and scheduled runs link them
-    check_links(Path("data/inbox"))
+    check_deps()
     for link, target in (("deep/secret.csv", outside), ("home", tmp_path), ("up.csv", "../../params.yaml")):
         (inbox / "deep").mkdir(exist_ok=True)
         (inbox / link).symlink_to(target)
         with pytest.raises(AttuneError, match=f"data/inbox/{link} is a link that leads out of data/inbox/, to /"):
-            check_links(Path("data/inbox"))
+            check_deps()
         (inbox / link).unlink()
 
 

@@ -243,22 +243,26 @@ def test_names_that_differ_by_case_or_look_alone_are_an_error_unless_they_are_li
         ("{'pos'}", "pos"),
         ("[2.]", "2.0"),
         ("[np.int64(2)]", "2"),
-        ("['it is' \n 'b']", "a list or an object: ['it is'   'b']"),  # numpy's lists have no commas
-        ("[ 2 10]", "a list or an object: [ 2 10]"),
-        ("[]", "a list or an object: []"),
-        ('["a", "b"]', 'a list or an object: ["a", "b"]'),
-        ("[0, 1]", "a list or an object: [0, 1]"),
-        ('{"POS": 1}', 'a list or an object: {"POS": 1}'),
-        ("{'POS': 0.5}", "a list or an object: {'POS': 0.5}"),
-        ('[{"label": "POS", "score": 0.5}]', "a list or an object"),
+        ("['it is' \n 'b']", "there seem to be several labels: ['it is'   'b']"),  # numpy's lists have no commas
+        ("[ 2 10]", "there seem to be several labels: [ 2 10]"),
+        ("[]", "there is an empty list: []"),
+        ('["a", "b"]', 'there seem to be several labels: ["a", "b"]'),
+        ("[0, 1]", "there seem to be several labels: [0, 1]"),
+        ('{"POS": 1}', 'there seem to be scores per label: {"POS": 1}'),
+        ("{'POS': 0.5}", "there seem to be scores per label: {'POS': 0.5}"),
+        ('[{"label": "POS", "score": 0.5}]', "there seem to be scores per label"),
+        ('{"choices": ["pos"]}', "there is an answer of Label Studio"),
+        ('[{"value": {"choices": ["pos"]}}]', "there is an answer of Label Studio"),
+        ('[[0, 4, "PER"]]', "there seem to be labels of parts of the text"),
+        ('{"label": "pos"}', "there is a JSON object"),
     ],
 )
 def test_a_list_of_one_label_is_that_label_and_other_structures_are_none(label: str, expected: str | None) -> None:
     stars = ["5", None, label, label]
     batches = [pl.DataFrame({"body": ["a", "b"], "stars": stars[at : at + 2]}) for at in (0, 2)]
     records = read_records(QueryTable("q", batches), source(), listed=['["listed", "both"]'])
-    if expected and expected.startswith("a list "):
-        with pytest.raises(AttuneError, match=re.escape(f"q, row 3: instead of one label there is {expected}")):
+    if expected and expected.startswith("there "):
+        with pytest.raises(AttuneError, match=re.escape(f"q, row 3: instead of one label {expected}")):
             pl.concat(records)
     else:
         assert pl.concat(records)["label"].to_list() == ["5", None, expected, expected]

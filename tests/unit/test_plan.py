@@ -1,5 +1,6 @@
 """What a run would do and why, in real Git and DVC repositories."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -173,11 +174,18 @@ def test_what_editors_and_systems_leave_in_a_folder_changes_nothing(folder: Path
     assert Project(folder).reproduced() == []
 
 
-@pytest.mark.parametrize("leads_to", ["/nowhere/r.csv", "r.csv"])
-def test_a_link_that_leads_nowhere_is_named(folder: Path, leads_to: str) -> None:
-    (folder / "stages/clean/r.csv").symlink_to(leads_to)
-    with pytest.raises(AttuneError, match=r"stages/clean/r\.csv"):
-        make_plan()
+@pytest.mark.parametrize("leads_to", ["/nowhere/r.csv", "r.csv", ""])
+def test_a_link_that_leads_nowhere_and_a_pipe_are_named(folder: Path, leads_to: str) -> None:
+    file = folder / "stages/clean/r.csv"
+    if leads_to:
+        file.symlink_to(leads_to)
+        words = f"stages/clean/r.csv is a link to {leads_to}, which is not there\n  → remove the link"
+    else:
+        os.mkfifo(file)
+        words = "stages/clean/r.csv is neither a file nor a folder"
+    for ask in (make_plan, prepare):
+        with pytest.raises(AttuneError, match=words):
+            ask()
 
 
 @pytest.mark.parametrize(

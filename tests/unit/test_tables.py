@@ -353,9 +353,9 @@ def test_a_parquet_column_that_has_no_form_as_text_is_named_with_what_it_holds(t
         ([3], "3"),
         (None, None),
         ([None], None),
-        ([], "row 2: instead of one label there is a list or an object: []"),
-        (["a", "b"], 'row 2: instead of one label there is a list or an object: ["a", "b"]'),
-        ({"pos": 0.9}, 'row 2: instead of one label there is a list or an object: {"pos": 0.9}'),
+        ([], "row 2: instead of one label there is an empty list: []"),
+        (["a", "b"], 'row 2: instead of one label there seem to be several labels: ["a", "b"]'),
+        ({"pos": 0.9}, 'row 2: instead of one label there seem to be scores per label: {"pos": 0.9}'),
     ],
 )
 def test_a_label_in_a_list_of_parquet_is_that_label(tmp_path: Path, label: Any, expected: str | None) -> None:

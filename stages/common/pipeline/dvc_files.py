@@ -1,4 +1,4 @@
-"""Files in which DVC cannot go on after it was killed.
+"""Files in which DVC cannot go on: those that it was killed over, and those among its dependencies that it cannot read.
 
 DVC writes `dvc.lock` and its list of readers and writers in place. Killed meanwhile, or on a full disk, it leaves them
 empty or cut off, and refuses to do anything until somebody deletes them, after which everything would run again.
@@ -6,20 +6,25 @@ empty or cut off, and refuses to do anything until somebody deletes them, after 
 
 import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
 
 import psutil
 
+from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.locks import in_turn
-from stages.common.pipeline.graph import LOCK, PUT_BACK, LockBroken, parse_lock
+from stages.common.pipeline.graph import LOCK, PUT_BACK, LockBroken, parse_lock, read_graph
 
 TMP = Path(".dvc/tmp")
 DVC_LOCK = TMP / "lock"  # held while DVC works, but not while one of its stages runs
 KEPT, BROKEN = Path(".attune/dvc.lock"), Path(".attune/dvc.lock.broken")  # the last one that was whole; one that is not
+
+OURS = re.compile(r"/data/inbox/|/[0-9a-f]{2}/[0-9a-f]{30}$")  # another checkout's inbox; a file of DVC's cache
 
 Log = Callable[[str], None]
 
@@ -60,6 +65,41 @@ def check_lock(root: Path = Path()) -> None:
         _check(content)
         if len(content) < len(kept) and kept.startswith(content):
             raise LockBroken(f"{LOCK} is cut off after line {content.count(chr(10))}", PUT_BACK)
+
+
+def check_deps(root: Path = Path()) -> None:
+    """Look for what DVC cannot read among the dependencies, or should not, apart from names that `.dvcignore` has.
+
+    A link that leads out of the inbox would bring its file into tables and into DVC's cache. What DVC keeps as links
+    into a cache of its own (`cache.type`) stays, as does one from a scheduled run's copy of the inbox to the inbox.
+
+    Raises:
+        AttuneError: naming the first such link, or what is neither a file nor a folder.
+    """
+    ignored, inbox = root / ".dvcignore", root / "data/inbox"
+    lines = ignored.read_text(encoding="utf-8").splitlines() if ignored.exists() else []
+    patterns = [line.strip().lstrip("\\") for line in lines if line.strip() and not line.startswith("#")]
+    for path in _below(root / dep for node in read_graph(root).values() for dep in node.deps):
+        if any(fnmatch(path.name, pattern) for pattern in patterns):
+            continue
+        target, shown = Path(os.path.realpath(path)), display(str(path), 200, None)
+        out = path.is_symlink() and path.is_relative_to(inbox) and not target.is_relative_to(os.path.realpath(inbox))
+        if path.is_symlink() and not path.exists():
+            what = f"{shown} is a link to {display(str(path.readlink()), 200, None)}, which is not there"
+            raise AttuneError(what, "remove the link, or put back what it leads to")
+        if out and not OURS.search(target.as_posix()):
+            what = f"{shown} is a link that leads out of {inbox}/, to {display(str(target), 200, None)}"
+            raise AttuneError(what, "copy there what you mean to train on, in place of the link; or remove it")
+        if not path.is_file() and not path.is_dir():
+            raise AttuneError(f"{shown} is neither a file nor a folder", "DVC cannot read it: move it elsewhere")
+
+
+def _below(paths: Iterable[Path]) -> Iterable[Path]:
+    for path in dict.fromkeys(paths):
+        if path.is_symlink() or path.exists():
+            yield path
+        for folder, folders, names in os.walk(path):  # which looks into no linked folder
+            yield from (Path(folder) / name for name in [*folders, *names])
 
 
 def _put_back(root: Path, log: Log) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stages.common.errors import AttuneError
-from stages.common.pipeline.dvc_files import check_lock
+from stages.common.pipeline.dvc_files import check_deps, check_lock
 from stages.common.pipeline.graph import read_lock
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def changes(names: list[str], data: Any = None, root: Path = Path(), *, outs: bo
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    check_deps(root)
     check_lock(root)
     try:
         with Repo(str(root)) as repo:
