@@ -1,6 +1,7 @@
 """clean: from raw records to three splits that share nothing; no row is dropped without a reason."""
 
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 
 import polars as pl
@@ -77,16 +78,7 @@ def main(run: Run[CleanParams]) -> None:
     write_json(account, run.output("reports/clean.json"))
 
     report = {**split_report(splits, params, run.seed, mask), "drift": split_drift(splits)}
-    report["warnings"] += official_faults
-    lost = ledger.rejected.filter(~pl.col("label").is_in(splits["train"]["label"].unique().implode()))
-    if not lost.is_empty():
-        names = listed([display(label, 60) for label in lost["label"].unique().sort()], 5)
-        report["warnings"].append(f"no row of the label {names} is left: {most_rejecting(lost.lazy())}")
-    if contrary := int(rejected["reason"].str.contains(CONTRARY, literal=True).sum()):
-        report["warnings"].append(
-            f"{contrary:,} rows nearly equal one that stays and has another label: one of the two labels is wrong; "
-            "rejected.parquet names both"
-        )
+    report["warnings"] += [*official_faults, *_of_rejected(ledger, splits)]
     write_json(report, run.output("reports/splits.json"))
     page = PageData(
         changed=changed,
@@ -103,6 +95,22 @@ def main(run: Run[CleanParams]) -> None:
         print(f"  warning: {warning}")
     _print_counts("rows:", {name: rows.height for name, rows in splits.items()})
     print(f"  {issues.height:,} labels look wrong; all of it on reports/data.html", flush=True)
+
+
+def _of_rejected(ledger: Ledger, splits: dict[str, pl.DataFrame]) -> Iterator[str]:
+    """Yield what is odd about the rows that were rejected."""
+    rejected, labels = ledger.rejected, splits["train"]["label"].unique().implode()
+    if 2 * rejected.height > ledger.rows_in:
+        yield f"most rows are rejected: {most_rejecting(rejected.lazy())}"
+    lost = rejected.filter(~pl.col("label").is_in(labels))
+    if not lost.is_empty():
+        names = listed([display(label, 60) for label in lost["label"].unique().sort()], 5)
+        yield f"no row of the label {names} is left: {most_rejecting(lost.lazy())}"
+    if contrary := int(rejected["reason"].str.contains(CONTRARY, literal=True).sum()):
+        yield (
+            f"{contrary:,} rows nearly equal one that stays and has another label: one of the two labels is wrong; "
+            "rejected.parquet names both"
+        )
 
 
 def cleaned(records: pl.DataFrame, cleaning: TextCleaning) -> tuple[pl.DataFrame, dict[str, int]]:

@@ -65,8 +65,8 @@ def read_records(
     where: dict[str, Any] = getattr(source, "where", {})
     mapped = {"text": LINE} if lines else source.columns.model_dump(exclude_none=True, exclude={"extra"})
     wanted = [*mapped.items(), *(("extra", column) for column in extra), *(("where", column) for column in where)]
-    label = getattr(source, "label", None)
-    constant = {**dict.fromkeys(FIELDS), "label": label, "source": source.origin, "group": table.group}
+    given = {name: getattr(source, name, None) for name in ("label", "split")}
+    constant = {**dict.fromkeys(FIELDS), **given, "source": source.origin, "group": table.group}
     if table.fixed:
         _check_columns(wanted, table)
     names: dict[str, str | None] = dict(table.label_names.get(mapped.get("label", ""), {}))

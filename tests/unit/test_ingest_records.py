@@ -304,6 +304,8 @@ def test_official_splits_get_the_names_used_everywhere() -> None:
         records = read_records(QueryTable("q", [table]), source(split="fold"), split_names=given)
         return pl.concat(records).select("split", "left_out").rows()
 
+    whole = Source(path="data/inbox/t.csv", columns={"text": "body", "label": "stars"}, split="test")
+    assert to_records(TABLE, whole)["split"].to_list() == ["test", "test"]
     names = ["Train", " TEST", "valid", "val", "dev", "validation", None, "  "]
     assert [split for split, _ in splits(names)] == ["train", "test", *["validation"] * 4, None, None]
     folds = ["train", "fold1", "fold2", "fold1"]

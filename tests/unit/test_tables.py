@@ -151,6 +151,7 @@ def test_every_format_and_compression_gives_the_same_table(tmp_path: Path, name:
         ("a.csv", "text,label\nnaïve,1\n".encode("utf-16"), {}, [("naïve", "1")]),
         ("a.jsonl", codecs.BOM_UTF16_BE + '{"text": "漢", "label": 1}\n'.encode("utf-16-be"), {}, [("漢", "1")]),
         ("a.csv", "text,label\nnaïve,1\n".encode("utf-8-sig"), {"encoding": "cp1252"}, [("naïve", "1")]),
+        ("a.csv", b"\xef\xbb\xbftext,label\nna\xefve,1\n", {"encoding": "cp1252"}, [("naïve", "1")]),
         *(("a.csv", packed(b"text,label\na,1\n"), {}, [("a", "1")]) for packed in PACKERS.values()),
         ("a.csv.zst", SKIPPED + PACKERS[".zst"](b"text,label\na,1\n"), {}, [("a", "1")]),
         ("a.csv.gz", b"text,label\na,1\n", {}, [("a", "1")]),

@@ -248,7 +248,10 @@ class TextSource(Location):
         name = PurePosixPath(self.inside or self.stored).name
         if told := format_of(name):
             return told
-        raise ValueError(f"cannot tell the format of {name!r} (known: {', '.join(ENDINGS)}): add format: csv, say")
+        raise ValueError(
+            f"cannot tell the format of {name!r} (known: {', '.join(ENDINGS)}): add format: csv, say; for a folder of "
+            "texts, a document a file, format: document; a workbook must be saved as CSV (UTF-8)"
+        )
 
 
 class Source(TextSource):
@@ -256,6 +259,9 @@ class Source(TextSource):
 
     columns: Columns = key(Columns(), "Where each column of a record comes from.")
     label: str | None = key(None, "One label for every row, instead of columns.label.")
+    split: Literal["train", "validation", "test"] | None = key(
+        None, "The official split of every row, instead of columns.split."
+    )
     where: dict[str, Cell | list[Cell]] = key(
         {}, 'Column → value, or list of values, of the rows to read ("": an empty cell); the others are rejected.'
     )
@@ -266,3 +272,5 @@ class Source(TextSource):
             yield "where", "plain lines have no columns: leave it out"
         if (self.label is None) == (self.columns.label is None):
             yield (), "needs either columns.label (a column) or label (one label for every row)"
+        if self.split and self.columns.split:
+            yield "split", "columns.split says it already: leave one of them out"

@@ -141,6 +141,12 @@ def recognized(file: Any, layout: Layout, origin: str, spend: Spend) -> tuple[An
             raise AttuneError(f"{origin}: this is {what}", fix)
     if layout.format == "parquet" or head.startswith(PARQUET):
         layout = replace(layout, format="parquet")
+    elif (
+        mark == codecs.BOM_UTF8
+        and layout.encoding != "utf-8"
+        and "\ufffd" in head[: HEAD - 3].decode(errors="replace")[:-1]
+    ):
+        file.read(len(mark))  # a program put it before a text of another encoding
     elif mark:
         layout = replace(layout, encoding=MARKS[mark])
     elif layout.encoding == "utf-8" and len(head) < 4 * head.count(0) < 3 * len(head):
