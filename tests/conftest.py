@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import dvc  # noqa: F401  # its loggers keep the streams of this moment: those of a test would be closed later
 import pytest
 from hypothesis import HealthCheck, settings
 
