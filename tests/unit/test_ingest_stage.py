@@ -1,9 +1,7 @@
 """The whole stage over sources of several kinds: each row accounted for, the same bytes again, no secret in outs."""
 
-import io
 import json
 import sqlite3
-import zipfile
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +11,7 @@ from stages.common.schemas import Decontamination, RawRecords, Rejected
 from stages.ingest.__main__ import main
 from tests.projects import TINY, Project
 from tests.unit.file_server import serving
+from tests.unit.small_records import zipped
 
 MAPPED = {"columns": {"text": "text", "label": "label", "timestamp": "day"}}
 BASE = {"base_model": {"scratch": TINY}}
@@ -22,14 +21,6 @@ OUTS = ("data/raw", "models/base", "models/resources")
 def rows(kind: str, count: int = 6) -> str:
     lines = [f"{kind} text {n},{'ab'[n % 2]},2026-01-{n + 1:02}" for n in range(count)]
     return "text,label,day\n" + "\n".join(lines) + "\n"
-
-
-def zip_of(members: dict[str, str]) -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return packed.getvalue()
 
 
 def ingest() -> int:
@@ -48,7 +39,7 @@ def test_a_file_an_address_a_database_and_an_archive_become_one_table(
     project.file("data/inbox/rows.csv", rows("inbox") + "odd,9,\nodd too,9,\n")
     project.file("data/inbox/lines.txt", "a line\n\nanother\n")
     project.file("data/inbox/benchmark.jsonl", '{"question": "three"}\n{"question": null, "n": 1}\n')
-    project.file("data/inbox/days.zip", zip_of({f"day/{day}.csv": rows(f"zip{day}") for day in (1, 2)}))
+    project.file("data/inbox/days.zip", zipped({f"day/{day}.csv": rows(f"zip{day}") for day in (1, 2)}))
     with sqlite3.connect(project.root / "reviews.db") as connection:
         connection.execute("CREATE TABLE reviews (body TEXT, stars TEXT, day TEXT)")
         values = [(f"sql text {n}", "ab"[n % 2], None) for n in range(4)]
@@ -159,7 +150,7 @@ def test_rows_that_two_sources_read_in_the_same_way_are_an_error(
     project: Project, capsys: pytest.CaptureFixture[str], first: dict[str, str], second: dict[str, str]
 ) -> None:
     project.file("data/inbox/rows.csv", rows("inbox"))
-    project.file("data/inbox/days.zip", zip_of({f"day/{day}.csv": rows(f"zip{day}") for day in (1, 2)}))
+    project.file("data/inbox/days.zip", zipped({f"day/{day}.csv": rows(f"zip{day}") for day in (1, 2)}))
     (project.root / "data/inbox/link.csv").symlink_to("rows.csv")
     project.params(ingest={"sources": [{**first, **MAPPED}, {**second, **MAPPED}], **BASE})
     assert ingest() == 1
@@ -201,7 +192,7 @@ def test_a_source_that_cannot_be_used_ends_the_stage_with_a_message(
 
 @pytest.mark.parametrize("limit", ["max_download_mb", "max_expanded_mb"])
 def test_a_limit_of_params_is_kept(project: Project, capsys: pytest.CaptureFixture[str], limit: str) -> None:
-    with serving(content=zip_of({"a.csv": rows("zip") + "x" * (2 << 20) + ",a,b\n"})) as server:
+    with serving(content=zipped({"a.csv": rows("zip") + "x" * (2 << 20) + ",a,b\n"})) as server:
         archived = {"url": server.url.replace("rows.csv", "a.zip"), "member": "a.csv", **MAPPED}
         project.params(ingest={"sources": [archived], **BASE, limit: 1})
         assert ingest() == 1

@@ -79,19 +79,22 @@ def check_deps(root: Path = Path()) -> None:
     ignored, inbox = root / ".dvcignore", root / "data/inbox"
     lines = ignored.read_text(encoding="utf-8").splitlines() if ignored.exists() else []
     patterns = [line.strip().lstrip("\\") for line in lines if line.strip() and not line.startswith("#")]
+    home = os.path.realpath(inbox)
     for path in _below(root / dep for node in read_graph(root).values() for dep in node.deps):
         if any(fnmatch(path.name, pattern) for pattern in patterns):
             continue
-        target, shown = Path(os.path.realpath(path)), display(str(path), 200, None)
-        out = path.is_symlink() and path.is_relative_to(inbox) and not target.is_relative_to(os.path.realpath(inbox))
-        if path.is_symlink() and not path.exists():
-            what = f"{shown} is a link to {display(str(path.readlink()), 200, None)}, which is not there"
-            raise AttuneError(what, "remove the link, or put back what it leads to")
-        if out and not OURS.search(target.as_posix()):
-            what = f"{shown} is a link that leads out of {inbox}/, to {display(str(target), 200, None)}"
-            raise AttuneError(what, "copy there what you mean to train on, in place of the link; or remove it")
+        if path.is_symlink():  # a folder of documents may have very many files: only links are followed
+            shown, target = display(str(path), 200, None), Path(os.path.realpath(path))
+            if not path.exists():
+                what = f"{shown} is a link to {display(str(path.readlink()), 200, None)}, which is not there"
+                raise AttuneError(what, "remove the link, or put back what it leads to")
+            outside = path.is_relative_to(inbox) and not target.is_relative_to(home)
+            if outside and not OURS.search(target.as_posix()):
+                what = f"{shown} is a link that leads out of {inbox}/, to {display(str(target), 200, None)}"
+                raise AttuneError(what, "copy there what you mean to train on, in place of the link; or remove it")
         if not path.is_file() and not path.is_dir():
-            raise AttuneError(f"{shown} is neither a file nor a folder", "DVC cannot read it: move it elsewhere")
+            what = f"{display(str(path), 200, None)} is neither a file nor a folder"
+            raise AttuneError(what, "DVC cannot read it: move it elsewhere")
 
 
 def _below(paths: Iterable[Path]) -> Iterable[Path]:
