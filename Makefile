@@ -20,7 +20,7 @@ endif
 -include .services/env.mk   # PREFECT_API_URL and MLFLOW_TRACKING_URI while `make services` is on, unless they are set
 
 .DEFAULT_GOAL := help
-.PHONY: run check plan flow tune crossvalidate summary compare-data review lineage champion ui serve predict register rollback publish deploy services stop install lint test format hooks schema lock clean help
+.PHONY: run check plan flow tune crossvalidate recipes summary compare-data review lineage champion ui serve predict register rollback publish deploy services stop install lint test format hooks schema lock clean help
 
 ##@ Run
 
@@ -41,6 +41,15 @@ tune: install ## Search for better params of finetune (tune in params.yaml; ARGS
 
 crossvalidate: install ## Train once per fold (clean.split.folds); ARGS=--final sets params to learn from all these rows
 	@$(IN_TURN) $(REPRO) tokenize && $(ACTIVE) python -m flows.crossvalidate $(ARGS)
+
+recipes: install ## Run recipes, each in a clone below .attune/recipes, and show their scores (NAMES='stsb ratings'; minutes each)
+	@set -e; for name in $(or $(NAMES),stsb ratings questions $(if $(wildcard data/inbox/tags.jsonl),tags)); do \
+		folder=.attune/recipes/$$name; test -d $$folder || git clone --quiet --no-checkout . $$folder; \
+		git -C $$folder fetch --quiet origin HEAD; git -C $$folder checkout --quiet --force FETCH_HEAD; \
+		mkdir -p .attune/downloads $$folder/.attune; ln -sfn "$$PWD/$(VENV)" $$folder/$(VENV); \
+		ln -sfn "$$PWD/.attune/downloads" $$folder/.attune/downloads; cp -R data/inbox/. $$folder/data/inbox; \
+		cp recipes/$$name.yaml $$folder/params.yaml; echo "recipe $$name, in $$folder"; \
+		( cd $$folder; $(IN_TURN) $(REPRO); $(ACTIVE) dvc metrics show ); done
 
 ##@ Look
 
@@ -113,8 +122,9 @@ format: $(VENV)/.installed-dev ## Put the code into the project's format
 hooks: $(VENV)/.installed-dev ## Check style and params before each commit: install the hooks of .pre-commit-config.yaml
 	@$(ACTIVE) pre-commit install
 
-schema: install ## Write params.schema.json (for editors) and docs/params.md from the code
+schema: install ## Write params.schema.json (for editors), docs/params.md and the table of docs/tasks.md from the code
 	@$(ACTIVE) python -m stages.common.params --schema > params.schema.json && $(ACTIVE) python -m stages.common.params --reference > docs/params.md
+	@page=$$($(ACTIVE) python -m stages.common.params --tasks) && printf '%s\n' "$$page" > docs/tasks.md
 
 lock: ## Resolve requirements*.txt again and write constraints.txt
 	rm -rf .attune/lock && $(PYTHON) -m venv .attune/lock

@@ -67,10 +67,11 @@ def train(name: str, rows: int, epochs: int) -> dict[str, Any]:
     from ruamel.yaml import YAML
 
     from stages.common.params import FinetuneParams, load_params
+    from stages.common.params.tasks import task_spec
     from stages.finetune.strategies import prepare
     from stages.finetune.training import train as attune_train
     from stages.finetune.training import training_arguments
-    from stages.tasks.text_classification import build_model, validation_metrics
+    from stages.tasks.text_classification import TASK
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -80,7 +81,7 @@ def train(name: str, rows: int, epochs: int) -> dict[str, Any]:
     splits = {split: pl.read_parquet(f"data/tokenized/{split}.parquet") for split in ("train", "validation")}
     if rows:
         splits["train"] = splits["train"].sample(min(rows, splits["train"].height), seed=SEED, shuffle=True)
-    labels = json.loads(Path("data/tokenized/encoding.json").read_text())["labels"]
+    space, spec = json.loads(Path("data/tokenized/encoding.json").read_text()), task_spec(TASK.name)
     base = Path("models/base")
     tokenizer = transformers.AutoTokenizer.from_pretrained(base)
     clock = clock_callback(transformers.TrainerCallback)
@@ -89,10 +90,11 @@ def train(name: str, rows: int, epochs: int) -> dict[str, Any]:
             changed = {key: YAML(typ="safe").load(value) for key, value in (change.split("=", 1) for change in changes)}
             given = load_params().finetune.model_dump() | {"num_train_epochs": epochs} | changed
             params = FinetuneParams.model_validate(given)
-            model = prepare(build_model(base, sorted(labels, key=labels.get), params.dropout, SEED), params)
-            arguments = training_arguments(params, Path(folder), SEED, splits["train"].height)
+            model = prepare(TASK.build_model(base, space, params.dropout, SEED), params)
+            best = spec.score(params.metric_for_best_model or spec.main.name)
+            arguments = training_arguments(params, Path(folder), SEED, splits["train"].height, best)
             arguments.disable_tqdm = True
-            attune_train(model, tokenizer, splits, labels, params, arguments, validation_metrics, [clock])
+            attune_train(model, tokenizer, splits, TASK, space, params, arguments, [clock])
         else:
             arguments = transformers.TrainingArguments(
                 output_dir=folder,
@@ -110,13 +112,13 @@ def train(name: str, rows: int, epochs: int) -> dict[str, Any]:
             )
             pad: dict[str, Any] = {"padding": "max_length", "max_length": LENGTH} if name == "tutorial" else {}
             trainer = transformers.Trainer(
-                model=build_model(base, sorted(labels, key=labels.get), None, SEED),
+                model=TASK.build_model(base, space, None, SEED),
                 args=arguments,
                 train_dataset=plain(splits["train"]),
                 eval_dataset=plain(splits["validation"]),
                 processing_class=tokenizer,
                 data_collator=transformers.DataCollatorWithPadding(tokenizer, **pad),
-                compute_metrics=validation_metrics,
+                compute_metrics=lambda given: TASK.validation_scores(*given, space),
                 callbacks=[clock],
             )
             trainer.remove_callback(transformers.PrinterCallback)

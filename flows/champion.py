@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,11 +14,11 @@ from flows.model_versions.versions import aliases_of, asking_mlflow
 from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.params import load_params
+from stages.common.params.tasks import Score
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-SCORES = {"accuracy": "test_accuracy", "macro-F1": "test_macro_f1"}
 LATEST = 20  # versions listed, besides those that were champion
 
 
@@ -39,7 +40,8 @@ def _act(options: argparse.Namespace) -> None:
 
     if not options.rollback and (options.to is not None or options.reason):
         raise AttuneError("--to and --reason say how to roll back", "add --rollback")
-    console, name = Console(highlight=False, soft_wrap=True), load_params().register_.model_name
+    console, params = Console(highlight=False, soft_wrap=True), load_params()
+    name = params.register_.model_name
     with asking_mlflow("start the server, or unset MLFLOW_TRACKING_URI; `make champion` shows who is champion"):
         client = connect()
         if options.uri:
@@ -53,10 +55,10 @@ def _act(options: argparse.Namespace) -> None:
         if options.rollback:
             demoted, restored = roll_back(client, name, options.to, options.reason)
             console.print(Text(f"version {demoted} was rolled back; version {restored} is the champion of {name}\n"))
-        console.print(_table(client, name))
+        console.print(_table(client, name, params.spec.headline))
 
 
-def _table(client: "MlflowClient", name: str) -> Table:
+def _table(client: "MlflowClient", name: str, scores: Sequence[Score]) -> Table:
     """Return the versions, the newest first: alias, when each was last put into use, scores, why it was rolled back."""
     from stages.tracking.registry import CHAMPION, DEMOTED_TAG, PROMOTED_TAG, unless_gone
 
@@ -65,8 +67,9 @@ def _table(client: "MlflowClient", name: str) -> Table:
         raise AttuneError(f"{name} has no versions in MLflow yet", "make run")
     aliases = client.get_registered_model(name).aliases
     table = Table(title=f"{name} in MLflow's registry (times in UTC)", title_justify="left")
-    for column in ("version", "alias", "put into use", *SCORES, "rolled back"):
-        table.add_column(column, justify="right" if column in SCORES else "left")
+    titles = [score.title for score in scores]
+    for column in ("version", "alias", "put into use", *titles, "rolled back"):
+        table.add_column(column, justify="right" if column in titles else "left")
     for index, version in enumerate(sorted(versions, key=lambda version: -int(version.version))):
         names, time = aliases_of(aliases, version.version), version.tags.get(PROMOTED_TAG, "").rpartition(" ")[2]
         if index >= LATEST and not names and not time:
@@ -74,9 +77,10 @@ def _table(client: "MlflowClient", name: str) -> Table:
         metrics: dict[str, float] = {}
         with unless_gone():  # its run may have been deleted
             metrics = client.get_run(version.run_id).data.metrics
-        scores = [f"{metrics[key]:.4f}" if key in metrics else "–" for key in SCORES.values()]
+        values = [metrics.get(f"test_{score.name}") for score in scores]
         why = display(version.tags.get(DEMOTED_TAG), 100)
-        cells = [str(version.version), ", ".join(names), time[:16].replace("T", " "), *scores, why]
+        cells = [str(version.version), ", ".join(names), time[:16].replace("T", " ")]
+        cells += ["–" if value is None else f"{value:.4f}" for value in values] + [why]
         table.add_row(*map(Text, cells), style="bold" if CHAMPION in names else "")
     return table
 

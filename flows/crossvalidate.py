@@ -17,7 +17,7 @@ from rich.text import Text
 
 from flows.command import exit_status
 from flows.search.params_patch import rewrite
-from flows.search.trials import SCORES, Trial, prepare_trial, train_trial
+from flows.search.trials import Trial, names_of, prepare_trial, train_trial
 from stages.common.digests import sha256_value
 from stages.common.errors import AttuneError
 from stages.common.params import PARAMS_FILE, Params, check_params, read_yaml
@@ -28,7 +28,6 @@ from stages.tracking.live import NestedRuns
 REPORT = Path("reports/crossvalidation.json")
 TOKENIZED = "data/tokenized/{}.parquet"
 FOLDS = WORK / "folds"
-HIGHEST = {"accuracy": 1.0, "macro_f1": 1.0, "loss": inf}
 FINAL = {"finetune.train_on": "train_and_validation", "finetune.early_stopping_patience": None}
 
 
@@ -61,13 +60,16 @@ def _validate(console: Console) -> None:
     for fold, (trial, sizes) in enumerate(trials):
         how = "finished before" if trial.curve.exists() else "trained"
         epochs, best = train_trial(trial, runs, f"fold {fold}")
-        console.print(f"fold {fold}: {', '.join(f'{name} {best[name]:.4f}' for name in SCORES)} ({how})")
+        console.print(f"fold {fold}: {', '.join(f'{name} {best[name]:.4f}' for name in names_of(best))} ({how})")
         folds.append({"fold": fold, **sizes, "kept_epoch": best, "last_epoch": epochs[-1]})
 
-    level = params.evaluate.bootstrap.confidence
+    level, names = params.evaluate.bootstrap.confidence, names_of(folds[0]["kept_epoch"])
     ratio = mean(fold["held_out_rows"] / fold["train_rows"] for fold in folds)
     kept, last = (
-        {name: summarize([fold[epoch][name] for fold in folds], ratio, level, HIGHEST[name]) for name in SCORES}
+        {
+            name: summarize([fold[epoch][name] for fold in folds], ratio, level, params.spec.score(name).most)
+            for name in names
+        }
         for epoch in ("kept_epoch", "last_epoch")
     )
     runs.finish({f"{part}_{name}": value for name, parts in kept.items() for part, value in parts.items()})
@@ -131,13 +133,14 @@ def summarize(scores: list[float], ratio: float, confidence: float, most: float 
         scores: one per fold, at least two.
         ratio: held-out rows to training rows.
         confidence: of the interval, such as 0.95.
-        most: the greatest value that a score can have; the least is 0. The interval ends there.
+        most: the greatest value that a score can have; the least is 0, or that below 0 if a fold is. The interval ends
+            there.
     """
     from scipy.stats import t
 
-    middle, spread = mean(scores), stdev(scores)
+    middle, spread, least = mean(scores), stdev(scores), -most if min(scores) < 0 else 0.0
     half = float(t.ppf((1 + confidence) / 2, len(scores) - 1)) * sqrt(1 / len(scores) + ratio) * spread
-    values = {"mean": middle, "sd": spread, "low": max(0.0, middle - half), "high": min(most, middle + half)}
+    values = {"mean": middle, "sd": spread, "low": max(least, middle - half), "high": min(most, middle + half)}
     return {name: round(value, 6) for name, value in values.items()}
 
 

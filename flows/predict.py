@@ -66,7 +66,7 @@ def predict(request: Request) -> dict[str, Any]:
         names, kept = request.columns(table)
         model = Model(request, Path(download))
         columns = (request.text, request.text_pair, request.id, kept)
-        made_with = [model.digest, model.classifier.variant, request.threshold, columns]
+        made_with = [model.digest, model.predictor.variant, request.threshold, columns]
         for number, chunk in enumerate(table.batches(names, request.batch_rows)):
             request.columns(table)
             if not (rows_done or chunk.height):

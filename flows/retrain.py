@@ -17,7 +17,7 @@ from prefect.states import Completed
 
 from flows.execution.stage_process import Outcome
 from flows.pipeline import bring_up_to_date
-from flows.reporting.reports import REPORTS, SCORES, read_report
+from flows.reporting.reports import REPORTS, read_report, spec_of
 from flows.repository.results import keep, push_results, reference
 from flows.repository.worktree_files import push_all
 from flows.repository.worktrees import held, remove, worktree_of
@@ -90,8 +90,9 @@ def keep_results(
 
 def _commit_message(name: str, outcomes: Mapping[str, Outcome]) -> str:
     ran = [stage for stage, outcome in outcomes.items() if outcome.state == "success"]
-    metrics = read_report(REPORTS / "metrics.json")
-    scores = [f"{label} {metrics[key]:.4f}" for label, key in SCORES.items() if key in metrics]
+    metrics = read_report(REPORTS / "scores.json")
+    headline = spec_of(metrics).headline
+    scores = [f"{score.title} {metrics[score.name]:.4f}" for score in headline if score.name in metrics]
     subject = ", ".join([f"{name}: {' '.join(ran) or 'nothing new'}", *scores])
     lines = [f"{stage}: {outcome.state}" for stage, outcome in outcomes.items()]
     return "\n".join([subject, "", *lines, "", f"Attune-Run: {flow_run.id}", ""])

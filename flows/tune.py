@@ -20,7 +20,8 @@ from stages.common.params import PARAMS_FILE, Params, check_params, read_yaml
 from stages.common.pipeline.stage import alone
 
 TUNED = Path("params.tuned.yaml")
-CHANGES_THE_LOSS = [f"finetune.{name}" for name in ("loss", "focal_gamma", "label_smoothing_factor", "class_weights")]
+OF_THE_LOSS = ("loss", "focal_gamma", "huber_delta", "label_smoothing_factor", "class_weights")
+CHANGES_THE_LOSS = [f"finetune.{name}" for name in OF_THE_LOSS]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,7 +49,7 @@ def checked_metric(params: Params) -> str:
     Raises:
         AttuneError: if there is nothing to search, or nothing to compare the trials by.
     """
-    metric = params.tune.metric or params.finetune.metric_for_best_model
+    metric = params.tune.metric or params.metric_for_best_model
     if not params.tune.space:
         raise AttuneError("params.yaml: tune.space is empty", "say what to search: docs/tuning.md has an example")
     if params.finetune.train_on != "train":
@@ -56,7 +57,7 @@ def checked_metric(params: Params) -> str:
         raise AttuneError(what, "set it to train while you search")
     if metric == "loss" and (searched := [name for name in CHANGES_THE_LOSS if name in params.tune.space]):
         what = f"params.yaml: tune.space holds {searched[0]}, which changes what the loss measures"
-        raise AttuneError(what, "set tune.metric: macro_f1, or accuracy")
+        raise AttuneError(what, f"set tune.metric: {params.spec.main.name}")
     return metric
 
 

@@ -1,6 +1,6 @@
 """Tiny untrained models, and trainings of a fraction of a second, on sentences with one word that tells the label."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,14 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from stages.common.digests import sha256_file
 from stages.common.params import FinetuneParams
 from stages.common.params.ingest import Scratch
+from stages.common.params.tasks import task_spec
 from stages.finetune.progress import write_curves
 from stages.finetune.strategies import prepare
 from stages.finetune.training import train, training_arguments
 from stages.ingest.scratch import build_scratch_model
-from stages.tasks.text_classification import build_model, validation_metrics
+from stages.tasks import load_task
+from stages.tasks.base import Space, Task
+from stages.tasks.text_classification import TASK, TextClassification
 from tests.projects import TINY
 
 TELLING = {"bad": ["dull", "flat", "noisy"], "good": ["warm", "bright", "moving"], "odd": ["weird", "quaint", "eerie"]}
@@ -67,6 +70,43 @@ def outspoken(network: PreTrainedModel, tokenizer: Any, texts: list[str]) -> Non
             layer.weight.mul_(factor)
         tokens = tokenizer(texts, padding=True, return_tensors="pt")
         network.classifier.bias.sub_(network.eval()(**tokens).logits.mean(0))
+
+
+def build_model(base: Path, names: Sequence[str], dropout: float | None, seed: int) -> Any:
+    """Return the base model with a new head for labels in this order."""
+    return TASK.build_model(base, space_of(names), dropout, seed)
+
+
+class Scored(TextClassification):
+    """The task, with other validation scores than its own."""
+
+    def __init__(self, scores: Callable[[], dict[str, float]]) -> None:
+        self._scores = scores
+
+    def validation_scores(self, logits: np.ndarray, targets: np.ndarray, space: Space) -> dict[str, float]:
+        """Return those that are given."""
+        return self._scores()
+
+
+def space_of(names: Sequence[str]) -> dict[str, Any]:
+    """Return what text classification knows of labels in this order."""
+    return {"labels": {name: number for number, name in enumerate(names)}}
+
+
+KINDS: dict[str, tuple[Task, Space, list[Any]]] = {  # a task, what it knows, and the targets of the three labels
+    "classes": (TASK, space_of(list(TELLING)), [0, 1, 2]),
+    "sets": (load_task("multi-label"), space_of(["dark", "light"]), [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]),
+    "numbers": (load_task("regression"), {"mean": 70.0, "deviation": 8.0}, [-1.0, 0.25, 1.5]),
+}
+
+
+def with_targets(splits: Splits, kind: str) -> Splits:
+    """Return the rows with targets of this kind instead of their class numbers."""
+    targets = KINDS[kind][2]
+    return {
+        name: rows.with_columns(labels=pl.Series([targets[number] for number in rows["labels"]]))
+        for name, rows in splits.items()
+    }
 
 
 def make_finetuned(base: Path, folder: Path) -> Path:
@@ -120,19 +160,24 @@ def trained(
     *callbacks: TrainerCallback,
     like: Knobs = QUICK,
     params: FinetuneParams | None = None,
-    metrics: Any = validation_metrics,
+    task: Task = TASK,
+    space: Space | None = None,
     seed: int = SEED,
     **knobs: Any,
 ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
-    """Train as the stage does, by `params` or `settings` of the knobs; return the model and the trainer's log."""
+    """Train as the stage does, by `params` or `settings` of the knobs; return the model and the trainer's log.
+
+    `space` is by default that of as many labels of `TELLING` as there are class numbers.
+    """
     params = params or settings(like, **knobs)
     folder.mkdir(parents=True, exist_ok=True)
-    names = list(TELLING)[: max(len(LABELS), splits["train"]["labels"].n_unique())]
-    labels = {label: number for number, label in enumerate(names)}
-    model = prepare(build_model(base, names, params.dropout, seed), params, LONGEST)
-    arguments = training_arguments(params, folder, seed, splits["train"].height)
+    space = space or space_of(list(TELLING)[: max(len(LABELS), splits["train"]["labels"].n_unique())])
+    model = prepare(task.build_model(base, space, params.dropout, seed), params, LONGEST)
+    spec = task_spec(task.name)
+    best = spec.score(params.metric_for_best_model or spec.main.name)
+    arguments = training_arguments(params, folder, seed, splits["train"].height, best)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    history = train(model, tokenizer, splits, labels, params, arguments, metrics, list(callbacks))
+    history = train(model, tokenizer, splits, task, space, params, arguments, list(callbacks))
     return model, history
 
 

@@ -49,7 +49,7 @@ TOY = {  # a pipeline of two quick stages, nothing to train
   judge:
     cmd: {sys.executable} judge.py
     deps: [data/made.txt, judge.py]
-    metrics: [reports/metrics.json: {{cache: false, persist: true}}]
+    metrics: [reports/scores.json: {{cache: false, persist: true}}]
 """,
     "make.py": """from pathlib import Path
 inbox = "".join(file.read_text() for file in sorted(Path("data/inbox").iterdir()) if file.suffix == ".csv")
@@ -57,7 +57,7 @@ Path("data/made.txt").write_text(inbox + Path("params.yaml").read_text())
 """,
     "judge.py": """from pathlib import Path
 Path("reports").mkdir(exist_ok=True)
-Path("reports/metrics.json").write_text('{"accuracy": 0.%d}' % len(Path("data/made.txt").read_text()))
+Path("reports/scores.json").write_text('{"accuracy": 0.%d}' % len(Path("data/made.txt").read_text()))
 """,
     "params.yaml": "seed: 1\n",
     "constraints.txt": "prefect==1\n",
@@ -197,7 +197,7 @@ def pipeline_project(root: Path, downloads: Path) -> Project:
         source, target = PROJECT / name, root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copyfile(source, target)
     (root / ".attune").mkdir()

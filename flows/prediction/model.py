@@ -9,17 +9,15 @@ import numpy as np
 import polars as pl
 
 from flows.model_versions.versions import asking_mlflow
-from flows.prediction.parts import PROBABILITY
 from flows.prediction.request import Request
 from stages.common.drift import FILE, VERSION, Counts, answer_counts, drift_report, text_counts
 from stages.common.errors import AttuneError
 from stages.common.params import PARAMS_FILE, load_params
 from stages.serving.answers import blank
-from stages.serving.backends import Classifier, Package
+from stages.serving.backends import Package, Predictor
 from stages.tracking.store import connect, reason_of
 
 REGISTERED = "models:/"
-DIGITS = 6
 
 
 class Model:
@@ -42,7 +40,7 @@ class Model:
             what, fix = ("pairs of", "name the second text's") if self.profile["pairs"] else ("single", "leave out the")
             raise AttuneError(f"{self.name} was trained on {what} texts", f"{fix} column: --text-pair")
         try:
-            self.classifier = Classifier(package, request.variant)
+            self.predictor = Predictor(package, request.variant)
         except Exception as error:  # onnxruntime, safetensors and tokenizers each have kinds of their own
             raise AttuneError(
                 f"{self.name} cannot be read{f' as {request.variant}' if request.variant else ''}: {reason_of(error)}",
@@ -52,36 +50,29 @@ class Model:
     def answers(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, Counts]:
         """Return the answers to rows with id, text and text_pair, and what is counted of both.
 
-        A row for each: id, label (null where the model abstains), score, abstained, and the calibrated probability of
-        each label; score and probabilities are null where there is nothing to see in the text.
+        A row for each: id, then the columns of the task's `table`, `abstained` among them; all of them null but that
+        one where there is nothing to see in the text.
         """
-        classifier = self.classifier
-        if classifier.cleaning:  # as the training data were
-            rows = rows.with_columns(classifier.cleaning.column(rows[name])[0] for name in ("text", "text_pair"))
+        predictor, task = self.predictor, self.predictor.task
+        if predictor.cleaning:  # as the training data were
+            rows = rows.with_columns(predictor.cleaning.column(rows[name])[0] for name in ("text", "text_pair"))
         has_text = pl.Series([text is not None and not blank(text) for text in rows["text"]], dtype=pl.Boolean)
         rows = rows.with_columns(text=pl.when(has_text).then("text"))
         readable = rows.filter(has_text)
         pairs = readable["text_pair"].fill_null("").to_list() if self.request.text_pair else None
-        probabilities = classifier.probabilities(readable["text"].to_list(), pairs)
-        if not np.isfinite(probabilities).all():
+        outputs = predictor.outputs(readable["text"].to_list(), pairs)
+        if not np.isfinite(outputs).all():
             raise AttuneError("the model answers with something that is no number", "train and register it again")
-        abstained = classifier.decision.abstains(probabilities, self.request.threshold)
-        labels = pl.Series(classifier.labels, dtype=pl.String).gather(probabilities.argmax(axis=1))
-        rounded = probabilities.round(DIGITS)
-        answers = pl.DataFrame(
-            {
-                "row": has_text.arg_true(),
-                "label": labels.set(pl.Series(abstained, dtype=pl.Boolean), None),
-                "score": rounded.max(axis=1, initial=0.0),
-                "abstained": abstained,
-                **{f"{PROBABILITY}{label}": rounded[:, index] for index, label in enumerate(classifier.labels)},
-            }
+        table = pl.DataFrame(
+            {"row": has_text.arg_true(), **task.table(outputs, predictor.decision, self.request.threshold)}
         )
-        answers = rows.select("id").with_row_index("row").join(answers, on="row", how="left", maintain_order="left")
+        abstained = table["abstained"].to_numpy()
+        answers = rows.select("id").with_row_index("row").join(table, on="row", how="left", maintain_order="left")
         empty = int((~has_text).sum())
         counts: Counts = {"rows": [rows.height], "empty": [empty], "abstained": [int(abstained.sum())]}
         if self.profile:
-            counts |= text_counts(self.profile, rows) | answer_counts(self.profile, probabilities, abstained)
+            values = task.drift_values(outputs, predictor.decision)
+            counts |= text_counts(self.profile, rows) | answer_counts(self.profile, values, abstained)
         return answers.drop("row").with_columns(pl.col("abstained").fill_null(value=True)), counts
 
     def report(self, counts: Counts) -> dict[str, Any]:
@@ -96,7 +87,7 @@ class Model:
             "rows_without_text": counts["empty"][0],
             "rows_abstained": counts["abstained"][0],
             "model": self.digest,
-            "variant": self.classifier.variant,
+            "variant": self.predictor.variant,
             "threshold": self.request.threshold,
             "drift": drift,
         }

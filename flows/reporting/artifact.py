@@ -6,16 +6,16 @@ from pathlib import Path
 from flows.execution.stage_process import Outcome
 from flows.model_versions.versions import run_with_timeout
 from flows.reporting.markdown import code, plain
-from flows.reporting.reports import SCORES, Reports, new_champion, read_reports
+from flows.reporting.reports import Reports, new_champion, read_reports, spec_of
 from flows.reporting.run_summary import summary
 from flows.repository.results import KEPT, reference
 from flows.repository.worktrees import WORKTREES, deployment_of
 from stages.common.git import GitFailed, NoGit, git
+from stages.common.params.tasks import TaskSpec
 from stages.common.pipeline.stage import LOGS
 
 FILE = LOGS / "summary.md"
 SECONDS = 6.0  # for a server to answer; MLflow takes up to three of them to import
-METRICS = {"accuracy": "test_accuracy", "macro_f1": "test_macro_f1", "ece": "test_calibration.ece"}
 
 
 def publish(outcomes: Mapping[str, Outcome], earlier: Reports) -> None:
@@ -32,7 +32,9 @@ def publish(outcomes: Mapping[str, Outcome], earlier: Reports) -> None:
     promoted = new_champion(earlier, current)
     try:
         if promoted:
-            version, scores = run_with_timeout(SECONDS, lambda: previous_champion(current.registration["model_name"]))
+            version, scores = run_with_timeout(
+                SECONDS, lambda: previous_champion(current.registration["model_name"], spec_of(current.metrics))
+            )
     except Exception as error:  # a summary is no place to fail over a registry
         logger.warning("the champion before is not known: %s", plain(f"{type(error).__name__}: {error}"))
     try:
@@ -57,7 +59,7 @@ def create_artifact(text: str, key: str, description: str) -> None:
     run_with_timeout(SECONDS, lambda: create_markdown_artifact(text, key=key, description=description))
 
 
-def previous_champion(name: str) -> tuple[int | None, dict[str, float]]:
+def previous_champion(name: str, spec: TaskSpec) -> tuple[int | None, dict[str, float]]:
     """Return version and scores of the champion before, on its own test rows; any error of the registry is raised."""
     from stages.tracking.registry import previous_champion, unless_gone
     from stages.tracking.store import connect, quiet
@@ -68,7 +70,8 @@ def previous_champion(name: str) -> tuple[int | None, dict[str, float]]:
     if version is not None:
         with quiet(), unless_gone():
             metrics = client.get_run(client.get_model_version(name, str(version)).run_id).data.metrics
-    return version, {key: float(metrics[metric]) for key, metric in METRICS.items() if metric in metrics}
+    logged = {**{score.name: f"test_{score.name}" for score in spec.headline}, "ece": "test_calibration.ece"}
+    return version, {key: float(metrics[metric]) for key, metric in logged.items() if metric in metrics}
 
 
 def places(current: Reports, *, other_params: bool) -> list[str]:
@@ -94,7 +97,10 @@ def _emit_promotion(current: Reports, version_before: int | None, scores_before:
     from prefect.events import emit_event
 
     model, version = str(current.registration["model_name"]), current.registration["version"]
-    scores = {name: {"old": scores_before.get(key), "new": current.metrics.get(key)} for name, key in SCORES.items()}
+    scores = {
+        score.title: {"old": scores_before.get(score.name), "new": current.metrics.get(score.name)}
+        for score in spec_of(current.metrics).headline
+    }
     emit_event(  # Prefect relates the flow run to it
         "attune.promoted",
         resource={"prefect.resource.id": f"attune.model.{model}", "prefect.resource.name": model},

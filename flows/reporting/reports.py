@@ -6,17 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stages.common.display import display
+from stages.common.errors import AttuneError
+from stages.common.params.tasks import TaskSpec, task_names, task_spec
+from stages.tasks import FIRST
 from stages.tracking.provenance import MANIFEST
 from stages.tracking.registry import REGISTERED, REGISTRATION
 
 REPORTS = Path("reports")
 SPLIT_FILES = tuple(f"data/clean/{name}.parquet" for name in ("train", "validation", "test"))
-SCORES = {"accuracy": "accuracy", "macro-F1": "macro_f1"}
 
 
 @dataclass(frozen=True)
 class Reports:
-    """What the reports say at one moment: `reports/metrics.json`, `clean.json` and `export.json`, and the gates."""
+    """What the reports say at one moment: `reports/scores.json`, `clean.json` and `export.json`, and the gates."""
 
     metrics: dict[str, Any] = field(default_factory=dict)
     registration: dict[str, Any] = field(default_factory=dict)  # as `read_registration` returns it
@@ -26,7 +29,7 @@ class Reports:
 
 def read_reports() -> Reports:
     """Return what the reports say now; a run asks before it begins, and at its end."""
-    metrics, clean, export = (read_report(REPORTS / f"{name}.json") for name in ("metrics", "clean", "export"))
+    metrics, clean, export = (read_report(REPORTS / f"{name}.json") for name in ("scores", "clean", "export"))
     if clean and (rows := read_report(Path(MANIFEST)).get("rows_read")):
         clean["rows_in"] = rows  # ingest rejects rows, too
     return Reports(metrics, read_registration(), clean, export)
@@ -59,6 +62,18 @@ def new_champion(earlier: Reports, current: Reports) -> bool:
     """Say whether a run made a champion of a model that was none before."""
     registration = current.registration
     return bool(registration.get("new_champion")) and registration != earlier.registration
+
+
+def spec_of(scores: Mapping[str, Any]) -> TaskSpec:
+    """Return the facts of the task that `reports/scores.json` is of.
+
+    Raises:
+        AttuneError: if the code here has no such task.
+    """
+    name = str(scores.get("task", FIRST))
+    if name not in task_names():
+        raise AttuneError(f"these results are of a task that is not known here: {display(name, 60)}", "use their code")
+    return task_spec(name)
 
 
 def base_model_of(manifest: Mapping[str, Any]) -> tuple[str, str]:

@@ -6,12 +6,11 @@ from urllib.parse import quote, urlsplit
 
 from flows.execution.stage_process import Outcome
 from flows.reporting.markdown import LINE, code, fenced, table
-from flows.reporting.reports import Reports, new_champion
+from flows.reporting.reports import Reports, new_champion, spec_of
 from stages.common.pipeline.stage import LOGS
 from stages.common.redact import redacted
 from stages.tracking.store import tracking_uri
 
-COLUMNS = {"accuracy": "accuracy", "macro-F1": "macro_f1", "ECE": "ece"}
 WORDS = {"success": "ran", "cached": "up to date", "failed": "failed", "cancelled": "cancelled", "skipped": "skipped"}
 
 
@@ -87,16 +86,18 @@ def _scores(earlier: Reports, current: Reports, other_models: Mapping[str, Mappi
     fresh = current.metrics != earlier.metrics
     models = {"this model": current.metrics, "last run": earlier.metrics if fresh else {}, **other_models}
     models |= {name.replace("_", " "): scores for name, scores in current.metrics.get("baselines", {}).items()}
+    columns = {score.title: score.name for score in spec_of(current.metrics).headline}
+    columns |= {"ECE": "ece"} if "ece" in current.metrics.get("calibration", {}) else {}
     rows = []
     for name, scores in models.items():
         cells = [code(name, 60)]
-        for key in COLUMNS.values():
+        for key in columns.values():
             value = scores.get(key, scores.get("calibration", {}).get(key))
             interval = f" [{scores[f'{key}_low']:.4f}, {scores[f'{key}_high']:.4f}]" if f"{key}_low" in scores else ""
             cells.append("–" if value is None else f"{value:.4f}{interval}")
         rows += [cells] if scores else []
     title = f"## Scores on {current.metrics['rows']:,} test rows" + ("" if fresh else ", as before")
-    return f"{title}\n\n" + table(["model", *COLUMNS], "lrrr", rows)
+    return f"{title}\n\n" + table(["model", *columns], "l" + "r" * len(columns), rows)
 
 
 def _trust(current: Reports) -> str:

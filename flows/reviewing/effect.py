@@ -1,43 +1,45 @@
 """What a change did to the model: both models on the test rows that both revisions have, and their reports."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from flows.reviewing.findings import ChangedRow, ChangedRows, Effect, Figure, Gain, Trend
+from flows.reporting.reports import spec_of
+from flows.reviewing.findings import ChangedRow, ChangedRows, Confused, Effect, Figure, Gain, Trend
 from flows.reviewing.revision import Revision
 from stages.common.display import Mask, display
 from stages.common.pages.charts import Chart, Points, chart
 from stages.common.params.evaluate import EvaluateParams
-from stages.tasks.bootstrap import class_gains, class_numbers, compare, confusion, f1_of, scores_of
+from stages.common.params.tasks import TaskSpec
+from stages.tasks import FIRST, load_task
+from stages.tasks.base import Evidence
+from stages.tasks.bootstrap import gains, mcnemar, scores_of
 from stages.tasks.slices import slice_rows
-from stages.tracking.provenance import SCORES as METRICS
+from stages.tracking.provenance import SCORES
 from stages.tracking.runs import flatten
 
 PREDICTIONS, TEST = "data/predictions.parquet", "data/clean/test.parquet"
 COLUMNS = {"id": pl.String, "label": pl.String, "prediction": pl.String, "confidence": pl.Float64}
 TEXTS = dict.fromkeys(("id", "text", "text_pair", "extra"), pl.String)
 SEED = 13  # where the head's params cannot be read
-DIGITS = 6
 LEAST_MOVED = 6  # other predictions: of fewer, even the exact sign test tells nothing (2 / 2**5 = 0.06)
 TEXT, NAME = 200, 60  # characters shown of a text, of a label
 
-CURVES = {  # name, which file of reports/plots/, and its columns of x and y
-    "training loss": ("training", "step", "loss"),
-    "learning rate": ("training", "step", "learning_rate"),
-    "validation loss": ("validation", "epoch", "validation_loss"),
-    "validation accuracy": ("validation", "epoch", "validation_accuracy"),
-    "validation macro-F1": ("validation", "epoch", "validation_macro_f1"),
-    "reliability: accuracy": ("reliability", "confidence", "accuracy"),
+CURVES = {  # files of reports/plots/, and their columns of x and y
+    "training": ("step", "value"),
+    "validation": ("epoch", "value"),
+    "reliability": ("confidence", "share"),
 }
-FIGURES = {  # name, and where it stands in metrics.json
+FIGURES = {  # name, and where it stands in scores.json
     "calibration error": "calibration.ece",
     "log loss": "log_loss",
     "Brier score": "calibration.brier",
     "coverage at the thresholds": "thresholds.coverage",
-    "accuracy of what is answered": "thresholds.accuracy",
+    "right of what is answered": "thresholds.right",
     "weights": "model.parameters",
     "bytes of the model": "model.bytes",
 }
@@ -52,31 +54,35 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
     if not all((revision.folder / PREDICTIONS).exists() for revision in (base, head)):
         return None
     missing: list[str] = []
+    spec = spec_of(head.report(SCORES))
+    if (other := str(base.report(SCORES).get("task", FIRST))) != spec.name:
+        missing.append(f"the base's task is {display(other, NAME)}, the head's {spec.name}")
     old, new = (_table(revision, PREDICTIONS, COLUMNS, missing) for revision in (base, head))
     test = _table(head, TEST, TEXTS, missing)
     before = old.select("id", label_before="label", before="prediction", before_confidence="confidence")
     after = new.select("id", "label", after="prediction", after_confidence="confidence")
     rows = after.join(before, on="id").sort("id")
-    answers, mask = SharedAnswers(rows, head), head.mask
+    if other != spec.name:
+        rows = rows.clear()
+    answers, mask = SharedAnswers(rows, head, spec), head.mask
     if not rows.height and not missing:
         missing.append("no test row is in both revisions: the scores cannot be compared")
     texts = rows.join(test.select("id", "text", "text_pair").unique("id", keep="first"), on="id", how="left")
-    right, right_before = pl.col("after") == pl.col("label"), pl.col("before") == pl.col("label")
+    right, right_before = pl.Series(answers.right), pl.Series(answers.right_before)
     return Effect(
         rows=rows.height,
         only_base=old.height - rows.height,
         only_head=new.height - rows.height,
         relabelled=rows.filter(pl.col("label") != pl.col("label_before")).height,
         scores=tuple(answers.scores()) if rows.height else (),
-        mcnemar_p=answers.bootstrap["mcnemar_p"],
-        classes=tuple(answers.classes()),
+        mcnemar_p=mcnemar(answers.right, answers.right_before)["mcnemar_p"],
+        parts=tuple(answers.parts()) if rows.height else (),
         slices=tuple(answers.slices(test, rows["id"])),
         improved=_changed_rows(texts.filter(right & ~right_before), examples, mask),
         regressed=_changed_rows(texts.filter(right_before & ~right), examples, mask),
-        moved=rows.filter(~right & ~right_before & (pl.col("after") != pl.col("before"))).height,
-        labels=tuple(display(label, NAME, mask) for label in answers.labels),
-        confusion_base=answers.counts[0],
-        confusion_head=answers.counts[1],
+        moved=rows.filter(~right & ~right_before & pl.Series(answers.moved)).height,
+        spec=spec,
+        confusion=tuple(answers.confusion()) if rows.height else (),
         curves=tuple(_curves(base, head)),
         figures=tuple(_figures(base, head)),
         missing=tuple(missing),
@@ -84,37 +90,39 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
 
 
 class SharedAnswers:
-    """Class numbers of shared rows, [n] int64 each: the labels, and what both models predict."""
+    """What both models predict for shared rows, as the head's task looks at it."""
 
-    def __init__(self, rows: pl.DataFrame, head: Revision) -> None:
-        self.labels = sorted({*rows["label"], *rows["before"], *rows["after"]})
-        columns = (rows[name] for name in ("label", "after", "before"))
-        self.actual, self.head, self.base = (class_numbers(column, self.labels) for column in columns)
-        self.moved = self.head != self.base
-        self.counts = [confusion(self.actual, predicted, len(self.labels)) for predicted in (self.base, self.head)]
+    def __init__(self, rows: pl.DataFrame, head: Revision, spec: TaskSpec) -> None:
+        self.rows, self.spec, self.task = rows, spec, load_task(spec.name)
+        self.head, self.base = (rows.select("id", prediction=name) for name in ("after", "before"))
+        self.names = self.task.names_in(rows["label"], rows["after"], rows["before"])
+        self.evidence = [self.task.evidence(rows, side, self.names) for side in (self.base, self.head)]
+        self.right, self.right_before = (self.task.is_correct(rows, side) for side in (self.head, self.base))
+        self.moved = ~self.task.agreeing(self.head, self.base)
         evaluate = head.params.evaluate if head.params else EvaluateParams()
         self.mask, self.settings = head.mask, evaluate.slices
         self.drawing = evaluate.bootstrap, head.params.seed if head.params else SEED
-        sides = (self.actual, self.head, self.base, len(self.labels), *self.drawing)
-        self.bootstrap = compare(*sides) if len(rows) else {"mcnemar_p": 1.0}
-        self.of_classes = class_gains(*sides) if len(rows) else []
 
     def scores(self) -> Iterator[Gain]:
         """Yield the gain in each score."""
-        old, new = map(scores_of, self.counts)
-        for name in new:
-            yield _gain(name, len(self.moved), old[name], new[name], self.bootstrap, f"{name}_gain", self.moved)
+        yield from self._gains(self.evidence)
 
-    def classes(self) -> Iterator[Gain]:
-        """Yield the gain in each label's F1; its rows are those that have the label."""
-        old, new = map(f1_of, self.counts)
-        for index, bootstrap in enumerate(self.of_classes):
-            counted = (self.actual == index) | (self.head == index) | (self.base == index)  # rows that its F1 rests on
-            name, rows = display(self.labels[index], NAME, self.mask), int((self.actual == index).sum())
-            yield _gain(name, rows, old[index], new[index], bootstrap, "f1_gain", self.moved[counted])
+    def parts(self) -> Iterator[Gain]:
+        """Yield the gain in the score of each label; its rows are those that have it."""
+        of_parts = [
+            Evidence(evidence.statistics, partial(self.task.part_scores, names=self.names))
+            for evidence in self.evidence
+        ]
+        held = [{*self.task.names(label)} for label in self.rows["label"]]
+        predicted = ([self.task.names(text) for text in self.rows[side]] for side in ("after", "before"))
+        counted = [{*label, *after, *before} for label, after, before in zip(held, *predicted, strict=True)]
+        for gain in self._gains(of_parts):
+            moved = self.moved & np.array([gain.name in names for names in counted])  # of the rows that it rests on
+            rows, name = sum(gain.name in names for names in held), display(gain.name, NAME, self.mask)
+            yield gain._replace(name=name, rows=rows, trend=_trend(gain, moved))
 
     def slices(self, test: pl.DataFrame, ids: pl.Series) -> Iterator[Gain]:
-        """Yield the gain in accuracy on each slice of the head's test split, as far as its rows are shared."""
+        """Yield the gain on each slice of the head's test split, as far as its rows are shared."""
         if test.is_empty():
             return
         positions = {name: position for position, name in enumerate(ids)}
@@ -122,11 +130,28 @@ class SharedAnswers:
         for name, part in slice_rows(test, self.settings.model_copy(update={"min_rows": 1})):
             rows = np.sort(shared[part][shared[part] >= 0])
             if len(rows) >= self.settings.min_rows:
-                actual, head, base = self.actual[rows], self.head[rows], self.base[rows]
-                old, new = base == actual, head == actual
-                bootstrap = compare(np.ones_like(actual), new, old, 2, *self.drawing)  # quick, whatever the classes
-                title = display(name, NAME, self.mask)
-                yield _gain(title, len(rows), old.mean(), new.mean(), bootstrap, "accuracy_gain", head != base)
+                of_slice = [evidence.of_rows(rows, self.spec.of_slices.name) for evidence in self.evidence]
+                for gain in self._gains(of_slice, rows):
+                    yield gain._replace(name=display(name, NAME, self.mask))
+
+    def confusion(self) -> Iterator[Confused]:
+        """Yield what is taken for what more or less often than before, the largest change first."""
+        pairs = [self.task.confusion(self.rows, side) for side in (self.base, self.head)]
+        base, head = (Counter(side.iter_rows()) if side is not None else Counter() for side in pairs)
+        for pair in sorted({*base, *head}, key=lambda pair: (-abs(head[pair] - base[pair]), pair)):
+            if head[pair] != base[pair]:
+                label, prediction = (display(name, NAME, self.mask) for name in pair)
+                yield Confused(label, prediction, base[pair], head[pair])
+
+    def _gains(self, evidence: Sequence[Evidence], rows: np.ndarray | None = None) -> Iterator[Gain]:
+        """Yield the gain of each score that base and head have evidence of; `rows`: the numbers of those it is of."""
+        base, head = evidence
+        old, new, moved = scores_of(base), scores_of(head), self.moved if rows is None else self.moved[rows]
+        gained = gains(head, base, self.spec.scores, *self.drawing)
+        for name in new:
+            gain, low, high = (gained[f"{name}_gain{end}"] for end in ("", "_low", "_high"))
+            found = Gain(name, len(moved), old[name], new[name], gain, low, high, "unclear")
+            yield found._replace(trend=_trend(found, moved))
 
 
 def _table(revision: Revision, path: str, columns: Mapping[str, Any], missing: list[str]) -> pl.DataFrame:
@@ -139,26 +164,29 @@ def _table(revision: Revision, path: str, columns: Mapping[str, Any], missing: l
 
 
 def _curves(base: Revision, head: Revision) -> Iterator[Chart]:
-    for name, (file, x, y) in CURVES.items():
-        lines = {side: _points(of, file, x, y) for side, of in (("base", base), ("head", head))}
-        if any(lines.values()):
-            yield chart(x, name, lines)
+    """Yield a chart of each curve that one of both has, in the order of the files."""
+    for file, (x, y) in CURVES.items():
+        sides = {side: _points(of, file, x, y) for side, of in (("base", base), ("head", head))}
+        for name in dict.fromkeys(name for curves in sides.values() for name in curves):
+            lines = {side: curves.get(name, ()) for side, curves in sides.items()}
+            yield chart(x, f"{file} {display(name, NAME, head.mask)}", lines)
 
 
-def _points(revision: Revision, file: str, x: str, y: str) -> Points:
-    """Return the points of a curve in order of x, without those that are no numbers; reliability as calibrated."""
+def _points(revision: Revision, file: str, x: str, y: str) -> dict[str, Points]:
+    """Return the points of each curve in order of x, without those that are no numbers; reliability as calibrated."""
     table = revision.table(f"reports/plots/{file}.csv")
-    if table is None or not {x, y} <= {*table.columns}:
-        return ()
-    if "label" in table.columns:
-        table = table.filter(label="calibrated")
-    numbers = table.select(pl.col(x, y).cast(pl.Float64, strict=False))
-    return sorted(numbers.filter(pl.all_horizontal(pl.all().is_finite())).iter_rows())
+    if table is not None and "label" in table.columns:
+        table = table.filter(label="calibrated").with_columns(name=pl.lit(y))
+    if table is None or not {"name", x, y} <= {*table.columns}:
+        return {}
+    numbers = table.select("name", pl.col(x, y).cast(pl.Float64, strict=False)).drop_nulls()
+    curves = numbers.filter(pl.all_horizontal(pl.col(x, y).is_finite())).partition_by("name", as_dict=True)
+    return {name: sorted(curve.select(x, y).iter_rows()) for (name,), curve in curves.items()}
 
 
 def _figures(base: Revision, head: Revision) -> Iterator[Figure]:
-    """Yield numbers of `reports/metrics.json`, each on the revision's own test rows, that one of both has."""
-    flat = (flatten(revision.report(METRICS)) for revision in (base, head))
+    """Yield numbers of `reports/scores.json`, each on the revision's own test rows, that one of both has."""
+    flat = (flatten(revision.report(SCORES)) for revision in (base, head))
     old, new = ({key: value for key, value in report if isinstance(value, int | float)} for report in flat)
     yield from ((name, old.get(key), new.get(key)) for name, key in FIGURES.items() if key in old or key in new)
 
@@ -171,11 +199,8 @@ def _changed_rows(rows: pl.DataFrame, examples: int, mask: Mask | None) -> Chang
     return ChangedRows(rows.height, tuple(ChangedRow(**row) for row in cut))
 
 
-def _gain(
-    name: str, rows: int, base: Any, head: Any, bootstrap: Mapping[str, float], key: str, moved: np.ndarray
-) -> Gain:
-    low, high = bootstrap[f"{key}_low"], bootstrap[f"{key}_high"]
-    trend: Trend = "unclear" if moved.any() else "same"
+def _trend(gain: Gain, moved: np.ndarray) -> Trend:
+    """Return where a gain points; `moved` says of each row that it rests on whether its prediction differs."""
     if np.count_nonzero(moved) >= LEAST_MOVED:
-        trend = "better" if low > 0 else "worse" if high < 0 else "unclear"
-    return Gain(name, rows, round(float(base), DIGITS), round(float(head), DIGITS), bootstrap[key], low, high, trend)
+        return "better" if gain.low > 0 else "worse" if gain.high < 0 else "unclear"
+    return "unclear" if moved.any() else "same"

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
 from flows.reviewing.data_changes import Listing
 from flows.reviewing.revision import Revision
 from stages.common.pages.charts import Chart
+from stages.common.params.tasks import TaskSpec
 
 Machine = Mapping[str, str]  # what a model was trained on, by name; empty: not known
 RebuildVerdict = Literal["identical", "equal", "different", "failed", "unrecorded", "left out"]
@@ -58,7 +57,7 @@ class Changes:
 
 
 class Gain(NamedTuple):
-    """A score of both models on the same rows, with the paired bootstrap's interval of head - base.
+    """A score of both models on the same rows, with the paired bootstrap's interval of what the head gains.
 
     `trend` is `better` or `worse` where 0 is outside of the interval and enough predictions differ to say so, `same`
     where none does.
@@ -82,9 +81,18 @@ class ChangedRow(NamedTuple):
     text_pair: str
     label: str
     before: str
-    before_confidence: float
+    before_confidence: float | None
     after: str
-    after_confidence: float
+    after_confidence: float | None
+
+
+class Confused(NamedTuple):
+    """How often a label is taken for another (or itself) by both models."""
+
+    label: str
+    prediction: str
+    base: int
+    head: int
 
 
 class ChangedRows(NamedTuple):
@@ -102,16 +110,15 @@ class Effect:
     only_base: int  # test rows of the base alone
     only_head: int
     relabelled: int  # shared rows whose label differs
-    scores: tuple[Gain, ...]  # accuracy, macro-F1 and the others of `stages.tasks.bootstrap`
+    scores: tuple[Gain, ...]  # of the task
     mcnemar_p: float  # of the exact test on the rows that only one of the two gets right
-    classes: tuple[Gain, ...]  # F1 of each label
-    slices: tuple[Gain, ...]  # accuracy of each slice of the head's evaluate.slices
+    parts: tuple[Gain, ...]  # the score of each label, where the task has one: F1
+    slices: tuple[Gain, ...]  # one score of each slice of the head's evaluate.slices
     improved: ChangedRows  # the head gets them right and the base did not
     regressed: ChangedRows
     moved: int  # rows with another prediction though both are wrong
-    labels: tuple[str, ...]  # of the confusion matrices, in order
-    confusion_base: np.ndarray  # counts [actual x predicted], int64
-    confusion_head: np.ndarray
+    spec: TaskSpec  # of the head's task
+    confusion: tuple[Confused, ...] = ()  # what is taken for what more or less often, the largest change first
     curves: tuple[Chart, ...] = ()  # of both trainings, and their reliability
     figures: tuple[Figure, ...] = ()  # calibration and size, numbers without an interval
     missing: tuple[str, ...] = ()  # what could not be compared, and why, a line each

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from flows.reporting.reports import SCORES
+from flows.reporting.reports import spec_of
 from flows.reviewing.effect import PREDICTIONS
 from flows.reviewing.findings import Machine, OutCheck, Rebuild, RebuildVerdict
 from flows.reviewing.revision import Revision
@@ -19,6 +19,7 @@ from stages.common.display import display
 from stages.common.environment import HARDWARE
 from stages.common.pipeline.dvc_status import differing
 from stages.common.pipeline.graph import upstream_of
+from stages.tasks import load_task
 from stages.tracking.provenance import SCORES as METRICS
 
 MODEL = "models/finetuned"
@@ -74,12 +75,14 @@ def _agreement(recorded: Revision, rebuilt: Revision, min_agreement: float) -> t
     before, after = (revision.table(PREDICTIONS) for revision in (recorded, rebuilt))
     agreeing = rows = 0
     if before is not None and after is not None and sorted(before["id"]) == sorted(after["id"]):
-        agreeing = int((before.sort("id")["prediction"] == after.sort("id")["prediction"]).sum())
+        task = load_task(spec_of(rebuilt.report(METRICS)).name)
+        agreeing = int(task.agreeing(before.sort("id"), after.sort("id")).sum())
         rows = len(before)
     facts = [f"{agreeing:,} of {rows:,} predictions are the same"]
     against = [] if rows and agreeing >= min_agreement * rows else [f"only {facts[0]}"]
     old, new = recorded.report(METRICS), rebuilt.report(METRICS)
-    for name, key in SCORES.items():
+    for score in spec_of(new).headline:
+        name, key = score.title, score.name
         try:
             low, value, high = old[f"{key}_low"], new[key], old[f"{key}_high"]
             inside = low <= value <= high

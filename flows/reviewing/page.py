@@ -11,7 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from markupsafe import Markup, escape
 
 from flows.reporting.markdown import sentence
@@ -135,11 +134,11 @@ def _effect(effect: Effect, confidence: str) -> Iterator[Block]:
     only = f"{effect.only_base:,} only in the base, {effect.only_head:,} only in the head"
     yield f"On the {effect.rows:,} test rows that both have ({only}, {effect.relabelled:,} relabelled)."
     if effect.rows:
-        gain = f"the head's score minus the base's, with {confidence} intervals of the paired bootstrap"
+        gain = f"how much better the head's score is, with {confidence} intervals of the paired bootstrap"
         yield f"Gain: {gain}; McNemar's p {effect.mcnemar_p:.3g}."
         yield _gains("Scores", "score", effect.scores)
-        yield _gains("F1 by class", "class", effect.classes)
-        yield _gains("Accuracy by slice", "slice", effect.slices)
+        yield _gains("By label", "label", effect.parts)
+        yield _gains(f"By slice: {effect.spec.of_slices.title}", "slice", effect.slices)
         yield _rows("Improved", effect.improved)
         yield _rows("Regressed", effect.regressed)
         yield f"{effect.moved:,} more rows are wrong in another way than before." if effect.moved else ""
@@ -165,21 +164,24 @@ def _rows(title: str, rows: ChangedRows) -> Table | str:
         (
             tuple(quoted(text, 200) for text in (row.text, row.text_pair) if text),
             quoted(row.label),
-            f"{quoted(row.before)} {row.before_confidence:.2f}",
-            f"{quoted(row.after)} {row.after_confidence:.2f}",
+            _answer(row.before, row.before_confidence),
+            _answer(row.after, row.after_confidence),
         )
         for row in rows.examples
     ]
-    title = f"{title}: {rows.total:,} rows, by the head's confidence"
+    ranked = any(row.after_confidence is not None for row in rows.examples)
+    title = f"{title}: {rows.total:,} rows" + (", by the head's confidence" if ranked else "")
     return Table(title, "text|label|base|head", cells, folded=True) if cells or not rows.total else f"{title}."
 
 
+def _answer(prediction: str, confidence: float | None) -> str:
+    return quoted(prediction) if confidence is None else f"{quoted(prediction)} {confidence:.2f}"
+
+
 def _confusion(effect: Effect) -> Table:
-    base, head = effect.confusion_base, effect.confusion_head
-    changed = sorted(map(tuple, np.argwhere(head != base)), key=lambda cell: (-abs(head[cell] - base[cell]), cell))
     rows = [
-        (*(quoted(effect.labels[label]) for label in cell), base[cell], head[cell], f"{head[cell] - base[cell]:+.0f}")
-        for cell in changed[:LONG]
+        (quoted(label), quoted(prediction), base, head, f"{head - base:+.0f}")
+        for label, prediction, base, head in effect.confusion[:LONG]
     ]
     return Table("Confusion: what changed most", "label|prediction|>base|>head|>difference", rows)
 

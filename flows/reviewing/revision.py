@@ -26,8 +26,7 @@ from stages.common.params.params_file import PARAMS_FILE, read_yaml
 from stages.common.pipeline.dvc_status import Change, changes
 from stages.common.pipeline.graph import Node, read_graph, read_lock
 from stages.common.text.pii import mask_text
-from stages.tracking.provenance import LOCK
-from stages.tracking.provenance import SCORES as METRICS
+from stages.tracking.provenance import LOCK, SCORES
 from stages.tracking.registry import STAMP
 
 PREFIX = "review-"  # of worktrees that the next review removes if nobody holds them
@@ -70,10 +69,10 @@ class Revision:
     @property
     def model(self) -> str:
         """Digest of the model that its scores are of; nothing if there are none."""
-        return str((self.report(METRICS).get("model") or {}).get("digest") or "")
+        return str((self.report(SCORES).get("model") or {}).get("digest") or "")
 
     def report(self, path: str) -> dict[str, Any]:
-        """Return a report, such as `reports/metrics.json`; nothing if there is none or none that can be read."""
+        """Return a report, such as `reports/scores.json`; nothing if there is none or none that can be read."""
         return read_report(self.folder / path)
 
     def table(self, path: str) -> pl.DataFrame | None:

@@ -11,7 +11,6 @@ from flows.reviewing.findings import Effect, Gain, Review
 from stages.common.display import READ, display, listed
 from stages.common.redact import redacted
 
-NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "weighted_f1": "weighted F1"}
 NAME, LINE = 60, 200  # characters of a foreign name, of a line that another part wrote
 FEW = 4  # names in a sentence
 NOTES = 12  # of a review, at most
@@ -106,17 +105,16 @@ def _effect(review: Review) -> Line:
     if not (effect.improved.total or effect.regressed.total or effect.moved):
         return Line("good", f"Same: every prediction is the same {rows}")
     gain = _deciding(review, effect)
-    score = f"{NAMES.get(gain.name, gain.name)} {interval(gain)} with {confidence_of(review)} confidence {rows}"
+    score = f"{effect.spec.score(gain.name).title} {interval(gain)} with {confidence_of(review)} confidence {rows}"
     changed = f"{effect.improved.total:,} rows improved, {effect.regressed.total:,} regressed"
     tone, outcome = TRENDS.get(gain.trend, ("warn", "No clear difference"))
     return Line(tone, f"{outcome}: {score}; {changed}")
 
 
 def _deciding(review: Review, effect: Effect) -> Gain:
-    """Return the score that decides: that of the champion's gate, or else macro-F1."""
+    """Return the score that decides: that of the champion's gate, or else the task's main one."""
     params, gains = review.head.params, {gain.name: gain for gain in effect.scores}
-    gate = params.register_.gates.champion if params else None
-    return gains[gate.metric if gate else "macro_f1"]
+    return gains[params.champion_metric if params else effect.spec.main.name]
 
 
 def _record_risks(review: Review) -> Risks:
@@ -144,7 +142,7 @@ def _effect_risks(review: Review) -> Risks:
     effect = review.effect
     if effect is None or not effect.scores:
         return
-    worse = [gain for gain in (*effect.classes, *effect.slices) if gain.trend == "worse"]
+    worse = [gain for gain in (*effect.parts, *effect.slices) if gain.trend == "worse"]
     if worse and _deciding(review, effect).trend != "worse":
         parts = [f"{quoted(gain.name)} {interval(gain)}" for gain in sorted(worse, key=lambda gain: gain.gain)]
         yield "bad", f"Worse in part, though not as a whole: {listed(parts, FEW)}"

@@ -19,7 +19,7 @@ from flows.search.trials import Epoch, TrialFailed, digests, prepare_trial, trai
 from stages.common.digests import sha256_value
 from stages.common.errors import AttuneError
 from stages.common.params import Params
-from stages.common.params.finetune import GREATER_IS_BETTER, OPTIONS
+from stages.common.params.finetune import OPTIONS
 from stages.common.params.tune import Dimension, number_type
 from stages.common.pipeline.graph import read_graph
 from stages.common.pipeline.stage import WORK
@@ -42,7 +42,7 @@ class Search:
         self.study = optuna.create_study(
             storage=f"sqlite:///{STUDIES.resolve()}",
             study_name=name,
-            direction="maximize" if GREATER_IS_BETTER[metric] else "minimize",
+            direction="maximize" if params.spec.score(metric).greater_is_better else "minimize",
             load_if_exists=True,
             pruner=median if pruner.kind == "median" else optuna.pruners.NopPruner(),
         )

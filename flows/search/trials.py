@@ -4,7 +4,6 @@ The folder is named after all that the training depends on, so a trial that is f
 was cut short goes on from its checkpoint. Trials run one after the other: two trainings on one machine slow each other.
 """
 
-import csv
 import json
 import os
 import shutil
@@ -25,10 +24,10 @@ from flows.execution.stage_process import end_group
 from stages.common.digests import sha256_path, sha256_value
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
-from stages.common.params.finetune import GREATER_IS_BETTER
 from stages.common.pipeline.graph import read_graph
 from stages.common.pipeline.stage import WORK
 from stages.tracking.live import LIVE, TRIAL_RUN, NestedRuns
+from stages.tracking.runs import POSITIONS, VALIDATION, read_curve
 from stages.tracking.store import tracking_uri
 
 TRIALS = WORK / "trials"
@@ -37,7 +36,6 @@ MODEL = Path("models/finetuned")
 OUTPUT = Path("logs/output.txt")
 LAST_LINES = 15
 POLL_SECONDS = 0.2
-SCORES = ("accuracy", "macro_f1", "loss")
 STAGE = """
 import runpy
 from stages.common.distributed import end_with_parent
@@ -119,10 +117,16 @@ def train_trial(
         shutil.rmtree(trial.folder / WORK, ignore_errors=True)  # checkpoints of a training that will not go on
         runs.end(run_id, "failed" if isinstance(error, TrialFailed) else "pruned", str(error), trial.curve, {})
         raise
-    metric = trial.params.finetune.metric_for_best_model
-    best = (max if GREATER_IS_BETTER[metric] else min)(epochs, key=lambda epoch: epoch[metric])  # the first of several
-    runs.end(run_id, "complete", "", trial.curve, {f"best_validation_{name}": best[name] for name in SCORES})
+    metric = trial.params.metric_for_best_model
+    extreme = max if trial.params.spec.score(metric).greater_is_better else min
+    best = extreme(epochs, key=lambda epoch: epoch[metric])  # the first of several
+    runs.end(run_id, "complete", "", trial.curve, {f"best_validation_{name}": best[name] for name in names_of(best)})
     return epochs, best
+
+
+def names_of(epoch: Epoch) -> list[str]:
+    """Return the names of the scores of an epoch, in order: the loss, and those of the task."""
+    return [name for name in epoch if name not in POSITIONS]
 
 
 def _epochs(trial: Trial, run_id: str, name: str) -> Generator[Epoch]:
@@ -148,8 +152,7 @@ def _epochs(trial: Trial, run_id: str, name: str) -> Generator[Epoch]:
             raise TrialFailed("\n".join([f"the training of {name} failed; its last lines:", *lines]))
         for unused in (MODEL, WORK):
             shutil.rmtree(trial.folder / unused, ignore_errors=True)
-    with trial.curve.open(newline="", encoding="utf-8") as file:
-        yield from [_epoch(row) for row in csv.DictReader(file)][reported:]
+    yield from map(_epoch, read_curve(trial.curve)[reported:])
 
 
 def _start(trial: Trial, run_id: str) -> "subprocess.Popen[bytes]":
@@ -177,9 +180,8 @@ def _live_epochs(trial: Trial) -> list[Epoch]:
     path = trial.folder / LIVE
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     points = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [_epoch(point) for point in points if "validation_loss" in point]
+    return [_epoch(point) for point in points if f"{VALIDATION}loss" in point]
 
 
-def _epoch(point: Mapping[str, Any]) -> Epoch:
-    scores = {name: float(point[f"validation_{name}"]) for name in SCORES}
-    return {"step": int(point["step"]), "epoch": float(point["epoch"]), **scores}
+def _epoch(point: Epoch) -> Epoch:
+    return {name.removeprefix(VALIDATION): value for name, value in point.items()}

@@ -11,8 +11,9 @@ from stages.augment.pretrained import back_translation, contextual
 from stages.augment.synonyms import synonyms
 from stages.augment.words import Method, Resource, over_words, punctuation_insertion, random_deletion, random_swap
 from stages.common.digests import seeded_hash
-from stages.common.params import AugmentParams
+from stages.common.params import AugmentParams, CleanParams
 from stages.common.schemas import AugmentedRecords
+from stages.tasks.base import Task
 
 # In the order in which they are applied: of two equal new texts, that of the earlier method stays. A new method is a
 # function, a line here and a section in the params.
@@ -26,7 +27,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-def new_rows(train: pl.DataFrame, params: AugmentParams, seed: int, resource: Resource) -> pl.DataFrame:
+def new_rows(train: pl.DataFrame, task: Task, params: AugmentParams, seed: int, resource: Resource) -> pl.DataFrame:
     """Make the rows that the params ask for, method by method; class balancing comes last.
 
     A method changes `text`; every other column, a second text (`text_pair`) among them, is that of the parent. What is
@@ -45,8 +46,10 @@ def new_rows(train: pl.DataFrame, params: AugmentParams, seed: int, resource: Re
         if count := round(getattr(params, name).share * train.height):
             parents = sorted(random.Random(f"{seed} {name}").sample(range(train.height), count))
             add(name, name, parents, [ids[parent] for parent in parents])
-    labels = pl.concat(made)["label"].to_list()
-    if chosen := to_fill_up(train["label"].to_list(), ids, params.balance.target, seed, labels):
+    labels = pl.concat([train["label"], *(rows["label"] for rows in made)])
+    strata = task.strata(labels, task.settled(train["label"], CleanParams())).to_list()
+    balance = strata[: train.height], ids, params.balance.target, seed, strata[train.height :]
+    if chosen := to_fill_up(*balance):
         keys = [f"{ids[parent]} {time}" for parent, time in chosen]
         add("balance", params.balance.method, [parent for parent, _ in chosen], keys)
     return pl.concat(made)

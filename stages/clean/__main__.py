@@ -6,7 +6,7 @@ from functools import partial
 
 import polars as pl
 
-from stages.clean.filters import CONTRARY, rules
+from stages.clean.filters import CONTRARY, merged_targets, rules
 from stages.clean.label_issues import apply_action, find_label_issues
 from stages.clean.page import PageData, render
 from stages.clean.split import split_records
@@ -15,16 +15,18 @@ from stages.common.display import display, listed
 from stages.common.drift import split_drift
 from stages.common.params import CleanParams
 from stages.common.pipeline.stage import Run, stage, write_json
-from stages.common.pipeline.validation import Ledger, enforce, most_rejecting, validation_report
+from stages.common.pipeline.validation import Ledger, check_label_counts, enforce, most_rejecting, validation_report
 from stages.common.schemas import CleanRecords, Decontamination, RawRecords, Rejected, Suspects, TrainableRecords
 from stages.common.text.cleaning import TextCleaning
 from stages.common.text.pii import mask_text
+from stages.tasks import load_task
+from stages.tasks.base import Task
 
 
 @stage("clean")
 def main(run: Run[CleanParams]) -> None:
     """Clean the texts, apply the rules one after the other, split what is left, look for wrong labels, report."""
-    params = run.params
+    params, task = run.params, load_task(run.all_params.task)
     mask = partial(mask_text, phone_region=params.pii.phone_region) if params.report.mask_pii else None
     raw = RawRecords.read(run.input("data/raw/records.parquet"))
     contract = validation_report(TrainableRecords, raw, name="raw", mask=mask)
@@ -43,15 +45,18 @@ def main(run: Run[CleanParams]) -> None:
     _print_counts(f"{ledger.rows_in:,} rows in, texts changed by", changed)
     against = Decontamination.read(run.input("data/raw/decontamination.parquet"))
     against = against.with_columns(cleaning.column(against["text"])[0]).drop_nulls("text")
-    for name, rule in rules(params, against).items():
-        records = ledger.apply(name, rule, records)
-
-    _print_counts("rejected:", ledger.by_rule)
+    records, merged = _ruled(records, against, task, params, ledger)
     enforce(params.stop_above, ledger.rejected, ledger.rows_in)
-    splits = split_records(records, params.split, run.seed, ledger.rejected)
+    named, out = task.named(records["label"]), ledger.rejected.lazy()
+    check_label_counts(records["label"], named, "after cleaning", out, params.min_label_rows)
+    params = _settled(records["label"], task, params)
+    records = records.with_columns(stratum=task.strata(records["label"], params))
+    splits = split_records(records, params.split, run.seed, ledger.rejected, named)
+    learnt = dict.fromkeys(named, 0) | task.named(splits["train"]["label"])
+    check_label_counts(splits["train"]["label"], learnt, "in train", out, least=1)
     official_faults = official_warnings(official, records.filter(split="train")["id"], splits)
     del records
-    issues = find_label_issues(splits, params.label_issues, run.seed)
+    issues = find_label_issues(splits, task, params, run.seed)
     splits, doubted = apply_action(splits, issues, params.label_issues.action)
     ledger.reject("label_issue", doubted)
     enforce(params.stop_above, ledger.rejected, ledger.rows_in)
@@ -62,23 +67,25 @@ def main(run: Run[CleanParams]) -> None:
         write_json(report, run.output(f"reports/validation/{name}.json"))
     rejected = Rejected.write(ledger.rejected.sort("id", "rule"), run.output("data/clean/rejected.parquet"))
     Suspects.write(issues, run.output("data/clean/suspects.parquet"))
+    counts = {name: task.counts(rows["label"], params) for name, rows in splits.items()}
     account = {
         **ledger.close(sum(rows.height for rows in splits.values())),
         "texts_changed_by": changed,
+        **({"targets_merged": merged} if merged else {}),
         "suspects": issues.height,
         "splits": {
             name: {
                 "rows": rows.height,
                 "groups": rows["group"].n_unique() if rows["group"].count() else None,
-                "labels": dict(rows["label"].value_counts().sort("label").iter_rows()),
+                "labels": counts[name],
             }
             for name, rows in splits.items()
         },
     }
     write_json(account, run.output("reports/clean.json"))
 
-    report = {**split_report(splits, params, run.seed, mask), "drift": split_drift(splits)}
-    report["warnings"] += [*official_faults, *_of_rejected(ledger, splits)]
+    report = {**split_report(splits, counts, params, run.seed, mask), "drift": split_drift(splits, counts)}
+    report["warnings"] += [*official_faults, *_of_rejected(ledger, splits["train"], task)]
     write_json(report, run.output("reports/splits.json"))
     page = PageData(
         changed=changed,
@@ -97,15 +104,43 @@ def main(run: Run[CleanParams]) -> None:
     print(f"  {issues.height:,} labels look wrong; all of it on reports/data.html", flush=True)
 
 
-def _of_rejected(ledger: Ledger, splits: dict[str, pl.DataFrame]) -> Iterator[str]:
+def _ruled(
+    records: pl.DataFrame, against: pl.DataFrame, task: Task, params: CleanParams, ledger: Ledger
+) -> tuple[pl.DataFrame, int]:
+    """Return the records that no rule rejects, and how many of them got the target that suits all equal texts."""
+    merged = 0
+    for name, rule in rules(params, against, task).items():
+        if name == "conflicting_labels":
+            records, merged = merged_targets(records, task, params)
+        records = ledger.apply(name, rule, records)
+    _print_counts("rejected:", ledger.by_rule)
+    if merged:
+        print(f"  {merged:,} rows with equal texts and differing targets got one target that suits all", flush=True)
+    return records, merged
+
+
+def _settled(labels: pl.Series, task: Task, params: CleanParams) -> CleanParams:
+    """Return the params with what was found by all labels, and say which line keeps it."""
+    settled = task.settled(labels, params)
+    if settled.split.deciles != params.split.deciles:
+        line = f"clean.split.deciles: {settled.split.deciles}"
+        print(f"  in params.yaml this keeps every row in its split when others come: {line}", flush=True)
+    return settled
+
+
+def _of_rejected(ledger: Ledger, train: pl.DataFrame, task: Task) -> Iterator[str]:
     """Yield what is odd about the rows that were rejected."""
-    rejected, labels = ledger.rejected, splits["train"]["label"].unique().implode()
+    rejected, kept = ledger.rejected, set(task.names_in(train["label"]))
     if 2 * rejected.height > ledger.rows_in:
         yield f"most rows are rejected: {most_rejecting(rejected.lazy())}"
-    lost = rejected.filter(~pl.col("label").is_in(labels))
-    if not lost.is_empty():
-        names = listed([display(label, 60) for label in lost["label"].unique().sort()], 5)
-        yield f"no row of the label {names} is left: {most_rejecting(lost.lazy())}"
+    lost = {
+        label: [name for name in task.names(label) if name not in kept]
+        for label in rejected["label"].drop_nulls().unique()
+    }
+    if names := sorted({name for some in lost.values() for name in some}):
+        rows = rejected.filter(pl.col("label").is_in([label for label, some in lost.items() if some]))
+        shown = listed([display(name, 60) for name in names], 5)
+        yield f"no row of the label {shown} is left: {most_rejecting(rows.lazy())}"
     if contrary := int(rejected["reason"].str.contains(CONTRARY, literal=True).sum()):
         yield (
             f"{contrary:,} rows nearly equal one that stays and has another label: one of the two labels is wrong; "

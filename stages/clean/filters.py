@@ -16,6 +16,7 @@ from stages.common.params.clean import CleanParams, Languages, NearDuplicates, R
 from stages.common.pipeline.validation import Rule
 from stages.common.text.columns import UNSPACED, same_text_key, whole_text
 from stages.common.text.near_duplicates import deduplicate, nearest_among
+from stages.tasks.base import Task
 
 PRIORITY = pl.col("split").replace_strict({"test": 0, "validation": 1, "train": 2}, default=3, return_dtype=pl.Int8)
 CONTRARY = ", which has another label: "
@@ -31,11 +32,12 @@ FEW = 4  # with fewer distinct words, "haha haha haha" is surely Sesotho
 WORD = rf"{UNSPACED}|[\p{{L}}\p{{M}}]+"  # in scripts without blanks, each character counts
 
 
-def rules(params: CleanParams, against: pl.DataFrame) -> dict[str, Rule]:
+def rules(params: CleanParams, against: pl.DataFrame, task: Task) -> dict[str, Rule]:
     """Return the rules that are on by name, in the order they are applied, for records that have a text.
 
     Args:
         params: the section `clean`.
+        task: says which targets contradict each other.
         against: texts that no row may equal or nearly equal, cleaned as the records are (schema Decontamination).
     """
     unlabelled = pl.when(pl.col("label").fill_null("") == "").then(pl.lit("there is no label"))
@@ -49,10 +51,10 @@ def rules(params: CleanParams, against: pl.DataFrame) -> dict[str, Rule]:
         ("length", lambda _: length, True),
         ("language", partial(other_language, languages=params.languages), bool(params.languages.keep)),
         ("unreadable_timestamp", unreadable_timestamp, params.split.by == "time"),
-        ("conflicting_labels", conflicting_labels, True),
+        ("conflicting_labels", partial(conflicting_labels, task=task, params=params), True),
         ("exact_duplicate", exact_duplicate, True),
         ("contaminated", partial(contaminated, against=against, near=near), not against.is_empty()),
-        ("near_duplicate", partial(near_duplicate, near=near), near.enabled),
+        ("near_duplicate", partial(near_duplicate, task=task, params=params), near.enabled),
     ]
     return {name: rule for name, rule, enabled in in_order if enabled}
 
@@ -106,15 +108,29 @@ def unreadable_timestamp(records: pl.DataFrame) -> pl.Series:
     return records.select(pl.when(out).then(reason)).to_series()
 
 
-def conflicting_labels(records: pl.DataFrame) -> pl.Series:
+def merged_targets(records: pl.DataFrame, task: Task, params: CleanParams) -> tuple[pl.DataFrame, int]:
+    """Return the records with one target for equal texts whose targets the task can merge, and in how many rows."""
+    merged = _several_labels(records, task, params).drop_nulls("target")
+    return records.with_columns(records["label"].scatter(merged["row"], merged["target"])), merged.height
+
+
+def conflicting_labels(records: pl.DataFrame, task: Task, params: CleanParams) -> pl.Series:
     """The same text stands under several labels: nobody knows which is right, so none stays."""
-    rows = _text_hashes(records).with_columns(rank=records["label"].rank("dense"))
-    several = rows.select(pl.col("rank").min().over(KEY) != pl.col("rank").max().over(KEY)).to_series().arg_true()
-    some = pl.col("label").str.head(40).unique().sort()
-    more = pl.when(pl.col("label").n_unique() > LISTED).then(pl.lit(", …")).otherwise(pl.lit(""))
-    labels = (some.head(LISTED).str.join(", ") + more).over(KEY)
-    rows = rows[several].with_columns(records["label"].gather(several))
-    return _reasons(records, several, rows.select(pl.format("the same text has the labels {}", labels)))
+    rows = _several_labels(records, task, params).filter(pl.col("target").is_null())
+    heads = pl.col("labels").list.eval(pl.element().str.head(40).unique().sort()).list.head(LISTED).list.join(", ")
+    more = pl.when(pl.col("labels").list.len() > LISTED).then(pl.lit(", …")).otherwise(pl.lit(""))
+    return _reasons(records, rows["row"], rows.select(pl.format("the same text has the labels {}", heads + more)))
+
+
+def _several_labels(records: pl.DataFrame, task: Task, params: CleanParams) -> pl.DataFrame:
+    """Return row (a position), labels and target (null: they contradict) where a text stands under several labels."""
+    hashes = _text_hashes(records).with_columns(rank=records["label"].rank("dense"))
+    several = hashes.select(pl.col("rank").min().over(KEY) != pl.col("rank").max().over(KEY)).to_series().arg_true()
+    rows = hashes[several].with_columns(row=several, label=records["label"].gather(several))
+    groups = rows.group_by(KEY).agg(labels=pl.col("label").unique().sort())
+    targets = [task.merged(labels.to_list(), params) for labels in groups["labels"]]
+    groups = groups.with_columns(target=pl.Series(targets, dtype=pl.String))
+    return rows.join(groups, on=KEY, how="left", maintain_order="left").select("row", "labels", "target")
 
 
 def exact_duplicate(records: pl.DataFrame) -> pl.Series:
@@ -153,9 +169,9 @@ def contaminated(records: pl.DataFrame, against: pl.DataFrame, near: NearDuplica
     return reasons
 
 
-def near_duplicate(records: pl.DataFrame, near: NearDuplicates) -> pl.Series:
+def near_duplicate(records: pl.DataFrame, task: Task, params: CleanParams) -> pl.Series:
     """Nearly the same text as a row that stays, so that no two kept rows nearly equal each other."""
-    order = _precedence(records)
+    order, near = _precedence(records), params.near_duplicates
     duplicate_of, similarity = deduplicate(
         whole_text(records).gather(order), near.threshold, near.shingle_size, near.num_perm
     )
@@ -163,7 +179,9 @@ def near_duplicate(records: pl.DataFrame, near: NearDuplicates) -> pl.Series:
     out = order.filter(pl.Series(duplicate, dtype=pl.Boolean))
     stays = records.select("id", "label")[order.gather(duplicate_of[duplicate])]
     reason = pl.format("near-duplicate of {} (similarity {})", "id", pl.Series(similarity[duplicate]).round(2))
-    other = pl.when(pl.col("label") != records["label"].gather(out)).then(pl.lit(CONTRARY) + pl.col("label"))
+    pairs = zip(records["label"].gather(out), stays["label"], strict=True)
+    contrary = [own != other and task.merged([own, other], params) is None for own, other in pairs]
+    other = pl.when(pl.Series(contrary, dtype=pl.Boolean)).then(pl.lit(CONTRARY) + pl.col("label"))
     return _reasons(records, out, stays.select(reason + other.fill_null("")))
 
 

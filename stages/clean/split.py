@@ -1,24 +1,26 @@
 """Which split and which fold a row belongs to: by official split first, then by group, at random or by time.
 
-Groups stand in the order of a seeded hash of their name, so that a row that is added later moves hardly any other one,
-and a champion is not scored on rows that it was trained on.
+A seeded hash of a group's name alone says where it goes, but for strata that chance left short: a row that is added or
+relabelled moves hardly any other, and a champion is not scored on rows that it was trained on.
 """
 
 import re
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
 
-from stages.common.digests import hash_order, seeded_hash
+from stages.common.digests import hash_order
 from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.params.clean import Split
-from stages.common.pipeline.validation import check_label_counts, most_rejecting
+from stages.common.pipeline.validation import most_rejecting
 from stages.common.schemas import SPLITS, CleanRecords, Rejected
 
 # The name of a row's group; a row without one is a group of its own.
 GROUP = pl.coalesce(pl.lit("group ") + pl.col("group"), pl.lit("row ") + pl.col("id")).alias("name")
+REPEAT = r"^(row .+)\.[0-9]+$"  # `ingest` numbers rows with the same texts; which of them is left must not decide
 
 # Years, months and days alone count from their beginning. 2024-05-03, 2024-05-03T12:30:15.25+02:00, 20240503T123015Z
 ISO = re.compile(r"[0-9]{4}(-[0-9]{2}|-?[0-9]{2}-?[0-9]{2}(?P<clock>[T ][0-9:.,]+ ?(?P<zone>Z|UTC|[+-][0-9:]+)?)?)?")
@@ -28,33 +30,39 @@ TEN_DIGITS = re.compile(r"(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])
 
 
 def split_records(
-    records: pl.DataFrame, params: Split, seed: int, rejected: pl.DataFrame | None = None
+    records: pl.DataFrame,
+    params: Split,
+    seed: int,
+    rejected: pl.DataFrame | None = None,
+    required: Collection[str] | None = None,
 ) -> dict[str, pl.DataFrame]:
     """Divide raw records into the train, validation and test of clean ones, each sorted by id.
 
     A row with an official split goes there. The others are divided by group (a row without one is its own group):
-    at random with the same label shares everywhere, as well as groups allow, or by time, the newest into test. Where
-    all rows have an official split and it lacks validation or test, these are drawn from its train in the same way.
+    by a seeded hash of the group's name, or by time, the newest into test. Where all rows have an official split and it
+    lacks validation or test, these are drawn from its train in the same way.
 
     Args:
-        records: what the rules have left.
+        records: what the rules have left, and `stratum` (String): of what each split is to hold some.
         params: shares, and by what to divide.
-        seed: of the hash that groups are ordered by.
+        seed: of the hash.
         rejected: schema Rejected, for messages: the rules may be why there are too few rows.
+        required: strata that no split may lack (labels); None: all of them.
 
     Raises:
-        AttuneError: if there are too few rows, one label alone, or a label missing from a split.
+        AttuneError: if a split would be empty, or lack a stratum of which there are rows enough.
     """
     out = (Rejected.empty() if rejected is None else rejected).lazy()
-    check_label_counts(dict(records["label"].value_counts().sort("label").iter_rows()), "after cleaning", out)
-    keys = records.select("id", "group", "label", "split", "timestamp")
+    keys = records.select("id", "group", "stratum", "split", "timestamp")
     split = _splits(keys, params, seed)
     fold = pl.Series([None], dtype=pl.Int16).new_from_index(0, keys.height)
     if params.folds:
         outside = (split != "test").arg_true()
         fold = fold.scatter(outside, assign_folds(keys[outside], params.folds, seed))
     placed = records.with_columns(split=split, fold=fold)
-    splits = {name: placed.filter(split=name).sort("id").select(CleanRecords.columns()) for name in SPLITS}
+    splits = {name: placed.filter(split=name).sort("id") for name in SPLITS}
+    large = set(records.filter(pl.len().over("stratum") >= len(SPLITS))["stratum"])
+    large &= large if required is None else {*required}
     for name, rows in splits.items():
         if rows.is_empty():
             raise AttuneError(
@@ -63,13 +71,13 @@ def split_records(
                 "if there are groups, there may be too few, or one may hold too many rows"
                 + (f"; {why}" if (why := most_rejecting(out, records.height)) else ""),
             )
-        if missing := sorted(set(records["label"].unique()) - set(rows["label"].unique())):
+        if missing := sorted(large - set(rows["stratum"].unique())):
             raise AttuneError(
                 f"the {name} split ({rows.height} rows) would hold no row with the label {display(missing[0], 60)!r}",
-                most_rejecting(out.filter(label=missing[0]), records.filter(label=missing[0]).height)
+                most_rejecting(out.filter(label=missing[0]), records.filter(stratum=missing[0]).height)
                 or "add rows of that label, change clean.split or seed, or leave the label out through ingest.labels",
             )
-    return splits
+    return {name: rows.select(CleanRecords.columns()) for name, rows in splits.items()}
 
 
 def _splits(keys: pl.DataFrame, params: Split, seed: int) -> pl.Series:
@@ -88,29 +96,21 @@ def _splits(keys: pl.DataFrame, params: Split, seed: int) -> pl.Series:
         groups = _groups(others.with_columns(read_times(others["timestamp"])["time"]), str(seed))
         groups = _split_by_time(groups, params, missing)
     else:
-        groups = _groups(others, str(seed)).sort("label", "order", "name")
-        strata = groups.partition_by("label", maintain_order=True)
-        groups = pl.concat([part.with_columns(_split_at_random(part["rows"].to_numpy(), params)) for part in strata])
+        groups = _split_at_random(_groups(others, str(seed)), params, missing)
     sampled = keys.select(GROUP).join(groups, on="name", how="left", maintain_order="left")["sampled"]
-    into_missing = pl.when(sampled.is_in(missing)).then(sampled).otherwise(pl.lit("train"))
-    return pl.select(pl.coalesce(given, into_missing)).to_series()
+    return pl.select(pl.coalesce(given, sampled)).to_series()
 
 
-def _split_at_random(sizes: np.ndarray, params: Split) -> pl.Series:
-    """Return the split of each group of so many rows, in their order; each split gets one if there are three groups."""
-    total = int(sizes.sum())
-    names = np.full(len(sizes), "train", dtype=object)
-    # A group that is larger than what is held out can only be trained on.
-    free = np.flatnonzero(sizes <= (params.test + params.validation) * total)
-    if len(free) < 2:  # too few groups to meet the shares: all but the largest may be held out
-        free = np.delete(np.arange(len(sizes)), len(sizes) - 1 - np.argmax(sizes[::-1]))
-    for_train = int(len(free) == len(sizes))  # one has to be left for train, where none is there yet
-    for name, share, spare in (("test", params.test, 1 + for_train), ("validation", params.validation, for_train)):
-        middles = np.cumsum(sizes[free]) - sizes[free] / 2
-        count = min(max(1, int(np.searchsorted(middles, share * total, "right"))), max(0, len(free) - spare))
-        names[free[:count]] = name
-        free = free[count:]
-    return pl.Series("sampled", names)
+def _split_at_random(groups: pl.DataFrame, params: Split, missing: list[str]) -> pl.DataFrame:
+    """Place groups by where their hash lies between 0 and 1: test, then validation, then train."""
+    held_out = params.test + params.validation
+    most = held_out * int(groups["rows"].sum())  # a larger group can only be trained on
+    u = pl.when(pl.col("rows") <= most).then("u")
+    drawn = pl.when(u < params.test).then(pl.lit("test")).when(u < held_out).then(pl.lit("validation"))
+    place = drawn.replace_strict({name: place for place, name in enumerate(missing, 1)}, default=0)
+    shares = [0.0, *(getattr(params, name) for name in missing)]
+    groups = _corrected(groups.with_columns(place=place), shares, most, at_least=1)
+    return groups.with_columns(sampled=pl.Series(["train", *missing]).gather(groups["place"]))
 
 
 def _split_by_time(groups: pl.DataFrame, params: Split, missing: list[str]) -> pl.DataFrame:
@@ -118,7 +118,7 @@ def _split_by_time(groups: pl.DataFrame, params: Split, missing: list[str]) -> p
 
     Groups of the same time stand in the order of a seeded hash, those without any time count as the oldest.
     """
-    groups = groups.sort("time", "order", "name", descending=[True, False, False], nulls_last=True)
+    groups = groups.sort("time", "u", "name", descending=[True, False, False], nulls_last=True)
     sizes = groups["rows"].to_numpy()
     middles = np.cumsum(sizes) - sizes / 2
     names = np.full(len(sizes), "train", dtype=object)
@@ -134,28 +134,20 @@ def _split_by_time(groups: pl.DataFrame, params: Split, missing: list[str]) -> p
 def assign_folds(rows: pl.DataFrame, folds: int, seed: int) -> pl.Series:
     """Return the fold of each row, Int16 from 0 to folds - 1, the same in any order of the rows.
 
-    Each label's groups stand in the order of a seeded hash around a circle, cut into as many arcs of equal weight as
-    there are folds; where the first arc begins is sampled for each label, so that rare labels do not all fill the same
-    folds. The hash is another one than that of the split, or validation would be a fold.
+    It is where a seeded hash of the group's name lies between 0 and 1: another hash than that of the split, or
+    validation would be a fold.
 
     Args:
-        rows: `id`, `group` and `label` of the rows outside test.
+        rows: `id`, `group` and `stratum` of the rows outside test.
         folds: how many.
         seed: the pipeline's.
 
     Raises:
         AttuneError: if a fold would be empty.
     """
-    groups = _groups(rows, f"{seed} fold").sort("label", "order", "name")
-    placed = []
-    for stratum in groups.partition_by("label", maintain_order=True):
-        start = seeded_hash(f"{seed} arc", stratum["label"][0]) / 2**64
-        sizes = stratum["rows"].to_numpy()
-        weights = np.minimum(sizes, sizes.sum() / folds)  # a group larger than a fold counts as one
-        middles = (np.cumsum(weights) - weights / 2) / weights.sum()
-        fold = np.floor(middles * folds + start * folds).astype(np.int16) % folds
-        placed.append(stratum.select("name", fold=pl.Series(fold, dtype=pl.Int16)))
-    fold = rows.select(GROUP).join(pl.concat(placed), on="name", how="left", maintain_order="left")["fold"]
+    groups = _groups(rows, f"{seed} fold").with_columns(place=(pl.col("u") * folds).floor())
+    groups = _corrected(groups, [1 / folds] * folds, rows.height / folds, at_least=0)
+    fold = rows.select(GROUP).join(groups, on="name", how="left", maintain_order="left")["place"]
     if (filled := fold.n_unique()) < folds:
         raise AttuneError(
             f"clean.split.folds asks for {folds} folds, but the rows outside test fill {filled}",
@@ -164,23 +156,65 @@ def assign_folds(rows: pl.DataFrame, folds: int, seed: int) -> pl.Series:
     return fold
 
 
+def _corrected(groups: pl.DataFrame, shares: list[float], most: float, at_least: int) -> pl.DataFrame:
+    """Return the groups with `place` corrected where chance gave a place too few rows of a stratum, or none at all.
+
+    Args:
+        groups: as `_groups` has them, and the `place` of each, from 0.
+        shares: of each place; it has too few rows of a stratum below half its share of those in groups not large.
+        most: a group of more rows is large: it is moved only to a place that has none.
+        at_least: of each stratum, in each place.
+    """
+    groups = groups.sort("stratum", "u", "name")
+    sizes, place = groups["rows"].to_numpy(), groups["place"].cast(pl.Int64).to_numpy().copy()
+    large = np.where(sizes > most, sizes, 0)
+    starts = np.flatnonzero(np.diff(groups["stratum"].rle_id().to_numpy())) + 1
+    for part in np.split(np.arange(len(sizes)), starts):
+        due = np.array(shares) * (sizes - large)[part].sum()
+        place[part] = _filled(place[part], sizes[part], large[part], due, np.maximum(at_least, due // 2))
+    everything, none = np.argsort(groups["u"].to_numpy(), kind="stable"), np.zeros(len(shares))
+    place[everything] = _filled(place[everything], sizes[everything], large[everything], none, none + 1)
+    return groups.with_columns(place=pl.Series(place, dtype=pl.Int16))
+
+
+def _filled(place: np.ndarray, sizes: np.ndarray, large: np.ndarray, due: np.ndarray, enough: np.ndarray) -> np.ndarray:
+    """Return the places of groups [n], after each place with too few rows took the first groups of others.
+
+    It takes from where most rows are above what is due, and a large group, the smallest, only if it has none at all.
+    """
+    place = place.copy()
+    for needy, least in enumerate(enough):
+        while (rows := np.bincount(place, sizes, len(enough)))[needy] < least:
+            groups = np.bincount(place, minlength=len(enough))
+            spare = np.flatnonzero((place != needy) & (groups[place] > 1) & ((large == 0) | (rows[needy] == 0)))
+            if not spare.size:
+                break
+            first = spare[np.lexsort(((due - rows)[place[spare]], large[spare]))[0]]
+            alike = np.flatnonzero((place == place[first]) & (large == large[first]))
+            count = 1 + int(np.searchsorted(np.cumsum(sizes[alike]), least - rows[needy]))
+            place[alike[: min(count, groups[place[first]] - 1)]] = needy  # each place keeps a group
+    return place
+
+
 def _groups(rows: pl.DataFrame, seed: str) -> pl.DataFrame:
-    """Return the groups of rows that have `id`, `group`, `label` and maybe `time`, in no particular order.
+    """Return the groups of rows that have `id`, `group`, `stratum` and maybe `time`, in no particular order.
 
     Returns:
-        name; rows: how many; label: the commonest, the first by name of several; time: the newest, null without any;
-        order (uint64): hash of seed and name.
+        name; rows: how many; stratum: the commonest, the first by name of several; time: the newest, null without any;
+        u: hash of seed and name, from 0 to less than 1. That of a row alone is of its texts: equal ones share it.
     """
     if "time" not in rows.columns:
         rows = rows.with_columns(time=pl.lit(None, pl.Int8))
-    alone = rows.filter(pl.col("group").is_null()).select(GROUP, "label", "time", rows=pl.lit(1, pl.Int64))
-    per_label = rows.drop_nulls("group").group_by(GROUP, "label").agg(pl.col("time").max(), rows=pl.len())
+    alone = rows.filter(pl.col("group").is_null()).select(GROUP, "stratum", "time", rows=pl.lit(1, pl.Int64))
+    per_stratum = rows.drop_nulls("group").group_by(GROUP, "stratum").agg(pl.col("time").max(), rows=pl.len())
     together = (
-        per_label.sort("rows", "label", descending=[True, False])
+        per_stratum.sort("rows", "stratum", descending=[True, False])
         .group_by("name")
-        .agg(pl.col("label").first(), pl.col("time").max(), pl.col("rows").sum().cast(pl.Int64))
+        .agg(pl.col("stratum").first(), pl.col("time").max(), pl.col("rows").sum().cast(pl.Int64))
     )
-    return pl.concat([alone, together]).with_columns(order=hash_order("name", seed))
+    groups = pl.concat([alone, together])
+    named = groups.select(pl.col("name").str.replace(REPEAT, "$1"))
+    return groups.with_columns(u=named.select(hash_order("name", seed) // 2**11 / 2**53).to_series())
 
 
 def read_times(texts: pl.Series) -> pl.DataFrame:

@@ -1,5 +1,6 @@
 """What the splits hold, and what they share: `reports/splits.json`, computed from the finished splits alone."""
 
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
@@ -21,7 +22,11 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 def split_report(
-    splits: dict[str, pl.DataFrame], params: CleanParams, seed: int, mask: Mask | None = None
+    splits: dict[str, pl.DataFrame],
+    labels: Mapping[str, Mapping[str, int]],
+    params: CleanParams,
+    seed: int,
+    mask: Mask | None = None,
 ) -> dict[str, Any]:
     """Describe each split and look for rows that two of them share; the same in any order of the rows.
 
@@ -29,6 +34,7 @@ def split_report(
 
     Args:
         splits: schema CleanRecords.
+        labels: rows of each name of a label, by split.
         params: what counts as a near-duplicate.
         seed: of the permutations, and of the sample where there are very many rows.
         mask: replaces personal data in the names of groups.
@@ -61,7 +67,7 @@ def split_report(
     if params.split.by == "time":
         warnings += _older_than_train(ordered)
     return {
-        "splits": {name: describe(rows) for name, rows in ordered.items()},
+        "splits": {name: describe(rows, labels[name]) for name, rows in ordered.items()},
         "shared": pairs,
         "near_duplicates_from": near.threshold,
         "warnings": warnings,
@@ -87,10 +93,10 @@ def official_warnings(official: pl.DataFrame, trained: pl.Series, splits: dict[s
     return warnings
 
 
-def describe(rows: pl.DataFrame) -> dict[str, Any]:
+def describe(rows: pl.DataFrame, labels: Mapping[str, int]) -> dict[str, Any]:
     """Return rows, groups, labels, lengths in characters, times and folds of one split."""
     lengths, folds = rows["text"].str.len_chars(), rows["fold"].drop_nulls().value_counts().sort("fold")
-    counts = rows["label"].value_counts().sort("count", "label", descending=[True, False])
+    counts = sorted(labels.items(), key=lambda item: (-item[1], item[0]))
     read = read_times(rows["timestamp"])
     times = read["time"].drop_nulls().sort().dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     time_range = {
@@ -104,9 +110,9 @@ def describe(rows: pl.DataFrame) -> dict[str, Any]:
         "groups": rows["group"].drop_nulls().n_unique() if rows["group"].count() else None,
         "labels": [
             {"label": display(label, NAME, None), "rows": count, "share": round(count / rows.height, 4)}
-            for label, count in counts.head(LABELS).iter_rows()
+            for label, count in counts[:LABELS]
         ],
-        "other_labels": {"labels": counts[LABELS:].height, "rows": int(counts[LABELS:]["count"].sum())},
+        "other_labels": {"labels": len(counts[LABELS:]), "rows": sum(count for _, count in counts[LABELS:])},
         "characters": {f"{quantile:.0%}": int(lengths.quantile(quantile, "nearest") or 0) for quantile in QUANTILES},
         "times": time_range if rows["timestamp"].count() else None,
         "folds": {str(fold): count for fold, count in folds.iter_rows()} or None,

@@ -49,6 +49,7 @@ BIN_NAMES = {
 }
 
 Counts = dict[str, list[int]]  # of each measure, rows or words per bin
+Values = Mapping[str, tuple[np.ndarray, list[str] | None]]  # numbers of bins with their names, or values without any
 Profile = dict[str, Any]
 
 
@@ -84,24 +85,24 @@ def text_profile(rows: pl.DataFrame) -> Profile:
     return profile
 
 
-def profile_of(train: pl.DataFrame, labels: list[str], probabilities: np.ndarray, abstained: np.ndarray) -> Profile:
+def profile_of(train: pl.DataFrame, counts: Mapping[str, int], answers: Values, abstained: np.ndarray) -> Profile:
     """Return the profile of a model: that of its training texts, and of its answers.
 
     Args:
         train: CleanRecords that the model was trained on.
-        labels: in the order of the model's outputs.
-        probabilities: calibrated, of the validation rows, [n x k].
+        counts: training rows by label.
+        answers: what drift of the answers to the validation rows is measured on, as the task gives it.
         abstained: whether the model gave no answer, [n] bool.
     """
     profile = text_profile(train)
     measures = profile["measures"]
-    edges = _edges(_confidence(probabilities))
-    measures |= {"labels": {"labels": labels}, "confidence": {"edges": edges}, "abstentions": {}}
-    for name, counts in answer_counts(profile, probabilities, abstained).items():
-        measures[name]["counts"] = counts
-    counted = dict(train["label"].value_counts().sort("label").iter_rows())
+    for name, (values, bins) in answers.items():
+        measures[name] = {"edges": _edges(values)} if bins is None else {"labels": bins}
+    measures["abstentions"] = {}
+    for name, counted in answer_counts(profile, answers, abstained).items():
+        measures[name]["counts"] = counted
     pairs = bool(train.height) and train["text_pair"].null_count() == 0
-    return {"version": VERSION, "pairs": pairs, "train_labels": counted, **profile}
+    return {"version": VERSION, "pairs": pairs, "train_labels": dict(counts), **profile}
 
 
 def text_counts(profile: Mapping[str, Any], rows: pl.DataFrame) -> Counts:
@@ -119,14 +120,13 @@ def text_counts(profile: Mapping[str, Any], rows: pl.DataFrame) -> Counts:
     return {"text": [len(texts), rows.height - len(texts)], "lengths": lengths, "words": words, "new words": new}
 
 
-def answer_counts(profile: Mapping[str, Any], probabilities: np.ndarray, abstained: np.ndarray) -> Counts:
-    """Count a profile's measures of answers: calibrated probabilities [n x k], and whether the model abstained [n]."""
-    measures = profile["measures"]
-    return {
-        "labels": np.bincount(probabilities.argmax(axis=1), minlength=len(measures["labels"]["labels"])).tolist(),
-        "confidence": _binned(_confidence(probabilities), measures["confidence"]["edges"]),
-        "abstentions": [int((~abstained).sum()), int(abstained.sum())],
-    }
+def answer_counts(profile: Mapping[str, Any], answers: Values, abstained: np.ndarray) -> Counts:
+    """Count a profile's measures of answers, and whether the model abstained [n]."""
+    counts = {}
+    for name, (values, bins) in answers.items():
+        edges = profile["measures"][name].get("edges", [])
+        counts[name] = _binned(values, edges) if bins is None else np.bincount(values, minlength=len(bins)).tolist()
+    return {**counts, "abstentions": [int((~abstained).sum()), int(abstained.sum())]}
 
 
 def drift_report(profile: Mapping[str, Any], counts: Counts) -> dict[str, Any]:
@@ -142,28 +142,29 @@ def drift_report(profile: Mapping[str, Any], counts: Counts) -> dict[str, Any]:
     return {
         "verdict": max((measure["verdict"] for measure in measures), key=VERDICTS.index, default="not compared"),
         "measures": measures,
-        "not_compared": [WHAT[name] for name in known if name not in names],
+        "not_compared": [WHAT.get(name, name) for name in known if name not in names],
     }
 
 
-def split_drift(splits: Mapping[str, pl.DataFrame]) -> list[dict[str, Any]]:
+def split_drift(splits: Mapping[str, pl.DataFrame], counts: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
     """Compare the texts and labels of validation and test with those of train; splits without rows are left out.
 
     Args:
         splits: schema CleanRecords.
+        counts: of each split, the rows by label.
 
     Returns:
         An entry for each split and measure with what `drift_report` says of it.
     """
     train, entries = splits["train"], []
-    labels = sorted({label for rows in splits.values() for label in rows["label"].unique()})
-    counts = {name: [int((rows["label"] == label).sum()) for label in labels] for name, rows in splits.items()}
+    labels = sorted({label for of_split in counts.values() for label in of_split})
+    by_label = {name: [of_split.get(label, 0) for label in labels] for name, of_split in counts.items()}
     profile = text_profile(train)
-    profile["measures"]["labels"] = {"labels": labels, "counts": counts["train"]}
+    profile["measures"]["labels"] = {"labels": labels, "counts": by_label["train"]}
     del profile["measures"]["text"]  # clean rows have one
     for name in ("validation", "test"):
         if splits[name].height and train.height:
-            new = text_counts(profile, splits[name]) | {"labels": counts[name]}
+            new = text_counts(profile, splits[name]) | {"labels": by_label[name]}
             for measure in drift_report(profile, new)["measures"]:
                 del measure["reason"]  # it may quote a word
                 entries.append({"split": name} | measure | {"measure": measure["measure"].removeprefix("predicted ")})
@@ -190,10 +191,11 @@ def _compared(name: str, profile: Mapping[str, Any], counts: list[int], alpha: f
     expected, limit = by_chance(old, int(new.sum()), alpha)
     level = 0 if index <= limit or index - expected < SLIGHT else 1 if index - expected < STRONG else 2
     before, after = old / old.sum(), new / new.sum()
-    largest = int(np.abs(after - before).argmax())  # the bin that changed most
+    largest = int(np.argsort(-np.abs(after - before), kind="stable")[0])  # the bin that changed most
+    what = WHAT.get(name, name)
     shares = f"{before[largest]:.1%} before, {after[largest]:.1%} now"
     return {
-        "measure": WHAT[name] if profile["unit"] == "words" else WHAT[name].replace("words", "characters"),
+        "measure": what if profile["unit"] == "words" else what.replace("words", "characters"),
         "verdict": VERDICTS[level],
         "reason": f"most of all {_bin_name(name, profile, largest)}: {shares}",
         "psi": round(index, DIGITS),
@@ -210,11 +212,6 @@ def _bin_name(name: str, profile: Mapping[str, Any], position: int) -> str:
         return f"{low:g} to {high:g}"
     names = measure.get("labels") or BIN_NAMES.get(name) or [*map(repr, measure["words"]), f"other {profile['unit']}"]
     return display(names[position], 40)
-
-
-def _confidence(probabilities: np.ndarray) -> np.ndarray:
-    # Rounded, so that a last digit moves no row to another bin.
-    return np.asarray(probabilities.max(axis=1, initial=0.0)).round(6)
 
 
 def _edges(values: np.ndarray) -> list[float]:

@@ -57,7 +57,8 @@ class Table(pa.DataFrameModel):
     def _checked(cls, rows: pl.DataFrame, name: str) -> pl.DataFrame:
         """Return the table's columns, once each row has been checked."""
         try:
-            return cls.validate(rows, lazy=True).select(cls.columns())
+            columns, checked = cls.columns(), cls.validate(rows, lazy=True)
+            return checked.select(*columns, pl.exclude(columns))
         except SchemaErrors as error:
             counted = error.failure_cases.group_by("column", "check").len().sort("len", descending=True)
             faults = [f"column {row['column']}: {row['check']}: {row['len']} failing" for row in counted[:5].to_dicts()]
@@ -149,10 +150,12 @@ class Rejected(Table):
     extra: str = pa.Field(nullable=True)
 
     @classmethod
-    def of(cls, rows: pl.DataFrame, stage: str, rule: str, reason: pl.Expr | str) -> pl.DataFrame:
+    def of(cls, rows: pl.DataFrame, stage: str, rule: pl.Expr | str, reason: pl.Expr | str) -> pl.DataFrame:
         """Make the table out of records that a rule kept out."""
-        because = pl.lit(reason) if isinstance(reason, str) else reason
-        return rows.with_columns(stage=pl.lit(stage), rule=pl.lit(rule), reason=because).select(cls.columns())
+        why = {
+            name: pl.lit(text) if isinstance(text, str) else text for name, text in (("rule", rule), ("reason", reason))
+        }
+        return rows.with_columns(stage=pl.lit(stage), **why).select(cls.columns())
 
 
 class Decontamination(Table):
@@ -175,7 +178,10 @@ class Suspects(Table):
 
 
 class TokenizedRecords(Table):
-    """Token ids of one split; no padding. `token_type_ids` distinguish the two texts of a pair."""
+    """Token ids of one split; no padding. `token_type_ids` distinguish the two texts of a pair.
+
+    `labels` are what the task learns: class numbers, or numbers, or for sets of labels a share of each label.
+    """
 
     id: str = pa.Field(unique=True)
     input_ids: pl.List(pl.Int32)  # type: ignore[valid-type]
@@ -184,19 +190,45 @@ class TokenizedRecords(Table):
     length: pl.Int32 = pa.Field(ge=1, description="Tokens kept.")
     truncated: pl.Int32 = pa.Field(ge=0, description="Tokens cut off.")
 
+    @classmethod
+    def _checked(cls, rows: pl.DataFrame, name: str) -> pl.DataFrame:
+        kinds: dict[object, type[Table]] = {pl.Float64: _TokenizedNumbers, pl.List: _TokenizedSets}
+        kind = kinds.get(rows.schema["labels"].base_type(), TokenizedRecords)
+        return super(TokenizedRecords, kind)._checked(rows.cast(kind.empty().schema), name)  # type: ignore[misc]
+
+
+class _TokenizedNumbers(TokenizedRecords):
+    labels: pl.Float64  # type: ignore[assignment]
+
+    @pa.check("labels", name="finite")
+    @classmethod
+    def _finite(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(pl.col(data.key).is_finite())
+
+
+class _TokenizedSets(TokenizedRecords):
+    labels: pl.List(pl.Float32)  # type: ignore[valid-type]
+
+    @pa.check("labels", name="of_0_to_1")
+    @classmethod
+    def _of_0_to_1(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(pl.col(data.key).list.eval(pl.element().is_between(0.0, 1.0)).list.all())
+
 
 class Predictions(Table):
-    """What the model says of each test row."""
+    """What the model says of each test row; columns of the task follow, such as the probability of each label."""
+
+    class Config:
+        strict = False
 
     id: str = pa.Field(unique=True)
     label: str
     prediction: str
-    confidence: pl.Float64 = pa.Field(ge=0.0, le=1.0, description="Calibrated probability of the prediction.")
-    abstained: bool = pa.Field(description="Less sure than the label's threshold asks for.")
+    confidence: pl.Float64 = pa.Field(nullable=True, ge=0.0, le=1.0, description="Probability of the prediction.")
+    abstained: bool = pa.Field(description="Less sure than is asked for.")
     label_quality: pl.Float64 = pa.Field(
         ge=0.0, le=1.0, description="How well the label fits what the model says of the row: low, and it may be wrong."
     )
-    probabilities: pl.List(pl.Float64)  # type: ignore[valid-type]
 
 
 class BehaviourCases(Table):
@@ -206,8 +238,10 @@ class BehaviourCases(Table):
     kind: str = pa.Field(isin=("invariance", "minimum", "direction"))
     text: str
     before: str = pa.Field(nullable=True, description="The text without the change; null for a minimum test.")
-    expected: str = pa.Field(description="The label to be predicted, or the one whose probability has to move.")
+    expected: str = pa.Field(
+        nullable=True, description="The label to be predicted, or the one whose probability has to move."
+    )
     prediction: str
-    probability: pl.Float64 = pa.Field(ge=0.0, le=1.0, description="Of `expected`, after the change.")
-    probability_before: pl.Float64 = pa.Field(nullable=True, ge=0.0, le=1.0)
+    score: pl.Float64 = pa.Field(description="Probability of `expected` after the change, or the value.")
+    score_before: pl.Float64 = pa.Field(nullable=True)
     passed: bool

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,119 +13,137 @@ from stages.common.params import EvaluateParams
 from stages.common.pipeline.stage import Run, stage, write_json
 from stages.common.schemas import SPLITS, BehaviourCases, CleanRecords, Predictions
 from stages.common.text.cleaning import FILE as TEXT_CLEANING
-from stages.serving.decision import Decision
+from stages.serving.backends import Package, Predictor
 from stages.tasks import load_task
-
-BATCH = 64
+from stages.tasks.base import Evidence, Task
+from stages.tasks.inference import size_of, texts_and_pairs
 
 
 @stage("evaluate")
 def main(run: Run[EvaluateParams]) -> None:
     """Decide on validation how the model answers; measure on test what comes of it; put it all on one page."""
+    import torch
     import transformers
 
-    from stages.common.drift import profile_of
-    from stages.evaluate import calibration, scores
     from stages.evaluate.page import render
+    from stages.evaluate.results import headline, write_plots
     from stages.tasks.attribution import explain
-    from stages.tasks.bootstrap import class_numbers, scores_with_intervals
-    from stages.tasks.inference import labels_of, size_of
+    from stages.tasks.bootstrap import scores_with_intervals
     from stages.tasks.slices import slice_scores
     from stages.tracking.publish import publish_live
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     train, validation, test = (CleanRecords.read(run.input(f"data/clean/{name}.parquet")) for name in SPLITS)
-    folder, task = run.input("models/finetuned"), load_task(run.all_params.task)
-    labels = labels_of(folder)
-    run.params.behaviour.check_labels(labels)
-    validation_actual, actual = (class_numbers(rows["label"], labels) for rows in (validation, test))
-    raw = task.probabilities(folder, pl.concat([validation, test]), BATCH)
+    folder, task, spec = run.input("models/finetuned"), load_task(run.all_params.task), run.all_params.spec
+    gpu = torch.cuda.is_available()
+    predictor = Predictor(Package(folder), "torch", task=task.name, device="cuda" if gpu else "cpu")
+    run.params.behaviour.check_labels(task.names_in(train["label"]))
+    raw = predictor.outputs(*texts_and_pairs(pl.concat([validation, test])))
     raw_validation, raw = raw[: validation.height], raw[validation.height :]
 
-    decision, thresholds = calibration.fit_decision(run.params, validation_actual, raw_validation, labels)
-    serving = run.output("models/serving")
-    decision.write(serving)
-    shutil.copyfile(run.input(f"data/clean/{TEXT_CLEANING}"), serving / TEXT_CLEANING)
-    calibrated = decision.calibrated(raw_validation)
-    profile = profile_of(train, decision.labels, calibrated, decision.abstains(calibrated))
-    write_json(profile, serving / "profile.json")
+    decision, fitted = task.fit_decision(run.params, validation["label"].to_list(), raw_validation, predictor.decision)
+    serving = _write_serving(run, task, train, decision, decision.calibrated(raw_validation))
 
-    probabilities = decision.calibrated(raw)
-    predicted = probabilities.argmax(axis=1)
-    predictions = scores.prediction_rows(test, actual, probabilities, decision)
+    outputs = decision.calibrated(raw)
+    quality = pl.Series("label_quality", task.label_quality(test, outputs, decision))
+    answers = pl.DataFrame(task.decide(outputs, decision), schema_overrides={"confidence": pl.Float64})
+    predictions = pl.concat([test.select("id", "label"), answers, quality.to_frame()], how="horizontal")
     predictions = Predictions.write(predictions, run.output("data/predictions.parquet"))
-    answered = test.with_columns(predictions["prediction"], predictions["confidence"])
+    answered = test.hstack(predictions.drop("id", "label"))
 
-    errors, diagram = calibration.calibration_report(actual, raw, decision, run.params.calibration.bins)
-    metrics: dict[str, Any] = {
+    evidence = task.evidence(test, predictions)
+    entries, tables = task.report(run.all_params, test, raw, outputs, decision, fitted)
+    scores = {
+        "task": task.name,
         "rows": test.height,
-        **scores_with_intervals(actual, predicted, len(labels), run.params.bootstrap, run.seed),
-        "log_loss": scores.log_loss_of(actual, probabilities),
-        "per_class": scores.per_class(actual, predicted, labels),
-        "calibration": errors,
-        "thresholds": calibration.threshold_report(thresholds, decision, actual, probabilities),
+        **scores_with_intervals(evidence, run.params.bootstrap, run.seed),
+        **entries,
     }
-    print(f"  {test.height:,} test rows: accuracy {metrics['accuracy']:.4f}, macro-F1 {metrics['macro_f1']:.4f}")
-    print(f"  calibration error {errors['ece_before']:.4f}, {errors['ece']:.4f} at temperature {errors['temperature']}")
-    for message in calibration.threshold_messages(metrics["thresholds"]):
+    print(f"  {test.height:,} test rows: {', '.join(f'{s.title} {scores[s.name]:.4f}' for s in spec.headline)}")
+    for message in task.messages(entries):
         print(f"  {message}", flush=True)
-    metrics["baselines"] = _baselines(run, train, test, labels, actual, predicted)
-    cases, metrics["behaviour"] = _behaviour(run, answered, decision)
-    metrics["model"] = {**size_of(folder), "digest": sha256_path(folder), "serving": sha256_path(serving)}
-    write_json(metrics, run.output("reports/metrics.json"))
+    scores["baselines"] = _baselines(run, task, {"train": train, "validation": validation}, answered, evidence)
+    predictor.decision, moved = decision, task.moved(outputs, decision, answered["prediction"].to_list())
+    cases, scores["behaviour"] = _behaviour(run, predictor, answered, moved)
+    scores["model"] = {**size_of(folder), "digest": sha256_path(folder), "serving": sha256_path(serving)}
+    write_json(scores, run.output("reports/scores.json"))
+    write_json(headline(scores, spec), run.output("reports/metrics.json"))
 
-    attributions, message = explain(folder, answered, labels, run.params.attributions, run.seed)
+    to_explain = answered.with_columns(output=pl.Series(task.explained(outputs)))
+    attributions, message = explain(folder, to_explain, task, run.params.attributions, run.seed)
     print(f"  {message}", flush=True)
-    numbered = test.with_columns(actual=actual, predicted=predicted)
-    tables = {
-        "roc": scores.roc(actual, probabilities, labels),
-        "precision_recall": scores.precision_recall(actual, probabilities, labels),
-        "reliability": diagram,
-        "slices": slice_scores(numbered, run.params.slices, len(labels)),
-    }
-    for name, table in {**tables, "confusion": predictions.select(actual="label", predicted="prediction")}.items():
-        table.write_csv(run.output(f"reports/plots/{name}.csv"))
+    if (confusion := task.confusion(test, predictions)) is not None:
+        tables["confusion"] = confusion
+    slices = slice_scores(test, run.params.slices, evidence, [score.name for score in spec.headline])
+    tables["slices"] = slices.with_columns(score=spec.of_slices.name)  # what DVC draws, of any task
+    write_plots(run, tables)
     export = json.loads(run.input("reports/export.json").read_text(encoding="utf-8"))
-    page = render(run.all_params, metrics, export, test, predictions, cases, attributions, tables)
+    right = pl.Series(task.is_correct(test, predictions))
+    page = render(run.all_params, scores, export, answered, right, cases, attributions, tables)
     run.output("reports/evaluation.html").write_text(page, encoding="utf-8")
     publish_live(run, folder)
 
 
-def _baselines(
-    run: Run[EvaluateParams],
-    train: pl.DataFrame,
-    test: pl.DataFrame,
-    labels: list[str],
-    actual: np.ndarray,
-    predicted: np.ndarray,
-) -> dict[str, dict[str, float]]:
-    """Return each baseline's scores, and what the model gains over it."""
-    from stages.evaluate import baselines
+def _write_serving(
+    run: Run[EvaluateParams], task: Task, train: pl.DataFrame, decision: Any, outputs: np.ndarray
+) -> Path:
+    """Write what a served model needs besides weights; `outputs` [n x k] are those of validation. Return the folder."""
+    from stages.common.drift import profile_of
 
-    scores: dict[str, dict[str, float]] = {}
+    folder = run.output("models/serving")
+    decision.write(folder)
+    shutil.copyfile(run.input(f"data/clean/{TEXT_CLEANING}"), folder / TEXT_CLEANING)
+    counts, abstained = task.counts(train["label"], run.all_params.clean), task.decide(outputs, decision)["abstained"]
+    write_json(profile_of(train, counts, task.drift_values(outputs, decision), abstained), folder / "profile.json")
+    return folder
+
+
+def _baselines(
+    run: Run[EvaluateParams], task: Task, fitted_on: dict[str, pl.DataFrame], answered: pl.DataFrame, evidence: Evidence
+) -> dict[str, dict[str, float]]:
+    """Return each baseline's scores with their intervals, and what the model gains over it."""
+    from transformers import AutoTokenizer
+
+    from stages.tasks.bootstrap import gains, mcnemar, scores_with_intervals
+
+    spec, bootstrap = run.all_params.spec, run.params.bootstrap
     base, finetuned = run.input("models/base"), run.input("models/finetuned")
-    for name in run.params.baselines:
-        theirs = baselines.predict(name, train, test, labels, base, finetuned)
-        scores[name] = baselines.beside(actual, predicted, theirs, len(labels), run.params.bootstrap, run.seed)
-        gain, low, high = (scores[name][f"accuracy_gain{end}"] for end in ("", "_low", "_high"))
+    max_length = int(AutoTokenizer.from_pretrained(finetuned).model_max_length)
+    right, result = task.is_correct(answered, answered), {}
+    for name in run.all_params.baselines:
+        predicted = task.baseline(name, **fitted_on, test=answered, base=base, max_length=max_length)
+        if predicted is None:
+            print(f"  {name}: not for these rows", flush=True)
+            continue
+        theirs = answered.select("id").with_columns(prediction=pl.Series(predicted, dtype=pl.String))
+        other = task.evidence(answered, theirs)
+        own = scores_with_intervals(other, bootstrap, run.seed)
+        own |= gains(evidence, other, spec.scores, bootstrap, run.seed)
+        result[name] = own | mcnemar(right, task.is_correct(answered, theirs))
+        main = spec.main.name
+        gain, low, high = (own[f"{main}_gain{end}"] for end in ("", "_low", "_high"))
         message = f"the model gains {gain:+.4f} ({low:+.4f} to {high:+.4f})"
-        print(f"  {name}: accuracy {scores[name]['accuracy']:.4f}; {message}", flush=True)
-    return scores
+        print(f"  {name}: {spec.main.title} {own[main]:.4f}; {message}", flush=True)
+    return result
 
 
 def _behaviour(
-    run: Run[EvaluateParams], answered: pl.DataFrame, decision: Decision
+    run: Run[EvaluateParams], predictor: Predictor, answered: pl.DataFrame, scores: np.ndarray
 ) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
-    """Run the behavioural tests on rows with their `prediction`; return the cases and a summary of each test."""
+    """Run the behavioural tests on rows with their predictions; return the cases and a summary of each test.
+
+    `scores` [n] are the numbers that a change of a row moves.
+    """
     from stages.evaluate import behaviour
 
-    params, task = run.params.behaviour, load_task(run.all_params.task)
+    params = run.params.behaviour
 
     def ask(rows: pl.DataFrame) -> np.ndarray:
-        return decision.calibrated(task.probabilities(run.input("models/finetuned"), rows, BATCH))
+        return predictor.outputs(*texts_and_pairs(rows))
 
-    cases = behaviour.judge(params, behaviour.plan(params, answered, run.seed), decision.labels, ask)
+    planned = behaviour.plan(params, answered.with_columns(score=pl.Series(scores)), run.seed)
+    cases = behaviour.judge(params, planned, predictor.task, predictor.decision, ask)
     cases = BehaviourCases.write(cases, run.output("data/behaviour.parquet"))
     summary = behaviour.summary(params, cases)
     for name, counts in summary.items():

@@ -1,7 +1,7 @@
 """Behavioural tests (CheckList, Ribeiro et al. 2020): what a model must do whatever its average score.
 
 Invariance: a change that says nothing new leaves the prediction as it is. Minimum: texts that any usable model gets
-right. Direction: a change such as a negation moves the probability of a label one way.
+right. Direction: a change such as a negation moves the probability of a label, or the value, one way.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,11 @@ from stages.common.digests import hash_order
 from stages.common.params.evaluate import Behaviour, Invariance
 from stages.common.schemas import BehaviourCases
 from stages.common.text.columns import UNSPACED, whole_text
+from stages.tasks.base import Task
 
 DIGITS = 6
 TEXTS = ("test", "kind", "text", "text_pair", "before", "before_pair", "expected")
-PLAN = {**dict.fromkeys(TEXTS, pl.String), "probability_before": pl.Float64}
+PLAN = {**dict.fromkeys(TEXTS, pl.String), "score_before": pl.Float64}
 
 # Given names that can stand for each other, one list a gender, so that `she` stays `she`. None of them is also a word
 # of English (Grace, Mark, Will, Rose, Frank …), part of a well-known place (San Francisco, Santa Monica …), or a
@@ -109,8 +110,8 @@ CHANGES: dict[Invariance, Change] = {"typos": typos, "names": names, "punctuatio
 def plan(params: Behaviour, rows: pl.DataFrame, seed: int) -> pl.DataFrame:
     """Return the texts to ask the model about, in the order of the params: a row a case with the columns of `PLAN`.
 
-    `rows` are test records with the model's `prediction` and `confidence`; the seed decides which of them are changed,
-    and how. `probability_before` is null where the model is still to be asked.
+    `rows` are test records with the model's `prediction`, and the `score` that the task says a change moves; the seed
+    decides which of them are changed, and how. `score_before` is null where the model is still to be asked.
     """
     cases: list[dict[str, Any]] = []
     for name in params.invariance:
@@ -135,39 +136,41 @@ def _invariance(name: Invariance, number: int, rows: pl.DataFrame, seed: str) ->
             continue
         case = {"test": name, "kind": "invariance", "text": changed, "text_pair": row["text_pair"]}
         case |= {"before": row["text"], "before_pair": row["text_pair"]}
-        cases.append(case | {"expected": row["prediction"], "probability_before": row["confidence"]})
+        cases.append(case | {"expected": row["prediction"], "score_before": row["score"]})
     return cases
 
 
 def judge(
-    params: Behaviour, planned: pl.DataFrame, labels: list[str], ask: Callable[[pl.DataFrame], np.ndarray]
+    params: Behaviour, planned: pl.DataFrame, task: Task, decision: Any, ask: Callable[[pl.DataFrame], np.ndarray]
 ) -> pl.DataFrame:
     """Ask the model about the planned cases, all at once, and return schema BehaviourCases.
 
-    `ask` makes calibrated probabilities [n x k], in the order of `labels`, of records with `text` and `text_pair`.
+    `ask` makes the outputs [n x k] as they are answered with, of records with `text` and `text_pair`.
     """
     if planned.is_empty():
         return BehaviourCases.empty()
     befores = planned.select(text="before", text_pair="before_pair")
-    unasked = planned["before"].is_not_null() & planned["probability_before"].is_null()
-    answers = ask(pl.concat([planned.select("text", "text_pair"), befores.filter(unasked)]))
-    after, earlier = answers[: planned.height], answers[planned.height :]
-    expected = np.array([labels.index(label) for label in planned["expected"]])
-    probability = after[np.arange(planned.height), expected]
-    before = planned["probability_before"].to_numpy().copy()
-    before[unasked.to_numpy()] = earlier[np.arange(len(earlier)), expected[unasked.to_numpy()]]
-    predicted = after.argmax(axis=1)
-    passed = predicted == expected
+    unasked = planned["before"].is_not_null() & planned["score_before"].is_null()
+    outputs = ask(pl.concat([planned.select("text", "text_pair"), befores.filter(unasked)]))
+    after, earlier = outputs[: planned.height], outputs[planned.height :]
+    expected, before = planned["expected"], planned["score_before"].to_numpy().copy()
+    moved = task.moved(after, decision, expected.to_list())
+    before[unasked.to_numpy()] = task.moved(earlier, decision, expected.filter(unasked).to_list())
+    predictions = pl.DataFrame(task.decide(after, decision))
+    passed = np.zeros(planned.height, dtype=bool)
+    for kind in ("invariance", "minimum"):
+        of_kind = (planned["kind"] == kind).to_numpy()
+        passed[of_kind] = task.meets(kind, expected.filter(of_kind), predictions.filter(of_kind))
     for test in params.direction:
-        change = (probability - before) * (1 if test.moves == "up" else -1)
+        change = (moved - before) * (1 if test.moves == "up" else -1)
         of_test = ((planned["kind"] == "direction") & (planned["test"] == test.name)).to_numpy()
         passed[of_test] = ((change > 0) & (change >= test.margin))[of_test]
     return planned.with_columns(
         text=whole_text(planned),
         before=pl.when(pl.col("before").is_not_null()).then(whole_text(befores)),
-        prediction=pl.Series([labels[number] for number in predicted]),
-        probability=pl.Series(np.round(probability, DIGITS)),
-        probability_before=pl.Series(np.round(before, DIGITS)).fill_nan(None),
+        prediction=predictions["prediction"],
+        score=pl.Series(np.round(moved, DIGITS)),
+        score_before=pl.Series(np.round(before, DIGITS)).fill_nan(None),
         passed=pl.Series(passed),
     ).select(BehaviourCases.columns())
 

@@ -1,6 +1,7 @@
 """`reports/evaluation.html`: how good the model is, where it errs and why, on one page without scripts or network."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,62 +13,58 @@ from stages.common.display import Mask, display
 from stages.common.pages.charts import Axis, Line, line, wilson
 from stages.common.pages.templates import environment, fitted
 from stages.common.params import Params
+from stages.common.params.tasks import Score
 from stages.common.text.pii import mask_text
 from stages.tasks.attribution import Attribution
-from stages.tasks.bootstrap import class_numbers, confusion
 
 LIMIT = 500_000  # bytes of the page; with fewer examples, until it fits
 TEXT = 600  # characters shown of a text whose words are coloured
 LISTED = 30  # labels, slices
 LINES = 8  # labels with a curve of their own
 BINS = 10  # of the histogram of confidence
-SCORES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 
 def render(
     params: Params,
-    metrics: Mapping[str, Any],  # content of `reports/metrics.json`
+    scores: Mapping[str, Any],  # content of `reports/scores.json`
     export: Mapping[str, Any],  # content of `reports/export.json`
-    records: pl.DataFrame,  # test rows, schema CleanRecords
-    predictions: pl.DataFrame,  # of the same rows, schema Predictions
+    rows: pl.DataFrame,  # test records with the columns of their predictions
+    right: pl.Series,  # whether each prediction counts as right
     behaviour: pl.DataFrame,  # schema BehaviourCases
     attributions: Sequence[Attribution],  # the words that predictions rest on
-    tables: Mapping[str, pl.DataFrame],  # of `reports/plots/` by name: roc, precision_recall, reliability, slices
+    tables: Mapping[str, pl.DataFrame],  # of `reports/plots/` by name, and what else the task reports
 ) -> str:
-    """Return the page, the same for the same data in any order of the rows."""
+    """Return the page, the same for the same data in any order of the rows.
+
+    The sections of a task are in the template that is called as the task; one without a template has none.
+    """
     mask = partial(mask_text, phone_region=None) if params.evaluate.mask_pii else None
     templates = environment(Path(__file__).parent, mask)
     templates.filters["p"] = lambda p: "< 0.0001" if p < 0.0001 else f"{p:.2g}"
     template = templates.get_template("page.html.j2")
-    rows = predictions.join(records.select("id", "text", "text_pair"), on="id").sort("id")
-    wrong = rows.filter(pl.col("label") != pl.col("prediction")).sort("label_quality", "id")
-    labels = list(metrics["per_class"])
-    actual, predicted = (class_numbers(rows[column], labels) for column in ("label", "prediction"))
-    counts = confusion(actual, predicted, len(labels))
-    models = {"this model": metrics, **metrics["baselines"]}
-    bounds = [scores[f"{name}_{end}"] for scores in models.values() for name in SCORES for end in ("low", "high")]
+    rows = rows.with_columns(right=right).sort("id")
+    wrong = rows.filter(~pl.col("right")).sort("label_quality", "id")
+    models, headline = {"this model": scores, **scores["baselines"]}, params.spec.headline
     fixed = {
-        "metrics": metrics,
+        "scores": scores,
         "params": params,
         "models": models,
-        "axis": Axis.around(bounds),
-        "counts": counts,
-        "shares": counts / np.maximum(counts.sum(axis=1, keepdims=True), 1),
-        "labels": labels[:LISTED],
-        "slices": _slices(tables["slices"], metrics["accuracy"]),
-        "reliability": _lines(tables["reliability"], "confidence", "accuracy", dots=True),
-        "confidence": _histogram(rows),
-        "roc": _lines(tables["roc"], "fpr", "tpr"),
-        "precision_recall": _lines(tables["precision_recall"], "recall", "precision"),
+        "headline": headline,
+        "axes": {score.name: _axis(score, models.values()) for score in headline},
+        "slices": _slices(tables["slices"], scores, params.spec.of_slices),
+        "tables": tables,
         "export": export,
-        "SCORES": SCORES,
+        "cells": _cells,
+        "cross": _cross,
+        "lines": _lines,
+        "histogram": partial(_histogram, rows),
         "LISTED": LISTED,
     }
 
     def with_examples(examples: int) -> str:
         return template.render(
             **fixed,
-            behaviour=_behaviour(behaviour, metrics["behaviour"], examples),
+            behaviour=_behaviour(behaviour, scores["behaviour"], examples),
             explained=_explained(attributions if examples else [], mask),
             suspects=wrong.head(examples).to_dicts(),
             examples=examples,
@@ -77,15 +74,57 @@ def render(
     return fitted(with_examples, params.evaluate.examples, LIMIT)
 
 
-def _slices(slices: pl.DataFrame, overall: float) -> dict[str, Any]:
-    """Return the first slices with the places of their accuracy and its interval, in the order of the report."""
+def _axis(score: Score, models: Iterable[Mapping[str, float]]) -> Axis:
+    """Return the axis of the intervals of a score of all models."""
+    bounds = [entry[f"{score.name}_{end}"] for entry in models for end in ("low", "high")]
+    if not score.unbounded:
+        return Axis.around(bounds, least=0.0 if min(bounds) >= 0 else -1.0)
+    return Axis.around(bounds, max(bounds) / 20 or 0.05, most=math.inf)
+
+
+def _cross(pairs: pl.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Return the names in a table of actual and predicted, counts [actual x predicted], and shares of the actual."""
+    names = sorted({*pairs["actual"], *pairs["predicted"]})
+    number = {name: index for index, name in enumerate(names)}
+    counts = np.zeros((len(names), len(names)), dtype=np.int64)
+    for actual, predicted in pairs.iter_rows():
+        counts[number[actual], number[predicted]] += 1
+    return names, counts, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def _cells(table: pl.DataFrame) -> dict[str, Any]:
+    """Return the cells of a scatter of actual and predicted numbers, 64 on either side: their places, and how full.
+
+    `low` and `high` are the ends of both axes, in the middle of the outer cells.
+    """
+    ends = [*table["actual"], *table["predicted"]]
+    low, high = min(ends), max(ends)
+    size, most = (high - low) / 63 or 1.0, table["rows"].max()
+    cells = [(round((x - low) / size), round((y - low) / size), rows / most) for x, y, rows in table.iter_rows()]
+    return {"cells": cells, "low": low, "high": high}
+
+
+def _slices(slices: pl.DataFrame, scores: Mapping[str, float], score: Score) -> dict[str, Any]:
+    """Return the first slices with the places of a score, in the order of the report; of a share with its interval."""
     rows = slices.head(LISTED).to_dicts()
-    intervals = [wilson(row["accuracy"], row["rows"]) for row in rows]
-    axis = Axis.around([*(end for interval in intervals for end in interval), overall])
+    values = [row[score.name] for row in rows]
+    intervals = [
+        wilson(value, row["rows"]) if score.share else (value, value) for value, row in zip(values, rows, strict=True)
+    ]
+    bounds = [*(end for interval in intervals for end in interval), scores[score.name]]
+    axis = (
+        Axis.around(bounds, max(bounds) / 20 or 0.05, -math.inf, math.inf) if score.unbounded else Axis.around(bounds)
+    )
     for row, (low, high) in zip(rows, intervals, strict=True):
-        row["range"] = axis.range(low, row["accuracy"], high)
+        row["range"] = axis.range(low, row[score.name], high)
     others = slices.height - len(rows)
-    return {"rows": rows, "overall": axis.place(overall), "marks": axis.marks(), "others": others}
+    return {
+        "rows": rows,
+        "score": score,
+        "overall": axis.place(scores[score.name]),
+        "marks": axis.marks(),
+        "others": others,
+    }
 
 
 def _lines(table: pl.DataFrame, x: str, y: str, dots: bool = False) -> list[Line]:
@@ -97,12 +136,11 @@ def _lines(table: pl.DataFrame, x: str, y: str, dots: bool = False) -> list[Line
     ]
 
 
-def _histogram(rows: pl.DataFrame) -> list[dict[str, Any]]:
+def _histogram(rows: pl.DataFrame, least: float) -> list[dict[str, Any]]:
     """Return how many rows are predicted rightly and wrongly, in bins of confidence from the least possible."""
-    least = 1 / max(2, len(rows["probabilities"][0])) if rows.height else 0.0
     width = (1 - least) / BINS
     index = ((rows["confidence"] - least) / width).floor().clip(0, BINS - 1).cast(pl.Int64)
-    right = rows["label"] == rows["prediction"]
+    right = rows["right"]
     counts = [(int((right & (index == bin)).sum()), int((~right & (index == bin)).sum())) for bin in range(BINS)]
     return [
         {"from": least + bin * width, "right": hits, "wrong": misses, "rows": hits + misses}
@@ -112,7 +150,7 @@ def _histogram(rows: pl.DataFrame) -> list[dict[str, Any]]:
 
 def _behaviour(cases: pl.DataFrame, summary: Mapping[str, Any], examples: int) -> list[dict[str, Any]]:
     """Return the behavioural tests in the order of the params, each with its first failing cases."""
-    failing = cases.filter(~pl.col("passed")).sort("probability", "text")
+    failing = cases.filter(~pl.col("passed")).sort("score", "text")
     return [
         {"name": name, **result, "examples": failing.filter(pl.col("test") == name).head(examples).to_dicts()}
         for name, result in summary.items()

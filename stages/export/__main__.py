@@ -10,10 +10,9 @@ from stages.common.params import ExportParams
 from stages.common.pipeline.stage import LOGS, Run, stage, write_json
 from stages.common.schemas import CleanRecords
 from stages.export.comparison import VariantReport, compare, judge
-from stages.serving.backends import FILES, Classifier, Package
+from stages.serving.backends import FILES, Package, Predictor
 from stages.serving.latency import Latency, latencies
-from stages.tasks.bootstrap import class_numbers
-from stages.tasks.inference import labels_of, size_of, texts_and_pairs
+from stages.tasks.inference import size_of, texts_and_pairs
 
 NOT_ASKED = "switched off in params.yaml"
 CALLS = {1: 100, 32: 6}  # texts a call: calls that are measured
@@ -38,18 +37,20 @@ def main(run: Run[ExportParams]) -> None:
     missing = write_variants(run.params, package.model, folder)
     reports = {name: VariantReport(False, reason) for name, reason in missing.items()}
     texts, pairs = texts_and_pairs(test)
-    actual = class_numbers(test["label"], labels_of(package.model))
-    answers = {name: Classifier(package, name).probabilities(texts, pairs) for name in package.variants}
+    name_of_task, main_score = run.all_params.task, run.all_params.spec.main
+    answers = {name: Predictor(package, name, task=name_of_task).outputs(texts, pairs) for name in package.variants}
     # with one thread each, in interleaved calls
-    classifiers: dict[str, Classifier] = {name: Classifier(package, name, threads=1) for name in package.variants}
-    times = {size: latencies(classifiers, texts, size, calls, pairs, SECONDS) for size, calls in CALLS.items()}
+    predictors: dict[str, Predictor] = {
+        name: Predictor(package, name, threads=1, task=name_of_task) for name in package.variants
+    }
+    times = {size: latencies(predictors, texts, size, calls, pairs, SECONDS) for size, calls in CALLS.items()}
     costs = record_costs(package, folder, times)
     for name, file in FILES.items():
         path = folder / file
         if name in answers:
-            scores = compare(answers["torch"], answers[name], actual)
+            scores = compare(predictors["torch"], test, answers["torch"], answers[name], main_score)
             faster = times[1][name].p50_ms < times[1]["torch"].p50_ms
-            reports[name] = judge(name, path.stat().st_size, scores, faster, run.params.allowed_drop)
+            reports[name] = judge(name, path.stat().st_size, scores, faster, run.params.allowed_drop, main_score)
             if not reports[name].offered:
                 path.unlink()
         offer = "offered" if reports[name].offered else "not offered"

@@ -41,13 +41,13 @@ def main(run: Run[FinetuneParams]) -> None:
         name: TokenizedRecords.read(run.input(f"data/tokenized/{name}.parquet")) for name in ("train", "validation")
     }
     encoding = json.loads(run.input("data/tokenized/encoding.json").read_text(encoding="utf-8"))
-    labels = encoding["labels"]
     base = run.input("models/base")
     tokenizer = AutoTokenizer.from_pretrained(base)
-    task = load_task(run.all_params.task)
-    model = task.build_model(base, sorted(labels, key=labels.__getitem__), run.params.dropout, run.seed)
+    task, spec = load_task(run.all_params.task), run.all_params.spec
+    model = task.build_model(base, encoding, run.params.dropout, run.seed)
     model = prepare(model, run.params, encoding["max_length"])
-    arguments = training_arguments(run.params, checkpoints, run.seed, splits["train"].height)
+    best = spec.score(run.all_params.metric_for_best_model)
+    arguments = training_arguments(run.params, checkpoints, run.seed, splits["train"].height, best)
     environment = training_environment("bfloat16" if arguments.bf16 else "float32")
     device = f"{environment['threads']} CPU threads" if environment["device"] == "cpu" else "GPU"
     device += f" for each of {processes} processes" if processes > 1 else ""
@@ -59,12 +59,14 @@ def main(run: Run[FinetuneParams]) -> None:
     if run.leads:
         environment = with_earlier(environment, checkpoints / "environment.json", resumed)
         live = LiveRun(run.all_params, inputs, tags(environment))
-        callbacks = [Curves(LIVE, live), Progress(sys.stderr.isatty())]
-    history = train(model, tokenizer, splits, labels, run.params, arguments, task.validation_metrics, callbacks)
+        shown = [*spec.headline, *({best} - {*spec.headline, spec.score("loss")})]
+        callbacks = [Curves(LIVE, live), Progress(sys.stderr.isatty(), shown)]
+    history = train(model, tokenizer, splits, task, encoding, run.params, arguments, callbacks)
     if not run.leads:
         return
 
     folder = run.output("models/finetuned")
+    task.finished(model, encoding)
     save(model, run.params, folder)
     tokenizer.model_max_length = encoding["max_length"]  # whoever uses the model cuts texts as the training did
     tokenizer.save_pretrained(folder)

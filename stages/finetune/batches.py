@@ -15,7 +15,6 @@ from torch.utils.data import Dataset, Sampler
 from stages.common.params import FinetuneParams
 
 PORTION = 50  # batches that are sorted together
-IGNORED = -100  # label of a row that stands in where a process has none of its own
 
 
 class TokenRows(Dataset):
@@ -30,8 +29,8 @@ class TokenRows(Dataset):
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        if index < 0:  # ~index stands in
-            return {name: values[~index] for name, values in self._columns.items()} | {"labels": IGNORED}
+        if index < 0:  # ~index stands in, and has nothing to learn
+            return {name: values[~index] for name, values in self._columns.items() if name != "labels"}
         return {name: values[index] for name, values in self._columns.items()}
 
 

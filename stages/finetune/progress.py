@@ -7,6 +7,7 @@ import csv
 import json
 import sys
 import time
+from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 from statistics import median
@@ -15,11 +16,14 @@ from typing import Any
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import TrainerCallback
 
+from stages.common.params.tasks import Score
 from stages.tracking.live import LiveRun
+from stages.tracking.runs import POSITIONS, VALIDATION
 
 LINES_PER_EPOCH = 4
-TRAINING = ("step", "epoch", "loss", "learning_rate")
-VALIDATION = ("step", "epoch", "validation_loss", "validation_accuracy", "validation_macro_f1")
+COLUMNS = ("step", "epoch", "name", "value")
+TRAINING = ["loss", "learning_rate"]
+SPEEDS = ("_runtime", "_per_second", "_time")  # what the trainer logs of a validation besides its scores
 
 FAR = 2.0  # times the loss of guessing
 LONG_STEPS, LONG_SHARE = 100, 0.25  # how long it has to last: so many steps, and this share of the training
@@ -27,23 +31,25 @@ FEWEST_POINTS = 3  # of the curve: a single one may be the mean of a spike
 
 
 def curve_point(entry: dict[str, Any]) -> dict[str, float] | None:
-    """Return an entry of the trainer's log as a point of one of the curves, if it is one."""
+    """Return an entry of the trainer's log as a point: step, epoch and values by MLflow's names; None if it is none."""
     point = {"step": entry.get("step"), "epoch": round(entry["epoch"], 4)}
-    if "loss" in entry and "learning_rate" in entry:
-        return point | {name: entry[name] for name in TRAINING[2:]}
-    if "eval_loss" in entry:
-        return point | {name: entry[name.replace("validation", "eval")] for name in VALIDATION[2:]}
-    return None
+    if {*TRAINING} <= entry.keys():
+        return point | {name: entry[name] for name in TRAINING}
+    scores = {name.removeprefix("eval_") for name in entry if name.startswith("eval_") and not name.endswith(SPEEDS)}
+    order = sorted(scores, key=lambda name: (name != "loss", name))  # a log from a checkpoint is sorted otherwise
+    return point | {VALIDATION + name: entry[f"eval_{name}"] for name in order} if order else None
 
 
 def write_curves(history: list[dict[str, Any]], training: Path, validation: Path) -> None:
-    """Write the two curves of a trainer's log as CSV, a row a point."""
-    points = [point for entry in history if (point := curve_point(entry))]
-    for path, columns in ((training, TRAINING), (validation, VALIDATION)):
+    """Write the curves of a trainer's log as two long tables (step, epoch, name, value) in CSV, a row a value."""
+    rows: dict[bool, list[tuple[Any, ...]]] = {False: [], True: []}  # by whether they are of the validation
+    for point in filter(None, map(curve_point, history)):
+        for name in (name for name in point if name not in POSITIONS):
+            row = (point["step"], point["epoch"], name.removeprefix(VALIDATION), point[name])
+            rows[name.startswith(VALIDATION)].append(row)
+    for path, part in ((training, rows[False]), (validation, rows[True])):
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(point for point in points if columns[-1] in point)
+            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *part])
 
 
 def divergence(history: list[dict[str, Any]], steps: int, guessing: float) -> str | None:
@@ -93,8 +99,9 @@ class Curves(TrainerCallback):
 class Progress(TrainerCallback):
     """A bar on a terminal, a line now and then elsewhere, and a line per epoch everywhere."""
 
-    def __init__(self, terminal: bool) -> None:
-        self._terminal = terminal
+    def __init__(self, terminal: bool, scores: Sequence[Score]) -> None:
+        """Take whether there is a terminal, and the scores of validation that are told."""
+        self._terminal, self._scores = terminal, scores
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Start the clock, and the bar where the checkpoint is."""
@@ -120,10 +127,11 @@ class Progress(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Say how the epoch went."""
-        scores = given["metrics"]
+        values = given["metrics"]
+        known = [score for score in self._scores if f"eval_{score.name}" in values]
         self._bar.clear()
-        line = f"  epoch {state.epoch:g}: validation loss {scores['eval_loss']:.4f}"
-        print(f"{line}, accuracy {scores['eval_accuracy']:.4f}, macro-F1 {scores['eval_macro_f1']:.4f}", flush=True)
+        line = f"  epoch {state.epoch:g}: validation loss {values['eval_loss']:.4f}"
+        print(line, *(f"{score.title} {values[f'eval_{score.name}']:.4f}" for score in known), sep=", ", flush=True)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Leave the bar."""

@@ -24,9 +24,8 @@ from transformers.pytorch_utils import Conv1D
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.common.params.finetune import AdaloraOptions, PartialOptions
-from stages.finetune.batches import IGNORED
-from stages.finetune.loss import Loss
 from stages.finetune.optimizers import encoder_layers
+from stages.tasks.losses import Losses
 
 CONFIGS: dict[str, Any] = {"lora": LoraConfig, "adalora": AdaLoraConfig, "ia3": IA3Config, "prefix": PrefixTuningConfig}
 NAME = "default"  # peft's, of the only adapter
@@ -143,24 +142,31 @@ def _unwrap_head(base: nn.Module) -> list[str]:
     return sorted(name for name, _ in wrapped)
 
 
-def with_strategy(model: Any, params: FinetuneParams, loss: Loss) -> tuple[Loss, list[TrainerCallback]]:
-    """Return the loss with what the strategy adds to it, and the callbacks that it needs while training.
+def step_loss(model: Any, params: FinetuneParams, losses: Losses) -> tuple[Any, list[TrainerCallback]]:
+    """Return the function from outputs and targets of a forward pass to its part of the step's loss, and callbacks.
 
-    AdaLoRA (Zhang et al. 2023, arXiv:2303.10512) alone adds something. peft leaves it to the caller: the ranks fall on
-    a schedule that needs the number of steps, and peft adds the orthogonality to the model's own loss, which is not the
-    one trained here. Each forward pass of a step brings its share of it.
+    The losses of the rows are summed and divided by the rows of the whole training step, over its forward passes and
+    processes, so that accumulated gradients are those of one large batch (transformers#35203); weights of rows are no
+    part of the divisor for the same reason.
+
+    AdaLoRA (Zhang et al. 2023, arXiv:2303.10512) adds something to that, and needs a callback. peft leaves it to the
+    caller: the ranks fall on a schedule that needs the number of steps, and peft adds the orthogonality to the model's
+    own loss, which is not the one trained here. Each forward pass of a step brings its share of it.
     """
-    if not isinstance(params.options, AdaloraOptions):
-        return loss, []
+    budget = params.options if isinstance(params.options, AdaloraOptions) else None
 
-    def with_orthogonality(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-        data = loss(outputs, labels, num_items_in_batch=num_items_in_batch)
-        if not torch.is_grad_enabled():
-            return data
-        share = 1.0 if num_items_in_batch is None else (labels != IGNORED).sum() / num_items_in_batch
-        return data + share * model.peft_config[NAME].orth_reg_weight * orthogonality(model).to(data.device)
+    def loss(outputs: Any, targets: torch.Tensor | None, num_items_in_batch: torch.Tensor | None = None) -> Any:
+        """Take logits [b x k] in any precision and targets [b …]; None: a row stands in where a process has none."""
+        logits = outputs.logits.float()
+        rows = 0 if targets is None else len(targets)
+        whole = rows if num_items_in_batch is None else num_items_in_batch
+        value = 0.0 * logits.sum() if targets is None else losses(logits, targets).sum() / whole
+        if budget and torch.is_grad_enabled():
+            share = rows / whole * model.peft_config[NAME].orth_reg_weight
+            value = value + share * orthogonality(model).to(value.device)
+        return value
 
-    return with_orthogonality, [RankBudget(params.options)]
+    return loss, [RankBudget(budget)] if budget else []
 
 
 def orthogonality(model: nn.Module) -> torch.Tensor:

@@ -33,7 +33,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from stages.common.distributed import end_with_parent, world_size
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
-from stages.common.params.finetune import GREATER_IS_BETTER
+from stages.common.params.tasks import Score
 from stages.finetune.batches import LengthBatches, TokenRows
 from stages.finetune.checkpoints import (
     COMPLETE,
@@ -45,19 +45,19 @@ from stages.finetune.checkpoints import (
     step_of,
 )
 from stages.finetune.cpu_speed import fast_on_cpu, trimmed_vocabulary
-from stages.finetune.loss import build_loss
 from stages.finetune.machine import explain_memory_errors
 from stages.finetune.optimizers import build_optimizer, build_schedule
 from stages.finetune.progress import divergence
-from stages.finetune.strategies import with_strategy
+from stages.finetune.strategies import step_loss
+from stages.tasks.base import Space, Task
 from stages.tasks.inference import wants_bf16
 
 FULL = 2**20  # bytes: less is left free where a write has failed for lack of room
-SAMPLE = 10_000  # rows whose labels are enough to compute the loss of guessing
+SAMPLE = 10_000  # rows whose targets are enough to compute the loss of guessing
 
 
-def training_arguments(params: FinetuneParams, folder: Path, seed: int, rows: int) -> TrainingArguments:
-    """Translate params into `TrainingArguments`, with checkpoints in `folder`.
+def training_arguments(params: FinetuneParams, folder: Path, seed: int, rows: int, best: Score) -> TrainingArguments:
+    """Translate params into `TrainingArguments`, with checkpoints in `folder`; the epoch that is `best` is kept.
 
     Learning rate, weight decay and warm-up are not among them: loss, batches, optimiser and schedule take theirs from
     params. A training on so few `rows` that it would have no curve logs more often.
@@ -77,8 +77,8 @@ def training_arguments(params: FinetuneParams, folder: Path, seed: int, rows: in
         save_strategy="epoch",  # AttuneTrainer removes older checkpoints
         restore_callback_states_from_checkpoint=True,  # the epochs that early stopping has waited already
         load_best_model_at_end=params.train_on == "train",
-        metric_for_best_model=f"eval_{params.metric_for_best_model}",
-        greater_is_better=GREATER_IS_BETTER[params.metric_for_best_model],
+        metric_for_best_model=f"eval_{best.name}",
+        greater_is_better=best.greater_is_better,
         logging_steps=min(params.logging_steps, math.ceil(rows / per_step)),
         logging_nan_inf_filter=False,  # a loss that is not a number must be seen
         seed=seed,
@@ -93,10 +93,10 @@ def train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     splits: dict[str, pl.DataFrame],
-    labels: dict[str, int],
+    task: Task,
+    space: Space,
     params: FinetuneParams,
     arguments: TrainingArguments,
-    metrics: Any,
     callbacks: list[TrainerCallback],
 ) -> list[dict[str, Any]]:
     """Train `model` in place up to its best epoch, from its last checkpoint if it has one; return the trainer's log.
@@ -107,9 +107,9 @@ def train(
     rows, validation = splits["train"], splits["validation"]
     if params.train_on == "train_and_validation":
         rows = pl.concat([rows, validation])
-    counts = [int((rows["labels"] == number).sum()) for number in range(len(labels))]
+    losses = task.loss_function(params, space, rows["labels"].to_list())
     columns = [name for name in tokenizer.model_input_names if name in rows.columns]
-    loss, of_strategy = with_strategy(model, params, build_loss(params, labels, counts))
+    loss, of_strategy = step_loss(model, params, losses)
     if params.early_stopping_patience:
         of_strategy.append(EarlyStoppingCallback(params.early_stopping_patience))
     trainer = AttuneTrainer(
@@ -121,7 +121,7 @@ def train(
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_loss_func=loss,
-        compute_metrics=metrics,
+        compute_metrics=lambda given: task.validation_scores(given.predictions, given.label_ids, space),
         callbacks=[*of_strategy, SaveAndLog(params.save_steps), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
@@ -186,6 +186,11 @@ class AttuneTrainer(Trainer):
         loader.set_epoch = batches.set_epoch  # type: ignore[attr-defined]  # which `Trainer` calls
         return loader
 
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
+        """Return the rows of a whole step, over its forward passes and processes; `Trainer` would count numbers."""
+        rows = torch.tensor(sum(len(batch.get("labels", ())) for batch in batch_samples), device=device)
+        return self.accelerator.gather(rows).sum()
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: counting the model's weights at every step takes time, and nobody reads the result."""
         return 0
@@ -211,8 +216,8 @@ class AttuneTrainer(Trainer):
         output = super().evaluation_loop(*given, **named)
         if self.args.world_size > 1 and output.metrics and self.compute_loss_func:
             with torch.no_grad():
-                logits, labels = torch.from_numpy(output.predictions), torch.from_numpy(output.label_ids)
-                output.metrics["eval_loss"] = self.compute_loss_func(SimpleNamespace(logits=logits), labels).item()
+                logits, targets = torch.from_numpy(output.predictions), torch.from_numpy(output.label_ids)
+                output.metrics["eval_loss"] = self.compute_loss_func(SimpleNamespace(logits=logits), targets).item()
         return output
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -15,7 +15,7 @@ import polars as pl
 from stages.common.digests import sha256_file
 from stages.common.display import display
 from stages.common.errors import AttuneError
-from stages.common.params import IngestParams, TextSource
+from stages.common.params import CleanParams, IngestParams, TextSource
 from stages.common.pipeline.dvc_files import check_deps
 from stages.common.pipeline.stage import Run, stage, write_json
 from stages.common.pipeline.validation import check_label_counts
@@ -26,6 +26,8 @@ from stages.ingest.labels import check_label_column, check_look_alikes, label_na
 from stages.ingest.models import bring_model, bring_resources, files_of
 from stages.ingest.records import Spool, check_label_map, read_records
 from stages.ingest.scratch import build_scratch_model
+from stages.tasks import load_task
+from stages.tasks.base import Task
 
 MOST_REASONS = 200  # in the manifest: of the others, which are seldom, there may be thousands
 
@@ -33,7 +35,7 @@ MOST_REASONS = 200  # in the manifest: of the others, which are seldom, there ma
 @stage("ingest")
 def main(run: Run[IngestParams]) -> None:
     """Read every source, map columns and labels, bring models and resources, write the manifest."""
-    params, label_map = run.params, run.params.label_map
+    params, label_map, task = run.params, run.params.label_map, load_task(run.all_params.task)
     check_deps()
     shutil.rmtree(run.work_folder("unpacked"))  # left by a run that was killed
     folders = run.work_folder("downloads"), run.work_folder("unpacked")
@@ -42,16 +44,16 @@ def main(run: Run[IngestParams]) -> None:
     reference_sources: list[dict[str, Any]] = []
     records_path, rejected_path = run.output("data/raw/records.parquet"), run.output("data/raw/rejected.parquet")
     with tempfile.TemporaryDirectory(dir=workspace.unpacked) as folder:
-        spool = Spool(Path(folder))
-        for records in _read(params.sources, sources, workspace, params):
+        spool = Spool(Path(folder), task)
+        for records in _read(params.sources, sources, workspace, task, params):
             spool.add(records)
-        references = _read(params.decontaminate_against, reference_sources, workspace, params)
+        references = _read(params.decontaminate_against, reference_sources, workspace, task, params)
         Decontamination.write_batches(references, run.output("data/raw/decontamination.parquet"))
 
         given = {source.label for source in params.sources if source.label is not None}
-        names, named = label_names(spool.labels, {*(label_map or ()), *given}, params.missing), Counter[str]()
-        absent = {label: count for label, count in sorted(spool.labels.items()) if names[label] is None}
-        for label, count in spool.labels.items():
+        names, named = label_names(spool.names, {*(label_map or ()), *given}, params.missing), Counter[str]()
+        absent = {label: count for label, count in sorted(spool.names.items()) if names[label] is None}
+        for label, count in spool.names.items():
             if name := names[label]:
                 named[name] += count
         if not named.keys() & (label_map or {}).keys():
@@ -61,10 +63,14 @@ def main(run: Run[IngestParams]) -> None:
         check_look_alikes(named, label_map or ())
         selection = (names, label_map, params.limit, run.seed)
         RawRecords.write_batches((kept for kept, _ in spool.split(*selection)), records_path, spool.group_rows)
-        labels = _counts(records_path, "label")
+        kept_labels = pl.read_parquet(records_path, columns=["label"])["label"].drop_nulls()
+        labels = task.counts(kept_labels, CleanParams())
         Rejected.write_batches((others for _, others in spool.split(*selection)), rejected_path, spool.group_rows)
-        check_label_counts(labels, "among the rows that are kept", pl.scan_parquet(rejected_path))
-        reasons = _counts(rejected_path, "reason")
+        least, others = run.all_params.clean.min_label_rows, pl.scan_parquet(rejected_path)
+        check_label_counts(kept_labels, task.named(kept_labels), "among the rows that are kept", others, least)
+        reasons = dict(
+            others.select(pl.col("reason").value_counts()).unnest("reason").sort("reason").collect().iter_rows()
+        )
 
     base, commit = run.output("models/base"), None
     if params.base_model.scratch:
@@ -100,13 +106,16 @@ def main(run: Run[IngestParams]) -> None:
 
 
 def _read(
-    sources: Sequence[TextSource], entries: list[dict[str, Any]], workspace: Workspace, params: IngestParams
+    sources: Sequence[TextSource],
+    entries: list[dict[str, Any]],
+    workspace: Workspace,
+    task: Task,
+    params: IngestParams,
 ) -> Iterator[pl.DataFrame]:
     """Yield the records of all sources in their order; add the sources' entries in the manifest."""
-    labels = params.label_map or ()
     earlier: dict[tuple[str, str], int] = {}
     for number, source in enumerate(sources, start=1):
-        mapping = source.model_dump_json(include={"columns", "label", "where"})
+        mapping = source.model_dump_json(include={"columns", "label", "where", "pattern"})
         with open_source(source, workspace) as (tables, entry):
             entries.append(entry | {"rows_read": 0})
             for table in tables:
@@ -116,14 +125,9 @@ def _read(
                         f"{table.origin}: entries {first} and {number} of the sources are the same rows, counted twice",
                         "delete one of the two, or let member name fewer files",
                     )
-                for records in read_records(table, source, params.missing, labels, params.split_names):
+                for records in read_records(table, source, task, params):
                     entries[-1]["rows_read"] += records.height
                     yield records
-
-
-def _counts(table: Path, column: str) -> dict[str, int]:
-    """Return how often there is each value of a column, in their order."""
-    return dict(pl.read_parquet(table, columns=[column])[column].drop_nulls().value_counts().sort(column).iter_rows())
 
 
 if __name__ == "__main__":

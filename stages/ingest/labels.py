@@ -1,16 +1,13 @@
-"""What is missing in a file, and which label each spelling of one stands for.
+"""What is missing in a file, what its cells hold, and which name each spelling of one stands for.
 
-Labels are decided on the distinct ones of all rows, of which there are few: whether a column holds numbers alone, or
-two labels differ by case alone, no single row can tell.
+Names are decided on the distinct ones of all rows, of which there are few: whether a column holds numbers alone, or two
+names differ by case alone, no single row can tell.
 """
 
-import ast
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
-from typing import Any
 from unicodedata import category, normalize
 
 import polars as pl
@@ -18,10 +15,10 @@ import polars as pl
 from stages.common.display import display
 from stages.common.display import listed as first_of
 from stages.common.errors import AttuneError
-from stages.common.params import TextSource
-from stages.common.readers.table import as_text
+from stages.common.params import IngestParams, TextSource
 from stages.common.text import steps
 from stages.common.text.cleaning import Step, settle
+from stages.tasks.base import Refused, Task
 
 # Whole cells that programs write for no value (R and databases, pandas, spreadsheets). `NA`, `none` and `n/a` are not
 # among them: people write these, and mean a label of their own (Namibia, "no emotion").
@@ -50,15 +47,8 @@ REPAIRS: dict[str, Step] = {  # of texts, without those that guess
 ALIKE = "аa вb еe кk мm нh оo рp сc тt уy хx іi јj ѕs ԁd ԛq ԝw αa βb εe ζz ηh ιi κk μm νn οo ρp τt υy χx"
 MARKS = "‐- ‑- –- —- −- ‘' ’' “' ”' \"'"
 LOOK = {ord(pair[0]): pair[1] for pair in f"{ALIKE} {MARKS}".split()} | dict.fromkeys(range(0xFE00, 0xFE10))
-SEEMS = (  # what is in the repr of a list or object in place of a label, and what it tells; the first one counts
-    (r"['\"]choices['\"]: ", "is an answer of Label Studio"),
-    (r"['\"]: -?[0-9TF]", "seem to be scores per label"),
-    (r"^\[?\{", "is a JSON object"),
-    (r"^\[\]", "is an empty list"),
-    (r"^\[\[", "seem to be labels of parts of the text"),
-    ("", "seem to be several labels"),
-)
 WIDTH = 60  # characters of a label in a message
+YES, NO = ("1", "true", "yes", "x"), ("0", "false", "no", "")  # in a column of marks, one for each label
 
 
 def without_missing(cells: pl.Series, missing: Collection[str], spellings: Collection[str] = MISSING) -> pl.Series:
@@ -66,44 +56,82 @@ def without_missing(cells: pl.Series, missing: Collection[str], spellings: Colle
     return cells.set(cells.str.strip_chars().is_in([*spellings, *missing]), None)
 
 
-def unwrapped(labels: pl.Series, listed: Collection[str], origin: str, rows: int) -> pl.Series:
-    """Return labels, a list of one thing as that thing: `["pos"]` is `pos`.
+def with_targets(
+    records: pl.DataFrame,
+    names: Mapping[str, str | None],
+    task: Task,
+    params: IngestParams,
+    origin: str,
+    rows: int,
+) -> pl.DataFrame:
+    """Return a batch of records with what the task reads in each label, or why a row is left out.
 
     Args:
-        labels: of one batch.
-        listed: those that params name; they are what they say.
+        records: with `label`, `rule` and `left_out`; only rows that are not left out are looked at.
+        names: what numbers of the file stand for.
+        task: reads each distinct cell once.
+        params: what is missing, and what else the task heeds.
         origin: what messages call the file.
         rows: of the file that came before.
 
     Raises:
-        AttuneError: with the row, if a label is another list, or an object.
+        AttuneError: with the row, if the task takes the whole column for the wrong one.
     """
-    entries: dict[str, str | None] = {}
-    for label in labels.filter(labels.str.contains(r"^\s*[\[{]")).unique(maintain_order=True):
-        value: Any = None
-        for read in (json.loads, _literal):
-            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-                value = read(label.strip())
-                break
-        if not isinstance(value, list | dict) or label.strip() in listed:
-            continue
-        if not isinstance(value, list) or len(value) != 1 or isinstance(value[0], list | dict):
-            raise AttuneError(
-                f"{origin}, row {rows + (labels == label).arg_true()[0] + 1:,}: instead of one label there "
-                f"{next(words for sign, words in SEEMS if re.search(sign, repr(value)))}: {display(label, WIDTH)}",
-                "write one label into each row (of scores the highest, say), leave such rows out, or name this "
-                "very text in ingest.labels",
-            )
-        entries[label] = as_text(value[0])
-    return labels.replace([*entries], pl.Series([*entries.values()], dtype=pl.String)) if entries else labels
+    cells = records.select(pl.when(pl.col("left_out").is_null()).then("label")).to_series()
+    absent = {*MISSING, *params.missing}.difference(params.label_map or ())
+    read: dict[str, list[str | None]] = {"cell": [], "target": [], "why": [], "reason": []}
+    for cell in cells.filter(cells.str.contains(r"\S")).unique(maintain_order=True):
+        target = rule = reason = None
+        try:
+            target = task.parse_target(cell, params)
+        except Refused as refusal:
+            rule, reason = refusal.rule, str(refusal)
+        except AttuneError as error:
+            row = f"{origin}, row {rows + (cells == cell).arg_true()[0] + 1:,}"
+            raise AttuneError(f"{row}: {error.what}", error.fix) from None
+        held = task.names(target) if target else []
+        if not held and cell.strip() in absent:  # of names `label_names` decides
+            target = rule = reason = None
+        if target and held and names:
+            target = task.renamed(target, {name: names.get(name, name) for name in held})
+        for column, value in zip(read.values(), (cell, target, rule, reason), strict=True):
+            column.append(value)
+    known = pl.DataFrame(read, schema=dict.fromkeys(read, pl.String))
+    known = cells.to_frame("cell").join(known, on="cell", how="left", maintain_order="left")
+    read_here = pl.col("left_out").is_null() & known["why"].is_null()
+    return records.with_columns(
+        label=pl.when(read_here).then(known["target"]).otherwise("label"),
+        rule=pl.coalesce("rule", known["why"]),
+        left_out=pl.coalesce("left_out", known["reason"]),
+    )
 
 
-def _literal(text: str) -> Any:
-    """Return what Python reads, with the commas that numpy leaves out: texts side by side would be joined to one."""
-    if re.fullmatch(r"\[[-+.e0-9\s]+\]", text):
-        return [float(number) for number in text[1:-1].split()]
-    value = ast.literal_eval(re.sub(r"(?<=['\"])\s+(?=['\"])", ", ", re.sub(r"\bnp\.\w+\(([^()]*)\)", r"\1", text)))
-    return [*value] if isinstance(value, set) else value
+def with_marks(records: pl.DataFrame, rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """Return a batch of records with the labels that are marked in its rows, as a JSON list; each has its own column.
+
+    A row with a cell that is no mark is left out.
+    """
+    marks = [without_fractions(rows[name]).str.to_lowercase().fill_null("") for name in names]
+    reasons = pl.Series([None], dtype=pl.String).new_from_index(0, rows.height)
+    for name, mark in zip(names, marks, strict=True):
+        wrong = (~mark.is_in([*YES, *NO])).arg_true()
+        shown = [display(cell, WIDTH) for cell in rows[name].gather(wrong)]
+        column = f"the column {display(name, WIDTH)} of a label holds"
+        reasons = reasons.scatter(wrong, [f"{column} {cell}, which is neither yes (1) nor no (0)" for cell in shown])
+    quoted = [json.dumps(name, ensure_ascii=False) for name in names]
+    chosen = [pl.when(mark.is_in(YES)).then(pl.lit(name)) for name, mark in zip(quoted, marks, strict=True)]
+    joined = pl.concat_str(chosen, separator=",", ignore_nulls=True)
+    rule = pl.when(reasons.is_not_null()).then(pl.lit("bad_target"))
+    return records.with_columns(
+        label=rows.select(pl.format("[{}]", joined)).to_series(),
+        rule=pl.coalesce("rule", rule),
+        left_out=pl.coalesce("left_out", reasons),
+    )
+
+
+def without_fractions(cells: pl.Series) -> pl.Series:
+    """Return cells without blanks around them; whole numbers, which a missing one makes fractions, as they were."""
+    return cells.str.strip_chars().str.replace(r"^(-?[0-9]+)\.0+$", "${1}")
 
 
 def label_names(

@@ -20,58 +20,62 @@ from stages.common.digests import seeded_hash
 from stages.common.display import display
 from stages.common.display import listed as first_of
 from stages.common.errors import AttuneError
-from stages.common.params import TextSource
+from stages.common.params import IngestParams, TextSource
 from stages.common.params.sources import as_in_files
 from stages.common.readers.streams import BATCH_BYTES
 from stages.common.readers.table import Table
-from stages.common.readers.tables import LINE
+from stages.common.readers.tables import COLUMNS, LINE
 from stages.common.schemas import SPLITS, Rejected
-from stages.ingest.labels import SPELLINGS, unwrapped, without_missing
+from stages.ingest.labels import SPELLINGS, with_marks, with_targets, without_fractions, without_missing
+from stages.tasks.base import Task
 
 STAGE = "ingest"
 FIELDS = ("text", "text_pair", "label", "group", "split", "timestamp", "source", "extra")
 WIDTH = 60  # characters of a label or a name in a message
+MATCHES = ""  # whether a line matches its source's pattern; no group has this name
 SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation", "": None}
 GROUP_ROWS = 100_000  # of a row group, unless their texts are long
 BARE_LABEL = pl.col("label").str.strip_chars().replace("", None)
 
 
-def read_records(
-    table: Table,
-    source: TextSource,
-    missing: Collection[str] = (),
-    listed: Collection[str] = (),
-    split_names: Mapping[Any, str] | None = None,
-) -> Iterator[pl.DataFrame]:
+def read_records(table: Table, source: TextSource, task: Task, params: IngestParams) -> Iterator[pl.DataFrame]:
     """Yield the records of a table of text; columns that are not mapped are left behind.
 
     Args:
         table: the rows.
         source: which column is which.
-        missing: further spellings of a missing value.
-        listed: the keys of `ingest.labels`.
-        split_names: `ingest.split_names`.
+        task: reads the label column.
+        params: what is missing, what splits are called.
 
     Yields:
-        FIELDS, and `left_out`: why the params leave a row out, null for the others.
+        FIELDS, and `left_out`: why a row is not read, with the `rule` that says so; null for the others.
 
     Raises:
-        AttuneError: if a column is missing, there are no rows, the text column holds nothing at all, `where` leaves
-            nothing of a file, a label is a list of several or an object, an official split is none, or the table is
-            damaged.
+        AttuneError: if a column is missing, there are no rows, the text column holds nothing at all, `where` or
+            `pattern` leaves nothing of a file, the task cannot be learnt from such labels, an official split is none,
+            or the table is damaged.
     """
-    lines = source.file_format == "lines"
+    lines, missing, pattern = source.file_format == "lines", params.missing, source.pattern
+    mapped = source.columns.model_dump(exclude_none=True, exclude={"extra", "labels"})
+    if source.bare:
+        bare = COLUMNS[source.file_format]
+        mapped = {field: column for field, column in bare.items() if hasattr(source.columns, field)}
     extra = [*dict.fromkeys(getattr(source.columns, "extra", []))]
+    marks: list[str] = getattr(source.columns, "labels", [])
     where: dict[str, Any] = getattr(source, "where", {})
-    mapped = {"text": LINE} if lines else source.columns.model_dump(exclude_none=True, exclude={"extra"})
-    wanted = [*mapped.items(), *(("extra", column) for column in extra), *(("where", column) for column in where)]
+    further = {"labels": marks, "extra": extra, "where": where}
+    wanted = [*mapped.items(), *((field, column) for field, columns in further.items() for column in columns)]
     given = {name: getattr(source, name, None) for name in ("label", "split")}
     constant = {**dict.fromkeys(FIELDS), **given, "source": source.origin, "group": table.group}
-    if table.fixed:
+    if table.fixed and not pattern:
         _check_columns(wanted, table)
     names: dict[str, str | None] = dict(table.label_names.get(mapped.get("label", ""), {}))
-    rows = texts = kept = 0
-    for batch in table.batches(list(dict.fromkeys(column for _, column in wanted))):
+    if names:  # -1 is what hidden test labels are
+        names = names | {"-1": None} if names.keys().isdisjoint(params.label_map or ()) else {}
+    rows = texts = kept = matched = 0
+    for raw in table.batches([LINE] if pattern else list(dict.fromkeys(column for _, column in wanted))):
+        batch = _groups(raw[LINE], pattern, mapped["text"]) if pattern else raw
+        matched += int(batch[MATCHES].sum()) if pattern else batch.height
         records = pl.DataFrame({field: batch[column] for field, column in mapped.items()}).with_columns(
             pl.lit(value, pl.String).alias(field) for field, value in constant.items() if field not in mapped
         )
@@ -80,21 +84,22 @@ def read_records(
             records = records.with_columns(extra=struct.struct.json_encode())
         records = records.select(FIELDS).with_columns(
             *(without_missing(records[field], missing, spellings) for field, spellings in SPELLINGS.items()),
-            left_out=pl.coalesce(pl.lit(None, pl.String), *_left_out(batch, where)),
+            left_out=pl.coalesce(pl.lit(None, pl.String), *_left_out(batch, where, pattern)),
         )
-        records = official_splits(records, split_names or {})
-        if "label" in mapped:
-            read = pl.col("left_out").is_null()
-            labels = unwrapped(records.select(pl.when(read).then("label"))["label"], listed, table.origin, rows)
-            if names and names.keys().isdisjoint(listed):
-                labels = labels.replace(names | {"-1": None})  # -1 is what hidden test labels are
-            records = records.with_columns(pl.when(read).then(labels).otherwise("label").alias("label"))
+        records = official_splits(records, params.split_names)
+        kept += records["left_out"].null_count()
+        records = records.with_columns(rule=pl.when(pl.col("left_out").is_not_null()).then(pl.lit("left_out")))
+        if marks:
+            records = with_marks(records, batch, marks)
+        records = with_targets(records, names, task, params, table.origin, rows)
         rows += batch.height
         texts += int(records["text"].str.contains(r"\S").sum())
-        kept += records["left_out"].null_count()
         yield records
     if rows and not lines:
         _check_columns(wanted, table)
+    if rows and not matched:
+        first = display(batch[mapped["text"]][0] or "", WIDTH)
+        raise AttuneError(f"{table.origin}: pattern fits none of the {rows:,} lines", f"mend it: a line is {first!r}")
     if rows and not kept and where and not source.inside:  # of several files of an archive one may hold none
         held = [f"{column} holds {_listed(batch[column].unique().drop_nulls().sort().head(5))}" for column in where]
         raise AttuneError(f"{table.origin}: where leaves out all {rows:,} rows", f"mend it: {'; '.join(held)}")
@@ -105,19 +110,24 @@ def read_records(
         raise AttuneError(f"{table.origin}: {what}", fix + _listed(table.columns))
 
 
-def _left_out(rows: pl.DataFrame, where: Mapping[str, Any]) -> Iterator[pl.Expr]:
+def _groups(lines: pl.Series, pattern: str, text: str) -> pl.DataFrame:
+    """Return the groups of each line, empty ones as null, and whether it matches; the text of others is the line."""
+    whole = f"^(?:{pattern})$"
+    matches = lines.str.contains(whole).fill_null(value=False)
+    groups = lines.str.extract_groups(whole).struct.unnest().with_columns(pl.all().replace("", None))
+    return groups.with_columns(pl.when(matches).then(text).otherwise(lines).alias(text), matches.alias(MATCHES))
+
+
+def _left_out(rows: pl.DataFrame, where: Mapping[str, Any], pattern: str | None) -> Iterator[pl.Expr]:
+    if pattern:
+        yield pl.when(~rows[MATCHES]).then(pl.lit("pattern: the line does not match"))
     for column, given in where.items():
         values = given if isinstance(given, list) else [given]
         texts = pl.Series([text for value in values for text in as_in_files(value)], dtype=pl.String)
-        fits = _plain(rows[column].fill_null("")).is_in(_plain(texts).to_list())
+        fits = without_fractions(rows[column].fill_null("")).is_in(without_fractions(texts).to_list())
         yield pl.when(~fits).then(
             pl.lit(f"where: {column} is not {' or '.join(str(value) or 'empty' for value in values)}")
         )
-
-
-def _plain(cells: pl.Series) -> pl.Series:
-    """Return cells without blanks around them; whole numbers, which a missing one makes fractions, as they were."""
-    return cells.str.strip_chars().str.replace(r"^(-?[0-9]+)\.0+$", "${1}")
 
 
 def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
@@ -125,7 +135,7 @@ def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
     for field, column in wanted:
         what = table.without_text.get(column)
         if what in ("lists", "structs") and field == "label":
-            continue  # comes as JSON, of which `unwrapped` decides
+            continue  # comes as JSON, of which the task decides
         if what:
             raise AttuneError(
                 f"{table.origin}: the column {column!r} (for {field}) is there, but holds {what}",
@@ -156,7 +166,7 @@ def official_splits(records: pl.DataFrame, names: Mapping[Any, str]) -> pl.DataF
         AttuneError: naming the values that are none.
     """
     named = SPLIT_NAMES | {str(raw).strip().lower(): name for raw, name in names.items()}
-    raw = _plain(records["split"]).str.to_lowercase()
+    raw = without_fractions(records["split"]).str.to_lowercase()
     dropped = pl.lit(raw).is_in([raw for raw, name in named.items() if name == "drop"])
     records = records.with_columns(
         split=pl.when(~dropped).then(raw.replace(named)),
@@ -197,11 +207,11 @@ def check_label_map(counts: Mapping[str, int], labels: Mapping[str, str]) -> Non
 class Spool:
     """Records in the files of a folder, added batch by batch and then read as often as needed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, task: Task) -> None:
         """Begin a spool in an empty folder."""
-        self.folder = folder
+        self.folder, self.task = folder, task
         self.rows = self._bytes = 0
-        self.labels: Counter[str] = Counter()  # as they stand in the data, but for blanks around them
+        self.names: Counter[str] = Counter()  # in the labels, as they stand in the data, but for blanks around them
         self._files: list[Path] = []
         self._ids: list[np.ndarray] = []  # uint64, as the hex digits of the ids
 
@@ -214,7 +224,8 @@ class Spool:
         """Add a batch of `read_records`."""
         records = with_text_ids(records)
         labels = records.filter(pl.col("left_out").is_null()).select(BARE_LABEL)["label"]
-        self.labels.update(dict(labels.drop_nulls().value_counts().iter_rows()))
+        for label, count in labels.drop_nulls().value_counts().iter_rows():
+            self.names.update(dict.fromkeys(self.task.names(label), count))
         self._ids.append(records["id"].str.to_integer(base=16, dtype=pl.UInt64).to_numpy())
         self._bytes += int(records["text"].str.len_bytes().cast(pl.Int64).sum())
         self._files.append(self.folder / str(len(self._files)))
@@ -252,15 +263,16 @@ class Spool:
             orders = np.concatenate([order(kept) for kept, _ in self.split(names, labels, None, seed)])
             last = np.partition(orders, limit - 1)[limit - 1] if limit < len(orders) else None
         mapped = {raw: name and (labels or {}).get(name, name) for raw, name in names.items()}
-        others = [raw for raw, name in names.items() if name and labels is not None and name not in labels]
-        read, unmapped = pl.col("left_out").is_null(), pl.col("label").is_in(others).fill_null(False)
-        shown = pl.col("label").map_elements(lambda label: display(label, WIDTH), return_dtype=pl.String)
-        because = pl.format("label {} is not in ingest.labels", shown)
-        for records in self.batches():
+        others = {raw for raw, name in names.items() if name and labels is not None and name not in labels}
+        read = pl.col("left_out").is_null()
+        for batch in self.batches():
+            targets = self._targets(batch.filter(read)["label"], mapped, others)
+            records = batch.join(targets, on="label", how="left", maintain_order="left")
+            unmapped = read & pl.col("unmapped").is_not_null()
             kept = records.filter(read, ~unmapped)
             rejected = [
-                Rejected.of(records.filter(~read), STAGE, "left_out", pl.col("left_out")),
-                Rejected.of(records.filter(read, unmapped), STAGE, "unmapped_label", because),
+                Rejected.of(records.filter(~read), STAGE, pl.col("rule"), pl.col("left_out")),
+                Rejected.of(records.filter(unmapped), STAGE, "unmapped_label", pl.col("unmapped")),
             ]
             if last is not None:
                 drawn = pl.Series(order(kept) <= last)
@@ -268,8 +280,18 @@ class Spool:
                     Rejected.of(kept.filter(~drawn), STAGE, "not_drawn", f"ingest.limit keeps {limit} rows")
                 )
                 kept = kept.filter(drawn)
-            label = pl.col("label").replace([*mapped], pl.Series([*mapped.values()], dtype=pl.String))
-            yield kept.with_columns(label), pl.concat(rejected)
+            yield kept.with_columns(label="target"), pl.concat(rejected)
+
+    def _targets(self, labels: pl.Series, names: Mapping[str, str | None], others: Collection[str]) -> pl.DataFrame:
+        """Return each label with its `target`, mapped names in it, or why there is none: it is `unmapped`."""
+        table: dict[str, list[str | None]] = {"label": [], "target": [], "unmapped": []}
+        for label in labels.drop_nulls().unique():
+            held = self.task.names(label)
+            wrong = [display(name, WIDTH) for name in held if name in others]
+            table["label"].append(label)
+            table["target"].append(self.task.renamed(label, names) if held and not wrong else label)
+            table["unmapped"].append(f"label {wrong[0]} is not in ingest.labels" if wrong else None)
+        return pl.DataFrame(table, schema=dict.fromkeys(table, pl.String))
 
     @cached_property
     def _numbers(self) -> pl.DataFrame:

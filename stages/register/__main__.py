@@ -16,7 +16,7 @@ from stages.common.schemas import AugmentedRecords, CleanRecords
 from stages.register.card import model_card
 from stages.register.champion_comparison import compare_with_champion
 from stages.register.gates import Verdict, failed, judge_reports
-from stages.serving.backends import FILES, Classifier, Package
+from stages.serving.backends import FILES, Package, Predictor
 from stages.serving.latency import latencies
 from stages.tasks.inference import texts_and_pairs
 from stages.tracking.package import package_digest
@@ -35,12 +35,12 @@ def main(run: Run[RegisterParams]) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     metrics, export = (
-        json.loads(run.input(f"reports/{name}.json").read_text(encoding="utf-8")) for name in ("metrics", "export")
+        json.loads(run.input(f"reports/{name}.json").read_text(encoding="utf-8")) for name in ("scores", "export")
     )
     package = Package(run.input("models/finetuned"), run.input("models/exported"), run.input("models/serving"))
     check_parts(package, metrics, export)
     slices = pl.read_csv(run.input("reports/plots/slices.csv"))
-    own = judge_reports(run.params.gates, run.all_params.evaluate, metrics, slices)
+    own = judge_reports(run.all_params, metrics, slices)
     _print(own)
 
     manifest, cleaned = run.input("data/raw/manifest.json"), run.input("reports/clean.json")
@@ -49,7 +49,7 @@ def main(run: Run[RegisterParams]) -> None:
     card = model_card(run.all_params, metrics, own, manifest, cleaned, augmented, export, slices)
     run.output("reports/model_card.md").write_text(card, encoding="utf-8")
 
-    verdicts = [*own, *_register(run, package, own, list(metrics["per_class"]))]
+    verdicts = [*own, *_register(run, package, own)]
     if names := [verdict.gate for verdict in verdicts if not verdict.passed]:
         print(f"  not promoted, because of: {', '.join(names)}")
         if run.params.fail_on_gate:
@@ -67,7 +67,7 @@ def check_parts(package: Package, metrics: Mapping[str, Any], export: Mapping[st
         AttuneError: naming the first part that is another one.
     """
     assert package.exported and package.serving
-    scored, scores, exported = metrics["model"], "reports/metrics.json", "reports/export.json"
+    scored, scores, exported = metrics["model"], "reports/scores.json", "reports/export.json"
     parts = [
         (scores, "models/finetuned", scored["digest"], sha256_path(package.model)),
         (scores, "models/serving", scored["serving"], sha256_path(package.serving)),
@@ -83,7 +83,7 @@ def check_parts(package: Package, metrics: Mapping[str, Any], export: Mapping[st
             raise AttuneError(what, "bring everything up to date: make run")
 
 
-def _register(run: Run[RegisterParams], package: Package, own: list[Verdict], labels: list[str]) -> list[Verdict]:
+def _register(run: Run[RegisterParams], package: Package, own: list[Verdict]) -> list[Verdict]:
     """Register the model, and promote it if it passed all gates; return the verdicts that hold in this registry alone.
 
     Raises:
@@ -95,7 +95,7 @@ def _register(run: Run[RegisterParams], package: Package, own: list[Verdict], la
     registration.write(run.output(str(REGISTRATION)), run.output(str(STAMP)))
 
     verdicts = [_latency(run, package, limit)] if (limit := run.params.gates.max_latency_ms) is not None else []
-    compared, current = compare_with_champion(run, digests[0], labels)
+    compared, current = compare_with_champion(run, digests[0], package)
     verdicts += compared
     _print(verdicts)
     may_replace = all(verdict.passed for verdict in verdicts)
@@ -126,9 +126,9 @@ def _register(run: Run[RegisterParams], package: Package, own: list[Verdict], la
 def _latency(run: Run[RegisterParams], package: Package, limit: float) -> Verdict:
     """Judge how long one text takes as it would be served; the milliseconds, which vary, are on the terminal alone."""
     texts, pairs = texts_and_pairs(CleanRecords.read(run.input("data/clean/test.parquet")))
-    classifier = Classifier(package)
-    p95 = latencies({"model": classifier}, texts, 1, CALLS, pairs)["model"].p95_ms
-    print(f"  one text takes {p95:.1f} ms ({classifier.variant}, 95th percentile)", flush=True)
+    predictor = Predictor(package)
+    p95 = latencies({"model": predictor}, texts, 1, CALLS, pairs)["model"].p95_ms
+    print(f"  one text takes {p95:.1f} ms ({predictor.variant}, 95th percentile)", flush=True)
     passed = p95 <= limit
     reason = f"one text takes {'no longer' if passed else 'longer'} than {limit:g} ms here (95th percentile)"
     return Verdict("max_latency_ms", None, limit, passed, reason)

@@ -20,7 +20,7 @@ MAX_NAME = 80  # characters of a name that comes out of the data
 
 def model_card(
     params: Params,
-    metrics: Mapping[str, Any],
+    scores: Mapping[str, Any],
     verdicts: Sequence[Verdict],
     raw: Path,
     clean: Path,
@@ -32,7 +32,7 @@ def model_card(
 
     Args:
         params: all parameters.
-        metrics: content of `reports/metrics.json`.
+        scores: content of `reports/scores.json`.
         verdicts: of the gates.
         raw: `data/raw/manifest.json`.
         clean: `reports/clean.json`.
@@ -41,7 +41,8 @@ def model_card(
         slices: `reports/plots/slices.csv`.
     """
     manifest, cleaned = (json.loads(path.read_text(encoding="utf-8")) for path in (raw, clean))
-    labels = list(metrics["per_class"])
+    names = sorted({name for split in cleaned["splits"].values() for name in split["labels"]})
+    headline = params.spec.headline
     templates = environment(Path(__file__).parent)
     templates.autoescape = False  # Markdown: what stems from the data goes through `cell` or `code`
     templates.keep_trailing_newline = True
@@ -54,19 +55,33 @@ def model_card(
         "share": _number("{:.1%}"),
         "mib": lambda size: "–" if size is None else f"{size / 2**20:.1f} MiB",
     }
-    templates.globals |= {"row": lambda *cells: f"| {' | '.join(map(str, cells))} |", "interval": _interval}
+    templates.globals["row"] = lambda *cells: f"| {' | '.join(map(str, cells))} |"
     return templates.get_template("card.md.j2").render(
         params=params,
         strategy=_strategy(params.finetune),
-        labels=labels,
+        labels=list(scores.get("per_class", ())),
+        names=names,
+        titles=[score.title for score in headline],
         manifest=manifest,
         cleaned=cleaned,
-        counts={name: [split["labels"].get(label, 0) for label in labels] for name, split in cleaned["splits"].items()},
+        counts={name: [split["labels"].get(label, 0) for label in names] for name, split in cleaned["splits"].items()},
         augmented=augmented,
-        metrics=metrics,
-        models={"**this model**": metrics, **metrics["baselines"]},
+        scores=scores,
+        models={
+            name: [_interval(entry, score.name) for score in headline]
+            for name, entry in {"**this model**": scores, **scores["baselines"]}.items()
+        },
+        gains={
+            name: [_interval(entry, f"{score.name}_gain", "+") for score in headline]
+            for name, entry in scores["baselines"].items()
+        },
         confidence=f"{100 * params.evaluate.bootstrap.confidence:g}",
-        slices=slices.sort("accuracy", maintain_order=True).rows(named=True),
+        slices=[
+            {**row, "scores": [f"{row[score.name]:.4f}" for score in headline]}
+            for row in slices.sort(
+                headline[0].name, descending=not headline[0].greater_is_better, maintain_order=True
+            ).rows(named=True)
+        ],
         exported={name: export[form] for form, name in FORMS.items()},
         verdicts=verdicts,
         settings=params.finetune.model_dump(mode="json"),

@@ -7,8 +7,9 @@ from typing import Any
 import polars as pl
 
 from stages.common.display import display
-from stages.common.params.evaluate import EvaluateParams
-from stages.common.params.register import Gates, SliceGate
+from stages.common.params import Params
+from stages.common.params.register import SliceGate
+from stages.common.params.tasks import Score
 
 NAME = 80  # characters of a slice's name, which comes out of the data
 
@@ -33,21 +34,37 @@ def failed(gate: str, reason: str) -> Verdict:
     return Verdict(gate, None, None, False, reason)
 
 
-def judge_reports(
-    gates: Gates, evaluated: EvaluateParams, metrics: Mapping[str, Any], slices: pl.DataFrame
-) -> list[Verdict]:
-    """Judge a model by `reports/metrics.json` and `reports/plots/slices.csv`; a number that is NaN fails its gate."""
-    verdicts = [_limited(f"minimum {name}", metrics[name], limit, name) for name, limit in gates.minimum.items()]
-    verdicts += [_baseline(name, gates, evaluated.bootstrap.confidence, metrics) for name in gates.beat_baselines]
+def judge_reports(params: Params, scores: Mapping[str, Any], slices: pl.DataFrame) -> list[Verdict]:
+    """Judge a model by `reports/scores.json` and `reports/plots/slices.csv`; a number that is NaN fails its gate."""
+    gates, main = params.register_.gates, params.spec.score(params.champion_metric)
+    verdicts = [limited(f"minimum {name}", scores[name], limit, name) for name, limit in gates.minimum.items()]
+    verdicts += [
+        limited(f"maximum {name}", scores[name], limit, name, most=True) for name, limit in gates.maximum.items()
+    ]
+    verdicts += [_baseline(name, params, main, scores) for name in gates.beat_baselines]
     if gates.slices:
-        verdicts.append(_slices(gates.slices, evaluated.slices.min_rows, slices))
+        score = params.spec.score(params.slices_metric)
+        verdicts.append(_slices(gates.slices, score, params.evaluate.slices.min_rows, slices))
     if (limit := gates.max_ece) is not None:
-        ece = metrics["calibration"]["ece"]
-        verdicts.append(_limited("max_ece", ece, limit, "expected calibration error", most=True))
+        ece = scores["calibration"]["ece"]
+        verdicts.append(limited("max_ece", ece, limit, "expected calibration error", most=True))
+    if (limit := gates.coverage_within) is not None:
+        nominal, found = (scores["calibration"][name] for name in ("nominal", "coverage"))
+        if found is None:
+            verdicts.append(failed("coverage_within", f"intervals: {scores['calibration']['problem']}"))
+        else:
+            off = f"coverage {found:.4f} of intervals for {nominal:g}: the distance"
+            verdicts.append(limited("coverage_within", round(abs(found - nominal), 6), limit, off, most=True))
+    verdicts += [
+        limited(f"recall {label}", scores["per_class"][label]["recall"], limit, f"recall of {display(label, NAME)}")
+        if label in scores["per_class"]
+        else failed(f"recall {label}", "the model has no such label: mend register.gates.recall")
+        for label, limit in gates.recall.items()
+    ]
     if (limit := gates.max_size_mb) is not None:
-        size = round(metrics["model"]["bytes"] / 2**20, 6)
-        verdicts.append(_limited("max_size_mb", size, limit, "the weights' size in MiB,", most=True))
-    return verdicts + [_behaviour(name, limit, metrics["behaviour"][name]) for name, limit in gates.behaviour.items()]
+        size = round(scores["model"]["bytes"] / 2**20, 6)
+        verdicts.append(limited("max_size_mb", size, limit, "the weights' size in MiB,", most=True))
+    return verdicts + [_behaviour(name, limit, scores["behaviour"][name]) for name, limit in gates.behaviour.items()]
 
 
 def gain_of(scores: Mapping[str, Any], metric: str, confidence: float) -> str:
@@ -59,39 +76,44 @@ def gain_of(scores: Mapping[str, Any], metric: str, confidence: float) -> str:
     )
 
 
-def _limited(gate: str, value: float, limit: float, what: str, *, most: bool = False) -> Verdict:
+def limited(gate: str, value: float, limit: float, what: str, *, most: bool = False) -> Verdict:
     """Compare a number (named `what`) with its least, or `most`, allowed value."""
     passed = value <= limit if most else value >= limit
     words = ("over", "at most") if most else ("under", "at least")
     return Verdict(gate, value, limit, passed, f"{what} {value:.4f} is {words[passed]} {limit:.4f}")
 
 
-def _baseline(name: str, gates: Gates, confidence: float, metrics: Mapping[str, Any]) -> Verdict:
-    ours, baseline = metrics["macro_f1"], metrics["baselines"][name]
-    value, limit, how = ours, baseline["macro_f1"], "above"
-    if gates.beat_significantly:
-        value, limit, how = baseline["macro_f1_gain_low"], 0.0, "significantly above"
-    passed = value > limit
-    reason = f"macro_f1 {ours:.4f} is {'' if passed else 'not '}{how} the baseline's {baseline['macro_f1']:.4f}"
-    return Verdict(f"beat {name}", value, limit, passed, f"{reason}: {gain_of(baseline, 'macro_f1', confidence)}")
+def _baseline(name: str, params: Params, main: Score, scores: Mapping[str, Any]) -> Verdict:
+    if name not in scores["baselines"]:
+        return failed(f"beat {name}", "it was not measured on these rows: mend register.gates.beat_baselines")
+    ours, baseline = scores[main.name], scores["baselines"][name]
+    value, limit = ours, baseline[main.name]
+    how = "above" if main.greater_is_better else "below"
+    passed = value > limit if main.greater_is_better else value < limit
+    if params.register_.gates.beat_significantly:
+        value, limit, how = baseline[f"{main.name}_gain_low"], 0.0, f"significantly {how}"
+        passed = value > limit
+    reason = f"{main.name} {ours:.4f} is {'' if passed else 'not '}{how} the baseline's {baseline[main.name]:.4f}"
+    gain = gain_of(baseline, main.name, params.evaluate.bootstrap.confidence)
+    return Verdict(f"beat {name}", value, limit, passed, f"{reason}: {gain}")
 
 
-def _slices(gate: SliceGate, min_rows: int, slices: pl.DataFrame) -> Verdict:
-    name = f"slices {gate.metric}"
+def _slices(gate: SliceGate, score: Score, min_rows: int, slices: pl.DataFrame) -> Verdict:
+    name, most = f"slices {score.name}", not score.greater_is_better
+    limit = gate.maximum if most else gate.minimum
+    assert limit is not None  # as params are checked
     if not slices.height:
         reason = f"no slice has the {min_rows} rows of evaluate.slices.min_rows; lower that, or set gates.slices: null"
-        return Verdict(name, None, gate.minimum, False, reason)
-    worst = slices.sort(gate.metric, maintain_order=True).row(0, named=True)
+        return Verdict(name, None, limit, False, reason)
+    worst = slices.sort(score.name, descending=most, maintain_order=True).row(0, named=True)
     what = f"the worst of {slices.height} slices, {display(worst['slice'], NAME)!r} with {worst['rows']} rows, has"
-    value = float(worst[gate.metric])
-    passed = value >= gate.minimum
-    reason = f"{what} {gate.metric} {value:.4f}, {'at least' if passed else 'under'} {gate.minimum:.4f}"
-    return Verdict(name, value, gate.minimum, passed, reason)
+    verdict = limited(name, float(worst[score.name]), limit, score.name, most=most)
+    return replace(verdict, reason=f"{what} {verdict.reason.replace(' is ', ', ')}")
 
 
 def _behaviour(name: str, limit: float, result: Mapping[str, Any]) -> Verdict:
     gate = f"behaviour {name}"
     if result["pass_rate"] is None:
         return Verdict(gate, None, limit, True, "no row of the test split can be changed this way: nothing to judge")
-    verdict = _limited(gate, result["pass_rate"], limit, "pass rate")
+    verdict = limited(gate, result["pass_rate"], limit, "pass rate")
     return replace(verdict, reason=f"{verdict.reason} ({result['passed']} of {result['cases']} cases passed)")

@@ -1,10 +1,10 @@
-"""A request's JSON to texts, and the model's probabilities to answers."""
+"""A request's JSON to texts, and the model's outputs to answers."""
 
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from stages.serving.backends import Classifier
+from stages.serving.backends import Predictor
 
 MAX_TEXTS = 1000
 COLUMNS = (["text"], ["text", "text_pair"], ["text_pair", "text"])
@@ -81,24 +81,14 @@ def read_question(body: bytes | dict[str, Any]) -> Question:
     return Question([row.text for row in rows], pairs, params.top_k, params.threshold)
 
 
-def answers(classifier: Classifier, question: Question) -> list[dict[str, Any]]:
-    """Return an answer per text: `label`, `score`, `abstained` and `probabilities` by label, the likeliest first.
-
-    The label is null where the model abstains: below its threshold, or if there is nothing to read in the text.
-    """
+def answers(predictor: Predictor, question: Question) -> list[dict[str, Any]]:
+    """Return an answer per text, as the task says it; one with nothing to read in it gets none."""
     texts, pairs = question.texts, question.pairs
-    if classifier.cleaning:  # as the model's training data were
-        texts, pairs = classifier.cleaning.texts(texts), classifier.cleaning.texts(pairs) if pairs else None
-    probabilities = classifier.probabilities(texts, pairs)
-    unsure = classifier.decision.abstains(probabilities, question.threshold).tolist()
-    result = []
-    for text, row, below in zip(texts, probabilities.tolist(), unsure, strict=True):
-        ranked = sorted(zip(classifier.labels, row, strict=True), key=lambda pair: -pair[1])
-        label, score = ranked[0]
-        abstained = below or blank(text)
-        answer = {"label": None if abstained else label, "score": score, "abstained": abstained}
-        result.append({**answer, "probabilities": dict(ranked[: question.top_k])})
-    return result
+    if predictor.cleaning:  # as the model's training data were
+        texts, pairs = predictor.cleaning.texts(texts), predictor.cleaning.texts(pairs) if pairs else None
+    task, outputs = predictor.task, predictor.outputs(texts, pairs)
+    given = task.answers(outputs, predictor.decision, question.threshold, question.top_k)
+    return [task.blank_answer(answer) if blank(text) else answer for text, answer in zip(texts, given, strict=True)]
 
 
 def blank(text: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from stages.common.text.cleaning import TextCleaning
-from stages.serving.decision import Decision
+from stages.tasks import FIRST, load_task, read_decision
 from stages.tasks.inference import labels_of, load_classifier
 
 Variant = Literal["torch", "onnx", "int8"]
@@ -31,8 +31,8 @@ Forward = Callable[[dict[str, np.ndarray]], np.ndarray]  # inputs [b x s] int64 
 class Package:
     """Where the parts of a model lie.
 
-    `serving` has `decision.json`, `text_cleaning.json` and `profile.json`. Without it, probabilities are uncalibrated,
-    the model never abstains, and texts are taken as they come.
+    `serving` has `decision.json`, `text_cleaning.json` and `profile.json`. Without it, outputs are uncalibrated, the
+    model never abstains, and texts are taken as they come.
     """
 
     model: Path  # config, weights and tokenizer, as `models/finetuned`
@@ -57,44 +57,54 @@ class Package:
         return ["torch", *made]  # type: ignore[list-item]
 
 
-class Classifier:
-    """Texts in, calibrated probabilities out; texts of requests go through `cleaning` first, those of data have been.
+class Predictor:
+    """Texts in, outputs of the task out; texts of requests go through `cleaning` first, those of data have been.
 
     Args:
         package: the parts of the model.
         variant: which form of it; None: ONNX where it was exported, else torch.
         threads: of the processor; None: one per core.
+        task: of a package without `serving`, whose outputs stay as the model gives them.
+        device: where torch computes.
 
     Raises:
         ValueError: if the package has no such variant.
     """
 
-    def __init__(self, package: Package, variant: Variant | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        package: Package,
+        variant: Variant | None = None,
+        threads: int | None = None,
+        task: str = FIRST,
+        device: str = "cpu",
+    ) -> None:
         self.variant: Variant = variant or ("onnx" if "onnx" in package.variants else "torch")
         if self.variant not in package.variants:
             raise ValueError(f"the model has no {self.variant}; it has {', '.join(package.variants)}")
         quick = self.variant != "torch" and (package.model / "tokenizer.json").exists()
         self.tokens = QuickTokens(package.model) if quick else TransformersTokens(package.model)
         if self.variant == "torch" or not package.exported:
-            self.forward = _torch_forward(package.model, threads)
+            self.forward = _torch_forward(package.model, threads, device)
         else:
             self.forward = _onnx_forward(package.exported / FILES[self.variant], threads)
-        self.labels = labels_of(package.model)  # in the order of the probabilities
-        self.decision = Decision.read(package.serving) if package.serving else Decision(self.labels)
-        if self.decision.labels != self.labels:
+        decided = read_decision(package.serving) if package.serving else None
+        self.decision: Any = decided or load_task(task).undecided(package.model)
+        self.task = load_task(self.decision.task)
+        labels = labels_of(package.model)
+        self._outputs = len(labels)
+        if getattr(self.decision, "labels", labels) != labels:
             raise ValueError(f"{package.serving} belongs to a model with other labels than {package.model}")
         self.cleaning = TextCleaning.read(package.serving) if package.serving else None
 
-    def probabilities(
-        self, texts: Sequence[str], pairs: Sequence[str] | None = None, batch_size: int = BATCH
-    ) -> np.ndarray:
-        """Return the calibrated probability of each label for each text (or pair of texts), [n x k] float64.
+    def outputs(self, texts: Sequence[str], pairs: Sequence[str] | None = None, batch_size: int = BATCH) -> np.ndarray:
+        """Return the outputs for each text (or pair of texts) as they are answered with, [n x k] float64.
 
         Texts are cut to the model's length; batches hold texts of similar length, so that little of them is padding.
         """
         if self.variant == "int8":
             batch_size = 1  # else an answer would hang on its neighbours, which share the scale of the activations
-        result = np.zeros((len(texts), len(self.labels)))
+        result = np.zeros((len(texts), self._outputs))
         if not len(texts):
             return result
         encoded = self.tokens.encode(list(texts), list(pairs) if pairs is not None else None)
@@ -102,10 +112,8 @@ class Classifier:
         for start in range(0, len(texts), batch_size):
             rows = longest_first[start : start + batch_size]
             batch = {name: [values[row] for row in rows] for name, values in encoded.items()}
-            logits = self.forward(self.tokens.pad(batch))
-            powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-            result[rows] = powers / powers.sum(axis=1, keepdims=True)
-        return self.decision.calibrated(result)
+            result[rows] = self.task.activate(self.forward(self.tokens.pad(batch)))
+        return np.asarray(self.decision.calibrated(result))
 
 
 class TransformersTokens:
@@ -163,17 +171,17 @@ class QuickTokens:
         return arrays
 
 
-def _torch_forward(model: Path, threads: int | None) -> Forward:
+def _torch_forward(model: Path, threads: int | None, device: str) -> Forward:
     import torch
 
     if threads:
         torch.set_num_threads(threads)
-    network = load_classifier(model)
+    network = load_classifier(model).to(device)
 
     def forward(batch: dict[str, np.ndarray]) -> np.ndarray:
         with torch.inference_mode():
-            inputs = {name: torch.from_numpy(values) for name, values in batch.items()}
-            return np.asarray(network(**inputs).logits.float().numpy())
+            inputs = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
+            return np.asarray(network(**inputs).logits.float().cpu().numpy())
 
     return forward
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.serving.backends import Classifier
+from stages.serving.backends import Predictor
 
 BLOCK = 10  # calls in a row: after a switch, the threads of the model before may still spin
 WARM_UP = 2  # calls at the start of a block that are not counted
@@ -22,43 +22,43 @@ class Latency:
 
 
 def latencies(
-    classifiers: dict[str, Classifier],
+    predictors: dict[str, Predictor],
     texts: Sequence[str],
     batch_size: int,
     calls: int = 100,
     pairs: Sequence[str] | None = None,
     seconds: float = 60.0,
 ) -> dict[str, Latency]:
-    """Measure classifiers on the same batches, interleaved, so that a busy moment slows all of them.
+    """Measure predictors on the same batches, interleaved, so that a busy moment slows all of them.
 
     Args:
-        classifiers: by name.
+        predictors: by name.
         texts: at least one; taken in order, again from the start after the last, `batch_size` to a call.
         batch_size: texts a call.
-        calls: measured per classifier, after a few that are not.
+        calls: measured per predictor, after a few that are not.
         pairs: second texts, for a model of pairs.
-        seconds: after so many no further block begins; each classifier has one at least.
+        seconds: after so many no further block begins; each predictor has one at least.
     """
     batches = []
     for start in range(0, calls * batch_size, batch_size):
         rows = [index % len(texts) for index in range(start, start + batch_size)]
         batches.append(([texts[row] for row in rows], [pairs[row] for row in rows] if pairs else None))
-    times: dict[str, list[float]] = {name: [] for name in classifiers}
+    times: dict[str, list[float]] = {name: [] for name in predictors}
     deadline = time.perf_counter() + seconds
     for start in range(0, calls, BLOCK):
         if start and time.perf_counter() > deadline:
             break
         block = batches[start : start + BLOCK]
-        for name, classifier in classifiers.items():
+        for name, predictor in predictors.items():
             for batch in block[:WARM_UP]:
-                classifier.probabilities(*batch, batch_size)
+                predictor.outputs(*batch, batch_size)
             for batch in block:
                 began = time.perf_counter()
-                classifier.probabilities(*batch, batch_size)
+                predictor.outputs(*batch, batch_size)
                 times[name].append(time.perf_counter() - began)
     result = {}
-    for name, classifier in classifiers.items():
+    for name, predictor in predictors.items():
         p50, p95 = (1000 * float(value) for value in np.percentile(times[name], [50, 95]))
-        measured = (classifier.tokens.encode(*batch)["input_ids"] for batch in batches[: len(times[name])])
+        measured = (predictor.tokens.encode(*batch)["input_ids"] for batch in batches[: len(times[name])])
         result[name] = Latency(p50, p95, sum(len(ids) for batch in measured for ids in batch) / sum(times[name]))
     return result

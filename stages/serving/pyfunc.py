@@ -25,8 +25,8 @@ MAX_BYTES = 2**20  # a second of tokenizing at most, some hundred MiB of memory;
 PATIENCE = 0.9  # of the time after which MLflow gives up on an answer, while its thread would work on for nobody
 
 
-class ServedClassifier(PythonModel):
-    """Texts in; out a table (or JSON) of `label`, `score`, `abstained` and `probabilities` by label."""
+class ServedModel(PythonModel):
+    """Texts in; out a table (or JSON) of answers, with the keys of the task's `signature`."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the form of the model that `variant` of the configuration names; null: ONNX where there is one."""
@@ -35,7 +35,7 @@ class ServedClassifier(PythonModel):
         parts = {name: Path(path) for name, path in context.artifacts.items()}
         package = backends.Package(parts["model"], parts.get("exported"), parts.get("serving"))
         config = context.model_config or {}
-        self._classifier = backends.Classifier(package, config.get("variant"), config.get("threads"))
+        self._predictor = backends.Predictor(package, config.get("variant"), config.get("threads"))
         self._lock = Lock()  # one request has all threads; and tokenizers are not made for several at once
         server: Any = sys.modules.get("mlflow.pyfunc.scoring_server")
         if server:
@@ -62,9 +62,10 @@ class ServedClassifier(PythonModel):
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
         with self._lock:
-            rows = answers.answers(self._classifier, question)
-        columns = ["label", "score", "abstained", "probabilities"]
-        return pd.DataFrame(rows, columns=columns).astype({"label": object}).where(lambda table: table.notna(), None)
+            rows = answers.answers(self._predictor, question)
+        columns = self._predictor.task.signature()
+        texts = {name: object for name, kind in columns.items() if "?" in kind}
+        return pd.DataFrame(rows, columns=[*columns]).astype(texts).where(lambda table: table.notna(), None)
 
     def respond(self, body: bytes, content_type: str | None) -> tuple[int, dict[str, Any]]:
         """Return status and JSON of the answer to an HTTP request."""
@@ -79,7 +80,7 @@ class ServedClassifier(PythonModel):
         if not self._lock.acquire(timeout=PATIENCE * MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()):
             return 503, _refusal("too much to do at the moment: ask again later", "TEMPORARILY_UNAVAILABLE")
         try:
-            return 200, {"predictions": answers.answers(self._classifier, question)}
+            return 200, {"predictions": answers.answers(self._predictor, question)}
         finally:
             self._lock.release()
 
@@ -88,4 +89,4 @@ def _refusal(message: str, code: str = "INVALID_PARAMETER_VALUE") -> dict[str, A
     return {"error_code": code, "message": message}  # in the form of MLflow's own
 
 
-mlflow.models.set_model(ServedClassifier())
+mlflow.models.set_model(ServedModel())

@@ -1,12 +1,14 @@
 """Which words a prediction rests on: integrated gradients (Sundararajan, Taly & Yan 2017) through captum.
 
-What is explained is the log-odds of the predicted label, compared with a text of as many tokens that says nothing:
-`[MASK]` where the tokenizer has it, padding otherwise. The values of all tokens add up to the change in log-odds.
+What is explained is one number of the task (the log-odds of the predicted label, the value), compared with a text of
+as many tokens that says nothing: `[MASK]` where the tokenizer has it, padding otherwise. The values of all tokens add
+up to the change in that number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +20,7 @@ from stages.common.digests import hash_order
 from stages.common.errors import AttuneError
 from stages.common.params.evaluate import Attributions
 from stages.common.text.columns import UNSPACED
+from stages.tasks.base import Task
 
 if TYPE_CHECKING:
     import torch
@@ -40,38 +43,40 @@ class Attribution:
     kind: Literal["error", "sample"]  # a confident error, or one of the sample of other rows
     label: str  # the row's own
     prediction: str  # the label that is explained
-    confidence: float  # calibrated probability of the prediction
+    confidence: float | None  # calibrated probability of the prediction, if the task has one
     pieces: list[tuple[str, float]]
     truncated: bool  # the end of the text was cut off, and is not in `pieces`
-    delta: float  # how far the integral is from the change in log-odds that it explains; near 0 if `steps` suffice
+    delta: float  # how far the integral is from the change that it explains; near 0 if `steps` suffice
 
 
 def explain(
-    model: Path, rows: pl.DataFrame, labels: list[str], params: Attributions, seed: int
+    model: Path, rows: pl.DataFrame, task: Task, params: Attributions, seed: int
 ) -> tuple[list[Attribution], str]:
-    """Explain the most confident errors, then a seeded sample of the other rows, with their `prediction`.
+    """Explain the errors whose label fits worst, then a seeded sample of the other rows.
+
+    `rows` are test records with the columns of predictions, and `output`: which one of the model is explained.
 
     Returns:
         The attributions, and a line that says how many there are, or why there are none.
     """
-    wrong = rows.filter(pl.col("prediction") != pl.col("label"))
-    errors = wrong.sort("confidence", "id", descending=[True, False]).head(params.errors)
+    wrong = rows.filter(~task.is_correct(rows, rows))
+    errors = wrong.sort("label_quality", "id").head(params.errors)
     others = rows.join(errors, on="id", how="anti").sort(hash_order("id", f"{seed} explained"), "id")
     chosen = pl.concat(
         [errors.with_columns(kind=pl.lit("error")), others.head(params.sample).with_columns(kind=pl.lit("sample"))]
     )
     try:
-        explained = attributions(model, chosen, labels, params.steps)
+        explained = attributions(model, chosen, task, params.steps)
     except AttuneError as error:
         return [], f"no prediction is explained: {error.what}"
     worst = max((abs(row.delta) for row in explained), default=0.0)
-    return explained, f"{len(explained)} predictions explained; the integral is off by {worst:.3f} in log-odds at most"
+    return explained, f"{len(explained)} predictions explained; the integral is off by {worst:.3f} at most"
 
 
-def attributions(model: Path, rows: pl.DataFrame, labels: Sequence[str], steps: int) -> list[Attribution]:
-    """Explain the predictions of rows (id, text, text_pair, kind, label, prediction, confidence) in float32.
+def attributions(model: Path, rows: pl.DataFrame, task: Task, steps: int) -> list[Attribution]:
+    """Explain the predictions of rows (id, text, text_pair, kind, label, prediction, confidence, output) in float32.
 
-    The integral has so many steps, by Gauss-Legendre quadrature; labels are in the order of the model's outputs.
+    The integral has so many steps, by Gauss-Legendre quadrature.
 
     Raises:
         AttuneError: if the model keeps no embeddings of tokens, or its tokenizer does not say where tokens stand.
@@ -106,7 +111,8 @@ def attributions(model: Path, rows: pl.DataFrame, labels: Sequence[str], steps: 
         batch = encoded.to(network.device)
         ids = batch["input_ids"]
         empty = torch.where(special.to(ids.device), ids, filler)
-        values, delta = _integrated(network, layer, batch, empty, list(labels).index(row["prediction"]), steps)
+        target = partial(task.attribution_target, output=row["output"])
+        values, delta = _integrated(network, layer, batch, empty, target, steps)
         whole = len(tokenizer(*texts)["input_ids"]) == ids.shape[1]
         pieces: list[tuple[str, float]] = []
         for number, text in enumerate(texts):
@@ -130,9 +136,9 @@ def attributions(model: Path, rows: pl.DataFrame, labels: Sequence[str], steps: 
 
 
 def _integrated(
-    network: Any, layer: Any, batch: Any, empty: "torch.Tensor", target: int, steps: int
+    network: Any, layer: Any, batch: Any, empty: "torch.Tensor", target: Callable[..., "torch.Tensor"], steps: int
 ) -> tuple[list[float], float]:
-    """Return each token's part in the log-odds of a label, and how far their sum is from the whole.
+    """Return each token's part in the target of logits, and how far their sum is from the whole.
 
     A hook puts the points of the path in the place of the embeddings, so that whatever else a model makes of the ids
     (positions, the last token that is no padding) stays as it is for the text.
@@ -140,19 +146,18 @@ def _integrated(
     import torch
     from captum.attr import IntegratedGradients
 
-    def log_odds(embedded: torch.Tensor) -> torch.Tensor:  # [b x s x d] to [b]
+    def explained(embedded: torch.Tensor) -> torch.Tensor:  # [b x s x d] to [b]
         repeated = {name: values.expand(len(embedded), *values.shape[1:]) for name, values in batch.items()}
         hook = layer.register_forward_hook(lambda *_: embedded)
         try:
             logits = network(**repeated).logits.float()
         finally:
             hook.remove()
-        others = torch.arange(logits.shape[1], device=logits.device) != target
-        return logits[:, target] - logits[:, others].logsumexp(dim=1)
+        return target(logits)
 
     with torch.no_grad():
         embedded, baseline = layer(batch["input_ids"]), layer(empty)
-    result, delta = IntegratedGradients(log_odds).attribute(
+    result, delta = IntegratedGradients(explained).attribute(
         embedded,
         baselines=baseline,
         n_steps=steps,

@@ -1,144 +1,107 @@
-"""Scores of predicted labels, and how sure they are: from one confusion matrix, or from thousands of resampled ones.
+"""How sure a score is, and what one model gains over another: the same ninety lines for every task.
 
-The bootstrap draws the test rows again with replacement (Efron & Tibshirani 1993, ch. 13). The same seed, number of
-rows and number of classes give the same draws, so that two models are compared on the same rows (paired bootstrap,
-Koehn 2004).
+The bootstrap draws the test rows again with replacement (Efron & Tibshirani 1993, ch. 13). The same seed and number of
+rows give the same draws, so that two models are compared on the same rows (paired bootstrap, Koehn 2004). Statistics of
+rows add up, so the scores of a draw are those of `weights @ statistics`, with how often each row was drawn.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.common.params.evaluate import Bootstrap
+from stages.tasks.base import Evidence, Scores
+
+if TYPE_CHECKING:
+    from stages.common.params.evaluate import Bootstrap
+    from stages.common.params.tasks import Score
 
 DIGITS = 6
-CHUNK = 1_000_000  # numbers held in memory at once: rows drawn, or cells of their confusion matrices
+CHUNK = 1_000_000  # numbers held in memory at once: rows drawn, or statistics of draws
 
-Scores = dict[str, np.ndarray]  # by name, one value for each confusion matrix [...]
-Score = Callable[..., Scores]  # of one or many confusion matrices [... x k x k] for each model
-
-
-def class_numbers(names: Iterable[str], labels: list[str]) -> np.ndarray:
-    """Return the class number of each label by its name, [n] int64."""
-    number = {label: index for index, label in enumerate(labels)}
-    return np.array([number[name] for name in names], dtype=np.int64)
+Combine = Callable[..., Scores]  # of the scores of each model
 
 
-def confusion(actual: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Return the counts [actual x predicted] of class numbers [n]."""
-    return np.bincount(actual * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+def scores_of(evidence: Evidence, rows: np.ndarray | None = None) -> dict[str, float]:
+    """Return each score of all rows, or of those with these numbers [m]."""
+    chosen = np.arange(evidence.statistics.shape[0]) if rows is None else rows
+    scores = evidence.scores(evidence.statistics[chosen].sum(axis=0)[None, :])
+    ranked = evidence.ranked(chosen[None, :]) if evidence.ranked else {}
+    return {name: round(float(value[0]), DIGITS) for name, value in {**scores, **ranked}.items()}
 
 
-def scores_of(counts: np.ndarray) -> Scores:
-    """Return the scores of one or many confusion matrices [... x k x k], each as an array [...].
-
-    A class without rows, or never predicted, counts with 0, as in scikit-learn's `zero_division=0`.
-    """
-    counts = counts.astype(np.float64)
-    hits, actual, predicted = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)
-    rows = actual.sum(-1)
-    f1 = f1_of(counts)
-    occurs = (actual + predicted) > 0  # scikit-learn averages over the labels that occur
-
-    def macro(values: np.ndarray) -> np.ndarray:
-        return (values * occurs).sum(-1) / occurs.sum(-1)
-
-    return {
-        "accuracy": hits.sum(-1) / rows,
-        "macro_f1": macro(f1),
-        "weighted_f1": (f1 * actual).sum(-1) / rows,
-        "macro_precision": macro(_ratio(hits, predicted)),
-        "macro_recall": macro(_ratio(hits, actual)),
-    }
+def scores_with_intervals(evidence: Evidence, bootstrap: "Bootstrap", seed: int) -> dict[str, float]:
+    """Return each score with its bootstrap interval: `accuracy`, `accuracy_low`, `accuracy_high`, …."""
+    return with_intervals([evidence], lambda scores: scores, bootstrap, seed)
 
 
-def f1_of(counts: np.ndarray) -> np.ndarray:
-    """Return the F1 of each class from one or many confusion matrices [... x k x k], as an array [... x k]."""
-    counts = counts.astype(np.float64)
-    return _ratio(2 * np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1) + counts.sum(-2))
-
-
-def scores_with_intervals(
-    actual: np.ndarray, predicted: np.ndarray, classes: int, bootstrap: Bootstrap, seed: int
+def gains(
+    ours: Evidence, theirs: Evidence, scores: "Sequence[Score]", bootstrap: "Bootstrap", seed: int
 ) -> dict[str, float]:
-    """Return each score of class numbers [n] with its bootstrap interval: `accuracy`, `accuracy_low`, …."""
-    return _with_intervals(scores_of, actual, (predicted,), classes, bootstrap, seed)
-
-
-def compare(
-    actual: np.ndarray, ours: np.ndarray, theirs: np.ndarray, classes: int, bootstrap: Bootstrap, seed: int
-) -> dict[str, float]:
-    """Return what our predictions gain over theirs, class numbers [n] each.
-
-    McNemar's test is the exact one, on the rows that only one of the two gets right (McNemar 1947).
+    """Return what our predictions gain over theirs, of the same rows: above 0 where ours are better.
 
     Returns:
-        `accuracy_gain`, `accuracy_gain_low`, `accuracy_gain_high` (bounds of the interval), the same for the other
-        scores; `fixed` and `broken`, the rows that only ours or only theirs gets right; `mcnemar_p`.
+        `NAME_gain`, `NAME_gain_low`, `NAME_gain_high` (bounds of the interval) of each score; a name that is none of
+        `scores`, such as that of a label's F1, is better when it is greater.
+    """
+    smaller = {score.name for score in scores if not score.greater_is_better}
+
+    def gain(own: Scores, other: Scores) -> Scores:
+        return {f"{name}_gain": other[name] - own[name] if name in smaller else own[name] - other[name] for name in own}
+
+    return with_intervals([ours, theirs], gain, bootstrap, seed)
+
+
+def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+    """Return `fixed` and `broken`, the rows that only ours or only theirs gets right, and `mcnemar_p` (McNemar 1947).
+
+    Both say of each row whether it is right, [n] bool. The test is the exact one.
     """
     from scipy.stats import binomtest
 
-    gains = _with_intervals(_gain_in(scores_of), actual, (ours, theirs), classes, bootstrap, seed)
-    fixed = int(((ours == actual) & (theirs != actual)).sum())
-    broken = int(((ours != actual) & (theirs == actual)).sum())
+    fixed, broken = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
     p_value = binomtest(fixed, fixed + broken).pvalue if fixed + broken else 1.0
-    return {**gains, "fixed": fixed, "broken": broken, "mcnemar_p": float(f"{p_value:.3g}")}
+    return {"fixed": fixed, "broken": broken, "mcnemar_p": float(f"{p_value:.3g}")}
 
 
-def class_gains(
-    actual: np.ndarray, ours: np.ndarray, theirs: np.ndarray, classes: int, bootstrap: Bootstrap, seed: int
-) -> list[dict[str, float]]:
-    """Return for each class what our predictions gain in its F1: `f1_gain`, `f1_gain_low`, `f1_gain_high`."""
+def with_intervals(models: Sequence[Evidence], combine: Combine, bootstrap: "Bootstrap", seed: int) -> dict[str, float]:
+    """Return what `combine` makes of the models' scores, with percentile intervals: `NAME`, `NAME_low`, `NAME_high`.
 
-    def f1_by_class(counts: np.ndarray) -> Scores:
-        f1 = f1_of(counts)
-        return {str(index): f1[..., index] for index in range(classes)}
-
-    gains = _with_intervals(_gain_in(f1_by_class), actual, (ours, theirs), classes, bootstrap, seed)
-    ends = ("gain", "gain_low", "gain_high")
-    return [{f"f1_{end}": gains[f"{index}_{end}"] for end in ends} for index in range(classes)]
-
-
-def _gain_in(score: Score) -> Score:
-    """Return the function from our and their counts to by how much our scores are above theirs: `NAME_gain`."""
-
-    def gain(*counts: np.ndarray) -> Scores:
-        ours, theirs = map(score, counts)
-        return {f"{name}_gain": ours[name] - theirs[name] for name in ours}
-
-    return gain
-
-
-def _with_intervals(
-    score: Score, actual: np.ndarray, models: Sequence[np.ndarray], classes: int, bootstrap: Bootstrap, seed: int
-) -> dict[str, float]:
-    """Return each score of the models' predictions [n] with its percentile interval: `NAME`, `NAME_low`, …."""
-    drawn = (_resampled(actual, predicted, classes, bootstrap, seed) for predicted in models)
-    draws = [score(*counts) for counts in zip(*drawn, strict=True)]
+    All evidence is of the same rows in the same order.
+    """
+    rows = models[0].statistics.shape[0]
+    width = max(rows, *(model.statistics.shape[1] for model in models))
+    draws = [
+        combine(*(_drawn(model, drawn, weights) for model in models))
+        for drawn, weights in _draws(rows, width, bootstrap.resamples, seed)
+    ]
     tail = 50 * (1 - bootstrap.confidence)
     result: dict[str, float] = {}
-    for name, value in score(*(confusion(actual, predicted, classes) for predicted in models)).items():
+    for name, value in combine(*map(_whole, models)).items():
         low, high = np.percentile(np.concatenate([draw[name] for draw in draws]), [tail, 100 - tail])
         for key, number in ((name, value), (f"{name}_low", low), (f"{name}_high", high)):
             result[key] = round(float(number), DIGITS)
     return result
 
 
-def _resampled(
-    actual: np.ndarray, predicted: np.ndarray, classes: int, bootstrap: Bootstrap, seed: int
-) -> Iterator[np.ndarray]:
-    """Yield the confusion matrices [m x k x k] of rows drawn with replacement, as many draws as fit into memory."""
-    rows, cells = len(actual), classes * classes
+def _draws(rows: int, width: int, resamples: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the numbers of drawn rows [b x n], and how often each row is among them [b x n], as many as fit."""
     generator = np.random.default_rng(seed)
-    cell = actual * classes + predicted
-    step = max(1, CHUNK // max(rows, cells))
-    for start in range(0, bootstrap.resamples, step):
-        number = min(step, bootstrap.resamples - start)
-        drawn = cell[generator.integers(0, rows, size=(number, rows))]
-        offset = np.arange(number)[:, None] * cells
-        counts = np.bincount((drawn + offset).ravel(), minlength=number * cells)
-        yield counts.reshape(number, classes, classes)
+    step = max(1, CHUNK // width)
+    for start in range(0, resamples, step):
+        number = min(step, resamples - start)
+        drawn = generator.integers(0, rows, size=(number, rows))
+        cells = drawn + np.arange(number)[:, None] * rows
+        weights = np.bincount(cells.ravel(), minlength=number * rows).reshape(number, rows)
+        yield drawn, weights.astype(np.float64)
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+def _drawn(model: Evidence, drawn: np.ndarray, weights: np.ndarray) -> Scores:
+    scores = model.scores(weights @ model.statistics)
+    return {**scores, **model.ranked(drawn)} if model.ranked else scores
+
+
+def _whole(model: Evidence) -> Scores:
+    rows = model.statistics.shape[0]
+    scores = _drawn(model, np.arange(rows)[None, :], np.ones((1, rows)))
+    return {name: values[0] for name, values in scores.items()}

@@ -1,26 +1,25 @@
 """Parts of a set of rows that are scored on their own, by text length and by column."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 
 from stages.common.params.evaluate import Slices
-from stages.tasks.bootstrap import DIGITS, confusion, scores_of
+from stages.tasks.base import Evidence
+from stages.tasks.bootstrap import scores_of
 
 RECORD_COLUMNS = ("source", "group")  # any other name is one of `columns.extra`, whatever else the table may hold
 MOST_VALUES = 50  # of one column, the largest
 
 
-def slice_scores(rows: pl.DataFrame, params: Slices, classes: int) -> pl.DataFrame:
-    """Return a row a slice: slice, rows, accuracy, macro_f1.
-
-    `rows` are test records with the class numbers `actual` and `predicted`.
-    """
-    actual, predicted = rows["actual"].to_numpy(), rows["predicted"].to_numpy()
-    schema = {"slice": pl.String, "rows": pl.Int64, "accuracy": pl.Float64, "macro_f1": pl.Float64}
+def slice_scores(rows: pl.DataFrame, params: Slices, evidence: Evidence, names: Sequence[str]) -> pl.DataFrame:
+    """Return a row a slice of test records: slice, rows, and the scores of these names."""
+    schema = {"slice": pl.String, "rows": pl.Int64, **dict.fromkeys(names, pl.Float64)}
     scored = []
-    for name, part in slice_rows(rows, params):
-        scores = scores_of(confusion(actual[part], predicted[part], classes))
-        scored.append((name, len(part), *(round(float(scores[score]), DIGITS) for score in ("accuracy", "macro_f1"))))
+    for slice_name, part in slice_rows(rows, params):
+        scores = scores_of(evidence, part)
+        scored.append((slice_name, len(part), *(scores[name] for name in names)))
     return pl.DataFrame(scored, schema=schema, orient="row")
 
 

@@ -1,103 +1,341 @@
 """Text classification: one label out of several for each text or pair of texts."""
 
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import field
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
-import polars as pl
-import torch
-from sklearn.metrics import accuracy_score, f1_score
-from transformers import (
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    AutoConfig,
-    AutoModel,
-    AutoTokenizer,
-    EvalPrediction,
-    PreTrainedModel,
-)
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
 
-from stages.tasks.bootstrap import DIGITS, confusion, scores_of
-from stages.tasks.inference import batches_by_length, load_classifier, wants_bf16
+from stages.tasks.base import Answer, Scores, Space, Task
+from stages.tasks.decision import STRICT, Decision
+from stages.tasks.inference import labels_of
 
-DROPOUTS = (  # what configurations call their rates
-    *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "classifier_dropout"),
-    *("resid_pdrop", "embd_pdrop", "attn_pdrop", "embedding_dropout", "mlp_dropout", "seq_classif_dropout"),
-    *("classifier_dropout_prob", "activation_dropout"),
-)
+if TYPE_CHECKING:
+    import polars as pl
+    import torch
+
+    from stages.common.params import (
+        AugmentParams,
+        CleanParams,
+        EvaluateParams,
+        FinetuneParams,
+        IngestParams,
+        Params,
+    )
+
+DIGITS = 6
+PROBABILITY = "probability_"  # and the label: a column of batch predictions
 
 
-def build_model(base: Path, labels: list[str], dropout: float | None, seed: int) -> PreTrainedModel:
-    """Return the base model with a new linear head for these labels, in float32.
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class LabelDecision(Decision):
+    """How probabilities become one label, or none.
 
-    Its attribute `new_weights` names those of the encoder that the base lacks: they are as new as the head, whose first
-    weights the seed decides. `dropout` replaces every rate of the encoder; None keeps the model's own.
+    A threshold is the least calibrated probability at which a label is answered; a label without one always is.
     """
-    names = dict(enumerate(labels))
-    config = AutoConfig.from_pretrained(
-        base,
-        id2label=names,
-        label2id={label: index for index, label in names.items()},
-        problem_type="single_label_classification",  # whatever the base was trained for
-    )
-    if dropout is not None:
-        for name in DROPOUTS:
-            if getattr(config, name, None) is not None:
-                setattr(config, name, dropout)
-    torch.manual_seed(seed)
-    # The encoder alone first: a head that the base was saved with must not be taken for the new one.
-    encoder, report = AutoModel.from_pretrained(
-        base, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-    )
-    torch.manual_seed(seed)
-    model: PreTrainedModel = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)].from_pretrained(
-        None, config=config, dtype=torch.float32, state_dict=encoder.state_dict()
-    )
-    missing = (f"{model.base_model_prefix}.{name}" for name in report["missing_keys"])
-    model.new_weights = sorted(name for name in missing if name in model.state_dict())  # a pooler, as a rule
-    return model
+
+    labels: Annotated[list[str], Field(min_length=2)]  # in the order of the model's outputs
+    temperature: Annotated[float, Field(gt=0)] = 1.0  # what logits are divided by (Guo et al. 2017)
+    thresholds: dict[str, Annotated[float, Field(ge=0)]] = field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        if len(set(self.labels)) < len(self.labels) or not set(self.thresholds) <= set(self.labels):
+            raise ValueError("labels must be different from each other, and thresholds name some of them")
+        return self
+
+    def calibrated(self, outputs: np.ndarray) -> np.ndarray:
+        """Return probabilities [n x k] as if their logits had been divided by the temperature."""
+        if self.temperature == 1.0:
+            return outputs
+        return softmax(np.log(np.clip(outputs, 1e-300, None)) / self.temperature)
+
+    def abstains(self, probabilities: np.ndarray, threshold: float | None = None) -> np.ndarray:
+        """Return whether the likeliest label is below its threshold, [n] bool.
+
+        Args:
+            probabilities: calibrated, [n x k].
+            threshold: for every label, instead of their own.
+        """
+        thresholds = np.array([self.thresholds.get(label, 0.0) for label in self.labels])
+        needed = thresholds[probabilities.argmax(axis=1)] if threshold is None else threshold
+        return np.asarray(probabilities.max(axis=1, initial=0.0) < needed)
 
 
-def validation_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Return accuracy and macro-F1 of logits [n x k] against labels [n]."""
-    labels, predicted = prediction.label_ids, np.asarray(prediction.predictions).argmax(axis=-1)
-    return {
-        "accuracy": float(accuracy_score(labels, predicted)),
-        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
-    }
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return probabilities [n x k] float64 of logits [n x k]."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def scores(actual: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str, float]:
-    """Return the scores that gates may name, of class numbers [n]."""
-    named = scores_of(confusion(actual, predicted, classes))
-    return {name: round(float(value), DIGITS) for name, value in named.items()}
+class TextClassification(Task):
+    """See the module."""
+
+    name = "text-classification"
+    Decision = LabelDecision
+
+    # ── ingest, clean, augment: targets ──────────────────────────────────────────────────────────────────────────────
+    def parse_target(self, cell: str, params: "IngestParams") -> str | None:
+        """Return the label of a cell; a list of one thing is that thing."""
+        if cell.lstrip()[:1] not in ("[", "{"):
+            return cell
+        from stages.tasks.targets import parse_label
+
+        return parse_label(cell, params)
+
+    def label_issues(self, rows: "pl.DataFrame", params: "CleanParams") -> "pl.DataFrame | None":
+        """Return the rows whose label a quick classifier doubts."""
+        from stages.tasks.label_issues import of_classes
+
+        return of_classes(rows, params.label_issues.min_confidence)
+
+    def keeps_target(
+        self, made: "pl.DataFrame", train: "pl.DataFrame", params: "AugmentParams", seed: int
+    ) -> "pl.Series | None":
+        """Return why a quick classifier no longer finds the label of a new row the likeliest."""
+        from stages.tasks.kept_targets import of_classes
+
+        return of_classes(made, train, params.label_preservation.min_probability, seed)
+
+    # ── tokenize, finetune ───────────────────────────────────────────────────────────────────────────────────────────
+    def label_space(self, labels: "pl.Series") -> dict[str, Any]:
+        """Return the class number of each label, by name in their order."""
+        return {"labels": {label: number for number, label in enumerate(labels.unique().sort())}}
+
+    def targets(self, labels: Sequence[str], space: Space) -> list[int]:
+        """Return the class number of each label."""
+        return [space["labels"][label] for label in labels]
+
+    def build_model(self, base: Path, space: Space, dropout: float | None, seed: int) -> Any:
+        """Return the base model with an output for each label, in the order of their numbers."""
+        from stages.tasks.encoder import with_head
+
+        numbers = space["labels"]
+        return with_head(base, sorted(numbers, key=numbers.__getitem__), "single_label_classification", dropout, seed)
+
+    def loss_function(self, params: "FinetuneParams", space: Space, targets: Sequence[int]) -> Any:
+        """Return cross entropy or focal loss, with the weights of the labels."""
+        from stages.tasks import losses
+
+        counts = np.bincount(targets, minlength=len(space["labels"])).tolist()
+        return losses.for_classes(params, space["labels"], counts)
+
+    def validation_scores(self, logits: np.ndarray, targets: np.ndarray, space: Space) -> dict[str, float]:
+        """Return the scores of logits [n x k] against class numbers [n]."""
+        classes = len(space["labels"])
+        scores = self.scores(_hits_and_misses(targets.astype(np.int64), logits.argmax(axis=-1), classes).sum(axis=0))
+        return {name: float(score) for name, score in scores.items()}
+
+    # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    def activate(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probability of each label, [n x k] float64."""
+        return softmax(logits)
+
+    def undecided(self, model: Path) -> LabelDecision:
+        """Return the decision without temperature and thresholds."""
+        return LabelDecision(task=self.name, labels=labels_of(model))
+
+    def fit_decision(
+        self, params: "EvaluateParams", labels: Sequence[str], outputs: np.ndarray, undecided: LabelDecision
+    ) -> tuple[LabelDecision, Any]:
+        """Fit a temperature, and the thresholds that are asked for."""
+        from stages.tasks.calibration import fit_decision
+
+        return fit_decision(params, class_numbers(labels, undecided.labels), outputs, undecided)
+
+    def decide(self, outputs: np.ndarray, decision: LabelDecision, threshold: float | None = None) -> dict[str, Any]:
+        """Return the likeliest label, its probability, whether it is below its threshold, and all probabilities."""
+        return {
+            "prediction": [decision.labels[index] for index in outputs.argmax(axis=1)],
+            "confidence": outputs.max(axis=1, initial=0.0),
+            "abstained": decision.abstains(outputs, threshold),
+            "probabilities": outputs.tolist(),
+        }
+
+    def answers(
+        self, outputs: np.ndarray, decision: LabelDecision, threshold: float | None, top_k: int | None
+    ) -> list[Answer]:
+        """Return `label`, `score`, `abstained` and `probabilities` by label, the likeliest first.
+
+        The label is null where the model abstains.
+        """
+        result = []
+        for row, below in zip(outputs.tolist(), decision.abstains(outputs, threshold).tolist(), strict=True):
+            ranked = sorted(zip(decision.labels, row, strict=True), key=lambda pair: -pair[1])
+            label, score = ranked[0]
+            answer = {"label": None if below else label, "score": score, "abstained": below}
+            result.append({**answer, "probabilities": dict(ranked[:top_k])})
+        return result
+
+    def blank_answer(self, answer: Answer) -> Answer:
+        """Return an abstention."""
+        return {**answer, "label": None, "abstained": True}
+
+    def table(self, outputs: np.ndarray, decision: LabelDecision, threshold: float | None) -> dict[str, Any]:
+        """Return label (null where the model abstains), score, abstained, and the probability of each label."""
+        decided, rounded = self.decide(outputs, decision, threshold), outputs.round(DIGITS)
+        answered = zip(decided["prediction"], decided["abstained"], strict=True)
+        return {
+            "label": [None if below else label for label, below in answered],
+            "score": rounded.max(axis=1, initial=0.0),
+            "abstained": decided["abstained"],
+            **{f"{PROBABILITY}{label}": rounded[:, index] for index, label in enumerate(decision.labels)},
+        }
+
+    def signature(self) -> dict[str, str]:
+        """Return what an answer holds."""
+        return {"label": "string?", "score": "double", "abstained": "boolean", "probabilities": "map"}
+
+    def drift_values(
+        self, outputs: np.ndarray, decision: LabelDecision
+    ) -> dict[str, tuple[np.ndarray, list[str] | None]]:
+        """Return the predicted labels, and how confident the model is of them."""
+        confidence = outputs.max(axis=1, initial=0.0).round(DIGITS)  # so that a last digit moves no row to another bin
+        return {"labels": (outputs.argmax(axis=1), decision.labels), "confidence": (confidence, None)}
+
+    # ── scores ───────────────────────────────────────────────────────────────────────────────────────────────────────
+    def statistics(self, rows: "pl.DataFrame", predictions: "pl.DataFrame", names: Sequence[str]) -> Any:
+        """Return of each row what it adds to the hits, misses and false alarms of each label, sparse [n x 3k]."""
+        actual, predicted = (class_numbers(column, names) for column in (rows["label"], predictions["prediction"]))
+        return _hits_and_misses(actual, predicted, len(names))
+
+    def scores(self, sums: np.ndarray) -> Scores:
+        """Return the scores of hits, misses and false alarms [... x 3k].
+
+        A label without rows, or never predicted, counts with 0, as in scikit-learn's `zero_division=0`.
+        """
+        hits, actual, predicted = _counts(sums)
+        rows = actual.sum(-1)
+        f1 = _ratio(2 * hits, actual + predicted)
+        occurs = (actual + predicted) > 0  # scikit-learn averages over the labels that occur
+
+        def macro(values: np.ndarray) -> np.ndarray:
+            return (values * occurs).sum(-1) / occurs.sum(-1)
+
+        return {
+            "accuracy": hits.sum(-1) / rows,
+            "macro_f1": macro(f1),
+            "weighted_f1": (f1 * actual).sum(-1) / rows,
+            "macro_precision": macro(_ratio(hits, predicted)),
+            "macro_recall": macro(_ratio(hits, actual)),
+        }
+
+    def part_scores(self, sums: np.ndarray, names: Sequence[str]) -> Scores:
+        """Return the F1 of each label from sums of statistics [... x 3k]."""
+        hits, actual, predicted = _counts(sums)
+        f1 = _ratio(2 * hits, actual + predicted)
+        return {name: f1[..., index] for index, name in enumerate(names)}
+
+    def baseline(
+        self,
+        name: str,
+        train: "pl.DataFrame",
+        validation: "pl.DataFrame",
+        test: "pl.DataFrame",
+        base: Path,
+        max_length: int,
+    ) -> Sequence[str]:
+        """Return what the commonest label, TF-IDF or a linear probe of the base model predicts."""
+        from stages.tasks import baselines
+
+        labels = sorted(train["label"].unique())
+        numbers = class_numbers(train["label"], labels)
+        return [labels[number] for number in baselines.classes(name, train, numbers, test, base, max_length)]
+
+    def label_quality(self, rows: "pl.DataFrame", outputs: np.ndarray, decision: LabelDecision) -> np.ndarray:
+        """Return half of what the label's probability is above that of the likeliest other one, plus a half.
+
+        That is cleanlab's normalized margin. Near 0, another label fits much better.
+        """
+        from cleanlab.rank import get_label_quality_scores
+
+        actual = class_numbers(rows["label"], decision.labels)
+        return np.asarray(get_label_quality_scores(actual, outputs, method="normalized_margin").clip(0.0, 1.0))
+
+    def moved(self, outputs: np.ndarray, decision: LabelDecision, expected: Sequence[str | None]) -> np.ndarray:
+        """Return the probability of the expected label, [n]."""
+        return outputs[np.arange(len(outputs)), class_numbers(expected, decision.labels)]
+
+    def attribution_target(self, logits: "torch.Tensor", output: int) -> "torch.Tensor":
+        """Return the log-odds of a label, [b]."""
+        import torch
+
+        others = torch.arange(logits.shape[1], device=logits.device) != output
+        return logits[:, output] - logits[:, others].logsumexp(dim=1)
+
+    def confusion(self, rows: "pl.DataFrame", predictions: "pl.DataFrame") -> "pl.DataFrame":
+        """Return label and prediction of each row."""
+        return predictions.select(rows["label"].alias("actual"), predicted="prediction")
+
+    def report(
+        self,
+        params: "Params",
+        rows: "pl.DataFrame",
+        raw: np.ndarray,
+        outputs: np.ndarray,
+        decision: LabelDecision,
+        fitted: Any,
+    ) -> "tuple[dict[str, Any], dict[str, pl.DataFrame]]":
+        """Return scores by label, calibration and thresholds; ROC, precision-recall and reliability curves."""
+        from stages.tasks import calibration, curves
+
+        actual, settings = class_numbers(rows["label"], decision.labels), params.evaluate
+        errors, diagram = calibration.calibration_report(actual, raw, outputs, settings.calibration.bins)
+        entries = {
+            "log_loss": curves.log_loss_of(actual, outputs),
+            "per_class": curves.per_class(actual, outputs.argmax(axis=1), decision.labels),
+            "calibration": {"temperature": decision.temperature, **errors},
+            "thresholds": calibration.threshold_report(fitted, decision, actual, outputs),
+        }
+        tables = {
+            "roc": curves.roc(actual, outputs, decision.labels),
+            "precision_recall": curves.precision_recall(actual, outputs, decision.labels),
+            "reliability": diagram,
+        }
+        return entries, tables
+
+    def messages(self, entries: Mapping[str, Any]) -> list[str]:
+        """Return the calibration error, and what the thresholds do."""
+        from stages.tasks.calibration import threshold_messages
+
+        errors = entries["calibration"]
+        line = (
+            f"calibration error {errors['ece_before']:.4f}, {errors['ece']:.4f} at temperature {errors['temperature']}"
+        )
+        return [line, *threshold_messages(entries["thresholds"])]
 
 
-@torch.inference_mode()
-def probabilities(model: Path, rows: pl.DataFrame, batch_size: int) -> np.ndarray:
-    """Return the probability of each label for each row, [rows x labels] float64, computed in float32."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    network = load_classifier(model).to(device)
-    result = np.zeros((rows.height, network.config.num_labels))
-    for positions, batch in batches_by_length(tokenizer, rows, batch_size, tokenizer.model_max_length):
-        logits = network(**batch.to(device)).logits.double()  # [b x k]
-        result[positions] = logits.softmax(dim=-1).cpu().numpy()
-    return result
+def class_numbers(names: "Collection[Any] | pl.Series", labels: Sequence[str]) -> np.ndarray:
+    """Return the class number of each label by its name, [n] int64."""
+    number = {label: index for index, label in enumerate(labels)}
+    return np.array([number[name] for name in names], dtype=np.int64)
 
 
-@torch.inference_mode()
-def embeddings(base: Path, rows: pl.DataFrame, batch_size: int, max_length: int) -> np.ndarray:
-    """Return the mean of each row's last hidden states over its tokens, [rows x hidden] float32.
+def _hits_and_misses(actual: np.ndarray, predicted: np.ndarray, classes: int) -> Any:
+    """Return a row's one hit, or one miss and one false alarm, in the columns of their labels, sparse [n x 3k]."""
+    from scipy.sparse import csr_array
 
-    Computed in bfloat16 autocast where the hardware has it: a linear probe does not notice, and it is done sooner.
-    """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    network = AutoModel.from_pretrained(base, dtype=torch.float32, use_safetensors=True).to(device).eval()
-    result = np.zeros((rows.height, network.config.hidden_size), dtype=np.float32)
-    for positions, batch in batches_by_length(tokenizer, rows, batch_size, max_length):
-        batch.to(device)  # in place
-        with torch.autocast(device, torch.bfloat16, enabled=wants_bf16("auto")):
-            states = network(**batch).last_hidden_state.float()  # [b x s x d]
-        mask = batch["attention_mask"].unsqueeze(-1)  # [b x s x 1]
-        result[positions] = ((states * mask).sum(1) / mask.sum(1)).cpu().numpy()
-    return result
+    rows, right = np.arange(len(actual)), actual == predicted
+    places = [
+        (rows[right], actual[right]),
+        (rows[~right], classes + actual[~right]),
+        (rows[~right], 2 * classes + predicted[~right]),
+    ]
+    at = tuple(np.concatenate(parts) for parts in zip(*places, strict=True))
+    return csr_array((np.ones(len(at[0])), at), shape=(len(actual), 3 * classes))
+
+
+def _counts(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return hits, rows and predictions of each label [... x k] of sums of statistics [... x 3k]."""
+    hits, misses, false_alarms = np.split(np.asarray(sums, np.float64), 3, axis=-1)
+    return hits, hits + misses, hits + false_alarms
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+
+TASK = TextClassification()

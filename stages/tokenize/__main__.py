@@ -1,20 +1,24 @@
-"""tokenize: from texts to token ids, exactly those of the plain Hugging Face tokenizer; what is cut off is counted."""
+"""tokenize: texts to token ids, exactly those of the plain Hugging Face tokenizer; labels to what the model learns."""
 
 import os
 from typing import Any
 
 import polars as pl
 
+from stages.common.display import display
+from stages.common.errors import AttuneError
 from stages.common.params import TokenizeParams
 from stages.common.pipeline.stage import Run, stage, write_json
 from stages.common.schemas import SPLITS, AugmentedRecords, TokenizedRecords
+from stages.tasks import load_task
 
 BATCH = 2000
+SHOWN = 60  # characters of a label in a message
 
 
 @stage("tokenize")
 def main(run: Run[TokenizeParams]) -> None:
-    """Encode each split; write the label ↔ id map and the length that texts were cut to."""
+    """Encode each split; write what the targets stand for, and the length that texts were cut to."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     from datasets import Dataset, disable_caching, disable_progress_bars
     from transformers import AutoConfig, AutoTokenizer
@@ -25,9 +29,16 @@ def main(run: Run[TokenizeParams]) -> None:
         name: AugmentedRecords.read(run.input(f"data/{'augmented' if name == 'train' else 'clean'}/{name}.parquet"))
         for name in SPLITS
     }
-    labels = splits["train"]["label"].unique().sort().to_list()
-    label_ids = {label: number for number, label in enumerate(labels)}
-    run.all_params.evaluate.behaviour.check_labels(labels)  # before the training rather than after it
+    labels = splits["train"]["label"]
+    if labels.n_unique() < 2:
+        raise AttuneError(
+            f"all {labels.len():,} training rows have the label {display(labels[0], SHOWN)}: there is nothing to learn",
+            "add rows with other labels, or see in reports/clean.json where they have gone",
+        )
+    task = load_task(run.all_params.task)
+    space = task.label_space(labels)
+    if "labels" in space:
+        run.all_params.evaluate.behaviour.check_labels(list(space["labels"]))  # before the training, not after it
     base = run.input("models/base")
     tokenizer = AutoTokenizer.from_pretrained(base)
     positions = getattr(AutoConfig.from_pretrained(base), "max_position_embeddings", None)
@@ -47,20 +58,20 @@ def main(run: Run[TokenizeParams]) -> None:
             "id": batch["id"],
             "input_ids": kept["input_ids"],
             "token_type_ids": kept["token_type_ids"],
-            "labels": [label_ids[label] for label in batch["label"]],
+            "labels": task.targets(batch["label"], space),
             "length": lengths,
             "truncated": [len(ids) - length for ids, length in zip(whole, lengths, strict=True)],
         }
 
-    encoding = {"max_length": max_length, "labels": label_ids}
+    encoding = {"max_length": max_length, **space}
     report: dict[str, Any] = {**encoding}
     for name, rows in splits.items():
         texts = Dataset.from_polars(rows.select("id", "text", "text_pair", "label"))
         encoded = texts.map(
             encode, batched=True, batch_size=BATCH, remove_columns=texts.column_names, keep_in_memory=True
         )
-        table = pl.DataFrame(encoded.data.table.combine_chunks()).cast(TokenizedRecords.empty().schema)
-        TokenizedRecords.write(table, run.output(f"data/tokenized/{name}.parquet"))
+        table = pl.DataFrame(encoded.data.table.combine_chunks())
+        table = TokenizedRecords.write(table, run.output(f"data/tokenized/{name}.parquet"))
         report[name] = _lengths(table)
     write_json(encoding, run.output("data/tokenized/encoding.json"))
     write_json(report, run.output("reports/tokenize.json"))

@@ -18,16 +18,18 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from stages.serving.backends import Package
+    from stages.tasks.base import Task
 
 PACKAGE_TAG = "attune.package"  # of a version: digest of all its parts, of which attune.model is one
 SEEN_FILES = ("data/augmented/train.parquet", "data/clean/validation.parquet")
 SEEN_IDS = "data/seen_ids.parquet"  # artifact of the run: rows that cannot test this model, because it has seen them
 STAGES = Path(__file__).parents[1]
 SERVED = "serving/pyfunc.py"
-CODE = (  # all of Attune that SERVED imports
-    *("__init__.py", "common/__init__.py", "tasks/__init__.py", "tasks/inference.py"),
+CODE = (  # all of Attune that SERVED imports, but for the module of the model's task
+    *("__init__.py", "common/__init__.py"),
     *(f"common/text/{name}.py" for name in ("__init__", "cleaning", "columns", "pii", "steps")),
-    *(f"serving/{name}.py" for name in ("__init__", "answers", "backends", "decision")),
+    *(f"serving/{name}.py" for name in ("__init__", "answers", "backends")),
+    *(f"tasks/{name}.py" for name in ("__init__", "base", "decision", "inference", "targets")),
 )
 CONFIG = {"variant": None, "threads": None}  # what SERVING_MODEL_CONFIG may set
 EXAMPLE = ["A film that stays with you.", "Two hours I will not get back."]
@@ -107,13 +109,13 @@ def _log(client: "MlflowClient", run_id: str, package: "Package", card: Path) ->
     import mlflow
     from mlflow.entities import LoggedModelOutput
 
-    run = client.get_run(run_id)
+    run, task = client.get_run(run_id), task_of(package)
     # Created here, and not by `log_model` within the run: that would end the training's run a second time.
     model = client.create_logged_model(run.info.experiment_id, "model", run_id, params=run.data.params)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     with quiet(), tempfile.TemporaryDirectory() as folder:
         code = Path(folder) / "stages"
-        for path in CODE:
+        for path in (*CODE, f"tasks/{type(task).__module__.rpartition('.')[2]}.py"):
             (code / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(STAGES / path, code / path)
         parts = {name: str(part) for name, part in _parts(package).items() if part}
@@ -122,7 +124,7 @@ def _log(client: "MlflowClient", run_id: str, package: "Package", card: Path) ->
             python_model=str(STAGES / SERVED),
             artifacts={**parts, "card": str(card)},
             code_paths=[str(code)],
-            signature=_signature(),
+            signature=_signature(task),
             input_example=EXAMPLE,
             model_config=CONFIG,
             pip_requirements=_requirements(package),
@@ -136,20 +138,26 @@ def _parts(package: "Package") -> dict[str, Path | None]:
     return {name: folder if folder and any(folder.iterdir()) else None for name, folder in folders.items()}
 
 
-def _signature() -> Any:
+def task_of(package: "Package") -> "Task":
+    """Return the task of a package, by the decision in it."""
+    from stages.tasks import FIRST, load_task, read_decision
+
+    return load_task(read_decision(package.serving).task if package.serving else FIRST)
+
+
+def _signature(task: "Task") -> Any:
     """Return what MLflow shows of params and answers.
 
     Of the texts it says nothing: it would hand them over as an array of texts, nulls and numbers among them.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import Map
+    from mlflow.types.schema import AnyType, Map
 
+    types = {"map": Map(DataType.double), "any": AnyType()}
     answer = [
-        ColSpec(DataType.string, "label", required=False),
-        ColSpec(DataType.double, "score"),
-        ColSpec(DataType.boolean, "abstained"),
-        ColSpec(Map(DataType.double), "probabilities"),
+        ColSpec(types.get(kind.rstrip("?")) or DataType[kind.rstrip("?")], name, required="?" not in kind)
+        for name, kind in task.signature().items()
     ]
     params = ParamSchema([ParamSpec("top_k", DataType.long, None), ParamSpec("threshold", DataType.double, None)])
     return ModelSignature(outputs=Schema(answer), params=params)

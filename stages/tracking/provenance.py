@@ -35,7 +35,7 @@ LINEAGE_TAG = "attune.lineage"  # of a version: the folder among its run's artif
 PINNED = ("constraints.txt", "requirements.txt", "requirements-dev.txt")
 SOURCES = ("stages", "dvc.yaml", "params.yaml", "recipes", *PINNED)
 LINEAGE, PATCHES, LOCK = "lineage", WORK / "patches", "dvc.lock"
-MANIFEST, SCORES = "data/raw/manifest.json", "reports/metrics.json"
+MANIFEST, SCORES = "data/raw/manifest.json", "reports/scores.json"
 REGISTERS = "register"
 LARGEST_PATCH = 1_000_000  # bytes
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 INPUTS_TAG = "attune.training_inputs"
 MODEL_TAG = "attune.model"
-POSITIONS = ("step", "epoch")  # columns that say where on a curve a point is; not metrics
+POSITIONS = ("step", "epoch")  # what says where on a curve a point is; not metrics
+VALIDATION = "validation_"  # what metrics begin with that are of the validation split
 TRAININGS = WORK / "trainings"
 SOURCE = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "attune"}  # what MLflow's UI shows as a run's source
 
@@ -122,12 +123,21 @@ class Curves:
 
 
 def record_curves(client: "MlflowClient", run_id: str, files: list[Path]) -> None:
-    """Record the points of CSV curves (column `step` and one per metric) that the run does not have yet."""
+    """Record the points of curves' files that the run does not have yet."""
     curves = Curves(client, run_id)
     for file in files:
-        with file.open(newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))
-        curves.add((int(row["step"]), {key: float(value) for key, value in row.items() if value}) for row in rows)
+        curves.add((int(point["step"]), point) for point in read_curve(file))
+
+
+def read_curve(file: Path) -> list[dict[str, float]]:
+    """Return the points of a curve's file: step, epoch and values by MLflow's names, as the live log has them."""
+    prefix = VALIDATION if file.stem == "validation" else ""
+    points: dict[str, dict[str, float]] = {}
+    with file.open(newline="", encoding="utf-8") as lines:
+        for row in csv.DictReader(lines):
+            point = points.setdefault(row["step"], {"step": int(row["step"]), "epoch": float(row["epoch"])})
+            point[prefix + row["name"]] = float(row["value"])
+    return [*points.values()]
 
 
 def record_metrics(client: "MlflowClient", run_id: str, metrics: Mapping[str, float]) -> None:

@@ -29,8 +29,8 @@ def training(client: MlflowClient, project: Project, learning_rate: float, accur
     """Record a training as the stages do, and return its run."""
     params = params_of(finetune={"learning_rate": learning_rate}, register={"model_name": "films"})
     model = project.file("models/finetuned/model.safetensors", str(learning_rate)).parent
-    curve = project.file("reports/plots/training.csv", "step,epoch,loss\n1,0.5,0.7\n2,1.0,0.6\n")
-    project.file("reports/metrics.json", {"rows": 80, "accuracy": accuracy, "macro_f1": accuracy - 0.01})
+    curve = project.file("reports/plots/training.csv", "step,epoch,name,value\n1,0.5,loss,0.7\n2,1.0,loss,0.6\n")
+    project.file("reports/scores.json", {"rows": 80, "accuracy": accuracy, "macro_f1": accuracy - 0.01})
     live = LiveRun(params, str(learning_rate), {"attune.threads": "2"})
     live.log({"loss": 0.7}, 1)
     live.finish(sha256_path(model), [curve])
@@ -43,6 +43,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     without_mlflow(monkeypatch)
     monkeypatch.chdir(tmp_path)
     shutil.copyfile(PROJECT / "dvc.yaml", "dvc.yaml")
+    Project(tmp_path).params()  # in which dvc.yaml looks for the task
     client = store.connect()
     runs = [training(client, Project(tmp_path), *values) for values in ((2e-4, 0.837), (3e-3, 0.612))]
     experiment = client.get_run(runs[0]).info.experiment_id

@@ -44,9 +44,10 @@ def main(run):
         if hangs.exists() and {str(rate), f"start {number}"} & set(hangs.read_text().splitlines()):
             time.sleep(1000)  # longer than a command of a test may take
     run.output("models/finetuned").mkdir()
-    run.output("reports/plots/training.csv").write_text("step\\n")
-    table = "".join(",".join(map(str, point)) + "\\n" for point in points)
-    run.output("reports/plots/validation.csv").write_text(names + "\\n" + table)
+    run.output("reports/plots/training.csv").write_text("step,epoch,name,value\\n")
+    names = [name.removeprefix("validation_") for name in names.split(",")[2:]]
+    table = [f"{step},{epoch},{row[0]},{row[1]}\\n" for step, epoch, *scores in points for row in zip(names, scores)]
+    run.output("reports/plots/validation.csv").write_text("step,epoch,name,value\\n" + "".join(table))
 
 
 if __name__ == "__main__":

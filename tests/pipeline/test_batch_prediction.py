@@ -14,9 +14,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from stages.serving.decision import Decision
 from tests.models import FILLER, LABELS, TELLING
 from tests.projects import PROJECT, Project
+from tests.unit.small_decisions import label_decision
 
 BATCH = 64
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
@@ -50,7 +50,7 @@ def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model's folder, as the pipeline leaves it, with two labels it is never sure of."""
     root = tmp_path_factory.mktemp("models")
     shutil.copytree(tiny_model, root / "finetuned")
-    Decision(list(LABELS), 1.5, {"good": 0.5}).write(root / "serving")
+    label_decision(list(LABELS), 1.5, {"good": 0.5}).write(root / "serving")
     return root
 
 

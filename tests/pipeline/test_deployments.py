@@ -165,7 +165,7 @@ def test_a_scheduled_run_and_a_review_work_beside_each_other_and_beside_the_clon
     tasks = client.read_task_runs(task_run_filter=of_run)
     assert {task.name: task.state_name for task in tasks} == {"make": "Completed", "judge": "Completed"}
     assert home.git("rev-parse", "refs/attune/nightly^") == commit
-    assert "accuracy" in home.git("show", "refs/attune/nightly:reports/metrics.json")
+    assert "accuracy" in home.git("show", "refs/attune/nightly:reports/scores.json")
     assert home.seen(*OF_RUNS, "logs/*") == before
     assert home.git("worktree", "list").count("\n") == 0
 

@@ -44,7 +44,7 @@ def run(how):
     scores = {"accuracy": 0.82, "macro_f1": 0.82}
     Path("reports").mkdir(exist_ok=True)
     Path("logs").mkdir(exist_ok=True)
-    reports = {"reports/metrics": scores, "reports/registration": both, "logs/registered": registered}
+    reports = {"reports/scores": scores, "reports/registration": both, "logs/registered": registered}
     for name, content in reports.items():
         Path(f"{name}.json").write_text(json.dumps(content))
     artifact.publish({"register": Outcome("success")}, earlier)
@@ -102,7 +102,7 @@ def test_failures_and_new_champions_are_told_and_a_champion_that_stays_is_not(
     ((promoted,), (failed, *_)) = received_of("attune.promoted"), received_of("attune-tested")
     assert (promoted["model"], promoted["version"], promoted["version_before"]) == ("rotten-tomatoes", 2, 1)
     assert promoted["scores"]["accuracy"] == {"old": 0.8, "new": 0.82}
-    assert "version 2 of rotten-tomatoes is the champion now" in promoted["text"]
+    assert "version 2 of rotten-tomatoes is the champion now, after version 1; macro-F1 0.8 → 0.82" in promoted["text"]
     assert failed["event"] == "prefect.flow-run.Failed" and failed["flow_run"] in failed["text"]
     assert re.fullmatch(rf"http://127.0.0.1:{server.port}/runs/flow-run/[0-9a-f-]{{36}}", failed["url"])
     assert 'the stage clean failed: ‹!channel> ＠all "quoted"' in failed["text"]

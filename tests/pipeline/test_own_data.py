@@ -54,7 +54,7 @@ def test_chinese_three_classes_quoted_newlines_and_a_bom(chinese: Project) -> No
     assert raw.height == 240
     assert set(raw["label"]) == set(WORDS)
     assert raw["text"].str.contains("\n").all()
-    metrics = json.loads((chinese.root / "reports/metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((chinese.root / "reports/scores.json").read_text(encoding="utf-8"))
     assert set(metrics["per_class"]) == set(WORDS)
     assert metrics["baselines"]["tfidf"]["accuracy"] > metrics["baselines"]["majority"]["accuracy"]
     curve = pl.read_csv(chinese.root / "reports/plots/roc.csv")
@@ -110,7 +110,8 @@ def test_the_chinese_recipe_trains_on_a_small_slice(pipeline: Project) -> None:
 
     pipeline.change(slice_of)
     pipeline.repro("finetune")
-    assert pl.read_csv(pipeline.root / "reports/plots/validation.csv").height == 1
+    curves = pl.read_csv(pipeline.root / "reports/plots/validation.csv")
+    assert curves.select("epoch", "name").rows() == [(1.0, name) for name in ("loss", "accuracy", "macro_f1")]
     encoding = json.loads((pipeline.root / "data/tokenized/encoding.json").read_text(encoding="utf-8"))
     assert len(encoding["labels"]) == 2
     recipe = load_params(pipeline.root / "params.yaml").register_

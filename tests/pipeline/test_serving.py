@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from stages.serving.answers import Question, answers
-from stages.serving.backends import Classifier, Package
+from stages.serving.backends import Package, Predictor
 from tests.projects import MLFLOW
 from tests.unit.small_served import WORDS, make_package, register, working_in
 from tests.waiting import free_port, server
@@ -34,7 +34,7 @@ class Request(NamedTuple):
     answer: str | None = None
 
 
-def good(classifier: Classifier, texts: list[str], form: int, **params: Any) -> Request:
+def good(classifier: Predictor, texts: list[str], form: int, **params: Any) -> Request:
     """A request for these texts in one of the forms that are answered."""
     body: dict[str, Any] = [
         {"inputs": texts},
@@ -110,7 +110,7 @@ def faults(address: str, requests: list[Request]) -> list[str]:
 
 def test_thousands_of_good_and_bad_requests_leave_the_server_as_it_was(store: Path, tmp_path: Path) -> None:
     """All good ones answered rightly, all bad ones refused with a short message, and no memory lost."""
-    classifier = Classifier(Package.within(store), "onnx", threads=1)
+    classifier = Predictor(Package.within(store), "onnx", threads=1)
     requests = [good(classifier, [text, "mini", "\u202e"], form) for form in range(5) for text in TEXTS]
     requests += [good(classifier, [text], 0, top_k=2, threshold=limit) for limit in (0.0, 1.0) for text in TEXTS]
     with serving(store, tmp_path, threads=1) as (address, process, log), ThreadPoolExecutor(CLIENTS) as clients:

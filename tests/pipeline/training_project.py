@@ -14,8 +14,6 @@ from tests.projects import PROJECT, Project
 
 OUTS = ("models/finetuned/model.safetensors", "reports/plots/training.csv", "reports/plots/validation.csv")
 ALONE = ("dvc", "repro", "--single-item", "finetune")
-TYPES: dict[str, Any] = {"input_ids": pl.List(pl.Int32), "token_type_ids": pl.List(pl.Int8), "labels": pl.Int64}
-TYPES |= {"length": pl.Int32, "truncated": pl.Int32}
 
 # Python runs this as it starts. An event is an audit event (PEP 578), or "step" for a training step; without a rank,
 # the whole process group is killed.
@@ -73,8 +71,7 @@ def make_training(root: Path, rows: int = 70) -> Training:
     (root / "data" / "tokenized").mkdir(parents=True)
     for seed, (name, count) in enumerate({"train": rows, "validation": 31}.items()):
         table = tokenized(base, count, seed).with_columns(truncated=pl.lit(0))
-        typed = table.cast(TYPES).select(TokenizedRecords.columns())
-        TokenizedRecords.write(typed, root / "data" / "tokenized" / f"{name}.parquet")
+        TokenizedRecords.write(table, root / "data" / "tokenized" / f"{name}.parquet")
     project.file("data/tokenized/encoding.json", {"labels": LABELS, "max_length": 32})
     project.file("killer/sitecustomize.py", KILLER)
     project.knobs()

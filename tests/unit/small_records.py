@@ -3,7 +3,7 @@
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,14 @@ import polars as pl
 from safetensors.numpy import save
 from tokenizers import Tokenizer, models
 
-from stages.common.params import Source
+from stages.common.params import AugmentParams, CleanParams, IngestParams, Source
+from stages.common.readers.table import Table
 from stages.common.schemas import CleanRecords, RawRecords
 from stages.ingest.archives import Workspace
 from stages.ingest.fetch import open_source
 from stages.ingest.records import read_records
+from stages.tasks import kept_targets, label_issues, load_task, targets
+from stages.tasks.base import Task
 
 FILM_WORDS = ["film", "story", "actor", "scene", "music", "plot", "camera", "ending", "dialogue", "script"]
 
@@ -33,13 +36,91 @@ MODEL = {  # the files of a model that ingest takes: a BERT without layers and p
 }
 
 
+TASK = load_task("text-classification")
+
+
+class Sets(Task):
+    """Several labels a text."""
+
+    name = "multi-label"
+
+    def parse_target(self, cell: str, params: IngestParams) -> str | None:
+        """Read a list."""
+        return targets.parse_set(cell)
+
+    def names(self, label: str) -> list[str]:
+        """Read its names."""
+        return targets.set_of(label)
+
+    def renamed(self, label: str, names: Mapping[str, str | None]) -> str | None:
+        """Rename them."""
+        return targets.renamed_set(label, names)
+
+    def label_issues(self, rows: pl.DataFrame, params: CleanParams) -> pl.DataFrame:
+        """Doubt one of them."""
+        return label_issues.of_sets(rows, params.label_issues.min_confidence)
+
+    def keeps_target(
+        self, made: pl.DataFrame, train: pl.DataFrame, params: AugmentParams, seed: int
+    ) -> pl.Series | None:
+        """Look for each of them."""
+        return kept_targets.of_sets(made, train, params.label_preservation.min_probability, seed)
+
+
+class Numbers(Task):
+    """A number of 0 to 5 for each text; numbers up to 1 apart do not contradict each other."""
+
+    name = "regression"
+
+    def parse_target(self, cell: str, params: IngestParams) -> str | None:
+        """Read it."""
+        return targets.parse_number(cell, [0.0, 5.0])
+
+    def names(self, label: str) -> list[str]:
+        """It has none."""
+        return []
+
+    def merged(self, labels: Collection[str], params: CleanParams) -> str | None:
+        """Take the mean."""
+        values = [*map(float, labels)]
+        return targets.canonical_number(sum(values) / len(values)) if max(values) - min(values) <= 1 else None
+
+    def strata(self, labels: pl.Series, params: CleanParams) -> pl.Series:
+        """Tell low ones from high ones."""
+        return (
+            pl.select(pl.when(labels.cast(pl.Float64) < 2.5).then(pl.lit("low")).otherwise(pl.lit("high")))
+            .to_series()
+            .alias("label")
+        )
+
+    def keeps_target(
+        self, made: pl.DataFrame, train: pl.DataFrame, params: AugmentParams, seed: int
+    ) -> pl.Series | None:
+        """See how far it moves."""
+        return kept_targets.of_numbers(made, train, seed)
+
+
+SETS, NUMBERS = Sets(), Numbers()
+
+
+def records_of(table: Table, source: Source, task: Task = TASK, **ingest: Any) -> Iterator[pl.DataFrame]:
+    """The records of a table, as the section `ingest` with these keys has them."""
+    params = IngestParams(sources=[source], base_model={"scratch": {}}, **ingest)
+    return read_records(table, source, task, params)
+
+
+def counted(splits: Mapping[str, pl.DataFrame]) -> dict[str, dict[str, int]]:
+    """Rows by split and label."""
+    return {name: TASK.named(rows["label"]) for name, rows in splits.items()}
+
+
 def received(source: Source, folder: Path, **limits: int) -> tuple[list[tuple[str, pl.DataFrame]], dict[str, Any]]:
     """Return what messages call each table of a source, the records of each, and the source's entry in the manifest.
 
     Downloads are kept in `folder`, where nothing else is left.
     """
     with open_source(source, Workspace(folder, folder, **limits)) as (tables, entry):
-        return [(table.origin, pl.concat(read_records(table, source))) for table in tables], entry
+        return [(table.origin, pl.concat(records_of(table, source))) for table in tables], entry
 
 
 def make_records(rows: list[dict[str, str | None]]) -> pl.DataFrame:
@@ -75,8 +156,9 @@ def text_rows(texts: list[str], pairs: list[str | None] | None = None, **columns
 
 
 def judged_rows(texts: list[str], pairs: list[str | None] | None = None, prediction: str = "good") -> pl.DataFrame:
-    """Test rows that are good, and that a model calls this."""
-    rows = text_rows(texts, pairs, kind="sample", label="good", prediction=prediction, confidence=0.9)
+    """Test rows that are good, and that a model calls this; its output 1 is what attributions explain."""
+    said = {"prediction": prediction, "output": 1, "confidence": 0.9, "score": 0.9, "label_quality": 0.9}
+    rows = text_rows(texts, pairs, kind="sample", label="good", **said)
     return rows.with_columns(id=pl.format("row{}", pl.int_range(pl.len())))
 
 

@@ -4,13 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from flows.reviewing.data_changes import Listing
 from flows.reviewing.findings import (
     ChangedRow,
     ChangedRows,
     Changes,
+    Confused,
     Effect,
     FileChange,
     Gain,
@@ -23,6 +22,7 @@ from flows.reviewing.findings import (
 )
 from flows.reviewing.revision import Revision
 from stages.common.pages.charts import chart
+from stages.common.params.tasks import task_spec
 
 STAGES = ("ingest", "clean", "augment", "tokenize", "finetune", "export", "evaluate", "register")
 MODEL = "models/finetuned"
@@ -47,10 +47,7 @@ def make_effect(trend: Trend = "better", text: str = "a moving film", width: int
         ChangedRow(f"id{row}", f"{text} row {row}", text, names[0], names[-1], 0.9 - row / 100, names[0], 0.95)
         for row in range(3)
     )
-    base = np.full((width, width), 10) + 200 * np.eye(width, dtype=np.int64)
-    head = base.copy()
-    if trend != "same":
-        head[0, [0, -1]] += (7, -7)
+    confusion = (Confused(names[0], names[0], 210, 217), Confused(names[0], names[-1], 10, 3))
     points = [(float(step), 0.7 / (step + 1)) for step in range(9)]
     lower = [(step, 0.9 * loss) for step, loss in points]
     effect = Effect(
@@ -60,14 +57,13 @@ def make_effect(trend: Trend = "better", text: str = "a moving film", width: int
         relabelled=0,
         scores=(make_gain("accuracy", gain, trend=trend), make_gain("macro_f1", gain, trend=trend)),
         mcnemar_p=0.0123,
-        classes=tuple(make_gain(name, gain, 0.03, "unclear", 600) for name in names),
+        parts=tuple(make_gain(name, gain, 0.03, "unclear", 600) for name in names),
         slices=(make_gain(f"source: {text}", gain, 0.05, "unclear", 300),),
         improved=ChangedRows(0) if trend == "same" else ChangedRows(31, rows),
         regressed=ChangedRows(0) if trend == "same" else ChangedRows(18, rows),
         moved=0,
-        labels=names,
-        confusion_base=base,
-        confusion_head=head,
+        spec=task_spec("text-classification"),
+        confusion=() if trend == "same" else confusion,
         curves=(
             chart("step", "training loss", {"base": points, "head": lower}),
             chart("epoch", "validation loss", {"base": [], "head": points[:1]}),

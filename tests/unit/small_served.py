@@ -18,15 +18,14 @@ from stages.common.text.cleaning import FILE as TEXT_CLEANING
 from stages.common.text.cleaning import TextCleaning
 from stages.export.conversion import write_int8, write_onnx
 from stages.serving.backends import FILES, Package
-from stages.serving.decision import Decision
 from stages.tasks.inference import load_classifier
-from stages.tasks.text_classification import build_model
 from stages.tracking import store
 from stages.tracking.package import SEEN_FILES, package_digest
 from stages.tracking.registry import Registration, ensure_registered
 from stages.tracking.runs import MODEL_TAG, create_run
-from tests.models import make_base, outspoken, put_tokenizer
+from tests.models import build_model, make_base, outspoken, put_tokenizer
 from tests.projects import params_of, without_mlflow
+from tests.unit.small_decisions import label_decision
 
 LABELS = ["bad", "good", "odd"]
 WORDS = [f"{start}{end}" for start in ("ba", "do", "mi", "ru") for end in ("lo", "ka", "ni", "pe")]
@@ -47,7 +46,7 @@ def make_package(folder: Path) -> Package:
     exported.mkdir()
     write_onnx(model, exported / FILES["onnx"])
     write_int8(exported / FILES["onnx"], exported / FILES["int8"])
-    Decision(LABELS, 1.5, dict.fromkeys(LABELS, THRESHOLD)).write(serving)
+    label_decision(LABELS, 1.5, dict.fromkeys(LABELS, THRESHOLD)).write(serving)
     (serving / TEXT_CLEANING).write_text(TextCleaning().as_text())
     return Package(model, exported, serving)
 

@@ -18,8 +18,9 @@ from stages.common.params.evaluate import Attributions
 from stages.finetune.strategies import prepare, save
 from stages.tasks.attribution import attributions, explain, in_words
 from stages.tasks.inference import load_classifier
-from stages.tasks.text_classification import build_model, probabilities
-from tests.models import LABELS, put_tokenizer, settings
+from stages.tasks.text_classification import TASK
+from tests.models import LABELS, build_model, put_tokenizer, settings
+from tests.unit.small_decisions import probabilities
 from tests.unit.small_records import judged_rows
 
 NAMES = list(LABELS)
@@ -67,7 +68,7 @@ def models(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 @pytest.mark.parametrize("name", ["bert", "lora", "prefix", "gpt2"])
 def test_pieces_are_the_text_and_the_integral_is_exact(models: dict[str, Path], name: str) -> None:
     texts = [TEXT, "Don’t!", "a", "  warm\n\nstory  ", "naïve 😀 film", "这部 film", "the film " * 30]
-    for row, text in zip(attributions(models[name], judged_rows(texts), NAMES, 64), texts, strict=True):
+    for row, text in zip(attributions(models[name], judged_rows(texts), TASK, 64), texts, strict=True):
         read = "".join(piece for piece, _ in row.pieces)
         assert read == text or (row.truncated and text.startswith(read) and len(read) < len(text))
         assert row.truncated == (text == texts[-1])
@@ -86,7 +87,7 @@ def test_the_word_that_the_answer_hangs_on_has_the_largest_share(base: Path, tmp
         # in half of the dimensions: a shift of all of them is what LayerNorm takes out again
         table[tokenizer.convert_tokens_to_ids("moving"), ::2] += 1.0
     network.save_pretrained(folder)
-    (row,) = attributions(folder, judged_rows([TEXT]), NAMES, 64)
+    (row,) = attributions(folder, judged_rows([TEXT]), TASK, 64)
     assert {piece for piece, share in row.pieces if share} == {"moving"}
     rest = probabilities(folder, judged_rows([TEXT.replace("moving", "film"), TEXT]), 2)[:, NAMES.index("good")]
     assert dict(row.pieces)["moving"] == (1 if rest[1] > rest[0] else -1)
@@ -96,8 +97,8 @@ def test_both_texts_of_a_pair_are_explained_and_rows_do_not_depend_on_each_other
     models: dict[str, Path],
 ) -> None:
     rows = judged_rows(["the film", "the film"], ["a warm story", None])
-    together = attributions(models["bert"], rows, NAMES, 16)
-    assert together[0] == attributions(models["bert"], rows[:1], NAMES, 16)[0]
+    together = attributions(models["bert"], rows, TASK, 16)
+    assert together[0] == attributions(models["bert"], rows[:1], TASK, 16)[0]
     assert ["".join(piece for piece, _ in row.pieces) for row in together] == ["the film\na warm story", "the film\n"]
     assert dict(together[0].pieces)["story"] != 0
 
@@ -108,20 +109,20 @@ def test_a_model_without_embeddings_is_reported_and_not_guessed(
     folder = models["gpt2"]
     monkeypatch.setattr(Gpt2, "get_input_embeddings", Mock(side_effect=NotImplementedError))
     with pytest.raises(AttuneError, match="GPT2ForSequenceClassification has no embeddings"):
-        attributions(folder, judged_rows([TEXT]), NAMES, 8)
-    explained, message = explain(folder, judged_rows([TEXT]).drop("kind"), NAMES, Attributions(steps=4), seed=1)
+        attributions(folder, judged_rows([TEXT]), TASK, 8)
+    explained, message = explain(folder, judged_rows([TEXT]).drop("kind"), TASK, Attributions(steps=4), seed=1)
     assert explained == []
     assert "no prediction is explained" in message
 
 
-def test_the_most_confident_errors_and_a_sample_of_the_rest_are_explained(models: dict[str, Path]) -> None:
-    confidence = pl.Series([0.5 + number / 100 for number in range(30)])
+def test_the_errors_whose_label_fits_least_and_a_sample_of_the_rest_are_explained(models: dict[str, Path]) -> None:
+    quality = pl.Series([0.5 - number / 100 for number in range(30)])
     rows = judged_rows(["the film"] * 30).drop("kind")
-    rows = rows.with_columns(confidence=confidence, prediction=pl.Series(["bad"] * 10 + ["good"] * 20))
+    rows = rows.with_columns(label_quality=quality, prediction=pl.Series(["bad"] * 10 + ["good"] * 20))
 
     def chosen(rows: pl.DataFrame, seed: int = 1, errors: int = 3) -> list[tuple[str, str]]:
         params = Attributions(errors=errors, sample=5, steps=4)
-        explained, message = explain(models["bert"], rows, NAMES, params, seed)
+        explained, message = explain(models["bert"], rows, TASK, params, seed)
         assert f"{len(explained)} predictions explained" in message
         return [(row.kind, row.id) for row in explained]
 

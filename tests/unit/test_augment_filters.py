@@ -7,7 +7,8 @@ import pytest
 
 from stages.augment.filters import accepted
 from stages.common.params import AugmentParams
-from tests.unit.small_records import jaccard, make_records, shingles
+from stages.tasks.base import Task
+from tests.unit.small_records import NUMBERS, SETS, TASK, jaccard, make_records, shingles
 
 GOOD, BAD = ["great", "lovely", "brilliant", "moving"], ["awful", "boring", "dreadful", "flat"]
 
@@ -38,10 +39,10 @@ def made_rows(*texts: str, label: str = "good", pairs: list[str | None] | None =
 
 
 def dropped(
-    made: pl.DataFrame, train: pl.DataFrame, held_out: pl.DataFrame = HELD_OUT, **params: Any
+    made: pl.DataFrame, train: pl.DataFrame, held_out: pl.DataFrame = HELD_OUT, task: Task = TASK, **params: Any
 ) -> dict[str, str]:
     """Which rule dropped which row."""
-    _, ledger = accepted(made, train, held_out, AugmentParams(**params), seed=13)
+    _, ledger = accepted(made, train, held_out, task, AugmentParams(**params), seed=13)
     return dict(ledger.rejected.select("id", "rule").iter_rows())
 
 
@@ -88,3 +89,16 @@ def test_the_classifier_says_nothing_of_labels_it_has_not_learnt(capsys: pytest.
     many = table([{"id": f"t{number}", "text": f"text {number}", "label": f"label {number}"} for number in range(501)])
     assert dropped(made_rows("a new text", label="label 7"), many) == {}
     assert "no new row is checked for its label" in capsys.readouterr().out
+
+
+def test_each_label_of_a_set_must_still_be_found_and_a_number_must_not_move_far() -> None:
+    sets = TRAIN.with_columns(label=pl.when(label="good").then(pl.lit('["film","good"]')).otherwise(pl.lit('["film"]')))
+    sets = pl.concat([sets, table([{"id": f"t{n}", "text": f"a book about {n}", "label": "[]"} for n in range(20)])])
+    new = made_rows("a lovely film of thing", "an awful film of thing", "a dreadful book 7", label='["film","good"]')
+    assert dropped(new, sets, task=SETS) == dict.fromkeys(["new1", "new2"], "lost_its_label")
+    assert dropped(made_rows("a lovely book", label='["other"]'), sets, task=SETS) == {}
+    numbers = TRAIN.with_columns(label=pl.when(label="good").then(pl.lit("4.5")).otherwise(pl.lit("1")))
+    new = made_rows("a lovely film on thing 0", "an awful boring film about thing 0")
+    new = new.with_columns(label=pl.lit("4.5"))
+    assert dropped(new, numbers, task=NUMBERS) == {"new1": "lost_its_label"}
+    assert dropped(new, numbers.with_columns(label=pl.lit("3")), task=NUMBERS) == {}

@@ -6,8 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stages.common.params.evaluate import Bootstrap
-from stages.evaluate import baselines
+from stages.tasks import baselines
 from tests.models import FILLER, TELLING
 from tests.unit.small_records import text_rows
 
@@ -50,18 +49,8 @@ def test_linear_probe_learns_from_an_untrained_encoder(base: Path) -> None:
     """Even random weights keep apart texts of different words; a probe on them is far above chance."""
     (train, known), (test, actual) = sentences(300, 0), sentences(100, 1)
     probe = baselines.base_model(base, train, known, test, max_length=16)
-    names = train.with_columns(label=pl.Series(["bad", "good"]).gather(known))
-    majority = baselines.predict("majority", names, test, ["bad", "good"], base, base)
+    majority = baselines.classes("majority", train, known, test, base, 16)
     assert accuracy(probe, actual) > max(0.75, accuracy(majority, actual) + 0.15)
-
-
-def test_a_baseline_is_reported_with_its_scores_and_with_what_is_gained_over_it() -> None:
-    actual, theirs = np.array([0, 1] * 50), np.array([0, 1, 1, 1] * 25)
-    report = baselines.beside(actual, actual, theirs, 2, Bootstrap(resamples=100), seed=1)
-    names = [f"{score}{gain}" for score in ("accuracy", "macro_f1") for gain in ("", "_gain")]
-    bounds = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
-    assert sorted(report) == sorted([*bounds, "fixed", "broken", "mcnemar_p"])
-    assert (report["accuracy"], report["accuracy_gain"], report["fixed"]) == (0.75, 0.25, 25)
 
 
 def test_linear_probe_sees_only_the_tokens_that_the_model_sees(base: Path) -> None:

@@ -16,6 +16,8 @@ from stages.common.errors import AttuneError
 from stages.common.params.evaluate import Behaviour, DirectionTest, MinimumTest
 from stages.common.schemas import BehaviourCases
 from stages.evaluate.behaviour import CHANGES, MEN, WOMEN, casing, judge, names, plan, punctuation, summary, typos
+from stages.tasks.text_classification import TASK
+from tests.unit.small_decisions import label_decision
 from tests.unit.small_records import judged_rows
 
 LABELS = ["bad", "good"]
@@ -38,7 +40,7 @@ def by_word(rows: pl.DataFrame) -> np.ndarray:
 
 
 def tried(params: Behaviour, rows: pl.DataFrame, ask: Any = by_word) -> tuple[pl.DataFrame, dict]:
-    cases = judge(params, plan(params, rows, 1), LABELS, ask)
+    cases = judge(params, plan(params, rows, 1), TASK, label_decision(LABELS), ask)
     return cases, summary(params, cases)
 
 
@@ -160,7 +162,7 @@ def test_an_invariance_passes_where_the_prediction_stays() -> None:
 
     cases, report = tried(Behaviour(invariance=["punctuation"]), judged_rows(["one ends.", "two ends"]), hates_stops)
     assert report == {"punctuation": {"kind": "invariance", "cases": 2, "passed": 1, "pass_rate": 0.5}}
-    columns = ["before", "text", "expected", "prediction", "probability_before", "probability"]
+    columns = ["before", "text", "expected", "prediction", "score_before", "score"]
     assert cases.sort("before").select(columns).rows() == [
         ("one ends.", "one ends", "good", "good", 0.9, 0.7),
         ("two ends", "two ends.", "good", "bad", 0.9, 0.2),
@@ -171,7 +173,7 @@ def test_a_minimum_test_passes_where_the_label_is_predicted() -> None:
     test = MinimumTest(name="praise", label="good", texts=["fine", "bad"])
     cases, report = tried(Behaviour(invariance=[], minimum=[test]), judged_rows([]))
     assert report == {"praise": {"kind": "minimum", "cases": 2, "passed": 1, "pass_rate": 0.5}}
-    rows = cases.select("text", "before", "probability_before", "passed").rows()
+    rows = cases.select("text", "before", "score_before", "passed").rows()
     assert rows == [("fine", None, None, True), ("bad", None, None, False)]
 
 
@@ -191,7 +193,7 @@ def test_a_direction_test_passes_where_the_probability_moves_far_enough(
     test = DirectionTest(name="not", label="good", text=text, changed=changed, moves=moves, margin=margin)
     cases, report = tried(Behaviour(invariance=[], direction=[test]), judged_rows([]))
     assert report["not"]["passed"] == passed
-    assert cases["probability_before"].to_list() == [0.1 if text == "bad" else 0.9]
+    assert cases["score_before"].to_list() == [0.1 if text == "bad" else 0.9]
 
 
 def test_a_test_without_a_case_has_no_pass_rate() -> None:

@@ -10,7 +10,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 
 from stages.common.params import EvaluateParams
 from stages.common.params.evaluate import Calibration, Thresholds
-from stages.evaluate.calibration import (
+from stages.tasks.calibration import (
     LEAST_ROWS,
     NEVER,
     calibration_report,
@@ -22,7 +22,7 @@ from stages.evaluate.calibration import (
     threshold_messages,
     threshold_report,
 )
-from stages.serving.decision import Decision
+from tests.unit.small_decisions import label_decision
 
 LABELS = ["a", "b", "c"]
 
@@ -68,8 +68,8 @@ def test_the_calibration_error_is_the_mean_gap_weighted_by_rows() -> None:
 
 def test_the_report_holds_both_sides_of_the_temperature_and_scikit_learns_numbers() -> None:
     logits, actual = honest(3000, 4)
-    raw, decision = softmax(logits * 2.5, axis=1), Decision(LABELS, 2.5)
-    numbers, diagram = calibration_report(actual, raw, decision, 10)
+    raw, decision = softmax(logits * 2.5, axis=1), label_decision(LABELS, 2.5)
+    numbers, diagram = calibration_report(actual, raw, decision.calibrated(raw), 10)
     assert numbers["ece"] < numbers["ece_before"] / 3
     assert numbers["log_loss"] < numbers["log_loss_before"]
     assert numbers["bins"] == 10
@@ -155,12 +155,12 @@ def test_a_good_model_answers_always_and_a_handful_of_right_rows_proves_nothing(
 def test_a_label_whose_precision_cannot_be_shown_is_never_answered_and_the_user_is_warned() -> None:
     actual, probabilities = yes_rows([False, True] * 30, np.linspace(0.99, 0.6, 60))
     params = EvaluateParams(thresholds=PRECISION, calibration=Calibration(temperature=False))
-    decision, chosen = fit_decision(params, actual, probabilities, TWO)
+    decision, chosen = fit_decision(params, actual, probabilities, label_decision(TWO))
     assert decision.abstains(np.array([[0.0, 1.0]])).all()
     report = threshold_report(chosen, decision, actual, probabilities)
     assert report
     assert (report["labels"]["yes"]["threshold"], report["labels"]["yes"]["precision"]) == (None, None)
-    assert (report["coverage"], report["accuracy"]) == (0.0, None)
+    assert (report["coverage"], report["right"]) == (0.0, None)
     messages = threshold_messages(report)
     assert "'yes'" in messages[1]
     assert "it is never answered" in messages[1]
@@ -171,17 +171,17 @@ def test_a_recall_out_of_reach_means_no_threshold_and_the_user_is_warned() -> No
     actual, probabilities = np.ones(40, dtype=int), np.array([[0.9, 0.1]] * 20 + [[0.1, 0.9]] * 20)
     choice = choose(RECALL, actual, probabilities, TWO)["yes"]
     assert (choice.threshold, choice.reached, choice.rows) == (0.0, 0.5, 40)
-    report = threshold_report({"no": choice, "yes": choice}, Decision(TWO), actual, probabilities)
+    report = threshold_report({"no": choice, "yes": choice}, label_decision(TWO), actual, probabilities)
     assert "it is always answered" in threshold_messages(report)[0]
 
 
 def test_thresholds_are_measured_on_rows_of_their_own() -> None:
     of_yes = np.array([0.2, 0.8, 0.9, 0.6, 0.3])
-    decision = Decision(TWO, thresholds={"no": 0.75, "yes": 0.7})
+    decision = label_decision(TWO, thresholds={"no": 0.75, "yes": 0.7})
     chosen = choose(PRECISION, *yes_rows([True] * 30, [0.9] * 30), TWO)
     report = threshold_report(chosen, decision, np.array([0, 0, 1, 1, 1]), np.stack([1 - of_yes, of_yes], axis=1))
     assert report
-    assert (report["coverage"], report["accuracy"]) == (0.6, pytest.approx(2 / 3, abs=1e-6))
+    assert (report["coverage"], report["right"]) == (0.6, pytest.approx(2 / 3, abs=1e-6))
     yes = report["labels"]["yes"]
     assert (yes["precision"], yes["recall"], yes["coverage"]) == (0.5, pytest.approx(1 / 3, abs=1e-6), 0.666667)
     assert threshold_messages(report)[-1] == "thresholds: 60.0% of the test rows are answered, accuracy 0.6667"

@@ -6,6 +6,7 @@ from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from transformers import Trainer, TrainerCallback
@@ -13,7 +14,9 @@ from transformers import Trainer, TrainerCallback
 from stages.common.errors import AttuneError
 from stages.finetune import batches, training
 from stages.finetune.checkpoints import COMPLETE, WEIGHTS, complete, discard_others, last_checkpoint, step_of
-from tests.models import Cut, Splits, losses, result, tokenized, trained
+from stages.finetune.strategies import save
+from stages.tasks.inference import load_classifier
+from tests.models import KINDS, Cut, Scored, Splits, losses, result, settings, tokenized, trained, with_targets
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -26,7 +29,7 @@ def splits(base: Path) -> Splits:
 def scores(values: list[float]) -> Any:
     """Validation scores that are given, one an epoch."""
     given = iter(values)
-    return lambda _: dict.fromkeys(("accuracy", "macro_f1"), next(given))
+    return Scored(lambda: dict.fromkeys(("accuracy", "macro_f1"), next(given)))
 
 
 PARTS = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 8}
@@ -67,6 +70,33 @@ def test_a_training_cut_short_at_any_step_ends_with_the_same_bytes(
         assert max(1, since) <= second.begun[0] <= before
 
 
+@pytest.mark.parametrize(("kind", "loss"), [("sets", "bce"), ("numbers", "mse")])
+def test_sets_and_numbers_are_learned_cut_short_too_and_answered_in_units_of_the_data(
+    base: Path, tmp_path: Path, kind: str, loss: str
+) -> None:
+    task, space, _ = KINDS[kind]
+    few = tokenized(base, 16, 0, (0.4, 0.3, 0.3))
+    splits = with_targets({"train": pl.concat([few] * 4), "validation": few}, kind)
+    knobs = {"task": task, "space": space, "loss": loss, "metric_for_best_model": "loss", "strategy": "lora"}
+    knobs |= {"learning_rate": 0.02, "bf16": False, "save_steps": 3}
+    run = trained(base, splits, tmp_path / "whole", **knobs)
+    measured = losses(run[1], "eval_loss")
+    assert measured[-1] < measured[0]
+    with pytest.raises(KeyboardInterrupt):
+        trained(base, splits, tmp_path / "cut", Cut(8), **knobs)
+    model, history = trained(base, splits, tmp_path / "cut", **knobs)
+    assert losses(history, "eval_loss") == measured
+    assert all(torch.equal(value, model.get_parameter(name)) for name, value in run[0].named_parameters())
+    tokens = torch.tensor([few["input_ids"][0].to_list()])
+    with torch.inference_mode():
+        inside = model.eval()(tokens).logits
+        task.finished(model, space)
+        save(model, settings(strategy="lora"), tmp_path / "model")
+        outputs = load_classifier(tmp_path / "model")(tokens).logits
+    expected = inside * space["deviation"] + space["mean"] if kind == "numbers" else inside
+    torch.testing.assert_close(outputs, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_helpers_that_load_batches_change_nothing(base: Path, splits: Splits, tmp_path: Path) -> None:
     knobs = {"save_steps": 2, "dropout": 0.2, "num_train_epochs": 2}
     whole = result(trained(base, splits, tmp_path / "whole", **knobs), tmp_path / "model")
@@ -87,18 +117,18 @@ def test_a_training_that_had_stopped_early_does_not_begin_another_epoch(
     base: Path, splits: Splits, tmp_path: Path
 ) -> None:
     """The third epoch would be the best, if it were trained."""
-    metrics, knobs = scores([0.9, 0.8, 0.99]), {"early_stopping_patience": 1, "num_train_epochs": 3}
+    task, knobs = scores([0.9, 0.8, 0.99]), {"early_stopping_patience": 1, "num_train_epochs": 3}
     for _ in range(2):  # its checkpoint is still there, as if it had been cut short just afterwards
-        _, history = trained(base, splits, tmp_path, metrics=metrics, **knobs)
+        _, history = trained(base, splits, tmp_path, task=task, **knobs)
         assert losses(history, "eval_accuracy") == [0.9, 0.8]
 
 
 def test_a_resumed_training_remembers_its_patience(base: Path, splits: Splits, tmp_path: Path) -> None:
     """Two epochs without a better score end it, also when it was cut short between them."""
-    metrics, knobs = scores([0.9, 0.8, 0.8, 0.8, 0.8]), {"num_train_epochs": 5, "early_stopping_patience": 2}
+    task, knobs = scores([0.9, 0.8, 0.8, 0.8, 0.8]), {"num_train_epochs": 5, "early_stopping_patience": 2}
     with pytest.raises(KeyboardInterrupt):
-        trained(base, splits, tmp_path, Cut(13), metrics=metrics, **knobs)  # in the third epoch
-    _, history = trained(base, splits, tmp_path, metrics=metrics, **knobs)
+        trained(base, splits, tmp_path, Cut(13), task=task, **knobs)  # in the third epoch
+    _, history = trained(base, splits, tmp_path, task=task, **knobs)
     assert losses(history, "eval_accuracy") == [0.9, 0.8, 0.8]
 
 
@@ -111,8 +141,8 @@ def test_the_best_epoch_and_the_newest_checkpoint_are_there_and_no_others(
         def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
             kept[state.global_step] = sorted(step_of(path.parent) for path in tmp_path.glob(f"*/{COMPLETE}"))
 
-    metrics = scores([0.5, 0.9, 0.7])
-    trained(base, splits, tmp_path, Folders(), metrics=metrics, save_steps=2, num_train_epochs=3)
+    task = scores([0.5, 0.9, 0.7])
+    trained(base, splits, tmp_path, Folders(), task=task, save_steps=2, num_train_epochs=3)
     assert [kept[step] for step in (1, 2, 3, 4, 5)] == [[], [2], [2], [4], [5]]
     assert [kept[step] for step in (6, 8, 10, 12)] == [[5, 6], [5, 8], [10], [10, 12]]
 

@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.clean.__main__ import cleaned
-from stages.clean.filters import contaminated, other_language, rules, unreadable_timestamp
+from stages.clean.filters import contaminated, merged_targets, other_language, rules, unreadable_timestamp
 from stages.common.errors import AttuneError
 from stages.common.params import CleanParams
 from stages.common.params.clean import Languages, NearDuplicates
 from stages.common.pipeline.validation import Ledger
 from stages.common.schemas import CleanRecords, Decontamination, Rejected
-from tests.unit.small_records import make_records
+from stages.tasks.base import Task
+from tests.unit.small_records import NUMBERS, TASK, make_records
 
 Rows = list[dict[str, str | None]]
 
@@ -24,9 +25,11 @@ def listed(*rows: tuple[str, str]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=dict.fromkeys(Decontamination.columns(), pl.String), orient="row")
 
 
-def applied(records: pl.DataFrame, params: CleanParams, against: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def applied(
+    records: pl.DataFrame, params: CleanParams, against: pl.DataFrame, task: Task = TASK
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     ledger = Ledger("clean", records.height)
-    for name, rule in rules(params, against).items():
+    for name, rule in rules(params, against, task).items():
         records = ledger.apply(name, rule, records)
     ledger.close(records.height)
     return records, ledger.rejected
@@ -68,6 +71,20 @@ def test_a_text_under_several_labels_is_rejected_under_each_and_labels_are_liste
     reasons = out.filter(rule="conflicting_labels")["reason"]
     assert reasons[:2].to_list() == ["the same text has the labels bad, good"] * 2
     assert set(reasons[2:]) == {"the same text has the labels label 0, label 1, label 2, label 3, label 4, …"}
+
+
+def test_numbers_that_hardly_differ_become_one_and_only_others_contradict() -> None:
+    near = "a long enough sentence about a film that was good"
+    texts = {"So so": "1", "so SO": "2", "worse": "0", "WORSE": "3", near: "4", f"{near}!": "4.5", f"{near}?": "1"}
+    records = make_records([{"text": text, "label": label} for text, label in texts.items()])
+    records, merged = merged_targets(records, NUMBERS, CleanParams())
+    assert merged == 2 and records["label"].to_list() == ["1.5", "1.5", "0", "3", "4", "4.5", "1"]
+    kept, out = applied(records, CleanParams(), listed(), NUMBERS)
+    assert dict(kept.select("text", "label").iter_rows()) == {"So so": "1.5", near: "4"}
+    reasons = dict(out.select("text", "reason").iter_rows())
+    assert {reasons[text] for text in ("worse", "WORSE")} == {"the same text has the labels 0, 3"}
+    assert reasons[f"{near}!"].endswith("(similarity 0.98)")
+    assert reasons[f"{near}?"].endswith(", which has another label: 4")
 
 
 def test_of_equal_texts_the_one_with_the_smallest_id_stays_and_the_second_text_of_a_pair_counts() -> None:

@@ -7,12 +7,18 @@ import polars as pl
 import pytest
 
 from stages.clean.label_issues import apply_action, find_label_issues
-from stages.common.params.clean import LabelIssues
+from stages.common.params import CleanParams
 from stages.common.schemas import SPLITS, Suspects
-from tests.unit.small_records import FILM_WORDS, clean_rows
+from stages.tasks.base import Task
+from stages.tasks.targets import canonical_set, set_of
+from tests.unit.small_records import FILM_WORDS, NUMBERS, SETS, TASK, clean_rows
 
 Splits = dict[str, pl.DataFrame]
 OTHER = {"positive": "negative", "negative": "positive"}
+
+
+def issues_in(splits: Splits, task: Task = TASK, **settings: Any) -> pl.DataFrame:
+    return find_label_issues(splits, task, CleanParams(label_issues=settings), seed=13)
 
 
 def into_splits(rows: pl.DataFrame) -> Splits:
@@ -43,7 +49,7 @@ def opinions(count: int, seed: int = 0) -> pl.DataFrame:
 
 def test_flipped_labels_are_found_far_above_chance_in_every_split() -> None:
     rows, wrong = flipped(opinions(1500), 0.05)
-    issues = find_label_issues(into_splits(rows), LabelIssues(), seed=13)
+    issues = issues_in(into_splits(rows))
     Suspects.validate(issues)
     issues = issues.with_columns(hit=pl.col("id").is_in(sorted(wrong)))
     assert issues["hit"].sum() / len(wrong) > 0.5 and issues["hit"].mean() > 0.5  # chance: 0.05
@@ -55,23 +61,20 @@ def test_min_confidence_and_max_rows_say_how_many_rows_are_listed_in_any_order_a
     splits = into_splits(rows)
     shuffled = {name: part.sample(fraction=1, shuffle=True, seed=4) for name, part in splits.items()}
 
-    def issues(splits: Splits, **params: Any) -> pl.DataFrame:
-        return find_label_issues(splits, LabelIssues(**params), seed=13)
-
-    everything, few = issues(splits, min_confidence=0.0), issues(splits, max_rows=200)
+    everything, few = issues_in(splits, min_confidence=0.0), issues_in(splits, max_rows=200)
     sure = everything.filter(pl.col("confidence") >= 0.8)
-    assert issues(splits).equals(sure)
+    assert issues_in(splits).equals(sure)
     assert everything["confidence"].is_sorted(descending=True)
     assert 0 < few.filter(split="train").height < sure.filter(split="train").height / 2
-    assert issues(shuffled, max_rows=200).equals(few)
-    assert issues(splits, action="off").equals(Suspects.empty())
+    assert issues_in(shuffled, max_rows=200).equals(few)
+    assert issues_in(splits, action="off").equals(Suspects.empty())
 
 
 def test_too_many_labels_and_too_few_groups_are_said_to_be_unchecked(capsys: pytest.CaptureFixture[str]) -> None:
     many = opinions(1400).with_columns(label=pl.format("label {}", pl.int_range(pl.len()) // 2))
     few = opinions(100).with_columns(group=pl.format("g{}", pl.int_range(pl.len()) % 3))
     for rows in (many, few):
-        assert find_label_issues(into_splits(rows), LabelIssues(), seed=13).equals(Suspects.empty())
+        assert issues_in(into_splits(rows)).equals(Suspects.empty())
         assert "no label is checked" in capsys.readouterr().out
 
 
@@ -80,8 +83,7 @@ def test_validation_and_test_tell_train_nothing() -> None:
     splits = into_splits(rows)
     strange = clean_rows([{"text": "quux " * size} for size in range(1, 90)], "other")
     other = {"train": splits["train"], "validation": strange[:40], "test": strange[40:]}
-    params = LabelIssues(min_confidence=0.0)
-    issues = [find_label_issues(each, params, seed=13).filter(split="train") for each in (splits, other)]
+    issues = [issues_in(each, min_confidence=0.0).filter(split="train") for each in (splits, other)]
     assert issues[0].height > 0 and issues[0].equals(issues[1])
 
 
@@ -92,17 +94,37 @@ def test_a_row_is_judged_by_what_is_outside_its_group() -> None:
     train = pl.concat([rows, clean_rows([lie] * 12, "lie")])
     splits = {"train": train, "validation": opinions(40, 1), "test": opinions(40, 2)}
     splits = {name: part.with_columns(id=pl.lit(name) + pl.col("id")) for name, part in splits.items()}
-    grouped = find_label_issues(splits, LabelIssues(), seed=13)
+    grouped = issues_in(splits)
     assert grouped["id"].str.starts_with("trainlie").sum() >= 10
     alone = splits | {"train": splits["train"].with_columns(group=pl.lit(None, pl.String))}
-    assert find_label_issues(alone, LabelIssues(), seed=13)["id"].str.starts_with("trainlie").sum() == 0
+    assert issues_in(alone)["id"].str.starts_with("trainlie").sum() == 0
+
+
+def test_of_a_set_the_label_that_is_missing_or_too_much_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    told = opinions(600).with_columns(
+        text=pl.col("text") + pl.when(pl.int_range(pl.len()) % 3 == 0).then(pl.lit(", in German")).otherwise(pl.lit(""))
+    )
+    german, good = told["text"].str.contains("German"), told["label"] == "positive"
+    label = [canonical_set([*["german"] * of, *["good"] * is_good]) for of, is_good in zip(german, good, strict=True)]
+    wrong = dict.fromkeys(range(7, 600, 40))
+    for row in wrong:
+        label[row] = canonical_set({*set_of(label[row])} ^ {"good"})
+    issues = issues_in(into_splits(told.with_columns(label=pl.Series(label))), SETS, min_confidence=0.6)
+    Suspects.validate(issues)
+    ids = {told["id"][row] for row in wrong}
+    hits = issues.filter(pl.col("id").is_in(sorted(ids)))
+    assert hits.height > len(ids) / 2 and hits.height > issues.height / 2
+    for own, suggested in hits.select("label", "suggested").iter_rows():
+        assert {*set_of(own)} ^ {*set_of(suggested)} == {"good"}
+    assert issues_in(into_splits(told.with_columns(label=pl.lit("3"))), NUMBERS).equals(Suspects.empty())
+    assert "no label is checked (clean.label_issues): regression offers no such check" in capsys.readouterr().out
 
 
 def test_a_label_that_a_classifier_never_saw_is_not_doubted() -> None:
     rare = clean_rows([{"text": "a brilliant, moving, fresh, witty plot", "label": "rare"}], "rare")
     splits = into_splits(opinions(200))
     splits["train"] = pl.concat([splits["train"], rare])
-    assert "rare" not in find_label_issues(splits, LabelIssues(min_confidence=0.0), 13)["label"]
+    assert "rare" not in issues_in(splits, min_confidence=0.0)["label"]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +138,7 @@ def test_a_label_that_a_classifier_never_saw_is_not_doubted() -> None:
 )
 def test_where_nothing_can_be_learnt_there_are_no_issues(rows: list[dict[str, str | None]]) -> None:
     splits = {"train": clean_rows(rows), "validation": clean_rows([{"label": "b"}], "v"), "test": clean_rows([])}
-    assert find_label_issues(splits, LabelIssues(min_confidence=0.0), seed=13).equals(Suspects.empty())
+    assert issues_in(splits, min_confidence=0.0).equals(Suspects.empty())
 
 
 def issues_of(rows: pl.DataFrame, split: str = "train") -> pl.DataFrame:

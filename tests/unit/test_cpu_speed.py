@@ -7,9 +7,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
+from stages.common.params.tasks import task_spec
 from stages.finetune.cpu_speed import FastDropout, drop, fast_on_cpu, trimmed_vocabulary
 from stages.finetune.training import train, training_arguments
-from stages.tasks.text_classification import validation_metrics
+from stages.tasks.text_classification import TASK
 from tests.models import LABELS, settings, tiny_config, tokenized
 
 ATTENDING = ["bert", "roberta", "albert", "distilbert", "modernbert"]
@@ -130,8 +131,8 @@ def test_padding_is_among_the_rows_of_a_model_that_knows_of_no_padding_token(bas
     model = AutoModelForSequenceClassification.from_config(config)
     splits = {"train": tokenized(base, 40, 0), "validation": tokenized(base, 20, 1)}
     params = settings(num_train_epochs=1)
-    arguments = training_arguments(params, tmp_path / "run", 13, 40)
-    history = train(model, tokenizer, splits, LABELS, params, arguments, validation_metrics, [])
+    arguments = training_arguments(params, tmp_path / "run", 13, 40, task_spec(TASK.name).main)
+    history = train(model, tokenizer, splits, TASK, {"labels": LABELS}, params, arguments, [])
     assert any("eval_loss" in entry for entry in history)
 
 

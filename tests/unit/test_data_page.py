@@ -16,7 +16,7 @@ from stages.common.params.clean import CleanParams, Split
 from stages.common.pipeline.validation import validation_report
 from stages.common.schemas import Rejected, Suspects, TrainableRecords
 from tests.unit.seen_page import HOSTILE, Seen, assert_shown_and_idle
-from tests.unit.small_records import FILM_WORDS, make_records
+from tests.unit.small_records import FILM_WORDS, counted, make_records
 
 
 def page_of(
@@ -37,7 +37,7 @@ def page_of(
         for row in range(rows)
     ]
     records = make_records(filled)
-    splits = split_records(records, params.split, 13)
+    splits = split_records(records.with_columns(stratum=pl.col("label")), params.split, 13)
     rejected = pl.concat(
         Rejected.of(records.with_columns(id=pl.lit(rule) + pl.col("id")), stage, rule, f"because of {hostile}")
         for stage, rule in (("ingest", "unmapped_label"), ("clean", "near_duplicate"), ("clean", "length"))
@@ -45,7 +45,7 @@ def page_of(
     issue = {"split": "train", "suggested": labels[0], "confidence": 0.98765}
     issues = splits["train"].with_columns(**{name: pl.lit(value) for name, value in issue.items()})
     raw = records.with_columns(text=pl.lit("\ufffd") + pl.col("text"))
-    report = split_report(splits, params, 13)
+    report = split_report(splits, counted(splits), params, 13)
     report["warnings"].append(f"a warning of {hostile}")
     return PageData(
         changed={"encoding": 12, "whitespace": 0},
@@ -53,7 +53,7 @@ def page_of(
         rejected=rejected,
         splits=splits,
         label_issues=issues.select(Suspects.columns()),
-        report={**report, "drift": split_drift(splits)},
+        report={**report, "drift": split_drift(splits, counted(splits))},
         contract=validation_report(TrainableRecords, raw, name="raw"),
         examples=examples,
     )
@@ -69,8 +69,8 @@ def test_the_page_tells_the_counts_the_rules_and_the_verdicts() -> None:
         "unmapped label ingest 60",
         "exact duplicate clean 0",
         "a warning of harmless",
-        "harmless one 24 50.0 %",
-        "train / test 0 0 0 48 × 6",
+        "harmless one 24 48.0 %",
+        "train / test 0 0 0 50 × 5",
         "2010-05-03T00:00:00Z",
     ):
         assert text in KNOWN.text, text

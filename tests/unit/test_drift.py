@@ -8,17 +8,20 @@ import polars as pl
 import pytest
 
 from stages.common.drift import answer_counts, by_chance, drift_report, profile_of, psi, split_drift, text_counts
+from stages.common.params import CleanParams
 from stages.common.schemas import SPLITS
-from stages.serving.decision import Decision
+from stages.tasks.text_classification import TASK
+from tests.unit.small_decisions import label_decision
 from tests.unit.small_records import make_records
 
 LABELS = ["bad", "good"]
-DECISION = Decision(LABELS, thresholds={"good": 0.7})
+DECISION = label_decision(LABELS, thresholds={"good": 0.7})
 WORDS = [f"word{number}" for number in range(400)]
 
 
 def described(train: pl.DataFrame, answers: np.ndarray) -> dict[str, Any]:
-    return profile_of(train, LABELS, answers, DECISION.abstains(answers))
+    counts = dict(train["label"].value_counts().sort("label").iter_rows())
+    return profile_of(train, counts, TASK.drift_values(answers, DECISION), DECISION.abstains(answers))
 
 
 def texts(count: int, seed: int, words: list[str] = WORDS) -> list[str]:
@@ -42,13 +45,20 @@ def probabilities(count: int, seed: int) -> np.ndarray:
     return np.column_stack([first, 1 - first])
 
 
+def drifted(splits: dict[str, pl.DataFrame]) -> list[dict[str, Any]]:
+    counts = {name: TASK.counts(rows["label"], CleanParams()) for name, rows in splits.items()}
+    return split_drift(splits, counts)
+
+
 @pytest.fixture(scope="module")
 def profile() -> dict:
     return described(table(texts(1500, 0)), probabilities(400, 0))
 
 
 def verdicts(profile: dict, rows: list[str | None], answers: np.ndarray) -> dict[str, str]:
-    counts = text_counts(profile, table(rows)) | answer_counts(profile, answers, DECISION.abstains(answers))
+    counts = text_counts(profile, table(rows)) | answer_counts(
+        profile, TASK.drift_values(answers, DECISION), DECISION.abstains(answers)
+    )
     report = drift_report(profile, counts)
     return {"whole": report["verdict"], **{entry["measure"]: entry["verdict"] for entry in report["measures"]}}
 
@@ -108,9 +118,9 @@ def test_a_model_that_is_always_as_sure_and_an_input_without_a_row_are_no_troubl
 
 def test_drift_between_splits_is_named_by_what_differs() -> None:
     skewed = table(texts(400, 3), labels=["bad"] * 4 + ["good"])
-    entries = split_drift({"train": table(texts(2000, 1)), "validation": table(texts(400, 2)), "test": skewed})
-    drifted = {(entry["split"], entry["measure"]) for entry in entries if entry["verdict"] != "no sign of drift"}
-    assert drifted == {("test", "labels")} and len(entries) == 8
+    entries = drifted({"train": table(texts(2000, 1)), "validation": table(texts(400, 2)), "test": skewed})
+    found = {(entry["split"], entry["measure"]) for entry in entries if entry["verdict"] != "no sign of drift"}
+    assert found == {("test", "labels")} and len(entries) == 8
     assert not [entry for entry in entries if "reason" in entry], "no words of the data are in the report"
 
 
@@ -122,13 +132,13 @@ def test_words_of_single_groups_are_no_drift() -> None:
         rows = [f"{text} hero{name} town{name}" for text, name in zip(texts(count, seed), names, strict=True)]
         return table(rows, group=names)
 
-    entries = split_drift({"train": films(1000, 1), "validation": films(200, 2), "test": films(200, 3)})
+    entries = drifted({"train": films(1000, 1), "validation": films(200, 2), "test": films(200, 3)})
     assert {entry["verdict"] for entry in entries} == {"no sign of drift"}
 
 
 @pytest.mark.parametrize("sizes", [(3, 1, 1), (4, 2, 3), (50, 0, 5)])
 def test_tiny_splits_are_no_error_and_the_order_of_rows_is_none(sizes: tuple[int, int, int]) -> None:
     splits = {name: table(texts(size, seed)) for seed, (name, size) in enumerate(zip(SPLITS, sizes, strict=True))}
-    entries = split_drift(splits)
+    entries = drifted(splits)
     assert {entry["split"] for entry in entries} == {name for name in SPLITS[1:] if splits[name].height}
-    assert split_drift({name: rows.reverse() for name, rows in splits.items()}) == entries
+    assert drifted({name: rows.reverse() for name, rows in splits.items()}) == entries

@@ -1,5 +1,6 @@
 """What a change did: both models on the rows that both revisions have."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,12 +22,12 @@ METRICS = {
     "model": {"bytes": 2**20},
     "log_loss": 0.4,
     "calibration": {"ece": 0.03, "brier": 0.2},
-    "thresholds": {"coverage": 0.813427, "accuracy": 0.9},
+    "thresholds": {"coverage": 0.813427, "right": 0.9},
 }
 PLOTS = {
-    "training": "step,epoch,loss,learning_rate\n20,0.1,0.7,0.001\n40,0.2,0.5,0.0005\n",
-    "validation": "epoch,validation_loss,validation_accuracy,validation_macro_f1\n1.0,0.4,0.8,0.79\n",
-    "reliability": "label,confidence,accuracy\nas trained,0.9,0.5\ncalibrated,0.9,0.8\ncalibrated,0.6,0.5\n",
+    "training": "step,name,value\n20,loss,0.7\n20,learning_rate,0.001\n40,loss,0.5\n40,learning_rate,0.0005\n",
+    "validation": "epoch,name,value\n1.0,loss,0.4\n1.0,accuracy,0.8\n1.0,macro_f1,0.79\n",
+    "reliability": "label,confidence,share\nas trained,0.9,0.5\ncalibrated,0.9,0.8\ncalibrated,0.6,0.5\n",
 }
 
 Rows = dict[str, Row]
@@ -36,7 +37,7 @@ def two(folder: Path, base: Rows, head: Rows, data: Any = PARAMS) -> tuple[Revis
     """Return two revisions with these rows."""
     for side, rows in ((Project(folder / "base"), base), (Project(folder / "head"), head)):
         put_rows(side.root, rows)
-        side.file("reports/metrics.json", METRICS)
+        side.file("reports/scores.json", METRICS)
         for plot, table in PLOTS.items():
             side.file(f"reports/plots/{plot}.csv", table)
     return revision(folder / "base", data=data), revision(folder / "head", "HEAD", data=data)
@@ -77,19 +78,23 @@ def test_gains_add_up_over_the_rows_of_both_and_turn_round_with_them(rows: tuple
     assert forth and back
     old, new = rows
     shared = old.keys() & new.keys()
-    assert forth.rows == len(shared) == forth.confusion_base.sum() == forth.confusion_head.sum()
+    assert forth.rows == len(shared) and all(gain.rows == forth.rows for gain in forth.scores)
     assert (forth.only_base, forth.only_head) == (len(old) - len(shared), len(new) - len(shared))
     moved = sum(old[row].predicted != new[row].predicted for row in shared)
     assert forth.improved.total + forth.regressed.total + forth.moved == moved
     assert (forth.improved.total, forth.regressed.total) == (back.regressed.total, back.improved.total)
     assert {row.id for row in forth.improved.examples} == {row.id for row in back.regressed.examples}
-    assert (forth.confusion_base == back.confusion_head).all()
+    cells = Counter((new[row].label, side[row].predicted) for row in shared for side in (new, old))
+    assert all(cell.base + cell.head == cells[cell.label, cell.prediction] for cell in forth.confusion)
+    assert sum(cell.head - cell.base for cell in forth.confusion) == 0
+    assert {cell._replace(base=cell.head, head=cell.base) for cell in forth.confusion} == {*back.confusion}
     opposite = {"better": "worse", "worse": "better", "same": "same", "unclear": "unclear"}
-    for gain, other in zip((*forth.scores, *forth.classes), (*back.scores, *back.classes), strict=True):
+    for gain, other in zip((*forth.scores, *forth.parts), (*back.scores, *back.parts), strict=True):
         assert (gain.base, gain.head, opposite[gain.trend]) == (other.head, other.base, other.trend)
         assert (gain.gain, gain.low, gain.high) == pytest.approx((-other.gain, -other.high, -other.low), abs=2e-6)
         assert gain.head - gain.base == pytest.approx(gain.gain, abs=2e-6) and gain.low <= gain.high
-    for gain in forth.scores[:1]:  # accuracy
+    if shared:
+        gain = by_name(forth.scores)["accuracy"]
         assert forth.improved.total - forth.regressed.total == pytest.approx(gain.gain * forth.rows, abs=1e-4)
 
 
@@ -100,13 +105,12 @@ def many(predicted: list[str]) -> Rows:
 
 def test_a_label_that_no_model_changed_its_mind_on_is_the_same_and_others_are_better(tmp_path: Path) -> None:
     result = effect(tmp_path, many(["bad", "odd", "odd"]), many(["bad", "good", "odd"]))
-    assert {gain.name: gain.trend for gain in result.classes} == {"bad": "same", "good": "better", "odd": "better"}
-    assert [gain.rows for gain in result.classes] == [20, 20, 20]
+    assert {gain.name: gain.trend for gain in result.parts} == {"bad": "same", "good": "better", "odd": "better"}
+    assert [gain.rows for gain in result.parts] == [20, 20, 20]
     assert by_name(result.scores)["accuracy"].trend == "better"
     assert by_name(result.scores)["accuracy"].gain == pytest.approx(1 / 3, abs=1e-6)
     assert result.mcnemar_p < 0.001
-    assert result.confusion_base.tolist() == [[20, 0, 0], [0, 0, 20], [0, 0, 20]]
-    assert result.labels == ("bad", "good", "odd")
+    assert result.confusion == (("good", "good", 0, 20), ("good", "odd", 20, 0))
 
 
 def test_a_row_or_two_prove_nothing(tmp_path: Path) -> None:
@@ -148,13 +152,16 @@ def test_slices_are_those_of_the_head_as_far_as_their_rows_are_shared(tmp_path: 
 
 def test_curves_and_figures_of_both_stand_side_by_side(tmp_path: Path) -> None:
     base, head = two(tmp_path, many(LABELS), many(LABELS))
-    Project(head.folder).file("reports/plots/training.csv", PLOTS["training"].replace("0.5,", "0.3,"))
-    Project(head.folder).file("reports/metrics.json", {**METRICS, "thresholds": None})
+    other = PLOTS["training"].replace("loss,0.5", "loss,0.3") + "40,grad_norm,1\n"
+    Project(head.folder).file("reports/plots/training.csv", other)
+    Project(head.folder).file("reports/scores.json", {**METRICS, "thresholds": None})
     result = effect_of(base, head, 3)
     assert result
     curves = {curve.y: curve for curve in result.curves}
-    assert [*curves][:2] == ["training loss", "learning rate"] and len(curves) == 6
-    loss, reliability = curves["training loss"], curves["reliability: accuracy"]
+    names = ["training loss", "training learning_rate", "training grad_norm"]
+    names += [f"validation {name}" for name in ("loss", "accuracy", "macro_f1")]
+    assert [*curves] == [*names, "reliability share"]
+    loss, reliability = curves["training loss"], curves["reliability share"]
     assert (loss.x, loss.across, loss.up) == ("step", ["20", "40"], ["0.3", "0.7"])
     assert [line.points for line in loss.lines] == ["0.0,0.0 200.0,100.0", "0.0,0.0 200.0,200.0"]
     assert curves["validation loss"].lines[0].dots == [(0.0, 1.0)]
@@ -168,14 +175,22 @@ def test_curves_and_figures_of_both_stand_side_by_side(tmp_path: Path) -> None:
 
 def test_reports_that_are_missing_or_broken_are_no_error(tmp_path: Path) -> None:
     base, head = two(tmp_path, many(LABELS), many(LABELS))
-    Project(base.folder).file("reports/plots/training.csv", "step,loss\n1,nan\n2,high\n3,0.5\n")
+    Project(base.folder).file("reports/plots/training.csv", "step,name,value\n1,loss,nan\n2,loss,high\n3,loss,0.5\n")
     Project(base.folder).file("reports/plots/validation.csv", "\x00\xff nothing")
     (base.folder / "reports/plots/reliability.csv").unlink()
-    Project(head.folder).file("reports/metrics.json", "{")
+    Project(head.folder).file("reports/scores.json", "{")
     result = effect_of(base, replace(head, data={"nonsense": 1}), 3)
     assert result and result.scores
     assert [len(line.dots) for curve in result.curves for line in curve.lines] == [1, 2, 0, 2, *(0, 1) * 3, 0, 2]
     assert result.figures[0] == ("calibration error", 0.03, None)
+
+
+def test_models_of_different_tasks_are_not_compared(tmp_path: Path) -> None:
+    base, head = two(tmp_path, many(LABELS), many(LABELS))
+    Project(base.folder).file("reports/scores.json", {**METRICS, "task": "a task of the past"})
+    result = effect_of(base, head, 3)
+    assert result and result.rows == 0 and result.scores == ()
+    assert result.missing == ("the base's task is a task of the past, the head's text-classification",)
 
 
 def test_without_a_test_split_rows_have_no_texts_and_without_predictions_there_is_no_effect(tmp_path: Path) -> None:

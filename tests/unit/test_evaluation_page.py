@@ -28,20 +28,16 @@ def page_of(hostile: str = "harmless", rows: int = 40, labels: int = 2, **evalua
     actual = np.arange(rows) % labels
     predicted = np.where(np.arange(rows) % 5 == 0, (actual + 1) % labels, actual)
     confidence = 0.6 + 0.39 * (np.arange(rows) / rows)
-    predictions = pl.DataFrame(
-        {
-            "id": records["id"],
-            "label": records["label"],
-            "prediction": [names[number] for number in predicted],
-            "confidence": confidence,
-            "abstained": confidence < 0.7,
-            "label_quality": np.where(predicted == actual, confidence, 1 - confidence),
-            "probabilities": [[1 / labels] * labels] * rows,
-        }
+    answered = records.with_columns(
+        prediction=pl.Series([names[number] for number in predicted]),
+        confidence=confidence,
+        abstained=confidence < 0.7,
+        label_quality=np.where(predicted == actual, confidence, 1 - confidence),
+        probabilities=pl.Series([[1 / labels] * labels] * rows),
     )
     ours = interval(0.8, 0.0)
     gain = {"macro_f1_gain": 0.1234, "macro_f1_gain_low": 0.1, "macro_f1_gain_high": 0.15, "mcnemar_p": 1.2e-9}
-    metrics = {
+    scores = {
         "rows": rows,
         **ours,
         "per_class": {name: {"precision": 0.75, "recall": 0.5, "f1": 0.6, "support": 20} for name in names},
@@ -56,7 +52,7 @@ def page_of(hostile: str = "harmless", rows: int = 40, labels: int = 2, **evalua
                 names[1]: {"threshold": None, "precision": None, "recall": None, "problem": "only 3 rows"},
             },
             "coverage": 0.75,
-            "accuracy": None,
+            "right": None,
         },
         "behaviour": {
             "typos": {"kind": "invariance", "cases": 10, "passed": 7, "pass_rate": 0.7},
@@ -67,17 +63,18 @@ def page_of(hostile: str = "harmless", rows: int = 40, labels: int = 2, **evalua
     behaviour = pl.DataFrame(
         {
             **{"test": "typos", "kind": "invariance", "text": f"{hostile} flim", "before": f"{hostile} film"},
-            **{"expected": names[0], "prediction": names[1], "probability": 0.4, "probability_before": 0.9},
+            **{"expected": names[0], "prediction": names[1], "score": 0.4, "score_before": 0.9},
             "passed": [False] * 3 + [True] * 7,
         }
     )
     curve = {"label": [names[1]] * 3}
-    reliability = {"label": ["as trained", "calibrated"], "confidence": [0.8, 0.8], "accuracy": [0.7, 0.79]}
+    reliability = {"label": ["as trained", "calibrated"], "confidence": [0.8, 0.8], "share": [0.7, 0.79]}
     tables = {
         "roc": {**curve, "fpr": [0.0, 0.2, 1.0], "tpr": [0.0, 0.9, 1.0]},
         "precision_recall": {**curve, "recall": [0.0, 0.5, 1.0], "precision": [1.0, 0.9, 0.5]},
         "reliability": {**reliability, "rows": [40, 40]},
-        "slices": {"slice": [f"source: {hostile}"], "rows": [40], "accuracy": [0.8], "macro_f1": [0.79]},
+        "slices": {"slice": [f"source: {hostile}"], "rows": [40], "macro_f1": [0.79], "accuracy": [0.8]},
+        "confusion": {"actual": records["label"], "predicted": answered["prediction"]},
     }
     attributions = [
         Attribution(
@@ -86,16 +83,16 @@ def page_of(hostile: str = "harmless", rows: int = 40, labels: int = 2, **evalua
         )
         for kind in ("error", "sample")
     ]
-    refused = dict.fromkeys(("bytes", "accuracy", "accuracy_change", "agreement", "faster"))
+    refused = dict.fromkeys(("bytes", "score", "score_change", "agreement", "faster"))
     return {
         "params": params,
-        "metrics": metrics,
+        "scores": scores,
         "export": {
-            "onnx": {**refused, "offered": True, "reason": "answers alike", "bytes": 2**20, "accuracy": 0.8},
+            "onnx": {**refused, "offered": True, "reason": "answers alike", "bytes": 2**20, "score": 0.8},
             "int8": {**refused, "offered": False, "reason": f"because of {hostile}"},
         },
-        "records": records,
-        "predictions": predictions,
+        "rows": answered,
+        "right": pl.Series(predicted == actual),
         "behaviour": behaviour,
         "attributions": attributions,
         "tables": {name: pl.DataFrame(columns) for name, columns in tables.items()},
@@ -110,13 +107,13 @@ def test_the_page_shows_scores_intervals_gains_and_verdicts() -> None:
         "0.8000 accuracy, 0.800 to 0.800",
         "0.021 calibration error, 0.046 as trained",
         "7 of 10 behavioural cases passed",
-        "majority 0.7000 0.8000 +0.1234 [+0.100, +0.150] < 0.0001",
+        "majority 0.8000 0.7000 +0.1234 [+0.100, +0.150] < 0.0001",
         "divided by 1.250",
         "75.0 % are answered",
         "Never answered: only 3 rows.",
         "typos Letters swapped, dropped or doubled must not change the prediction. 7 of 10, 70.0 %",
         "names One given name for another must not change the prediction. no row to try it on",
-        "harmless film harmless flim harmless 0 harmless 1 90.0 % → 40.0 %",
+        "harmless film harmless flim harmless 0 harmless 1 0.900 → 0.400",
         "22,713,986 weights in 86.7 MiB",
         "ONNX yes 1.0 0.8000 – – answers alike",
         "ONNX, 8 bits no – – – – because of harmless",
@@ -169,7 +166,7 @@ def test_the_page_is_the_same_in_any_order_of_the_rows() -> None:
     page = page_of()
     shuffled = {
         name: page[name].sample(fraction=1.0, shuffle=True, seed=seed)
-        for seed, name in enumerate(("records", "predictions", "behaviour"))
+        for name, seed in (("rows", 0), ("right", 0), ("behaviour", 2))
     }
     assert render(**page | shuffled) == render(**page)
 
@@ -182,4 +179,5 @@ def test_an_interval_of_a_share_is_sound_at_its_ends() -> None:
 def test_an_axis_begins_and_ends_at_round_numbers_around_all_values() -> None:
     axis = Axis.around([0.632, 0.871])
     assert axis.marks(4) == ["0.60", "0.70", "0.80", "0.90"]
+    assert Axis.around([0.0021, 0.0038], 0.0002).marks(3) == ["0.0020", "0.0029", "0.0038"]
     assert (axis.place(0.75), Axis.around([1.0, 1.0]).place(1.0)) == (pytest.approx(0.5), 1.0)

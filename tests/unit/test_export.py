@@ -16,18 +16,20 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassificat
 
 from stages.common.digests import sha256_file, sha256_path
 from stages.common.params import ExportParams
+from stages.common.params.tasks import Score
 from stages.common.schemas import CleanRecords
 from stages.export.__main__ import NOT_ASKED, write_variants
 from stages.export.comparison import compare, judge
 from stages.export.conversion import write_int8, write_onnx
 from stages.finetune.strategies import prepare, save
-from stages.serving.backends import FILES, Classifier, Package
-from stages.tasks.text_classification import build_model
-from tests.models import FILLER, LONGEST, TELLING, outspoken, put_tokenizer, settings
+from stages.serving.backends import FILES, Package, Predictor
+from tests.models import FILLER, LONGEST, TELLING, build_model, outspoken, put_tokenizer, settings
 from tests.projects import TINY, Project
 from tests.unit.small_records import make_records
 
 LABELS = ["bad", "good"]
+ACCURACY = Score("accuracy", "accuracy")
+SAME = "of the test rows get the same prediction as from the original"
 TEXTS = [" ".join([*FILLER[: number % 5], word]) for number, word in enumerate(chain(*TELLING.values()))]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,7 +60,7 @@ def exported(model: Path, folder: Path) -> Package:
 
 def answers_of(package: Package, pairs: list[str] | None = None, batch_size: int = 64) -> dict[str, np.ndarray]:
     return {
-        variant: Classifier(package, variant, threads=1).probabilities(TEXTS, pairs, batch_size)
+        variant: Predictor(package, variant, threads=1).outputs(TEXTS, pairs, batch_size)
         for variant in package.variants
     }
 
@@ -114,11 +116,12 @@ def test_a_model_that_cannot_be_written_or_quantized_says_so(
     assert not (tmp_path / "int8.onnx").exists()
 
 
-def test_differences_are_counted_in_rows_of_the_test_split() -> None:
+def test_differences_are_counted_in_rows_of_the_test_split(home: Package) -> None:
+    test = pl.DataFrame({"label": ["bad", "bad", "good", "bad"]})
     original = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
     other = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]])
-    expected = {"accuracy": 0.5, "accuracy_change": -0.25, "agreement": 0.75, "largest_difference": 0.2}
-    assert compare(original, other, np.array([0, 0, 1, 0])) == expected
+    expected = {"score": 0.5, "score_change": -0.25, "agreement": 0.75, "largest_difference": 0.2}
+    assert compare(Predictor(home, "torch"), test, original, other, ACCURACY) == expected
 
 
 @pytest.mark.parametrize(
@@ -128,16 +131,20 @@ def test_differences_are_counted_in_rows_of_the_test_split() -> None:
         ("int8", 0.0, 1.0, True, True, "the same accuracy, and it is faster than the original"),
         ("int8", -0.0031, 0.9, True, False, "accuracy falls by 0.0031, more than the 0.003 of export.allowed_drop"),
         ("int8", 0.0, 0.9, False, False, "it is no faster than the original for one text"),
-        ("onnx", 0.0, 0.999, False, True, "99.90% of the test rows get the same label as from the original"),
-        ("onnx", 0.0, 0.998, True, False, "99.80% of the test rows get the same label as from the original, fewer"),
+        ("int8 error", 0.0031, 0.9, True, False, "error rises by 0.0031, more than the 0.003 of export.allowed_drop"),
+        ("int8 error", -0.1, 0.9, True, True, "error falls by 0.1000, and it is faster than the original"),
+        ("onnx", 0.0, 0.999, False, True, f"99.90% {SAME}"),
+        ("onnx", 0.0, 0.998, True, False, f"99.80% {SAME}, fewer"),
     ],
 )
 def test_a_variant_is_offered_if_it_is_good_enough(
     name: str, change: float, agreement: float, faster: bool, offered: bool, reason: str
 ) -> None:
-    scores = {"accuracy": 0.8, "accuracy_change": change, "agreement": agreement, "largest_difference": 0.1}
-    report = judge(name, 1000, scores, faster, 0.003)
-    assert (report.offered, report.faster, report.bytes, report.accuracy_change) == (offered, faster, 1000, change)
+    name, _, error = name.partition(" ")
+    main = Score("error", "error", greater_is_better=False) if error else ACCURACY
+    scores = {"score": 0.8, "score_change": change, "agreement": agreement, "largest_difference": 0.1}
+    report = judge(name, 1000, scores, faster, 0.003, main)
+    assert (report.offered, report.faster, report.bytes, report.score_change) == (offered, faster, 1000, change)
     assert report.reason.startswith(reason)
 
 

@@ -12,17 +12,18 @@ from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
-from stages.common.params.finetune import GREATER_IS_BETTER, ONLY_WITH
+from stages.common.params.finetune import ONLY_WITH
+from stages.common.params.tasks import task_spec
 from stages.finetune.batches import TokenRows
-from stages.finetune.loss import build_loss
 from stages.finetune.optimizers import build_optimizer, build_schedule
-from stages.finetune.strategies import prepare, with_strategy
+from stages.finetune.strategies import prepare, step_loss
 from stages.finetune.training import training_arguments
-from stages.tasks.text_classification import build_model
-from tests.models import SEED, TELLING, tokenized
+from stages.tasks.text_classification import TASK
+from tests.models import SEED, TELLING, space_of, tokenized
 from tests.projects import params_of
 
-LABELS = list(TELLING)[:2]
+LABELS, SPEC = list(TELLING)[:2], task_spec("text-classification")
+SCORES = ["loss", *(score.name for score in SPEC.scores)]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -68,6 +69,7 @@ def allowed(field: dict[str, Any]) -> st.SearchStrategy[Any]:
 
 DRAWN = {name: allowed(field) for name, field in FinetuneParams.model_json_schema()["properties"].items()}
 DRAWN |= {name: st.none() | options for name, options in OPTIONS.items()}
+DRAWN |= {"loss": st.sampled_from([None, *SPEC.losses]), "metric_for_best_model": st.sampled_from([None, *SCORES])}
 DRAWN |= {"class_weights": WEIGHTS, "dropout": st.none() | RATES, "label_smoothing_factor": RATES}
 
 
@@ -78,7 +80,7 @@ def sections(draw: st.DrawFn, strategies: list[str] = STRATEGIES) -> dict[str, A
     for name, (neutral, other, values) in ONLY_WITH.items():
         if section[other] not in values:
             section[name] = neutral
-    section["greater_is_better"] = draw(st.sampled_from([None, GREATER_IS_BETTER[section["metric_for_best_model"]]]))
+    section["greater_is_better"] = draw(st.sampled_from([None, section["metric_for_best_model"] != "loss"]))
     section["warmup_ratio"] *= 0.9
     if section["strategy"] == "prefix":
         section["merge_adapter"] = None
@@ -94,12 +96,11 @@ def test_whatever_is_allowed_can_be_trained_with(
     base: Path, batch: dict[str, torch.Tensor], strategy: str, data: st.DataObject
 ) -> None:
     params = params_of(finetune=data.draw(sections([strategy]))).finetune
-    arguments = training_arguments(params, Path("unused"), SEED, rows=100)
+    best = SPEC.score(params.metric_for_best_model or SPEC.main.name)
+    arguments, space = training_arguments(params, Path("unused"), SEED, 100, best), space_of(LABELS)
     width = batch["input_ids"].shape[1]
-    model = prepare(build_model(base, LABELS, params.dropout, SEED), params, width)
-    counts = [int((batch["labels"] == number).sum()) for number in range(len(LABELS))]
-    plain = build_loss(params, {label: number for number, label in enumerate(LABELS)}, counts)
-    objective, _ = with_strategy(model, params, plain)
+    model = prepare(TASK.build_model(base, space, params.dropout, SEED), params, width)
+    objective, _ = step_loss(model, params, TASK.loss_function(params, space, batch["labels"].tolist()))
     optimizer = build_optimizer(model, params)
     schedule = build_schedule(optimizer, params, steps=10)
     model.train()

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.params.evaluate import EvaluateParams
 from stages.common.params.register import Gates, SliceGate
 from stages.register.gates import Verdict, judge_reports
+from tests.projects import params_of
 
+PARAMS = params_of()
 shares = st.floats(0, 1).map(lambda value: round(value, 6))
 NO_SLICES = pl.DataFrame(schema={"slice": pl.String, "rows": pl.Int64, "accuracy": pl.Float64, "macro_f1": pl.Float64})
 
@@ -23,7 +24,8 @@ def metrics(score: float = 0.8, tfidf: float = 0.7, low: float = 0.05, **more: A
 
 
 def judged(gates: Gates, scores: dict[str, Any], slices: pl.DataFrame = NO_SLICES) -> list[Verdict]:
-    return judge_reports(gates, EvaluateParams(), scores, slices)
+    section = PARAMS.register_.model_copy(update={"gates": gates})
+    return judge_reports(PARAMS.model_copy(update={"register_": section}), scores, slices)
 
 
 def passes(gates: Gates, scores: dict[str, Any]) -> dict[str, bool]:

@@ -17,10 +17,13 @@ from hypothesis import strategies as st
 from stages.common.errors import AttuneError
 from stages.common.params import Source
 from stages.common.readers.databases import QueryTable
+from stages.common.readers.streams import Layout
+from stages.common.readers.tables import open_table
 from stages.common.schemas import RawRecords, Rejected
 from stages.ingest.labels import check_look_alikes, label_names
-from stages.ingest.records import Spool, check_label_map, read_records
-from tests.unit.small_records import make_records
+from stages.ingest.records import Spool, check_label_map
+from stages.tasks.base import Task
+from tests.unit.small_records import NUMBERS, SETS, TASK, make_records, records_of
 
 TABLE = pl.DataFrame(
     {
@@ -35,15 +38,16 @@ TABLE = pl.DataFrame(
 
 
 def to_records(table: pl.DataFrame, source: Source) -> pl.DataFrame:
-    return pl.concat(read_records(QueryTable(source.origin, [table]), source))
+    return pl.concat(records_of(QueryTable(source.origin, [table]), source))
 
 
-def spool_of(records: pl.DataFrame, size: int = 3) -> Spool:
+def spool_of(records: pl.DataFrame, size: int = 3, task: Task = TASK) -> Spool:
     """The records, without their ids, in small batches. Their folder is removed when the spool is no longer used."""
     folder = tempfile.TemporaryDirectory()
-    spool = Spool(Path(folder.name))
+    spool = Spool(Path(folder.name), task)
     weakref.finalize(spool, folder.cleanup)
-    for batch in records.drop("id", strict=False).with_columns(left_out=pl.lit(None, pl.String)).iter_slices(size):
+    new = {name: pl.lit(None, pl.String) for name in ("rule", "left_out") if name not in records.columns}
+    for batch in records.drop("id", strict=False).with_columns(**new).iter_slices(size):
         spool.add(batch)
     return spool
 
@@ -57,7 +61,7 @@ def selected(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The rows that are kept, and those that are rejected."""
     spool = spool_of(records)
-    pairs = zip(*spool.split(label_names(spool.labels, labels or ()), labels, limit, seed), strict=True)
+    pairs = zip(*spool.split(label_names(spool.names, labels or ()), labels, limit, seed), strict=True)
     kept, rejected = (
         pl.concat([empty.empty(), *frames], how="diagonal")
         for empty, frames in zip((RawRecords, Rejected), pairs, strict=True)
@@ -83,6 +87,7 @@ def test_columns_get_the_names_of_a_record_and_rows_that_of_their_source() -> No
         "source": "data/inbox/a.csv",
         "extra": '{"mood":"happy","film":"A"}',
         "left_out": None,
+        "rule": None,
     }
     assert json.loads(records["extra"][1]) == {"mood": None, "film": "B"}
     lines = Source(path="data/inbox/a.txt", label="good")
@@ -260,7 +265,7 @@ def test_names_that_differ_by_case_or_look_alone_are_an_error_unless_they_are_li
 def test_a_list_of_one_label_is_that_label_and_other_structures_are_none(label: str, expected: str | None) -> None:
     stars = ["5", None, label, label]
     batches = [pl.DataFrame({"body": ["a", "b"], "stars": stars[at : at + 2]}) for at in (0, 2)]
-    records = read_records(QueryTable("q", batches), source(), listed=['["listed", "both"]'])
+    records = records_of(QueryTable("q", batches), source(), labels={'["listed", "both"]': "both", "5": "five"})
     if expected and expected.startswith("there "):
         with pytest.raises(AttuneError, match=re.escape(f"q, row 3: instead of one label {expected}")):
             pl.concat(records)
@@ -272,7 +277,7 @@ def test_what_stands_for_nothing_in_other_columns_is_nothing() -> None:
     texts = ["\\N", " NULL", "#N/A", "nan", "None", "N/A", "NA", "-"]
     table = pl.DataFrame({"body": texts, "stars": texts, "film": texts})
     mapped = source(group="film", extra=["film", "body"])
-    records = pl.concat(read_records(QueryTable("a", [table]), mapped, missing=["-"]))
+    records = pl.concat(records_of(QueryTable("a", [table]), mapped, missing=["-"]))
     extra = [tuple(json.loads(cell).values()) for cell in records["extra"]]
     assert extra == [(None, None)] * 6 + [("NA", "NA"), (None, None)]
     assert records["text"].to_list() == [None] * 4 + ["None", "N/A", "NA", None]
@@ -301,7 +306,7 @@ def test_a_map_that_does_not_fit_the_data_is_an_error_that_shows_both_sides(
 def test_official_splits_get_the_names_used_everywhere() -> None:
     def splits(names: list[str | None], **given: str) -> list[tuple[str | None, str | None]]:
         table = pl.DataFrame({"body": ["x"] * len(names), "stars": "5", "fold": names})
-        records = read_records(QueryTable("q", [table]), source(split="fold"), split_names=given)
+        records = records_of(QueryTable("q", [table]), source(split="fold"), split_names=given)
         return pl.concat(records).select("split", "left_out").rows()
 
     whole = Source(path="data/inbox/t.csv", columns={"text": "body", "label": "stars"}, split="test")
@@ -352,12 +357,12 @@ def test_only_the_rows_that_where_names_are_read_and_the_others_are_rejected(
     where: dict[str, Any], kept: list[str], reasons: list[str]
 ) -> None:
     chosen = source(split="fold").model_copy(update={"where": where})
-    records = pl.concat(read_records(QueryTable("q", [ANSWERS]), chosen))
+    records = pl.concat(records_of(QueryTable("q", [ANSWERS]), chosen))
     with tempfile.TemporaryDirectory() as folder:
-        spool = Spool(Path(folder))
+        spool = Spool(Path(folder), TASK)
         spool.add(records)
-        assert set(spool.labels) <= {"5", "1"}, "what is left out has no say in what the labels are"
-        [(rows, rejected)] = spool.split(label_names(spool.labels), None, None, 13)
+        assert set(spool.names) <= {"5", "1"}, "what is left out has no say in what the labels are"
+        [(rows, rejected)] = spool.split(label_names(spool.names), None, None, 13)
     assert rows["text"].to_list() == kept
     assert rejected["reason"].to_list() == reasons and set(rejected["rule"]) == {"left_out"}
     assert not any("." in id for id in rows["id"]), "the row whose text is there twice is the one that stays"
@@ -384,3 +389,118 @@ def test_a_limit_keeps_that_many_rows_and_rejects_the_others_with_the_reason() -
     assert set(selected(records, limit=20, seed=14)[0]["id"]) != set(kept["id"])
     for most in (50, 51):
         assert selected(records, limit=most)[0].select("text").equals(records.select("text"))
+
+
+def read_and_split(
+    table: pl.DataFrame, source: Source, task: Task, labels: dict[str, str] | None = None, **ingest: Any
+) -> tuple[dict[str, str | None], dict[str, tuple[str, str]]]:
+    """The labels of the rows that are kept, and rule and reason of the rejected ones, by their texts."""
+    records = pl.concat(records_of(QueryTable("q", [table]), source, task, labels=labels, **ingest))
+    spool = spool_of(records, task=task)
+    named = label_names(spool.names, labels or (), ingest.get("missing", ()))
+    [kept, rejected] = (pl.concat(some) for some in zip(*spool.split(named, labels, None, 13), strict=True))
+    assert kept.height + rejected.height == table.height
+    reasons = {text: (rule, reason) for text, rule, reason in rejected.select("text", "rule", "reason").iter_rows()}
+    return dict(kept.select("text", "label").iter_rows()), reasons
+
+
+LISTS = {
+    "json": '["b","a"]',
+    "python": "['a', 'b']",
+    "marks between": "a; b",
+    "one": "a",
+    "none": "[]",
+    "no cell": None,
+    "missing": "nan",
+    "missing inside": '["NULL"]',
+    "unknown": "a|zzz",
+    "scores": '{"a": 0.5}',
+}
+
+
+def test_sets_of_labels_are_read_in_every_spelling_and_the_others_rejected_with_the_reason() -> None:
+    table = pl.DataFrame({"body": [*LISTS], "stars": [*LISTS.values()]})
+    kept, rejected = read_and_split(table, source(), SETS, labels={"a": "A", "b": "b"})
+    assert kept == {
+        **dict.fromkeys(("json", "python", "marks between"), '["A","b"]'),
+        "one": '["A"]',
+        "none": "[]",
+        **dict.fromkeys(("no cell", "missing", "missing inside")),
+    }
+    assert rejected == {
+        "unknown": ("unmapped_label", "label zzz is not in ingest.labels"),
+        "scores": ("bad_target", 'instead of labels there seem to be scores per label: {"a": 0.5}'),
+    }
+    assert read_and_split(table[:9], source(), SETS)[0]["unknown"] == '["a","zzz"]'
+
+
+def test_a_column_of_marks_for_each_label_makes_sets_of_their_names() -> None:
+    marks = {"urgent": ["1", "x", "0.0", None, "yes", "1"], "to pay": ["1.0", "No", "false", "", "2", "True"]}
+    table = pl.DataFrame({"body": [*"abcdef"], **marks, "answer": [*["yes"] * 5, "no"]})
+    columns = {"text": "body", "labels": ["urgent", "to pay"]}
+    chosen = Source(path="data/inbox/a.csv", columns=columns, where={"answer": "yes"})
+    kept, rejected = read_and_split(table, chosen, SETS)
+    assert kept == {"a": '["to pay","urgent"]', "b": '["urgent"]', "c": "[]", "d": "[]"}
+    reason = "the column to pay of a label holds 2, which is neither yes (1) nor no (0)"
+    assert rejected == {"e": ("bad_target", reason), "f": ("left_out", "where: answer is not yes")}
+    with pytest.raises(AttuneError, match="row 2: instead of one label there is an empty list"):
+        to_records(table[1:], chosen)
+    with pytest.raises(AttuneError, match=r"no column 'urgnt' \(for labels\)"):
+        to_records(
+            table, chosen.model_copy(update={"columns": chosen.columns.model_copy(update={"labels": ["urgnt"]})})
+        )
+
+
+def test_numbers_are_read_and_what_is_none_or_out_of_range_is_rejected_with_the_reason() -> None:
+    cells = {"a": "3.80", "b": " 4", "c": None, "d": "NaN", "e": "-", "f": "3,8", "g": "7.5", "h": "inf", "i": "good"}
+    table = pl.DataFrame({"body": [*cells], "stars": [*cells.values()]})
+    kept, rejected = read_and_split(table, source(), NUMBERS, missing=["-", "4"])
+    assert kept == {"a": "3.8", **dict.fromkeys("bcde")}
+    assert {rule for text, (rule, _) in rejected.items() if text != "g"} == {"bad_target"}
+    assert [reason for _, reason in rejected.values()][1:] == [
+        "7.5 is outside of ingest.range, 0 to 5",
+        "inf is no number",
+        "good is no number",
+    ]
+    assert not spool_of(make_records([{"text": "a", "label": "3"}]), task=NUMBERS).names
+
+
+def test_a_pattern_parts_plain_lines_and_rejects_those_that_do_not_match(tmp_path: Path) -> None:
+    lines = tmp_path / "a.txt"
+    lines.write_bytes(b"1_1\t-0.5\tgood: film\r\n\r\n1_2\t\tbad \xe2\x80\xa8film\r\nno tabs\r\n2_1\t3\tlong\tfilm\r\n")
+    columns = {"text": "text", "label": "rating", "group": "review", "extra": ["text"]}
+    pattern = r"(?P<review>\d+)_\d+\t(?P<rating>\S*)\t(?P<text>.+)"
+    film = Source(path="data/inbox/a.txt", pattern=pattern, columns=columns)
+    with open_table(lines, "a.txt", Layout("lines")) as table:
+        records = pl.concat(records_of(table, film, NUMBERS))
+    assert records.select("text", "label", "group", "left_out").rows() == [
+        ("good: film", "-0.5", "1", "-0.5 is outside of ingest.range, 0 to 5"),
+        (None, None, None, "pattern: the line does not match"),
+        ("bad \u2028film", None, "1", None),
+        ("no tabs", None, None, "pattern: the line does not match"),  # which a person can find
+        ("long\tfilm", "3", "2", None),
+    ]
+    assert set(records["rule"]) == {None, "left_out", "out_of_range"}
+    few = Source(path="data/inbox/a.txt", pattern=r"(?P<text>\d+)", columns={"text": "text"}, label="x")
+    fault = r"^a.txt: pattern fits none of the 5 lines\n.*a line is '1_1 -0.5 good: film'"
+    with open_table(lines, "a.txt", Layout("lines")) as table, pytest.raises(AttuneError, match=fault):
+        list(records_of(table, few))
+    both = Source(path="data/inbox/a.txt", pattern=pattern, columns=columns, where={"review": [1], "rating": ""})
+    with open_table(lines, "a.txt", Layout("lines")) as table:
+        assert pl.concat(records_of(table, both, NUMBERS))["left_out"].null_count() == 1
+
+
+def test_lines_of_fasttext_hold_labels_and_text(tmp_path: Path) -> None:
+    lines = "__label__a __label__b,c  a long  text\n__label__a\tanother __label__d\nno label\n"
+    (tmp_path / "a.txt").write_text(lines, encoding="utf-8")
+    fast = Source(path="data/inbox/a.txt", format="fasttext")
+    with open_table(tmp_path / "a.txt", "a.txt", Layout("fasttext")) as table:
+        records = pl.concat(records_of(table, fast, SETS))
+    read = records.select("text", "label").rows()
+    assert read == [("a long  text", '["a","b,c"]'), ("another", '["a","d"]'), ("no label", None)]
+    (tmp_path / "b.txt").write_text("__label__2 Great CD: so good\n", encoding="utf-8")
+    with open_table(tmp_path / "b.txt", "b.txt", Layout("fasttext")) as table:
+        assert pl.concat(records_of(table, fast)).select("text", "label").rows() == [("Great CD: so good", "2")]
+    for wrong in ({"label": "a"}, {"columns": {"text": "a", "label": "b"}}):
+        with pytest.raises(ValueError, match=r"lines of fastText have none|hold labels: leave it out"):
+            Source(path="data/inbox/a.txt", format="fasttext", **wrong)

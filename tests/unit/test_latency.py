@@ -21,7 +21,7 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Sleeper:
-    """A classifier that takes its time, and keeps what it was asked; its tokens are words."""
+    """A model that takes its time, and keeps what it was asked; its tokens are words."""
 
     def __init__(self, seconds: float, asked: list[Any]) -> None:
         self.seconds, self.asked, self.tokens = seconds, asked, self
@@ -29,7 +29,7 @@ class Sleeper:
     def encode(self, texts: list[str], pairs: list[str] | None) -> dict[str, list[list[int]]]:
         return {"input_ids": [[1] * len(text.split()) for text in [*texts, *(pairs or [])]]}
 
-    def probabilities(self, texts: list[str], pairs: list[str] | None, batch_size: int) -> np.ndarray:
+    def outputs(self, texts: list[str], pairs: list[str] | None, batch_size: int) -> np.ndarray:
         assert batch_size == len(texts)
         self.asked.append((self.seconds, tuple(texts)))
         clock.time += 1.0 if len(self.asked) <= WARM_UP else self.seconds

@@ -63,10 +63,10 @@ GRAPH = """stages:
     deps: [models/finetuned, data/clean/test.parquet, stages/evaluate]
     params: [evaluate]
     outs: [models/serving]
-    metrics: [reports/metrics.json: {cache: false}]
+    metrics: [reports/scores.json: {cache: false}]
   register:
     cmd: python stages/register/run.py
-    deps: [models/finetuned, reports/metrics.json, stages/register]
+    deps: [models/finetuned, reports/scores.json, stages/register]
     params: [register]
     outs: [reports/registration.json: {cache: false, persist: true},
            reports/model_card.md: {cache: false, persist: true},
@@ -93,14 +93,14 @@ FINETUNE = """shutil.rmtree("models/finetuned", ignore_errors=True)
 said = [line for line in PARAMS.split("\\n") if "learning_rate" in line] + [str(SHADE)]
 put("models/finetuned/model.safetensors", "\\n".join(said).encode())
 put("models/finetuned/vocabulary/words.txt", b"words")
-put("reports/plots/training.csv", b"step,epoch,loss\\n1,0.5,0.7\\n2,1.0,0.6\\n")
+put("reports/plots/training.csv", b"step,epoch,name,value\\n1,0.5,loss,0.7\\n2,1.0,loss,0.6\\n")
 """
 EVALUATE = """from stages.common.digests import sha256_path
 shutil.rmtree("models/serving", ignore_errors=True)
-put("models/serving/decision.json", b"{}")
+put("models/serving/decision.json", b'{"labels": ["bad", "good"]}')
 digest = sha256_path(Path("models/finetuned"))
 scores = {"accuracy": 0.5 + int(digest[:4], 16) / 2**18, "model": {"digest": digest}}
-put("reports/metrics.json", json.dumps(scores).encode())
+put("reports/scores.json", json.dumps(scores).encode())
 """
 REGISTER = "raise SystemExit('no test lets it run')\n"
 PARAMS = """task: text-classification
@@ -329,7 +329,7 @@ def test_a_pulled_model_is_of_the_recording_commit(
     """A fresh clone, whose models came with dvc pull."""
     lab.git("add", "-f", "dvc.lock", "reports")
     recording = lab.commit()
-    lab.commit(**{"later.txt": "later", "reports/metrics.json": "{}"})
+    lab.commit(**{"later.txt": "later", "reports/scores.json": "{}"})
     lab.git("checkout", "-q", recording, "--", "reports")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
     shutil.rmtree(lab.root / ".attune/trainings")

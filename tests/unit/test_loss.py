@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
-from stages.finetune.batches import IGNORED
-from stages.finetune.loss import build_loss, focal_losses, label_weights
-from stages.tasks.text_classification import build_model
-from tests.models import EXACT, SEED, TELLING, Splits, losses, tokenized, weights
+from stages.finetune.strategies import step_loss
+from stages.tasks.losses import focal_losses, for_classes, for_numbers, for_sets, label_weights
+from tests.models import EXACT, KINDS, SEED, Splits, losses, tokenized, weights, with_targets
 from tests.models import trained as trained_like
 
 LABELS = {"bad": 0, "good": 1, "odd": 2}
@@ -28,9 +27,10 @@ trained = partial(trained_like, like=EXACT)
 HALF, QUARTER = log(2), log(4)  # what labels of such a probability cost
 
 
-def loss_of(logits: torch.Tensor, targets: torch.Tensor, rows: int | None = None, **knobs: Any) -> torch.Tensor:
-    loss = build_loss(FinetuneParams(**knobs), LABELS, COUNTS)
-    return loss(SimpleNamespace(logits=logits), targets, num_items_in_batch=rows and torch.tensor(rows))
+def loss_of(logits: torch.Tensor, targets: torch.Tensor | None, rows: int | None = None, **knobs: Any) -> torch.Tensor:
+    params = FinetuneParams(**knobs)
+    loss, _ = step_loss(None, params, for_classes(params, LABELS, COUNTS))
+    return loss(SimpleNamespace(logits=logits), targets, rows and torch.tensor(rows))
 
 
 def worth(**knobs: Any) -> float:
@@ -61,7 +61,7 @@ def test_a_loss_is_the_weighted_mean_over_the_rows(
 
 def test_balanced_weights_are_as_in_scikit_learn() -> None:
     balanced = FinetuneParams(class_weights="balanced")
-    weights, without = label_weights(balanced, LABELS, COUNTS), label_weights(balanced, LABELS, [6, 2, 0])
+    weights, without = (label_weights(balanced, list(LABELS), counts) for counts in (COUNTS, [6, 2, 0]))
     assert weights is not None and weights.tolist() == pytest.approx([10 / 18, 10 / 9, 10 / 3])
     assert without is not None and without[:2].tolist() == pytest.approx([8 / 12, 8 / 4])
 
@@ -74,10 +74,54 @@ def test_balanced_weights_are_as_in_scikit_learn() -> None:
     ],
 )
 def test_weights_for_other_labels_than_there_are_name_the_labels_there_are(given: dict[str, float], fault: str) -> None:
-    with pytest.raises(AttuneError) as caught:
-        build_loss(FinetuneParams(class_weights=given), LABELS, COUNTS)
-    assert caught.value.what == f"finetune.class_weights {fault}"
-    assert "'bad', 'good', 'odd'" in caught.value.fix
+    params = FinetuneParams(class_weights=given)
+    for refused in (lambda: for_classes(params, LABELS, COUNTS), lambda: for_sets(params, list(LABELS), [])):
+        with pytest.raises(AttuneError) as caught:
+            refused()
+        assert caught.value.what == f"finetune.class_weights {fault}"
+        assert "'bad', 'good', 'odd'" in caught.value.fix
+
+
+# In the first row the labels have the probabilities 1/2 and 3/4, in the second 1/4 and 1/2.
+SETS, HELD = torch.tensor([[0.0, log(3)], [-log(3), 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+TRAINED_ON = [[1.0, 0.0]] * 14 + [[0.0, 1.0]] + [[0.0, 0.0]] * 27  # 28 : 14 without and with the first label, 41 : 1
+THIRD = log(4 / 3)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "labels"),  # what the labels of both rows cost
+    [
+        ({}, [(HALF, QUARTER), (THIRD, HALF)]),
+        ({"loss": "focal", "focal_gamma": 0.0}, [(HALF, QUARTER), (THIRD, HALF)]),
+        ({"loss": "focal"}, [(0.5**2 * HALF, 0.75**2 * QUARTER), (0.25**2 * THIRD, 0.5**2 * HALF)]),
+        ({"class_weights": "balanced"}, [(2 * HALF, QUARTER), (THIRD, 20 * HALF)]),
+        (
+            {"loss": "focal", "focal_gamma": 1.0, "class_weights": {"b": 1, "a": 3}},
+            [(3 * 0.5 * HALF, 0.75 * QUARTER), (3 * 0.25 * THIRD, 0.5 * HALF)],
+        ),
+    ],
+)
+def test_a_set_costs_the_mean_over_its_labels(knobs: dict[str, Any], labels: list[tuple[float, float]]) -> None:
+    loss = for_sets(FinetuneParams(**knobs), ["a", "b"], TRAINED_ON)
+    assert loss(SETS, HELD).tolist() == pytest.approx([sum(row) / 2 for row in labels])
+    with torch.no_grad():
+        assert loss(SETS, HELD.int()).tolist() == pytest.approx([(HALF + QUARTER) / 2, (THIRD + HALF) / 2])
+
+
+@pytest.mark.parametrize(
+    ("knobs", "rows"),  # of an error of 1/2, and of one of 3 standard deviations
+    [
+        ({"loss": "mse"}, [0.25, 9.0]),
+        ({"loss": "mae"}, [0.5, 3.0]),
+        ({"loss": "huber"}, [0.125, 2.5]),
+        ({"loss": "huber", "huber_delta": 2.0}, [0.125, 4.0]),
+    ],
+)
+def test_a_number_costs_its_error(knobs: dict[str, Any], rows: list[float]) -> None:
+    loss, given = for_numbers(FinetuneParams(**knobs)), (torch.tensor([[0.0], [3.0]]), torch.tensor([0.5, 0.0]))
+    assert loss(*given).tolist() == rows
+    with torch.no_grad():
+        assert loss(*given).tolist() == [0.25, 9.0]
 
 
 @pytest.mark.parametrize("knobs", [{"loss": "focal"}, {"label_smoothing_factor": 0.2}, {"class_weights": "balanced"}])
@@ -90,7 +134,7 @@ def test_validation_measures_plain_cross_entropy_whatever_is_trained(knobs: dict
 def test_a_row_that_stands_in_for_none_has_no_loss_and_a_gradient_of_zero() -> None:
     logits = torch.tensor([[8.0, 1.0, 0.0]], requires_grad=True)
     for knobs in ({}, {"loss": "focal", "class_weights": "balanced"}):
-        loss = loss_of(logits, torch.tensor([IGNORED]), rows=4, **knobs)
+        loss = loss_of(logits, None, rows=4, **knobs)
         (gradient,) = torch.autograd.grad(loss, logits)
         assert loss == 0 and not gradient.any()
 
@@ -103,11 +147,14 @@ def test_a_row_that_stands_in_for_none_has_no_loss_and_a_gradient_of_zero() -> N
 def test_focal_loss_and_its_gradient_are_numbers_however_certain_a_row_is(
     row: list[float], gamma: float, label: int
 ) -> None:
-    logits = torch.tensor([row], requires_grad=True)
-    loss = focal_losses(logits, torch.tensor([label]), gamma)
-    loss.sum().backward()
-    assert logits.grad is not None
-    assert torch.isfinite(loss).all() and torch.isfinite(logits.grad).all() and loss.item() >= 0
+    of_sets = for_sets(FinetuneParams(loss="focal", focal_gamma=gamma), [], [])
+    held = torch.full((1, len(row)), float(label))
+    for of_rows in (lambda logits: focal_losses(logits, torch.tensor([label]), gamma), lambda it: of_sets(it, held)):
+        logits = torch.tensor([row], requires_grad=True)
+        loss = of_rows(logits)
+        loss.sum().backward()
+        assert logits.grad is not None
+        assert torch.isfinite(loss).all() and torch.isfinite(logits.grad).all() and loss.item() >= 0
 
 
 @pytest.fixture(scope="module")
@@ -117,20 +164,24 @@ def uneven(base: Path) -> Splits:
 
 
 @pytest.mark.parametrize(
-    "knobs",
+    ("kind", "knobs"),
     [
-        {"class_weights": {"bad": 0.2, "good": 1, "odd": 4}, "label_smoothing_factor": 0.1},
-        {"loss": "focal", "class_weights": "balanced"},
+        ("classes", {"class_weights": {"bad": 0.2, "good": 1, "odd": 4}, "label_smoothing_factor": 0.1}),
+        ("classes", {"loss": "focal", "class_weights": "balanced"}),
+        ("sets", {"loss": "focal", "class_weights": "balanced"}),
+        ("numbers", {"loss": "huber"}),
     ],
 )
 def test_four_batches_of_eight_are_one_of_thirty_two(
-    base: Path, uneven: Splits, tmp_path: Path, knobs: dict[str, Any]
+    base: Path, uneven: Splits, tmp_path: Path, kind: str, knobs: dict[str, Any]
 ) -> None:
-    plain = {"optim": "sgd", "learning_rate": 0.3, "group_by_length": False, **knobs}
+    (task, space, _), uneven = KINDS[kind], with_targets(uneven, kind)
+    plain = {"task": task, "space": space, "optim": "sgd", "learning_rate": 0.3, "group_by_length": False, **knobs}
+    plain["metric_for_best_model"] = "loss"
     parts = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4}
     whole, history = trained(base, uneven, tmp_path / "whole", **plain, per_device_train_batch_size=32)
     parted, log = trained(base, uneven, tmp_path / "parts", **plain, **parts)
-    start = weights(build_model(base, list(TELLING), 0.0, SEED))
+    start = weights(task.build_model(base, space, 0.0, SEED))
     moved = max(float((value - start[name]).abs().max()) for name, value in weights(whole).items())
     assert moved > 5e-3  # something was learned that could differ
     for name, value in weights(whole).items():

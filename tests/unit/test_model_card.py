@@ -24,7 +24,7 @@ NASTY = [
 CALIBRATION = {"temperature": 1.25, "ece": 0.0213, "ece_before": 0.0741, "brier": 0.25}
 BOUNDS = {"": 0.1, "_low": -0.01, "_high": 0.2}
 GAIN = {f"{name}_gain{end}": bound for name in ("accuracy", "macro_f1") for end, bound in BOUNDS.items()}
-NUMBERS = ("bytes", "accuracy", "accuracy_change", "agreement")
+NUMBERS = ("bytes", "score", "score_change", "agreement")
 NOT_OFFERED = {"offered": False, "reason": "its accuracy | falls", **dict.fromkeys(NUMBERS)}
 
 
@@ -39,7 +39,7 @@ def card(
     verdicts: list[Verdict] | None = None,
     **sections: Any,
 ) -> str:
-    metrics = {
+    scores = {
         "rows": 80,
         **interval(0.9),
         "per_class": {label: {"precision": 0.9, "recall": 0.8, "f1": 0.85, "support": 40} for label in labels},
@@ -58,11 +58,11 @@ def card(
         Verdict("minimum accuracy", 0.9, 0.8, True, "accuracy 0.9000 is at least 0.8000"),
         Verdict("minimum macro_f1", 0.9, 0.95, False, "macro_f1 0.9000 is under 0.9500"),
     ]
-    schema = {"slice": pl.String, "rows": pl.Int64, "accuracy": pl.Float64, "macro_f1": pl.Float64}
+    schema = {"slice": pl.String, "rows": pl.Int64, "macro_f1": pl.Float64, "accuracy": pl.Float64}
     parts = pl.DataFrame(slices or [], schema=schema, orient="row")
     params = params_of(**{"register": {"model_name": "reviews"}, **sections})
     export = dict.fromkeys(("onnx", "int8"), NOT_OFFERED) | (export or {})
-    return model_card(params, metrics | (more or {}), verdicts, raw, clean, augmented or {}, export, parts)
+    return model_card(params, scores | (more or {}), verdicts, raw, clean, augmented or {}, export, parts)
 
 
 def display(text: str) -> list[Any]:
@@ -88,7 +88,7 @@ def tables(text: str) -> list[list[list[str]]]:
 
 
 def test_the_card_has_splits_scores_and_classes_as_tables(tmp_path: Path) -> None:
-    splits, scores, classes, *_ = tables(card(tmp_path, ["bad", "good"]))
+    splits, scores, _, classes, *_ = tables(card(tmp_path, ["bad", "good"]))
     assert splits[1:] == [[name, "80", "40", "40"] for name in ("train", "validation", "test")]
     assert scores[1] == ["this model", "0.9000 [0.8500, 0.9500]", "0.9000 [0.8500, 0.9500]"]
     assert [row[0] for row in scores[1:]] == ["this model", "majority"]
@@ -100,9 +100,9 @@ def test_no_label_slice_or_reason_can_break_a_table_or_start_markup(tmp_path: Pa
     slices = [("a", 30, 0.9, 0.9), (name, 20, 0.5, 0.4), ("b", 30, 0.8, 0.8), ("c", 30, 0.7, 0.7)]
     verdicts = [Verdict("slices accuracy", 0.1, 0.5, False, f"the worst, {name}, is under")]
     text = card(tmp_path, [name, "other"], slices=slices, verdicts=verdicts)
-    splits, _, classes, _, worst, _ = tables(text)
+    splits, _, _, worst, classes, _ = tables(text)
     cell = " ".join(visible(name).split())
-    assert splits[0] == ["split", "rows", cell, "other"]
+    assert splits[0] == ["split", "rows", *([cell, "other"] if name < "other" else ["other", cell])]
     assert [row[0] for row in classes[1:]] == [cell, "other"]
     assert {len(row) for row in splits} == {4}
     assert worst[0][0] == "weakest of 4 slices" and len(worst[1][0]) <= 80
@@ -150,16 +150,16 @@ def test_strategy_and_place_of_an_adapter_are_stated(tmp_path: Path, finetune: d
 def test_what_was_measured_stands_in_tables(tmp_path: Path) -> None:
     sure = {"threshold": 0.73, "precision": 0.91, "recall": 0.6, "coverage": 0.66}
     never = {"threshold": None, "precision": None, "recall": 0.0, "coverage": 0.0}
-    onnx = {"offered": True, "reason": "", "bytes": 2**20, "accuracy": 0.9, "accuracy_change": 0.0, "agreement": 1.0}
+    onnx = {"offered": True, "reason": "", "bytes": 2**20, "score": 0.9, "score_change": 0.0, "agreement": 1.0}
     more = {
-        "thresholds": {"coverage": 0.625, "accuracy": 0.91, "labels": {"b|ad": sure, "good": never}},
+        "thresholds": {"coverage": 0.625, "right": 0.91, "labels": {"b|ad": sure, "good": never}},
         "behaviour": {
             "typos": {"kind": "invariance", "cases": 300, "passed": 270, "pass_rate": 0.9},
             "na<b>mes|": {"kind": "invariance", "cases": 0, "passed": 0, "pass_rate": None},
         },
     }
     text = card(tmp_path, ["b|ad", "good"], more=more, export={"onnx": onnx})
-    gains, thresholds, behaviour, forms = tables(text)[3:]
+    gains, _, thresholds, behaviour, forms = tables(text)[2:]
     assert gains[1] == ["majority", *["+0.1000 [-0.0100, +0.2000]"] * 2, "60", "12", "1.2e-09"]
     assert thresholds[1:] == [
         ["b|ad", "0.7300", "91.0%", "60.0%", "66.0%"],
@@ -176,5 +176,5 @@ def test_what_was_measured_stands_in_tables(tmp_path: Path) -> None:
 
 def test_what_is_not_calibrated_is_said_not_to_be(tmp_path: Path) -> None:
     text = card(tmp_path, ["bad", "good"], evaluate={"calibration": {"temperature": False}})
-    assert "- The probabilities are not calibrated: read them as a ranking, not as chances." in text
+    assert "The probabilities are not calibrated: read them as a ranking, not as chances." in text
     assert "Calibrated: " not in text and "it answers every text" in text

@@ -13,8 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from stages.common.errors import AttuneError
 from stages.finetune.optimizers import build_optimizer, depths, encoder_layers
 from stages.finetune.strategies import prepare
-from stages.tasks.text_classification import build_model
-from tests.models import EXACT, LABELS, SEED, tiny_config
+from tests.models import EXACT, LABELS, SEED, build_model, tiny_config
 from tests.models import settings as settings_like
 
 settings = partial(settings_like, EXACT)

@@ -38,7 +38,7 @@ register:
   model_name: reviews
 """
 LENGTH, SCRATCH = "  length: {min: 3, max: 100}", "scratch: {max_position_embeddings: 64}"
-RATE = "learning_rate: 1e-4"
+RATE, MODEL = "learning_rate: 1e-4", "  model_name: reviews"
 PATH, COLUMNS, COMMIT = "path: data/inbox/reviews.csv", "      columns: {text", "a" * 40
 FIRST = "    - path: data/inbox/reviews.csv\n      columns: {text: body, label: stars}"
 
@@ -80,13 +80,109 @@ def fault_of(folder: Path, old: str, new: str) -> str:
         (LENGTH, "  languages: {keep: [eng]}", "10: clean.languages.keep.0: must be an ISO 639-1"),
         ("tokenize:\n  max_length: 32\n", "", "tokenize.max_length: is over the scratch model's"),
         (SCRATCH, "scratch: {hidden_size: 10, num_attention_heads: 4}", "8: ingest.base_model.scratch.hidden_size: "),
+        # a word, a limit or a knob that is another task's
+        (
+            "task: text-",
+            "task: txt-",
+            "1: task: must be one of 'multi-label', 'regression', 'text-classification', not",
+        ),
+        (
+            RATE,
+            "loss: focl",
+            "14: finetune.loss: must be one of 'cross_entropy', 'focal', not 'focl'; did you mean 'focal'?",
+        ),
+        (
+            RATE,
+            "metric_for_best_model: macro_fi",
+            "14: finetune.metric_for_best_model: must be one of 'macro_f1', 'acc",
+        ),
+        (
+            RATE,
+            "metric_for_best_model: loss\n  greater_is_better: true",
+            "15: finetune.greater_is_better: is the wrong w",
+        ),
+        ("reviews\n", "reviews\ntune: {metric: mae}\n", "19: tune.metric: must be one of 'macro_f1', "),
+        (
+            "{columns: [source]}",
+            "{columns: []}\n  baselines: [majority, mean]",
+            "17: evaluate.baselines.1: must be one of '",
+        ),
+        *(
+            (MODEL, f"{MODEL}\n  gates: {gates}", f"19: register.gates.{fault}")
+            for gates, fault in (
+                (
+                    "{minimum: {acuracy: 0.8}}",
+                    "minimum.acuracy: must be one of 'macro_f1', 'accuracy', 'weighted_f1', ",
+                ),
+                ("{minimum: {accuracy: 80}}", "minimum.accuracy: must be of 0 to 1, as accuracy is, not 80"),
+                (
+                    "{maximum: {accuracy: 0.8}}",
+                    "maximum.accuracy: more of accuracy is better: give register.gates.mini",
+                ),
+                ("{beat_baselines: [mean]}", "beat_baselines: 'mean' is not among evaluate.baselines"),
+                ("{champion: {metric: macro}}", "champion.metric: must be one of 'macro_f1', "),
+                ("{champion: {allowed_drop: 2.0}}", "champion.allowed_drop: must be of 0 to 1, as macro_f1 is, not 2"),
+                (
+                    "{slices: {metric: weighted_f1, minimum: 0.5}}",
+                    "slices.metric: must be one of 'macro_f1', 'accuracy', not",
+                ),
+                (
+                    "{slices: {maximum: 0.5}}",
+                    "slices.maximum: more of macro_f1 is better: give register.gates.slices.mini",
+                ),
+                ("{slices: {}}", "slices: needs either minimum, or maximum where less is better"),
+                (
+                    "{recall: {a: 0.5}}",
+                    "recall: is a knob of the task multi-label (task is text-classification): take it out",
+                ),
+            )
+        ),
+        (RATE, "huber_delta: 2.0", '14: finetune.huber_delta: belongs to loss: "huber", not null: set it to 1.0'),
+        (
+            LENGTH,
+            "  conflict_above: 1",
+            "10: clean.conflict_above: is a knob of the task regression (task is text-classif",
+        ),
+        (
+            "label: stars}",
+            "labels: [a]}",
+            "6: ingest.sources.0.columns.labels: is a knob of the task multi-label (task is t",
+        ),
+        ("stars}", "stars}\n  range: [5, 1]", "7: ingest.range: holds no number: 5 is not under 1"),
+        (
+            "{columns: [source]}",
+            "{}\n  thresholds: {metric: f1}",
+            "17: evaluate.thresholds.metric: 'f1' is a knob of the ta",
+        ),
+        (
+            "{columns: [source]}",
+            "{}\n  thresholds: {per: shared}",
+            "17: evaluate.thresholds.per: is a knob of the task mul",
+        ),
         ("columns: [source]", "columns: [mood]", "16: evaluate.slices.columns: 'mood' is none of group,"),
         ("evaluate:", "augment: {synonyms: {share: 0.1}}\nevaluate:", "15: augment.synonyms: is on, and its data"),
         ("evaluate:", "export: {onnx: false}\nevaluate:", "15: export.int8: is made of the ONNX model"),
         # columns and labels of a source, and the base model
-        ("stars}", "stars}\n      label: good", "5: ingest.sources.0: needs either columns.label (a column) or label"),
+        ("stars}", "stars}\n      label: good", "5: ingest.sources.0: needs either columns.label (a column), columns."),
         ("{text: body, label: stars}", "{label: stars}", "ingest.sources.0: needs columns.text"),
         ("reviews.csv", "reviews.txt", "ingest.sources.0.columns: plain lines have none"),
+        (
+            COLUMNS,
+            "      pattern: (?P<text>.+)\n      columns: {text",
+            "6: ingest.sources.0.pattern: is for plain",
+        ),
+        ("reviews.csv", "a.txt\n      pattern: .+", "6: ingest.sources.0.pattern: has no named group: (?P<text>.+)"),
+        (
+            "reviews.csv",
+            "a.txt\n      pattern: (?P<a>.)(?P<a>.)",
+            "6: ingest.sources.0.pattern: is no regular",
+        ),
+        ("reviews.csv", "a.txt\n      pattern: (?P<body>.+", "of Rust's kind: unclosed group"),
+        (
+            "reviews.csv",
+            "a.txt\n      pattern: (?P<body>.+)",
+            "ingest.sources.0.columns: 'stars' is no group of",
+        ),
         ("stars}", "stars}\n  split_names: {dev2: valid}", "7: ingest.split_names.dev2: must be one of 'train',"),
         (COLUMNS, "      encoding: rot13\n      columns: {text", "encoding: is no text encoding Python knows"),
         (COLUMNS, "      separator: '\"'\n      columns: {text", "separator: must not be a quote"),
@@ -124,6 +220,18 @@ def searched(name: str, **dimension: Any) -> dict[str, Any]:
     return {"tune": {"space": {f"finetune.{name}": dimension}}}
 
 
+def numbers(**sections: Any) -> dict[str, Any]:
+    return {"task": "regression", **sections}
+
+
+def gates(**gates: Any) -> dict[str, Any]:
+    return {"register": {"model_name": "reviews", "gates": gates}}
+
+
+TOLD = {"name": "x", "texts": ["x"], "label": "good"}
+MOVED = {"name": "x", "text": "x", "changed": "y"}
+
+
 @pytest.mark.parametrize(
     ("sections", "expected"),
     [
@@ -132,6 +240,39 @@ def searched(name: str, **dimension: Any) -> dict[str, Any]:
         ({"finetune": {"strategy": "adalora", "adalora": {"tinit_ratio": 0.8}}}, "adalora.tfinal_ratio: leaves no"),
         ({"finetune": {"strategy": "ia3", "ia3": {"feedforward_modules": ["x"]}}}, "feedforward_modules: names 'x'"),
         ({"tune": {"space": {"tokenize.max_length": {"choices": [16]}}}}, "a trial runs finetune alone"),
+        (
+            searched("loss", choices=["focal", "bce"]),
+            "tune.space.finetune.loss: must be one of 'cross_entropy', 'focal'",
+        ),
+        (
+            searched("huber_delta", low=0.5, high=2.0),
+            "tune.space.finetune.huber_delta: is a knob of the task regression",
+        ),
+        (
+            numbers(clean={"label_issues": {"action": "off", "folds": 3}}),
+            "clean.label_issues: is a knob of the tasks multi",
+        ),
+        (
+            numbers(augment={"label_preservation": {"min_probability": 0.5}}),
+            "label_preservation.min_probability: is a knob",
+        ),
+        (
+            numbers(evaluate={"thresholds": {}}),
+            "evaluate.thresholds: is a knob of the tasks multi-label, text-classificatio",
+        ),
+        (
+            numbers(evaluate={"behaviour": {"minimum": [TOLD]}}),
+            "evaluate.behaviour.minimum: is a knob of the tasks multi",
+        ),
+        (
+            numbers(**gates(minimum={"mae": 0.8})),
+            "minimum.mae: less of mae is better: give register.gates.maximum.mae inst",
+        ),
+        (numbers(clean={"split": {"deciles": [1.0] * 9}}), "clean.split.deciles: must rise from each to the next"),
+        (
+            {"evaluate": {"behaviour": {"direction": [MOVED]}}},
+            "direction.0.label: is required: the label whose probabil",
+        ),
         (searched("learnin_rate", choices=[1e-4]), "did you mean 'finetune.learning_rate'?"),
         (searched("train_on", choices=["train"]), "trials are compared by this"),
         (searched("lora.r", low=1, high=2.5), "valid integer, not 2.5"),
@@ -145,6 +286,26 @@ def test_a_value_that_cannot_be_is_answered_in_one_line(sections: dict[str, Any]
     with pytest.raises(AttuneError, match="has 1 fault:") as raised:
         check_params({**YAML(typ="safe").load(MINIMAL), **sections})
     assert expected in raised.value.what
+
+
+def test_what_is_left_out_is_the_tasks_own() -> None:
+    settings = {
+        "finetune": {"loss": "huber", "huber_delta": 0.5, "metric_for_best_model": "spearman"},
+        "augment": {"label_preservation": {"enabled": False}},
+        "evaluate": {"conformal": 0.8, "max_width": 20.0, "behaviour": {"direction": [{**MOVED, "margin": 3.0}]}},
+        **gates(minimum={"r2": 0.1}, maximum={"mae": 12.5}, slices={"maximum": 20.0}, coverage_within=0.03),
+    }
+    data = YAML(typ="safe").load(MINIMAL)
+    params = check_params({**data, **settings, "ingest": data["ingest"] | {"range": [0, 5]}, "task": "regression"})
+    assert (params.loss, params.metric_for_best_model, params.champion_metric) == ("huber", "spearman", "mae")
+    assert (params.slices_metric, params.baselines[:2]) == ("mae", ["mean", "median"])
+    params = check_params({**data, "evaluate": {"baselines": []}})
+    assert (params.loss, params.metric_for_best_model, params.champion_metric) == (
+        "cross_entropy",
+        "macro_f1",
+        "macro_f1",
+    )
+    assert params.baselines == []
 
 
 def test_every_fault_of_a_file_is_reported_at_once(tmp_path: Path) -> None:
@@ -241,7 +402,8 @@ def test_the_files_of_the_repository_are_valid(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "params.yaml").write_text(MINIMAL, encoding="utf-8")
     assert main([str(tmp_path / "params.yaml")]) == 1
     assert "augment, export, tracking left out" in capsys.readouterr().err
-    for option, page in {"--schema": "params.schema.json", "--reference": "docs/params.md"}.items():
+    pages = {"--schema": "params.schema.json", "--reference": "docs/params.md", "--tasks": "docs/tasks.md"}
+    for option, page in pages.items():
         assert main([option]) == 0
         assert capsys.readouterr().out == (PROJECT / page).read_text(encoding="utf-8"), f"make schema: {page} is old"
 

@@ -18,10 +18,11 @@ from flows.predict import DRIFTED, main
 from stages.common.drift import profile_of
 from stages.common.errors import AttuneError
 from stages.common.text.cleaning import TextCleaning
-from stages.serving.backends import Classifier, Package
-from stages.serving.decision import Decision
+from stages.serving.backends import Package, Predictor
+from stages.tasks.text_classification import TASK
 from tests.models import LABELS
 from tests.projects import PARAMS, Project
+from tests.unit.small_decisions import label_decision
 from tests.unit.small_served import register, working_in
 from tests.unit.test_tables import PACKERS
 
@@ -36,15 +37,16 @@ def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, one_threa
     root = tmp_path_factory.mktemp("project")
     shutil.copytree(tiny_model, root / "models" / "finetuned")
     serving = root / "models" / "serving"
-    Decision(list(LABELS), 1.5).write(serving)
-    answers = Classifier(Package.of_project(root), threads=1).probabilities(TEXTS)
+    label_decision(list(LABELS), 1.5).write(serving)
+    answers = Predictor(Package.of_project(root), threads=1).outputs(TEXTS)
     middle = float(np.median(answers.max(axis=1)))
-    decision = Decision(list(LABELS), 1.5, dict.fromkeys(LABELS, middle))
+    decision = label_decision(list(LABELS), 1.5, dict.fromkeys(LABELS, middle))
     decision.write(serving)
     columns = {"id": [str(number) for number in range(len(TEXTS))], "text": TEXTS, "label": ["bad"] * len(TEXTS)}
     none = pl.lit(None, pl.String)
     rows = pl.DataFrame(columns).with_columns(text_pair=none, group=none)
-    profile = profile_of(rows, decision.labels, answers, decision.abstains(answers))
+    values = TASK.drift_values(answers, decision)
+    profile = profile_of(rows, {"bad": len(TEXTS)}, values, decision.abstains(answers))
     (serving / "profile.json").write_text(json.dumps(profile))
     (serving / "text_cleaning.json").write_text(TextCleaning().as_text())
     return root / "models"
@@ -67,9 +69,9 @@ def test_each_row_in_is_a_row_out_in_the_same_order_with_the_answer_of_the_model
     out = pl.read_parquet("out.parquet")
     assert out.columns == [*OWN, "number"] and out["number"].to_list() == list(range(len(texts)))
     assert out["id"].to_list() == [str(number + 1) for number in range(len(texts))]
-    classifier = Classifier(Package.of_project(models.parent), threads=1)
+    classifier = Predictor(Package.of_project(models.parent), threads=1)
     readable = [row for row, text in enumerate(texts) if text and text.strip(" \u200b")]
-    expected = classifier.probabilities([texts[row] or "" for row in readable])
+    expected = classifier.outputs([texts[row] or "" for row in readable])
     assert np.allclose(out[readable].select("^probability_.*$").to_numpy(), expected, atol=2e-6)
     abstained = classifier.decision.abstains(expected)
     assert abstained.any() and not abstained.all()
@@ -344,9 +346,9 @@ def test_finished_parts_are_taken_again_and_others_are_not(
 ) -> None:
     asked: list[int] = []
     limit = 99
-    plain = Classifier.probabilities
+    plain = Predictor.outputs
 
-    def counted(self: Classifier, texts: list[str], *rest: Any) -> Any:
+    def counted(self: Predictor, texts: list[str], *rest: Any) -> Any:
         if len(asked) == limit:
             raise KeyboardInterrupt
         asked.append(len(texts))
@@ -360,7 +362,7 @@ def test_finished_parts_are_taken_again_and_others_are_not(
         assert run(models, "in.csv", "out.csv", "--batch-rows", "10", *more) == (0 if most > 2 else 130)
         return asked[:]
 
-    monkeypatch.setattr(Classifier, "probabilities", counted)
+    monkeypatch.setattr(Predictor, "outputs", counted)
     Path("in.csv").write_text("text\n" + "\n".join(TEXTS))
     assert predict(99) == [10, 10, 4]
     whole = Path("out.csv").read_bytes()

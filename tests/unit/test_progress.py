@@ -1,6 +1,7 @@
 """A training that goes wrong says which setting to change, keeps its last good checkpoint, and healthy ones go on."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import torch
 from transformers import TrainerCallback
 
 from stages.common.errors import AttuneError
+from stages.common.params.tasks import task_spec
 from stages.finetune.checkpoints import WEIGHTS, last_checkpoint
 from stages.finetune.machine import explain_memory_errors
 from stages.finetune.progress import Progress, divergence
+from stages.tasks.text_classification import TASK
 from tests.models import Cut, Splits, settings, tokenized, trained
 
 
@@ -126,9 +129,9 @@ def test_a_cut_training_says_where_it_goes_on(
 def test_progress_shows_speed_and_time(
     base: Path, splits: Splits, tmp_path: Path, terminal: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained(base, splits, tmp_path, Progress(terminal), num_train_epochs=1)
+    trained(base, splits, tmp_path, Progress(terminal, task_spec(TASK.name).headline), num_train_epochs=1)
     output = capsys.readouterr()
     speed = output.err if terminal else output.out
     assert "tokens/s" in speed and "rows/s" in speed
     assert ("00:00 left" in output.out) != terminal
-    assert "epoch 1: validation loss" in output.out
+    assert re.search(r"epoch 1: validation loss \d\.\d{4}, macro-F1 \d\.\d{4}, accuracy \d\.\d{4}\n", output.out)

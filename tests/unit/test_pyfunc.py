@@ -16,9 +16,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 
 from stages.serving.answers import Question, answers, blank, read_question
-from stages.serving.backends import VARIANTS, Classifier, Package, QuickTokens, TransformersTokens, Variant
-from stages.serving.decision import Decision
+from stages.serving.backends import VARIANTS, Package, Predictor, QuickTokens, TransformersTokens, Variant
+from stages.tasks import read_decision
 from stages.tracking.package import CODE
+from tests.unit.small_decisions import label_decision
 from tests.unit.small_served import (
     CLEANED,
     DIRTY,
@@ -54,8 +55,8 @@ def loaded(home: Path) -> PyFuncModel:
 
 
 @pytest.fixture(scope="module")
-def classifier(package: Package) -> Classifier:
-    return Classifier(package, "onnx", threads=1)
+def classifier(package: Package) -> Predictor:
+    return Predictor(package, "onnx", threads=1)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_pairs_are_empty_where_a_row_has_none(body: dict[str, Any]) -> None:
     assert read_question(json.dumps(body).encode()) == Question(["balo", "doka"], ["mini", ""])
 
 
-def test_where_there_is_nothing_to_read_the_model_abstains(classifier: Classifier) -> None:
+def test_where_there_is_nothing_to_read_the_model_abstains(classifier: Predictor) -> None:
     texts = ["", " \n\t", "\x00", "\u200f\u202e\ufeff", "\u00a0"]
     assert all(map(blank, texts))
     given = answers(classifier, Question(texts, threshold=0.0))
@@ -80,10 +81,10 @@ def test_where_there_is_nothing_to_read_the_model_abstains(classifier: Classifie
 def test_a_text_is_cleaned_as_those_of_training_were_and_answered_as_if_it_were_alone(
     package: Package, variant: Variant
 ) -> None:
-    classifier = Classifier(package, variant, threads=1)
+    classifier = Predictor(package, variant, threads=1)
     raw, clean = answers(classifier, Question([DIRTY, CLEANED], [CLEANED, DIRTY]))
     assert raw == clean
-    uncleaned, cleaned = classifier.probabilities([DIRTY]), classifier.probabilities([CLEANED])
+    uncleaned, cleaned = classifier.outputs([DIRTY]), classifier.outputs([CLEANED])
     assert not np.allclose(uncleaned, cleaned, atol=1e-4), "the model would tell them apart"
     for text, answer in zip(TEXTS, answers(classifier, Question(TEXTS)), strict=True):
         (alone,) = answers(classifier, Question([text]))
@@ -127,7 +128,7 @@ def test_python_may_hand_over_texts_in_any_usual_way(package: Package, loaded: P
 
 
 def test_a_flag_says_which_form_of_the_same_version_is_served(package: Package) -> None:
-    expected = Classifier(package, "int8", threads=1).probabilities([*WORDS, CLEANED])
+    expected = Predictor(package, "int8", threads=1).outputs([*WORDS, CLEANED])
     served = mlflow.pyfunc.load_model("models:/tiny@champion", model_config={"variant": "int8", "threads": 1})
     rows = [[row[label] for label in LABELS] for row in served.predict([*WORDS, DIRTY])["probabilities"]]
     np.testing.assert_allclose(rows, expected, atol=1e-5)
@@ -145,7 +146,7 @@ def test_a_version_carries_its_card_its_code_and_what_it_needs(home: Path) -> No
     needed = (logged / "requirements.txt").read_text()
     assert re.sub("==[0-9.]+\n?", " ", needed) == "mlflow torch transformers onnxruntime polars ftfy "
     code = {path.relative_to(logged / "code/stages").as_posix() for path in (logged / "code").rglob("*.py")}
-    assert code == set(CODE)
+    assert code == {*CODE, "tasks/text_classification.py"}
     assert not [path for path in logged.rglob("*") if path.suffix in (".pkl", ".bin", ".pt")]
 
 
@@ -177,10 +178,10 @@ def test_a_server_with_too_much_to_do_says_so(loaded: PyFuncModel, monkeypatch: 
 def test_a_decision_that_would_change_answers_silently_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
     (tmp_path / "decision.json").write_text(json.dumps(wrong))
     with pytest.raises(ValueError, match="is not what it should be"):
-        Decision.read(tmp_path)
+        read_decision(tmp_path)
 
 
 def test_a_decision_of_another_model_is_refused(package: Package, tmp_path: Path) -> None:
-    Decision(list(reversed(LABELS))).write(tmp_path)
+    label_decision(list(reversed(LABELS))).write(tmp_path)
     with pytest.raises(ValueError, match="other labels"):
-        Classifier(replace(package, serving=tmp_path), "onnx")
+        Predictor(replace(package, serving=tmp_path), "onnx")

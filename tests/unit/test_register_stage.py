@@ -27,15 +27,14 @@ from stages.register.__main__ import _register, check_parts
 from stages.register.champion_comparison import compare_with_champion
 from stages.register.gates import Verdict
 from stages.serving.backends import Package
-from stages.serving.decision import Decision
 from stages.tasks.inference import load_classifier
-from stages.tasks.text_classification import build_model, probabilities
 from stages.tracking import store
 from stages.tracking.package import SEEN_FILES
 from stages.tracking.registry import CHALLENGER, CHAMPION, VERDICT_TAG, Overtaken, champion_number, promote, roll_back
 from stages.tracking.runs import MODEL_TAG
-from tests.models import FILLER, TELLING, outspoken, put_tokenizer
+from tests.models import FILLER, TELLING, build_model, outspoken, put_tokenizer
 from tests.projects import Project, empty_project
+from tests.unit.small_decisions import label_decision, probabilities
 from tests.unit.small_records import make_records
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -92,14 +91,14 @@ def lay_out(project: Project, model: Path, test: pl.DataFrame) -> None:
         (root / folder).mkdir(parents=True, exist_ok=True)
     shutil.rmtree(root / "models/finetuned", ignore_errors=True)
     shutil.copytree(model, root / "models/finetuned")
-    Decision(LABELS, 1.5).write(root / "models/serving")
+    label_decision(LABELS, 1.5).write(root / "models/serving")
     test.write_parquet(root / "data/clean/test.parquet")
     for path in SEEN_FILES:
         pl.DataFrame({"id": ["trained"]}).write_parquet(root / path)
     predicted = test.select("id", "label", prediction=pl.Series(answers(model, test)))
     predicted.sample(fraction=1.0, shuffle=True, seed=2).write_parquet(root / "data/predictions.parquet")
     digest = sha256_path(root / "models/finetuned")
-    project.file("reports/metrics.json", {"model": {"digest": digest, "serving": sha256_path(root / "models/serving")}})
+    project.file("reports/scores.json", {"model": {"digest": digest, "serving": sha256_path(root / "models/serving")}})
     project.file("reports/export.json", {"model": digest, "onnx": {"sha256": None}, "int8": {"sha256": None}})
 
 
@@ -128,7 +127,7 @@ def registered(own: list[Verdict] | None = None) -> list[str]:
     shutil.rmtree(staging, ignore_errors=True)
     run: Run[Any] = Run(read_graph()["register"], params.register_, params, staging)
     run.output("reports/model_card.md").write_text("# card\n")
-    verdicts = [*(own or []), *_register(run, Package.of_project(), own or [], LABELS)]
+    verdicts = [*(own or []), *_register(run, Package.of_project(), own or [])]
     for path in OUTS:
         Path(path).parent.mkdir(exist_ok=True)
         shutil.copyfile(staging / path, path)
@@ -206,7 +205,7 @@ def test_a_model_becomes_champion_if_it_is_good_enough_beside_the_one_in_use(
     [
         (100, LABELS, "on the 100 test rows"),
         (180, LABELS, "20 of the 200 test rows were not seen by the champion"),
-        (0, [*LABELS, "odd"], "the champion has other labels"),
+        (0, [*LABELS, "odd"], "the champion has another task or other labels"),
     ],
 )
 def test_rows_that_the_champion_has_seen_do_not_count_and_other_labels_cannot_be_compared(
@@ -221,7 +220,11 @@ def test_rows_that_the_champion_has_seen_do_not_count_and_other_labels_cannot_be
     client.set_registered_model_alias(NAME, CHAMPION, version.version)
     params = load_params()
     run: Run[Any] = Run(read_graph()["register"], params.register_, params, Path("staging"))
-    verdicts, number = compare_with_champion(run, "new", labels)
+    package = Package.of_project()
+    config = package.model / "config.json"
+    named = {"id2label": dict(enumerate(labels))}
+    config.write_text(json.dumps(json.loads(config.read_text()) | named))
+    verdicts, number = compare_with_champion(run, "new", package)
     assert reason in verdicts[0].reason and number == int(version.version)
     assert verdicts[0].passed is (seen_rows == 100)
 
@@ -347,13 +350,13 @@ def test_parts_that_were_not_scored_together_are_not_registered(home: Home, proj
     lay_out(project, home.models["good"], home.test)
     package = Package.of_project()
     form = project.file("models/exported/model.onnx", b"a graph")
-    metrics, export = (json.loads(Path(f"reports/{name}.json").read_text()) for name in ("metrics", "export"))
+    metrics, export = (json.loads(Path(f"reports/{name}.json").read_text()) for name in ("scores", "export"))
     export["onnx"]["sha256"] = sha256_path(form)
     check_parts(package, metrics, export)
     if part == "model":
         shutil.copytree(home.models["poor"], package.model, dirs_exist_ok=True)
     elif part == "decision":
-        Decision(LABELS, 0.5).write(Path("models/serving"))
+        label_decision(LABELS, 0.5).write(Path("models/serving"))
     else:
         form.unlink()
     with pytest.raises(AttuneError, match=r"does not speak of models/.* as it is now"):

@@ -16,7 +16,6 @@ from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.finetune.strategies import prepare, save
 from stages.serving.backends import Package
-from stages.tasks.text_classification import build_model, probabilities
 from stages.tracking import registry, store
 from stages.tracking.package import PACKAGE_TAG, SEEN_FILES, fetch_package, fetch_seen_ids, package_digest
 from stages.tracking.registry import (
@@ -33,9 +32,10 @@ from stages.tracking.registry import (
     version_tags,
 )
 from stages.tracking.runs import MODEL_TAG, create_run
-from tests.models import FILLER, put_tokenizer
+from tests.models import FILLER, build_model, put_tokenizer
 from tests.projects import Project, params_of
 from tests.unit.mlflow_apart import apart
+from tests.unit.small_decisions import probabilities
 from tests.unit.small_records import text_rows
 
 CARD = "---\nlibrary_name: transformers\n---\n\n# reviews\n"

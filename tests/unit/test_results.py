@@ -60,7 +60,7 @@ def test_results_hold_lock_reports_and_changed_params_and_the_commit_names_score
         message = keep_results(folder, "nightly", {"make": Outcome("success"), "judge": Outcome("cached")}, branch=True)
     assert message == f"results are in {NIGHTLY}, and in the branch of this name"
     names = checkout.git("diff", "--name-only", "HEAD", NIGHTLY).split()
-    assert names == ["dvc.lock", "params.yaml", "reports/metrics.json"]
+    assert names == ["dvc.lock", "params.yaml", "reports/scores.json"]
     subject, _, body = checkout.git("log", "-1", "--format=%s by %an%n%B", NIGHTLY).partition("\n")
     assert subject == "nightly: make, accuracy 0.1000 by Attune"
     assert "judge: cached" in body and "Attune-Run: " in body

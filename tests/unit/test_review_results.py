@@ -51,7 +51,7 @@ def left(mine: Project) -> list[str]:
 def test_a_failing_stage_is_named_and_nothing_leads_out(checkout: Project, tmp_path: Path, monkeypatch: Patch) -> None:
     for name in ("TRACKING", "REGISTRY"):
         monkeypatch.setenv(f"MLFLOW_{name}_URI", f"sqlite:///{tmp_path}/ours.db")
-    shows = "print(Path('reports/metrics.json').exists(), {k for k in os.environ.items() if 'MLFLOW' in k[0]})"
+    shows = "print(Path('reports/scores.json').exists(), {k for k in os.environ.items() if 'MLFLOW' in k[0]})"
     checkout.commit(**{"judge.py": f"import os\nfrom pathlib import Path\n{shows}\nraise SystemExit(4)\n"})
     result = reviewed(checkout)
     assert (result.rebuild.verdict, result.rebuild.first, result.rebuild.holds) == ("failed", "judge", False)
@@ -208,7 +208,7 @@ for folder in ("models/finetuned", "data", "reports", ".attune/trainings"):
 Path("models/finetuned/weights").write_text(digest)
 polars.DataFrame({"id": ["a"], "prediction": ["good"]}).write_parquet("data/predictions.parquet")
 scores = {f"{name}{end}": 0.8 for name in ("accuracy", "macro_f1") for end in ("", "_low", "_high")}
-Path("reports/metrics.json").write_text(json.dumps({**scores, "model": {"digest": digest}}))
+Path("reports/scores.json").write_text(json.dumps({**scores, "model": {"digest": digest}}))
 tags = {"attune.processor": machine, "attune.threads": os.environ["OMP_NUM_THREADS"]}
 Path(f".attune/trainings/{digest}.json").write_text(json.dumps(tags))
 """
@@ -217,7 +217,7 @@ TRAINS = f"""stages:
     cmd: {sys.executable} train.py
     deps: [train.py]
     outs: [models/finetuned, data/predictions.parquet]
-    metrics: [reports/metrics.json: {{cache: false}}]
+    metrics: [reports/scores.json: {{cache: false}}]
 """
 
 

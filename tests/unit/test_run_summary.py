@@ -15,6 +15,7 @@ from flows.execution.stage_process import Outcome
 from flows.reporting import artifact
 from flows.reporting.reports import Reports, new_champion, read_reports
 from flows.reporting.run_summary import summary
+from stages.common.params.tasks import task_spec
 from stages.tracking.registry import promote
 from tests.projects import Project
 from tests.unit.harmless_markdown import NASTY, assert_harmless
@@ -80,10 +81,10 @@ def test_a_promotion_comes_first_with_scores_beside_the_last_run_the_champion_be
     text = summary(RAN, OLD, NEW, ["commit: `13699a9`"], BESIDE)
     assert text.startswith("**Promoted: `reviews` version 4 is the champion now.** 5 stages: 5 ran; 12.5 s.")
     assert "4,000 rows, 3,900 kept (`train` 3,400, `test` 500), 100 rejected." in text
-    assert "## Scores on 1,234 test rows\n\n| model | accuracy | macro-F1 | ECE |" in text
+    assert "## Scores on 1,234 test rows\n\n| model | macro-F1 | accuracy | ECE |" in text
     assert "| `this model` | 0.8000 [0.7000, 0.9000] | 0.8000 [0.7000, 0.9000] | 0.0300 |" in text
     assert "| `last run` | 0.7800 [" in text
-    assert "| `champion before (version 3, its own test rows)` | 0.7900 | 0.8100 | – |" in text
+    assert "| `champion before (version 3, its own test rows)` | 0.8100 | 0.7900 | – |" in text
     assert "| `base model` | 0.6000 [0.5000, 0.7000] | 0.6000 [0.5000, 0.7000] | – |" in text
     assert "Offered as `torch`, `onnx`; coverage 75.0%; never answers `odd` (docs/evaluation.md); 7 of 10 behav" in text
     assert "## 2 of 2 gates passed\n\n- `champion`: `macro_f1 0.8: gain +0.01, 95% interval [-0.1, +0.2]`" in text
@@ -172,20 +173,21 @@ def test_the_previous_champion_has_version_and_scores(tmp_path: Path, empty_stor
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     client = MlflowClient(uri)
     client.create_registered_model("reviews")
+    spec = task_spec("text-classification")
     for version in (1, 2):
         run_id = client.create_run("0").info.run_id
-        for key in artifact.METRICS.values():
-            client.log_metric(run_id, key, version / 10)
+        for key in ("accuracy", "macro_f1", "calibration.ece"):
+            client.log_metric(run_id, f"test_{key}", version / 10)
         client.create_model_version("reviews", f"runs:/{run_id}/model", run_id=run_id)
         promote(client, "reviews", version, version - 1 or None)
-    assert artifact.previous_champion("reviews") == (1, {"accuracy": 0.1, "macro_f1": 0.1, "ece": 0.1})
-    assert artifact.previous_champion("another") == (None, {})
+    assert artifact.previous_champion("reviews", spec) == (1, {"accuracy": 0.1, "macro_f1": 0.1, "ece": 0.1})
+    assert artifact.previous_champion("another", spec) == (None, {})
 
 
 @pytest.fixture
 def reported(project: Project) -> Project:
     """A project with reports."""
-    project.file("reports/metrics.json", NEW.metrics)
+    project.file("reports/scores.json", NEW.metrics)
     put(NEW.registration)
     return project
 
@@ -197,7 +199,7 @@ def test_mlflow_may_be_away(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter22@127.0.0.1:9")
     if hangs:
         monkeypatch.setattr(artifact, "SECONDS", 0.3)
-        monkeypatch.setattr(artifact, "previous_champion", lambda _: time.sleep(30))
+        monkeypatch.setattr(artifact, "previous_champion", lambda *_: time.sleep(30))
     started = time.monotonic()
     artifact.publish(RAN, OLD)
     assert time.monotonic() - started < 8
@@ -220,14 +222,14 @@ def test_without_word_of_this_very_model_nobody_knows_its_alias(reported: Projec
 
 @pytest.mark.parametrize("content", ["{}", '{"gates": 3, "rows": "many"}', "[]", '{"gates": nu'])
 def test_a_failure_is_reported_whatever_is_in_the_reports(reported: Project, content: str) -> None:
-    for path in ("reports/registration.json", "logs/registered.json", "reports/metrics.json"):
+    for path in ("reports/registration.json", "logs/registered.json", "reports/scores.json"):
         reported.file(path, content)
     artifact.publish(failed("clean stopped: no rows"), read_reports())
     assert "clean stopped: no rows" in (reported.root / "logs" / "summary.md").read_text()
 
 
 def test_a_summary_that_cannot_be_made_costs_a_warning(reported: Project, caplog: pytest.LogCaptureFixture) -> None:
-    reported.file("reports/metrics.json", '{"rows": "many"}')
+    reported.file("reports/scores.json", '{"rows": "many"}')
     artifact.publish(CACHED, OLD)
     assert "the summary of this run could not be shown" in caplog.text
 
@@ -248,7 +250,7 @@ def test_everything_is_on_one_screen(project: Project, capsys: Output, monkeypat
     project.file("dvc.yaml", DVC)
     assert program.main() == 1
     assert "make run" in capsys.readouterr().err, "before the first run"
-    file("reports/metrics.json", NEW.metrics)
+    file("reports/scores.json", NEW.metrics)
     file("reports/clean.json", CLEAN)
     file("data/raw/manifest.json", {"rows_read": 4100})
     put(NEW.registration)

@@ -7,22 +7,24 @@ from hypothesis import strategies as st
 
 from stages.common.params.evaluate import Slices
 from stages.tasks.slices import slice_scores
+from stages.tasks.text_classification import TASK
 
 
 def table(texts: list[str], right: list[bool] | None = None, **columns: list[str | None]) -> pl.DataFrame:
-    actual = [row % 2 for row in range(len(texts))]
+    labels = ["no", "yes"] * (len(texts) // 2) + ["no"] * (len(texts) % 2)
     hits = right or [True] * len(texts)
-    predicted = [number if hit else 1 - number for number, hit in zip(actual, hits, strict=True)]
+    other = {"no": "yes", "yes": "no"}
+    answers = [label if hit else other[label] for label, hit in zip(labels, hits, strict=True)]
     others = {"source": ["tests"] * len(texts), "group": [None] * len(texts), "extra": [None] * len(texts), **columns}
     return pl.DataFrame(
-        {"text": texts, "actual": actual, "predicted": predicted, **others},
+        {"text": texts, "label": labels, "prediction": answers, **others},
         schema_overrides={"group": pl.String, "extra": pl.String},
     )
 
 
 def scored(rows: pl.DataFrame, columns: list[str] | None = None, bins: int = 1, least: int = 1) -> list[dict]:
     params = Slices(length_bins=bins, columns=columns or [], min_rows=least)
-    return slice_scores(rows, params, classes=2).to_dicts()
+    return slice_scores(rows, params, TASK.evidence(rows, rows), ["accuracy", "macro_f1"]).to_dicts()
 
 
 @given(st.permutations(range(1, 41)), st.integers(1, 8), st.integers(1, 40))

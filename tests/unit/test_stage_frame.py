@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from stages.common.digests import sha256_path, sha256_value
@@ -260,6 +261,24 @@ def test_a_graph_that_is_none_is_an_error(tmp_path: Path) -> None:
         (tmp_path / "dvc.yaml").write_text(text)
         with pytest.raises(AttuneError, match=message):
             read_graph(tmp_path)
+
+
+def test_the_task_of_params_is_filled_in_as_dvc_does_and_nothing_else(tmp_path: Path) -> None:
+    asks = "stages:\n  a: {cmd: 'cp by/${task} .', deps: ['by/${task}'], outs: ['${task}.txt': {cache: false}]}\n"
+    project = Project(tmp_path).begin({"dvc.yaml": asks, "params.yaml": "task: multi-label\n"})
+    (node,) = read_graph(tmp_path).values()
+    with Repo(str(tmp_path)) as repo:
+        (known,) = repo.index.stages
+        assert node.cmd == known.cmd == "cp by/multi-label ."
+        assert [*node.deps, *node.outs] == [str(path.def_path) for path in (*known.deps, *known.outs)]
+    for task in ("", "task: 3", "task: ../../etc", "[]"):
+        project.file("params.yaml", task)
+        with pytest.raises(AttuneError, match=r"dvc.yaml asks for the task, and this is none"):
+            read_graph(tmp_path)
+    project.file("params.yaml", "task: multi-label\n")
+    project.file("dvc.yaml", asks.replace("{task}", "{seed}"))
+    with pytest.raises(AttuneError, match=r"\$\{seed\} is not filled in"):
+        read_graph(tmp_path)
 
 
 NODES = read_graph(PROJECT)

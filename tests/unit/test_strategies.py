@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,10 @@ from transformers import (
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.common.params.finetune import ADAPTERS
-from stages.finetune.strategies import orthogonality, prepare, save, with_strategy
+from stages.finetune.strategies import orthogonality, prepare, save, step_loss
+from stages.tasks.encoder import output_layer
 from stages.tasks.inference import load_classifier
-from stages.tasks.text_classification import build_model
-from tests.models import EXACT, SEED, Splits, losses, tiny_config, tokenized, trained
+from tests.models import EXACT, SEED, Splits, build_model, losses, tiny_config, tokenized, trained
 
 LABELS = ["bad", "good"]
 HIDDEN, LAYERS, LONGEST = 16, 2, 24
@@ -211,11 +212,13 @@ def test_orthogonality_is_part_of_the_training_loss_and_not_of_validation(base: 
     with torch.no_grad():
         next(value for name, value in model.named_parameters() if "lora_A" in name)[0, 0] = 2.0  # PP' - 1 is 3 there
     assert orthogonality(model).item() == pytest.approx(3 / (2 * (6 * LAYERS + 1)))
-    loss, _ = with_strategy(model, settings(strategy="adalora"), lambda *given, **named: torch.tensor(1.0))
+    loss, _ = step_loss(model, settings(strategy="adalora"), lambda logits, targets: torch.ones(len(targets)))
+    outputs = SimpleNamespace(logits=torch.zeros(4, 2))
     whole = 0.5 * orthogonality(model).item()  # the weight that peft gives it
-    assert loss(None, torch.zeros(4), 8).item() == pytest.approx(1 + whole / 2)  # two passes of four rows are one step
+    halves = loss(outputs, torch.zeros(4), torch.tensor(8))  # two passes of four rows are one step
+    assert halves.item() == pytest.approx((1 + whole) / 2)
     with torch.no_grad():
-        assert loss(None, torch.zeros(4)).item() == 1
+        assert loss(outputs, torch.zeros(4)).item() == 1
 
 
 def test_a_training_too_short_for_adalora_is_refused(base: Path, splits: Splits, tmp_path: Path) -> None:
@@ -273,7 +276,9 @@ def test_heads_and_layers_are_found_in_other_models(
         for value in model.parameters():  # as if it had been trained
             if value.requires_grad:
                 value.add_(torch.randn(value.shape), alpha=0.3)
-        expected = model.eval()(input_ids=IDS).logits
+        expected = 2 * model.eval()(input_ids=IDS).logits
+        for value in output_layer(model).parameters():  # as a task that learns numbers does
+            value.mul_(2)
         save(model, params, tmp_path)
         loaded = load_classifier(tmp_path)(input_ids=IDS).logits
     # without merging the weights are the same; on some processors the last bit depends on where they lie in memory

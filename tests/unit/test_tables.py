@@ -28,7 +28,7 @@ from stages.common.readers import parquet, tables
 from stages.common.readers.streams import ROWS, Layout
 from stages.common.readers.tables import open_table
 from stages.ingest.archives import SizeBudget
-from stages.ingest.records import read_records
+from tests.unit.small_records import records_of
 
 SKIPPED = bytes.fromhex("502a4d1804000000") + b"pzst"  # a frame of zstd that readers pass over
 TABLE = {"text": ["naïve, 漢字", 'she said "no"', "two\nlines", None], "label": ["1", "0", "1", None]}
@@ -64,7 +64,7 @@ def fault(folder: Path, name: str, content: str | bytes, megabytes: int = 8, **s
     file, source, layout = write(folder, name, content, **settings)
     spend = SizeBudget(megabytes, source.origin).spend
     with pytest.raises(AttuneError) as raised, open_table(file, source.origin, layout, spend=spend) as table:
-        list(read_records(table, source))
+        list(records_of(table, source))
     return str(raised.value)
 
 
@@ -249,7 +249,7 @@ def rows_with_quotes(mark: str, text_first: bool, labels: str) -> str:
         ),
         ("a.csv", b"SQLite format 3\0", "a database of SQLite"),
         ("a.parquet", arrow_of({"text": ["a"]}), "a table of Arrow or Avro\n  → write it as Parquet"),
-        ("a.txt.bz2", bz2.compress(b"__label__2 Great CD: so good\n"), "fastText's format\n  → make a .tsv of it: sed"),
+        ("a.txt.bz2", bz2.compress(b"__label__2 Great CD: so good\n"), "fastText's format\n  → say format: fasttext"),
         ("a.csv", "<table border='1'><tr><th>text</th>", "a table of HTML\n  → open it"),
         ("a.json", '[{"text": "a"}]', "one JSON document"),
         ("a.csv", '{"error": "not found"}', "JSON"),
@@ -366,7 +366,7 @@ def test_a_label_in_a_list_of_parquet_is_that_label(tmp_path: Path, label: Any, 
         return
     file, source, layout = write(tmp_path, "a.parquet", content)
     with open_table(file, source.origin, layout) as table:
-        assert pl.concat(read_records(table, source))["label"].to_list() == [None, expected]
+        assert pl.concat(records_of(table, source))["label"].to_list() == [None, expected]
 
 
 @pytest.mark.parametrize(
@@ -389,7 +389,7 @@ def test_labels_of_hugging_faces_datasets_have_the_names_that_the_file_holds(
     pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), buffer)
     file, source, layout = write(tmp_path, "a.parquet", buffer.getvalue())
     with open_table(file, source.origin, layout) as opened:
-        assert pl.concat(read_records(opened, source, listed=listed))["label"].to_list() == labels
+        assert pl.concat(records_of(opened, source, labels=listed or None))["label"].to_list() == labels
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """The task's model: built from a base, and asked for probabilities."""
 
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from stages.common.params.register import Metric
+from stages.common.params.tasks import task_spec
+from stages.tasks.bootstrap import scores_of
+from stages.tasks.encoder import embeddings
 from stages.tasks.inference import labels_of, size_of
-from stages.tasks.text_classification import build_model, embeddings, probabilities, scores
-from tests.models import FILLER, TELLING, put_tokenizer, tiny_config
+from stages.tasks.text_classification import TASK
+from tests.models import FILLER, TELLING, build_model, put_tokenizer, tiny_config
+from tests.unit.small_decisions import probabilities
 from tests.unit.small_records import text_rows
 
 WORDS = [*FILLER, *(word for words in TELLING.values() for word in words)]
@@ -100,8 +103,9 @@ def test_embeddings_do_not_depend_on_padding(base: Path, sample: list[str], batc
     np.testing.assert_allclose(together, alone, atol=0.05)  # bfloat16 has three digits
 
 
-def test_gates_may_name_every_score_of_the_task() -> None:
-    assert set(scores(np.array([0, 1]), np.array([0, 1]), 2)) == set(get_args(Metric))
+def test_the_facts_name_every_score_of_the_task() -> None:
+    rows = pl.DataFrame({"label": ["a", "b"], "prediction": ["a", "b"]})
+    assert set(scores_of(TASK.evidence(rows, rows))) == {score.name for score in task_spec(TASK.name).scores}
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "modernbert", "distilbert", "albert"])

@@ -38,6 +38,7 @@ METRICS = {
 }
 report = Project(Path()).file
 PARAMS = """
+task: text-classification
 seed: 13
 ingest:
   sources: [{path: data/inbox/a.csv, columns: {text: text, label: label}}]
@@ -86,6 +87,8 @@ def curve_files() -> list[Path]:
     files = []
     for name, points in (("training", TRAINING), ("validation", VALIDATION)):
         table = pl.DataFrame([{"step": step, **point} for step, point in points.items()])
+        table = table.unpivot(index=["step", "epoch"], variable_name="name")  # a curve after the other
+        table = table.with_columns(pl.col("name").str.strip_prefix("validation_"))
         files.append(report(f"reports/plots/{name}.csv", table.write_csv()))
     return files
 
@@ -180,7 +183,7 @@ def test_tags_of_a_runs_beginning_stay_as_they_were_first_set(params: Params) ->
 
 def test_publishing_twice_changes_nothing_and_training_again_adds_no_run(params: Params) -> None:
     curve_files()
-    report("reports/metrics.json", METRICS)
+    report("reports/scores.json", METRICS)
     report("reports/clean.json", {"rows": 1})
     publish_live(evaluate_run(params), Path("models/finetuned"), costs={"int8_file_mib": 2.5})
     (run,) = runs()
@@ -188,7 +191,7 @@ def test_publishing_twice_changes_nothing_and_training_again_adds_no_run(params:
     assert run.points["test_accuracy"] == [(0, 0.9)]
     assert run.points["test_per_class.n_a.f1"] == [(0, 0.7)], "whatever a label is called"
     plots = {f"reports/plots/{name}.csv" for name in ("training", "validation")}
-    assert set(run.artifacts) == {"reports/metrics.json", "reports/clean.json"} | plots
+    assert set(run.artifacts) == {"reports/scores.json", "reports/clean.json"} | plots
     publish_run(store.connect(), params, Path("models/finetuned"), reports_up_to())
     assert runs() == [run]
     train_watched(params)
@@ -241,13 +244,13 @@ def test_a_server_away_costs_a_training_a_warning_within_seconds_and_publishing_
 def test_a_catch_up_gives_what_live_tracking_would_have_given(
     params: Params, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report("reports/metrics.json", METRICS)
+    report("reports/scores.json", METRICS)
     run = evaluate_run(params)
     train_watched(params)
     publish_live(run, Path("models/finetuned"))
     live = runs()
     assert live[0].points | expected_points() == live[0].points
-    assert "reports/metrics.json" in live[0].artifacts
+    assert "reports/scores.json" in live[0].artifacts
     shutil.rmtree(".attune")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     train_watched(params)
@@ -292,12 +295,12 @@ def test_params_are_those_of_the_last_run_not_of_a_later_edit(params: Params) ->
 
 
 def test_reports_are_taken_staged_first_and_no_further_than_the_stage(params: Params) -> None:
-    report("reports/metrics.json", "old")
+    report("reports/scores.json", "old")
     report("reports/registration.json", "of the last run")
-    report("staging/reports/metrics.json", "new")
+    report("staging/reports/scores.json", "new")
     report("logs/registered.model", "reviews 1111\n")
     reports = reports_up_to("evaluate", Path("staging"))
-    assert reports["reports/metrics.json"].read_text() == "new"
+    assert reports["reports/scores.json"].read_text() == "new"
     assert "reports/registration.json" not in reports
     assert "reports/registration.json" in reports_up_to()
     assert "logs/registered.model" not in reports_up_to(), "it says where a model is registered, and nothing of it"
@@ -306,7 +309,7 @@ def test_reports_are_taken_staged_first_and_no_further_than_the_stage(params: Pa
 def test_a_registration_of_an_earlier_attune_costs_the_version_and_not_the_run(
     params: Params, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    report("reports/metrics.json", METRICS)
+    report("reports/scores.json", METRICS)
     report("reports/registration.json", {"model_name": "reviews", "model": "x", "alias": "champion", "gates": []})
     assert publish.main() == 1
     errors = capfd.readouterr().err

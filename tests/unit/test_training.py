@@ -10,9 +10,11 @@ import torch
 from transformers import TrainerCallback
 
 from stages.common.params import FinetuneParams
+from stages.common.params.tasks import task_spec
 from stages.finetune.machine import join
 from stages.finetune.progress import write_curves
-from tests.models import QUICK, Splits, losses, tokenized
+from stages.tasks.text_classification import TASK
+from tests.models import QUICK, Scored, Splits, losses, tokenized
 from tests.models import trained as trained_like
 
 LIKE = {**QUICK, "num_train_epochs": 2, "logging_steps": 1}
@@ -42,11 +44,11 @@ def with_scores(
         def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
             heads.append(given["model"].classifier.weight.detach().clone())
 
-    def measured(prediction: Any) -> dict[str, float]:
+    def measured() -> dict[str, float]:
         return {"accuracy": accuracies[len(heads)], "macro_f1": 1 - accuracies[len(heads)]}
 
     knobs = {"num_train_epochs": len(accuracies), **knobs}
-    model, history = trained(base, splits, folder, Keep(), metrics=measured, **knobs)
+    model, history = trained(base, splits, folder, Keep(), task=Scored(measured), **knobs)
     return [torch.equal(model.classifier.weight, head) for head in heads], history
 
 
@@ -85,8 +87,14 @@ def test_curves_hold_no_times_and_a_point_per_epoch_even_of_few_steps(
     _, history = trained(base, splits, tmp_path, logging_steps=1000)
     assert any("runtime" in key for entry in history for key in entry)  # the trainer's log does
     write_curves(history, *files)
-    training, validation = (list(csv.DictReader(file.read_text().splitlines())) for file in files)
-    assert list(training[0]) == ["step", "epoch", "loss", "learning_rate"]
-    assert list(validation[0]) == ["step", "epoch", "validation_loss", "validation_accuracy", "validation_macro_f1"]
-    for rows in (training, validation):
-        assert [(row["step"], row["epoch"]) for row in rows] == [("4", "1.0"), ("8", "2.0")]
+    names = ["loss", "learning_rate"], ["loss", *sorted(score.name for score in task_spec(TASK.name).scores)]
+    for file, expected in zip(files, names, strict=True):
+        header, *rows = csv.reader(file.read_text().splitlines())
+        assert header == ["step", "epoch", "name", "value"]
+        points = (("4", "1.0"), ("8", "2.0"))
+        assert [tuple(row[:3]) for row in rows] == [(*point, name) for point in points for name in expected]
+    sorted_by_name = [dict(sorted(entry.items())) for entry in history]  # as a checkpoint's log is
+    write_curves(sorted_by_name[:-1], *(again := [tmp_path / "again.csv", tmp_path / "validated again.csv"]))
+    assert [file.read_text() for file in again] == [file.read_text() for file in files]
+    write_curves([], *files)
+    assert {file.read_text() for file in files} == {"step,epoch,name,value\n"}

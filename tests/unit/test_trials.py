@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from flows.crossvalidate import summarize
 from flows.search.study import suggest_settings
-from flows.search.trials import SCORES, prepare_trial, train_trial
+from flows.search.trials import prepare_trial, train_trial
 from flows.tune import checked_metric
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
@@ -25,8 +25,8 @@ def data(project: Project) -> Any:
     for name in ("train.parquet", "validation.parquet", "encoding.json"):
         project.file(f"data/tokenized/{name}", name)
     project.file("models/base/config.json", "{}")
-    for code in ("finetune", "tasks"):
-        project.file(f"stages/{code}/__init__.py", "")
+    for code in (dep for dep in read_graph()["finetune"].deps if dep.startswith("stages/")):
+        project.file(code if Path(code).suffix else f"{code}/code", "")
     return YAML().load((project.root / "params.yaml").read_text())
 
 
@@ -62,13 +62,12 @@ class Runs(NestedRuns):
 def test_a_finished_trial_is_read_and_its_first_best_epoch_kept(data: Any, metric: str, kept: int) -> None:
     trial, runs = prepare_trial({**data, "finetune": {"metric_for_best_model": metric}}), Runs()
     trial.curve.parent.mkdir(parents=True)
-    trial.curve.write_text(
-        "step,epoch,validation_accuracy,validation_macro_f1,validation_loss\n"
-        "5,1,0.9,0.6,0.5\n10,2,0.9,0.8,0.4\n15,3,0.7,0.8,0.4\n"
-    )
+    scores = {"accuracy": (0.9, 0.9, 0.7), "macro_f1": (0.6, 0.8, 0.8), "loss": (0.5, 0.4, 0.4)}
+    rows = [f"{5 * epoch},{epoch},{name},{scores[name][epoch - 1]}\n" for epoch in (1, 2, 3) for name in scores]
+    trial.curve.write_text("step,epoch,name,value\n" + "".join(rows))
     epochs, best = train_trial(trial, runs, "it")  # the project's finetune is empty: it could not train
     assert [epoch["step"] for epoch in epochs] == [5, 10, 15] and best["epoch"] == kept
-    assert runs.ended == [("complete", {f"best_validation_{name}": best[name] for name in SCORES})]
+    assert runs.ended == [("complete", {f"best_validation_{name}": best[name] for name in scores})]
 
 
 def test_the_interval_over_folds_allows_for_what_they_share() -> None:

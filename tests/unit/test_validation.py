@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pandera.errors import SchemaErrors
 
 from stages.common.errors import AttuneError
-from stages.common.pipeline.validation import enforce, validation_report
+from stages.common.pipeline.validation import check_label_counts, enforce, validation_report
 from stages.common.schemas import RawRecords, Rejected, Table, TrainableRecords
-from tests.unit.small_records import make_records
+from tests.unit.small_records import TASK, make_records
 
 
 def failing(report: dict[str, Any]) -> dict[tuple[str, str], int]:
@@ -66,6 +66,38 @@ def test_values_are_cut_masked_and_made_visible() -> None:
 
 TEXT = st.none() | st.sampled_from(["", " ", "a", "\ufffd", "train", "tes\u202et"]) | st.text(max_size=3)
 LOOSE_ROW = st.fixed_dictionaries(dict.fromkeys(("id", "text", "label", "split", "source"), TEXT))
+
+
+def rows_of(counts: dict[str, int]) -> pl.DataFrame:
+    return make_records([{"text": "t", "label": label} for label, count in counts.items() for _ in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("kept", "taken", "said"),
+    [
+        ({}, {"length": 118, "unlabelled": 2}, "there is not one labelled row"),
+        ({}, {"length": 118, "unlabelled": 2}, "length took 118 of 120 rows (why), unlabelled 2: widen clean.length"),
+        ({"a": 30}, {}, "there is only the label 'a', and a classifier needs two"),
+        ({"a": 30}, {"near_duplicate": 7}, "near_duplicate took 7 of 7 rows (why): raise clean.near_duplicates.thres"),
+        ({"a": 30}, {"left_out": 7}, "left_out took 7 of 7 rows (why): see where of the source"),
+        ({"a": 30, "b": 2}, {}, "too few rows for three splits under the label 'b' (2)"),
+        ({"a": 30, "b": 2}, {"language": 9}, "language took 9 of 11 rows (why): add their language to clean.languages"),
+        ({"a": 30, "b": 2}, {}, "add rows, or leave the label out"),
+    ],
+)
+def test_too_few_rows_are_an_error_that_names_the_rules_which_took_the_others(
+    kept: dict[str, int], taken: dict[str, int], said: str
+) -> None:
+    reasons = {rule: "why" if rule != "unlabelled" else "zero" for rule in taken}
+    out = [Rejected.of(rows_of({"b": count}), "clean", rule, reasons[rule]) for rule, count in taken.items()]
+    rejected = pl.concat([Rejected.empty(), *out]).lazy()
+    labels = rows_of(kept)["label"]
+    with pytest.raises(AttuneError) as raised:
+        check_label_counts(labels, TASK.named(labels), "after cleaning", rejected)
+    assert said in str(raised.value)
+    check_label_counts(rows_of({"a": 30, "b": 2})["label"], {"a": 30, "b": 2}, "after cleaning", rejected, least=2)
+    with pytest.raises(AttuneError, match=r"fewer than 9 rows \(clean.min_label_rows\) under the label 'b' \(8\)"):
+        check_label_counts(rows_of({"a": 9, "b": 8})["label"], {"a": 9, "b": 8}, "after cleaning", rejected, least=9)
 
 
 @given(st.lists(LOOSE_ROW, max_size=12), st.sampled_from([RawRecords, TrainableRecords]), st.randoms())

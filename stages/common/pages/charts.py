@@ -1,6 +1,7 @@
 """Coordinates of the charts on the pages; templates turn them into SVG and boxes."""
 
 from collections.abc import Mapping, Sequence
+from math import ceil, log10
 from typing import NamedTuple
 
 SIDE = 200.0  # of a square chart, in its own units
@@ -67,7 +68,8 @@ class Axis(NamedTuple):
     def marks(self, count: int = 5) -> list[str]:
         """Return what stands along the axis, from start to end."""
         step = (self.end - self.start) / (count - 1)
-        return [f"{self.start + step * index:.2f}" for index in range(count)]
+        digits = max(2, ceil(-log10(step)))
+        return [f"{self.start + step * index:.{digits}f}" for index in range(count)]
 
 
 def chart(x: str, y: str, lines: Mapping[str, Points]) -> Chart:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from stages.common.params.section import Faults, Section, Share, Similarity, key, matching
 
@@ -23,6 +23,7 @@ RuleName = Literal[
     "any",
 ]
 PiiKind = Literal["email", "phone", "card"]
+Edges = Annotated[list[float], Field(min_length=1, max_length=9)]
 Language = Annotated[str, matching(r"[a-z]{2}", "must be an ISO 639-1 code of two small letters, such as en, de or zh")]
 
 
@@ -87,10 +88,15 @@ class Split(Section):
     """Shares of the rows that are held out; train gets the rest."""
 
     by: Literal["random", "time"] = key(
-        "random", "random: stratified by label; time: the newest rows are test, those before validation."
+        "random", "random: by a hash of each group or text; time: the newest rows are test, those before validation."
     )
     validation: float = key(0.1, "Share of rows for validation.", gt=0.0, lt=1.0)
     test: float = key(0.1, "Share of rows for test.", gt=0.0, lt=1.0)
+    deciles: Edges | None = key(
+        None,
+        "The nine numbers between the tenths of the labels (fewer, where many labels are equal), kept so that a "
+        "changed one moves no other row; null: those of this run's rows.",
+    )
     folds: int = key(
         0, "Number the rows outside test 0 to folds-1 (column `fold`), for cross-validation.", ge=0, le=100
     )
@@ -98,6 +104,8 @@ class Split(Section):
     def _faults(self) -> Faults:
         if self.validation + self.test > 0.8:
             yield (), f"validation + test = {self.validation + self.test:g} leaves under 20 % for training"
+        if self.deciles and self.deciles != sorted(set(self.deciles)):
+            yield "deciles", "must rise from each to the next: copy the line that clean printed"
         if self.folds == 1:
             yield "folds", "one fold is no cross-validation; give 2 or more, or 0 for none"
 
@@ -120,6 +128,10 @@ class CleanParams(Section):
     length: Length = key(Length(), "Limits on the length of a text.")
     languages: Languages = key(Languages(), "Languages to keep.")
     near_duplicates: NearDuplicates = key(NearDuplicates(), "Removal of near-duplicates.")
+    conflict_above: float = key(
+        0.0, "Labels of the same text that are further apart than this contradict; else their mean is kept.", ge=0.0
+    )
+    min_label_rows: int = key(3, "A label with fewer rows than this is an error.", ge=1, le=1_000_000)
     label_issues: LabelIssues = key(LabelIssues(), "Rows whose label looks wrong.")
     split: Split = key(Split(), "How rows are parted into train, validation and test.")
     stop_above: dict[RuleName, Share] = key(

@@ -12,7 +12,6 @@ from stages.common.display import display, listed
 from stages.common.errors import AttuneError
 from stages.common.params.section import Faults, Section, Share, key
 
-Baseline = Literal["majority", "tfidf", "base_model"]
 Invariance = Literal["typos", "names", "punctuation", "casing"]
 WORD = re.compile(r"\{(\w+)\}")
 MAX_TEXTS = 2000  # that one template may make
@@ -57,10 +56,15 @@ class Calibration(Section):
 
 
 class Thresholds(Section):
-    """How sure the model has to be of a label, chosen on validation; below, it abstains."""
+    """How sure the model has to be of a label, chosen on validation; below, it abstains, or leaves the label out."""
 
-    metric: Literal["precision", "recall"] = key("precision", "What each label has to reach.")
+    metric: Literal["precision", "recall", "f1"] | None = key(
+        None, "What each label has to reach (precision, recall), or what is best (f1); null: precision, or else f1."
+    )
     target: Share = key(0.9, "Least precision or recall of each label on validation.")
+    per: Literal["label", "shared"] = key(
+        "label", "A threshold for each label with enough validation rows, or one for all that they share."
+    )
 
 
 class MinimumTest(Section):
@@ -85,12 +89,12 @@ class DirectionTest(Section):
     """Changes that must move the probability of a label one way, such as negation."""
 
     name: str = Field(min_length=1, max_length=60, description="Name of the test, for reports and gates.")
-    label: str = Field(description="The label whose probability must move.")
+    label: str = key("", "The label whose probability must move; left out where the label is a number, which moves.")
     text: str = Field(description="A text; {word} is filled in from fill.")
     changed: str = Field(description="The same text, changed.")
     fill: dict[str, list[str]] = key({}, "Lists of words; every combination is tried.")
     moves: Literal["down", "up"] = key("down", "Where the label's probability must go.")
-    margin: Share = key(0.0, "By how much at least.")
+    margin: float = key(0.0, "By how much at least.", ge=0.0)
 
     @property
     def cases(self) -> list[tuple[str, str]]:
@@ -148,11 +152,15 @@ class EvaluateParams(Section):
 
     bootstrap: Bootstrap = key(Bootstrap(), "Intervals of the scores.")
     slices: Slices = key(Slices(), "Scores of parts of the test set.")
-    baselines: list[Baseline] = key(
-        ["majority", "tfidf", "base_model"], "Models that a fine-tuned one has to beat, on the same rows."
+    baselines: list[str] | None = key(
+        None, "Models that a fine-tuned one has to beat, on the same rows (docs/tasks.md); null: all of the task's."
     )
     calibration: Calibration = key(Calibration(), "Probabilities that mean what they say.")
     thresholds: Thresholds | None = key(None, "Below them the served model abstains; null: never.")
+    conformal: float = key(
+        0.9, "Share of the labels that are to lie inside the interval of a prediction.", gt=0.0, lt=1.0
+    )
+    max_width: float | None = key(None, "The served model abstains where the interval is wider; null: never.", gt=0.0)
     behaviour: Behaviour = key(Behaviour(), "What the model must do whatever its average score.")
     attributions: Attributions = key(Attributions(), "Which words predictions rest on.")
     examples: int = key(20, "Texts that the page lists of each kind; 0: none.", ge=0, le=200)

@@ -8,12 +8,10 @@ from pydantic import Field
 from stages.common.params.section import Faults, Part, Section, Share, key
 
 ADAPTERS = ("lora", "adalora", "ia3", "prefix")  # strategies of peft: new weights beside those of the base model
-GREATER_IS_BETTER = {"loss": False, "accuracy": True, "macro_f1": True}
 
 Weight = Annotated[float, Field(gt=0.0, le=1_000_000.0)]
 Factor = Annotated[float, Field(gt=0.0, le=1.0)]
 Epochs = Annotated[int, Field(ge=1, le=1000)]
-Score = Literal["loss", "accuracy", "macro_f1"]
 Names = Annotated[list[str], Field(min_length=1)]
 Targets = Annotated[
     Names | Literal["all-linear"],
@@ -98,7 +96,8 @@ ONLY_WITH: dict[str, tuple[Any, str, tuple[Any, ...]]] = {
     "adam_beta2": (0.999, "optim", ("adamw",)),
     "adam_epsilon": (1e-8, "optim", ("adamw",)),
     "focal_gamma": (None, "loss", ("focal",)),
-    "label_smoothing_factor": (0.0, "loss", ("cross_entropy",)),
+    "huber_delta": (1.0, "loss", ("huber",)),
+    "label_smoothing_factor": (0.0, "loss", (None, "cross_entropy")),
     "early_stopping_patience": (None, "train_on", ("train",)),
 }
 
@@ -157,9 +156,12 @@ class FinetuneParams(Section):
     max_grad_norm: float = key(1.0, "Gradients are clipped to this norm; 0 switches it off.", ge=0.0, le=1000.0)
 
     # Loss
-    loss: Literal["cross_entropy", "focal"] = key("cross_entropy", "Training loss.")
+    loss: str | None = key(None, "Training loss, one of the task's (docs/tasks.md); null: the first of them.")
     focal_gamma: float | None = key(
         None, "How much focal loss looks past easy rows (Lin et al. 2017); null: 2.", ge=0.0, le=10.0
+    )
+    huber_delta: float = key(
+        1.0, "From this error on, in standard deviations, the Huber loss is no longer squared.", gt=0.0, le=100.0
     )
     label_smoothing_factor: Part = key(0.0, "Share of each target that is spread over all labels.")
     class_weights: Literal["none", "balanced"] | dict[str | int, Weight] = key(
@@ -168,8 +170,10 @@ class FinetuneParams(Section):
     dropout: Part | None = key(None, "Dropout in the encoder; null keeps the base model's own.")
 
     # Which epoch is kept
-    metric_for_best_model: Score = key("macro_f1", "Validation score that picks the epoch to keep.")
-    greater_is_better: bool | None = key(None, "Its direction: false for loss, true for the others; null: that one.")
+    metric_for_best_model: str | None = key(
+        None, "Validation score (docs/tasks.md), or loss, that picks the epoch to keep; null: the task's main score."
+    )
+    greater_is_better: bool | None = key(None, "Its direction, such as false for loss; null: the score's own.")
     early_stopping_patience: Epochs | None = key(2, "Epochs without a better score before training stops; null: never.")
 
     # The machine
@@ -209,5 +213,3 @@ class FinetuneParams(Section):
                 yield "class_weights", "names no label: write none, or a weight for each label"
             if len({str(label) for label in self.class_weights}) < len(self.class_weights):
                 yield "class_weights", "a label is there twice, once as text and once as a number: delete one"
-        if self.greater_is_better not in (None, GREATER_IS_BETTER[self.metric_for_best_model]):
-            yield "greater_is_better", f"is the wrong way round for {self.metric_for_best_model}: set it to null"

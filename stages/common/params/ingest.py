@@ -1,6 +1,6 @@
 """The `ingest` section: records, base model, and what augmentation needs besides."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,8 @@ from stages.common.params.sources import (
     Wheel,
     as_in_files,
 )
+
+Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
 class Scratch(Section):
@@ -85,6 +87,7 @@ class IngestParams(Section):
     labels: dict[str | int | bool, str] | None = key(
         None, "Raw label → label; rows with any other label are rejected. Left out: labels as they stand."
     )
+    range: Range | None = key(None, "Least and greatest number that a label may be; rows outside are rejected.")
     split_names: dict[str | int | bool, Literal["train", "validation", "test", "drop"]] = key(
         {}, "Name in columns.split → split, in any case; rows of one to drop are rejected. valid, val, dev are known."
     )
@@ -101,6 +104,10 @@ class IngestParams(Section):
     )
     resources: Resources = key(Resources(), "Dictionaries and models that augment uses.")
     base_model: BaseModelSource = Field(description="The pretrained model to fine-tune.")
+
+    def _faults(self) -> Faults:
+        if self.range and self.range[0] >= self.range[1]:
+            yield "range", f"holds no number: {self.range[0]:g} is not under {self.range[1]:g}"
 
     @property
     def unpinned(self) -> list[str]:

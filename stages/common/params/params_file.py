@@ -16,6 +16,7 @@ from ruamel.yaml.reader import ReaderError
 from stages.common.errors import AttuneError
 from stages.common.params.reference import all_keys, known_keys
 from stages.common.params.root import Params
+from stages.common.params.section import similar
 
 PARAMS_FILE = Path("params.yaml")
 MOST_VALUES = 100_000
@@ -113,7 +114,9 @@ def check_params(data: Any, name: str = "params.yaml") -> Params:
             if fault["type"] == "missing":
                 missing.add(keys)
             if fault["type"] == "extra_forbidden":
-                misspelt.update((*keys[:-1], word) for word in _close(keys[-1], known_keys(keys[:-1])))
+                misspelt.update(
+                    (*keys[:-1], word) for word in get_close_matches(str(keys[-1]), known_keys(keys[:-1]), n=1)
+                )
             if keys not in faults or (fault["type"] == "literal_error" and isinstance(fault["input"], str)):
                 place = [f"{name}:{line}" if line else name, *([".".join(map(str, keys))] if keys else [])]
                 faults[keys] = ": ".join([*place, _message(fault, keys)])
@@ -154,7 +157,7 @@ def _message(fault: ErrorDetails, keys: tuple[int | str, ...]) -> str:
     match fault["type"]:
         case "extra_forbidden":
             allowed = known_keys(keys[:-1])
-            return "unknown key" + (_similar(keys[-1], allowed) or f"; known here: {', '.join(allowed)}")
+            return "unknown key" + (similar(keys[-1], allowed) or f"; known here: {', '.join(allowed)}")
         case "missing":
             return "this key is required"
         case "model_type":
@@ -165,16 +168,7 @@ def _message(fault: ErrorDetails, keys: tuple[int | str, ...]) -> str:
             return str(fault["ctx"]["error"])
         case "literal_error":
             words = fault["ctx"]["expected"].replace(" or ", ", ")
-            similar = _similar(value, [word.strip("'") for word in words.split(", ")])
-            return f"must be one of {words}, not {quoted}{similar}"
+            close = similar(value, [word.strip("'") for word in words.split(", ")])
+            return f"must be one of {words}, not {quoted}{close}"
         case _:
             return f"{fault['msg'][0].lower()}{fault['msg'][1:]}, not {quoted}"
-
-
-def _similar(word: object, words: list[str]) -> str:
-    return "".join(f"; did you mean {close!r}?" for close in _close(word, words))
-
-
-def _close(word: object, words: list[str]) -> list[str]:
-    """Return the likely spelling, if there is one."""
-    return get_close_matches(str(word), words, n=1)

@@ -1,11 +1,13 @@
-"""docs/params.md, written from the models: every key with its type, default, range and meaning."""
+"""docs/params.md, written from the models: every key with its type, default, range and meaning; docs/tasks.md."""
 
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from stages.common.params.root import Params
+from stages.common.params.tasks import task_names, task_spec
 
 HEAD = """# Parameters
 
@@ -14,6 +16,16 @@ This page is written from the code by `make schema`; `params.schema.json` has th
 
 | key | type | default | range | meaning |
 |---|---|---|---|---|
+"""
+TASKS_PAGE = Path("docs/tasks.md")
+TASKS_HEAD = """# Tasks
+
+`task:` in `params.yaml` says what the model learns to do. Of the scores the first is the main one, and ↓ marks those of
+which less is better; the first loss is the default. A knob is a key, or one value of it, that not all tasks have; to
+set one of another task is an error. This table is written from `stages/tasks/*.toml` by `make schema`.
+
+| task | learns | scores | losses | baselines | knobs |
+|---|---|---|---|---|---|
 """
 HOLDS = {"array": ("list of sections", "[]"), "object": ("mapping to sections", ".NAME")}
 TYPES = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "mapping"}
@@ -29,6 +41,16 @@ def reference() -> str:
         meaning = field["description"].replace("|", "\\|").replace("<", "&lt;")
         page += f"| `{key}` | {kind} | {default} | {_limits(field)} | {meaning} |\n"
     return page
+
+
+def tasks_page() -> str:
+    """Return docs/tasks.md as Markdown, with the sections that it has now."""
+    page = TASKS_HEAD
+    for spec in map(task_spec, task_names()):
+        scores = [f"`{score.name}`{'' if score.greater_is_better else ' ↓'}" for score in spec.scores]
+        columns = [scores, *([f"`{name}`" for name in names] for names in (spec.losses, spec.baselines, spec.knobs))]
+        page += f"| `{spec.name}` | {spec.title} | {' | '.join(', '.join(column) or '–' for column in columns)} |\n"
+    return "\n## ".join([page, *TASKS_PAGE.read_text(encoding="utf-8").split("\n## ")[1:]])
 
 
 def doc_line(key: str) -> str:
@@ -92,8 +114,9 @@ def _limits(field: Schema) -> str:
         high = option.get("maximum", option.get("exclusiveMaximum"))
         if low is not None or high is not None:
             least = f"{'over ' if 'exclusiveMinimum' in option else ''}{low}"
-            most = f"to {'under ' if 'exclusiveMaximum' in option else ''}{high}"
-            return f"{least} {'or more' if high is None else most}"
+            if high is None:
+                return least if "exclusiveMinimum" in option else f"{least} or more"
+            return f"{least} to {'under ' if 'exclusiveMaximum' in option else ''}{high}"
     return "–"
 
 

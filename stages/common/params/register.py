@@ -1,20 +1,15 @@
 """The `register` section: what a model has to pass to be promoted, and where to."""
 
-from typing import Literal
-
 from pydantic import Field
 
-from stages.common.params.evaluate import Baseline
-from stages.common.params.section import Section, Share, key
-
-Metric = Literal["accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall"]
+from stages.common.params.section import Faults, Section, Share, key
 
 
 class ChampionGate(Section):
     """The model in use is scored again on the same test rows."""
 
-    metric: Metric = key("macro_f1", "Score that is compared.")
-    allowed_drop: Share = key(0.0, "How far below the champion a new model may be.")
+    metric: str | None = key(None, "Score that is compared, also with baselines (docs/tasks.md); null: the main one.")
+    allowed_drop: float = key(0.0, "By how much of it a new model may be worse than the champion.", ge=0.0)
     significant: bool = key(
         False, "The whole interval of the difference has to be above -allowed_drop, not its middle alone."
     )
@@ -23,15 +18,27 @@ class ChampionGate(Section):
 class SliceGate(Section):
     """No part of the test rows may be served much worse than the others."""
 
-    metric: Literal["accuracy", "macro_f1"] = key("accuracy", "Score of each slice.")
-    minimum: Share = Field(description="Least value in every slice of evaluate.slices.")
+    metric: str | None = key(
+        None, "Score of each slice, one of the task's first two (docs/tasks.md); null: its main score."
+    )
+    minimum: float | None = key(None, "Least value in every slice of evaluate.slices.")
+    maximum: float | None = key(None, "Most value there, instead, of a score of which less is better.")
+
+    def _faults(self) -> Faults:
+        if (self.minimum is None) == (self.maximum is None):
+            yield (), "needs either minimum, or maximum where less is better"
 
 
 class Gates(Section):
     """What a model has to pass to be promoted."""
 
-    minimum: dict[Metric, Share] = key({}, "Least value per score.")
-    beat_baselines: list[Baseline] = key([], "Baselines that macro-F1 must be above.")
+    minimum: dict[str, float] = key({}, "Least value per score (docs/tasks.md).")
+    maximum: dict[str, float] = key({}, "Most value per score of which less is better.")
+    recall: dict[str, Share] = key({}, "Least recall per label.")
+    coverage_within: Share | None = key(
+        None, "How far the share of labels inside their interval may be from evaluate.conformal; null: no limit."
+    )
+    beat_baselines: list[str] = key([], "Baselines to be better than, by the score of the champion's gate.")
     beat_significantly: bool = key(
         False, "The whole interval of the gain over each of them has to be above 0, not its middle alone."
     )

@@ -1,8 +1,9 @@
 """The whole of `params.yaml`, and the sections of a few keys."""
 
-from typing import Literal
+from collections.abc import Collection
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from stages.common.params.augment import AugmentParams
 from stages.common.params.clean import CleanParams
@@ -10,7 +11,8 @@ from stages.common.params.evaluate import EvaluateParams
 from stages.common.params.finetune import FinetuneParams
 from stages.common.params.ingest import IngestParams
 from stages.common.params.register import RegisterParams
-from stages.common.params.section import Faults, Section, Share, key
+from stages.common.params.section import Faults, Section, key, set_keys, wrong_word
+from stages.common.params.tasks import TaskSpec, foreign_knob, task_names, task_spec
 from stages.common.params.tune import TuneParams
 
 
@@ -25,7 +27,9 @@ class ExportParams(Section):
 
     onnx: bool = key(True, "Write the model as ONNX, for onnxruntime.")
     int8: bool = key(True, "Quantize the ONNX model to 8 bits, dynamically.")
-    allowed_drop: Share = key(0.003, "int8 is offered if its accuracy on the test rows falls by no more than this.")
+    allowed_drop: float = key(
+        0.003, "int8 is offered if the task's main score on the test rows gets worse by no more than this.", ge=0.0
+    )
 
     def _faults(self) -> Faults:
         if self.int8 and not self.onnx:
@@ -52,10 +56,23 @@ class TrackingParams(Section):
     run_name: str | None = key(None, "Name of the MLflow run; null: made of model and settings.")
 
 
+LIMITS = ("minimum", "maximum")
+
+
+def _known_task(name: str) -> str:
+    if name not in task_names():
+        raise ValueError(wrong_word(name, task_names()))
+    return name
+
+
 class Params(Section):
     """The whole of `params.yaml`."""
 
-    task: Literal["text-classification"] = key("text-classification", "What the model learns to do.")
+    task: Annotated[str, AfterValidator(_known_task)] = key(
+        "text-classification",
+        "What the model learns to do (docs/tasks.md).",
+        json_schema_extra=lambda schema: schema.update(enum=task_names()),
+    )
     seed: int = key(13, "Seed of everything random.", ge=0, le=2**32 - 1)
     ingest: IngestParams = Field(description="Where records and base model come from.")
     clean: CleanParams = key(CleanParams(), "Repair, rejection, deduplication, split.")
@@ -91,17 +108,113 @@ class Params(Section):
         ):
             if enabled and resource is None:
                 yield f"augment.{method}", "is on, and its data are not among ingest.resources: see docs/augment.md"
-        for name in sorted({*self.register_.gates.beat_baselines} - {*self.evaluate.baselines}):
-            yield "register.gates.beat_baselines", f"{name!r} is not among evaluate.baselines"
-        tests = self.evaluate.behaviour
-        for name in sorted({*self.register_.gates.behaviour} - {*tests.names}):
+        yield from self._label_faults()
+        yield from self._knob_faults()
+        yield from self._word_faults()
+        yield from self._limit_faults()
+
+    def _label_faults(self) -> Faults:
+        gates, tests = self.register_.gates, self.evaluate.behaviour
+        for name in sorted({*gates.behaviour} - {*tests.names}):
             yield "register.gates.behaviour", f"{name!r} is no test of evaluate.behaviour ({', '.join(tests.names)})"
-        labels = sorted({*(self.ingest.labels or {}).values()})
+        named: list[tuple[tuple[str, ...], str]] = [
+            (("register", "gates", "recall", name), name) for name in gates.recall
+        ]
         for kind in ("minimum", "direction"):
-            for number, test in enumerate(getattr(tests, kind) if labels else ()):
-                if test.label not in labels:
-                    reason = f"there is no label {test.label!r} in ingest.labels ({', '.join(labels)})"
-                    yield f"evaluate.behaviour.{kind}.{number}.label", reason
+            for number, test in enumerate(getattr(tests, kind)):
+                named.append((("evaluate", "behaviour", kind, str(number), "label"), test.label))
+        labels, moved = sorted({*(self.ingest.labels or {}).values()}), "evaluate.behaviour.direction.label"
+        for keys, label in named:
+            if not label and moved in self.spec.knobs:
+                yield keys, "is required: the label whose probability must move"
+            elif label and labels and label not in labels:
+                yield keys, f"there is no label {label!r} in ingest.labels ({', '.join(labels)})"
+
+    def _knob_faults(self) -> Faults:
+        """Yield what is set that only other tasks have, at the knob that it belongs to."""
+        found = [foreign_knob(self.task, path, value) for path, value in set_keys(self)]
+        yield from dict(fault for fault in found if fault).items()
+        for name in self.tune.space:
+            if fault := foreign_knob(self.task, name.split("."), None):
+                yield ("tune", "space", name), fault[1]
+
+    def _word_faults(self) -> Faults:
+        """Yield the names of losses, scores and baselines that the task does not have."""
+        spec, finetune, gates = self.spec, self.finetune, self.register_.gates
+        scores, searched = [score.name for score in spec.scores], self.tune.space.get("finetune.loss")
+        words: list[tuple[str | tuple[str, ...], object, Collection[str]]] = [
+            ("finetune.loss", finetune.loss, spec.losses),
+            ("finetune.metric_for_best_model", finetune.metric_for_best_model, [*scores, "loss"]),
+            ("tune.metric", self.tune.metric, [*scores, "loss"]),
+            ("register.gates.champion.metric", gates.champion and gates.champion.metric, scores),
+            ("register.gates.slices.metric", gates.slices and gates.slices.metric, scores[:2]),
+        ]
+        words += [(f"evaluate.baselines.{n}", name, spec.baselines) for n, name in enumerate(self.baselines)]
+        words += [(f"register.gates.{kind}.{name}", name, scores) for kind in LIMITS for name in getattr(gates, kind)]
+        words += [
+            (("tune", "space", "finetune.loss"), loss, spec.losses) for loss in (searched and searched.choices) or ()
+        ]
+        for where, word, allowed in words:
+            if word is not None and word not in allowed:
+                yield where, wrong_word(word, allowed)
+        for name in sorted({*gates.beat_baselines} - {*self.baselines}):
+            yield "register.gates.beat_baselines", f"{name!r} is not among evaluate.baselines"
+
+    def _limit_faults(self) -> Faults:
+        """Yield limits of scores that are the wrong way round, or beyond what the score can be."""
+        gates, scores = self.register_.gates, {score.name: score for score in self.spec.scores}
+        metric, greater = self.metric_for_best_model, self.finetune.greater_is_better
+        if greater not in (None, metric in scores and scores[metric].greater_is_better):
+            yield "finetune.greater_is_better", f"is the wrong way round for {metric}: set it to null"
+        limits: list[tuple[str, str, float | None]] = [
+            ("export.allowed_drop", self.spec.main.name, self.export.allowed_drop)
+        ]
+        if gates.champion:
+            limits.append(("register.gates.champion.allowed_drop", self.champion_metric, gates.champion.allowed_drop))
+        for kind in LIMITS:
+            limits += [(f"register.gates.{kind}.{name}", name, value) for name, value in getattr(gates, kind).items()]
+            limits.append((f"register.gates.slices.{kind}", self.slices_metric, getattr(gates.slices, kind, None)))
+        for where, name, value in limits:
+            if value is None or not (score := scores.get(name)):
+                continue
+            right, wrong = LIMITS if score.greater_is_better else LIMITS[::-1]
+            if wrong in where:
+                more = "more" if score.greater_is_better else "less"
+                yield where, f"{more} of {name} is better: give {where.replace(wrong, right)} instead"
+            elif not score.unbounded and not 0 <= value <= 1:
+                yield where, f"must be of 0 to 1, as {name} is, not {value:g}"
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The facts of the task."""
+        return task_spec(self.task)
+
+    @property
+    def loss(self) -> str:
+        """The training loss."""
+        return self.finetune.loss or self.spec.losses[0]
+
+    @property
+    def metric_for_best_model(self) -> str:
+        """The validation score, or `loss`, that picks the epoch to keep."""
+        return self.finetune.metric_for_best_model or self.spec.main.name
+
+    @property
+    def baselines(self) -> list[str]:
+        """The baselines that are scored."""
+        return [*self.spec.baselines] if self.evaluate.baselines is None else self.evaluate.baselines
+
+    @property
+    def champion_metric(self) -> str:
+        """The score by which a model is compared with the champion, or with the other side of a review."""
+        gate = self.register_.gates.champion
+        return (gate and gate.metric) or self.spec.main.name
+
+    @property
+    def slices_metric(self) -> str:
+        """The score that the gate of the slices looks at."""
+        gate = self.register_.gates.slices
+        return (gate and gate.metric) or self.spec.main.name
 
     def section(self, name: str) -> Section:
         """Return the section of the stage `name`."""

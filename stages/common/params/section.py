@@ -1,7 +1,8 @@
 """The rules every section of `params.yaml` obeys."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from difflib import get_close_matches
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -39,6 +40,30 @@ class Section(BaseModel):
 def key(default: T, description: str, **limits: Any) -> T:
     """Return pydantic's field of a key that may be left out; the description is for docs/params.md."""
     return Field(default, description=description, **limits)
+
+
+def set_keys(section: Section, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the keys that are set to other than their default, down to single ones, each with its value."""
+    for name, field in type(section).model_fields.items():
+        value, path = getattr(section, name), (*above, field.alias or name)
+        if value == field.default:
+            continue
+        if not isinstance(value, Section) or field.default is None:
+            yield path, value
+        parts = [((*path, str(number)), part) for number, part in enumerate(value)] if isinstance(value, list) else []
+        for place, part in [(path, value), *parts]:
+            if isinstance(part, Section):
+                yield from set_keys(part, place)
+
+
+def wrong_word(value: object, words: Collection[str]) -> str:
+    """Return the message about a value that is none of the words that may stand there."""
+    return f"must be one of {', '.join(map(repr, words))}, not {value!r}{similar(value, words)}"
+
+
+def similar(word: object, words: Collection[str]) -> str:
+    """Return a question about the likely spelling, or nothing."""
+    return "".join(f"; did you mean {close!r}?" for close in get_close_matches(str(word), words, n=1))
 
 
 def matching(pattern: str, reason: str) -> AfterValidator:

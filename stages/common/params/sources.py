@@ -2,6 +2,7 @@
 
 import re
 from codecs import lookup
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar, Literal
 from unicodedata import normalize
@@ -18,6 +19,7 @@ PROTOCOLS = {"https": "fsspec[http]", "http": "fsspec[http]", "s3": "s3fs", "gs"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 FILES = ("path", "url", "hub", "wheel", "package")  # kinds that are files
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+BARE = {"lines": "plain lines", "fasttext": "lines of fastText"}  # formats without named columns
 OWNER = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 
 
@@ -70,6 +72,32 @@ def _one_select(query: str) -> str:
     return query
 
 
+def groups_of(pattern: str) -> list[str]:
+    """Return the names of the groups of a regular expression; its kind is Rust's, which no line can slow down.
+
+    Raises:
+        ValueError: if it is none, or has no named group.
+    """
+    import polars as pl
+
+    try:
+        groups = pl.first().str.extract_groups(f"^(?:{pattern})$")
+        dtype = pl.LazyFrame(schema={"": pl.String}).select(groups).collect_schema()[""]
+    except pl.exceptions.PolarsError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ValueError(f"is no regular expression of Rust's kind: {lines[-1].removeprefix('error: ')}") from None
+    assert isinstance(dtype, pl.Struct)
+    names = [field.name for field in dtype.fields if not field.name.isdigit()]
+    if not names:
+        raise ValueError("has no named group: (?P<text>.+) makes a column `text`, say")
+    return names
+
+
+def _pattern(pattern: str) -> str:
+    groups_of(pattern)
+    return pattern
+
+
 def is_archive(name: str) -> bool:
     """Return whether a file with this name is an archive."""
     return name.lower().endswith(ARCHIVES)
@@ -95,7 +123,7 @@ def as_in_files(value: str | float | bool) -> tuple[str, ...]:
 
 
 Cell = str | bool | int | float
-Format = Literal["csv", "tsv", "jsonl", "parquet", "lines", "document"]
+Format = Literal["csv", "tsv", "jsonl", "parquet", "lines", "document", "fasttext"]
 Separator = Annotated[str, matching('[^"\r\n]', "must not be a quote or a line end, which a CSV file uses otherwise")]
 Quote = Literal['"', "none"]
 Escape = Literal["\\", "none"]
@@ -120,6 +148,7 @@ Variable = Annotated[
     str,
     matching(r"[A-Za-z_][A-Za-z0-9_]*", "must be the name of an environment variable with the database's address"),
 ]
+Pattern = Annotated[str, Field(max_length=1_000), AfterValidator(_pattern)]
 Select = Annotated[str, Field(max_length=20_000), AfterValidator(_one_select)]
 
 
@@ -166,6 +195,7 @@ class Columns(TextColumn):
 
     text_pair: str | None = key(None, "Column with a second text, for tasks on pairs.")
     label: str | None = key(None, "Column that holds the label.")
+    labels: list[str] = key([], "Columns of 0 and 1, one a label, instead of label.")
     group: str | None = key(None, "Rows with the same value stay together in one split.")
     split: str | None = key(None, "Column with an official split: train, validation or test.")
     timestamp: str | None = key(None, "Column with a date or time, for clean.split.by: time.")
@@ -200,6 +230,9 @@ class TextSource(Location):
     escape: Escape = key("none", "What takes a quote or separator behind it its meaning, in CSV or TSV; or none.")
     header: bool = key(True, "The first row of CSV or TSV names the columns; false: they are column 1, column 2, ….")
     skip: int = key(0, "Lines at the beginning of CSV or TSV that are passed over.", ge=0, le=1_000)
+    pattern: Pattern | None = key(
+        None, "Regular expression that a plain line has to match from end to end; its named groups are the columns."
+    )
     columns: TextColumn = key(TextColumn(), "Where the text comes from.")
 
     kinds = (*FILES, "sql")
@@ -215,14 +248,28 @@ class TextSource(Location):
             yield "member", f"{self.kind} takes none: it is no archive"
         elif self.inside and (is_archive(self.inside) or split_at_archive(self.inside)[1]):
             yield "member", "is an archive inside an archive, which is not read: unpack the outer one"
-        elif self.file_format == "lines" and self.columns != type(self.columns)():
-            yield "columns", "plain lines have none: leave it out"
-        elif self.file_format != "lines" and not self.columns.text:
+        elif self.pattern and self.file_format != "lines":
+            yield "pattern", f"is for plain lines (format: lines), not for {self.file_format}: leave it out"
+        elif wrong := [name for name in self._named() if self.pattern and name not in groups_of(self.pattern)]:
+            yield "columns", f"{wrong[0]!r} is no group of pattern: it has {', '.join(groups_of(self.pattern or ''))}"
+        elif self.bare and self.columns != type(self.columns)():
+            yield "columns", f"{self.bare} have none: leave it out"
+        elif not self.bare and not self.columns.text:
             yield (), "needs columns.text: the column that holds the text"
+
+    def _named(self) -> Iterator[str]:
+        """Yield the columns that are named."""
+        for given in self.columns.model_dump(exclude_none=True).values():
+            yield from given if isinstance(given, list) else [given]
 
     @field_serializer("url", when_used="json")
     def _without_secrets(self, url: str | None) -> str | None:
         return without_secrets(url) if url else url  # params are dumped into reports and MLflow
+
+    @property
+    def bare(self) -> str | None:
+        """What messages call the rows, if they have no named columns."""
+        return None if self.pattern else BARE.get(self.file_format)
 
     @property
     def stored(self) -> str:
@@ -258,7 +305,7 @@ class Source(TextSource):
     """One place records are read from, as data: nothing in it is ever imported or run."""
 
     columns: Columns = key(Columns(), "Where each column of a record comes from.")
-    label: str | None = key(None, "One label for every row, instead of columns.label.")
+    label: str | None = key(None, "One label for every row, instead of a column.")
     split: Literal["train", "validation", "test"] | None = key(
         None, "The official split of every row, instead of columns.split."
     )
@@ -268,9 +315,15 @@ class Source(TextSource):
 
     def _faults(self) -> Faults:
         yield from super()._faults()
-        if self.where and self.stored and self.file_format == "lines":
-            yield "where", "plain lines have no columns: leave it out"
-        if (self.label is None) == (self.columns.label is None):
-            yield (), "needs either columns.label (a column) or label (one label for every row)"
+        if self.pattern and (others := self.where.keys() - groups_of(self.pattern)):
+            yield "where", f"{min(others)!r} is no group of pattern"
+        if self.where and self.stored and self.bare:
+            yield "where", f"{self.bare} have no columns: leave it out"
+        given = 3 - [self.label, self.columns.label, self.columns.labels or None].count(None)
+        if self.format == "fasttext" and given:
+            yield "label", "the lines of fastText hold labels: leave it out"
+        elif self.format != "fasttext" and given != 1:
+            columns = "columns.label (a column), columns.labels (a column a label)"
+            yield (), f"needs either {columns} or label (one label for every row)"
         if self.split and self.columns.split:
             yield "split", "columns.split says it already: leave one of them out"

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from stages.common.params.finetune import OPTIONS, FinetuneParams, Score
+from stages.common.params.finetune import OPTIONS, FinetuneParams
 from stages.common.params.section import Faults, Section, key
 
 EARLIER = ("ingest", "clean", "augment", "tokenize")
@@ -54,7 +54,9 @@ class TuneParams(Section):
     timeout: str | None = key(
         None, "No new trial starts after so long: 90s, 30m, 2h; null: never.", pattern=r"^\d+(\.\d+)?[smh]$"
     )
-    metric: Score | None = key(None, "Validation score to make better; null: finetune.metric_for_best_model.")
+    metric: str | None = key(
+        None, "Validation score (docs/tasks.md), or loss, to make better; null: finetune.metric_for_best_model."
+    )
     pruner: Pruner = key(Pruner(), "When a trial is ended early.")
     space: dict[str, Dimension] = key(
         {}, "What is searched: parameters under finetune by dotted name, each a range or choices."

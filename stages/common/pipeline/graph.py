@@ -14,6 +14,8 @@ from stages.common.display import display
 from stages.common.errors import AttuneError
 
 LOCK = "dvc.lock"
+FILLED_IN = re.compile(r"\$\{(.*?)\}")
+TASK = re.compile("[a-z0-9-]+")  # nothing that leads elsewhere: params.yaml may be of anybody's commit
 PUT_BACK = "`make run` puts the last whole one back"
 
 
@@ -37,15 +39,19 @@ class Node:
 def read_graph(root: Path = Path()) -> dict[str, Node]:
     """Return the stages by name, each after the stages whose outs it reads.
 
+    `${task}` stands for the task of `params.yaml`, as DVC has it.
+
     Raises:
-        AttuneError: if there is no `dvc.yaml` here, it cannot be read, or its stages wait for each other.
+        AttuneError: if there is no `dvc.yaml` here, it cannot be read, its stages wait for each other, or it holds
+            another `${…}`.
     """
     path = root / "dvc.yaml"
     if not path.exists():
         raise AttuneError("there is no dvc.yaml here", "run stages from the project's folder")
     try:
         stages = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))["stages"]
-        nodes = [_node(name, entry) for name, entry in stages.items()]
+        task = _task_at(root) if FILLED_IN.search(str(stages)) else ""
+        nodes = [_node(name, _filled(entry, task)) for name, entry in stages.items()]
     except (YAMLError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         what = f"{path} is not understood: {type(error).__name__} {display(str(error), 120)}"
         raise AttuneError(what, "each stage has a cmd, and lists of deps, params and outs; no foreach") from None
@@ -101,6 +107,28 @@ def upstream_of(node: Node, graph: Mapping[str, Node]) -> list[str]:
         needed.update(other.name for other in writers)
         waiting += writers
     return [name for name in graph if name in needed and name != node.name]
+
+
+def _task_at(root: Path) -> str:
+    from stages.common.params.params_file import PARAMS_FILE, read_yaml
+
+    params = read_yaml(root / PARAMS_FILE)
+    task = params.get("task") if isinstance(params, Mapping) else None
+    if not isinstance(task, str) or not TASK.fullmatch(task):
+        what = f"{root / PARAMS_FILE}: dvc.yaml asks for the task, and this is none: {display(str(task), 60)}"
+        raise AttuneError(what, "write it there, such as `task: text-classification`")
+    return task
+
+
+def _filled(value: Any, task: str) -> Any:
+    """Return a value of `dvc.yaml` with the task in its place."""
+    if isinstance(value, Mapping):
+        return {_filled(key, task): _filled(inner, task) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, task) for inner in value]
+    if other := [name for name in FILLED_IN.findall(str(value)) if name != "task"]:
+        raise AttuneError(f"dvc.yaml: ${{{display(other[0], 60)}}} is not filled in", "only ${task} is: write it out")
+    return value.replace("${task}", task) if isinstance(value, str) else value
 
 
 def _node(name: str, entry: dict[str, Any]) -> Node:

@@ -19,6 +19,9 @@ Rule = Callable[[pl.DataFrame], pl.Expr | pl.Series]
 OFFENDERS = 10  # rows named per check
 WIDTH = 80  # characters shown of a value
 REMEDIES = {  # of the rules of ingest and clean, where one takes too many rows
+    "left_out": "see where of the source, and ingest.split_names",
+    "bad_target": "see that columns.label names the column of the labels, and mend its cells",
+    "out_of_range": "widen ingest.range",
     "unmapped_label": "add their labels to ingest.labels",
     "not_drawn": "raise ingest.limit",
     "empty_text": "see that columns.text names the column of the texts",
@@ -95,30 +98,40 @@ def _offenders(
     ]
 
 
-def check_label_counts(counts: Mapping[str, int], when: str, rejected: pl.LazyFrame) -> None:
-    """Check the number of rows of each label; the message names the rules that took the others.
+def check_label_counts(
+    labels: pl.Series, names: Mapping[str, int], when: str, rejected: pl.LazyFrame, least: int = len(SPLITS)
+) -> None:
+    """Check that there is something to learn, and enough of it; the message names the rules that took the other rows.
 
     Args:
-        counts: rows by label.
+        labels: of all rows.
+        names: rows by the name of a class in their label, if the task has such.
         when: for the message, such as "after cleaning".
         rejected: schema Rejected.
+        least: rows of a name that are needed.
 
     Raises:
-        AttuneError: if there are fewer than two labels, or too few rows of one for three splits.
+        AttuneError: if there are fewer than two different labels, or too few rows with a name.
     """
-    if len(counts) < 2:
-        labels = f"only the label '{display(next(iter(counts)), 60)}'" if counts else "not one labelled row"
+    different = labels.unique().head(2).to_list()
+    if len(different) < 2:
+        found = f"only the label '{display(different[0], 60)}'" if different else "not one labelled row"
         raise AttuneError(
-            f"{when} there is {labels}, and a classifier needs two labels or more",
-            most_rejecting(rejected.filter(~pl.col("label").is_in([*counts]).fill_null(False)))
+            f"{when} there is {found}, and a classifier needs two labels or more",
+            most_rejecting(rejected.filter(~pl.col("label").is_in(different).fill_null(False)))
             or "check columns.label and ingest.labels",
         )
-    rare = {label: count for label, count in counts.items() if count < len(SPLITS)}
+    rare = {name: count for name, count in names.items() if count < least}
     if rare:
-        names = listed([f"'{display(label, 60)}' ({count})" for label, count in rare.items()], 5)
+        listing = listed([f"'{display(name, 60)}' ({count})" for name, count in rare.items()], 5)
         of_rare = most_rejecting(rejected.filter(pl.col("label").is_in([*rare])), sum(rare.values()))
+        few = (
+            "too few rows for three splits"
+            if least <= len(SPLITS)
+            else f"fewer than {least} rows (clean.min_label_rows)"
+        )
         raise AttuneError(
-            f"{when} there are too few rows for three splits under the label {names}",
+            f"{when} there are {few} under the label {listing}",
             of_rare or "add rows, or leave the label out by listing only the others in ingest.labels",
         )
 

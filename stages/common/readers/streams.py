@@ -48,7 +48,7 @@ class Layout:
     """How the bytes of a file are to be read.
 
     Args:
-        format: csv, tsv, jsonl, parquet, lines or document.
+        format: csv, tsv, jsonl, parquet, lines, fasttext or document.
         encoding: of a text file.
         separator: of the columns of a CSV file.
         quote: what a field of CSV or TSV may stand in, to hold separators and line ends; or none.
@@ -98,9 +98,10 @@ def decompressed(file: Any, spend: Spend) -> Any:
 
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # of byte orders
 PARQUET = b"PAR1\x15"
-TABLES = ("csv", "tsv", "jsonl", "parquet", "lines")
+TABLES = ("csv", "tsv", "jsonl", "parquet", "lines", "fasttext")
 ALL = (*TABLES, "document")
 SAVE = "open it, and save it as CSV or text (UTF-8)"
+FASTTEXT = r"say format: fasttext (for `make predict` take the labels off: sed -E 's/__label__\S+ ?//g')"
 OTHERS = (  # formats that are checked, how the file begins without its NULs, what it is, what to do
     (ALL, rb"version https://git-lfs\.github\.com", "a pointer of Git LFS", "fetch the file itself: git lfs pull"),
     (TABLES, rb"(?i)\s*<(!doctype html|html)\b", "a web page", "download the file itself, logged in if need be"),
@@ -110,10 +111,10 @@ OTHERS = (  # formats that are checked, how the file begins without its NULs, wh
     (ALL, rb"PK\x03\x04", "a ZIP archive", "let its name end in .zip, and name the file inside it as member:"),
     (ALL, rb"%PDF-", "a PDF document", "convert it to text, or copy its table into a spreadsheet and save that as CSV"),
     (ALL, rb"ARROW1\xff|\xff{4}|Obj\x01", "a table of Arrow or Avro", "write it as Parquet (datasets: to_parquet)"),
-    (("lines",), rb"__label__\S+ ", "fastText's format", r"make a .tsv of it: sed -E 's/^__label__(\S+) /\1\t/'"),
+    (("lines",), rb"__label__\S+ ", "fastText's format", FASTTEXT),
     (("csv", "tsv"), rb"(?is)\s*<\w+.*<tr\b", "a table of HTML", "open it in a spreadsheet, and save that as CSV"),
     (ALL, rb"SQLite format 3", "a database of SQLite", "read it with sql: and query:"),
-    (("lines", "document"), PARQUET, "a Parquet file", "say format: parquet, and name its columns"),
+    (("lines", "fasttext", "document"), PARQUET, "a Parquet file", "say format: parquet, and name its columns"),
     (("csv", "tsv"), rb'\s*(\[\s*)?\{\s*"', "JSON", "if each line of it is an object, say format: jsonl"),
     (("jsonl",), rb"\s*(\[|\{\s*[\r\n])", "one JSON document", "write each object on a line of its own: jq -c '.[]'"),
 )

@@ -25,6 +25,8 @@ from stages.common.readers.streams import HEAD, LONGEST, LONGEST_MB, ROWS, Layou
 from stages.common.readers.table import NAME, Table, as_text, check_unique, packed
 
 LINE = "line"  # name of the only column of a plain text file
+COLUMNS = {"lines": {"text": LINE}, "fasttext": {"text": "text", "label": "label"}}  # of formats that name none
+FASTTEXT = re.compile(r"(?<!\S)__label__(\S+)\s*")
 
 
 @contextmanager
@@ -53,9 +55,8 @@ def open_table(
         old = b"\r" in (head := stream.peek(HEAD)) and b"\n" not in head
         newline = "" if layout.format in ("csv", "tsv") else None if old else "\n"
         with TextIOWrapper(stream, encoding=layout.encoding, newline=newline) as text:
-            reader = {"csv": SeparatedTable, "tsv": SeparatedTable, "jsonl": JsonLinesTable}.get(
-                layout.format, LinesTable
-            )
+            readers = {"csv": SeparatedTable, "tsv": SeparatedTable, "jsonl": JsonLinesTable, "fasttext": FastTextTable}
+            reader = readers.get(layout.format, LinesTable)
             table = reader(_lines(text, origin, layout.encoding.removesuffix("-sig")), origin, layout)
             size = path.stat().st_size
             table.share = lambda: file.tell() / size
@@ -104,6 +105,23 @@ class LinesTable(Table):
     def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
         for line in self.lines:
             yield [line.removesuffix("\n").removesuffix("\r") or None] * len(names)
+
+
+class FastTextTable(LinesTable):
+    """A text a line, with labels among its words: `__label__pos`. They are a JSON list; null where there are none."""
+
+    def __init__(self, lines: Iterator[str], origin: str, layout: Layout) -> None:
+        super().__init__(lines, origin, layout)
+        self.columns = ["text", "label"]
+
+    def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
+        for line in self.lines:
+            labels = FASTTEXT.findall(line)
+            row = {
+                "text": FASTTEXT.sub("", line).strip() or None,
+                "label": json.dumps(labels, ensure_ascii=False) if labels else None,
+            }
+            yield [row[name] for name in names]
 
 
 class SeparatedTable(LinesTable):

@@ -1,4 +1,4 @@
-"""The table of predictions, scores by class, and the ROC and precision-recall curves."""
+"""The table of predictions, scores by class, the headline, and the ROC and precision-recall curves."""
 
 import warnings
 from pathlib import Path
@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.common.params.tasks import Score, TaskSpec
 from stages.common.schemas import Predictions
-from stages.evaluate.scores import POINTS, per_class, precision_recall, prediction_rows, roc
-from stages.serving.decision import Decision
+from stages.evaluate.results import headline
+from stages.tasks.curves import POINTS, per_class, precision_recall, roc
+from stages.tasks.text_classification import TASK, LabelDecision
 
 TWO, THREE = ["no", "yes"], ["a", "b", "c"]
 
@@ -20,8 +22,9 @@ TWO, THREE = ["no", "yes"], ["a", "b", "c"]
 def test_the_table_of_predictions_keeps_its_contract(tmp_path: Path) -> None:
     probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4], [0.05, 0.9, 0.05], [0.0, 0.0, 1.0]])
     test = pl.DataFrame({"id": ["1", "2", "3", "4"], "label": ["a", "c", "a", "a"]})
-    decision = Decision(THREE, 1.0, {"b": 0.6, "c": 2.0})
-    rows = prediction_rows(test, np.array([0, 2, 0, 0]), probabilities, decision)
+    decision = LabelDecision(task=TASK.name, labels=THREE, thresholds={"b": 0.6, "c": 2.0})
+    quality = pl.Series("label_quality", TASK.label_quality(test, probabilities, decision))
+    rows = test.hstack(pl.DataFrame(TASK.decide(probabilities, decision))).with_columns(quality)
     written = Predictions.write(rows, tmp_path / "predictions.parquet")
     assert written["prediction"].to_list() == ["a", "b", "b", "c"]
     assert written["confidence"].to_list() == [0.7, 0.5, 0.9, 1.0]
@@ -80,3 +83,23 @@ def test_two_labels_have_one_curve_more_have_one_each_and_a_label_without_rows_n
         assert table["label"].unique(maintain_order=True).to_list() == labels, name
         assert not np.isnan(table.select(pl.exclude("label")).to_numpy()).any()
     assert none.columns == one.columns
+
+
+def test_the_headline_is_of_the_best_baseline_and_leaves_out_what_there_is_none_of() -> None:
+    """Whether more or less of a score is better: over the best baseline, the gain is least."""
+    known = Score("mae", "MAE", greater_is_better=False), Score("pearson", "r"), Score("other", "other")
+    spec = TaskSpec("numbers", "a number", known, (), ())
+    intervals = {f"{name}{end}": 1.0 for name in ("mae", "pearson", "other") for end in ("", "_low", "_high")}
+    baselines = {name: {"mae_gain": gain, "mae_gain_low": 0, "mae_gain_high": 9} for name, gain in (("a", 3), ("b", 2))}
+    scores = {"rows": 5, **intervals, "baselines": {}, "behaviour": {}, "model": {"bytes": 8, "parameters": 2}}
+    assert [*headline(scores, spec)] == ["rows", *[*intervals][:6], "parameters"]
+    given = (("a", 3, 2), ("b", 1, 1), ("c", 0, 0))
+    tests = {name: {"cases": cases, "passed": passed} for name, cases, passed in given}
+    parts = {"calibration": {"ece": 0.1}, "log_loss": 0.4, "thresholds": {"coverage": 0.8}, "behaviour": tests}
+    numbers = headline({**scores, **parts, "baselines": baselines}, spec)
+    assert list(numbers.items())[7:] == [
+        *{"gain": 2, "gain_low": 0, "gain_high": 9, "ece": 0.1, "log_loss": 0.4}.items(),
+        *{"coverage": 0.8, "behaviour_passed": 0.75, "parameters": 2}.items(),
+    ]
+    numbers = headline({**scores, "calibration": {"nominal": 0.9, "coverage": 0.88}, "thresholds": None}, spec)
+    assert list(numbers.items())[7:] == [("coverage", 0.88), ("parameters", 2)]

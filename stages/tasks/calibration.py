@@ -3,6 +3,7 @@
 One temperature makes probabilities mean what they say (Guo et al. 2017); below a label's threshold the model abstains.
 """
 
+from dataclasses import replace
 from math import floor
 from typing import Any, NamedTuple
 
@@ -14,8 +15,7 @@ from scipy.special import logsumexp
 from stages.common.display import display
 from stages.common.params import EvaluateParams
 from stages.common.params.evaluate import Thresholds
-from stages.evaluate.scores import DIGITS, log_loss_of
-from stages.serving.decision import Decision
+from stages.tasks.curves import DIGITS, log_loss_of
 
 COLDEST, HOTTEST = 0.05, 20.0
 LEAST_ROWS = 20  # a precision of 1.0 on fewer rows is luck: even a model that is right 4 times in 5 has 3 rows in a row
@@ -32,16 +32,17 @@ class Threshold(NamedTuple):
 
 
 def fit_decision(
-    params: EvaluateParams, actual: np.ndarray, raw: np.ndarray, labels: list[str]
-) -> tuple[Decision, dict[str, Threshold]]:
+    params: EvaluateParams, actual: np.ndarray, raw: np.ndarray, undecided: Any
+) -> tuple[Any, dict[str, Threshold]]:
     """Return the decision, and how the threshold of each label was chosen (empty if none is asked for).
 
     The validation rows are class numbers [n], and probabilities [n x k] as the model gives them.
     """
     temperature = fit_temperature(actual, raw) if params.calibration.temperature else 1.0
-    calibrated = Decision(labels, temperature).calibrated(raw)
-    chosen = choose(params.thresholds, actual, calibrated, labels) if params.thresholds else {}
-    return Decision(labels, temperature, {label: choice.threshold for label, choice in chosen.items()}), chosen
+    decision = replace(undecided, temperature=temperature)
+    calibrated = decision.calibrated(raw)
+    chosen = choose(params.thresholds, actual, calibrated, decision.labels) if params.thresholds else {}
+    return replace(decision, thresholds={label: choice.threshold for label, choice in chosen.items()}), chosen
 
 
 def fit_temperature(actual: np.ndarray, probabilities: np.ndarray) -> float:
@@ -74,7 +75,7 @@ def choose(
     not reached even without one, the label is always answered, since abstaining would only lose more.
     """
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    rule = _for_precision if params.metric == "precision" else _for_recall
+    rule = _for_recall if params.metric == "recall" else _for_precision
     return {
         label: rule(params.target, actual == number, predicted == number, confidence)
         for number, label in enumerate(labels)
@@ -117,7 +118,7 @@ def _below(probability: float) -> float:
 
 
 def threshold_report(
-    chosen: dict[str, Threshold], decision: Decision, actual: np.ndarray, probabilities: np.ndarray
+    chosen: dict[str, Threshold], decision: Any, actual: np.ndarray, probabilities: np.ndarray
 ) -> dict[str, Any] | None:
     """Return what the thresholds do to rows that they were not chosen on; None without thresholds.
 
@@ -142,7 +143,7 @@ def threshold_report(
         }
     return {
         "coverage": _share(answered, np.ones_like(answered)),
-        "accuracy": _share(right, answered),
+        "right": _share(right, answered),
         "labels": labels,
     }
 
@@ -163,19 +164,17 @@ def threshold_messages(report: dict[str, Any] | None) -> list[str]:
         for label, entry in report["labels"].items()
         if entry["problem"]
     ]
-    right = "none" if report["accuracy"] is None else f"{report['accuracy']:.4f}"
+    right = "none" if report["right"] is None else f"{report['right']:.4f}"
     return [*messages, f"thresholds: {report['coverage']:.1%} of the test rows are answered, accuracy {right}"]
 
 
 def calibration_report(
-    actual: np.ndarray, as_trained: np.ndarray, decision: Decision, bins: int
+    actual: np.ndarray, as_trained: np.ndarray, calibrated: np.ndarray, bins: int
 ) -> tuple[dict[str, float], pl.DataFrame]:
-    """Return what the temperature did to probabilities [n x k], as numbers and as a reliability diagram."""
-    calibrated = decision.calibrated(as_trained)
+    """Return what calibration did to probabilities [n x k], as numbers and as a reliability diagram."""
     before, after = (reliability(actual, probabilities, bins) for probabilities in (as_trained, calibrated))
     truth = np.eye(calibrated.shape[1])[actual]
     numbers = {
-        "temperature": decision.temperature,
         "ece": expected_calibration_error(after),
         "ece_before": expected_calibration_error(before),
         "brier": round(float(((calibrated - truth) ** 2).sum(axis=1).mean()), DIGITS),  # 0 to 2 (Brier 1950)
@@ -190,8 +189,8 @@ def calibration_report(
 def reliability(actual: np.ndarray, probabilities: np.ndarray, bins: int) -> pl.DataFrame:
     """Return how confident the model is and how often it is right, in bins of equally many rows.
 
-    Of class numbers [n] and probabilities [n x k] it makes a row a bin: bin, confidence (mean), accuracy, rows. There
-    are no empty bins, so there may be fewer.
+    Of class numbers [n] and probabilities [n x k] it makes a row a bin: bin, confidence (mean), share (that is right),
+    rows. There are no empty bins, so there may be fewer.
     """
     confidence = probabilities.max(axis=1)
     right = (probabilities.argmax(axis=1) == actual).astype(np.float64)
@@ -201,13 +200,13 @@ def reliability(actual: np.ndarray, probabilities: np.ndarray, bins: int) -> pl.
         {
             "bin": range(1, len(parts) + 1),
             "confidence": [round(float(confidence[part].mean()), DIGITS) for part in parts],
-            "accuracy": [round(float(right[part].mean()), DIGITS) for part in parts],
+            "share": [round(float(right[part].mean()), DIGITS) for part in parts],
             "rows": [len(part) for part in parts],
         }
     )
 
 
 def expected_calibration_error(diagram: pl.DataFrame) -> float:
-    """Return the mean distance between confidence and accuracy over the rows of a reliability diagram's bins."""
-    gap = (pl.col("confidence") - pl.col("accuracy")).abs()
+    """Return the mean distance between confidence and what is right over the rows of a reliability diagram's bins."""
+    gap = (pl.col("confidence") - pl.col("share")).abs()
     return round(float(diagram.select((gap * pl.col("rows")).sum() / pl.col("rows").sum()).item()), DIGITS)

@@ -1,4 +1,4 @@
-"""What the model says of the test rows: the table of predictions, scores by class, ROC and precision-recall curves."""
+"""Scores by class, ROC and precision-recall curves."""
 
 from collections.abc import Callable
 
@@ -6,36 +6,10 @@ import numpy as np
 import polars as pl
 from sklearn.metrics import log_loss, precision_recall_curve, precision_recall_fscore_support, roc_curve
 
-from stages.serving.decision import Decision
-
 DIGITS = 6
 POINTS = 200  # per curve; more cannot be told apart on a screen
 
 Curve = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]  # hits and scores [n] to x and y
-
-
-def prediction_rows(
-    test: pl.DataFrame, actual: np.ndarray, probabilities: np.ndarray, decision: Decision
-) -> pl.DataFrame:
-    """Return schema Predictions of the test rows, with class numbers [n] and calibrated probabilities [n x k].
-
-    `label_quality` is cleanlab's normalized margin: half of what the label's probability is above that of the likeliest
-    other one, plus a half. Near 0, another label fits much better, so that the label may be a mistake.
-    """
-    from cleanlab.rank import get_label_quality_scores
-
-    quality = get_label_quality_scores(actual, probabilities, method="normalized_margin")
-    return pl.DataFrame(
-        {
-            "id": test["id"],
-            "label": test["label"],
-            "prediction": [decision.labels[index] for index in probabilities.argmax(axis=1)],
-            "confidence": probabilities.max(axis=1),
-            "abstained": decision.abstains(probabilities),
-            "label_quality": quality.clip(0.0, 1.0),
-            "probabilities": probabilities.tolist(),
-        }
-    )
 
 
 def per_class(actual: np.ndarray, predicted: np.ndarray, labels: list[str]) -> dict[str, dict[str, float]]:

@@ -1,0 +1,309 @@
+"""The questions that stages, server and flows ask a task, with the answers that suit most tasks.
+
+A task is one module here, with a class of these hooks and an instance of it, `TASK`, and its facts in a file named as
+on the Hub (see `stages/common/params/tasks.py`). The rest of the project asks the hooks, and never looks inside a
+label: the column `label`, and `prediction` beside it, hold one canonical text each. docs/architecture.md says which
+stage asks what.
+
+What is imported at the top of a task's module goes into the registry with each model, to be served with it: numpy,
+pydantic, and files that are listed in `stages/tracking/package.py`. All else is imported in the hook that needs it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from stages.tasks.decision import Decision
+
+if TYPE_CHECKING:
+    import polars as pl
+    import torch
+    from transformers import PreTrainedModel
+
+    from stages.common.params import AugmentParams, CleanParams, EvaluateParams, FinetuneParams, IngestParams, Params
+
+Scores = dict[str, np.ndarray]  # by name, one value for each sum of statistics [...]
+Space = Mapping[str, Any]  # what `encoding.json` keeps of the targets: labels and their numbers, mean and deviation, …
+Answer = dict[str, Any]
+
+
+class Refused(ValueError):
+    """A cell that holds no target: its row is rejected under the rule, with this as the reason."""
+
+    def __init__(self, reason: str, rule: str = "bad_target") -> None:
+        super().__init__(reason)
+        self.rule = rule
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What scores of predictions are computed from, so that rows can be drawn again without asking the task.
+
+    Sums of `statistics` over any rows, each as often as it was drawn, give `scores`. What cannot be added up (a rank
+    correlation) is computed on the rows that were drawn, by `ranked`.
+    """
+
+    statistics: Any  # [n x m] float64: an array, or a scipy.sparse one where it is wide
+    scores: Callable[[np.ndarray], Scores]  # of sums [... x m]
+    ranked: Callable[[np.ndarray], Scores] | None = None  # of numbers of drawn rows [b x n]
+
+    def of_rows(self, rows: np.ndarray, name: str) -> "Evidence":
+        """Return the evidence of some rows by their numbers [m], for one score alone."""
+        ranked = self.ranked
+        of_drawn = (lambda drawn: _only(ranked(rows[drawn]), name)) if ranked else None  # type: ignore[misc]
+        return Evidence(self.statistics[rows], lambda sums: _only(self.scores(sums), name), of_drawn)
+
+
+class Task:
+    """A task of one output vector per text or pair of texts; others replace `encode`, `build_model` and `predict`."""
+
+    name: ClassVar[str]  # as in params.yaml
+    Decision: ClassVar[Any] = Decision  # the class of its `decision.json`
+
+    # ── ingest, clean, augment: targets ──────────────────────────────────────────────────────────────────────────────
+    def parse_target(self, cell: str, params: "IngestParams") -> str | None:
+        """Return the canonical text of a cell of the label column, of which there are many spellings; None: no target.
+
+        It is never asked of an empty cell. What only says that a value is missing (`NULL`) is a name like others; where
+        it is refused, or holds no name, the row counts as one without a target.
+
+        Raises:
+            Refused: with the reason, if it holds something else: the row is rejected.
+            AttuneError: if so much is wrong that no row can be trusted; the place is put before the message.
+        """
+        return cell
+
+    def names(self, label: str) -> list[str]:
+        """Return the names of classes that a canonical label holds: what params may map, and what reports count."""
+        return [label]
+
+    def renamed(self, label: str, names: Mapping[str, str | None]) -> str | None:
+        """Return a label that holds names with others for them; None stands for a name that is none, a label too."""
+        return names[label]
+
+    def merged(self, labels: Collection[str], params: "CleanParams") -> str | None:
+        """Return the one target of rows with the same text and these different labels; None: they contradict."""
+        return None
+
+    def strata(self, labels: "pl.Series", params: "CleanParams") -> "pl.Series":
+        """Return the name of what splits, folds and balancing give its share of to each side, one a row."""
+        return labels
+
+    def settled(self, labels: "pl.Series", params: "CleanParams") -> "CleanParams":
+        """Return the params with what the labels of all rows tell (deciles), for the same strata in parts of them."""
+        return params
+
+    def named(self, labels: "pl.Series") -> dict[str, int]:
+        """Return how many rows there are of each name, in their order."""
+        rows = Counter[str]()
+        for label, count in labels.drop_nulls().value_counts().iter_rows():
+            rows.update(dict.fromkeys(self.names(label), count))
+        return dict(sorted(rows.items()))
+
+    def counts(self, labels: "pl.Series", params: "CleanParams") -> dict[str, int]:
+        """Return how many rows there are of each name (else of each stratum), in their order."""
+        return self.named(labels) or dict(self.strata(labels, params).value_counts().sort(labels.name).iter_rows())
+
+    def label_issues(self, rows: "pl.DataFrame", params: "CleanParams") -> "pl.DataFrame | None":
+        """Return the rows whose target looks wrong, with what it rather is: `suggested`, and how sure: `confidence`.
+
+        Args:
+            rows: CleanRecords of all splits, with `split`, and `fold`: who judges a row of train has seen no other of
+                its fold, and who judges the rest, whose fold is -1, has seen the whole of train.
+            params: the section `clean`.
+
+        Returns:
+            columns suggested and confidence beside those of rows; None: this is not offered.
+        """
+        return None
+
+    def keeps_target(
+        self, made: "pl.DataFrame", train: "pl.DataFrame", params: "AugmentParams", seed: int
+    ) -> "pl.Series | None":
+        """Return why a new row no longer has its target, null where it has; None: this is not looked at.
+
+        `made` has the id of the row that each was made of, `parent`.
+        """
+        return None
+
+    # ── tokenize, finetune ───────────────────────────────────────────────────────────────────────────────────────────
+    def label_space(self, labels: "pl.Series") -> dict[str, Any]:
+        """Return what has to be known of the training targets to encode them, as JSON-able values."""
+        return {}
+
+    def targets(self, labels: Sequence[str], space: Space) -> list[Any]:
+        """Return what the model learns for each label: a class number, a list of 0 and 1, a number."""
+        raise NotImplementedError
+
+    def build_model(self, base: Path, space: Space, dropout: float | None, seed: int) -> "PreTrainedModel":
+        """Return the base model with a new head, in float32."""
+        raise NotImplementedError
+
+    def loss_function(self, params: "FinetuneParams", space: Space, targets: Sequence[Any]) -> Any:
+        """Return the function from logits [b x k] float32 and targets [b …] to the loss of each row [b].
+
+        It is asked for with the training targets once. Without gradients, in validation, the plain loss is wanted:
+        runs with different losses can be compared by it.
+        """
+        raise NotImplementedError
+
+    def validation_scores(self, logits: np.ndarray, targets: np.ndarray, space: Space) -> dict[str, float]:
+        """Return the scores of one pass over the validation split: all that may pick the epoch to keep."""
+        raise NotImplementedError
+
+    def finished(self, model: Any, space: Space) -> None:
+        """Change a trained model in place, before it is saved, so that its outputs are in the units of the data."""
+
+    # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    def activate(self, logits: np.ndarray) -> np.ndarray:
+        """Return the outputs [n x k] float64 of logits: probabilities, values."""
+        return logits.astype(np.float64)
+
+    def undecided(self, model: Path) -> Any:
+        """Return the decision of a model of which nothing was fitted, by its folder."""
+        return self.Decision(task=self.name)
+
+    def fit_decision(
+        self, params: "EvaluateParams", labels: Sequence[str], outputs: np.ndarray, undecided: Any
+    ) -> tuple[Any, Any]:
+        """Fit on validation what turns outputs [n x k] into answers.
+
+        Returns:
+            The decision, and whatever `decision_report` wants to know of how it was found.
+        """
+        return undecided, None
+
+    def decide(self, outputs: np.ndarray, decision: Any, threshold: float | None = None) -> dict[str, Any]:
+        """Return the columns of the predictions of calibrated outputs [n x k], each [n].
+
+        `prediction` is canonical text, `confidence` float64 of 0 to 1 (None: the task has none), `abstained` bool; then
+        the task's own. `threshold` is one for all answers, instead of the decision's own.
+        """
+        raise NotImplementedError
+
+    def answers(self, outputs: np.ndarray, decision: Any, threshold: float | None, top_k: int | None) -> list[Answer]:
+        """Return what the server says of calibrated outputs [n x k], JSON-able; the keys are those of `signature`."""
+        raise NotImplementedError
+
+    def blank_answer(self, answer: Answer) -> Answer:
+        """Return the answer to a text in which there is nothing to read."""
+        raise NotImplementedError
+
+    def table(self, outputs: np.ndarray, decision: Any, threshold: float | None) -> dict[str, Any]:
+        """Return the columns that a batch prediction writes, each [n]; `abstained` is among them."""
+        raise NotImplementedError
+
+    def signature(self) -> dict[str, str]:
+        """Return what an answer holds, by key: string, double, boolean, map or any, with a ? where it may be null."""
+        raise NotImplementedError
+
+    def drift_values(self, outputs: np.ndarray, decision: Any) -> dict[str, tuple[np.ndarray, list[str] | None]]:
+        """Return what drift of answers is measured on, by what it is called.
+
+        Numbers of bins with the names of these, [m] int64; or values whose deciles become the bins, [n] float64.
+        """
+        return {"outputs": (outputs[:, 0], None)}
+
+    # ── scores ───────────────────────────────────────────────────────────────────────────────────────────────────────
+    def statistics(self, rows: "pl.DataFrame", predictions: "pl.DataFrame", names: Sequence[str]) -> Any:
+        """Return additive statistics of each row, [n x m] float64, sparse where wide.
+
+        `rows` have the column `label`, `predictions` those of `decide`; `names` is of `names_in`.
+        """
+        raise NotImplementedError
+
+    def scores(self, sums: np.ndarray) -> Scores:
+        """Return all scores that can be computed from sums of statistics [... x m], each [...]."""
+        raise NotImplementedError
+
+    def part_scores(self, sums: np.ndarray, names: Sequence[str]) -> Scores:
+        """Return the score of each name from sums of statistics [... x m] (F1 of a label); none by default."""
+        return {}
+
+    def ranked(self, rows: "pl.DataFrame", predictions: "pl.DataFrame") -> Callable[[np.ndarray], Scores] | None:
+        """Return the function from drawn row numbers [b x n] to scores that cannot be added up; None: it has none."""
+        return None
+
+    def is_correct(self, rows: "pl.DataFrame", predictions: "pl.DataFrame") -> np.ndarray:
+        """Return whether each prediction counts as right, [n] bool: for McNemar, improved and regressed rows."""
+        return (rows["label"] == predictions["prediction"]).to_numpy()
+
+    def agreeing(self, first: "pl.DataFrame", second: "pl.DataFrame") -> np.ndarray:
+        """Return whether two predictions of a row count as the same, [n] bool: of exported forms, of a rebuild."""
+        return (first["prediction"] == second["prediction"]).to_numpy()
+
+    def baseline(
+        self,
+        name: str,
+        train: "pl.DataFrame",
+        validation: "pl.DataFrame",
+        test: "pl.DataFrame",
+        base: Path,
+        max_length: int,
+    ) -> Sequence[str] | None:
+        """Return what a baseline of the facts predicts for the test rows, as canonical texts; None: it needs others.
+
+        The base model is measured on so many tokens of a text; what has to be fitted is fitted on validation.
+        """
+        raise NotImplementedError
+
+    def label_quality(self, rows: "pl.DataFrame", outputs: np.ndarray, decision: Any) -> np.ndarray:
+        """Return how well each label fits what the model says of the row, 0 to 1, [n]: near 0, it may be a mistake."""
+        raise NotImplementedError
+
+    def meets(self, kind: str, expected: "pl.Series", predictions: "pl.DataFrame") -> np.ndarray:
+        """Return whether predictions are as behavioural cases expect, [n] bool.
+
+        Of the kind `invariance`, the expected one is the prediction before the change; of `minimum`, what params name.
+        """
+        return (predictions["prediction"] == expected).to_numpy()
+
+    def moved(self, outputs: np.ndarray, decision: Any, expected: Sequence[str | None]) -> np.ndarray:
+        """Return the number that a change of the text moves, [n] float64: the probability of `expected`, the value."""
+        return outputs[:, 0]
+
+    def explained(self, outputs: np.ndarray) -> np.ndarray:
+        """Return which output attributions explain, [n] int64."""
+        return outputs.argmax(axis=1)
+
+    def attribution_target(self, logits: "torch.Tensor", output: int) -> "torch.Tensor":
+        """Return the number [b] of logits [b x k] that is attributed to words."""
+        return logits[:, output]
+
+    def report(
+        self, params: "Params", rows: "pl.DataFrame", raw: np.ndarray, outputs: np.ndarray, decision: Any, fitted: Any
+    ) -> "tuple[dict[str, Any], dict[str, pl.DataFrame]]":
+        """Return what else is to be said of the test rows: entries of `reports/scores.json`, and tables for plots.
+
+        `raw` are the outputs [n x k] before the decision, `fitted` is what `fit_decision` returned of itself.
+        """
+        return {}, {}
+
+    def confusion(self, rows: "pl.DataFrame", predictions: "pl.DataFrame") -> "pl.DataFrame | None":
+        """Return which label was taken for which: actual, predicted, a row each time; None: there is no such thing."""
+        return None
+
+    def messages(self, entries: Mapping[str, Any]) -> list[str]:
+        """Return what the terminal says of the entries of `report`."""
+        return []
+
+    # ── common to all ────────────────────────────────────────────────────────────────────────────────────────────────
+    def names_in(self, *labels: "pl.Series") -> list[str]:
+        """Return the names of classes that labels or predictions hold, in their order."""
+        return sorted({name for some in labels for label in some.drop_nulls().unique() for name in self.names(label)})
+
+    def evidence(
+        self, rows: "pl.DataFrame", predictions: "pl.DataFrame", names: Sequence[str] | None = None
+    ) -> Evidence:
+        """Return what the scores of predictions are computed from."""
+        if names is None:
+            names = self.names_in(rows["label"], predictions["prediction"])
+        return Evidence(self.statistics(rows, predictions, names), self.scores, self.ranked(rows, predictions))
+
+
+def _only(scores: Scores, name: str) -> Scores:
+    return {name: scores[name]} if name in scores else {}

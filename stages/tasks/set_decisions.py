@@ -1,0 +1,203 @@
+"""Which labels are answered: what is decided of sets of labels on validation, and measured on test."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import compress, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from sklearn.metrics import average_precision_score
+from sklearn.multiclass import OneVsRestClassifier
+
+from stages.common.params import EvaluateParams
+from stages.tasks import curves
+from stages.tasks.calibration import calibration_report, fit_temperature
+from stages.tasks.label_sets import DIGITS, f1_of, scores_of
+from stages.tasks.targets import canonical_set, set_of
+
+NONE = "(none)"  # where a set has no label
+LEAST_ROWS = 20  # with the label: what is fitted on fewer fits chance
+THRESHOLDS = np.arange(1, 100) / 100  # that are tried
+COMMONEST = 8  # labels with a curve
+HALVES = slice(0, None, 2), slice(1, None, 2)
+
+
+def fit_decision(params: EvaluateParams, truth: np.ndarray, outputs: np.ndarray, undecided: Any) -> Any:
+    """Return what `MultiLabel.fit_decision` does, of sets [n x k] bool and probabilities [n x k]."""
+    fitted = _temperatures(truth, outputs, undecided.labels) if params.calibration.temperature else {}
+    decision = replace(undecided, temperatures=fitted)
+    if params.thresholds is None:
+        return decision
+    probabilities = decision.calibrated(outputs)
+    shared = float(best_thresholds(truth, probabilities, None))
+    own = _own_thresholds(truth, probabilities, undecided.labels, shared) if params.thresholds.per == "label" else {}
+    return replace(decision, threshold=shared, thresholds=own)
+
+
+def best_thresholds(truth: np.ndarray, probabilities: np.ndarray, axis: int | None) -> np.ndarray:
+    """Return the threshold with the best F1 of each label (axis 0) [k], or of all together (None) [].
+
+    Of `THRESHOLDS` that are equally good it is the middle one: the farthest from where they get worse.
+    """
+    values = np.stack([f1_of(truth, probabilities >= threshold, axis) for threshold in THRESHOLDS])
+    best = values == values.max(axis=0)
+    return THRESHOLDS[(best.cumsum(axis=0) > best.sum(axis=0) // 2).argmax(axis=0)]
+
+
+def _own_thresholds(
+    truth: np.ndarray, probabilities: np.ndarray, labels: Sequence[str], shared: float
+) -> dict[str, float]:
+    """Return the best threshold of each label that has the rows for one of its own, and gains from it.
+
+    It gains if thresholds that are chosen on one half of the rows have a better F1 on the other, both ways together,
+    than the shared one.
+    """
+    chosen = np.empty_like(truth)
+    for here, there in (HALVES, HALVES[::-1]):
+        chosen[there] = probabilities[there] >= best_thresholds(truth[here], probabilities[here], 0)
+    gains = f1_of(truth, chosen, 0) > f1_of(truth, probabilities >= shared, 0)
+    best = best_thresholds(truth, probabilities, 0).tolist()
+    return {labels[number]: best[number] for number in np.flatnonzero(gains & _enough(truth)).tolist()}
+
+
+def _temperatures(truth: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
+    """Return the temperature with the least log loss of each label that has the rows for one."""
+    return {
+        labels[number]: fit_temperature(truth[:, number].astype(np.int64), both_sides(probabilities[:, number]))
+        for number in np.flatnonzero(_enough(truth)).tolist()
+    }
+
+
+def both_sides(probabilities: np.ndarray) -> np.ndarray:
+    """Return the probabilities [n x 2] of no and of yes, by those of yes [n]."""
+    return np.stack([1 - probabilities, probabilities], axis=1)
+
+
+def baseline(
+    name: str,
+    labels: Sequence[str],
+    sets: Sequence[np.ndarray],
+    parts: Sequence[pl.DataFrame],
+    base: Path,
+    max_length: int,
+) -> list[str]:
+    """Return the commonest set, or what a classifier of each label alone says of the test rows.
+
+    The parts are train, validation and test; the sets [n x k] bool are those of the first two.
+    """
+    from stages.tasks import baselines
+
+    if name == "majority_set":
+        rows = Counter(sorted(parts[0]["label"]))
+        return [max(rows, key=rows.__getitem__)] * parts[2].height
+    known, *others = baselines.features(name, base, max_length, *parts)
+    model = OneVsRestClassifier(baselines.classifier(name)).fit(known, sets[0])
+    validation, test = (model.predict_proba(part)[:, -len(labels) :] for part in others)  # of one label: no and yes
+    chosen = test >= best_thresholds(sets[1], validation, None)
+    return [canonical_set(names) for names in _names(chosen, labels)]
+
+
+def report(
+    params: EvaluateParams, truth: np.ndarray, raw: np.ndarray, probabilities: np.ndarray, decision: Any
+) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
+    """Return what `MultiLabel.report` does, of sets [n x k] bool and probabilities [n x k]."""
+    labels, chosen = decision.labels, decision.chosen(probabilities)
+    per_label = curves.per_class(truth, chosen, labels)
+    for number, (label, entry) in enumerate(per_label.items()):
+        if truth[:, number].any():
+            precision = average_precision_score(truth[:, number], probabilities[:, number])
+            entry["average_precision"] = round(float(precision), DIGITS)
+        entry["threshold"] = decision.thresholds.get(label, decision.threshold)
+        entry["temperature"] = decision.temperatures.get(label, 1.0)
+    before, after = (both_sides(part.ravel()) for part in (raw, probabilities))
+    errors, diagram = calibration_report(truth.ravel().astype(np.int64), before, after, params.calibration.bins)
+    ways = {"half": probabilities >= 0.5, "shared": probabilities >= decision.threshold, "chosen": chosen}
+    precisions = [entry["average_precision"] for entry in per_label.values() if "average_precision" in entry]
+    entries = {
+        "log_loss": errors["log_loss"],
+        "mean_average_precision": round(float(np.mean(precisions)), DIGITS) if precisions else None,
+        "per_class": per_label,
+        "calibration": errors,
+        "thresholds": {name: scores_of(truth, way) for name, way in ways.items()} if params.thresholds else None,
+    }
+    tables = {
+        "per_label": pl.DataFrame(
+            [{"label": key, **entry} for key, entry in per_label.items()], infer_schema_length=None
+        ),
+        "precision_recall": _recall_curves(truth, probabilities, labels),
+        "reliability": diagram,
+        "co_occurrence": _co_occurrence(confusion(_names(truth, labels), _names(chosen, labels))),
+    }
+    return entries, tables
+
+
+def messages(entries: Mapping[str, Any]) -> list[str]:
+    """Return what the terminal says of a report."""
+    errors, ways = entries["calibration"], entries["thresholds"]
+    lines = [f"calibration error {errors['ece_before']:.4f}, {errors['ece']:.4f} with a temperature for each label"]
+    if ways:
+        shown = {"half": "0.5 everywhere", "shared": "one for all", "chosen": "as chosen"}
+        parts = [f"{ways[way]['micro_f1']:.4f}, {ways[way]['macro_f1']:.4f} {words}" for way, words in shown.items()]
+        lines.append(f"thresholds: micro-F1, macro-F1 {'; '.join(parts)}")
+    return lines
+
+
+def label_quality(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return cleanlab's score of sets [n x k] bool by probabilities [n x k]: 0 to 1, [n]; near 0 a label is wrong.
+
+    It is that of each label, p where it is in the set and 1 - p where it is not, in a moving average from the best to
+    the worst (Thyagarajan et al. 2022).
+    """
+    from cleanlab.multilabel_classification import get_label_quality_scores
+
+    given = [np.flatnonzero(row).tolist() for row in truth]
+    return np.asarray(get_label_quality_scores(given, probabilities).clip(0.0, 1.0))
+
+
+def moved(probabilities: np.ndarray, labels: Sequence[str], expected: Iterable[str | None]) -> np.ndarray:
+    """Return the probability of each expected label, or that each expected set is right, by those of labels [n x k]."""
+    result = np.ones(len(probabilities))
+    for row, (name, of_labels) in enumerate(zip(expected, probabilities, strict=True)):
+        names = {name} if name in labels else {*set_of(str(name))}
+        for label, probability in zip(labels, of_labels, strict=True):
+            if label in names or name not in labels:
+                result[row] *= probability if label in names else 1 - probability
+    return result
+
+
+def confusion(labels: Iterable[list[str]], predictions: Iterable[list[str]]) -> pl.DataFrame:
+    """Return a row actual, predicted for each label found, and for each one missed with each one invented."""
+    found: list[tuple[str, str]] = []
+    for sets in zip(labels, predictions, strict=True):
+        actual, predicted = map(set, sets)
+        found += [(name, name) for name in sorted(actual & predicted)]
+        if actual != predicted:
+            found += product(sorted(actual - predicted) or [NONE], sorted(predicted - actual) or [NONE])
+    return pl.DataFrame(found, {"actual": pl.String, "predicted": pl.String}, orient="row")
+
+
+def _co_occurrence(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Return missed, invented and the number of rows, the most frequent first."""
+    errors = pairs.filter(pl.col("actual") != pl.col("predicted")).rename({"actual": "missed", "predicted": "invented"})
+    counts = errors.group_by("missed", "invented").agg(rows=pl.len())
+    return counts.sort("rows", "missed", "invented", descending=[True, False, False])
+
+
+def _recall_curves(truth: np.ndarray, probabilities: np.ndarray, labels: list[str]) -> pl.DataFrame:
+    """Return label, recall and precision along the curves of the commonest labels."""
+    commonest = np.argsort(-truth.sum(axis=0), kind="stable")[:COMMONEST]
+    return pl.concat(
+        curves.precision_recall(truth[:, number], both_sides(probabilities[:, number]), ["", labels[number]])
+        for number in commonest
+    )
+
+
+def _names(chosen: np.ndarray, labels: Sequence[str]) -> list[list[str]]:
+    return [list(compress(labels, row)) for row in chosen.tolist()]
+
+
+def _enough(truth: np.ndarray) -> np.ndarray:
+    return np.asarray(truth.sum(axis=0) >= LEAST_ROWS)
