@@ -289,7 +289,9 @@ def _answered(outputs: np.ndarray, decision: NumberDecision, max_width: float | 
 
 def _near(first: "pl.Series", second: "pl.Series", deviations: float) -> np.ndarray:
     one, other = numbers_of(first), numbers_of(second)
-    return np.isclose(other, one, rtol=10.0 ** (1 - DIGITS), atol=deviations * one.std())  # the last digit is noise
+    return np.isclose(
+        other, one, rtol=10.0 ** (1 - DIGITS), atol=deviations * (one.std() if len(one) else 0.0)
+    )  # the last digit is noise
 
 
 TASK = Regression()

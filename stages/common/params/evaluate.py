@@ -122,14 +122,14 @@ class Behaviour(Section):
         return [*self.invariance, *(test.name for test in self.minimum), *(test.name for test in self.direction)]
 
     def check_labels(self, labels: Collection[str]) -> None:
-        """Check that the labels of the tests exist.
+        """Check that the labels of the tests exist, if the task has such.
 
         Raises:
             AttuneError: naming the test and the label.
         """
         tests: list[MinimumTest | DirectionTest] = [*self.minimum, *self.direction]
         for test in tests:
-            if test.label not in labels:
+            if labels and test.label not in labels:
                 what = f"evaluate.behaviour, test {test.name!r}: there is no label {test.label!r}"
                 names = listed([display(label, 60) for label in labels], 10)
                 raise AttuneError(what, f"name one of the labels: {names}")
