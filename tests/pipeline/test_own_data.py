@@ -111,7 +111,8 @@ def test_the_chinese_recipe_trains_on_a_small_slice(pipeline: Project) -> None:
     pipeline.change(slice_of)
     pipeline.repro("finetune")
     curves = pl.read_csv(pipeline.root / "reports/plots/validation.csv")
-    assert curves.select("epoch", "name").rows() == [(1.0, name) for name in ("loss", "accuracy", "macro_f1")]
+    assert set(curves["epoch"]) == {1.0} and curves["name"][0] == "loss"
+    assert {"accuracy", "macro_f1", "macro_recall"} < set(curves["name"])
     encoding = json.loads((pipeline.root / "data/tokenized/encoding.json").read_text(encoding="utf-8"))
     assert len(encoding["labels"]) == 2
     recipe = load_params(pipeline.root / "params.yaml").register_
