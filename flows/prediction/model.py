@@ -104,7 +104,7 @@ def text_columns(model: str | None) -> list[str]:
 
         client = connect()
         logged = client.get_run(str(find_version(client, name, which).run_id)).data.params
-    except Exception:  # what is wrong with the model is told where it is opened
+    except Exception:  # what is wrong with the model is said where it is opened
         return []
     return [logged[key] for key in sorted(logged) if re.fullmatch(r"ingest\.sources\.\d+\.columns\.text", key)]
 

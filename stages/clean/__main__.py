@@ -101,7 +101,8 @@ def main(run: Run[CleanParams]) -> None:
     for warning in report["warnings"]:
         print(f"  warning: {warning}")
     _print_counts("rows:", {name: rows.height for name, rows in splits.items()})
-    print(f"  {issues.height:,} labels look wrong; all of it on reports/data.html", flush=True)
+    doubts = f"{issues.height:,} labels look wrong; " if issues.height else ""
+    print(f"  {doubts}all of it is on reports/data.html", flush=True)
 
 
 def _ruled(

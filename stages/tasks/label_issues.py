@@ -51,7 +51,7 @@ def of_sets(rows: pl.DataFrame, min_confidence: float) -> pl.DataFrame:
         min_confidence: least probability that a label is there which is not, or the other way round.
 
     Returns:
-        the rows with `suggested`, the set with the label of the surest doubt put in or taken out, and `confidence`.
+        the rows with `suggested`, the set with the most doubtful label put in or taken out, and `confidence`.
     """
     sets, train = [set(set_of(label)) for label in rows["label"]], rows["split"] == "train"
     names = sorted({name for held, known in zip(sets, train, strict=True) if known for name in held})
