@@ -59,6 +59,7 @@ NO_DIGIT = "\0"  # stands where a date is while phone numbers are looked for
 
 # For pages only: digits in groups, as phone numbers of any country are written.
 GROUPS = re.compile(r"(?<![A-Za-z0-9_])[+(]{0,2}[0-9]+(?:[ ().\-\u2010-\u2013/]{1,3}[0-9]+)+")
+DECIMAL = re.compile(r"[+-]?[0-9]+\.[0-9]+")  # a whole text that is one, such as a predicted number, is no phone number
 
 
 def mask(texts: pl.Series, kinds: Sequence[str], phone_region: str | None) -> pl.Series:
@@ -86,7 +87,7 @@ def mask_text(text: str, phone_region: str | None) -> str:
     digits or more in the mean), which are no date. Better an amount masked than a number shown.
     """
     masked: str = mask(pl.Series([text]), KINDS, phone_region)[0]
-    if phone_region:
+    if phone_region or DECIMAL.fullmatch(text):
         return masked
     for match in reversed([*GROUPS.finditer(_without_dates(masked))]):
         groups = re.findall("[0-9]+", match[0])
