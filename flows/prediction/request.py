@@ -12,7 +12,8 @@ from pydantic.dataclasses import dataclass
 
 from stages.common.display import display, listed
 from stages.common.errors import AttuneError
-from stages.common.params.sources import Encoding, Escape, Quote, Separator
+from stages.common.params.sources import Escape, Quote
+from stages.common.params.spelling import Encoding, Separator
 from stages.common.readers.databases import QueryTable, select
 from stages.common.readers.streams import ENDINGS, Layout, format_of
 from stages.common.readers.table import Table

@@ -314,19 +314,6 @@ def test_every_fault_of_a_file_is_reported_at_once(tmp_path: Path) -> None:
     assert 'params.yaml:15: finetune.momentum: belongs to optim: "sgd", not "adamw": set it to 0.0' in message
 
 
-def test_aliases_that_stand_for_very_much_are_refused_at_once(tmp_path: Path) -> None:
-    lists = "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(30))
-    maps = "".join(f"a{n + 1}: &a{n + 1} {{{', '.join(f'k{k}: *a{n}' for k in range(9))}}}\n" for n in range(30))
-    merged = "".join(f"a{n + 1}: &a{n + 1}\n  <<: *a{n}\n  k{n}: *a{n}\n" for n in range(30))
-    for bomb in (f"a0: &a0 [x]\n{lists}", f"a0: &a0 {{x: y}}\n{maps}", f"a0: &a0 {{x: y}}\n{merged}"):
-        file = tmp_path / "params.yaml"
-        file.write_text(bomb + MINIMAL)
-        with pytest.raises(AttuneError, match=r"its aliases \(\*name\) stand for more than 100,000 values"):
-            load_params(file)
-    params = load(tmp_path, "{columns: [source]}", "{columns: &none []}\n  baselines: *none")
-    assert params.evaluate.baselines == []
-
-
 def test_a_file_that_is_missing_or_holds_nothing_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
     for content, expected in {
