@@ -129,12 +129,8 @@ def summarize(scores: list[float], ratio: float, confidence: float, most: float 
     The trainings of two folds have most of their rows in common, so their scores are not independent, and the plain
     standard error, sd / √k, is too small. Nadeau & Bengio (2003) put √(1/k + held out/train) · sd in its place.
 
-    Args:
-        scores: one per fold, at least two.
-        ratio: held-out rows to training rows.
-        confidence: of the interval, such as 0.95.
-        most: the greatest value that a score can have; the least is 0, or that below 0 if a fold is. The interval ends
-            there.
+    There are two scores at least; `ratio` is that of held-out to training rows. The interval ends at `most`, the
+    greatest value that a score can have, and at 0, or at that below 0 if a fold is.
     """
     from scipy.stats import t
 

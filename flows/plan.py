@@ -39,16 +39,13 @@ MOST_REASONS, MOST_FILES = 6, 4  # listed of a stage, of a folder of code
 class Step:
     """What a run would do with one stage.
 
-    Args:
-        node: the stage.
-        verdict: `restored`: its outs come back from DVC's cache;
-            `may run`: if the stages before it, which run, give it other files than it has read.
-        reasons: why it runs, a line each.
+    `restored`: its outs come back from DVC's cache; `may run`: if the stages before it, which run, give it other files
+    than it has read.
     """
 
     node: Node
     verdict: Verdict
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()  # why it runs, a line each
 
 
 def make_plan(

@@ -31,26 +31,20 @@ State = Literal["success", "cached", "failed", "skipped", "cancelled"]
 class Outcome(NamedTuple):
     """What became of one stage of a flow.
 
-    Args:
-        state: `success`: it ran; `cached`: nothing it depends on has changed; `skipped`: a stage before it did not end
-            well; `cancelled`: ended from outside.
-        seconds: wall time of the last attempt.
-        reason: why it ran or did not, or what went wrong; one line for people, without secrets.
-        last_lines: the end of its output, without secrets.
+    `success`: it ran; `cached`: nothing it depends on has changed; `skipped`: a stage before it did not end well;
+    `cancelled`: ended from outside.
     """
 
     state: State
-    seconds: float = 0.0
-    reason: str = ""
-    last_lines: tuple[str, ...] = ()
+    seconds: float = 0.0  # wall time of the last attempt
+    reason: str = ""  # why it ran or did not, or what went wrong; one line for people, without secrets
+    last_lines: tuple[str, ...] = ()  # the end of its output, without secrets
 
 
 class StageRunner:
     """A process with DVC imported that runs one stage after the other; whoever makes one ends it.
 
-    Args:
-        root: the project's folder.
-        environment: all variables of the process; none: those of this one.
+    `environment` holds all its variables; without it, they are those of this process.
     """
 
     def __init__(self, root: Path = Path(), environment: Mapping[str, str] | None = None) -> None:

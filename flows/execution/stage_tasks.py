@@ -25,11 +25,7 @@ class StageFailed(AttuneError):
 
 
 class StageTasks:
-    """Runs the stages of a graph as tasks of the flow that calls it.
-
-    Args:
-        graph: the stages to bring up to date, in order, with all that they need.
-        forced: those that run even if DVC finds no change, each with the reasons.
+    """Runs the stages of a graph as tasks of the flow that calls it; those that are forced even if DVC finds no change.
 
     Raises:
         AttuneError: if the `meta` of a stage cannot be understood, or DVC cannot read the project.

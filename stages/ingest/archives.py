@@ -64,12 +64,8 @@ class SizeBudget:
 def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budget: SizeBudget) -> dict[str, Path]:
     """Copy the files of an archive whose names match to `target`, as `0`, `1`, …; return the copies in order of names.
 
-    Args:
-        archive: the file.
-        name: its name, whose ending tells what it is.
-        patterns: names inside it, or with `*` and `?`, which stop at a `/` and leave out what a Mac adds (`._*`).
-        target: a folder, made if it is missing.
-        budget: what may come out of it.
+    The ending of its name tells what it is. Patterns are names inside it, or have `*` and `?`, which stop at a `/` and
+    leave out what a Mac adds (`._*`).
 
     Raises:
         AttuneError: if nothing matches, a match is no plain file (a link, say), is encrypted or is there twice, or if

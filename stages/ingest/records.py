@@ -26,12 +26,6 @@ SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation", 
 def read_records(table: Table, source: TextSource, task: Task, params: IngestParams) -> Iterator[pl.DataFrame]:
     """Yield the records of a table of text; columns that are not mapped are left behind.
 
-    Args:
-        table: the rows.
-        source: which column is which.
-        task: reads the label column.
-        params: what is missing, what splits are called.
-
     Yields:
         FIELDS, and `left_out`: why a row is not read, with the `rule` that says so; null for the others.
 

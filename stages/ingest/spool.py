@@ -67,13 +67,8 @@ class Spool:
     ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
         """Yield of each batch the rows that are kept, labels mapped, and the rejected ones.
 
-        Rows with no label at all are kept: `clean` rejects them as unlabelled. `limit` counts only what is kept.
-
-        Args:
-            names: of all labels (`label_names`).
-            labels: name to label; None: labels as they are named.
-            limit: how many rows are kept at most, drawn by a seeded hash of their id; None: all.
-            seed: of the hash.
+        Rows with no label at all are kept: `clean` rejects them as unlabelled. `names` are those of all labels
+        (`label_names`), `labels` map them on. A `limit` counts what is kept, drawn by a seeded hash of the ids.
         """
 
         def order(records: pl.DataFrame) -> np.ndarray:  # [n] uint64

@@ -102,12 +102,8 @@ def renamed_set(label: str, names: Mapping[str, str | None]) -> str | None:
 def parse_number(cell: str, limits: Sequence[float] | None = None) -> str:
     """Return the canonical text of a number; a point parts its decimals, and nothing its thousands.
 
-    Args:
-        cell: one text.
-        limits: the least and the greatest number that are taken.
-
     Raises:
-        Refused: if it is none that a float64 can hold, or outside of the limits (rule `out_of_range`).
+        Refused: if it is none that a float64 can hold, or less or greater than the limits (rule `out_of_range`).
     """
     text = cell.strip()
     value = float(text) if NUMBER.fullmatch(text) else float("nan")

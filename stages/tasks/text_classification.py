@@ -47,12 +47,7 @@ class LabelDecision(Decision):
         return softmax(np.log(np.clip(outputs, 1e-300, None)) / self.temperature)
 
     def abstains(self, probabilities: np.ndarray, threshold: float | None = None) -> np.ndarray:
-        """Return whether the likeliest label is below its threshold, [n] bool.
-
-        Args:
-            probabilities: calibrated, [n x k].
-            threshold: for every label, instead of their own.
-        """
+        """Return whether the likeliest label is below its threshold, or this one, by probabilities [n x k]."""
         thresholds = np.array([self.thresholds.get(label, 0.0) for label in self.labels])
         needed = thresholds[probabilities.argmax(axis=1)] if threshold is None else threshold
         return np.asarray(probabilities.max(axis=1, initial=0.0) < needed)

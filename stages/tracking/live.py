@@ -95,13 +95,8 @@ class LiveRun(Recorder):
 class NestedRuns(Recorder):
     """A parent run with the result of a search or a cross-validation, and a child run for each of its trainings.
 
-    None has a tag by which a model of the pipeline is found, so what they train is never taken for its model.
-
-    Args:
-        params: what params.yaml says; children have params of their own.
-        key: what the parent is found by when the work is resumed.
-        name: of the parent run.
-        tags: further tags of the parent run.
+    None has a tag by which a model of the pipeline is found, so what they train is never taken for its model. The
+    parent is found by its key when the work is resumed; children have params of their own.
     """
 
     catch_up = "the trainings go on, unrecorded"

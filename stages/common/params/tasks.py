@@ -93,12 +93,8 @@ def foreign_knob(task: str, path: Sequence[str], value: object) -> tuple[tuple[s
     """Return where params set a knob that other tasks have and this one has not, and the reason; None: they do not.
 
     A knob is a key of params such as `ingest.range`, with all that is below it, or one value of a key, such as
-    `evaluate.thresholds.metric: f1`. Of several that fit, the longest counts: the tasks that list it have it.
-
-    Args:
-        task: that params name.
-        path: the keys, and numbers in lists, that lead to what is set.
-        value: what it is set to.
+    `evaluate.thresholds.metric: f1`. Of several that fit, the longest counts: the tasks that list it have it. The path
+    has the keys, and numbers in lists, that lead to what is set to this value.
     """
     key, specs = _without_numbers(path), [task_spec(name) for name in task_names()]
     knobs = {knob for spec in specs for knob in spec.knobs}

@@ -33,14 +33,10 @@ FASTTEXT = re.compile(r"(?<!\S)__label__(\S+)\s*")
 def open_table(
     path: Path, origin: str, layout: Layout, *, spend: Spend = lambda count: None, texts: bool = True
 ) -> Iterator[Table]:
-    """Open a file to read its rows.
+    """Open a file, which messages call `origin`, to read its rows.
 
-    Args:
-        path: the file.
-        origin: what messages call it.
-        layout: how it is to be read.
-        spend: called with the bytes that come out of a compressed file or a Parquet file; it may raise.
-        texts: all values as text, empty ones as null; else Parquet columns keep their types.
+    `spend` is called with the bytes that come out of a compressed file or a Parquet file; it may raise. With `texts`,
+    all values are text, empty ones null; else Parquet columns keep their types.
 
     Raises:
         AttuneError: if the file has no header, is damaged, or a column is there twice.
@@ -239,10 +235,7 @@ class JsonLinesTable(LinesTable):
 def documents(place: str, files: Mapping[str, Path], layout: Layout, spend: Spend) -> Iterator[pl.DataFrame]:
     """Yield files as rows, in chunks: the text of each, its name, and the name of the folder that it is in.
 
-    Args:
-        place: where the files are, with the mark before their names: `data/inbox/reviews/`, `data/inbox/days.zip:`.
-        files: by their names.
-        layout: see `open_table`; `spend` too.
+    `place` is where they are, with the mark before their names: `data/inbox/reviews/`, `data/inbox/days.zip:`.
 
     Raises:
         AttuneError: naming the file that is damaged or too long.
