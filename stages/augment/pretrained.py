@@ -148,10 +148,7 @@ def _open_model(kind: str, folder: Path, key: str, tokenizer: Any) -> tuple[Any,
         AttuneError: if it is another kind of model, or part of its weights is missing and would be random.
     """
     import torch
-    import transformers
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     options = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
     model, loading = _open("model", kind, folder, key, **options)
     if missing := sorted(loading["missing_keys"]):

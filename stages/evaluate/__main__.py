@@ -24,7 +24,6 @@ from stages.tasks.inference import size_of, texts_and_pairs
 def main(run: Run[EvaluateParams]) -> None:
     """Decide on validation how the model answers; measure on test what comes of it; put it all on one page."""
     import torch
-    import transformers
 
     from stages.evaluate.page import render
     from stages.evaluate.results import headline, write_plots
@@ -33,8 +32,6 @@ def main(run: Run[EvaluateParams]) -> None:
     from stages.tasks.slices import slice_scores
     from stages.tracking.publish import publish_live
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     train, validation, test = (CleanRecords.read(run.input(f"data/clean/{name}.parquet")) for name in SPLITS)
     folder, task, spec = run.input("models/finetuned"), load_task(run.all_params.task), run.all_params.spec
     gpu = torch.cuda.is_available()

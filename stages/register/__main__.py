@@ -30,10 +30,6 @@ MAX_TAG = 5_000  # characters of a tag in MLflow
 @stage("register")
 def main(run: Run[RegisterParams]) -> None:
     """Judge, report, register; promote only a model that passed every gate."""
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     metrics, export = (
         json.loads(run.input(f"reports/{name}.json").read_text(encoding="utf-8")) for name in ("scores", "export")
     )

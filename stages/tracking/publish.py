@@ -26,15 +26,7 @@ from stages.tracking.registry import (
     RegistryState,
     ensure_registered,
 )
-from stages.tracking.runs import (
-    MODEL_TAG,
-    finish,
-    flatten,
-    record_curves,
-    record_metrics,
-    run_of_model,
-    training_tags,
-)
+from stages.tracking.runs import MODEL_TAG, finish, flatten, record_curves, record_metrics, run_of_model, training_tags
 from stages.tracking.store import connect, tracking_uri, warn
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ class QuoteWatch:
     A field with line ends and as many separators as a row has holds rows in a TSV file. A text of another file may have
     both. There its lines are rows if each has as many fields as a row, no separator stands before a blank or in a
     number, as in prose, unless other rows have such, and one column holds only such values as other rows have there
-    (labels, numbers), or there are many lines. What other rows have is known at the end of the file, of so many columns.
+    (labels, numbers), or there are many lines. What other rows have is known at the end of the file.
     """
 
     def __init__(self, origin: str, separator: str, width: int) -> None:
