@@ -65,11 +65,9 @@ def _validate(console: Console) -> None:
 
     level, names = params.evaluate.bootstrap.confidence, names_of(folds[0]["kept_epoch"])
     ratio = mean(fold["held_out_rows"] / fold["train_rows"] for fold in folds)
+    most = {name: inf if params.spec.score(name).unbounded else 1.0 for name in names}
     kept, last = (
-        {
-            name: summarize([fold[epoch][name] for fold in folds], ratio, level, params.spec.score(name).most)
-            for name in names
-        }
+        {name: summarize([fold[epoch][name] for fold in folds], ratio, level, most[name]) for name in names}
         for epoch in ("kept_epoch", "last_epoch")
     )
     runs.finish({f"{part}_{name}": value for name, parts in kept.items() for part, value in parts.items()})

@@ -81,11 +81,7 @@ def make_plan(
 
 
 def chosen(targets: Sequence[str]) -> dict[str, Node]:
-    """Return the stages of the graph that the targets need, in graph order; all of them without any.
-
-    Raises:
-        AttuneError: if a target is no stage.
-    """
+    """Return the stages that the targets need, in graph order; all without any; an AttuneError if one is none."""
     graph = read_graph()
     for name in targets:
         if name not in graph:

@@ -120,11 +120,7 @@ class StageRunner:
 
 
 def seconds_of(duration: str | int | float) -> float:
-    """Return the seconds of `90`, `30s`, `15m` or `2h`.
-
-    Raises:
-        ValueError: if it is none of these.
-    """
+    """Return the seconds of `90`, `30s`, `15m` or `2h`; a ValueError if it is none of these."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(duration).strip())
     if not match:
         raise ValueError(f"{duration!r} is no duration; write 30s, 15m or 2h")

@@ -297,14 +297,10 @@ def test_what_is_left_out_is_the_tasks_own() -> None:
     }
     data = YAML(typ="safe").load(MINIMAL)
     params = check_params({**data, **settings, "ingest": data["ingest"] | {"range": [0, 5]}, "task": "regression"})
-    assert (params.loss, params.metric_for_best_model, params.champion_metric) == ("huber", "spearman", "mae")
+    assert (params.metric_for_best_model, params.champion_metric) == ("spearman", "mae")
     assert (params.slices_metric, params.baselines[:2]) == ("mae", ["mean", "median"])
     params = check_params({**data, "evaluate": {"baselines": []}})
-    assert (params.loss, params.metric_for_best_model, params.champion_metric) == (
-        "cross_entropy",
-        "macro_f1",
-        "macro_f1",
-    )
+    assert (params.metric_for_best_model, params.champion_metric) == ("macro_f1", "macro_f1")
     assert params.baselines == []
 
 

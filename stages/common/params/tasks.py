@@ -8,7 +8,6 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import inf
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / "tasks"
@@ -24,11 +23,6 @@ class Score:
     unbounded: bool = False
     share: bool = False  # of the rows: then its interval on few rows is Wilson's
 
-    @property
-    def most(self) -> float:
-        """The greatest value that it can have."""
-        return inf if self.unbounded else 1.0
-
 
 @dataclass(frozen=True)
 class TaskSpec:
@@ -42,11 +36,6 @@ class TaskSpec:
     knobs: tuple[
         str, ...
     ] = ()  # keys of params (with a value, if only that) that not all tasks have: see `foreign_knob`
-
-    @property
-    def module(self) -> str:
-        """The name of the module in `stages.tasks`."""
-        return self.name.replace("-", "_")
 
     @property
     def main(self) -> Score:
@@ -79,11 +68,7 @@ def task_names() -> list[str]:
 
 @cache
 def task_spec(name: str) -> TaskSpec:
-    """Return the facts of a task.
-
-    Raises:
-        FileNotFoundError: if there is no such task.
-    """
+    """Return the facts of a task; a FileNotFoundError if there is no such task."""
     facts = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
     scores = tuple(Score(**score) for score in facts.pop("scores"))
     return TaskSpec(name, facts.pop("title"), scores, **{key: tuple(value) for key, value in facts.items()})

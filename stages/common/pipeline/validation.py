@@ -196,11 +196,7 @@ class Ledger:
         self.rejected = pl.concat([self.rejected, Rejected.of(out, self.stage, rule, pl.col("reason"))])
 
     def close(self, kept: int) -> dict[str, object]:
-        """Return the account, ready for the report.
-
-        Raises:
-            RuntimeError: if it does not add up.
-        """
+        """Return the account, ready for the report; a RuntimeError if it does not add up."""
         if kept + self.rejected.height != self.rows_in:
             raise RuntimeError(f"{self.stage}: {self.rows_in} rows in, {kept} kept, {self.rejected.height} rejected")
         return {

@@ -36,11 +36,7 @@ class QuoteWatch:
         self._suspects: list[tuple[int, list[str]]] = []  # the line in which a quote opens, and the lines from there on
 
     def see(self, row: Sequence[str], first: int) -> None:
-        """Take note of a row and of the number of its first line.
-
-        Raises:
-            AttuneError: if a field of it holds rows.
-        """
+        """Take note of a row and the number of its first line; an AttuneError if a field of it holds rows."""
         mark = self._separator
         for number, field in enumerate(row):
             if LINE_END.search(field) and field.count(mark) >= self._more > 0:
