@@ -130,11 +130,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def read_options(program: str, description: str, arguments: Sequence[str] | None) -> dict[str, Any]:
-    """Return what the command line asks for, as parameters of `make_plan` and of the flow.
-
-    Raises:
-        AttuneError: if `--set` is written wrongly.
-    """
+    """Return the command line's options as parameters of `make_plan` and the flow; an AttuneError if one is wrong."""
     parser = argparse.ArgumentParser(prog=f"python -m flows.{program}", description=description)
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="bring these up to date, and what they need")
     parser.add_argument("--force", action="store_true", help="run stages even if nothing has changed")

@@ -128,11 +128,7 @@ def seconds_of(duration: str | int | float) -> float:
 
 
 def read_meta(node: Node) -> tuple[int, float, float]:
-    """Return how often a stage is tried again, and the seconds of its delay and of its timeout.
-
-    Raises:
-        AttuneError: if its `meta` in dvc.yaml is not understood.
-    """
+    """Return a stage's retries, and the seconds of its delay and timeout; an AttuneError if its `meta` is none."""
     try:
         delay, timeout = node.meta.get("retry_delay", 0), node.meta.get("timeout", DEFAULT_TIMEOUT)
         return int(node.meta.get("retries", 0)), seconds_of(delay), seconds_of(timeout)

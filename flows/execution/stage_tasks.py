@@ -40,11 +40,7 @@ class StageTasks:
         self._runner = StageRunner() if forced or any(self._changes.values()) else None
 
     def run_all(self) -> None:
-        """Run what has to run, one stage after the other, each as a task of its name.
-
-        Raises:
-            StageFailed: if a stage did not end well; those after it are skipped.
-        """
+        """Run what has to run, each as a task of its name; StageFailed if one did not end well: others are skipped."""
         try:
             for node in self._graph.values():
                 self._run_task(node)

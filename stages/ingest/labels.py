@@ -182,11 +182,7 @@ def check_look_alikes(counts: Mapping[str, int], labels: Collection[str]) -> Non
 
 
 def check_label_column(counts: Mapping[str, int], sources: Sequence[TextSource]) -> None:
-    """Check that the labels are some: of texts or ids hardly two are the same, and no message should list them.
-
-    Raises:
-        AttuneError: if most labels stand in one row alone.
-    """
+    """Check that the labels are some, and no texts or ids: an AttuneError if most stand in one row alone."""
     rows, longest = sum(counts.values()), max(map(len, counts), default=0)
     if len(counts) <= rows / 2 or (len(counts) < 10 and longest <= WIDTH):
         return

@@ -155,11 +155,7 @@ def official_splits(records: pl.DataFrame, names: Mapping[Any, str]) -> pl.DataF
 
 
 def check_label_map(counts: Mapping[str, int], labels: Mapping[str, str]) -> None:
-    """Compare a map of labels with those of all rows.
-
-    Raises:
-        AttuneError: if not one label is in the map, or a key of the map looks like a misspelt label.
-    """
+    """Compare a map of labels with all; an AttuneError if not one is in it, or a key looks like one misspelt."""
     unmapped = {label.casefold(): label for label in sorted(set(counts) - set(labels))}
     if not set(counts) & set(labels):
         raise AttuneError(

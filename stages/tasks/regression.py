@@ -70,11 +70,7 @@ class Regression(Task):
 
     # ── ingest, clean, augment: targets ──────────────────────────────────────────────────────────────────────────────
     def parse_target(self, cell: str, params: "IngestParams") -> str:
-        """Return the number of a cell as its shortest text.
-
-        Raises:
-            Refused: if the cell holds no finite number, or one outside of `ingest.range`.
-        """
+        """Return the number of a cell as its shortest text; Refused if it is none, or outside of `ingest.range`."""
         from stages.tasks.targets import parse_number
 
         return parse_number(cell, params.range)

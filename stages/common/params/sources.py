@@ -181,11 +181,7 @@ class TextSource(Location):
 
     @property
     def file_format(self) -> str:
-        """The format asked for, or the one of the file's ending; `sql` for a query.
-
-        Raises:
-            ValueError: if the ending is unknown and no format was given.
-        """
+        """The format asked for, or that of the file's ending, or `sql`; a ValueError if the ending is unknown."""
         if self.sql or self.format:
             return self.format or "sql"
         name = PurePosixPath(self.inside or self.stored).name

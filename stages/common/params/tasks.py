@@ -53,11 +53,7 @@ class TaskSpec:
         return next((score for score in self.headline if score.share), self.main)
 
     def score(self, name: str) -> Score:
-        """Return a score by its name; `loss` is one of them, and less of it is better.
-
-        Raises:
-            KeyError: if the task has no such score.
-        """
+        """Return a score by its name, or `loss`, of which less is better; a KeyError if the task has none such."""
         return {score.name: score for score in (*self.scores, Score("loss", "loss", False, True))}[name]
 
 

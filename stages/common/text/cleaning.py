@@ -41,11 +41,7 @@ class TextCleaning:
 
     @classmethod
     def read(cls, folder: Path) -> "TextCleaning | None":
-        """Read the record in a folder; None where there is none: texts are taken as they come.
-
-        Raises:
-            ValueError: if it says what it should not.
-        """
+        """Read the record in a folder, None where there is none; a ValueError if it says what it should not."""
         path = folder / FILE
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
