@@ -152,10 +152,9 @@ def _open_model(kind: str, folder: Path, key: str, tokenizer: Any) -> tuple[Any,
     options = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
     model, loading = _open("model", kind, folder, key, **options)
     if missing := sorted(loading["missing_keys"]):
-        raise AttuneError(
-            f"{key}: weights of this model's head are missing ({missing[0]} and so on): it was not trained for this",
-            f"name a model whose folder {kind} can load whole: a sentence encoder, say, has no language-model head",
-        )
+        what = f"{key}: weights of this model's head are missing ({missing[0]} and so on): it was not trained for this"
+        fix = f"name a model whose folder {kind} can load whole: a sentence encoder, say, has no language-model head"
+        raise AttuneError(what, fix)
     positions = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return model, min(tokenizer.model_max_length, positions)

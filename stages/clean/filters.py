@@ -70,10 +70,8 @@ def other_language(records: pl.DataFrame, languages: Languages) -> pl.Series:
     keep = {PART_OF.get(code, code) for code in languages.keep}
     known = {PART_OF.get(code, code) for code in _classifier().labels} - {NO_LANGUAGE}
     if unknown := sorted(keep - known):
-        raise AttuneError(
-            f"clean.languages.keep names {unknown[0]!r}, a language that the classifier does not know",
-            f"it knows {', '.join(sorted(code for code in known if len(code) == 2))}",
-        )
+        what = f"clean.languages.keep names {unknown[0]!r}, a language that the classifier does not know"
+        raise AttuneError(what, f"it knows {', '.join(sorted(code for code in known if len(code) == 2))}")
     reasons: list[str | None] = []
     for batch in records.iter_slices(BATCH):
         texts = whole_text(batch).str.slice(0, ENOUGH)

@@ -144,10 +144,8 @@ def assign_folds(rows: pl.DataFrame, folds: int, seed: int) -> pl.Series:
     groups = _corrected(groups, [1 / folds] * folds, rows.height / folds, at_least=0)
     fold = rows.select(GROUP).join(groups, on="name", how="left", maintain_order="left")["place"]
     if (filled := fold.n_unique()) < folds:
-        raise AttuneError(
-            f"clean.split.folds asks for {folds} folds, but the rows outside test fill {filled}",
-            f"they are {groups.height} groups (a row without one is its own): ask for fewer folds",
-        )
+        what = f"clean.split.folds asks for {folds} folds, but the rows outside test fill {filled}"
+        raise AttuneError(what, f"they are {groups.height} groups (a row without one is its own): ask for fewer folds")
     return fold
 
 

@@ -50,10 +50,9 @@ def shut_network(stage: str, tracking_uri: str | None) -> None:
         if name.lower() in allowed or (address and ip_address(name).is_loopback):
             return
         if not (any_address and event == "socket.connect" and address):
-            raise AttuneError(
-                f"the stage {stage} tried to reach {name}, but only ingest may use the network",
-                "fetch what it needs in ingest, or set MLFLOW_TRACKING_URI if this is the tracking server",
-            )
+            what = f"the stage {stage} tried to reach {name}, but only ingest may use the network"
+            fix = "fetch what it needs in ingest, or set MLFLOW_TRACKING_URI if this is the tracking server"
+            raise AttuneError(what, fix)
 
     sys.addaudithook(refuse)
 

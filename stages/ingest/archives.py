@@ -82,9 +82,8 @@ def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budg
                 others += [] if added(member) else [member]
                 continue
             if wrong := "is there twice" if member in copies else fault:
-                raise AttuneError(
-                    f"{origin}: '{display(member, 100, None)}' {wrong}", "name another member, or pack it anew"
-                )
+                what = f"{origin}: '{display(member, 100, None)}' {wrong}"
+                raise AttuneError(what, "name another member, or pack it anew")
             copies[member] = target / str(len(copies))
             with copies[member].open("wb") as out, open_member() as stream:
                 while block := stream.read(BLOCK):

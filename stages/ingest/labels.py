@@ -175,10 +175,9 @@ def check_look_alikes(counts: Mapping[str, int], labels: Collection[str]) -> Non
         shown = [" and ".join(f"{_shown(name, names)} ({counts[name]:,})" for name in names[:5]) for names in doubtful]
         first = doubtful[0]
         keys = ", ".join(f"{_shown(name, first)}: {_shown(first[0], first)}" for name in first[:5])
-        raise AttuneError(
-            f"labels differ by case or look alone (rows in brackets): {first_of(shown, 3)}",
-            f"list all labels in ingest.labels, with what each stands for: {{{keys}, …}}; or mend the file",
-        )
+        what = f"labels differ by case or look alone (rows in brackets): {first_of(shown, 3)}"
+        fix = f"list all labels in ingest.labels, with what each stands for: {{{keys}, …}}; or mend the file"
+        raise AttuneError(what, fix)
 
 
 def check_label_column(counts: Mapping[str, int], sources: Sequence[TextSource]) -> None:

@@ -116,10 +116,8 @@ def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
         if what in ("lists", "structs") and field == "label":
             continue  # comes as JSON, of which the task decides
         if what:
-            raise AttuneError(
-                f"{table.origin}: the column {column!r} (for {field}) is there, but holds {what}",
-                "write its values as text, or name another column",
-            )
+            what = f"{table.origin}: the column {column!r} (for {field}) is there, but holds {what}"
+            raise AttuneError(what, "write its values as text, or name another column")
         if column not in table.columns:
             close = get_close_matches(column.lower(), lowered, n=1)
             fix = (
@@ -158,17 +156,13 @@ def check_label_map(counts: Mapping[str, int], labels: Mapping[str, str]) -> Non
     """Compare a map of labels with all; an AttuneError if not one is in it, or a key looks like one misspelt."""
     unmapped = {label.casefold(): label for label in sorted(set(counts) - set(labels))}
     if not set(counts) & set(labels):
-        raise AttuneError(
-            f"ingest.labels maps {', '.join(labels)}, but the data holds {_listed(unmapped.values()) or 'no labels'}",
-            "make the map's keys the labels as they stand in the data, or leave ingest.labels out",
-        )
+        what = f"ingest.labels maps {', '.join(labels)}, but the data holds {_listed(unmapped.values()) or 'no labels'}"
+        raise AttuneError(what, "make the map's keys the labels as they stand in the data, or leave ingest.labels out")
     for raw in sorted(set(labels) - set(counts)):
         if close := get_close_matches(raw.casefold(), unmapped, n=1, cutoff=0.75):
             near = display(unmapped[close[0]], WIDTH)
-            raise AttuneError(
-                f"ingest.labels maps {raw!r}, which no row has; the data holds {near!r}, which is not mapped",
-                f"write {near!r}, or leave {raw!r} out",
-            )
+            what = f"ingest.labels maps {raw!r}, which no row has; the data holds {near!r}, which is not mapped"
+            raise AttuneError(what, f"write {near!r}, or leave {raw!r} out")
 
 
 def _listed(names: Iterable[str]) -> str:

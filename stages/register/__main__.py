@@ -49,11 +49,8 @@ def main(run: Run[RegisterParams]) -> None:
     if names := [verdict.gate for verdict in verdicts if not verdict.passed]:
         print(f"  not promoted, because of: {', '.join(names)}")
         if run.params.fail_on_gate:
-            raise AttuneError(
-                f"the model did not pass: {', '.join(names)}",
-                f"train a better one, or move the limits in register.gates; the figures: {REGISTRATION}, {REGISTERED}",
-                keep_outs=True,
-            )
+            fix = f"train a better one, or move the limits in register.gates; the figures: {REGISTRATION}, {REGISTERED}"
+            raise AttuneError(f"the model did not pass: {', '.join(names)}", fix, keep_outs=True)
 
 
 def check_parts(package: Package, metrics: Mapping[str, Any], export: Mapping[str, Any]) -> None:

@@ -123,10 +123,8 @@ def check_label_counts(
             if least <= len(SPLITS)
             else f"fewer than {least} rows (clean.min_label_rows)"
         )
-        raise AttuneError(
-            f"{when} there are {few} under the label {listing}",
-            of_rare or "add rows, or leave the label out by listing only the others in ingest.labels",
-        )
+        fix = of_rare or "add rows, or leave the label out by listing only the others in ingest.labels"
+        raise AttuneError(f"{when} there are {few} under the label {listing}", fix)
 
 
 def most_rejecting(rejected: pl.LazyFrame, kept: int = 0) -> str:

@@ -71,10 +71,8 @@ def _lines(text: TextIOWrapper, origin: str, encoding: str) -> Iterator[str]:
             for line in iter(partial(text.readline, LONGEST + 1), ""):
                 lines += 1
                 if len(line) > LONGEST:
-                    raise AttuneError(
-                        f"{origin}:{lines}: a line of more than {LONGEST_MB} MiB",
-                        "check that it is a text file; a small compressed file that grows so may be a trap",
-                    )
+                    fix = "check that it is a text file; a small compressed file that grows so may be a trap"
+                    raise AttuneError(f"{origin}:{lines}: a line of more than {LONGEST_MB} MiB", fix)
                 others |= not line.isascii()
                 yield line
     except UnicodeDecodeError as error:
@@ -177,10 +175,8 @@ class SeparatedTable(LinesTable):
                 )
             again = row[-1] == self._header[-1] and [name.strip('\ufeff"') for name in row] == self._header
             if again or (number == 0 and row[0].startswith("--") and not any(field.strip(" -") for field in row)):
-                raise AttuneError(
-                    f"{self.origin}:{first}: this is no row, but the header once more or a line drawn under it",
-                    "delete it, and others like it: files that are put together keep one header",
-                )
+                what = f"{self.origin}:{first}: this is no row, but the header once more or a line drawn under it"
+                raise AttuneError(what, "delete it, and others like it: files that are put together keep one header")
             if self._quoted and (last > first or number < FIRST or not number % SAMPLE):
                 self._watch.see(row, first)
             yield [row[position] or None for position in positions]
