@@ -87,7 +87,7 @@ def stage(root: Path, name: str) -> tuple[float, float, str]:
 
 def perturbed(real: pl.DataFrame, rows: int, seed: int = 13) -> pl.DataFrame:
     """Return so many raw records made of the real ones."""
-    from stages.ingest.records import with_text_ids
+    from stages.ingest.spool import with_text_ids
 
     rng = random.Random(seed)
     texts = real["text"].to_list()

@@ -12,12 +12,8 @@ from stages.common.pipeline.stage import of_the_disk
 def exit_status(work: Callable[[], int | None], interrupted: str) -> int:
     """Do a program's work and return its exit status: that of the work, 1 after an AttuneError, 130 after Ctrl-C.
 
-    A full disk, or one that may not be written, is an error as AttuneErrors are.
+    A full disk, or one that may not be written, is an error as AttuneErrors are. `interrupted` is said after Ctrl-C.
     While it works, SIGTERM ends it as an exception does, so that what it started or locked ends, too.
-
-    Args:
-        work: returns an exit status; None is 0.
-        interrupted: what to say after Ctrl-C.
     """
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

@@ -65,11 +65,9 @@ def _validate(console: Console) -> None:
 
     level, names = params.evaluate.bootstrap.confidence, names_of(folds[0]["kept_epoch"])
     ratio = mean(fold["held_out_rows"] / fold["train_rows"] for fold in folds)
+    most = {name: inf if params.spec.score(name).unbounded else 1.0 for name in names}
     kept, last = (
-        {
-            name: summarize([fold[epoch][name] for fold in folds], ratio, level, params.spec.score(name).most)
-            for name in names
-        }
+        {name: summarize([fold[epoch][name] for fold in folds], ratio, level, most[name]) for name in names}
         for epoch in ("kept_epoch", "last_epoch")
     )
     runs.finish({f"{part}_{name}": value for name, parts in kept.items() for part, value in parts.items()})
@@ -129,12 +127,8 @@ def summarize(scores: list[float], ratio: float, confidence: float, most: float 
     The trainings of two folds have most of their rows in common, so their scores are not independent, and the plain
     standard error, sd / √k, is too small. Nadeau & Bengio (2003) put √(1/k + held out/train) · sd in its place.
 
-    Args:
-        scores: one per fold, at least two.
-        ratio: held-out rows to training rows.
-        confidence: of the interval, such as 0.95.
-        most: the greatest value that a score can have; the least is 0, or that below 0 if a fold is. The interval ends
-            there.
+    There are two scores at least; `ratio` is that of held-out to training rows. The interval ends at `most`, the
+    greatest value that a score can have, and at 0, or at that below 0 if a fold is.
     """
     from scipy.stats import t
 

@@ -32,10 +32,8 @@ def deploy_all() -> None:
         raise AttuneError("PREFECT_API_URL is not set", fix)
     for deployment in YAML(typ="safe", pure=True).load(Path("prefect.yaml"))["deployments"]:
         if "prefect.blocks." in str(deployment.get("work_pool")):
-            raise AttuneError(
-                f"prefect.yaml: {deployment['name']}: a block in work_pool would stand on the server in plain text",
-                "have it in the template of the pool, which workers fill in: docs/containers.md",
-            )
+            what = f"prefect.yaml: {deployment['name']}: a block in work_pool would stand on the server in plain text"
+            raise AttuneError(what, "have it in the template of the pool, which workers fill in: docs/containers.md")
     with get_client(sync_client=True) as client:
         variable = client.read_variable_by_name(VARIABLE)
         pools = [pool.name for pool in client.read_work_pools()]

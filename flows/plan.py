@@ -39,16 +39,13 @@ MOST_REASONS, MOST_FILES = 6, 4  # listed of a stage, of a folder of code
 class Step:
     """What a run would do with one stage.
 
-    Args:
-        node: the stage.
-        verdict: `restored`: its outs come back from DVC's cache;
-            `may run`: if the stages before it, which run, give it other files than it has read.
-        reasons: why it runs, a line each.
+    `restored`: its outs come back from DVC's cache; `may run`: if the stages before it, which run, give it other files
+    than it has read.
     """
 
     node: Node
     verdict: Verdict
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()  # why it runs, a line each
 
 
 def make_plan(
@@ -84,11 +81,7 @@ def make_plan(
 
 
 def chosen(targets: Sequence[str]) -> dict[str, Node]:
-    """Return the stages of the graph that the targets need, in graph order; all of them without any.
-
-    Raises:
-        AttuneError: if a target is no stage.
-    """
+    """Return the stages that the targets need, in graph order; all without any; an AttuneError if one is none."""
     graph = read_graph()
     for name in targets:
         if name not in graph:
@@ -137,11 +130,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def read_options(program: str, description: str, arguments: Sequence[str] | None) -> dict[str, Any]:
-    """Return what the command line asks for, as parameters of `make_plan` and of the flow.
-
-    Raises:
-        AttuneError: if `--set` is written wrongly.
-    """
+    """Return the command line's options as parameters of `make_plan` and the flow; an AttuneError if one is wrong."""
     parser = argparse.ArgumentParser(prog=f"python -m flows.{program}", description=description)
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="bring these up to date, and what they need")
     parser.add_argument("--force", action="store_true", help="run stages even if nothing has changed")

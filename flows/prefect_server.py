@@ -11,11 +11,7 @@ REACH_SECONDS, START_SECONDS, DRAIN_SECONDS = 5.0, 120, 10.0
 
 
 def named_server() -> str:
-    """Return PREFECT_API_URL, or nothing if it is not set.
-
-    Raises:
-        AttuneError: if no server answers there.
-    """
+    """Return PREFECT_API_URL, or nothing if it is not set; an AttuneError if no server answers there."""
     from prefect.settings import get_current_settings
 
     url = str(get_current_settings().api.url or "")

@@ -44,11 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def checked_metric(params: Params) -> str:
-    """Return the metric that is searched for.
-
-    Raises:
-        AttuneError: if there is nothing to search, or nothing to compare the trials by.
-    """
+    """Return the metric that is searched for; an AttuneError if there is nothing to search, or to compare trials by."""
     metric = params.tune.metric or params.metric_for_best_model
     if not params.tune.space:
         raise AttuneError("params.yaml: tune.space is empty", "say what to search: docs/tuning.md has an example")

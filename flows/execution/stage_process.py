@@ -31,26 +31,20 @@ State = Literal["success", "cached", "failed", "skipped", "cancelled"]
 class Outcome(NamedTuple):
     """What became of one stage of a flow.
 
-    Args:
-        state: `success`: it ran; `cached`: nothing it depends on has changed; `skipped`: a stage before it did not end
-            well; `cancelled`: ended from outside.
-        seconds: wall time of the last attempt.
-        reason: why it ran or did not, or what went wrong; one line for people, without secrets.
-        last_lines: the end of its output, without secrets.
+    `success`: it ran; `cached`: nothing it depends on has changed; `skipped`: a stage before it did not end well;
+    `cancelled`: ended from outside.
     """
 
     state: State
-    seconds: float = 0.0
-    reason: str = ""
-    last_lines: tuple[str, ...] = ()
+    seconds: float = 0.0  # wall time of the last attempt
+    reason: str = ""  # why it ran or did not, or what went wrong; one line for people, without secrets
+    last_lines: tuple[str, ...] = ()  # the end of its output, without secrets
 
 
 class StageRunner:
     """A process with DVC imported that runs one stage after the other; whoever makes one ends it.
 
-    Args:
-        root: the project's folder.
-        environment: all variables of the process; none: those of this one.
+    `environment` holds all its variables; without it, they are those of this process.
     """
 
     def __init__(self, root: Path = Path(), environment: Mapping[str, str] | None = None) -> None:
@@ -126,11 +120,7 @@ class StageRunner:
 
 
 def seconds_of(duration: str | int | float) -> float:
-    """Return the seconds of `90`, `30s`, `15m` or `2h`.
-
-    Raises:
-        ValueError: if it is none of these.
-    """
+    """Return the seconds of `90`, `30s`, `15m` or `2h`; a ValueError if it is none of these."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(duration).strip())
     if not match:
         raise ValueError(f"{duration!r} is no duration; write 30s, 15m or 2h")
@@ -138,11 +128,7 @@ def seconds_of(duration: str | int | float) -> float:
 
 
 def read_meta(node: Node) -> tuple[int, float, float]:
-    """Return how often a stage is tried again, and the seconds of its delay and of its timeout.
-
-    Raises:
-        AttuneError: if its `meta` in dvc.yaml is not understood.
-    """
+    """Return a stage's retries, and the seconds of its delay and timeout; an AttuneError if its `meta` is none."""
     try:
         delay, timeout = node.meta.get("retry_delay", 0), node.meta.get("timeout", DEFAULT_TIMEOUT)
         return int(node.meta.get("retries", 0)), seconds_of(delay), seconds_of(timeout)

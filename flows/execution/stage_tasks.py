@@ -25,11 +25,7 @@ class StageFailed(AttuneError):
 
 
 class StageTasks:
-    """Runs the stages of a graph as tasks of the flow that calls it.
-
-    Args:
-        graph: the stages to bring up to date, in order, with all that they need.
-        forced: those that run even if DVC finds no change, each with the reasons.
+    """Runs the stages of a graph as tasks of the flow that calls it; those that are forced even if DVC finds no change.
 
     Raises:
         AttuneError: if the `meta` of a stage cannot be understood, or DVC cannot read the project.
@@ -44,11 +40,7 @@ class StageTasks:
         self._runner = StageRunner() if forced or any(self._changes.values()) else None
 
     def run_all(self) -> None:
-        """Run what has to run, one stage after the other, each as a task of its name.
-
-        Raises:
-            StageFailed: if a stage did not end well; those after it are skipped.
-        """
+        """Run what has to run, each as a task of its name; StageFailed if one did not end well: others are skipped."""
         try:
             for node in self._graph.values():
                 self._run_task(node)

@@ -78,11 +78,7 @@ def restore(home: Path, folder: Path, version: Version, kept: Path, commit: str,
 
 
 def check_folder(home: Path, folder: Path) -> Path:
-    """Return the full path of a folder in which a worktree may be made.
-
-    Raises:
-        AttuneError: if it may not.
-    """
+    """Return the full path of a folder in which a worktree may be made; an AttuneError if it may not."""
     folder, home = Path(os.path.realpath(folder)), home.resolve()
     if git(home, "rev-parse", "--show-toplevel") != str(home):
         raise AttuneError(f"{home} is not the top folder of a Git repository", "restore in a clone of the project")

@@ -26,11 +26,7 @@ AS_TEXT = {".csv": (pl.List, pl.Array, pl.Struct, pl.Duration, pl.Binary), ".jso
 
 @contextmanager
 def parts_folder(output: Path) -> Iterator[Path]:
-    """Yield the folder for the parts of an output, locked; what is finished stays until all of it is.
-
-    Raises:
-        AttuneError: if another process works on the same output.
-    """
+    """Yield the folder for an output's parts, locked, and kept until all are done; an AttuneError if another has it."""
     folder = output.with_name(f"{output.name}.parts")
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "lock") as acquired:

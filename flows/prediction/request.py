@@ -12,7 +12,8 @@ from pydantic.dataclasses import dataclass
 
 from stages.common.display import display, listed
 from stages.common.errors import AttuneError
-from stages.common.params.sources import Encoding, Escape, Quote, Separator
+from stages.common.params.sources import Escape, Quote
+from stages.common.params.spelling import Encoding, Separator
 from stages.common.readers.databases import QueryTable, select
 from stages.common.readers.streams import ENDINGS, Layout, format_of
 from stages.common.readers.table import Table
@@ -90,10 +91,8 @@ class Request:
         path = Path(self.input)
         kind = format_of(path.name)
         if kind is None:
-            raise AttuneError(
-                f"{path}: the name tells no format",
-                f"name {', '.join(ENDINGS)} (or that and .gz, .bz2, .xz, .zst), or a database as sql:VARIABLE",
-            )
+            fix = f"name {', '.join(ENDINGS)} (or that and .gz, .bz2, .xz, .zst), or a database as sql:VARIABLE"
+            raise AttuneError(f"{path}: the name tells no format", fix)
         if not path.is_file():
             raise AttuneError(f"{path} is {'no file' if path.exists() else 'missing'}", "name a file with a row a text")
         dialect = self.separator, self.quote, self.escape, self.header, self.skip
@@ -121,9 +120,8 @@ class Request:
                 so what is missing there is known after the first rows are read.
         """
         if self.keep_all and not table.fixed:
-            raise AttuneError(
-                f"--keep-all cannot tell the keys of {table.origin}", "name them: --keep KEY --keep OTHER"
-            )
+            what = f"--keep-all cannot tell the keys of {table.origin}"
+            raise AttuneError(what, "name them: --keep KEY --keep OTHER")
         kept = list(dict.fromkeys(self.keep))
         if self.keep_all:
             kept = [name for name in table.columns if name != self.id or name in self.keep]

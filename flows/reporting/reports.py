@@ -65,11 +65,7 @@ def new_champion(earlier: Reports, current: Reports) -> bool:
 
 
 def spec_of(scores: Mapping[str, Any]) -> TaskSpec:
-    """Return the facts of the task that `reports/scores.json` is of.
-
-    Raises:
-        AttuneError: if the code here has no such task.
-    """
+    """Return the facts of the task of `reports/scores.json`; an AttuneError if the code here has no such."""
     name = str(scores.get("task", FIRST))
     if name not in task_names():
         raise AttuneError(f"these results are of a task that is not known here: {display(name, 60)}", "use their code")

@@ -110,11 +110,7 @@ def worktree_of(run: str | None) -> tuple[Path, str]:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold a worktree, so that no other run cleans it away.
-
-    Raises:
-        AttuneError: if another process holds it.
-    """
+    """Hold a worktree, so that no other run cleans it away; an AttuneError if another process holds it."""
     with locked(lock_of(folder)) as free:
         if not free:
             raise AttuneError(f"another process is at work in {folder}", "wait for it, or end it")
@@ -131,11 +127,7 @@ def one_at_a_time(home: Path) -> AbstractContextManager[None]:
 
 
 def checked(folder: Path, fix: str) -> Path:
-    """Return the full path of a project's checkout.
-
-    Raises:
-        AttuneError: if it is none, with `fix` as what to do about it.
-    """
+    """Return the full path of a project's checkout; an AttuneError with what to do, `fix`, if it is none."""
     folder = folder.resolve()
     if not (folder / ".dvc").is_dir() or git(folder, "rev-parse", "--show-toplevel") != str(folder):
         raise AttuneError(f"{folder} is no checkout of an Attune project", fix)

@@ -141,7 +141,7 @@ class SharedAnswers:
         for pair in sorted({*base, *head}, key=lambda pair: (-abs(head[pair] - base[pair]), pair)):
             if head[pair] != base[pair]:
                 label, prediction = (display(name, NAME, self.mask) for name in pair)
-                yield Confused(label, prediction, base[pair], head[pair])
+                yield label, prediction, base[pair], head[pair]
 
     def _gains(self, evidence: Sequence[Evidence], rows: np.ndarray | None = None) -> Iterator[Gain]:
         """Yield the gain of each score that base and head have evidence of; `rows`: the numbers of those it is of."""

@@ -14,6 +14,7 @@ RebuildVerdict = Literal["identical", "equal", "different", "failed", "unrecorde
 Trend = Literal["better", "worse", "same", "unclear"]
 VersionChange = tuple[str, str | None, str | None]  # package, old, new
 Figure = tuple[str, float | None, float | None]  # name, base, head (None: not known)
+Confused = tuple[str, str, int, int]  # label, prediction, how often base and head take one for the other (or itself)
 Lineage = tuple[tuple[tuple[str, str], ...], str]  # (what, fact) on a model's origin; why MLflow could not be asked
 
 
@@ -84,15 +85,6 @@ class ChangedRow(NamedTuple):
     before_confidence: float | None
     after: str
     after_confidence: float | None
-
-
-class Confused(NamedTuple):
-    """How often a label is taken for another (or itself) by both models."""
-
-    label: str
-    prediction: str
-    base: int
-    head: int
 
 
 class ChangedRows(NamedTuple):

@@ -59,11 +59,7 @@ def _put(section: Any, key: str, value: Any) -> None:
 
 
 def patched(text: str, settings: Mapping[str, Any]) -> str:
-    """Return the text of a params file with other values and the same comments.
-
-    Raises:
-        AttuneError: if the values contradict what else the file says.
-    """
+    """Return a params file's text with other values and the same comments; an AttuneError if they contradict it."""
     yaml = YAML(typ="rt")
     yaml.Representer = _Representer
     yaml.preserve_quotes = True

@@ -86,11 +86,7 @@ def prepare_trial(data: Mapping[str, Any], inputs: Mapping[str, Path] | None = N
 
 
 def digests(files: Mapping[str, Path]) -> dict[str, str]:
-    """Return the SHA-256 of each file or folder that a training reads.
-
-    Raises:
-        AttuneError: if one of them is missing.
-    """
+    """Return the SHA-256 of each file or folder that a training reads; an AttuneError if one is missing."""
     if missing := [name for name, path in files.items() if not path.exists()]:
         raise AttuneError(f"{missing[0]} is missing", "make it: make run")
     return {name: sha256_path(path) for name, path in files.items()}

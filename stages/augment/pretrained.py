@@ -148,17 +148,13 @@ def _open_model(kind: str, folder: Path, key: str, tokenizer: Any) -> tuple[Any,
         AttuneError: if it is another kind of model, or part of its weights is missing and would be random.
     """
     import torch
-    import transformers
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     options = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
     model, loading = _open("model", kind, folder, key, **options)
     if missing := sorted(loading["missing_keys"]):
-        raise AttuneError(
-            f"{key}: weights of this model's head are missing ({missing[0]} and so on): it was not trained for this",
-            f"name a model whose folder {kind} can load whole: a sentence encoder, say, has no language-model head",
-        )
+        what = f"{key}: weights of this model's head are missing ({missing[0]} and so on): it was not trained for this"
+        fix = f"name a model whose folder {kind} can load whole: a sentence encoder, say, has no language-model head"
+        raise AttuneError(what, fix)
     positions = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return model, min(tokenizer.model_max_length, positions)

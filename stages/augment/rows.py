@@ -60,12 +60,8 @@ def to_fill_up(
 ) -> list[tuple[int, int]]:
     """Choose parents so that each label has at least `target` times the rows of the commonest one.
 
-    Args:
-        labels: of the rows.
-        ids: of the rows; a seeded hash of them says who is chosen, whatever the order of the rows.
-        target: share of the commonest label's rows, from 0 (nothing to do) to 1 (all labels alike).
-        seed: another seed chooses others.
-        made: labels of the rows that other methods have made, which count as well.
+    A seeded hash of the ids says who is chosen, whatever the order of the rows. The rows that other methods have made,
+    with the labels `made`, count as well.
 
     Returns:
         The position of each chosen row and how often it was chosen before, as a label may need more rows than it has.

@@ -35,10 +35,7 @@ WORD = rf"{UNSPACED}|[\p{{L}}\p{{M}}]+"  # in scripts without blanks, each chara
 def rules(params: CleanParams, against: pl.DataFrame, task: Task) -> dict[str, Rule]:
     """Return the rules that are on by name, in the order they are applied, for records that have a text.
 
-    Args:
-        params: the section `clean`.
-        task: says which targets contradict each other.
-        against: texts that no row may equal or nearly equal, cleaned as the records are (schema Decontamination).
+    The texts that no row may equal or nearly equal, `against`, are cleaned as the records are (schema Decontamination).
     """
     unlabelled = pl.when(pl.col("label").fill_null("") == "").then(pl.lit("there is no label"))
     shortest, longest, characters = params.length.min, params.length.max, pl.col("text").str.len_chars()
@@ -64,11 +61,8 @@ def other_language(records: pl.DataFrame, languages: Languages) -> pl.Series:
 
     py3langid (Lui & Baldwin 2012, "langid.py: An off-the-shelf language identification tool") finds what lingua finds
     on the default data, with a wheel of 5 MB instead of 96, a tenth of the memory and many times the speed. Its
-    probabilities are tempered by the length of a text, so that a short one is hardly ever sure.
-
-    Args:
-        records: clean rows; both texts of a pair are classified as one.
-        languages: the codes to keep, and how sure it has to be that a text is in none of them.
+    probabilities are tempered by the length of a text, so that a short one is hardly ever sure. Both texts of a pair
+    are classified as one.
 
     Raises:
         AttuneError: if the classifier does not know a language that is to be kept.
@@ -76,10 +70,8 @@ def other_language(records: pl.DataFrame, languages: Languages) -> pl.Series:
     keep = {PART_OF.get(code, code) for code in languages.keep}
     known = {PART_OF.get(code, code) for code in _classifier().labels} - {NO_LANGUAGE}
     if unknown := sorted(keep - known):
-        raise AttuneError(
-            f"clean.languages.keep names {unknown[0]!r}, a language that the classifier does not know",
-            f"it knows {', '.join(sorted(code for code in known if len(code) == 2))}",
-        )
+        what = f"clean.languages.keep names {unknown[0]!r}, a language that the classifier does not know"
+        raise AttuneError(what, f"it knows {', '.join(sorted(code for code in known if len(code) == 2))}")
     reasons: list[str | None] = []
     for batch in records.iter_slices(BATCH):
         texts = whole_text(batch).str.slice(0, ENOUGH)
@@ -146,10 +138,7 @@ def exact_duplicate(records: pl.DataFrame) -> pl.Series:
 def contaminated(records: pl.DataFrame, against: pl.DataFrame, near: NearDuplicates) -> pl.Series:
     """The text equals (without regard to case) or nearly equals one of a benchmark or test set of the user's own.
 
-    Args:
-        records: clean rows; the two texts of a pair count as one text, one line after the other.
-        against: schema Decontamination, the texts cleaned by the same steps as the records.
-        near: what nearly equal means; not enabled: equal texts alone.
+    The two texts of a pair count as one text, one line after the other. Without `near`, only equal texts count.
     """
     known = against.group_by(pl.col("text").str.to_lowercase()).agg(pl.col("source").min())
     known = known.sort("text")  # so that neither match nor reason depends on the order of the rows

@@ -17,16 +17,8 @@ def find_label_issues(splits: dict[str, pl.DataFrame], task: Task, params: Clean
     """List the rows whose label looks wrong, in all splits, by confidence; none where the task knows no such thing.
 
     A row of train is judged by who saw no row of its fold (folds keep groups together); rows of validation and test by
-    who saw train. Nothing of validation or test reaches what is said of train.
-
-    Args:
-        splits: train, validation and test, schema CleanRecords.
-        task: judges.
-        params: folds, how sure it has to be, and how many rows of a split are looked at.
-        seed: of the folds and the sample.
-
-    Returns:
-        schema Suspects, the same for any order of the rows.
+    who saw train. Nothing of validation or test reaches what is said of train. Folds, and samples of large splits, are
+    seeded; the rows (schema Suspects) are the same for any order of the splits' (schema CleanRecords).
     """
     settings = params.label_issues
     if settings.action == "off" or splits["train"].is_empty():
@@ -55,16 +47,11 @@ def find_label_issues(splits: dict[str, pl.DataFrame], task: Task, params: Clean
 def apply_action(
     splits: dict[str, pl.DataFrame], issues: pl.DataFrame, action: str
 ) -> tuple[dict[str, pl.DataFrame], pl.DataFrame]:
-    """Do with the label issues what `clean.label_issues.action` says.
+    """Do with the label issues (schema Suspects) what `clean.label_issues.action` says.
 
-    Args:
-        splits: train, validation and test.
-        issues: schema Suspects.
-        action: flag: write `"suspect": "yes"` or `"no"` into the JSON of `extra`, behind its other keys; reject: take
-            the rows out of train, unless no row of their label would be left; anything else: nothing.
-
-    Returns:
-        The splits, and the rows of train that are out, with a `reason`.
+    `flag` writes `"suspect": "yes"` or `"no"` into the JSON of `extra`, behind its other keys; `reject` takes the rows
+    out of train, unless no row of their label would be left. The splits are returned, and the rows of train that are
+    out, with a `reason`.
     """
     none = splits["train"].clear().with_columns(reason=pl.lit(None, dtype=pl.String))
     if action == "flag":

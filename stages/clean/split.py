@@ -135,12 +135,7 @@ def assign_folds(rows: pl.DataFrame, folds: int, seed: int) -> pl.Series:
     """Return the fold of each row, Int16 from 0 to folds - 1, the same in any order of the rows.
 
     It is where a seeded hash of the group's name lies between 0 and 1: another hash than that of the split, or
-    validation would be a fold.
-
-    Args:
-        rows: `id`, `group` and `stratum` of the rows outside test.
-        folds: how many.
-        seed: the pipeline's.
+    validation would be a fold. The rows are those outside test, with `id`, `group` and `stratum`.
 
     Raises:
         AttuneError: if a fold would be empty.
@@ -149,10 +144,8 @@ def assign_folds(rows: pl.DataFrame, folds: int, seed: int) -> pl.Series:
     groups = _corrected(groups, [1 / folds] * folds, rows.height / folds, at_least=0)
     fold = rows.select(GROUP).join(groups, on="name", how="left", maintain_order="left")["place"]
     if (filled := fold.n_unique()) < folds:
-        raise AttuneError(
-            f"clean.split.folds asks for {folds} folds, but the rows outside test fill {filled}",
-            f"they are {groups.height} groups (a row without one is its own): ask for fewer folds",
-        )
+        what = f"clean.split.folds asks for {folds} folds, but the rows outside test fill {filled}"
+        raise AttuneError(what, f"they are {groups.height} groups (a row without one is its own): ask for fewer folds")
     return fold
 
 

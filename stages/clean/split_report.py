@@ -30,14 +30,9 @@ def split_report(
 ) -> dict[str, Any]:
     """Describe each split and look for rows that two of them share; the same in any order of the rows.
 
-    Near-duplicates are sought with other MinHash permutations than those by which `clean` rejected them.
-
-    Args:
-        splits: schema CleanRecords.
-        labels: rows of each name of a label, by split.
-        params: what counts as a near-duplicate.
-        seed: of the permutations, and of the sample where there are very many rows.
-        mask: replaces personal data in the names of groups.
+    Near-duplicates are sought with other MinHash permutations than those by which `clean` rejected them; the seed is of
+    these, and of the sample where there are very many rows. `labels` are the rows of each name of a label, by split;
+    `mask` replaces personal data in the names of groups.
 
     Raises:
         RuntimeError: if a text is in two splits, which `exact_duplicate` rules out.
@@ -77,10 +72,8 @@ def split_report(
 def official_warnings(official: pl.DataFrame, trained: pl.Series, splits: dict[str, pl.DataFrame]) -> list[str]:
     """Warn where the splits are not the official ones.
 
-    Args:
-        official: rows, and rows without label, of each official split that the raw records have.
-        trained: ids of clean rows that are officially in train.
-        splits: schema CleanRecords.
+    `official` are the rows, and the rows without label, of each official split of the raw records; `trained` the ids of
+    clean rows that are officially in train.
     """
     warnings = [
         f"{name}: {unlabelled:,} of the {rows:,} rows that are officially there have no label, and are rejected"

@@ -16,11 +16,7 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_path(path: Path) -> str:
-    """Return the SHA-256 of a file, or of a folder's relative names and bytes (`__pycache__` left out).
-
-    Raises:
-        FileNotFoundError: if there is neither.
-    """
+    """Return the SHA-256 of a file, or of a folder's relative names and bytes (`__pycache__` left out)."""
     if not path.is_dir():
         return sha256_file(path)
     files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)

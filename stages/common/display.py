@@ -27,12 +27,8 @@ def display(text: str | None, most: int, mask: Mask | None = masked) -> str:
     """Return at most `most` characters of a text, masked, with invisible characters named.
 
     Control characters could command a terminal, and those for the direction of writing reverse a page: each becomes
-    its code, such as ⟨U+202E⟩. Line ends and tabs become spaces.
-
-    Args:
-        text: null is empty.
-        most: characters.
-        mask: pages have a setting for it; None is for what is not of the data: paths, addresses, words of Git.
+    its code, such as ⟨U+202E⟩. Line ends and tabs become spaces. Pages have a setting for the mask; None is for what is
+    not of the data: paths, addresses, words of Git.
     """
     if text is None:
         return ""

@@ -86,13 +86,10 @@ def text_profile(rows: pl.DataFrame) -> Profile:
 
 
 def profile_of(train: pl.DataFrame, counts: Mapping[str, int], answers: Values, abstained: np.ndarray) -> Profile:
-    """Return the profile of a model: that of its training texts, and of its answers.
+    """Return the profile of a model: that of its training texts (CleanRecords) and labels, and of its answers.
 
-    Args:
-        train: CleanRecords that the model was trained on.
-        counts: training rows by label.
-        answers: what drift of the answers to the validation rows is measured on, as the task gives it.
-        abstained: whether the model gave no answer, [n] bool.
+    `answers` is what drift of the answers to the validation rows is measured on, as the task gives it; `abstained` says
+    to which there is none, [n] bool.
     """
     profile = text_profile(train)
     measures = profile["measures"]
@@ -149,12 +146,8 @@ def drift_report(profile: Mapping[str, Any], counts: Counts) -> dict[str, Any]:
 def split_drift(splits: Mapping[str, pl.DataFrame], counts: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
     """Compare the texts and labels of validation and test with those of train; splits without rows are left out.
 
-    Args:
-        splits: schema CleanRecords.
-        counts: of each split, the rows by label.
-
-    Returns:
-        An entry for each split and measure with what `drift_report` says of it.
+    `counts` are of each split the rows by label. There is an entry for each split and measure with what `drift_report`
+    says of it.
     """
     train, entries = splits["train"], []
     labels = sorted({label for of_split in counts.values() for label in of_split})

@@ -34,8 +34,7 @@ CPUINFO = Path("/proc/cpuinfo")
 def training_environment(precision: str) -> dict[str, str]:
     """Return what this training runs on, by name: its hardware, number format, Python and packages.
 
-    Args:
-        precision: number format of its matrix products: `bfloat16`, `float32`.
+    `precision` is the number format of its matrix products: `bfloat16`, `float32`.
     """
     import torch
 

@@ -79,11 +79,7 @@ def find_commit(root: Path, name: str) -> str:
 
 
 def commit_at(root: Path, name: str) -> str:
-    """Return the commit that a name stands for here, as it was fetched last.
-
-    Raises:
-        AttuneError: if it is no name of a commit.
-    """
+    """Return the commit that a name stands for here, as it was fetched last; an AttuneError if it is none."""
     commit = object_at(root, f"{name}^{{commit}}")
     if not re.fullmatch("[0-9a-f]{40,64}", commit):  # `^HEAD` stands for all that is not in HEAD
         git(root, "log", "-1")  # where even HEAD is none, Git says why

@@ -19,9 +19,7 @@ def locked(path: Path) -> Iterator[bool]:
 def in_turn(path: Path, tell: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the lock of a file, which is created with its folder; wait until it is free.
 
-    Args:
-        path: the file.
-        tell: called once if another process holds it.
+    `tell` is called once if another process holds it.
     """
     mode = fcntl.LOCK_NB
     while True:

@@ -11,6 +11,7 @@ from stages.common.distributed import world_size
 from stages.common.errors import AttuneError
 
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
+NO_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")  # of loading and saving
 # Audit events with the index of the host or address among their arguments.
 LOOK_UPS = {f"socket.{name}": 0 for name in ("getaddrinfo", "gethostbyname", "gethostbyaddr", "getnameinfo")}
 CONNECTIONS = {f"socket.{name}": 1 for name in ("connect", "sendto", "sendmsg")}
@@ -19,13 +20,14 @@ CONNECTIONS = {f"socket.{name}": 1 for name in ("connect", "sendto", "sendmsg")}
 def shut_network(stage: str, tracking_uri: str | None) -> None:
     """Make every look-up, connection or datagram of this process fail, except to this machine and two others.
 
-    Those are the tracking server, and the machine that leads where several train together.
+    Those are the tracking server, and the machine that leads where several train together. Libraries of Hugging Face
+    learn that there is no network, and say nothing of routine.
 
     An audit hook sees the `socket` calls of every Python library. It cannot be removed, which suits a process that runs
     one stage (PEP 578). Where the tracking server is given by name, connections to any IP address pass: an address does
     not show which name it was resolved from.
     """
-    os.environ.update(dict.fromkeys(OFFLINE, "1"))
+    os.environ.update({**dict.fromkeys((*OFFLINE, *NO_BARS), "1"), "TRANSFORMERS_VERBOSITY": "error"})
     try:
         tracking_host = urlsplit(tracking_uri or "").hostname
     except ValueError as error:
@@ -48,10 +50,9 @@ def shut_network(stage: str, tracking_uri: str | None) -> None:
         if name.lower() in allowed or (address and ip_address(name).is_loopback):
             return
         if not (any_address and event == "socket.connect" and address):
-            raise AttuneError(
-                f"the stage {stage} tried to reach {name}, but only ingest may use the network",
-                "fetch what it needs in ingest, or set MLFLOW_TRACKING_URI if this is the tracking server",
-            )
+            what = f"the stage {stage} tried to reach {name}, but only ingest may use the network"
+            fix = "fetch what it needs in ingest, or set MLFLOW_TRACKING_URI if this is the tracking server"
+            raise AttuneError(what, fix)
 
     sys.addaudithook(refuse)
 

@@ -35,10 +35,8 @@ class Table(pa.DataFrameModel):
     def write_batches(cls, batches: Iterable[pl.DataFrame], path: Path, group_rows: int | None = None) -> None:
         """Validate and write rows batch by batch, holding one row group; where ids are unique, see to it before.
 
-        Args:
-            batches: rows in their order.
-            path: the file; the same rows in the same batches make the same bytes, those of `write` up to a row group.
-            group_rows: rows of a row group; None: what polars thinks best.
+        The same rows in the same batches make the same bytes, those of `write` up to a row group. Without `group_rows`,
+        a row group has as many as polars thinks best.
 
         Raises:
             AttuneError: as `write` does.

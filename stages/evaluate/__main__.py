@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from stages.tasks.inference import size_of, texts_and_pairs
 def main(run: Run[EvaluateParams]) -> None:
     """Decide on validation how the model answers; measure on test what comes of it; put it all on one page."""
     import torch
-    import transformers
 
     from stages.evaluate.page import render
     from stages.evaluate.results import headline, write_plots
@@ -32,8 +32,6 @@ def main(run: Run[EvaluateParams]) -> None:
     from stages.tasks.slices import slice_scores
     from stages.tracking.publish import publish_live
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     train, validation, test = (CleanRecords.read(run.input(f"data/clean/{name}.parquet")) for name in SPLITS)
     folder, task, spec = run.input("models/finetuned"), load_task(run.all_params.task), run.all_params.spec
     gpu = torch.cuda.is_available()
@@ -63,7 +61,7 @@ def main(run: Run[EvaluateParams]) -> None:
     print(f"  {test.height:,} test rows: {', '.join(f'{s.title} {scores[s.name]:.4f}' for s in spec.headline)}")
     for message in task.messages(entries):
         print(f"  {message}", flush=True)
-    scores["baselines"] = _baselines(run, task, {"train": train, "validation": validation}, answered, evidence)
+    scores["baselines"] = _baselines(run, task, (train, validation, answered), evidence)
     predictor.decision, moved = decision, task.moved(outputs, decision, answered["prediction"].to_list())
     cases, scores["behaviour"] = _behaviour(run, predictor, answered, moved)
     scores["model"] = {**size_of(folder), "digest": sha256_path(folder), "serving": sha256_path(serving)}
@@ -100,9 +98,12 @@ def _write_serving(
 
 
 def _baselines(
-    run: Run[EvaluateParams], task: Task, fitted_on: dict[str, pl.DataFrame], answered: pl.DataFrame, evidence: Evidence
+    run: Run[EvaluateParams], task: Task, parts: Sequence[pl.DataFrame], evidence: Evidence
 ) -> dict[str, dict[str, float]]:
-    """Return each baseline's scores with their intervals, and what the model gains over it."""
+    """Return each baseline's scores with their intervals, and what the model gains over it.
+
+    The parts are train, validation, and test with the model's answers; `evidence` is of these.
+    """
     from transformers import AutoTokenizer
 
     from stages.tasks.bootstrap import gains, mcnemar, scores_with_intervals
@@ -110,9 +111,10 @@ def _baselines(
     spec, bootstrap = run.all_params.spec, run.params.bootstrap
     base, finetuned = run.input("models/base"), run.input("models/finetuned")
     max_length = int(AutoTokenizer.from_pretrained(finetuned).model_max_length)
+    answered = parts[2]
     right, result = task.is_correct(answered, answered), {}
     for name in run.all_params.baselines:
-        predicted = task.baseline(name, **fitted_on, test=answered, base=base, max_length=max_length)
+        predicted = task.baseline(name, parts, base, max_length)
         if predicted is None:
             print(f"  {name}: not for these rows", flush=True)
             continue

@@ -22,12 +22,8 @@ SECONDS = 6.0  # for each of these, after which no further turn begins
 @stage("export")
 def main(run: Run[ExportParams]) -> None:
     """Write the files, compare their answers and times with those of the original, and drop what is not as good."""
-    import transformers
-
     from stages.tracking.publish import publish_live
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     logging.disable(logging.WARNING)  # exporters warn of packages that they do not need
     warnings.simplefilter("ignore")
     test = CleanRecords.read(run.input("data/clean/test.parquet"))

@@ -20,7 +20,6 @@ def main(run: Run[FinetuneParams]) -> None:
     """Train, watched live in MLflow, and write model, tokenizer and curves."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the data loader pads; it has nothing to tokenize
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns that it looks for unused weights in vain
-    import transformers
     from transformers import AutoTokenizer, TrainerCallback
 
     from stages.finetune.checkpoints import discard_others, last_checkpoint
@@ -28,8 +27,6 @@ def main(run: Run[FinetuneParams]) -> None:
     from stages.finetune.strategies import prepare, save
     from stages.finetune.training import train, training_arguments
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()  # of loading and saving; the training keeps its own
     join(run.params)
     inputs, processes = run.inputs_digest(), world_size()  # which torchrun may have set, and not the params
     checkpoints = run.work_folder(f"checkpoints/{inputs[:16]}" + (f"-{processes}" if processes > 1 else ""))

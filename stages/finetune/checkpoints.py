@@ -52,10 +52,9 @@ def complete(checkpoint: Path, processes: int, best: int | None) -> None:
         AttuneError: if one of the processes that train together has left nothing in it.
     """
     if len(list(checkpoint.glob("rng_state*"))) < processes:
-        raise AttuneError(
-            f"{checkpoint} lacks what other processes have written: their machines do not share this folder",
-            "put the checkout, or its folder .attune/checkpoints, on a file system that all machines share",
-        )
+        what = f"{checkpoint} lacks what other processes have written: their machines do not share this folder"
+        fix = "put the checkout, or its folder .attune/checkpoints, on a file system that all machines share"
+        raise AttuneError(what, fix)
     for path in checkpoint.rglob("*"):
         _fsync(path)
     (checkpoint / COMPLETE).touch()

@@ -67,10 +67,8 @@ def join(params: FinetuneParams) -> None:
         return
     end_with_parent()
     if asked not in (1, local_size):
-        raise AttuneError(
-            f"torchrun has started {local_size} processes, but finetune.nproc_per_node is {asked}",
-            "set it to 1 where torchrun says how many, or to the same number",
-        )
+        what = f"torchrun has started {local_size} processes, but finetune.nproc_per_node is {asked}"
+        raise AttuneError(what, "set it to 1 where torchrun says how many, or to the same number")
     if 0 < gpus < local_size:
         raise AttuneError(f"{local_size} processes are to share {gpus} GPUs", "start one for each GPU")
 

@@ -131,8 +131,6 @@ def encoder_layers(model: nn.Module) -> nn.ModuleList:
     lists = {name: module for name, module in lists.items() if any(True for _ in module.parameters())}
     outer = [module for name, module in lists.items() if not any(name.startswith(f"{other}.") for other in lists)]
     if len(outer) != 1:
-        raise AttuneError(
-            f"cannot tell the layers of this model ({type(model).__name__}): it has {len(outer)} lists of modules",
-            "use finetune.strategy full or head, with layerwise_lr_decay: 1.0",
-        )
+        what = f"cannot tell the layers of this model ({type(model).__name__}): it has {len(outer)} lists of modules"
+        raise AttuneError(what, "use finetune.strategy full or head, with layerwise_lr_decay: 1.0")
     return outer[0]

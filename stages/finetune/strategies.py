@@ -54,10 +54,8 @@ def prepare(model: PreTrainedModel, params: FinetuneParams, max_length: int | No
     if isinstance(params.options, PartialOptions):
         layers, wanted = encoder_layers(model), params.options.layers
         if wanted > len(layers):
-            raise AttuneError(
-                f"finetune.partial.layers is {wanted}, but the base model has {len(layers)} to train",
-                f"set it to {len(layers)} or less, or set finetune.strategy: full",
-            )
+            what = f"finetune.partial.layers is {wanted}, but the base model has {len(layers)} to train"
+            raise AttuneError(what, f"set it to {len(layers)} or less, or set finetune.strategy: full")
         parts += [*layers[-wanted:], *(part for name, part in model.base_model.named_children() if name == "pooler")]
     for part in parts:
         part.requires_grad_(True)
@@ -73,10 +71,8 @@ def _with_adapter(model: PreTrainedModel, params: FinetuneParams, head: list[str
     targets = options.get("target_modules")
     for name in targets if isinstance(targets, list) else ():  # peft ignores a name as long as another one fits
         if not any(f".{layer}".endswith(f".{name}") for layer in layers):
-            raise AttuneError(
-                f"finetune.{strategy}.target_modules has {name!r}, and no linear layer below the head ends so",
-                f"choose out of {choices}",
-            )
+            what = f"finetune.{strategy}.target_modules has {name!r}, and no linear layer below the head ends so"
+            raise AttuneError(what, f"choose out of {choices}")
     if strategy == "adalora":
         options["total_step"] = 1_000_000  # RankBudget puts in the true number
         del options["tinit_ratio"], options["tfinal_ratio"]

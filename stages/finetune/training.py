@@ -34,16 +34,8 @@ from stages.common.distributed import end_with_parent, world_size
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.common.params.tasks import Score
+from stages.finetune import checkpoints
 from stages.finetune.batches import LengthBatches, TokenRows
-from stages.finetune.checkpoints import (
-    COMPLETE,
-    SaveAndLog,
-    complete,
-    last_checkpoint,
-    load_weights,
-    save_weights,
-    step_of,
-)
 from stages.finetune.cpu_speed import fast_on_cpu, trimmed_vocabulary
 from stages.finetune.machine import explain_memory_errors
 from stages.finetune.optimizers import build_optimizer, build_schedule
@@ -122,7 +114,7 @@ def train(
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_loss_func=loss,
         compute_metrics=lambda given: task.validation_scores(given.predictions, given.label_ids, space),
-        callbacks=[*of_strategy, SaveAndLog(params.save_steps), *callbacks],
+        callbacks=[*of_strategy, checkpoints.SaveAndLog(params.save_steps), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
     occurring = pl.concat([rows, validation])["input_ids"].explode().unique().to_list()
@@ -152,18 +144,19 @@ class AttuneTrainer(Trainer):
         last = None
         if self.is_world_process_zero():
             for checkpoint in self._folder.glob("checkpoint-*"):
-                if not (checkpoint / COMPLETE).exists():
+                if not (checkpoint / checkpoints.COMPLETE).exists():
                     shutil.rmtree(checkpoint, ignore_errors=True)
-            if last := last_checkpoint(self._folder):
-                print(f"  going on from step {step_of(last)}", flush=True)
+            if last := checkpoints.last_checkpoint(self._folder):
+                print(f"  going on from step {checkpoints.step_of(last)}", flush=True)
         (last,) = broadcast_object_list([last])
         if self.args.world_size > 1:  # or all would drop the same; what a checkpoint says of it comes later
             torch.manual_seed(self.args.seed + self.args.process_index)
         try:
             self.train(resume_from_checkpoint=str(last) if last else None)
         except KeyboardInterrupt:
-            last = last_checkpoint(self._folder)
-            raise KeyboardInterrupt(f"the same command goes on from step {step_of(last)}" if last else "") from None
+            last = checkpoints.last_checkpoint(self._folder)
+            goes_on = f"the same command goes on from step {checkpoints.step_of(last)}" if last else ""
+            raise KeyboardInterrupt(goes_on) from None
         if self.args.world_size > 1:  # what one of them still does may fail
             distributed.barrier()
             distributed.destroy_process_group()
@@ -230,7 +223,7 @@ class AttuneTrainer(Trainer):
             raise self._diverged(reason)
 
     def _diverged(self, reason: str) -> AttuneError:
-        params, last = self._params, last_checkpoint(self._folder)
+        params, last = self._params, checkpoints.last_checkpoint(self._folder)
         kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
         return AttuneError(
             f"the training has diverged by step {self.state.global_step}: {reason}",
@@ -248,7 +241,7 @@ class AttuneTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
                 best = self.state.best_global_step if self.args.load_best_model_at_end else None
-                complete(self._folder / f"checkpoint-{self.state.global_step}", self.args.world_size, best)
+                checkpoints.complete(self._folder / f"checkpoint-{self.state.global_step}", self.args.world_size, best)
         except (OSError, RuntimeError) as error:  # torch says in words of its own that the disk is full
             if shutil.disk_usage(self._folder).free >= FULL:
                 raise
@@ -260,10 +253,10 @@ class AttuneTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if output_dir and self.args.should_save:  # peft's own checkpoints lack half of a prefix and of AdaLoRA
-            save_weights(self.model, Path(output_dir))
+            checkpoints.save_weights(self.model, Path(output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_weights(self.model, Path(resume_from_checkpoint))
+        checkpoints.load_weights(self.model, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
-        load_weights(self.model, Path(str(self.state.best_model_checkpoint)))
+        checkpoints.load_weights(self.model, Path(str(self.state.best_model_checkpoint)))

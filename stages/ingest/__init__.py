@@ -1,4 +1,4 @@
 """From the sources in params to `data/raw/`, `models/base/` and `models/resources/`.
 
-A row of a CSV file in data/inbox/ passes `__main__`, `fetch`, `common/readers/tables`, `records`, `common/schemas`.
+A row of a CSV file passes `__main__`, `fetch`, `common/readers/tables`, `records`, `spool`, `common/schemas`.
 """

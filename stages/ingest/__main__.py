@@ -24,8 +24,9 @@ from stages.ingest.archives import Workspace
 from stages.ingest.fetch import open_source
 from stages.ingest.labels import check_label_column, check_look_alikes, label_names
 from stages.ingest.models import bring_model, bring_resources, files_of
-from stages.ingest.records import Spool, check_label_map, read_records
+from stages.ingest.records import check_label_map, read_records
 from stages.ingest.scratch import build_scratch_model
+from stages.ingest.spool import Spool
 from stages.tasks import load_task
 from stages.tasks.base import Task
 

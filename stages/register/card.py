@@ -20,26 +20,15 @@ MAX_NAME = 80  # characters of a name that comes out of the data
 
 def model_card(
     params: Params,
-    scores: Mapping[str, Any],
+    scores: Mapping[str, Any],  # content of `reports/scores.json`
     verdicts: Sequence[Verdict],
-    raw: Path,
-    clean: Path,
-    augmented: Mapping[str, int],
-    export: Mapping[str, Any],
-    slices: pl.DataFrame,
+    raw: Path,  # `data/raw/manifest.json`
+    clean: Path,  # `reports/clean.json`
+    augmented: Mapping[str, int],  # rows that augmentation added to train, by method
+    export: Mapping[str, Any],  # content of `reports/export.json`
+    slices: pl.DataFrame,  # `reports/plots/slices.csv`
 ) -> str:
-    """Return the card as Markdown with the metadata block of the Hugging Face Hub.
-
-    Args:
-        params: all parameters.
-        scores: content of `reports/scores.json`.
-        verdicts: of the gates.
-        raw: `data/raw/manifest.json`.
-        clean: `reports/clean.json`.
-        augmented: rows that augmentation added to train, by method.
-        export: content of `reports/export.json`.
-        slices: `reports/plots/slices.csv`.
-    """
+    """Return the card as Markdown with the metadata block of the Hugging Face Hub."""
     manifest, cleaned = (json.loads(path.read_text(encoding="utf-8")) for path in (raw, clean))
     names = sorted({name for split in cleaned["splits"].values() for name in split["labels"]})
     headline = params.spec.headline

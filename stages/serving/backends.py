@@ -60,12 +60,8 @@ class Package:
 class Predictor:
     """Texts in, outputs of the task out; texts of requests go through `cleaning` first, those of data have been.
 
-    Args:
-        package: the parts of the model.
-        variant: which form of it; None: ONNX where it was exported, else torch.
-        threads: of the processor; None: one per core.
-        task: of a package without `serving`, whose outputs stay as the model gives them.
-        device: where torch computes.
+    Without a variant it is ONNX where it was exported, else torch; without a number of threads it takes all cores. The
+    task is that of a package without `serving`, whose outputs stay as the model gives them.
 
     Raises:
         ValueError: if the package has no such variant.

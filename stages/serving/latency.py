@@ -23,22 +23,13 @@ class Latency:
 
 def latencies(
     predictors: dict[str, Predictor],
-    texts: Sequence[str],
-    batch_size: int,
-    calls: int = 100,
-    pairs: Sequence[str] | None = None,
-    seconds: float = 60.0,
+    texts: Sequence[str],  # one at least; taken in order, again from the start after the last
+    batch_size: int,  # texts a call
+    calls: int = 100,  # measured per predictor, after a few that are not
+    pairs: Sequence[str] | None = None,  # second texts, for a model of pairs
+    seconds: float = 60.0,  # after so many no further block begins; each predictor has one at least
 ) -> dict[str, Latency]:
-    """Measure predictors on the same batches, interleaved, so that a busy moment slows all of them.
-
-    Args:
-        predictors: by name.
-        texts: at least one; taken in order, again from the start after the last, `batch_size` to a call.
-        batch_size: texts a call.
-        calls: measured per predictor, after a few that are not.
-        pairs: second texts, for a model of pairs.
-        seconds: after so many no further block begins; each predictor has one at least.
-    """
+    """Measure predictors on the same batches, interleaved, so that a busy moment slows all of them."""
     batches = []
     for start in range(0, calls * batch_size, batch_size):
         rows = [index % len(texts) for index in range(start, start + batch_size)]

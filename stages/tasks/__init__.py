@@ -19,11 +19,7 @@ def load_task(name: str) -> "Task":
 
 
 def read_decision(folder: Path) -> Decision:
-    """Read `decision.json` out of a folder.
-
-    Raises:
-        ValueError: if the file says what it should not.
-    """
+    """Read `decision.json` out of a folder; a ValueError if it says what it should not."""
     path = folder / FILE
     content = {"task": FIRST, **json.loads(path.read_text(encoding="utf-8"))}
     kind: type[Decision] = load_task(str(content["task"])).Decision

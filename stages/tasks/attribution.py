@@ -170,9 +170,7 @@ def _integrated(
 def in_words(text: str, tokens: Sequence[tuple[int, int, float]]) -> list[tuple[str, float]]:
     """Return pieces that are together the text, each with the sum of its tokens: words, not parts of words.
 
-    Args:
-        text: as it was read.
-        tokens: start, end and value, in order; an end may be beyond what a token shows (blanks before it belong to it).
+    A token has start, end and value; the end may be beyond what it shows (blanks before it belong to it).
     """
     values, covered = [0.0] * len(text), [False] * len(text)  # of each character; a token's value is at its first one
     starts = {match.start() for match in UNIT.finditer(text)}

@@ -62,6 +62,7 @@ class Task:
     """A task of one output vector per text or pair of texts; others replace `encode`, `build_model` and `predict`."""
 
     name: ClassVar[str]  # as in params.yaml
+    problem_type: ClassVar[str]  # transformers' name of the loss, for `build_model`
     Decision: ClassVar[Any] = Decision  # the class of its `decision.json`
 
     # ── ingest, clean, augment: targets ──────────────────────────────────────────────────────────────────────────────
@@ -111,13 +112,8 @@ class Task:
     def label_issues(self, rows: "pl.DataFrame", params: "CleanParams") -> "pl.DataFrame | None":
         """Return the rows whose target looks wrong, with what it rather is: `suggested`, and how sure: `confidence`.
 
-        Args:
-            rows: CleanRecords of all splits, with `split`, and `fold`: who judges a row of train has seen no other of
-                its fold, and who judges the rest, whose fold is -1, has seen the whole of train.
-            params: the section `clean`.
-
-        Returns:
-            columns suggested and confidence beside those of rows; None: this is not offered.
+        Rows are CleanRecords of all splits, with `split` and `fold`: who judges a row of train has seen no other of its
+        fold, and who judges the rest, whose fold is -1, has seen the whole of train. None: this is not offered.
         """
         return None
 
@@ -132,16 +128,20 @@ class Task:
 
     # ── tokenize, finetune ───────────────────────────────────────────────────────────────────────────────────────────
     def label_space(self, labels: "pl.Series") -> dict[str, Any]:
-        """Return what has to be known of the training targets to encode them, as JSON-able values."""
-        return {}
+        """Return what has to be known of the training targets to encode them, JSON-able: the number of each name."""
+        names = self.names_in(labels)
+        return {"labels": {name: number for number, name in enumerate(names)}} if names else {}
 
     def targets(self, labels: Sequence[str], space: Space) -> list[Any]:
         """Return what the model learns for each label: a class number, a list of 0 and 1, a number."""
         raise NotImplementedError
 
     def build_model(self, base: Path, space: Space, dropout: float | None, seed: int) -> "PreTrainedModel":
-        """Return the base model with a new head, in float32."""
-        raise NotImplementedError
+        """Return the base model with a new head, in float32: an output for each name, in their order, or one."""
+        from stages.tasks.encoder import with_head
+
+        numbers = space.get("labels", {"value": 0})
+        return with_head(base, sorted(numbers, key=numbers.__getitem__), self.problem_type, dropout, seed)
 
     def loss_function(self, params: "FinetuneParams", space: Space, targets: Sequence[Any]) -> Any:
         """Return the function from logits [b x k] float32 and targets [b …] to the loss of each row [b].
@@ -170,11 +170,7 @@ class Task:
     def fit_decision(
         self, params: "EvaluateParams", labels: Sequence[str], outputs: np.ndarray, undecided: Any
     ) -> tuple[Any, Any]:
-        """Fit on validation what turns outputs [n x k] into answers.
-
-        Returns:
-            The decision, and whatever `decision_report` wants to know of how it was found.
-        """
+        """Fit on validation what turns outputs [n x k] into answers; return it, and what `report` has to know."""
         return undecided, None
 
     def decide(self, outputs: np.ndarray, decision: Any, threshold: float | None = None) -> dict[str, Any]:
@@ -190,8 +186,9 @@ class Task:
         raise NotImplementedError
 
     def blank_answer(self, answer: Answer) -> Answer:
-        """Return the answer to a text in which there is nothing to read."""
-        raise NotImplementedError
+        """Return the answer to a text in which there is nothing to read: an abstention."""
+        none = {name: None for name, kind in self.signature().items() if "?" in kind}
+        return {**answer, **none, "abstained": True}
 
     def table(self, outputs: np.ndarray, decision: Any, threshold: float | None) -> dict[str, Any]:
         """Return the columns that a batch prediction writes, each [n]; `abstained` is among them."""
@@ -236,18 +233,11 @@ class Task:
         """Return whether two predictions of a row count as the same, [n] bool: of exported forms, of a rebuild."""
         return (first["prediction"] == second["prediction"]).to_numpy()
 
-    def baseline(
-        self,
-        name: str,
-        train: "pl.DataFrame",
-        validation: "pl.DataFrame",
-        test: "pl.DataFrame",
-        base: Path,
-        max_length: int,
-    ) -> Sequence[str] | None:
+    def baseline(self, name: str, parts: Sequence["pl.DataFrame"], base: Path, max_length: int) -> Sequence[str] | None:
         """Return what a baseline of the facts predicts for the test rows, as canonical texts; None: it needs others.
 
-        The base model is measured on so many tokens of a text; what has to be fitted is fitted on validation.
+        The parts are train, validation (on which is fitted what has to be) and test, all with text, text_pair and
+        label. The base model is measured on so many tokens of a text.
         """
         raise NotImplementedError
 

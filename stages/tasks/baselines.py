@@ -8,7 +8,6 @@ import polars as pl
 from scipy.sparse import hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from stages.common.text.columns import is_unspaced
@@ -28,37 +27,25 @@ def classes(
     """
     if name == "majority":
         return np.full(test.height, np.bincount(actual).argmax())  # the most frequent class, for every row
-    return tfidf(train, actual, test) if name == "tfidf" else base_model(base, train, actual, test, max_length)
-
-
-def tfidf(train: pl.DataFrame, actual: np.ndarray, test: pl.DataFrame) -> np.ndarray:
-    """TF-IDF of words and word pairs (characters where there are no spaces) and logistic regression."""
-    texts, test_texts = (_joined(rows) for rows in (train, test))
-    model = make_pipeline(_vectorizer(texts), classifier("tfidf"))
-    return np.asarray(model.fit(texts, actual).predict(test_texts))
-
-
-def base_model(base: Path, train: pl.DataFrame, actual: np.ndarray, test: pl.DataFrame, max_length: int) -> np.ndarray:
-    """Logistic regression on the mean embeddings of the base model as it was before fine-tuning (a linear probe)."""
-    train_embeddings, test_embeddings = (embeddings(base, rows, 128, max_length) for rows in (train, test))
-    model = make_pipeline(StandardScaler(), classifier("base_model"))
-    return np.asarray(model.fit(train_embeddings, actual).predict(test_embeddings))
+    known, new = features(name, base, max_length, train, test)
+    return np.asarray(classifier(name).fit(known, actual).predict(new))
 
 
 def classifier(name: str) -> LogisticRegression:
-    """Return the logistic regression of a baseline."""
+    """Return the logistic regression of `tfidf`, or of `base_model` (a linear probe of it as it was)."""
     return LogisticRegression(C=4.0, max_iter=1000) if name == "tfidf" else LogisticRegression(C=0.1, max_iter=2000)
 
 
 def features(name: str, base: Path, max_length: int, *parts: pl.DataFrame) -> list[Any]:
-    """Return what the classifier of a baseline sees of each table, [rows x features]; the first is for training."""
-    if name == "tfidf":
-        texts = [_joined(rows) for rows in parts]
-        vectorizer = _vectorizer(texts[0]).fit(texts[0])
-        return [vectorizer.transform(part) for part in texts]
-    vectors = [embeddings(base, rows, 128, max_length) for rows in parts]
-    scaler = StandardScaler().fit(vectors[0])
-    return [scaler.transform(part) for part in vectors]
+    """Return what the classifier of a baseline sees of each table, [rows x features]; the first is for training.
+
+    For `tfidf`: TF-IDF of words and word pairs, or of characters; for `base_model`: mean embeddings, standardised.
+    """
+    inputs: list[Any] = [
+        _joined(part) if name == "tfidf" else embeddings(base, part, 128, max_length) for part in parts
+    ]
+    fitted = _vectorizer(inputs[0]) if name == "tfidf" else StandardScaler()
+    return [fitted.fit_transform(inputs[0]), *map(fitted.transform, inputs[1:])]
 
 
 def numbers(

@@ -75,9 +75,9 @@ def with_intervals(models: Sequence[Evidence], combine: Combine, bootstrap: "Boo
         combine(*(_drawn(model, drawn, weights) for model in models))
         for drawn, weights in _draws(rows, width, bootstrap.resamples, seed)
     ]
-    tail = 50 * (1 - bootstrap.confidence)
+    tail, whole = 50 * (1 - bootstrap.confidence), (np.arange(rows)[None, :], np.ones((1, rows)))
     result: dict[str, float] = {}
-    for name, value in combine(*map(_whole, models)).items():
+    for name, (value,) in combine(*(_drawn(model, *whole) for model in models)).items():
         low, high = np.percentile(np.concatenate([draw[name] for draw in draws]), [tail, 100 - tail])
         for key, number in ((name, value), (f"{name}_low", low), (f"{name}_high", high)):
             result[key] = round(float(number), DIGITS)
@@ -99,9 +99,3 @@ def _draws(rows: int, width: int, resamples: int, seed: int) -> Iterator[tuple[n
 def _drawn(model: Evidence, drawn: np.ndarray, weights: np.ndarray) -> Scores:
     scores = model.scores(weights @ model.statistics)
     return {**scores, **model.ranked(drawn)} if model.ranked else scores
-
-
-def _whole(model: Evidence) -> Scores:
-    rows = model.statistics.shape[0]
-    scores = _drawn(model, np.arange(rows)[None, :], np.ones((1, rows)))
-    return {name: values[0] for name, values in scores.items()}

@@ -26,11 +26,7 @@ class Decision:
 
     @classmethod
     def of(cls, content: dict[str, object], where: str) -> Self:
-        """Return the decision that JSON holds; `where` is what a message calls it.
-
-        Raises:
-            ValueError: if it says what it should not.
-        """
+        """Return the decision that JSON holds; a ValueError, which calls it `where`, if it says what it should not."""
         try:
             return TypeAdapter(cls).validate_json(json.dumps(content))  # strictly, a dict is no dataclass in Python
         except ValidationError as error:

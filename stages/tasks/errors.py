@@ -87,12 +87,8 @@ def coverage(
 ) -> dict[str, Any]:
     """Return the coverage that was asked for and the one found, with its interval (Wilson 1927), and the width.
 
-    Args:
-        actual: numbers of the test rows, [n].
-        values: what the model answers, [n].
-        margins: half the width of each answer's interval, [n]; infinite where validation was too small for one.
-        params: with the nominal coverage, and the confidence of its interval.
-        fitted_on: number of validation rows.
+    Of numbers, answers and margins [n] of the test rows; a margin, half the width of an interval, is infinite where
+    validation was too small for one, `fitted_on` so many rows.
     """
     from scipy.stats import binomtest
 

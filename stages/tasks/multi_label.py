@@ -64,7 +64,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 class MultiLabel(Task):
     """See the module."""
 
-    name = "multi-label"
+    name, problem_type = "multi-label", "multi_label_classification"
     Decision = SetDecision
 
     # ── ingest, clean, augment: targets ──────────────────────────────────────────────────────────────────────────────
@@ -109,20 +109,10 @@ class MultiLabel(Task):
         return of_sets(made, train, params.label_preservation.min_probability, seed)
 
     # ── tokenize, finetune ───────────────────────────────────────────────────────────────────────────────────────────
-    def label_space(self, labels: "pl.Series") -> dict[str, Any]:
-        """Return the number of each label, by name in their order."""
-        return {"labels": {name: number for number, name in enumerate(self.names_in(labels))}}
-
     def targets(self, labels: Sequence[str], space: Space) -> list[list[float]]:
         """Return 1.0 for each label in the set, 0.0 for each other."""
         result: list[list[float]] = self.indicators(labels, sorted(space["labels"])).astype(np.float64).tolist()
         return result
-
-    def build_model(self, base: Path, space: Space, dropout: float | None, seed: int) -> Any:
-        """Return the base model with an output for each label, in the order of their numbers."""
-        from stages.tasks.encoder import with_head
-
-        return with_head(base, sorted(space["labels"]), "multi_label_classification", dropout, seed)
 
     def loss_function(self, params: "FinetuneParams", space: Space, targets: Sequence[Any]) -> Any:
         """Return binary cross entropy or focal loss, the mean over the labels."""
@@ -188,10 +178,6 @@ class MultiLabel(Task):
             result.append({**answer, "probabilities": {label: value for label, value, _ in ranked[:top_k]}})
         return result
 
-    def blank_answer(self, answer: Answer) -> Answer:
-        """Return an abstention."""
-        return {**answer, "labels": None, "abstained": True}
-
     def table(self, outputs: np.ndarray, decision: SetDecision, threshold: float | None) -> dict[str, Any]:
         """Return labels (JSON, null where the model abstains), score, abstained, and the probability of each label."""
         decided, rounded = self.decide(outputs, decision, threshold), outputs.round(DIGITS)
@@ -238,24 +224,16 @@ class MultiLabel(Task):
         values = label_sets.f1(*label_sets.hits_and_errors(sums))
         return {name: values[..., index] for index, name in enumerate(names)}
 
-    def baseline(
-        self,
-        name: str,
-        train: "pl.DataFrame",
-        validation: "pl.DataFrame",
-        test: "pl.DataFrame",
-        base: Path,
-        max_length: int,
-    ) -> Sequence[str]:
+    def baseline(self, name: str, parts: Sequence["pl.DataFrame"], base: Path, max_length: int) -> Sequence[str]:
         """Return the commonest set, or what TF-IDF or a linear probe of the base model says of each label alone.
 
         These share one threshold, the one with the best micro-F1 on validation.
         """
         from stages.tasks.set_decisions import baseline
 
-        labels = self.names_in(train["label"])
-        sets = [self.indicators(part["label"], labels) for part in (train, validation)]
-        return baseline(name, labels, sets, (train, validation, test), base, max_length)
+        labels = self.names_in(parts[0]["label"])
+        sets = [self.indicators(part["label"], labels) for part in parts[:2]]
+        return baseline(name, labels, sets, parts, base, max_length)
 
     def label_quality(self, rows: "pl.DataFrame", outputs: np.ndarray, decision: SetDecision) -> np.ndarray:
         """Return how well all labels of a row fit together: cleanlab's moving average, the worst last and most."""

@@ -65,16 +65,12 @@ def rounded(values: np.ndarray) -> np.ndarray:
 class Regression(Task):
     """See the module."""
 
-    name = "regression"
+    name, problem_type = "regression", "regression"
     Decision = NumberDecision
 
     # ── ingest, clean, augment: targets ──────────────────────────────────────────────────────────────────────────────
     def parse_target(self, cell: str, params: "IngestParams") -> str:
-        """Return the number of a cell as its shortest text.
-
-        Raises:
-            Refused: if the cell holds no finite number, or one outside of `ingest.range`.
-        """
+        """Return the number of a cell as its shortest text; Refused if it is none, or outside of `ingest.range`."""
         from stages.tasks.targets import parse_number
 
         return parse_number(cell, params.range)
@@ -134,9 +130,9 @@ class Regression(Task):
     def build_model(self, base: Path, space: Space, dropout: float | None, seed: int) -> Any:
         """Return the base model with one output."""
         from stages.common.errors import AttuneError
-        from stages.tasks.encoder import output_layer, with_head
+        from stages.tasks.encoder import output_layer
 
-        model = with_head(base, ["value"], "regression", dropout, seed)
+        model = super().build_model(base, space, dropout, seed)
         if output_layer(model).bias is None:  # `finished` needs one
             what = f"the head of a {model.config.model_type} has no bias, so that it cannot answer in the data's units"
             raise AttuneError(what, "take an encoder as ingest.base_model")
@@ -198,10 +194,6 @@ class Regression(Task):
             for value, low, high, wide in zip(*_answered(outputs, decision, threshold), strict=True)
         ]
 
-    def blank_answer(self, answer: Answer) -> Answer:
-        """Return an abstention."""
-        return {**answer, "value": None, "low": None, "high": None, "abstained": True}
-
     def table(self, outputs: np.ndarray, decision: NumberDecision, threshold: float | None) -> dict[str, Any]:
         """Return value (null where the model abstains), low, high, abstained."""
         answers = self.answers(outputs, decision, threshold, None)
@@ -233,20 +225,12 @@ class Regression(Task):
         """Return whether numbers differ by no more than a twentieth of the first ones' standard deviation."""
         return _near(first["prediction"], second["prediction"], SAME)
 
-    def baseline(
-        self,
-        name: str,
-        train: "pl.DataFrame",
-        validation: "pl.DataFrame",
-        test: "pl.DataFrame",
-        base: Path,
-        max_length: int,
-    ) -> Sequence[str] | None:
+    def baseline(self, name: str, parts: Sequence["pl.DataFrame"], base: Path, max_length: int) -> Sequence[str] | None:
         """Return what mean, median, ridge regression or the base model's cosine of two texts predict."""
         from stages.tasks.baselines import numbers
         from stages.tasks.targets import canonical_number
 
-        values = numbers(name, train, validation, test, base, max_length)
+        values = numbers(name, *parts, base, max_length)
         return None if values is None else [canonical_number(value) for value in rounded(values).tolist()]
 
     def label_quality(self, rows: "pl.DataFrame", outputs: np.ndarray, decision: NumberDecision) -> np.ndarray:

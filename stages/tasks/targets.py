@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
-from math import isfinite, isnan
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +37,7 @@ def parse_label(cell: str, params: "IngestParams") -> str | None:
         AttuneError: if it is another list or an object, and not what params name.
     """
     from stages.common.errors import AttuneError
+    from stages.common.readers.table import as_text
 
     if (value := _structure(cell)) is None:
         return cell
@@ -48,7 +49,7 @@ def parse_label(cell: str, params: "IngestParams") -> str | None:
             "write one label into each row (of scores the highest, say), leave such rows out, or name this "
             "very text in ingest.labels",
         )
-    return _as_text(value[0])
+    return as_text(value[0])
 
 
 def parse_set(cell: str) -> str | None:
@@ -62,6 +63,8 @@ def parse_set(cell: str) -> str | None:
     Raises:
         Refused: if it holds something else.
     """
+    from stages.common.readers.table import as_text
+
     value = _structure(cell)
     if value is None:
         inner = re.fullmatch(r"\s*\[(.*)\]\s*", cell, re.DOTALL)
@@ -74,7 +77,7 @@ def parse_set(cell: str) -> str | None:
     marks = [entry for entry in entries if isinstance(entry, int | float) and entry in (0, 1)]
     if len(set(marks)) < len(marks) or any(isinstance(mark, bool) for mark in marks):
         raise Refused(f"marks of labels without their names: {_shown(cell)}; columns.labels takes a column for each")
-    names = [text.strip() for entry in entries if (text := _as_text(entry))]
+    names = [text.strip() for entry in entries if (text := as_text(entry))]
     return canonical_set(filter(None, names)) if any(names) or not entries else None
 
 
@@ -99,12 +102,8 @@ def renamed_set(label: str, names: Mapping[str, str | None]) -> str | None:
 def parse_number(cell: str, limits: Sequence[float] | None = None) -> str:
     """Return the canonical text of a number; a point parts its decimals, and nothing its thousands.
 
-    Args:
-        cell: one text.
-        limits: the least and the greatest number that are taken.
-
     Raises:
-        Refused: if it is none that a float64 can hold, or outside of the limits (rule `out_of_range`).
+        Refused: if it is none that a float64 can hold, or less or greater than the limits (rule `out_of_range`).
     """
     text = cell.strip()
     value = float(text) if NUMBER.fullmatch(text) else float("nan")
@@ -187,11 +186,3 @@ def _shown(cell: str) -> str:
     from stages.common.display import display
 
     return display(cell, 60)
-
-
-def _as_text(value: Any) -> str | None:
-    """Return an entry of a list as text, in JSON's spelling; lone surrogates, which are no characters, replaced."""
-    if value is None or value == "" or (isinstance(value, float) and isnan(value)):
-        return None
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text.encode("utf-8", "replace").decode("utf-8")

@@ -17,14 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
     import torch
 
-    from stages.common.params import (
-        AugmentParams,
-        CleanParams,
-        EvaluateParams,
-        FinetuneParams,
-        IngestParams,
-        Params,
-    )
+    from stages.common.params import AugmentParams, CleanParams, EvaluateParams, FinetuneParams, IngestParams, Params
 
 DIGITS = 6
 PROBABILITY = "probability_"  # and the label: a column of batch predictions
@@ -54,12 +47,7 @@ class LabelDecision(Decision):
         return softmax(np.log(np.clip(outputs, 1e-300, None)) / self.temperature)
 
     def abstains(self, probabilities: np.ndarray, threshold: float | None = None) -> np.ndarray:
-        """Return whether the likeliest label is below its threshold, [n] bool.
-
-        Args:
-            probabilities: calibrated, [n x k].
-            threshold: for every label, instead of their own.
-        """
+        """Return whether the likeliest label is below its threshold, or this one, by probabilities [n x k]."""
         thresholds = np.array([self.thresholds.get(label, 0.0) for label in self.labels])
         needed = thresholds[probabilities.argmax(axis=1)] if threshold is None else threshold
         return np.asarray(probabilities.max(axis=1, initial=0.0) < needed)
@@ -74,7 +62,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 class TextClassification(Task):
     """See the module."""
 
-    name = "text-classification"
+    name, problem_type = "text-classification", "single_label_classification"
     Decision = LabelDecision
 
     # ── ingest, clean, augment: targets ──────────────────────────────────────────────────────────────────────────────
@@ -101,20 +89,9 @@ class TextClassification(Task):
         return of_classes(made, train, params.label_preservation.min_probability, seed)
 
     # ── tokenize, finetune ───────────────────────────────────────────────────────────────────────────────────────────
-    def label_space(self, labels: "pl.Series") -> dict[str, Any]:
-        """Return the class number of each label, by name in their order."""
-        return {"labels": {label: number for number, label in enumerate(labels.unique().sort())}}
-
     def targets(self, labels: Sequence[str], space: Space) -> list[int]:
         """Return the class number of each label."""
         return [space["labels"][label] for label in labels]
-
-    def build_model(self, base: Path, space: Space, dropout: float | None, seed: int) -> Any:
-        """Return the base model with an output for each label, in the order of their numbers."""
-        from stages.tasks.encoder import with_head
-
-        numbers = space["labels"]
-        return with_head(base, sorted(numbers, key=numbers.__getitem__), "single_label_classification", dropout, seed)
 
     def loss_function(self, params: "FinetuneParams", space: Space, targets: Sequence[int]) -> Any:
         """Return cross entropy or focal loss, with the weights of the labels."""
@@ -155,9 +132,7 @@ class TextClassification(Task):
             "probabilities": outputs.tolist(),
         }
 
-    def answers(
-        self, outputs: np.ndarray, decision: LabelDecision, threshold: float | None, top_k: int | None
-    ) -> list[Answer]:
+    def answers(self, outputs: np.ndarray, decision: Any, threshold: float | None, top_k: int | None) -> list[Answer]:
         """Return `label`, `score`, `abstained` and `probabilities` by label, the likeliest first.
 
         The label is null where the model abstains.
@@ -169,10 +144,6 @@ class TextClassification(Task):
             answer = {"label": None if below else label, "score": score, "abstained": below}
             result.append({**answer, "probabilities": dict(ranked[:top_k])})
         return result
-
-    def blank_answer(self, answer: Answer) -> Answer:
-        """Return an abstention."""
-        return {**answer, "label": None, "abstained": True}
 
     def table(self, outputs: np.ndarray, decision: LabelDecision, threshold: float | None) -> dict[str, Any]:
         """Return label (null where the model abstains), score, abstained, and the probability of each label."""
@@ -189,9 +160,7 @@ class TextClassification(Task):
         """Return what an answer holds."""
         return {"label": "string?", "score": "double", "abstained": "boolean", "probabilities": "map"}
 
-    def drift_values(
-        self, outputs: np.ndarray, decision: LabelDecision
-    ) -> dict[str, tuple[np.ndarray, list[str] | None]]:
+    def drift_values(self, outputs: np.ndarray, decision: Any) -> dict[str, tuple[np.ndarray, list[str] | None]]:
         """Return the predicted labels, and how confident the model is of them."""
         confidence = outputs.max(axis=1, initial=0.0).round(DIGITS)  # so that a last digit moves no row to another bin
         return {"labels": (outputs.argmax(axis=1), decision.labels), "confidence": (confidence, None)}
@@ -209,7 +178,7 @@ class TextClassification(Task):
         """
         hits, actual, predicted = _counts(sums)
         rows = actual.sum(-1)
-        f1 = _ratio(2 * hits, actual + predicted)
+        f1 = 2 * hits / np.maximum(actual + predicted, 1)
         occurs = (actual + predicted) > 0  # scikit-learn averages over the labels that occur
 
         def macro(values: np.ndarray) -> np.ndarray:
@@ -219,28 +188,21 @@ class TextClassification(Task):
             "accuracy": hits.sum(-1) / rows,
             "macro_f1": macro(f1),
             "weighted_f1": (f1 * actual).sum(-1) / rows,
-            "macro_precision": macro(_ratio(hits, predicted)),
-            "macro_recall": macro(_ratio(hits, actual)),
+            "macro_precision": macro(hits / np.maximum(predicted, 1)),
+            "macro_recall": macro(hits / np.maximum(actual, 1)),
         }
 
     def part_scores(self, sums: np.ndarray, names: Sequence[str]) -> Scores:
         """Return the F1 of each label from sums of statistics [... x 3k]."""
         hits, actual, predicted = _counts(sums)
-        f1 = _ratio(2 * hits, actual + predicted)
+        f1 = 2 * hits / np.maximum(actual + predicted, 1)
         return {name: f1[..., index] for index, name in enumerate(names)}
 
-    def baseline(
-        self,
-        name: str,
-        train: "pl.DataFrame",
-        validation: "pl.DataFrame",
-        test: "pl.DataFrame",
-        base: Path,
-        max_length: int,
-    ) -> Sequence[str]:
+    def baseline(self, name: str, parts: Sequence["pl.DataFrame"], base: Path, max_length: int) -> Sequence[str]:
         """Return what the commonest label, TF-IDF or a linear probe of the base model predicts."""
         from stages.tasks import baselines
 
+        train, _, test = parts
         labels = sorted(train["label"].unique())
         numbers = class_numbers(train["label"], labels)
         return [labels[number] for number in baselines.classes(name, train, numbers, test, base, max_length)]
@@ -271,13 +233,7 @@ class TextClassification(Task):
         return predictions.select(rows["label"].alias("actual"), predicted="prediction")
 
     def report(
-        self,
-        params: "Params",
-        rows: "pl.DataFrame",
-        raw: np.ndarray,
-        outputs: np.ndarray,
-        decision: LabelDecision,
-        fitted: Any,
+        self, params: "Params", rows: "pl.DataFrame", raw: np.ndarray, outputs: np.ndarray, decision: Any, fitted: Any
     ) -> "tuple[dict[str, Any], dict[str, pl.DataFrame]]":
         """Return scores by label, calibration and thresholds; ROC, precision-recall and reliability curves."""
         from stages.tasks import calibration, curves
@@ -332,10 +288,6 @@ def _counts(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return hits, rows and predictions of each label [... x k] of sums of statistics [... x 3k]."""
     hits, misses, false_alarms = np.split(np.asarray(sums, np.float64), 3, axis=-1)
     return hits, hits + misses, hits + false_alarms
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
 TASK = TextClassification()

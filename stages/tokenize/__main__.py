@@ -20,11 +20,10 @@ SHOWN = 60  # characters of a label in a message
 def main(run: Run[TokenizeParams]) -> None:
     """Encode each split; write what the targets stand for, and the length that texts were cut to."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    from datasets import Dataset, disable_caching, disable_progress_bars
+    from datasets import Dataset, disable_caching
     from transformers import AutoConfig, AutoTokenizer
 
     disable_caching()
-    disable_progress_bars()
     splits = {
         name: AugmentedRecords.read(run.input(f"data/{'augmented' if name == 'train' else 'clean'}/{name}.parquet"))
         for name in SPLITS

@@ -11,19 +11,8 @@ from typing import TYPE_CHECKING
 
 from stages.common.params import Params
 from stages.common.pipeline.stage import LOGS
+from stages.tracking import runs
 from stages.tracking.provenance import origin_tags
-from stages.tracking.runs import (
-    INPUTS_TAG,
-    MODEL_TAG,
-    Curves,
-    create_run,
-    find_run,
-    finish,
-    keep_training_tags,
-    record_curves,
-    record_metrics,
-    run_of_model,
-)
 from stages.tracking.store import CATCH_UP, connect, warn
 
 if TYPE_CHECKING:
@@ -63,7 +52,7 @@ class LiveRun(Recorder):
 
     def __init__(self, params: Params, inputs: str, tags: dict[str, str]) -> None:
         super().__init__()
-        self._params, self._tags = params, {**tags, INPUTS_TAG: inputs}
+        self._params, self._tags = params, {**tags, runs.INPUTS_TAG: inputs}
         self._given = os.environ.get(TRIAL_RUN)
         if self._given == "":
             return
@@ -71,8 +60,8 @@ class LiveRun(Recorder):
             if not self._given:  # before MLflow is asked: it may be away, and this is the time to look
                 self._tags = {**origin_tags(), **self._tags}
             self.client = connect()
-            run = self._given or find_run(self.client, params, INPUTS_TAG, inputs)
-            self._curves = Curves(self.client, run or create_run(self.client, params, self._tags))
+            run = self._given or runs.find_run(self.client, params, runs.INPUTS_TAG, inputs)
+            self._curves = runs.Curves(self.client, run or runs.create_run(self.client, params, self._tags))
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         """Record a point of each curve."""
@@ -82,26 +71,22 @@ class LiveRun(Recorder):
 
     def finish(self, model: str, curves: list[Path]) -> None:
         """Fill the gaps of the curves, tag the run with the model's digest and end it."""
-        keep_training_tags(model, self._tags)
+        runs.keep_training_tags(model, self._tags)
         if self.client is None:
             return
         with self.trying():
-            run = self._given or run_of_model(self.client, self._params, model, self._tags)
-            record_curves(self.client, run, curves)
+            run = self._given or runs.run_of_model(self.client, self._params, model, self._tags)
+            runs.record_curves(self.client, run, curves)
             if not self._given:
-                finish(self.client, run, self._tags, {INPUTS_TAG: self._tags[INPUTS_TAG], MODEL_TAG: model})
+                results = {runs.INPUTS_TAG: self._tags[runs.INPUTS_TAG], runs.MODEL_TAG: model}
+                runs.finish(self.client, run, self._tags, results)
 
 
 class NestedRuns(Recorder):
     """A parent run with the result of a search or a cross-validation, and a child run for each of its trainings.
 
-    None has a tag by which a model of the pipeline is found, so what they train is never taken for its model.
-
-    Args:
-        params: what params.yaml says; children have params of their own.
-        key: what the parent is found by when the work is resumed.
-        name: of the parent run.
-        tags: further tags of the parent run.
+    None has a tag by which a model of the pipeline is found, so what they train is never taken for its model. The
+    parent is found by its key when the work is resumed; children have params of their own.
     """
 
     catch_up = "the trainings go on, unrecorded"
@@ -125,8 +110,8 @@ class NestedRuns(Recorder):
         if self.client is None or not run_id:
             return
         with self.trying():
-            record_curves(self.client, run_id, [curve] if curve.exists() else [])
-            record_metrics(self.client, run_id, scores)
+            runs.record_curves(self.client, run_id, [curve] if curve.exists() else [])
+            runs.record_metrics(self.client, run_id, scores)
             self.client.set_tag(run_id, STATE_TAG, state)
             if reason:
                 self.client.set_tag(run_id, REASON_TAG, reason[:5000])
@@ -136,12 +121,12 @@ class NestedRuns(Recorder):
         """Record the result of all, and end the parent run."""
         if self.client is not None:
             with self.trying():
-                record_metrics(self.client, self._parent, scores)
+                runs.record_metrics(self.client, self._parent, scores)
                 self.client.set_terminated(self._parent)
 
     @staticmethod
     def _open(client: "MlflowClient", params: Params, key: str, name: str, tags: dict[str, str]) -> str:
-        if run_id := find_run(client, params, KEY_TAG, key):
+        if run_id := runs.find_run(client, params, KEY_TAG, key):
             client.update_run(run_id, status="RUNNING")
             return run_id
-        return create_run(client, params, {**origin_tags(), **tags, KEY_TAG: key}, name)
+        return runs.create_run(client, params, {**origin_tags(), **tags, KEY_TAG: key}, name)

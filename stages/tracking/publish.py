@@ -26,15 +26,7 @@ from stages.tracking.registry import (
     RegistryState,
     ensure_registered,
 )
-from stages.tracking.runs import (
-    MODEL_TAG,
-    finish,
-    flatten,
-    record_curves,
-    record_metrics,
-    run_of_model,
-    training_tags,
-)
+from stages.tracking.runs import MODEL_TAG, finish, flatten, record_curves, record_metrics, run_of_model, training_tags
 from stages.tracking.store import connect, tracking_uri, warn
 
 if TYPE_CHECKING:
@@ -83,12 +75,7 @@ def publish_live(
 ) -> RegistryState | None:
     """Publish from within a stage: a store that is away or broken costs a warning.
 
-    Args:
-        run: of the stage.
-        model: the trained model's folder.
-        registration: what its own gates said of it; None: it is not to be registered yet.
-        comparison: with the champion.
-        costs: what the model costs on this machine; metrics `cost_…`.
+    Without a registration, the model is not registered yet. What it `costs` on this machine become metrics `cost_…`.
 
     Raises:
         Overtaken: if another model became champion meanwhile.

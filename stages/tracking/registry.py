@@ -115,14 +115,8 @@ def ensure_registered(
 ) -> RegistryState:
     """Register the model unless it is registered already, and give it the alias that it has earned.
 
-    Args:
-        client: of a store that answers.
-        registration: what the model's own gates said.
-        run_id: of the model's run.
-        package: its parts, which must be those of the registration.
-        card: its model card.
-        comparison: with the champion. None: it was not made now, so that the model takes the place of no champion, and
-            becomes one only in a registry that never had any.
+    Without a comparison with the champion, it takes the place of none, and becomes one only in a registry that never
+    had any.
 
     Raises:
         AttuneError: if the parts are others than those that were judged.

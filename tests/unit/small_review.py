@@ -9,7 +9,6 @@ from flows.reviewing.findings import (
     ChangedRow,
     ChangedRows,
     Changes,
-    Confused,
     Effect,
     FileChange,
     Gain,
@@ -47,7 +46,7 @@ def make_effect(trend: Trend = "better", text: str = "a moving film", width: int
         ChangedRow(f"id{row}", f"{text} row {row}", text, names[0], names[-1], 0.9 - row / 100, names[0], 0.95)
         for row in range(3)
     )
-    confusion = (Confused(names[0], names[0], 210, 217), Confused(names[0], names[-1], 10, 3))
+    confusion = ((names[0], names[0], 210, 217), (names[0], names[-1], 10, 3))
     points = [(float(step), 0.7 / (step + 1)) for step in range(9)]
     lower = [(step, 0.9 * loss) for step, loss in points]
     effect = Effect(

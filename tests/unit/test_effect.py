@@ -85,9 +85,9 @@ def test_gains_add_up_over_the_rows_of_both_and_turn_round_with_them(rows: tuple
     assert (forth.improved.total, forth.regressed.total) == (back.regressed.total, back.improved.total)
     assert {row.id for row in forth.improved.examples} == {row.id for row in back.regressed.examples}
     cells = Counter((new[row].label, side[row].predicted) for row in shared for side in (new, old))
-    assert all(cell.base + cell.head == cells[cell.label, cell.prediction] for cell in forth.confusion)
-    assert sum(cell.head - cell.base for cell in forth.confusion) == 0
-    assert {cell._replace(base=cell.head, head=cell.base) for cell in forth.confusion} == {*back.confusion}
+    assert all(base + head == cells[label, prediction] for label, prediction, base, head in forth.confusion)
+    assert sum(head - base for *_, base, head in forth.confusion) == 0
+    assert {(*pair, head, base) for *pair, base, head in forth.confusion} == {*back.confusion}
     opposite = {"better": "worse", "worse": "better", "same": "same", "unclear": "unclear"}
     for gain, other in zip((*forth.scores, *forth.parts), (*back.scores, *back.parts), strict=True):
         assert (gain.base, gain.head, opposite[gain.trend]) == (other.head, other.base, other.trend)

@@ -11,7 +11,7 @@ import pytest
 
 from stages.common.errors import AttuneError
 from stages.common.params import Source
-from stages.common.params.sources import PROTOCOLS
+from stages.common.params.spelling import PROTOCOLS
 from stages.ingest import download as module
 from stages.ingest.archives import Workspace
 from stages.ingest.download import download

@@ -21,7 +21,8 @@ from stages.common.readers.streams import Layout
 from stages.common.readers.tables import open_table
 from stages.common.schemas import RawRecords, Rejected
 from stages.ingest.labels import check_look_alikes, label_names
-from stages.ingest.records import Spool, check_label_map
+from stages.ingest.records import check_label_map
+from stages.ingest.spool import Spool
 from stages.tasks.base import Task
 from tests.unit.small_records import NUMBERS, SETS, TASK, make_records, records_of
 

@@ -214,7 +214,7 @@ def test_baselines_choose_sets(labels: list[str], base: Path) -> None:
     )
     found = {
         name: bootstrap.scores_of(
-            TASK.evidence(test, frame("prediction", [*TASK.baseline(name, train, validation, test, base, 16)]))
+            TASK.evidence(test, frame("prediction", [*TASK.baseline(name, (train, validation, test), base, 16)]))
         )
         for name in task_spec("multi-label").baselines
     }

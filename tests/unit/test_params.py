@@ -297,14 +297,10 @@ def test_what_is_left_out_is_the_tasks_own() -> None:
     }
     data = YAML(typ="safe").load(MINIMAL)
     params = check_params({**data, **settings, "ingest": data["ingest"] | {"range": [0, 5]}, "task": "regression"})
-    assert (params.loss, params.metric_for_best_model, params.champion_metric) == ("huber", "spearman", "mae")
+    assert (params.metric_for_best_model, params.champion_metric) == ("spearman", "mae")
     assert (params.slices_metric, params.baselines[:2]) == ("mae", ["mean", "median"])
     params = check_params({**data, "evaluate": {"baselines": []}})
-    assert (params.loss, params.metric_for_best_model, params.champion_metric) == (
-        "cross_entropy",
-        "macro_f1",
-        "macro_f1",
-    )
+    assert (params.metric_for_best_model, params.champion_metric) == ("macro_f1", "macro_f1")
     assert params.baselines == []
 
 
@@ -312,19 +308,6 @@ def test_every_fault_of_a_file_is_reported_at_once(tmp_path: Path) -> None:
     message = fault_of(tmp_path, MINIMAL, MINIMAL.replace("seed", "sed").replace("1e-4", "1e-4\n  momentum: 0.9"))
     assert "params.yaml has 2 faults" in message and "params.yaml:2: sed: unknown key" in message
     assert 'params.yaml:15: finetune.momentum: belongs to optim: "sgd", not "adamw": set it to 0.0' in message
-
-
-def test_aliases_that_stand_for_very_much_are_refused_at_once(tmp_path: Path) -> None:
-    lists = "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(30))
-    maps = "".join(f"a{n + 1}: &a{n + 1} {{{', '.join(f'k{k}: *a{n}' for k in range(9))}}}\n" for n in range(30))
-    merged = "".join(f"a{n + 1}: &a{n + 1}\n  <<: *a{n}\n  k{n}: *a{n}\n" for n in range(30))
-    for bomb in (f"a0: &a0 [x]\n{lists}", f"a0: &a0 {{x: y}}\n{maps}", f"a0: &a0 {{x: y}}\n{merged}"):
-        file = tmp_path / "params.yaml"
-        file.write_text(bomb + MINIMAL)
-        with pytest.raises(AttuneError, match=r"its aliases \(\*name\) stand for more than 100,000 values"):
-            load_params(file)
-    params = load(tmp_path, "{columns: [source]}", "{columns: &none []}\n  baselines: *none")
-    assert params.evaluate.baselines == []
 
 
 def test_a_file_that_is_missing_or_holds_nothing_is_reported(tmp_path: Path) -> None:

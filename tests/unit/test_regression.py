@@ -259,7 +259,7 @@ def test_baselines_learn_what_they_can(base: Path, paired: bool) -> None:
     train, validation, test = (told(rows, seed, paired) for seed, rows in enumerate((300, 60, 60)))
     errors = {}
     for name in task_spec("regression").baselines:
-        answer = TASK.baseline(name, train, validation, test, base, 16)
+        answer = TASK.baseline(name, (train, validation, test), base, 16)
         if answer is not None:
             errors[name] = mean_absolute_error(numbers_of(test["label"]), numbers_of(answer))
     assert list(errors) == [name for name in task_spec("regression").baselines if paired or name != "base_cosine"]

@@ -122,11 +122,7 @@ class Behaviour(Section):
         return [*self.invariance, *(test.name for test in self.minimum), *(test.name for test in self.direction)]
 
     def check_labels(self, labels: Collection[str]) -> None:
-        """Check that the labels of the tests exist, if the task has such.
-
-        Raises:
-            AttuneError: naming the test and the label.
-        """
+        """Check that the labels of the tests exist, if the task has such; an AttuneError names one that does not."""
         tests: list[MinimumTest | DirectionTest] = [*self.minimum, *self.direction]
         for test in tests:
             if labels and test.label not in labels:

@@ -5,18 +5,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from stages.common.params.section import Faults, Section, key
-from stages.common.params.sources import (
-    HubRepository,
-    InboxPath,
-    Location,
-    Member,
-    Revision,
-    Sha256,
-    Source,
-    TextSource,
-    Wheel,
-    as_in_files,
-)
+from stages.common.params.sources import Location, Source, TextSource, as_in_files
+from stages.common.params.spelling import HubRepository, InboxPath, Member, Revision, Sha256, Wheel
 
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 

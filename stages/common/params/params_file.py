@@ -19,7 +19,6 @@ from stages.common.params.root import Params
 from stages.common.params.section import similar
 
 PARAMS_FILE = Path("params.yaml")
-MOST_VALUES = 100_000
 GLUED = re.compile(r"\s*(?:- )*([\w.-]+):([^\s:].*)")  # `key:value`, which is one text
 OPEN_QUOTE = re.compile(r"""(?:[:,\[{-]\s+|[\[{])(["'])(?:(?!\1).)*$""")  # one that its line does not close
 NO_BLANK = "there is no blank after the colon"
@@ -45,16 +44,12 @@ def read_yaml(path: Path) -> Any:
     """Read YAML 1.2 (as DVC does: `no` is text, `1e-4` a number), keeping line numbers.
 
     Raises:
-        AttuneError: if the file is missing or is not YAML, or its aliases would fill the memory.
+        AttuneError: if the file is missing or is not YAML.
     """
     try:
         content = path.read_bytes()
         text = content.decode()
-        data = YAML(typ="rt").load(text)
-        if _size(data, {}) > MOST_VALUES:
-            what = f"{path}: its aliases (*name) stand for more than {MOST_VALUES:,} values"
-            raise AttuneError(what, "write out what is meant, without aliases of aliases")
-        return data
+        return YAML(typ="rt").load(text)
     except (UnicodeDecodeError, ReaderError) as error:
         at = error.start if isinstance(error, UnicodeDecodeError) else len(text[: error.position].encode())
         what = f"{path}:{content[:at].count(10) + 1}: {content[at : at + 1]!r} is nothing that YAML in UTF-8 may hold"
@@ -86,15 +81,6 @@ def _line_of(error: MarkedYAMLError, text: str) -> int:
     above = next((number for number in range(last - 1, 0, -1) if lines[number - 1]), last)
     is_text = not re.search(r":(\s|$)", lines[above - 1])  # with which the line below could not go on
     return next(opened, above if is_text else last)
-
-
-def _size(value: Any, known: dict[int, int]) -> int:
-    """Return how many values there are in one, those of an alias as often as it stands there."""
-    if isinstance(value, Mapping | list) and id(value) not in known:
-        known[id(value)] = MOST_VALUES + 1  # if it holds itself
-        inner = value.values() if isinstance(value, Mapping) else value
-        known[id(value)] = 1 + sum(_size(one, known) for one in inner)
-    return known.get(id(value), 1)
 
 
 def check_params(data: Any, name: str = "params.yaml") -> Params:

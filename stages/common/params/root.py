@@ -190,11 +190,6 @@ class Params(Section):
         return task_spec(self.task)
 
     @property
-    def loss(self) -> str:
-        """The training loss."""
-        return self.finetune.loss or self.spec.losses[0]
-
-    @property
     def metric_for_best_model(self) -> str:
         """The validation score, or `loss`, that picks the epoch to keep."""
         return self.finetune.metric_for_best_model or self.spec.main.name

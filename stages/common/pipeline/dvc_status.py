@@ -45,11 +45,8 @@ class Change:
 def changes(names: list[str], data: Any = None, root: Path = Path(), *, outs: bool = True) -> dict[str, list[Change]]:
     """Return why DVC would run each stage now, apart from what the stages before it will have done.
 
-    Args:
-        names: of the stages.
-        data: params to judge by instead of those in `params.yaml`.
-        root: the project's folder.
-        outs: false: only what the stages depend on counts, even if they are frozen.
+    Params are those in `params.yaml`, or else `data`. Without `outs`, only what the stages depend on counts, even if
+    they are frozen.
 
     Raises:
         AttuneError: if DVC cannot read the project, or something in it.
@@ -75,11 +72,7 @@ def restore_outs(stages: Iterable[str] | None = None, root: Path = Path()) -> li
 
     DVC removes the outs of a stage before it runs it. A stage that fails restores its own; after one that was killed,
     `make` and the flows do it. Outs that are there stay as they are. An error is only a warning: the next run makes
-    what is missing.
-
-    Args:
-        stages: names; None: all stages of the lock.
-        root: the project's folder.
+    what is missing. Without names of stages, it is all of the lock.
     """
     try:
         missing = {

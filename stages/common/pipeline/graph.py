@@ -65,11 +65,7 @@ def read_graph(root: Path = Path()) -> dict[str, Node]:
 
 
 def read_lock(root: Path = Path()) -> dict[str, Any]:
-    """Return the stages of `dvc.lock` as DVC wrote them, or nothing before the first run.
-
-    Raises:
-        AttuneError: if it cannot be read.
-    """
+    """Return the stages of `dvc.lock`, none before the first run; an AttuneError if it cannot be read."""
     path = root / LOCK
     return parse_lock(path.read_bytes().decode(errors="surrogateescape")) if path.exists() else {}
 

@@ -41,11 +41,8 @@ def validation_report(
 ) -> dict[str, Any]:
     """Check every row against a contract; the same in any order of the rows.
 
-    Args:
-        schema: the contract; columns that it does not name are not looked at.
-        rows: with an `id`, and with the contract's columns and types, no lists or floats among them.
-        name: of the table.
-        mask: replaces personal data in the values shown.
+    The rows have an `id`, and the contract's columns and types, no lists or floats among them; other columns are not
+    looked at. `mask` replaces personal data in the values shown.
 
     Returns:
         rows, columns (dtype, nulls, distinct values), and for each check the number of rows that fail and up to ten
@@ -103,12 +100,8 @@ def check_label_counts(
 ) -> None:
     """Check that there is something to learn, and enough of it; the message names the rules that took the other rows.
 
-    Args:
-        labels: of all rows.
-        names: rows by the name of a class in their label, if the task has such.
-        when: for the message, such as "after cleaning".
-        rejected: schema Rejected.
-        least: rows of a name that are needed.
+    `names` are the rows by the name of a class in their label, if the task has such; of each, `least` are needed.
+    `when` is for the message, such as "after cleaning"; the others are in `rejected` (schema Rejected).
 
     Raises:
         AttuneError: if there are fewer than two different labels, or too few rows with a name.
@@ -130,18 +123,14 @@ def check_label_counts(
             if least <= len(SPLITS)
             else f"fewer than {least} rows (clean.min_label_rows)"
         )
-        raise AttuneError(
-            f"{when} there are {few} under the label {listing}",
-            of_rare or "add rows, or leave the label out by listing only the others in ingest.labels",
-        )
+        fix = of_rare or "add rows, or leave the label out by listing only the others in ingest.labels"
+        raise AttuneError(f"{when} there are {few} under the label {listing}", fix)
 
 
 def most_rejecting(rejected: pl.LazyFrame, kept: int = 0) -> str:
     """Say which rules took how many rows, the first reason, and what to change; nothing if they took few.
 
-    Args:
-        rejected: schema Rejected, the rows that are missing now.
-        kept: how many of the same kind are left.
+    `rejected` (schema Rejected) are the rows that are missing now; so many of the same kind are `kept`.
     """
     counts = rejected.group_by("rule").agg(pl.len(), pl.col("reason").min()).collect()
     rules = [*counts.sort("len", "rule", descending=[True, False]).iter_rows()]
@@ -154,12 +143,7 @@ def most_rejecting(rejected: pl.LazyFrame, kept: int = 0) -> str:
 
 
 def enforce(stop_above: Mapping[RuleName, float], rejected: pl.DataFrame, rows_in: int) -> None:
-    """Stop when rules reject too many rows.
-
-    Args:
-        stop_above: share of the rows by rule; `any` stands for all rules together.
-        rejected: schema Rejected.
-        rows_in: rows that came in.
+    """Stop when a rule, or `any` of them together, rejects more than its share of the rows that came in.
 
     Raises:
         AttuneError: naming each rule that is over its limit, and the first rows that it rejected.
@@ -210,11 +194,7 @@ class Ledger:
         self.rejected = pl.concat([self.rejected, Rejected.of(out, self.stage, rule, pl.col("reason"))])
 
     def close(self, kept: int) -> dict[str, object]:
-        """Return the account, ready for the report.
-
-        Raises:
-            RuntimeError: if it does not add up.
-        """
+        """Return the account, ready for the report; a RuntimeError if it does not add up."""
         if kept + self.rejected.height != self.rows_in:
             raise RuntimeError(f"{self.stage}: {self.rows_in} rows in, {kept} kept, {self.rejected.height} rejected")
         return {

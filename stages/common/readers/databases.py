@@ -47,13 +47,9 @@ class QueryTable(Table):
 
 
 def select(variable: str, query: str, origin: str, size: int = 10_000) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a query in chunks (see `packed`), all columns as text.
+    """Yield the rows of a query (one SELECT, taken as it stands) in chunks (see `packed`), all columns as text.
 
-    Args:
-        variable: environment variable that holds the database's address.
-        query: one SELECT, taken as it stands.
-        origin: what messages call it.
-        size: rows of a chunk at most.
+    The environment variable holds the database's address; `origin` is what messages call it.
 
     Raises:
         AttuneError: if the variable is not set, the database cannot be reached, or the query fails, would write, gives

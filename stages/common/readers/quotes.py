@@ -26,11 +26,6 @@ class QuoteWatch:
     both. There its lines are rows if each has as many fields as a row, no separator stands before a blank or in a
     number, as in prose, unless other rows have such, and one column holds only such values as other rows have there
     (labels, numbers), or there are many lines. What other rows have is known at the end of the file.
-
-    Args:
-        origin: what messages call the file.
-        separator: of the columns.
-        width: how many columns there are.
     """
 
     def __init__(self, origin: str, separator: str, width: int) -> None:
@@ -41,11 +36,7 @@ class QuoteWatch:
         self._suspects: list[tuple[int, list[str]]] = []  # the line in which a quote opens, and the lines from there on
 
     def see(self, row: Sequence[str], first: int) -> None:
-        """Take note of a row and of the number of its first line.
-
-        Raises:
-            AttuneError: if a field of it holds rows.
-        """
+        """Take note of a row and the number of its first line; an AttuneError if a field of it holds rows."""
         mark = self._separator
         for number, field in enumerate(row):
             if LINE_END.search(field) and field.count(mark) >= self._more > 0:

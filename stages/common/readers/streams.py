@@ -45,25 +45,15 @@ def format_of(name: str) -> str | None:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the bytes of a file are to be read.
+    """How the bytes of a file are to be read; all but the first two are of CSV and TSV."""
 
-    Args:
-        format: csv, tsv, jsonl, parquet, lines, fasttext or document.
-        encoding: of a text file.
-        separator: of the columns of a CSV file.
-        quote: what a field of CSV or TSV may stand in, to hold separators and line ends; or none.
-        escape: what takes away the meaning of a quote, separator or line end behind it; or none.
-        header: the first row of CSV or TSV names the columns; else they are column 1, column 2 and so on.
-        skip: lines above it that are passed over.
-    """
-
-    format: str
-    encoding: str = "utf-8"
-    separator: str = ","
-    quote: str = '"'
-    escape: str = "none"
-    header: bool = True
-    skip: int = 0
+    format: str  # csv, tsv, jsonl, parquet, lines, fasttext or document
+    encoding: str = "utf-8"  # of a text file
+    separator: str = ","  # of the columns of CSV
+    quote: str = '"'  # what a field may stand in, to hold separators and line ends; or none
+    escape: str = "none"  # what takes away the meaning of a quote, separator or line end behind it; or none
+    header: bool = True  # the first row names the columns; else they are column 1, column 2 and so on
+    skip: int = 0  # lines above it that are passed over
 
 
 class _Counted(RawIOBase):
@@ -123,11 +113,8 @@ OTHERS = (  # formats that are checked, how the file begins without its NULs, wh
 def recognized(file: Any, layout: Layout, origin: str, spend: Spend) -> tuple[Any, Layout]:
     """Return the stream of what a file holds, decompressed, and its layout as the first bytes tell it.
 
-    Args:
-        file: open, of which nothing is read yet.
-        layout: as the file's name and the settings have it.
-        origin: what messages call it.
-        spend: called with the bytes that come out of a compressed file.
+    Nothing is read yet of the open file; its name and the settings have this layout. `spend` is called with the bytes
+    that come out of a compressed one.
 
     Raises:
         AttuneError: if it is none of the formats that can be read, with what to do.

@@ -16,27 +16,16 @@ NAME = 60  # characters of a column's name in a message: without a header, the f
 
 
 class Table(Protocol):
-    """An open table.
+    """An open table."""
 
-    Attributes:
-        origin: what messages call it.
-        columns: the names; of JSON lines, whose rows have keys of their own, those of the rows read so far.
-        fixed: whether all names are known before the first row is read.
-        without_text: further columns, with what they hold that has no form as text.
-        label_names: columns of numbers, with the label that each stands for.
-        rows: how many there are, where that is known.
-        share: how much of the file has been read, where that is known.
-        group: of all its rows, where it is one of several files of plain lines.
-    """
-
-    origin: str
-    columns: list[str]
-    fixed: bool = True
-    without_text: Mapping[str, str] = {}
-    label_names: Mapping[str, Mapping[str, str]] = {}
-    rows: int | None = None
-    share: Callable[[], float] | None = None
-    group: str | None = None
+    origin: str  # what messages call it
+    columns: list[str]  # of JSON lines, whose rows have keys of their own, those of the rows read so far
+    fixed: bool = True  # whether all names are known before the first row is read
+    without_text: Mapping[str, str] = {}  # further columns, with what they hold that has no form as text
+    label_names: Mapping[str, Mapping[str, str]] = {}  # columns of numbers, with the label that each stands for
+    rows: int | None = None  # how many there are, where that is known
+    share: Callable[[], float] | None = None  # how much of the file has been read, where that is known
+    group: str | None = None  # of all its rows, where it is one of several files of plain lines
 
     def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
         """Yield the rows with these columns, at most `size` at a time; a table without rows has one empty batch.

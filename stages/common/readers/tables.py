@@ -33,14 +33,10 @@ FASTTEXT = re.compile(r"(?<!\S)__label__(\S+)\s*")
 def open_table(
     path: Path, origin: str, layout: Layout, *, spend: Spend = lambda count: None, texts: bool = True
 ) -> Iterator[Table]:
-    """Open a file to read its rows.
+    """Open a file, which messages call `origin`, to read its rows.
 
-    Args:
-        path: the file.
-        origin: what messages call it.
-        layout: how it is to be read.
-        spend: called with the bytes that come out of a compressed file or a Parquet file; it may raise.
-        texts: all values as text, empty ones as null; else Parquet columns keep their types.
+    `spend` is called with the bytes that come out of a compressed file or a Parquet file; it may raise. With `texts`,
+    all values are text, empty ones null; else Parquet columns keep their types.
 
     Raises:
         AttuneError: if the file has no header, is damaged, or a column is there twice.
@@ -75,10 +71,8 @@ def _lines(text: TextIOWrapper, origin: str, encoding: str) -> Iterator[str]:
             for line in iter(partial(text.readline, LONGEST + 1), ""):
                 lines += 1
                 if len(line) > LONGEST:
-                    raise AttuneError(
-                        f"{origin}:{lines}: a line of more than {LONGEST_MB} MiB",
-                        "check that it is a text file; a small compressed file that grows so may be a trap",
-                    )
+                    fix = "check that it is a text file; a small compressed file that grows so may be a trap"
+                    raise AttuneError(f"{origin}:{lines}: a line of more than {LONGEST_MB} MiB", fix)
                 others |= not line.isascii()
                 yield line
     except UnicodeDecodeError as error:
@@ -181,10 +175,8 @@ class SeparatedTable(LinesTable):
                 )
             again = row[-1] == self._header[-1] and [name.strip('\ufeff"') for name in row] == self._header
             if again or (number == 0 and row[0].startswith("--") and not any(field.strip(" -") for field in row)):
-                raise AttuneError(
-                    f"{self.origin}:{first}: this is no row, but the header once more or a line drawn under it",
-                    "delete it, and others like it: files that are put together keep one header",
-                )
+                what = f"{self.origin}:{first}: this is no row, but the header once more or a line drawn under it"
+                raise AttuneError(what, "delete it, and others like it: files that are put together keep one header")
             if self._quoted and (last > first or number < FIRST or not number % SAMPLE):
                 self._watch.see(row, first)
             yield [row[position] or None for position in positions]
@@ -239,10 +231,7 @@ class JsonLinesTable(LinesTable):
 def documents(place: str, files: Mapping[str, Path], layout: Layout, spend: Spend) -> Iterator[pl.DataFrame]:
     """Yield files as rows, in chunks: the text of each, its name, and the name of the folder that it is in.
 
-    Args:
-        place: where the files are, with the mark before their names: `data/inbox/reviews/`, `data/inbox/days.zip:`.
-        files: by their names.
-        layout: see `open_table`; `spend` too.
+    `place` is where they are, with the mark before their names: `data/inbox/reviews/`, `data/inbox/days.zip:`.
 
     Raises:
         AttuneError: naming the file that is damaged or too long.

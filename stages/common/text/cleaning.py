@@ -41,11 +41,7 @@ class TextCleaning:
 
     @classmethod
     def read(cls, folder: Path) -> "TextCleaning | None":
-        """Read the record in a folder; None where there is none: texts are taken as they come.
-
-        Raises:
-            ValueError: if it says what it should not.
-        """
+        """Read the record in a folder, None where there is none; a ValueError if it says what it should not."""
         path = folder / FILE
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -134,10 +130,6 @@ def settle(texts: pl.Series, chosen: dict[str, Step]) -> tuple[pl.Series, dict[s
 
     What one step leaves can be work for an earlier one (`&<!-- -->amp;`, `<<b>b>`); only texts that changed are
     looked at again. A text that ten passes do not settle was built to do harm, and becomes null like an empty one.
-
-    Args:
-        texts: String, any length; nulls stay null.
-        chosen: from `TextCleaning.steps`.
 
     Returns:
         The cleaned texts in the same order, null where nothing is left, and how many texts each step changed.

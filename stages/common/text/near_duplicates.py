@@ -39,11 +39,8 @@ def deduplicate(texts: pl.Series, threshold: float, shingle_size: int, num_perm:
     texts are compared with, so that thousands of texts from one template cost no more than as many others, unless they
     stay under the threshold: then each is compared with each.
 
-    Args:
-        texts: no nulls, in the order in which they have precedence.
-        threshold: Jaccard similarity from which two texts match.
-        shingle_size: characters in a shingle.
-        num_perm: MinHash permutations.
+    The texts, no nulls among them, are in the order of their precedence. Two match from a Jaccard similarity of
+    `threshold` on, of shingles of so many characters.
 
     Returns:
         duplicate_of: int64 (texts,), the kept text that this one nearly equals, -1 where it is kept itself.

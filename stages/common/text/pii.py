@@ -63,12 +63,9 @@ DECIMAL = re.compile(r"[+-]?[0-9]+\.[0-9]+")  # a whole text that is one, such a
 
 
 def mask(texts: pl.Series, kinds: Sequence[str], phone_region: str | None) -> pl.Series:
-    """Mask what is asked for.
+    """Mask kinds (any of email, card, phone) in texts with plain blanks and digits (as the other steps leave them).
 
-    Args:
-        texts: String, with plain blanks and digits (as the other steps leave them).
-        kinds: any of email, card, phone.
-        phone_region: country (ISO 3166) whose national numbers count; null: numbers with + and country code alone.
+    National phone numbers of `phone_region`, a country of ISO 3166, count; without one, those with + and country code.
     """
     if "email" in kinds:
         texts = change_where(texts, texts.str.contains("[@＠]"), lambda some: some.str.replace_all(EMAIL, "[EMAIL]"))
