@@ -10,7 +10,12 @@ from fsspec import AbstractFileSystem
 
 from stages.common.display import Mask, display
 from stages.common.errors import AttuneError
+from stages.common.params import CleanParams
+from stages.common.params.tasks import task_names
+from stages.common.pipeline.graph import LOCK, parse_lock
 from stages.common.schemas import SPLITS
+from stages.tasks import FIRST, load_task
+from stages.tasks.base import Task
 
 REJECTED = ("data/raw/rejected.parquet", "data/clean/rejected.parquet")
 LABELS = 20  # listed, those that changed most
@@ -25,6 +30,7 @@ class Version(NamedTuple):
     name: str  # the revision, or `workspace`
     rows: pl.DataFrame  # id, text, label, fold (null: none) and split of every row that was kept
     rejected: pl.DataFrame  # id, stage and rule of every row that was not
+    task: str = FIRST  # which reads the labels
 
 
 class Listing(NamedTuple):
@@ -59,7 +65,17 @@ def read_version(name: str, files: AbstractFileSystem) -> Version:
     splits = [read(f"data/clean/{split}.parquet", *columns).with_columns(split=pl.lit(split)) for split in SPLITS]
     fold = pl.DataFrame(schema={"fold": pl.Int16})  # older versions have none
     rejected = pl.concat(read(path, "id", "stage", "rule") for path in REJECTED)
-    return Version(display(name, NAME, None), pl.concat([*splits, fold], how="diagonal"), rejected)
+    return Version(display(name, NAME, None), pl.concat([*splits, fold], how="diagonal"), rejected, _task_of(files))
+
+
+def _task_of(files: AbstractFileSystem) -> str:
+    """Return the task that the clean data were made for, as dvc.lock has it."""
+    try:
+        lock = parse_lock(files.cat_file(LOCK).decode(errors="surrogateescape"))
+        task = lock["clean"]["params"]["params.yaml"]["task"]
+    except (OSError, AttuneError, KeyError, TypeError):  # it is older than tasks, or not what DVC writes
+        task = FIRST
+    return task if task in task_names() else FIRST
 
 
 def data_changes(
@@ -70,6 +86,7 @@ def data_changes(
     An id is a hash of the row's texts, so a row whose text changed was removed, and another one added. So many examples
     are listed of each kind of change, if asked with `texts`, which may hold personal data that `mask` hides.
     """
+    task = load_task(head.task if head.task == base.task else FIRST)
     old = base.rows.select("id", old_label="label", old_split="split", old_fold="fold")
     both = head.rows.join(old, on="id")
     added, removed = _only_in(head, base), _only_in(base, head)
@@ -91,11 +108,11 @@ def data_changes(
 
     listings = [
         _splits(base, head, added, removed, relabelled, moved),
-        _labels(base, head),
+        _labels(base, head, task),
         Listing("Rejected", ("stage", "rule", base.name, head.name, "change"), rules),
         examples_of("Added", added, split="split", label="label", before="rule"),
         examples_of("Removed", removed, split="split", label="label", now="rule"),
-        examples_of("Relabelled", relabelled, split="split", **{"from": "old_label", "to": "label"}),
+        examples_of("Relabelled", _told_apart(relabelled, task), split="split", **{"from": "old_label", "to": "label"}),
         examples_of("Moved to another split", moved, **{"from": "old_split", "to": "split"}, label="label"),
     ]
     fold = examples_of("Another fold", refolded, split="split", **{"from": "old_fold", "to": "fold"})
@@ -118,9 +135,31 @@ def _splits(base: Version, head: Version, *changes: pl.DataFrame) -> Listing:
     return Listing("Splits", ("split", base.name, head.name, "added", "removed", "relabelled", "in", "out"), rows)
 
 
-def _labels(base: Version, head: Version) -> Listing:
-    """Count rows by label and split in both versions; labels that came or went are marked."""
-    before, after = (_counts(version.rows, "label", "split") for version in (base, head))
+def _told_apart(rows: pl.DataFrame, task: Task) -> pl.DataFrame:
+    """Return relabelled rows with those names of either label that the other one lacks; numbers have none, and stay."""
+
+    def own(label: str, other: str) -> str:
+        names = task.names(label)
+        return ", ".join(name for name in names if name not in task.names(other)) or "–" if names else label
+
+    pairs = rows.select("label", "old_label").rows()
+    columns = {"label": [own(*pair) for pair in pairs], "old_label": [own(*pair[::-1]) for pair in pairs]}
+    return rows.with_columns(pl.Series(name, texts, pl.String) for name, texts in columns.items())
+
+
+def _labels(base: Version, head: Version, task: Task) -> Listing:
+    """Count rows by name, of numbers by decile, and split in both versions; what came or went is marked."""
+    params = task.settled(pl.concat([base.rows["label"], head.rows["label"]]), CleanParams())
+    before, after = (
+        Counter(
+            {
+                (name, split): count
+                for split in SPLITS
+                for name, count in task.counts(version.rows.filter(split=split)["label"], params).items()
+            }
+        )
+        for version in (base, head)
+    )
     change: Counter[str] = Counter()
     for label, split in {**before, **after}:
         change[label] += abs(after[label, split] - before[label, split])

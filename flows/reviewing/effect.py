@@ -24,7 +24,7 @@ from stages.tracking.runs import flatten
 
 PREDICTIONS, TEST = "data/predictions.parquet", "data/clean/test.parquet"
 COLUMNS = {"id": pl.String, "label": pl.String, "prediction": pl.String, "confidence": pl.Float64}
-TEXTS = dict.fromkeys(("id", "text", "text_pair", "extra"), pl.String)
+TEXTS = dict.fromkeys(("id", "text", "text_pair", "label", "extra"), pl.String)
 SEED = 13  # where the head's params cannot be read
 LEAST_MOVED = 6  # other predictions: of fewer, even the exact sign test tells nothing (2 / 2**5 = 0.06)
 TEXT, NAME = 200, 60  # characters shown of a text, of a label
@@ -93,9 +93,11 @@ class SharedAnswers:
     """What both models predict for shared rows, as the head's task looks at it."""
 
     def __init__(self, rows: pl.DataFrame, head: Revision, spec: TaskSpec) -> None:
-        self.rows, self.spec, self.task = rows, spec, load_task(spec.name)
+        self.rows, self.spec = rows, spec
+        self.task = load_task(spec.name if rows.height else FIRST)  # no rows have no spread, which others ask for
         self.head, self.base = (rows.select("id", prediction=name) for name in ("after", "before"))
-        self.names = self.task.names_in(rows["label"], rows["after"], rows["before"])
+        known = head.report(SCORES).get("per_class") or ()  # the model knows more names than these rows may have
+        self.names = sorted({*self.task.names_in(rows["label"], rows["after"], rows["before"]), *known})
         self.evidence = [self.task.evidence(rows, side, self.names) for side in (self.base, self.head)]
         self.right, self.right_before = (self.task.is_correct(rows, side) for side in (self.head, self.base))
         self.moved = ~self.task.agreeing(self.head, self.base)
@@ -117,9 +119,10 @@ class SharedAnswers:
         predicted = ([self.task.names(text) for text in self.rows[side]] for side in ("after", "before"))
         counted = [{*label, *after, *before} for label, after, before in zip(held, *predicted, strict=True)]
         for gain in self._gains(of_parts):
-            moved = self.moved & np.array([gain.name in names for names in counted])  # of the rows that it rests on
+            of_name = np.array([gain.name in names for names in counted])  # the rows that it rests on
             rows, name = sum(gain.name in names for names in held), display(gain.name, NAME, self.mask)
-            yield gain._replace(name=name, rows=rows, trend=_trend(gain, moved))
+            if of_name.any():
+                yield gain._replace(name=name, rows=rows, trend=_trend(gain, self.moved & of_name))
 
     def slices(self, test: pl.DataFrame, ids: pl.Series) -> Iterator[Gain]:
         """Yield the gain on each slice of the head's test split, as far as its rows are shared."""
@@ -127,7 +130,7 @@ class SharedAnswers:
             return
         positions = {name: position for position, name in enumerate(ids)}
         shared = np.array([positions.get(name, -1) for name in test["id"]])  # of each test row among the shared ones
-        for name, part in slice_rows(test, self.settings.model_copy(update={"min_rows": 1})):
+        for name, part in slice_rows(test, self.settings.model_copy(update={"min_rows": 1}), self.task):
             rows = np.sort(shared[part][shared[part] >= 0])
             if len(rows) >= self.settings.min_rows:
                 of_slice = [evidence.of_rows(rows, self.spec.of_slices.name) for evidence in self.evidence]

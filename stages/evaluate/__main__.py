@@ -36,7 +36,7 @@ def main(run: Run[EvaluateParams]) -> None:
     folder, task, spec = run.input("models/finetuned"), load_task(run.all_params.task), run.all_params.spec
     gpu = torch.cuda.is_available()
     predictor = Predictor(Package(folder), "torch", task=task.name, device="cuda" if gpu else "cpu")
-    run.params.behaviour.check_labels(task.names_in(train["label"]))
+    run.params.behaviour.check_labels(names := task.names_in(train["label"]))
     raw = predictor.outputs(*texts_and_pairs(pl.concat([validation, test])))
     raw_validation, raw = raw[: validation.height], raw[validation.height :]
 
@@ -50,8 +50,8 @@ def main(run: Run[EvaluateParams]) -> None:
     predictions = Predictions.write(predictions, run.output("data/predictions.parquet"))
     answered = test.hstack(predictions.drop("id", "label"))
 
-    evidence = task.evidence(test, predictions)
-    entries, tables = task.report(run.all_params, test, raw, outputs, decision, fitted)
+    evidence = task.evidence(test, predictions, names)
+    entries, tables = task.report(run.all_params, train, test, raw, decision, fitted)
     scores = {
         "task": task.name,
         "rows": test.height,
@@ -73,7 +73,7 @@ def main(run: Run[EvaluateParams]) -> None:
     print(f"  {message}", flush=True)
     if (confusion := task.confusion(test, predictions)) is not None:
         tables["confusion"] = confusion
-    slices = slice_scores(test, run.params.slices, evidence, [score.name for score in spec.headline])
+    slices = slice_scores(test, run.params.slices, task, evidence, [score.name for score in spec.headline])
     tables["slices"] = slices.with_columns(score=spec.of_slices.name)  # what DVC draws, of any task
     write_plots(run, tables)
     export = json.loads(run.input("reports/export.json").read_text(encoding="utf-8"))
@@ -109,6 +109,7 @@ def _baselines(
     from stages.tasks.bootstrap import gains, mcnemar, scores_with_intervals
 
     spec, bootstrap = run.all_params.spec, run.params.bootstrap
+    names = task.names_in(parts[0]["label"])
     base, finetuned = run.input("models/base"), run.input("models/finetuned")
     max_length = int(AutoTokenizer.from_pretrained(finetuned).model_max_length)
     answered = parts[2]
@@ -119,7 +120,7 @@ def _baselines(
             print(f"  {name}: not for these rows", flush=True)
             continue
         theirs = answered.select("id").with_columns(prediction=pl.Series(predicted, dtype=pl.String))
-        other = task.evidence(answered, theirs)
+        other = task.evidence(answered, theirs, names)
         own = scores_with_intervals(other, bootstrap, run.seed)
         own |= gains(evidence, other, spec.scores, bootstrap, run.seed)
         result[name] = own | mcnemar(right, task.is_correct(answered, theirs))

@@ -81,8 +81,7 @@ def _on_the_same_rows(
     rows = rows.join(ours, on="id", maintain_order="left")
     answers = task.decide(predictor.outputs(*texts_and_pairs(rows)), predictor.decision)
     theirs = pl.DataFrame(answers)
-    names = task.names_in(rows["label"], rows["prediction"], theirs["prediction"])
-    own, other = (task.evidence(rows, some, names) for some in (rows, theirs))
+    own, other = (task.evidence(rows, some, labels_of(package.model)) for some in (rows, theirs))
     name = run.all_params.champion_metric
     score = run.all_params.spec.score(name)
     value, champion_value = (scores_of(evidence)[name] for evidence in (own, other))

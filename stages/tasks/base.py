@@ -120,10 +120,7 @@ class Task:
     def keeps_target(
         self, made: "pl.DataFrame", train: "pl.DataFrame", params: "AugmentParams", seed: int
     ) -> "pl.Series | None":
-        """Return why a new row no longer has its target, null where it has; None: this is not looked at.
-
-        `made` has the id of the row that each was made of, `parent`.
-        """
+        """Return why a new row, made of the row `parent`, lost its target; null: it has it. None: nobody looks."""
         return None
 
     # ── tokenize, finetune ───────────────────────────────────────────────────────────────────────────────────────────
@@ -225,6 +222,10 @@ class Task:
         """Return the function from drawn row numbers [b x n] to scores that cannot be added up; None: it has none."""
         return None
 
+    def slices(self, labels: "pl.Series") -> list[list[str]]:
+        """Return the names of the slices that each row is in by its label, beside those of params; none by default."""
+        return [[]] * len(labels)
+
     def is_correct(self, rows: "pl.DataFrame", predictions: "pl.DataFrame") -> np.ndarray:
         """Return whether each prediction counts as right, [n] bool: for McNemar, improved and regressed rows."""
         return (rows["label"] == predictions["prediction"]).to_numpy()
@@ -265,11 +266,11 @@ class Task:
         return logits[:, output]
 
     def report(
-        self, params: "Params", rows: "pl.DataFrame", raw: np.ndarray, outputs: np.ndarray, decision: Any, fitted: Any
+        self, params: "Params", train: "pl.DataFrame", rows: "pl.DataFrame", raw: np.ndarray, decision: Any, fitted: Any
     ) -> "tuple[dict[str, Any], dict[str, pl.DataFrame]]":
         """Return what else is to be said of the test rows: entries of `reports/scores.json`, and tables for plots.
 
-        `raw` are the outputs [n x k] before the decision, `fitted` is what `fit_decision` returned of itself.
+        `raw` are the outputs [n x k] before they are calibrated, `fitted` is what `fit_decision` returned of itself.
         """
         return {}, {}
 
@@ -289,7 +290,7 @@ class Task:
     def evidence(
         self, rows: "pl.DataFrame", predictions: "pl.DataFrame", names: Sequence[str] | None = None
     ) -> Evidence:
-        """Return what the scores of predictions are computed from."""
+        """Return what scores are computed from; `names` are those of the training labels, None: those that occur."""
         if names is None:
             names = self.names_in(rows["label"], predictions["prediction"])
         return Evidence(self.statistics(rows, predictions, names), self.scores, self.ranked(rows, predictions))

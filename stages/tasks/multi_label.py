@@ -6,7 +6,7 @@ A label's text is the sorted JSON list of its names, `["billing","urgent"]`; `[]
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
-from itertools import compress
+from itertools import combinations, compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -205,7 +205,7 @@ class MultiLabel(Task):
     def statistics(self, rows: "pl.DataFrame", predictions: "pl.DataFrame", names: Sequence[str]) -> Any:
         """Return hits and errors of each label, whether the sets are equal, their F1, and 1: sparse [n x 2k+3].
 
-        The Hamming loss divides by the number of `names`: they must be the same where models are compared.
+        The Hamming loss divides by the number of `names`, so they are all that the model knows.
         """
         from stages.tasks.label_sets import statistics
 
@@ -223,6 +223,12 @@ class MultiLabel(Task):
 
         values = label_sets.f1(*label_sets.hits_and_errors(sums))
         return {name: values[..., index] for index, name in enumerate(names)}
+
+    def slices(self, labels: "pl.Series") -> list[list[str]]:
+        """Return how many labels each row has, and which pairs; none for rows without labels, whose F1 is always 0."""
+        sets = [self.names(label) for label in labels]
+        pairs = [[f"pair: {first}, {other}" for first, other in combinations(names, 2)] for names in sets]
+        return [[f"labels: {len(names)}", *some] if names else [] for names, some in zip(sets, pairs, strict=True)]
 
     def baseline(self, name: str, parts: Sequence["pl.DataFrame"], base: Path, max_length: int) -> Sequence[str]:
         """Return the commonest set, or what TF-IDF or a linear probe of the base model says of each label alone.
@@ -255,16 +261,16 @@ class MultiLabel(Task):
         return moved(outputs, decision.labels, expected)
 
     def report(
-        self, params: "Params", rows: "pl.DataFrame", raw: np.ndarray, outputs: np.ndarray, decision: Any, fitted: Any
+        self, params: "Params", train: "pl.DataFrame", rows: "pl.DataFrame", raw: np.ndarray, decision: Any, fitted: Any
     ) -> "tuple[dict[str, Any], dict[str, pl.DataFrame]]":
-        """Return scores by label, calibration, and what thresholds gain; labels missed and invented, and curves.
+        """Return scores by label, calibration, what thresholds gain, pairs never seen; tables of errors, and curves.
 
         Mean average precision is that of the labels that these rows have, without an interval: it cannot be added up.
         The calibration error is that of all yes-or-no decisions, a label of a row each.
         """
         from stages.tasks.set_decisions import report
 
-        return report(params.evaluate, self.indicators(rows["label"], decision.labels), raw, outputs, decision)
+        return report(params.evaluate, train["label"], self.indicators(rows["label"], decision.labels), raw, decision)
 
     def confusion(self, rows: "pl.DataFrame", predictions: "pl.DataFrame") -> "pl.DataFrame":
         """Return each label that was found beside itself, and each that was missed beside each that was invented.

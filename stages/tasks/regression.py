@@ -249,12 +249,12 @@ class Regression(Task):
         return messages(entries)
 
     def report(
-        self, params: "Params", rows: "pl.DataFrame", raw: np.ndarray, outputs: np.ndarray, decision: Any, fitted: Any
+        self, params: "Params", train: "pl.DataFrame", rows: "pl.DataFrame", raw: np.ndarray, decision: Any, fitted: Any
     ) -> "tuple[dict[str, Any], dict[str, pl.DataFrame]]":
         """Return how many numbers lie inside their intervals, and what is answered; tables of numbers and errors."""
         from stages.tasks import errors
 
-        values = rounded(outputs[:, 0])
+        values = rounded(raw[:, 0])
         return errors.report(params, rows["label"], values, decision.margins_of(values), fitted)
 
 
@@ -273,9 +273,7 @@ def _answered(outputs: np.ndarray, decision: NumberDecision, max_width: float | 
 
 def _near(first: "pl.Series", second: "pl.Series", deviations: float) -> np.ndarray:
     one, other = numbers_of(first), numbers_of(second)
-    return np.isclose(
-        other, one, rtol=10.0 ** (1 - DIGITS), atol=deviations * (one.std() if len(one) else 0.0)
-    )  # the last digit is noise
+    return np.isclose(other, one, rtol=10.0 ** (1 - DIGITS), atol=deviations * one.std())  # the last digit is noise
 
 
 TASK = Regression()

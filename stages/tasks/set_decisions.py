@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import compress, product
+from itertools import combinations, compress, product
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ NONE = "(none)"  # where a set has no label
 LEAST_ROWS = 20  # with the label: what is fitted on fewer fits chance
 THRESHOLDS = np.arange(1, 100) / 100  # that are tried
 COMMONEST = 8  # labels with a curve
+LISTED = 10  # pairs of labels never seen
 HALVES = slice(0, None, 2), slice(1, None, 2)
 
 
@@ -101,10 +102,11 @@ def baseline(
 
 
 def report(
-    params: EvaluateParams, truth: np.ndarray, raw: np.ndarray, probabilities: np.ndarray, decision: Any
+    params: EvaluateParams, known: Iterable[str], truth: np.ndarray, raw: np.ndarray, decision: Any
 ) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
-    """Return what `MultiLabel.report` does, of sets [n x k] bool and probabilities [n x k]."""
-    labels, chosen = decision.labels, decision.chosen(probabilities)
+    """Return what `MultiLabel.report` does, of training labels, sets [n x k] bool and probabilities [n x k]."""
+    labels, probabilities = decision.labels, decision.calibrated(raw)
+    chosen = decision.chosen(probabilities)
     per_label = curves.per_class(truth, chosen, labels)
     for number, (label, entry) in enumerate(per_label.items()):
         if truth[:, number].any():
@@ -122,6 +124,7 @@ def report(
         "per_class": per_label,
         "calibration": errors,
         "thresholds": {name: scores_of(truth, way) for name, way in ways.items()} if params.thresholds else None,
+        "unseen_pairs": _unseen_pairs(map(set_of, known), _names(chosen, labels)),
     }
     tables = {
         "per_label": pl.DataFrame(
@@ -184,6 +187,17 @@ def _co_occurrence(pairs: pl.DataFrame) -> pl.DataFrame:
     errors = pairs.filter(pl.col("actual") != pl.col("predicted")).rename({"actual": "missed", "predicted": "invented"})
     counts = errors.group_by("missed", "invented").agg(rows=pl.len())
     return counts.sort("rows", "missed", "invented", descending=[True, False, False])
+
+
+def _unseen_pairs(known: Iterable[list[str]], answered: Iterable[list[str]]) -> dict[str, Any]:
+    """Return how many pairs of labels are answered together that no known set has, and the commonest with their rows.
+
+    All sets have their labels in the same order.
+    """
+    seen = {pair for names in known for pair in combinations(names, 2)}
+    rows = Counter(pair for names in answered for pair in combinations(names, 2) if pair not in seen)
+    first = sorted(rows, key=lambda pair: (-rows[pair], pair))[:LISTED]
+    return {"pairs": len(rows), "commonest": [[*pair, rows[pair]] for pair in first]}
 
 
 def _recall_curves(truth: np.ndarray, probabilities: np.ndarray, labels: list[str]) -> pl.DataFrame:

@@ -233,12 +233,13 @@ class TextClassification(Task):
         return predictions.select(rows["label"].alias("actual"), predicted="prediction")
 
     def report(
-        self, params: "Params", rows: "pl.DataFrame", raw: np.ndarray, outputs: np.ndarray, decision: Any, fitted: Any
+        self, params: "Params", train: "pl.DataFrame", rows: "pl.DataFrame", raw: np.ndarray, decision: Any, fitted: Any
     ) -> "tuple[dict[str, Any], dict[str, pl.DataFrame]]":
         """Return scores by label, calibration and thresholds; ROC, precision-recall and reliability curves."""
         from stages.tasks import calibration, curves
 
-        actual, settings = class_numbers(rows["label"], decision.labels), params.evaluate
+        actual, outputs = class_numbers(rows["label"], decision.labels), decision.calibrated(raw)
+        settings = params.evaluate
         errors, diagram = calibration.calibration_report(actual, raw, outputs, settings.calibration.bins)
         entries = {
             "log_loss": curves.log_loss_of(actual, outputs),

@@ -16,7 +16,7 @@ from stages.common.errors import AttuneError
 from stages.common.params.evaluate import Behaviour, DirectionTest, MinimumTest
 from stages.common.schemas import BehaviourCases
 from stages.evaluate.behaviour import CHANGES, MEN, WOMEN, casing, judge, names, plan, punctuation, summary, typos
-from stages.tasks.text_classification import TASK
+from stages.tasks.text_classification import TASK, TextClassification
 from tests.unit.small_decisions import label_decision
 from tests.unit.small_records import judged_rows
 
@@ -167,6 +167,18 @@ def test_an_invariance_passes_where_the_prediction_stays() -> None:
         ("one ends.", "one ends", "good", "good", 0.9, 0.7),
         ("two ends", "two ends.", "good", "bad", 0.9, 0.2),
     ]
+
+
+def test_a_task_is_asked_about_kinds_of_which_there_are_cases() -> None:
+    class Strict(TextClassification):
+        def meets(self, kind: str, expected: pl.Series, predictions: pl.DataFrame) -> np.ndarray:
+            assert predictions.height
+            return super().meets(kind, expected, predictions)
+
+    test = MinimumTest(name="praise", label="good", texts=["fine"])
+    for params, passed in ((Behaviour(invariance=["punctuation"]), 1), (Behaviour(invariance=[], minimum=[test]), 1)):
+        planned = plan(params, judged_rows(["it ends."]), 1)
+        assert judge(params, planned, Strict(), label_decision(LABELS), by_word)["passed"].sum() == passed
 
 
 def test_a_minimum_test_passes_where_the_label_is_predicted() -> None:

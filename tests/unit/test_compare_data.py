@@ -8,11 +8,13 @@ from typing import Any
 
 import polars as pl
 import pytest
+from dvc.api import DVCFileSystem
+from fsspec import filesystem
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.compare_data import main
-from flows.reviewing.data_changes import Version, data_changes
+from flows.reviewing.data_changes import Version, data_changes, read_version
 from stages.common.schemas import SPLITS
 from tests.projects import Project, toy_project
 from tests.unit.small_revisions import put_table
@@ -21,11 +23,16 @@ REJECTED = {"id": pl.String, "stage": pl.String, "rule": pl.String}
 ROWS = {"id": pl.String, "text": pl.String, "label": pl.String, "split": pl.String, "fold": pl.Int16}
 
 
-def version(name: str, rows: dict[str, tuple[str, str]], rejected: dict[str, tuple[str, str]] | None = None) -> Version:
+def version(
+    name: str,
+    rows: dict[str, tuple[str, str]],
+    rejected: dict[str, tuple[str, str]] | None = None,
+    task: str = "text-classification",
+) -> Version:
     """Rows by id with (split, label), and rejected ones with (stage, rule)."""
     kept = [(row, f"text of {row}", label, split, None) for row, (split, label) in rows.items()]
     out = [(row, *stage_and_rule) for row, stage_and_rule in (rejected or {}).items()]
-    return Version(name, pl.DataFrame(kept, ROWS, orient="row"), pl.DataFrame(out, REJECTED, orient="row"))
+    return Version(name, pl.DataFrame(kept, ROWS, orient="row"), pl.DataFrame(out, REJECTED, orient="row"), task)
 
 
 BASE = version(
@@ -66,6 +73,25 @@ def test_added_removed_relabelled_and_moved_rows_and_labels_are_told_apart() -> 
         ["x", "2 → 1", "0 → 0", "0 → 1"],
         ["y", "0 → 2", "1 → 0", "1 → 0"],
     ]
+
+
+def test_names_of_sets_and_deciles_of_numbers_are_counted_and_what_a_set_lost_or_got_is_named() -> None:
+    old = {"a": '["x","y"]', "b": '["x"]', "c": "[]", "d": '["y"]'}
+    new = {"a": '["x","z"]', "b": '["x","y"]', "c": '["x"]', "d": '["y"]'}
+    base, head = ({row: ("train", label) for row, label in labels.items()} for labels in (old, new))
+    sides = version("old", base, task="multi-label"), version("new", head, task="multi-label")
+    tables = {listing.title: listing.rows for listing in data_changes(*sides, 5)}
+    assert [row[:2] for row in tables["Labels"]] == [["x", "2 → 3"], ["z (new)", "0 → 1"], ["y", "2 → 2"]]
+    assert [row[2:] for row in tables["Relabelled: 3"]] == [["y", "z"], ["–", "y"], ["[]", "x"]]
+    whole = data_changes(sides[0], version("new", head), 5)[1]  # the base's labels are of another task
+    assert ['["x","z"] (new)', "0 → 1"] in [row[:2] for row in whole.rows]
+
+    numbers = {f"r{number}": ("train", str(number)) for number in range(50)}
+    changed = numbers | {"r3": ("train", "49.5")}
+    sides = version("old", numbers, task="regression"), version("new", changed, task="regression")
+    tables = {listing.title: listing.rows for listing in data_changes(*sides, 5)}
+    assert len(tables["Labels"]) == 10 and ["below 5", "5 → 4"] in [row[:2] for row in tables["Labels"]]
+    assert tables["Relabelled: 1"] == [["r3", "train", "3", "49.5"]]
 
 
 def test_texts_are_shown_only_when_asked_for_and_all_rows_are_counted_but_few_listed() -> None:
@@ -146,6 +172,19 @@ def test_two_revisions_or_head_and_the_folder_are_compared(repository: Project, 
     assert "Added: 2" in printed and "HEAD~1" in printed and "near_duplicate" in printed
     assert compare()[1].split() == ["Data:", "HEAD", "→", "workspace", "They", "hold", "the", "same", "data."]
     assert repository.seen() == before
+
+
+def test_labels_are_read_as_the_task_in_dvc_lock_has_them(
+    repository: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = repository.copy(tmp_path / "sets")
+    monkeypatch.chdir(mine.root)
+    lock = (mine.root / "dvc.lock").read_text(encoding="utf-8")
+    for task, read in (("multi-label", "multi-label"), ("of the past", "text-classification")):
+        params = f"    params:\n      params.yaml:\n        task: {task}\n"
+        mine.commit(**{"dvc.lock": lock.replace("    deps:\n", f"{params}    deps:\n", 1)})
+        for files in (DVCFileSystem(rev="HEAD"), filesystem("file")):
+            assert read_version("it", files).task == read
 
 
 def test_rows_whose_fold_alone_changed_are_listed(repository: Project, compare: Any) -> None:

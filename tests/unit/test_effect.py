@@ -135,6 +135,21 @@ def test_both_models_are_scored_by_the_labels_of_the_head(tmp_path: Path) -> Non
     assert by_name(result.scores)["accuracy"].base == 1.0
 
 
+def test_of_sets_every_label_that_the_model_knows_counts_and_each_slice_of_the_task_is_compared(tmp_path: Path) -> None:
+    """The Hamming loss is that of reports/scores.json, also where no shared row has a label; such a label has no F1."""
+    head = {f"r{index}": Row('["a","b"]', '["a"]') for index in range(4)}
+    base, head_ = two(tmp_path, {name: replace(row, predicted="[]") for name, row in head.items()}, head)
+    for side in (base, head_):
+        scores = {**METRICS, "task": "multi-label", "per_class": {name: {"f1": 0.5} for name in "abcd"}}
+        Project(side.folder).file("reports/scores.json", scores)
+    result = effect_of(base, head_, 3)
+    assert result
+    loss = by_name(result.scores)["hamming_loss"]
+    assert (loss.base, loss.head, loss.gain) == (0.5, 0.25, 0.25)
+    assert [(gain.name, gain.rows) for gain in result.parts] == [("a", 4), ("b", 4)]
+    assert [gain.name for gain in result.slices][1:] == ["labels: 2", "pair: a, b"]
+
+
 def test_slices_are_those_of_the_head_as_far_as_their_rows_are_shared(tmp_path: Path) -> None:
     head = {f"r{index:02}": Row("bad", "bad", text="x" * (index + 1), stars=str(index % 3)) for index in range(12)}
     base = {row: replace(head[row], predicted="good" if head[row].stars == "1" else "bad") for row in [*head][1:]}
@@ -183,6 +198,15 @@ def test_reports_that_are_missing_or_broken_are_no_error(tmp_path: Path) -> None
     assert result and result.scores
     assert [len(line.dots) for curve in result.curves for line in curve.lines] == [1, 2, 0, 2, *(0, 1) * 3, 0, 2]
     assert result.figures[0] == ("calibration error", 0.03, None)
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_of_no_shared_row_are_not_compared(tmp_path: Path) -> None:
+    base, head = two(tmp_path, {"a": Row("1", "2")}, {"b": Row("3", "2")})
+    Project(base.folder).file("reports/scores.json", {**METRICS, "task": "regression"})
+    Project(head.folder).file("reports/scores.json", {**METRICS, "task": "regression"})
+    result = effect_of(base, head, 3)
+    assert result and result.missing == ("no test row is in both revisions: the scores cannot be compared",)
 
 
 def test_models_of_different_tasks_are_not_compared(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from stages.common.pages.charts import Axis, wilson
 from stages.evaluate.page import LIMIT, render
+from stages.tasks import load_task
 from stages.tasks.attribution import Attribution
 from tests.projects import PARAMS, params_of
 from tests.unit.seen_page import HOSTILE, Seen, assert_shown_and_idle
@@ -119,6 +120,21 @@ def test_the_page_shows_scores_intervals_gains_and_verdicts() -> None:
         "ONNX, 8 bits no – – – – because of harmless",
     ):
         assert text in KNOWN.text, text
+
+
+@pytest.mark.parametrize("label", ["[]", '["b"]'])
+def test_the_page_of_sets_says_what_was_answered_together_for_the_first_time(label: str) -> None:
+    """Also where no row has any label: then there is no average precision."""
+    page, task = page_of(), load_task("multi-label")
+    params = params_of(task=task.name, ingest=page["params"].ingest.model_dump(exclude_unset=True))
+    rows = page["rows"].with_columns(label=pl.lit(label), prediction=pl.lit('["a","b"]'))
+    train, decision = pl.DataFrame({"label": ['["a"]', '["b"]']}), task.Decision(task=task.name, labels=["a", "b"])
+    entries, tables = task.report(params, train, rows, np.tile([0.9, 0.8], (rows.height, 1)), decision, None)
+    ours = {f"{score.name}{end}": 0.5 for score in params.spec.headline for end in ("", "_low", "_high")}
+    slices = pl.DataFrame({"slice": ["labels: 1"], "rows": [40], "micro_f1": [0.5], "macro_f1": [0.5]})
+    changes = {"params": params, "rows": rows, "tables": {**tables, "slices": slices}}
+    text = Seen(render(**page | changes | {"scores": page["scores"] | entries | ours | {"baselines": {}}})).text
+    assert "though no training row has both: 1." in text and "a b 40" in text
 
 
 def test_the_page_loads_and_runs_nothing() -> None:

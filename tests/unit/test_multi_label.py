@@ -14,10 +14,11 @@ from scipy.special import expit
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, hamming_loss
 
 from stages.common.params import CleanParams, EvaluateParams
-from stages.common.params.evaluate import Calibration, Thresholds
+from stages.common.params.evaluate import Calibration, Slices, Thresholds
 from stages.common.params.tasks import task_spec
 from stages.tasks import bootstrap, load_task, read_decision
 from stages.tasks.multi_label import TASK, SetDecision
+from stages.tasks.slices import slice_rows
 from tests.models import FILLER, TELLING
 from tests.unit.small_records import text_rows
 
@@ -229,8 +230,8 @@ def test_the_report_has_scores_by_label_what_thresholds_gain_and_what_was_taken_
     rows, raw = frame("label", texts_of(truth)), expit(2 * np.log(chances / (1 - chances)))
     fitted, chosen = TASK.fit_decision(OF_LABEL, labels, raw, decision())
     outputs = fitted.calibrated(raw)
-    params = SimpleNamespace(evaluate=OF_LABEL)
-    entries, tables = TASK.report(params, rows, raw, outputs, fitted, chosen)  # type: ignore[arg-type]
+    params, train = SimpleNamespace(evaluate=OF_LABEL), frame("label", ['["a","b"]', '["a","c","d"]', '["b","d"]'])
+    entries, tables = TASK.report(params, train, rows, raw, fitted, chosen)  # type: ignore[arg-type]
     known = average_precision_score(truth[:, :3], outputs[:, :3], average="macro")
     assert entries["mean_average_precision"] == pytest.approx(known, abs=1e-6)
     assert "average_precision" not in entries["per_class"]["d"]
@@ -249,8 +250,19 @@ def test_the_report_has_scores_by_label_what_thresholds_gain_and_what_was_taken_
     hits = confusion.filter(pl.col("actual") == pl.col("predicted")).height
     assert hits == (truth & fitted.chosen(outputs)).sum()
     assert tables["co_occurrence"]["rows"].sum() == confusion.height - hits
+    both = int(fitted.chosen(outputs)[:, 1:3].all(axis=1).sum())  # the only pair that train has not
+    assert entries["unseen_pairs"] == {"pairs": 1, "commonest": [["b", "c", both]]} and both
     assert TASK.confusion(frame("label", ['["a","b"]', "[]"]), frame("prediction", ['["b","c"]', '["d"]'])).rows() == [
         ("b", "b"), ("a", "c"), ("(none)", "d"),
+    ]  # fmt: skip
+
+
+def test_rows_are_sliced_by_how_many_labels_they_have_and_by_pairs_of_them() -> None:
+    rows = frame("label", ['["a","b"]', "[]", '["a","b","c"]', '["c"]', '["a","b"]']).with_columns(text=pl.lit("text"))
+    slices = slice_rows(rows, Slices(length_bins=1, columns=[], min_rows=1), TASK)[1:]
+    assert [(name, part.tolist()) for name, part in slices] == [
+        ("pair: a, b", [0, 2, 4]), ("labels: 2", [0, 4]),
+        ("labels: 1", [3]), ("labels: 3", [2]), ("pair: a, c", [2]), ("pair: b, c", [2]),
     ]  # fmt: skip
 
 

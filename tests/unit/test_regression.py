@@ -214,7 +214,7 @@ def test_the_report_counts_every_row() -> None:
     decision, fitted = TASK.fit_decision(
         params.evaluate, labelled(seen[0])["label"].to_list(), seen[1][:, None], TASK.undecided(Path())
     )
-    entries, tables = TASK.report(params, rows, outputs, outputs, decision, fitted)
+    entries, tables = TASK.report(params, rows, rows, outputs, decision, fitted)
     found = entries["calibration"]
     assert found["coverage_low"] < 0.9 < found["coverage_high"] and found["validation_rows"] == 500
     assert found["nominal"] == 0.9 and 0 < entries["thresholds"]["coverage"] < 1
@@ -229,7 +229,7 @@ def test_the_report_counts_every_row() -> None:
     assert (diagram["share"] - diagram["confidence"]).abs().max() < 0.08
     assert TASK.messages(entries)[0].startswith("intervals for 90%: 9")
     decision, fitted = TASK.fit_decision(params.evaluate, ["1", "2"], outputs[:2], TASK.undecided(Path()))
-    entries, tables = TASK.report(params, rows, outputs, outputs, decision, fitted)
+    entries, tables = TASK.report(params, rows, rows, outputs, decision, fitted)
     assert (
         entries["calibration"]["coverage"] is None
         and "2 validation rows are too few" in entries["calibration"]["problem"]

@@ -24,7 +24,7 @@ def table(texts: list[str], right: list[bool] | None = None, **columns: list[str
 
 def scored(rows: pl.DataFrame, columns: list[str] | None = None, bins: int = 1, least: int = 1) -> list[dict]:
     params = Slices(length_bins=bins, columns=columns or [], min_rows=least)
-    return slice_scores(rows, params, TASK.evidence(rows, rows), ["accuracy", "macro_f1"]).to_dicts()
+    return slice_scores(rows, params, TASK, TASK.evidence(rows, rows), ["accuracy", "macro_f1"]).to_dicts()
 
 
 @given(st.permutations(range(1, 41)), st.integers(1, 8), st.integers(1, 40))
