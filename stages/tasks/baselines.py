@@ -1,5 +1,6 @@
 """What a fine-tuned model has to beat, on the same rows."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +49,14 @@ def features(name: str, base: Path, max_length: int, *parts: pl.DataFrame) -> li
     return [fitted.fit_transform(inputs[0]), *map(fitted.transform, inputs[1:])]
 
 
-def numbers(
-    name: str, train: pl.DataFrame, validation: pl.DataFrame, test: pl.DataFrame, base: Path, max_length: int
-) -> np.ndarray | None:
+def numbers(name: str, parts: Sequence[pl.DataFrame], base: Path, max_length: int) -> np.ndarray | None:
     """Return the numbers [n] that a baseline predicts for the test rows; None: it needs two texts, and there is one.
 
     `tfidf` and `base_model` are ridge regressions, on TF-IDF and on mean embeddings of the base model; of two texts
     they see both and their likeness. `base_cosine` is the cosine of the base's embeddings of two texts, put on a line
     through training rows. Labels are canonical numbers; validation decides how much a ridge is held back.
     """
+    train, validation, test = parts
     actual, checked = (rows["label"].cast(pl.Float64).to_numpy() for rows in (train, validation))
     pairs = train["text_pair"].count() > 0
     match name:

@@ -230,7 +230,7 @@ class Regression(Task):
         from stages.tasks.baselines import numbers
         from stages.tasks.targets import canonical_number
 
-        values = numbers(name, *parts, base, max_length)
+        values = numbers(name, parts, base, max_length)
         return None if values is None else [canonical_number(value) for value in rounded(values).tolist()]
 
     def label_quality(self, rows: "pl.DataFrame", outputs: np.ndarray, decision: NumberDecision) -> np.ndarray:

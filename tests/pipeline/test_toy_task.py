@@ -48,7 +48,7 @@ def toy(tmp_path: Path, downloads: Path) -> Project:
     project.change(
         lambda params: params["ingest"].update(sources=[{"path": "data/inbox/rows.csv", "columns": columns}])
     )
-    project.change(lambda params: params["finetune"].update(learning_rate=1.0e-2, num_train_epochs=1))
+    project.change(lambda params: params["finetune"].update(learning_rate=1.0e-3, num_train_epochs=1))
     project.change(lambda params: params["evaluate"].update(baselines=["median"], behaviour={"rows": 20}))
     project.change(lambda params: params["register"].update(model_name="tests", gates={"maximum": {"off_by": 9}}))
     project.git("add", "-f", "data/inbox/rows.csv")
