@@ -45,7 +45,10 @@ def compare(
 def judge(
     name: str, size: int, scores: dict[str, float], faster: bool, allowed_drop: float, main: Score
 ) -> VariantReport:
-    """Offer ONNX if it answers as the original does, and int8 if it is good enough and faster."""
+    """Offer ONNX if it answers as the original does, and int8 if it is good enough and faster.
+
+    Of a score in units of the labels, `allowed_drop` is a share of what the original has.
+    """
     against = []
     if name == "onnx":
         reason = f"{scores['agreement']:.2%} of the test rows get the same prediction as from the original"
@@ -55,6 +58,8 @@ def judge(
         change = scores["score_change"]
         drop = -change if main.greater_is_better else change  # above 0: it is worse
         moved = f"{main.title} {'falls' if change < 0 else 'rises'} by {abs(change):.4f}"
+        if main.unbounded and (original := abs(scores["score"] - change)):
+            drop, moved = drop / original, f"{moved} ({abs(change) / original:.1%})"
         reason = f"{moved if change else f'the same {main.title}'}, and it is faster than the original"
         if drop > allowed_drop:
             against.append(f"{moved}, more than the {allowed_drop:g} of export.allowed_drop")

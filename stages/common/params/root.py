@@ -28,7 +28,10 @@ class ExportParams(Section):
     onnx: bool = key(True, "Write the model as ONNX, for onnxruntime.")
     int8: bool = key(True, "Quantize the ONNX model to 8 bits, dynamically.")
     allowed_drop: float = key(
-        0.003, "int8 is offered if the task's main score on the test rows gets worse by no more than this.", ge=0.0
+        0.003,
+        "int8 is offered if the task's main score on the test rows gets worse by no more than this; "
+        "of a score in units of the labels, such as MAE, by no more than this share of it.",
+        ge=0.0,
     )
 
     def _faults(self) -> Faults:
