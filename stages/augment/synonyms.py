@@ -23,8 +23,7 @@ Look = Callable[[str], list[tuple[int, Counted]]]
 def synonyms(texts: Sequence[str], seeds: Sequence[str], settings: Any, resource: Resource) -> list[str]:
     """Replace `probability * len(words)` random words by synonyms, at least one, as far as WordNet has any.
 
-    Raises:
-        AttuneError: if a file is missing or is not what WordNet has there.
+    An AttuneError if a file is missing or is not what WordNet has there.
     """
     folder = resource("wordnet")
     try:

@@ -131,8 +131,7 @@ def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
 def official_splits(records: pl.DataFrame, names: Mapping[Any, str]) -> pl.DataFrame:
     """Return the records with official splits under Attune's names; rows of one that is dropped are left out.
 
-    Raises:
-        AttuneError: naming the values that are none.
+    An AttuneError names the values that are none.
     """
     named = SPLIT_NAMES | {str(raw).strip().lower(): name for raw, name in names.items()}
     raw = without_fractions(records["split"]).str.to_lowercase()

@@ -76,10 +76,8 @@ def explain(
 def attributions(model: Path, rows: pl.DataFrame, task: Task, steps: int) -> list[Attribution]:
     """Explain the predictions of rows (id, text, text_pair, kind, label, prediction, confidence, output) in float32.
 
-    The integral has so many steps, by Gauss-Legendre quadrature.
-
-    Raises:
-        AttuneError: if the model keeps no embeddings of tokens, or its tokenizer does not say where tokens stand.
+    The integral has so many steps, by Gauss-Legendre quadrature. An AttuneError if the model keeps no embeddings of
+    tokens, or its tokenizer does not say where tokens stand.
     """
     import torch
     from transformers import AutoTokenizer

@@ -20,14 +20,10 @@ MANY = 1000  # rows from which words that are there once are left out: four in f
 
 
 def of_classes(rows: pl.DataFrame, min_confidence: float) -> pl.DataFrame:
-    """Return rows of which the one label is doubted; none where there are too many labels.
+    """Return rows of which the one label is doubted, with `suggested` and `confidence`; none with too many labels.
 
-    Args:
-        rows: CleanRecords of all splits, with `split` and `fold` (see `Task.label_issues`).
-        min_confidence: least probability of another label.
-
-    Returns:
-        the rows with `suggested` and `confidence`.
+    The rows are CleanRecords of all splits, with `split` and `fold` (see `Task.label_issues`); another label has at
+    least the probability `min_confidence`.
     """
     labels = rows.filter(split="train")["label"].unique().sort()
     rows = rows.filter(pl.col("label").is_in(labels.to_list()))
@@ -46,12 +42,8 @@ def of_classes(rows: pl.DataFrame, min_confidence: float) -> pl.DataFrame:
 def of_sets(rows: pl.DataFrame, min_confidence: float) -> pl.DataFrame:
     """Return rows with a set of labels of which one is doubted; each is judged for itself: is it there, or not?
 
-    Args:
-        rows: as `of_classes` takes them, with canonical sets as labels.
-        min_confidence: least probability that a label is there which is not, or the other way round.
-
-    Returns:
-        the rows with `suggested`, the set with the most doubtful label put in or taken out, and `confidence`.
+    The rows are as `of_classes` takes them, with canonical sets as labels; `suggested` is the set with the most
+    doubtful label put in or taken out, `confidence` the probability of that, at least `min_confidence`.
     """
     sets, train = [set(set_of(label)) for label in rows["label"]], rows["split"] == "train"
     names = sorted({name for held, known in zip(sets, train, strict=True) if known for name in held})

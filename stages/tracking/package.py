@@ -48,8 +48,7 @@ def find_version(client: "MlflowClient", name: str, which: str) -> Any:
 def fetch_package(name: str, which: str, folder: Path) -> "Package":
     """Copy the parts of a registered model (by alias or number) into a folder. Nothing of what is fetched is run.
 
-    Raises:
-        AttuneError: if its files are not where MLflow has put them, or are others by now.
+    An AttuneError if its files are not where MLflow has put them, or are others by now.
     """
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts

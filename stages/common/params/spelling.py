@@ -68,10 +68,9 @@ def _one_select(query: str) -> str:
 
 
 def groups_of(pattern: str) -> list[str]:
-    """Return the names of the groups of a regular expression; its kind is Rust's, which no line can slow down.
+    """Return the names of the groups of a regular expression; a ValueError if it is none, or has no named group.
 
-    Raises:
-        ValueError: if it is none, or has no named group.
+    Its kind is Rust's, which no line can slow down.
     """
     import polars as pl
 

@@ -46,10 +46,7 @@ def changes(names: list[str], data: Any = None, root: Path = Path(), *, outs: bo
     """Return why DVC would run each stage now, apart from what the stages before it will have done.
 
     Params are those in `params.yaml`, or else `data`. Without `outs`, only what the stages depend on counts, even if
-    they are frozen.
-
-    Raises:
-        AttuneError: if DVC cannot read the project, or something in it.
+    they are frozen. An AttuneError if DVC cannot read the project, or something in it.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
