@@ -64,6 +64,8 @@ class Task:
     name: ClassVar[str]  # as in params.yaml
     problem_type: ClassVar[str]  # transformers' name of the loss, for `build_model`
     Decision: ClassVar[Any] = Decision  # the class of its `decision.json`
+    # What an answer holds, by key: string, double, boolean, map or any, with a ? where it may be null
+    signature: ClassVar[dict[str, str]]
 
     # ── ingest, clean, augment: targets ──────────────────────────────────────────────────────────────────────────────
     def parse_target(self, cell: str, params: "IngestParams") -> str | None:
@@ -184,15 +186,11 @@ class Task:
 
     def blank_answer(self, answer: Answer) -> Answer:
         """Return the answer to a text in which there is nothing to read: an abstention."""
-        none = {name: None for name, kind in self.signature().items() if "?" in kind}
+        none = {name: None for name, kind in self.signature.items() if "?" in kind}
         return {**answer, **none, "abstained": True}
 
     def table(self, outputs: np.ndarray, decision: Any, threshold: float | None) -> dict[str, Any]:
         """Return the columns that a batch prediction writes, each [n]; `abstained` is among them."""
-        raise NotImplementedError
-
-    def signature(self) -> dict[str, str]:
-        """Return what an answer holds, by key: string, double, boolean, map or any, with a ? where it may be null."""
         raise NotImplementedError
 
     def drift_values(self, outputs: np.ndarray, decision: Any) -> dict[str, tuple[np.ndarray, list[str] | None]]:
@@ -217,10 +215,6 @@ class Task:
     def part_scores(self, sums: np.ndarray, names: Sequence[str]) -> Scores:
         """Return the score of each name from sums of statistics [... x m] (F1 of a label); none by default."""
         return {}
-
-    def ranked(self, rows: "pl.DataFrame", predictions: "pl.DataFrame") -> Callable[[np.ndarray], Scores] | None:
-        """Return the function from drawn row numbers [b x n] to scores that cannot be added up; None: it has none."""
-        return None
 
     def slices(self, labels: "pl.Series") -> list[list[str]]:
         """Return the names of the slices that each row is in by its label, beside those of params; none by default."""
@@ -293,8 +287,13 @@ class Task:
         """Return what scores are computed from; `names` are those of the training labels, None: those that occur."""
         if names is None:
             names = self.names_in(rows["label"], predictions["prediction"])
-        return Evidence(self.statistics(rows, predictions, names), self.scores, self.ranked(rows, predictions))
+        return Evidence(self.statistics(rows, predictions, names), self.scores)
 
 
 def _only(scores: Scores, name: str) -> Scores:
     return {name: scores[name]} if name in scores else {}
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return part / whole, 0 where there is nothing."""
+    return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=whole > 0)

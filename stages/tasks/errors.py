@@ -1,6 +1,5 @@
 """How far off predicted numbers are: intervals fitted on validation, what they hold on test, and tables of errors."""
 
-from collections.abc import Mapping
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -63,18 +62,6 @@ def report(
         "residuals": residuals(actual, values),
         "error_by_decile": by_decile(actual, values, in_deciles(labels, params.clean.split.deciles)),
     }
-
-
-def messages(entries: Mapping[str, Any]) -> list[str]:
-    """Return what the terminal says of the entries of a report."""
-    found, shown = entries["calibration"], entries["thresholds"]
-    lines = [f"no intervals: {found['problem']}"]
-    if not found["problem"]:
-        held = f"{found['coverage']:.1%} of the test rows are inside, {found['width']:g} wide on average"
-        lines = [f"intervals for {found['nominal']:.0%}: {held}"]
-    if shown:
-        lines.append(f"{shown['coverage']:.1%} of the test rows have a narrow enough one, and are answered")
-    return lines
 
 
 def inside(actual: np.ndarray, values: np.ndarray, margins: np.ndarray) -> np.ndarray:

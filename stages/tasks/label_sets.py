@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array, hstack
 
+from stages.tasks.base import ratio
+
 DIGITS = 6
 
 
@@ -55,8 +57,3 @@ def f1(hits: np.ndarray, errors: np.ndarray) -> np.ndarray:
 def f1_of(truth: np.ndarray, chosen: np.ndarray, axis: int | None) -> np.ndarray:
     """Return the F1 of each label (axis 0), each row (1), or all together (None) of sets [n x k] bool."""
     return f1((truth & chosen).sum(axis), (truth != chosen).sum(axis))
-
-
-def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return part / whole, 0 where there is nothing."""
-    return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=whole > 0)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stages.tasks.base import Evidence, Scores
+from stages.tasks.base import Evidence, Scores, ratio
 
 ROUNDING = 1e-10  # of a sum of squares: a spread below it is none
 
@@ -33,11 +33,11 @@ def scores(sums: np.ndarray) -> Scores:
     """Return the scores of sums of statistics [... x 8]; R² and Pearson's r are 0 where they are undefined."""
     n, y, yy, z, zz, yz, absolute, squared = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
     of_y, of_z = _spread(n, y, yy), _spread(n, z, zz)
-    pearson = _ratio(yz - _ratio(y * z, n), np.sqrt(of_y * of_z))
+    pearson = ratio(yz - ratio(y * z, n), np.sqrt(of_y * of_z))
     return {
-        "mae": _ratio(absolute, n),
-        "rmse": np.sqrt(_ratio(squared, n)),
-        "r2": np.where(of_y > 0, 1 - _ratio(squared, of_y), 0.0),
+        "mae": ratio(absolute, n),
+        "rmse": np.sqrt(ratio(squared, n)),
+        "r2": np.where(of_y > 0, 1 - ratio(squared, of_y), 0.0),
         "pearson": np.clip(pearson, -1, 1),
     }
 
@@ -60,16 +60,12 @@ def spearman(actual: np.ndarray, values: np.ndarray) -> Callable[[np.ndarray], S
     def of_draws(drawn: np.ndarray) -> Scores:
         first, second = (centred_ranks(order, drawn) for order in orders)
         spreads = (first * first).sum(axis=1) * (second * second).sum(axis=1)
-        return {"spearman": np.clip(_ratio((first * second).sum(axis=1), np.sqrt(spreads)), -1, 1)}
+        return {"spearman": np.clip(ratio((first * second).sum(axis=1), np.sqrt(spreads)), -1, 1)}
 
     return of_draws
 
 
 def _spread(n: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.ndarray:
     """Return Σ(y-ȳ)² of sums [...], 0 where only rounding is left of it."""
-    spread = squares - _ratio(total * total, n)
+    spread = squares - ratio(total * total, n)
     return np.where(spread > ROUNDING * squares, spread, 0.0)
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)

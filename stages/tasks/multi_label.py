@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from itertools import combinations, compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from stages.tasks.base import Answer, Scores, Space, Task
 from stages.tasks.decision import STRICT, Decision
 from stages.tasks.inference import labels_of
+from stages.tasks.targets import canonical_set, parse_set, renamed_set
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from stages.common.params import AugmentParams, CleanParams, EvaluateParams, FinetuneParams, IngestParams, Params
 
 DIGITS = 6
-PROBABILITY = "probability_"  # and the label: a column of batch predictions
 NONE = "(none)"  # where a set has no label
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -66,12 +66,11 @@ class MultiLabel(Task):
 
     name, problem_type = "multi-label", "multi_label_classification"
     Decision = SetDecision
+    signature: ClassVar = {"labels": "any?", "score": "double", "abstained": "boolean", "probabilities": "map"}
 
     # ── ingest, clean, augment: targets ──────────────────────────────────────────────────────────────────────────────
     def parse_target(self, cell: str, params: "IngestParams") -> str | None:
         """Return the set that a cell lists; None if it lists missing values alone."""
-        from stages.tasks.targets import parse_set
-
         return parse_set(cell)
 
     def names(self, label: str) -> list[str]:
@@ -81,8 +80,6 @@ class MultiLabel(Task):
 
     def renamed(self, label: str, names: Mapping[str, str | None]) -> str | None:
         """Return the set with other names; None if it had labels, and none of them is one."""
-        from stages.tasks.targets import renamed_set
-
         return renamed_set(label, names)
 
     def strata(self, labels: "pl.Series", params: "CleanParams") -> "pl.Series":
@@ -153,8 +150,6 @@ class MultiLabel(Task):
         A set is right with the product of the probabilities of its labels, and of one minus those of the others: as if
         labels did not depend on each other. The thresholds of the decision belong to labels, and make no abstention.
         """
-        from stages.tasks.targets import canonical_set
-
         chosen = decision.chosen(outputs)
         confidence = np.where(chosen, outputs, 1 - outputs).prod(axis=1)
         return {
@@ -186,12 +181,8 @@ class MultiLabel(Task):
             "labels": [None if below else labels for labels, below in answered],
             "score": decided["confidence"].round(DIGITS),
             "abstained": decided["abstained"],
-            **{f"{PROBABILITY}{label}": rounded[:, index] for index, label in enumerate(decision.labels)},
+            **{f"probability_{label}": rounded[:, index] for index, label in enumerate(decision.labels)},
         }
-
-    def signature(self) -> dict[str, str]:
-        """Return what an answer holds."""
-        return {"labels": "any?", "score": "double", "abstained": "boolean", "probabilities": "map"}
 
     def drift_values(self, outputs: np.ndarray, decision: Any) -> dict[str, tuple[np.ndarray, list[str] | None]]:
         """Return the predicted labels of all rows, how many each row has, and how confident the model is."""
@@ -242,10 +233,14 @@ class MultiLabel(Task):
         return baseline(name, labels, sets, parts, base, max_length)
 
     def label_quality(self, rows: "pl.DataFrame", outputs: np.ndarray, decision: SetDecision) -> np.ndarray:
-        """Return how well all labels of a row fit together: cleanlab's moving average, the worst last and most."""
-        from stages.tasks.set_decisions import label_quality
+        """Return cleanlab's score of a row: p of each label in its set, 1 - p of each other one, the worst counts most.
 
-        return label_quality(self.indicators(rows["label"], decision.labels), outputs)
+        That is their moving average from the best to the worst (Thyagarajan et al. 2022).
+        """
+        from cleanlab.multilabel_classification import get_label_quality_scores
+
+        given = [np.flatnonzero(row).tolist() for row in self.indicators(rows["label"], decision.labels)]
+        return np.asarray(get_label_quality_scores(given, outputs).clip(0.0, 1.0))
 
     def meets(self, kind: str, expected: "pl.Series", predictions: "pl.DataFrame") -> np.ndarray:
         """Return whether sets are equal (`invariance`), or have the label (`minimum`)."""
@@ -283,9 +278,13 @@ class MultiLabel(Task):
 
     def messages(self, entries: Mapping[str, Any]) -> list[str]:
         """Return the calibration error, and what the thresholds gain."""
-        from stages.tasks.set_decisions import messages
-
-        return messages(entries)
+        errors, ways = entries["calibration"], entries["thresholds"]
+        lines = [f"calibration error {errors['ece_before']:.4f}, {errors['ece']:.4f} with a temperature for each label"]
+        if ways:
+            shown = {"half": "0.5 everywhere", "shared": "one for all", "chosen": "as chosen"}
+            parts = [f"{ways[way]['micro_f1']:.4f}, {ways[way]['macro_f1']:.4f} {said}" for way, said in shown.items()]
+            lines.append(f"thresholds: micro-F1, macro-F1 {'; '.join(parts)}")
+        return lines
 
     # ── its own ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def indicators(self, labels: "Collection[str] | pl.Series", names: Sequence[str]) -> np.ndarray:

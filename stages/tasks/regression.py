@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from math import fsum, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from stages.tasks.base import Answer, Evidence, Space, Task
 from stages.tasks.decision import STRICT, Decision
+from stages.tasks.targets import canonical_number, deciles, in_deciles, parse_number
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,9 +35,8 @@ class NumberDecision(Decision):
     Without margins there are no intervals: too few validation rows.
     """
 
-    edges: Annotated[
-        list[float], Field(default_factory=list)
-    ]  # rising: where one bin of answers ends, and the next begins
+    # rising: where one bin of answers ends, and the next begins
+    edges: Annotated[list[float], Field(default_factory=list)]
     margins: Annotated[list[Annotated[float, Field(ge=0)]], Field(default_factory=list)]  # one a bin
     max_width: Annotated[float, Field(gt=0)] | None = None  # of an interval; with a wider one the model abstains
 
@@ -67,12 +67,11 @@ class Regression(Task):
 
     name, problem_type = "regression", "regression"
     Decision = NumberDecision
+    signature: ClassVar = {"value": "double?", "low": "double?", "high": "double?", "abstained": "boolean"}
 
     # ── ingest, clean, augment: targets ──────────────────────────────────────────────────────────────────────────────
     def parse_target(self, cell: str, params: "IngestParams") -> str:
         """Return the number of a cell as its shortest text; Refused if it is none, or outside of `ingest.range`."""
-        from stages.tasks.targets import parse_number
-
         return parse_number(cell, params.range)
 
     def names(self, label: str) -> list[str]:
@@ -81,8 +80,6 @@ class Regression(Task):
 
     def merged(self, labels: Collection[str], params: "CleanParams") -> str | None:
         """Return the mean of the numbers, if they are within `clean.conflict_above` of each other."""
-        from stages.tasks.targets import canonical_number
-
         numbers = [float(label) for label in labels]
         if max(numbers) - min(numbers) > params.conflict_above * (1 + 1e-9):  # 0.8 - 0.6 is no more than 0.2
             return None
@@ -90,20 +87,14 @@ class Regression(Task):
 
     def strata(self, labels: "pl.Series", params: "CleanParams") -> "pl.Series":
         """Return the decile of each number, by `clean.split.deciles`, or else those of the numbers themselves."""
-        from stages.tasks.targets import in_deciles
-
         return in_deciles(labels, params.split.deciles).cast(labels.dtype)
 
     def counts(self, labels: "pl.Series", params: "CleanParams") -> dict[str, int]:
         """Return how many rows there are of each decile."""
-        from stages.tasks.targets import in_deciles
-
         return dict(in_deciles(labels.drop_nulls(), params.split.deciles).value_counts().sort("decile").iter_rows())
 
     def settled(self, labels: "pl.Series", params: "CleanParams") -> "CleanParams":
         """Return the params with the deciles of these numbers, unless they have some."""
-        from stages.tasks.targets import deciles
-
         edges = params.split.deciles or deciles(numbers_of(labels))
         return params.model_copy(update={"split": params.split.model_copy(update={"deciles": edges})})
 
@@ -180,8 +171,6 @@ class Regression(Task):
         """
         import polars as pl
 
-        from stages.tasks.targets import canonical_number
-
         values, low, high, wide = _answered(outputs, decision, threshold)
         ends = {name: pl.Series(end, dtype=pl.Float64) for name, end in (("low", low), ("high", high))}
         texts = [canonical_number(value) for value in values]
@@ -197,11 +186,7 @@ class Regression(Task):
     def table(self, outputs: np.ndarray, decision: NumberDecision, threshold: float | None) -> dict[str, Any]:
         """Return value (null where the model abstains), low, high, abstained."""
         answers = self.answers(outputs, decision, threshold, None)
-        return {name: [answer[name] for answer in answers] for name in self.signature()}
-
-    def signature(self) -> dict[str, str]:
-        """Return what an answer holds."""
-        return {"value": "double?", "low": "double?", "high": "double?", "abstained": "boolean"}
+        return {name: [answer[name] for answer in answers] for name in self.signature}
 
     def drift_values(self, outputs: np.ndarray, decision: Any) -> dict[str, tuple[np.ndarray, list[str] | None]]:
         """Return the numbers."""
@@ -228,7 +213,6 @@ class Regression(Task):
     def baseline(self, name: str, parts: Sequence["pl.DataFrame"], base: Path, max_length: int) -> Sequence[str] | None:
         """Return what mean, median, ridge regression or the base model's cosine of two texts predict."""
         from stages.tasks.baselines import numbers
-        from stages.tasks.targets import canonical_number
 
         values = numbers(name, parts, base, max_length)
         return None if values is None else [canonical_number(value) for value in rounded(values).tolist()]
@@ -244,9 +228,14 @@ class Regression(Task):
 
     def messages(self, entries: Mapping[str, Any]) -> list[str]:
         """Return what the intervals hold, and how many rows are answered."""
-        from stages.tasks.errors import messages
-
-        return messages(entries)
+        found, answered = entries["calibration"], entries["thresholds"]
+        lines = [f"no intervals: {found['problem']}"]
+        if not found["problem"]:
+            held = f"{found['coverage']:.1%} of the test rows are inside, {found['width']:g} wide on average"
+            lines = [f"intervals for {found['nominal']:.0%}: {held}"]
+        if answered:
+            lines.append(f"{answered['coverage']:.1%} of the test rows have a narrow enough one, and are answered")
+        return lines
 
     def report(
         self, params: "Params", train: "pl.DataFrame", rows: "pl.DataFrame", raw: np.ndarray, decision: Any, fitted: Any

@@ -1,7 +1,7 @@
 """Which labels are answered: what is decided of sets of labels on validation, and measured on test."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations, compress, product
 from pathlib import Path
@@ -28,7 +28,10 @@ HALVES = slice(0, None, 2), slice(1, None, 2)
 
 def fit_decision(params: EvaluateParams, truth: np.ndarray, outputs: np.ndarray, undecided: Any) -> Any:
     """Return what `MultiLabel.fit_decision` does, of sets [n x k] bool and probabilities [n x k]."""
-    fitted = _temperatures(truth, outputs, undecided.labels) if params.calibration.temperature else {}
+    fitted = {
+        undecided.labels[number]: fit_temperature(truth[:, number].astype(np.int64), both_sides(outputs[:, number]))
+        for number in np.flatnonzero(_enough(truth) & params.calibration.temperature).tolist()
+    }
     decision = replace(undecided, temperatures=fitted)
     if params.thresholds is None:
         return decision
@@ -62,14 +65,6 @@ def _own_thresholds(
     gains = f1_of(truth, chosen, 0) > f1_of(truth, probabilities >= shared, 0)
     best = best_thresholds(truth, probabilities, 0).tolist()
     return {labels[number]: best[number] for number in np.flatnonzero(gains & _enough(truth)).tolist()}
-
-
-def _temperatures(truth: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
-    """Return the temperature with the least log loss of each label that has the rows for one."""
-    return {
-        labels[number]: fit_temperature(truth[:, number].astype(np.int64), both_sides(probabilities[:, number]))
-        for number in np.flatnonzero(_enough(truth)).tolist()
-    }
 
 
 def both_sides(probabilities: np.ndarray) -> np.ndarray:
@@ -135,29 +130,6 @@ def report(
         "co_occurrence": _co_occurrence(confusion(_names(truth, labels), _names(chosen, labels))),
     }
     return entries, tables
-
-
-def messages(entries: Mapping[str, Any]) -> list[str]:
-    """Return what the terminal says of a report."""
-    errors, ways = entries["calibration"], entries["thresholds"]
-    lines = [f"calibration error {errors['ece_before']:.4f}, {errors['ece']:.4f} with a temperature for each label"]
-    if ways:
-        shown = {"half": "0.5 everywhere", "shared": "one for all", "chosen": "as chosen"}
-        parts = [f"{ways[way]['micro_f1']:.4f}, {ways[way]['macro_f1']:.4f} {words}" for way, words in shown.items()]
-        lines.append(f"thresholds: micro-F1, macro-F1 {'; '.join(parts)}")
-    return lines
-
-
-def label_quality(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return cleanlab's score of sets [n x k] bool by probabilities [n x k]: 0 to 1, [n]; near 0 a label is wrong.
-
-    It is that of each label, p where it is in the set and 1 - p where it is not, in a moving average from the best to
-    the worst (Thyagarajan et al. 2022).
-    """
-    from cleanlab.multilabel_classification import get_label_quality_scores
-
-    given = [np.flatnonzero(row).tolist() for row in truth]
-    return np.asarray(get_label_quality_scores(given, probabilities).clip(0.0, 1.0))
 
 
 def moved(probabilities: np.ndarray, labels: Sequence[str], expected: Iterable[str | None]) -> np.ndarray:

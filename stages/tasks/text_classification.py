@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from stages.tasks.base import Answer, Scores, Space, Task
 from stages.tasks.decision import STRICT, Decision
 from stages.tasks.inference import labels_of
+from stages.tasks.targets import parse_label
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from stages.common.params import AugmentParams, CleanParams, EvaluateParams, FinetuneParams, IngestParams, Params
 
 DIGITS = 6
-PROBABILITY = "probability_"  # and the label: a column of batch predictions
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -64,14 +64,11 @@ class TextClassification(Task):
 
     name, problem_type = "text-classification", "single_label_classification"
     Decision = LabelDecision
+    signature: ClassVar = {"label": "string?", "score": "double", "abstained": "boolean", "probabilities": "map"}
 
     # ── ingest, clean, augment: targets ──────────────────────────────────────────────────────────────────────────────
     def parse_target(self, cell: str, params: "IngestParams") -> str | None:
         """Return the label of a cell; a list of one thing is that thing."""
-        if cell.lstrip()[:1] not in ("[", "{"):
-            return cell
-        from stages.tasks.targets import parse_label
-
         return parse_label(cell, params)
 
     def label_issues(self, rows: "pl.DataFrame", params: "CleanParams") -> "pl.DataFrame | None":
@@ -153,12 +150,8 @@ class TextClassification(Task):
             "label": [None if below else label for label, below in answered],
             "score": rounded.max(axis=1, initial=0.0),
             "abstained": decided["abstained"],
-            **{f"{PROBABILITY}{label}": rounded[:, index] for index, label in enumerate(decision.labels)},
+            **{f"probability_{label}": rounded[:, index] for index, label in enumerate(decision.labels)},
         }
-
-    def signature(self) -> dict[str, str]:
-        """Return what an answer holds."""
-        return {"label": "string?", "score": "double", "abstained": "boolean", "probabilities": "map"}
 
     def drift_values(self, outputs: np.ndarray, decision: Any) -> dict[str, tuple[np.ndarray, list[str] | None]]:
         """Return the predicted labels, and how confident the model is of them."""

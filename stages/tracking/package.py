@@ -156,7 +156,7 @@ def _signature(task: "Task") -> Any:
     types = {"map": Map(DataType.double), "any": AnyType()}
     answer = [
         ColSpec(types.get(kind.rstrip("?")) or DataType[kind.rstrip("?")], name, required="?" not in kind)
-        for name, kind in task.signature().items()
+        for name, kind in task.signature.items()
     ]
     params = ParamSchema([ParamSpec("top_k", DataType.long, None), ParamSpec("threshold", DataType.double, None)])
     return ModelSignature(outputs=Schema(answer), params=params)
