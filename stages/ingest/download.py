@@ -169,10 +169,7 @@ def hub_file(source: TextSource, workspace: Workspace) -> tuple[Path, str]:
 
 
 def hub_folder(source: FolderSource, allowed: Sequence[str], workspace: Workspace) -> tuple[Path, str]:
-    """Return a folder with those of its own files that match an allowed pattern, and the commit they are of.
-
-    An AttuneError if they cannot be had or are too large.
-    """
+    """Return a folder with its own files of allowed names, and their commit; an AttuneError if it is not to be had."""
     from huggingface_hub import snapshot_download
 
     folder = (source.member or "").strip("/")

@@ -52,12 +52,9 @@ class Attribution:
 def explain(
     model: Path, rows: pl.DataFrame, task: Task, params: Attributions, seed: int
 ) -> tuple[list[Attribution], str]:
-    """Explain the errors whose label fits worst, then a seeded sample of the other rows.
+    """Explain the errors whose label fits worst, then a seeded sample of the other rows; say how many, or why none.
 
     `rows` are test records with the columns of predictions, and `output`: which one of the model is explained.
-
-    Returns:
-        The attributions, and a line that says how many there are, or why there are none.
     """
     wrong = rows.filter(~task.is_correct(rows, rows))
     errors = wrong.sort("label_quality", "id").head(params.errors)

@@ -119,7 +119,7 @@ class MultiLabel(Task):
 
     def validation_scores(self, logits: np.ndarray, targets: np.ndarray, space: Space) -> dict[str, float]:
         """Return all scores of logits [n x k] against 0 and 1 [n x k], with every threshold at 0.5."""
-        from stages.tasks.label_sets import scores_of
+        from stages.tasks.set_decisions import scores_of
 
         return scores_of(targets > 0.5, logits > 0)
 
@@ -160,10 +160,7 @@ class MultiLabel(Task):
         }
 
     def answers(self, outputs: np.ndarray, decision: Any, threshold: float | None, top_k: int | None) -> list[Answer]:
-        """Return `labels` with their probabilities, `score`, `abstained` and `probabilities`, the likeliest first.
-
-        The labels are null where the model abstains.
-        """
+        """Return `labels` (null: the model abstains), `score`, `abstained`, `probabilities`, the likeliest first."""
         decided, result = self.decide(outputs, decision, threshold), []
         columns = (outputs, decision.chosen(outputs), decided["confidence"], decided["abstained"])
         for row, chosen, score, below in zip(*(column.tolist() for column in columns), strict=True):
@@ -198,21 +195,21 @@ class MultiLabel(Task):
 
         The Hamming loss divides by the number of `names`, so they are all that the model knows.
         """
-        from stages.tasks.label_sets import statistics
+        from stages.tasks.set_decisions import statistics
 
         return statistics(self.indicators(rows["label"], names), self.indicators(predictions["prediction"], names))
 
     def scores(self, sums: np.ndarray) -> Scores:
         """Return the scores of sums of statistics [... x 2k+3]."""
-        from stages.tasks import label_sets
+        from stages.tasks import set_decisions
 
-        return label_sets.scores(sums)
+        return set_decisions.scores(sums)
 
     def part_scores(self, sums: np.ndarray, names: Sequence[str]) -> Scores:
         """Return the F1 of each label from sums of statistics [... x 2k+3]."""
-        from stages.tasks import label_sets
+        from stages.tasks import set_decisions
 
-        values = label_sets.f1(*label_sets.hits_and_errors(sums))
+        values = set_decisions.f1(*set_decisions.hits_and_errors(sums))
         return {name: values[..., index] for index, name in enumerate(names)}
 
     def slices(self, labels: "pl.Series") -> list[list[str]]:

@@ -137,10 +137,10 @@ class Regression(Task):
 
     def validation_scores(self, logits: np.ndarray, targets: np.ndarray, space: Space) -> dict[str, float]:
         """Return all scores, in the units of the data, of standardised outputs [n x 1] against targets [n]."""
-        from stages.tasks import moments
+        from stages.tasks import errors
 
         parts = (part.reshape(-1).astype(np.float64) for part in (targets, logits))
-        return moments.scores_of(*(part * space["deviation"] + space["mean"] for part in parts))
+        return errors.scores_of(*(part * space["deviation"] + space["mean"] for part in parts))
 
     def finished(self, model: Any, space: Space) -> None:
         """Fold mean and deviation into the head, so that the saved model answers in the units of the data."""
@@ -197,9 +197,9 @@ class Regression(Task):
         self, rows: "pl.DataFrame", predictions: "pl.DataFrame", names: Sequence[str] | None = None
     ) -> Evidence:
         """Return sums of numbers, squares and errors for MAE, RMSE, R² and Pearson's r, and ranks for Spearman's ρ."""
-        from stages.tasks import moments
+        from stages.tasks import errors
 
-        return moments.evidence(numbers_of(rows["label"]), numbers_of(predictions["prediction"]))
+        return errors.evidence(numbers_of(rows["label"]), numbers_of(predictions["prediction"]))
 
     def is_correct(self, rows: "pl.DataFrame", predictions: "pl.DataFrame") -> np.ndarray:
         """Return whether each number is off by no more than half the standard deviation of these rows' labels."""

@@ -130,10 +130,7 @@ class TextClassification(Task):
         }
 
     def answers(self, outputs: np.ndarray, decision: Any, threshold: float | None, top_k: int | None) -> list[Answer]:
-        """Return `label`, `score`, `abstained` and `probabilities` by label, the likeliest first.
-
-        The label is null where the model abstains.
-        """
+        """Return `label` (null: the model abstains), `score`, `abstained`, `probabilities`, the likeliest first."""
         result = []
         for row, below in zip(outputs.tolist(), decision.abstains(outputs, threshold).tolist(), strict=True):
             ranked = sorted(zip(decision.labels, row, strict=True), key=lambda pair: -pair[1])

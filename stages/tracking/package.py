@@ -108,7 +108,10 @@ def _log(client: "MlflowClient", run_id: str, package: "Package", card: Path) ->
     import mlflow
     from mlflow.entities import LoggedModelOutput
 
-    run, task = client.get_run(run_id), task_of(package)
+    from stages.tasks import FIRST, load_task, read_decision
+
+    task = load_task(read_decision(package.serving).task if package.serving else FIRST)
+    run = client.get_run(run_id)
     # Created here, and not by `log_model` within the run: that would end the training's run a second time.
     model = client.create_logged_model(run.info.experiment_id, "model", run_id, params=run.data.params)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
@@ -135,13 +138,6 @@ def _parts(package: "Package") -> dict[str, Path | None]:
     """Return the folders of a package by name; None: it has no such part, or an empty one."""
     folders = {"model": package.model, "exported": package.exported, "serving": package.serving}
     return {name: folder if folder and any(folder.iterdir()) else None for name, folder in folders.items()}
-
-
-def task_of(package: "Package") -> "Task":
-    """Return the task of a package, by the decision in it."""
-    from stages.tasks import FIRST, load_task, read_decision
-
-    return load_task(read_decision(package.serving).task if package.serving else FIRST)
 
 
 def _signature(task: "Task") -> Any:

@@ -87,11 +87,6 @@ def groups_of(pattern: str) -> list[str]:
     return names
 
 
-def _pattern(pattern: str) -> str:
-    groups_of(pattern)
-    return pattern
-
-
 Separator = Annotated[str, matching('[^"\r\n]', "must not be a quote or a line end, which a CSV file uses otherwise")]
 Encoding = Annotated[str, AfterValidator(_codec)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -114,5 +109,5 @@ Variable = Annotated[
     str,
     matching(r"[A-Za-z_][A-Za-z0-9_]*", "must be the name of an environment variable with the database's address"),
 ]
-Pattern = Annotated[str, Field(max_length=1_000), AfterValidator(_pattern)]
+Pattern = Annotated[str, Field(max_length=1_000), AfterValidator(lambda text: text if groups_of(text) else "")]
 Select = Annotated[str, Field(max_length=20_000), AfterValidator(_one_select)]

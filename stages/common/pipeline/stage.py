@@ -63,10 +63,7 @@ class Run(Generic[P]):
         return Path(path)
 
     def output(self, path: str) -> Path:
-        """Return where to write a declared out; it takes its place when the whole stage has succeeded.
-
-        A ValueError if `dvc.yaml` does not declare it for this stage.
-        """
+        """Return where to write an out, which takes its place once the stage succeeds; a ValueError if it is none."""
         if path not in self.node.outs:
             raise ValueError(f"dvc.yaml does not list {path} among the outs of {self.node.name}")
         staged = self.staging / path

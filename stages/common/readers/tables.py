@@ -58,10 +58,7 @@ def open_table(
 
 
 def _lines(text: TextIOWrapper, origin: str, encoding: str) -> Iterator[str]:
-    """Yield lines with their ends.
-
-    An AttuneError, with the line, if it has no end, a byte is not of the encoding, or the compressed file is damaged.
-    """
+    """Yield lines with their ends; an AttuneError names the line without one, with a wrong byte, or damage."""
     lines, others = 0, False  # others than of ASCII, which bytes of another encoding would hardly make
     try:
         with damage_as_errors(origin):
