@@ -47,9 +47,8 @@ def report(
             "added": kept.filter(method=name).height,
         }
     params = task.settled(train["label"], CleanParams())
-    before, after = (
-        task.counts(pl.concat(labels), params) for labels in ([train["label"]], [train["label"], kept["label"]])
-    )
+    before = task.counts(train["label"], params)
+    after = task.counts(pl.concat([train["label"], kept["label"]]), params)
     return {
         "rows_in": train.height,
         "rows_made": made.height,

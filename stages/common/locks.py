@@ -17,7 +17,10 @@ def locked(path: Path) -> Iterator[bool]:
 
 @contextmanager
 def in_turn(path: Path, tell: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the lock of a file, created with its folder, once it is free; call `tell` if another process holds it."""
+    """Hold the lock of a file, which is created with its folder; wait until it is free.
+
+    `tell` is called once if another process holds it.
+    """
     mode = fcntl.LOCK_NB
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)

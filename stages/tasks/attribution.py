@@ -59,9 +59,8 @@ def explain(
     wrong = rows.filter(~task.is_correct(rows, rows))
     errors = wrong.sort("label_quality", "id").head(params.errors)
     others = rows.join(errors, on="id", how="anti").sort(hash_order("id", f"{seed} explained"), "id")
-    chosen = pl.concat(
-        [errors.with_columns(kind=pl.lit("error")), others.head(params.sample).with_columns(kind=pl.lit("sample"))]
-    )
+    kinds = {"error": errors, "sample": others.head(params.sample)}
+    chosen = pl.concat([part.with_columns(kind=pl.lit(kind)) for kind, part in kinds.items()])
     try:
         explained = attributions(model, chosen, task, params.steps)
     except AttuneError as error:

@@ -248,11 +248,8 @@ class TextClassification(Task):
         """Return the calibration error, and what the thresholds do."""
         from stages.tasks.calibration import threshold_messages
 
-        errors = entries["calibration"]
-        line = (
-            f"calibration error {errors['ece_before']:.4f}, {errors['ece']:.4f} at temperature {errors['temperature']}"
-        )
-        return [line, *threshold_messages(entries["thresholds"])]
+        line = "calibration error {ece_before:.4f}, {ece:.4f} at temperature {temperature}"
+        return [line.format(**entries["calibration"]), *threshold_messages(entries["thresholds"])]
 
 
 def class_numbers(names: "Collection[Any] | pl.Series", labels: Sequence[str]) -> np.ndarray:

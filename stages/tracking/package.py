@@ -85,9 +85,8 @@ def log_and_register(client: "MlflowClient", name: str, run_id: str, package: "P
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / Path(SEEN_IDS).name
-        pl.concat([pl.read_parquet(path, columns=["id"]) for path in SEEN_FILES]).write_parquet(
-            file, compression="zstd"
-        )
+        seen = pl.concat([pl.read_parquet(path, columns=["id"]) for path in SEEN_FILES])
+        seen.write_parquet(file, compression="zstd")
         client.log_artifact(run_id, str(file), str(Path(SEEN_IDS).parent))
     model_id = _log(client, run_id, package, card)
     with suppress(MlflowException):  # it exists already; whatever else is wrong, the next line meets it as well

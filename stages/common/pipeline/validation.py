@@ -116,11 +116,8 @@ def check_label_counts(
     if rare:
         listing = listed([f"'{display(name, 60)}' ({count})" for name, count in rare.items()], 5)
         of_rare = most_rejecting(rejected.filter(pl.col("label").is_in([*rare])), sum(rare.values()))
-        few = (
-            "too few rows for three splits"
-            if least <= len(SPLITS)
-            else f"fewer than {least} rows (clean.min_label_rows)"
-        )
+        few = f"fewer than {least} rows (clean.min_label_rows)"
+        few = "too few rows for three splits" if least <= len(SPLITS) else few
         fix = of_rare or "add rows, or leave the label out by listing only the others in ingest.labels"
         raise AttuneError(f"{when} there are {few} under the label {listing}", fix)
 
