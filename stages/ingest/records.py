@@ -26,13 +26,10 @@ SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation", 
 def read_records(table: Table, source: TextSource, task: Task, params: IngestParams) -> Iterator[pl.DataFrame]:
     """Yield the records of a table of text; columns that are not mapped are left behind.
 
-    Yields:
-        FIELDS, and `left_out`: why a row is not read, with the `rule` that says so; null for the others.
-
-    Raises:
-        AttuneError: if a column is missing, there are no rows, the text column holds nothing at all, `where` or
-            `pattern` leaves nothing of a file, the task cannot be learnt from such labels, an official split is none,
-            or the table is damaged.
+    They have FIELDS, and `left_out`: why a row is not read, with the `rule` that says so; null for the others. An
+    AttuneError if a column is missing, there are no rows, the text column holds nothing at all, `where` or `pattern`
+    leaves nothing of a file, the task cannot be learnt from such labels, an official split is none, or the table is
+    damaged.
     """
     lines, missing, pattern = source.file_format == "lines", params.missing, source.pattern
     mapped = source.columns.model_dump(exclude_none=True, exclude={"extra", "labels"})

@@ -20,7 +20,7 @@ from stages.tasks.inference import labels_of
 from stages.tasks.targets import canonical_set, parse_set, renamed_set
 
 if TYPE_CHECKING:
-    import polars as pl
+    from polars import DataFrame, Series
 
     from stages.common.params import AugmentParams, CleanParams, EvaluateParams, FinetuneParams, IngestParams, Params
 
@@ -82,7 +82,7 @@ class MultiLabel(Task):
         """Return the set with other names; None if it had labels, and none of them is one."""
         return renamed_set(label, names)
 
-    def strata(self, labels: "pl.Series", params: "CleanParams") -> "pl.Series":
+    def strata(self, labels: "Series", params: "CleanParams") -> "Series":
         """Return each set's rarest label in these rows, the first by name of equally rare ones."""
         import polars as pl
 
@@ -91,15 +91,15 @@ class MultiLabel(Task):
         rarest = {label: min(names, key=lambda name: (rows[name], name), default=NONE) for label, names in sets.items()}
         return labels.replace_strict(rarest, default=None, return_dtype=pl.String)
 
-    def label_issues(self, rows: "pl.DataFrame", params: "CleanParams") -> "pl.DataFrame | None":
+    def label_issues(self, rows: "DataFrame", params: "CleanParams") -> "DataFrame | None":
         """Return the rows of which a quick classifier doubts a label."""
         from stages.tasks.label_issues import of_sets
 
         return of_sets(rows, params.label_issues.min_confidence)
 
     def keeps_target(
-        self, made: "pl.DataFrame", train: "pl.DataFrame", params: "AugmentParams", seed: int
-    ) -> "pl.Series | None":
+        self, made: "DataFrame", train: "DataFrame", params: "AugmentParams", seed: int
+    ) -> "Series | None":
         """Return why a quick classifier no longer finds the labels of a new row."""
         from stages.tasks.kept_targets import of_sets
 
@@ -190,7 +190,7 @@ class MultiLabel(Task):
         return {"labels": (labels, names), "labels a row": (counts, None), "confidence": (confidence, None)}
 
     # ── scores ───────────────────────────────────────────────────────────────────────────────────────────────────────
-    def statistics(self, rows: "pl.DataFrame", predictions: "pl.DataFrame", names: Sequence[str]) -> Any:
+    def statistics(self, rows: "DataFrame", predictions: "DataFrame", names: Sequence[str]) -> Any:
         """Return hits and errors of each label, whether the sets are equal, their F1, and 1: sparse [n x 2k+3].
 
         The Hamming loss divides by the number of `names`, so they are all that the model knows.
@@ -212,13 +212,13 @@ class MultiLabel(Task):
         values = set_decisions.f1(*set_decisions.hits_and_errors(sums))
         return {name: values[..., index] for index, name in enumerate(names)}
 
-    def slices(self, labels: "pl.Series") -> list[list[str]]:
+    def slices(self, labels: "Series") -> list[list[str]]:
         """Return how many labels each row has, and which pairs; none for rows without labels, whose F1 is always 0."""
         sets = [self.names(label) for label in labels]
         pairs = [[f"pair: {first}, {other}" for first, other in combinations(names, 2)] for names in sets]
         return [[f"labels: {len(names)}", *some] if names else [] for names, some in zip(sets, pairs, strict=True)]
 
-    def baseline(self, name: str, parts: Sequence["pl.DataFrame"], base: Path, max_length: int) -> Sequence[str]:
+    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, max_length: int) -> Sequence[str]:
         """Return the commonest set, or what TF-IDF or a linear probe of the base model says of each label alone.
 
         These share one threshold, the one with the best micro-F1 on validation.
@@ -229,7 +229,7 @@ class MultiLabel(Task):
         sets = [self.indicators(part["label"], labels) for part in parts[:2]]
         return baseline(name, labels, sets, parts, base, max_length)
 
-    def label_quality(self, rows: "pl.DataFrame", outputs: np.ndarray, decision: SetDecision) -> np.ndarray:
+    def label_quality(self, rows: "DataFrame", outputs: np.ndarray, decision: SetDecision) -> np.ndarray:
         """Return cleanlab's score of a row: p of each label in its set, 1 - p of each other one, the worst counts most.
 
         That is their moving average from the best to the worst (Thyagarajan et al. 2022).
@@ -239,7 +239,7 @@ class MultiLabel(Task):
         given = [np.flatnonzero(row).tolist() for row in self.indicators(rows["label"], decision.labels)]
         return np.asarray(get_label_quality_scores(given, outputs).clip(0.0, 1.0))
 
-    def meets(self, kind: str, expected: "pl.Series", predictions: "pl.DataFrame") -> np.ndarray:
+    def meets(self, kind: str, expected: "Series", predictions: "DataFrame") -> np.ndarray:
         """Return whether sets are equal (`invariance`), or have the label (`minimum`)."""
         if kind != "minimum":
             return super().meets(kind, expected, predictions)
@@ -253,8 +253,8 @@ class MultiLabel(Task):
         return moved(outputs, decision.labels, expected)
 
     def report(
-        self, params: "Params", train: "pl.DataFrame", rows: "pl.DataFrame", raw: np.ndarray, decision: Any, fitted: Any
-    ) -> "tuple[dict[str, Any], dict[str, pl.DataFrame]]":
+        self, params: "Params", train: "DataFrame", rows: "DataFrame", raw: np.ndarray, decision: Any, fitted: Any
+    ) -> "tuple[dict[str, Any], dict[str, DataFrame]]":
         """Return scores by label, calibration, what thresholds gain, pairs never seen; tables of errors, and curves.
 
         Mean average precision is that of the labels that these rows have, without an interval: it cannot be added up.
@@ -264,7 +264,7 @@ class MultiLabel(Task):
 
         return report(params.evaluate, train["label"], self.indicators(rows["label"], decision.labels), raw, decision)
 
-    def confusion(self, rows: "pl.DataFrame", predictions: "pl.DataFrame") -> "pl.DataFrame":
+    def confusion(self, rows: "DataFrame", predictions: "DataFrame") -> "DataFrame":
         """Return each label that was found beside itself, and each that was missed beside each that was invented.
 
         "(none)" stands where a row misses labels and invents none, or the other way.
@@ -284,7 +284,7 @@ class MultiLabel(Task):
         return lines
 
     # ── its own ──────────────────────────────────────────────────────────────────────────────────────────────────────
-    def indicators(self, labels: "Collection[str] | pl.Series", names: Sequence[str]) -> np.ndarray:
+    def indicators(self, labels: "Collection[str] | Series", names: Sequence[str]) -> np.ndarray:
         """Return which of the names are in each set, [n x k] bool."""
         number = {name: index for index, name in enumerate(names)}
         result = np.zeros((len(labels), len(names)), dtype=bool)

@@ -19,7 +19,7 @@ from stages.tasks.decision import STRICT, Decision
 from stages.tasks.targets import canonical_number, deciles, in_deciles, parse_number
 
 if TYPE_CHECKING:
-    import polars as pl
+    from polars import DataFrame, Series
 
     from stages.common.params import AugmentParams, CleanParams, EvaluateParams, FinetuneParams, IngestParams, Params
 
@@ -85,29 +85,29 @@ class Regression(Task):
             return None
         return canonical_number(float(f"{fsum(numbers) / len(numbers):.9g}"))
 
-    def strata(self, labels: "pl.Series", params: "CleanParams") -> "pl.Series":
+    def strata(self, labels: "Series", params: "CleanParams") -> "Series":
         """Return the decile of each number, by `clean.split.deciles`, or else those of the numbers themselves."""
         return in_deciles(labels, params.split.deciles).cast(labels.dtype)
 
-    def counts(self, labels: "pl.Series", params: "CleanParams") -> dict[str, int]:
+    def counts(self, labels: "Series", params: "CleanParams") -> dict[str, int]:
         """Return how many rows there are of each decile."""
         return dict(in_deciles(labels.drop_nulls(), params.split.deciles).value_counts().sort("decile").iter_rows())
 
-    def settled(self, labels: "pl.Series", params: "CleanParams") -> "CleanParams":
+    def settled(self, labels: "Series", params: "CleanParams") -> "CleanParams":
         """Return the params with the deciles of these numbers, unless they have some."""
         edges = params.split.deciles or deciles(numbers_of(labels))
         return params.model_copy(update={"split": params.split.model_copy(update={"deciles": edges})})
 
     def keeps_target(
-        self, made: "pl.DataFrame", train: "pl.DataFrame", params: "AugmentParams", seed: int
-    ) -> "pl.Series | None":
+        self, made: "DataFrame", train: "DataFrame", params: "AugmentParams", seed: int
+    ) -> "Series | None":
         """Return why a quick ridge regression takes the text of a new row for another number than its parent's."""
         from stages.tasks.kept_targets import of_numbers
 
         return of_numbers(made, train, seed)
 
     # ── tokenize, finetune ───────────────────────────────────────────────────────────────────────────────────────────
-    def label_space(self, labels: "pl.Series") -> dict[str, Any]:
+    def label_space(self, labels: "Series") -> dict[str, Any]:
         """Return mean and standard deviation (of these rows: divided by n), the same in any order of the rows."""
         numbers = [float(label) for label in labels]
         mean = fsum(numbers) / len(numbers)
@@ -193,36 +193,34 @@ class Regression(Task):
         return {"values": (rounded(outputs[:, 0]), None)}
 
     # ── scores ───────────────────────────────────────────────────────────────────────────────────────────────────────
-    def evidence(
-        self, rows: "pl.DataFrame", predictions: "pl.DataFrame", names: Sequence[str] | None = None
-    ) -> Evidence:
+    def evidence(self, rows: "DataFrame", predictions: "DataFrame", names: Sequence[str] | None = None) -> Evidence:
         """Return sums of numbers, squares and errors for MAE, RMSE, R² and Pearson's r, and ranks for Spearman's ρ."""
         from stages.tasks import errors
 
         return errors.evidence(numbers_of(rows["label"]), numbers_of(predictions["prediction"]))
 
-    def is_correct(self, rows: "pl.DataFrame", predictions: "pl.DataFrame") -> np.ndarray:
+    def is_correct(self, rows: "DataFrame", predictions: "DataFrame") -> np.ndarray:
         """Return whether each number is off by no more than half the standard deviation of these rows' labels."""
         actual = numbers_of(rows["label"])
         return np.asarray(np.abs(numbers_of(predictions["prediction"]) - actual) <= HALF * actual.std())
 
-    def agreeing(self, first: "pl.DataFrame", second: "pl.DataFrame") -> np.ndarray:
+    def agreeing(self, first: "DataFrame", second: "DataFrame") -> np.ndarray:
         """Return whether numbers differ by no more than a twentieth of the first ones' standard deviation."""
         return _near(first["prediction"], second["prediction"], SAME)
 
-    def baseline(self, name: str, parts: Sequence["pl.DataFrame"], base: Path, max_length: int) -> Sequence[str] | None:
+    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, max_length: int) -> Sequence[str] | None:
         """Return what mean, median, ridge regression or the base model's cosine of two texts predict."""
         from stages.tasks.baselines import numbers
 
         values = numbers(name, parts, base, max_length)
         return None if values is None else [canonical_number(value) for value in rounded(values).tolist()]
 
-    def label_quality(self, rows: "pl.DataFrame", outputs: np.ndarray, decision: NumberDecision) -> np.ndarray:
+    def label_quality(self, rows: "DataFrame", outputs: np.ndarray, decision: NumberDecision) -> np.ndarray:
         """Return exp(-|ŷ-y| / standard deviation of y): cleanlab's score of residuals, of standardised numbers."""
         actual = numbers_of(rows["label"])
         return np.asarray(np.exp(-np.abs(rounded(outputs[:, 0]) - actual) / (actual.std() or 1.0)))
 
-    def meets(self, kind: str, expected: "pl.Series", predictions: "pl.DataFrame") -> np.ndarray:
+    def meets(self, kind: str, expected: "Series", predictions: "DataFrame") -> np.ndarray:
         """Return whether numbers are off by no more than half the standard deviation of the expected ones."""
         return _near(expected, predictions["prediction"], HALF)
 
@@ -238,8 +236,8 @@ class Regression(Task):
         return lines
 
     def report(
-        self, params: "Params", train: "pl.DataFrame", rows: "pl.DataFrame", raw: np.ndarray, decision: Any, fitted: Any
-    ) -> "tuple[dict[str, Any], dict[str, pl.DataFrame]]":
+        self, params: "Params", train: "DataFrame", rows: "DataFrame", raw: np.ndarray, decision: Any, fitted: Any
+    ) -> "tuple[dict[str, Any], dict[str, DataFrame]]":
         """Return how many numbers lie inside their intervals, and what is answered; tables of numbers and errors."""
         from stages.tasks import errors
 
@@ -247,7 +245,7 @@ class Regression(Task):
         return errors.report(params, rows["label"], values, decision.margins_of(values), fitted)
 
 
-def numbers_of(texts: "Collection[str] | pl.Series") -> np.ndarray:
+def numbers_of(texts: "Collection[str] | Series") -> np.ndarray:
     """Return the numbers of canonical texts, [n] float64."""
     return np.array([float(text) for text in texts], np.float64)
 
@@ -260,7 +258,7 @@ def _answered(outputs: np.ndarray, decision: NumberDecision, max_width: float | 
     return values.tolist(), *ends, decision.abstains(values, max_width).tolist()
 
 
-def _near(first: "pl.Series", second: "pl.Series", deviations: float) -> np.ndarray:
+def _near(first: "Series", second: "Series", deviations: float) -> np.ndarray:
     one, other = numbers_of(first), numbers_of(second)
     return np.isclose(other, one, rtol=10.0 ** (1 - DIGITS), atol=deviations * one.std())  # the last digit is noise
 

@@ -101,8 +101,7 @@ def params_between(
 def differing(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, str | None, str | None]]:
     """Yield what differs between two values of YAML, down to single settings.
 
-    Yields:
-        Its dotted key, and both values as text: (`clean.length.min`, `3`, `5`); None: there is none.
+    Each is its dotted key, and both values as text: (`clean.length.min`, `3`, `5`); None: there is none.
     """
     dot = f"{key}." if key else ""
     if isinstance(old, Mapping) and isinstance(new, Mapping):

@@ -91,7 +91,7 @@ def parse_lock(text: str, *, pure: bool = True) -> dict[str, Any]:
 def upstream_of(node: Node, graph: Mapping[str, Node]) -> list[str]:
     """Return the names of all stages that a stage needs, directly or through others, in the order of the graph."""
     needed = {node.name}
-    for other in reversed(graph.values()):  # in the graph, a stage comes after those whose outs it reads
+    for other in reversed([*graph.values()]):  # where a stage comes after those whose outs it reads
         if any(_reads(graph[name], other) for name in needed):
             needed.add(other.name)
     return [name for name in graph if name in needed and name != node.name]
