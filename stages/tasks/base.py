@@ -1,9 +1,8 @@
 """The questions that stages, server and flows ask a task, with the answers that suit most tasks.
 
 A task is one module here, with a class of these hooks and an instance of it, `TASK`, and its facts in a file named as
-on the Hub (see `stages/common/params/tasks.py`). The rest of the project asks the hooks, and never looks inside a
-label: the column `label`, and `prediction` beside it, hold one canonical text each. docs/architecture.md says which
-stage asks what.
+on the Hub (see `stages/common/params/tasks.py`). The rest of the project never looks inside a label: the column
+`label`, and `prediction` beside it, hold one canonical text each. docs/architecture.md says which stage asks what.
 
 What is imported at the top of a task's module goes into the registry with each model, to be served with it: numpy,
 pydantic, and files that are listed in `stages/tracking/package.py`. All else is imported in the hook that needs it.
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from stages.common.params import AugmentParams, CleanParams, EvaluateParams, FinetuneParams, IngestParams, Params
 
+DIGITS = 6
 Scores = dict[str, np.ndarray]  # by name, one value for each sum of statistics [...]
 Space = Mapping[str, Any]  # what `encoding.json` keeps of the targets: labels and their numbers, mean and deviation, …
 Answer = dict[str, Any]
@@ -53,9 +53,13 @@ class Evidence:
 
     def of_rows(self, rows: np.ndarray, name: str) -> "Evidence":
         """Return the evidence of some rows by their numbers [m], for one score alone."""
+
+        def only(scores: Scores) -> Scores:
+            return {name: scores[name]} if name in scores else {}
+
         ranked = self.ranked
-        of_drawn = (lambda drawn: _only(ranked(rows[drawn]), name)) if ranked else None  # type: ignore[misc]
-        return Evidence(self.statistics[rows], lambda sums: _only(self.scores(sums), name), of_drawn)
+        of_drawn = (lambda drawn: only(ranked(rows[drawn]))) if ranked else None  # type: ignore[misc]
+        return Evidence(self.statistics[rows], lambda sums: only(self.scores(sums)), of_drawn)
 
 
 class Task:
@@ -72,11 +76,8 @@ class Task:
         """Return the canonical text of a cell of the label column, of which there are many spellings; None: no target.
 
         It is never asked of an empty cell. What only says that a value is missing (`NULL`) is a name like others; where
-        it is refused, or holds no name, the row counts as one without a target.
-
-        Raises:
-            Refused: with the reason, if it holds something else: the row is rejected.
-            AttuneError: if so much is wrong that no row can be trusted; the place is put before the message.
+        it is refused, or holds no name, the row counts as one without a target. Anything else is Refused, with the
+        reason: its row is rejected. An AttuneError, before which the place is put, if no row at all can be trusted.
         """
         return cell
 
@@ -190,8 +191,15 @@ class Task:
         return {**answer, **none, "abstained": True}
 
     def table(self, outputs: np.ndarray, decision: Any, threshold: float | None) -> dict[str, Any]:
-        """Return the columns that a batch prediction writes, each [n]; `abstained` is among them."""
-        raise NotImplementedError
+        """Return the columns of a batch prediction, each [n], with `abstained`; here, those of label probabilities."""
+        decided, rounded = self.decide(outputs, decision, threshold), outputs.round(DIGITS)
+        answers = zip(decided["prediction"], decided["abstained"], strict=True)
+        return {
+            next(iter(self.signature)): [None if below else answer for answer, below in answers],
+            "score": decided["confidence"].round(DIGITS),
+            "abstained": decided["abstained"],
+            **{f"probability_{label}": rounded[:, index] for index, label in enumerate(decision.labels)},
+        }
 
     def drift_values(self, outputs: np.ndarray, decision: Any) -> dict[str, tuple[np.ndarray, list[str] | None]]:
         """Return what drift of answers is measured on, by what it is called.
@@ -276,20 +284,14 @@ class Task:
         """Return what the terminal says of the entries of `report`."""
         return []
 
-    # ── common to all ────────────────────────────────────────────────────────────────────────────────────────────────
     def names_in(self, *labels: "Series") -> list[str]:
         """Return the names of classes that labels or predictions hold, in their order."""
         return sorted({name for some in labels for label in some.drop_nulls().unique() for name in self.names(label)})
 
     def evidence(self, rows: "DataFrame", predictions: "DataFrame", names: Sequence[str] | None = None) -> Evidence:
         """Return what scores are computed from; `names` are those of the training labels, None: those that occur."""
-        if names is None:
-            names = self.names_in(rows["label"], predictions["prediction"])
-        return Evidence(self.statistics(rows, predictions, names), self.scores)
-
-
-def _only(scores: Scores, name: str) -> Scores:
-    return {name: scores[name]} if name in scores else {}
+        known = self.names_in(rows["label"], predictions["prediction"]) if names is None else names
+        return Evidence(self.statistics(rows, predictions, known), self.scores)
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from stages.tasks.base import Answer, Scores, Space, Task
+from stages.tasks.base import DIGITS, Answer, Scores, Space, Task
 from stages.tasks.decision import STRICT, Decision
 from stages.tasks.inference import labels_of
 from stages.tasks.targets import canonical_set, parse_set, renamed_set
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from stages.common.params import AugmentParams, CleanParams, EvaluateParams, FinetuneParams, IngestParams, Params
 
-DIGITS = 6
 NONE = "(none)"  # where a set has no label
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -170,17 +169,6 @@ class MultiLabel(Task):
             result.append({**answer, "probabilities": {label: value for label, value, _ in ranked[:top_k]}})
         return result
 
-    def table(self, outputs: np.ndarray, decision: SetDecision, threshold: float | None) -> dict[str, Any]:
-        """Return labels (JSON, null where the model abstains), score, abstained, and the probability of each label."""
-        decided, rounded = self.decide(outputs, decision, threshold), outputs.round(DIGITS)
-        answered = zip(decided["prediction"], decided["abstained"], strict=True)
-        return {
-            "labels": [None if below else labels for labels, below in answered],
-            "score": decided["confidence"].round(DIGITS),
-            "abstained": decided["abstained"],
-            **{f"probability_{label}": rounded[:, index] for index, label in enumerate(decision.labels)},
-        }
-
     def drift_values(self, outputs: np.ndarray, decision: Any) -> dict[str, tuple[np.ndarray, list[str] | None]]:
         """Return the predicted labels of all rows, how many each row has, and how confident the model is."""
         chosen, names = decision.chosen(outputs), [*decision.labels, NONE]
@@ -278,8 +266,8 @@ class MultiLabel(Task):
         errors, ways = entries["calibration"], entries["thresholds"]
         lines = [f"calibration error {errors['ece_before']:.4f}, {errors['ece']:.4f} with a temperature for each label"]
         if ways:
-            shown = {"half": "0.5 everywhere", "shared": "one for all", "chosen": "as chosen"}
-            parts = [f"{ways[way]['micro_f1']:.4f}, {ways[way]['macro_f1']:.4f} {said}" for way, said in shown.items()]
+            names = {"half": "0.5 everywhere", "shared": "one for all", "chosen": "as chosen"}
+            parts = [f"{ways[way]['micro_f1']:.4f}, {ways[way]['macro_f1']:.4f} {name}" for way, name in names.items()]
             lines.append(f"thresholds: micro-F1, macro-F1 {'; '.join(parts)}")
         return lines
 

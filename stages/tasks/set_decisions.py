@@ -15,11 +15,10 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from stages.common.params import EvaluateParams
 from stages.tasks import curves
-from stages.tasks.base import ratio
+from stages.tasks.base import DIGITS, ratio
 from stages.tasks.calibration import calibration_report, fit_temperature
 from stages.tasks.targets import canonical_set, set_of
 
-DIGITS = 6
 NONE = "(none)"  # where a set has no label
 LEAST_ROWS = 20  # with the label: what is fitted on fewer fits chance
 THRESHOLDS = np.arange(1, 100) / 100  # that are tried

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from stages.tasks.base import Answer, Scores, Space, Task
+from stages.tasks.base import DIGITS, Answer, Scores, Space, Task
 from stages.tasks.decision import STRICT, Decision
 from stages.tasks.inference import labels_of
 from stages.tasks.targets import parse_label
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from polars import DataFrame, Series
 
     from stages.common.params import AugmentParams, CleanParams, EvaluateParams, FinetuneParams, IngestParams, Params
-
-DIGITS = 6
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -138,17 +136,6 @@ class TextClassification(Task):
             answer = {"label": None if below else label, "score": score, "abstained": below}
             result.append({**answer, "probabilities": dict(ranked[:top_k])})
         return result
-
-    def table(self, outputs: np.ndarray, decision: LabelDecision, threshold: float | None) -> dict[str, Any]:
-        """Return label (null where the model abstains), score, abstained, and the probability of each label."""
-        decided, rounded = self.decide(outputs, decision, threshold), outputs.round(DIGITS)
-        answered = zip(decided["prediction"], decided["abstained"], strict=True)
-        return {
-            "label": [None if below else label for label, below in answered],
-            "score": rounded.max(axis=1, initial=0.0),
-            "abstained": decided["abstained"],
-            **{f"probability_{label}": rounded[:, index] for index, label in enumerate(decision.labels)},
-        }
 
     def drift_values(self, outputs: np.ndarray, decision: Any) -> dict[str, tuple[np.ndarray, list[str] | None]]:
         """Return the predicted labels, and how confident the model is of them."""

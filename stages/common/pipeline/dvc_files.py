@@ -76,13 +76,13 @@ def check_deps(root: Path = Path()) -> None:
         if any(fnmatch(path.name, pattern) for pattern in patterns):
             continue
         if path.is_symlink():  # a folder of documents may have very many files: only links are followed
-            shown, target = display(str(path), 200, None), Path(os.path.realpath(path))
+            link, target = display(str(path), 200, None), Path(os.path.realpath(path))
             if not path.exists():
-                what = f"{shown} is a link to {display(str(path.readlink()), 200, None)}, which is not there"
+                what = f"{link} is a link to {display(str(path.readlink()), 200, None)}, which is not there"
                 raise AttuneError(what, "remove the link, or put back what it leads to")
             outside = path.is_relative_to(inbox) and not target.is_relative_to(home)
             if outside and not OURS.search(target.as_posix()):
-                what = f"{shown} is a link that leads out of {inbox}/, to {display(str(target), 200, None)}"
+                what = f"{link} is a link that leads out of {inbox}/, to {display(str(target), 200, None)}"
                 raise AttuneError(what, "copy there what you mean to train on, in place of the link; or remove it")
         if not path.is_file() and not path.is_dir():
             what = f"{display(str(path), 200, None)} is neither a file nor a folder"

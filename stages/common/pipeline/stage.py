@@ -90,13 +90,7 @@ def stage(name: str) -> Callable[[Callable[[Run[P]], None]], Callable[[], None]]
     run as it was unless all new ones are complete.
     """
 
-    def wrap(body: Callable[[Run[P]], None]) -> Callable[[], None]:
-        def main() -> None:
-            sys.exit(_execute(name, body))
-
-        return main
-
-    return wrap
+    return lambda body: lambda: sys.exit(_execute(name, body))
 
 
 def write_json(value: object, path: Path) -> None:
