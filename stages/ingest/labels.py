@@ -25,7 +25,7 @@ from stages.tasks.base import Refused, Task
 ERRORS = ("#N/A", "#NAME?", "#REF!", "#VALUE!", "#DIV/0!")  # of spreadsheets
 MISSING = ("\\N", "NULL", "null", "None", "nan", "NaN", "<NA>", "N/A", *ERRORS)
 MISSING_TEXTS = ("\\N", "NULL", "nan", *ERRORS)  # "None" or "N/A" can be an answer
-SPELLINGS = dict.fromkeys(("text", "text_pair"), MISSING_TEXTS)
+SPELLINGS: dict[str, tuple[str, ...]] = dict.fromkeys(("text", "text_pair"), MISSING_TEXTS)
 SPELLINGS |= dict.fromkeys(("group", "split", "timestamp"), MISSING)
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 # `="0012"` and `'-1`, by which programs keep Excel from taking a text for a number or a formula
