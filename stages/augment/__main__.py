@@ -2,14 +2,17 @@
 
 import polars as pl
 
-from stages.augment.filters import accepted
 from stages.augment.rows import new_rows
 from stages.common.params import AugmentParams, CleanParams
 from stages.common.pipeline.stage import Run, stage, write_json
-from stages.common.pipeline.validation import Ledger, validation_report
+from stages.common.pipeline.validation import Ledger, Rule, validation_report
 from stages.common.schemas import AugmentedRecords, CleanRecords
+from stages.common.text.columns import is_unspaced, whole_text
+from stages.common.text.near_duplicates import nearest_among
 from stages.tasks import load_task
 from stages.tasks.base import Task
+
+NUM_PERM = 128
 
 
 @stage("augment")
@@ -33,6 +36,43 @@ def main(run: Run[AugmentParams]) -> None:
     )
 
 
+def accepted(
+    made: pl.DataFrame, train: pl.DataFrame, held_out: pl.DataFrame, task: Task, params: AugmentParams, seed: int
+) -> tuple[pl.DataFrame, Ledger]:
+    """Return the new rows that pass every filter, in their order, and the account of the others.
+
+    Each filter gives the reason why a row goes, null where it stays.
+    """
+
+    def near_a_held_out_text(rows: pl.DataFrame) -> pl.Expr:
+        """The model would be scored on what it has nearly seen."""
+        texts, others = whole_text(rows), whole_text(held_out)
+        shingle_size = 3 if is_unspaced(others) else 5
+        match, similarity = nearest_among(texts, others, params.leak_threshold, shingle_size, NUM_PERM)
+        reason = pl.format("similarity {} to a validation or test row", pl.Series(similarity).round(2))
+        return pl.when(pl.Series(match >= 0, dtype=pl.Boolean)).then(reason)
+
+    def lost_its_target(rows: pl.DataFrame) -> pl.Expr | pl.Series:
+        reasons = task.keeps_target(rows, train, params, seed)
+        return pl.lit(None, pl.String) if reasons is None else reasons
+
+    # The cheap ones first. The first two: a method changed nothing, or made what is there already.
+    training_texts = whole_text(train).implode()
+    known, repeated = pl.lit("a training row has the same text"), pl.lit("another new row has the same text")
+    filters: dict[str, Rule] = {
+        "equal_to_a_training_text": lambda rows: pl.when(whole_text(rows).is_in(training_texts)).then(known),
+        "equal_to_another_new_text": lambda rows: pl.when(~whole_text(rows).is_first_distinct()).then(repeated),
+        "near_a_held_out_text": near_a_held_out_text,
+    }
+    if params.label_preservation.enabled:
+        filters["lost_its_label"] = lost_its_target
+    ledger, kept = Ledger("augment", made.height), made
+    for name, rule in filters.items():
+        kept = ledger.apply(name, rule, kept)
+    ledger.close(kept.height)
+    return kept, ledger
+
+
 def report(
     train: pl.DataFrame, made: pl.DataFrame, kept: pl.DataFrame, ledger: Ledger, task: Task
 ) -> dict[str, object]:
@@ -47,9 +87,8 @@ def report(
             "added": kept.filter(method=name).height,
         }
     params = task.settled(train["label"], CleanParams())
-    before, after = (
-        task.counts(pl.concat(labels), params) for labels in ([train["label"]], [train["label"], kept["label"]])
-    )
+    before = task.counts(train["label"], params)
+    after = task.counts(pl.concat([train["label"], kept["label"]]), params)
     return {
         "rows_in": train.height,
         "rows_made": made.height,

@@ -144,8 +144,7 @@ def _translate(texts: set[str], way: str, settings: Any, resource: Resource) -> 
 def _open_model(kind: str, folder: Path, key: str, tokenizer: Any) -> tuple[Any, int]:
     """Return a model for inference, float32, on the GPU if there is one; and its longest input in tokens.
 
-    Raises:
-        AttuneError: if it is another kind of model, or part of its weights is missing and would be random.
+    An AttuneError if it is another kind of model, or part of its weights is missing and would be random.
     """
     import torch
 

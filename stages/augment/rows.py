@@ -61,11 +61,8 @@ def to_fill_up(
     """Choose parents so that each label has at least `target` times the rows of the commonest one.
 
     A seeded hash of the ids says who is chosen, whatever the order of the rows. The rows that other methods have made,
-    with the labels `made`, count as well.
-
-    Returns:
-        The position of each chosen row and how often it was chosen before, as a label may need more rows than it has.
-        Label by label in the order of their names.
+    with the labels `made`, count as well. What is returned, label by label in the order of their names, is the position
+    of each chosen row and how often it was chosen before, as a label may need more rows than it has.
     """
     of_label = defaultdict(list)
     for position, label in enumerate(labels):

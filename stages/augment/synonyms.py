@@ -23,8 +23,7 @@ Look = Callable[[str], list[tuple[int, Counted]]]
 def synonyms(texts: Sequence[str], seeds: Sequence[str], settings: Any, resource: Resource) -> list[str]:
     """Replace `probability * len(words)` random words by synonyms, at least one, as far as WordNet has any.
 
-    Raises:
-        AttuneError: if a file is missing or is not what WordNet has there.
+    An AttuneError if a file is missing or is not what WordNet has there.
     """
     folder = resource("wordnet")
     try:
@@ -59,12 +58,10 @@ def replace(words: list[str], probability: float, rng: random.Random, look: Look
 
 
 def dictionary(folder: Path) -> Look:
-    """Open Princeton WordNet's `dict` folder.
+    """Open Princeton WordNet's `dict` folder; return a function from a word to its senses.
 
-    Returns:
-        A function from a word to its senses, each with how often it was met and its synonyms, none of them a name. A
-        word has senses in its base form alone: with a synonym for another form (films, went, better, paid), a text
-        would not stay grammatical.
+    Each has how often it was met, and its synonyms, none of them a name. A word has senses in its base form alone: with
+    a synonym for another form (films, went, better, paid), a text would not stay grammatical.
     """
     import nltk.data
     from nltk.corpus.reader.wordnet import WordNetCorpusReader

@@ -62,10 +62,7 @@ def other_language(records: pl.DataFrame, languages: Languages) -> pl.Series:
     py3langid (Lui & Baldwin 2012, "langid.py: An off-the-shelf language identification tool") finds what lingua finds
     on the default data, with a wheel of 5 MB instead of 96, a tenth of the memory and many times the speed. Its
     probabilities are tempered by the length of a text, so that a short one is hardly ever sure. Both texts of a pair
-    are classified as one.
-
-    Raises:
-        AttuneError: if the classifier does not know a language that is to be kept.
+    are classified as one. An AttuneError if the classifier does not know a language that is to be kept.
     """
     keep = {PART_OF.get(code, code) for code in languages.keep}
     known = {PART_OF.get(code, code) for code in _classifier().labels} - {NO_LANGUAGE}

@@ -42,15 +42,9 @@ def split_records(
     by a seeded hash of the group's name, or by time, the newest into test. Where all rows have an official split and it
     lacks validation or test, these are drawn from its train in the same way.
 
-    Args:
-        records: what the rules have left, and `stratum` (String): of what each split is to hold some.
-        params: shares, and by what to divide.
-        seed: of the hash.
-        rejected: schema Rejected, for messages: the rules may be why there are too few rows.
-        required: strata that no split may lack (labels); None: all of them.
-
-    Raises:
-        AttuneError: if a split would be empty, or lack a stratum of which there are rows enough.
+    `records` are what the rules have left, with a `stratum` (String) of which each split is to hold some; `required`
+    are strata that no split may lack (labels; None: all of them). An AttuneError if a split would be empty, or lack a
+    stratum of which there are rows enough; the rows that were `rejected` (schema Rejected) may be why.
     """
     out = (Rejected.empty() if rejected is None else rejected).lazy()
     keys = records.select("id", "group", "stratum", "split", "timestamp")
@@ -135,10 +129,8 @@ def assign_folds(rows: pl.DataFrame, folds: int, seed: int) -> pl.Series:
     """Return the fold of each row, Int16 from 0 to folds - 1, the same in any order of the rows.
 
     It is where a seeded hash of the group's name lies between 0 and 1: another hash than that of the split, or
-    validation would be a fold. The rows are those outside test, with `id`, `group` and `stratum`.
-
-    Raises:
-        AttuneError: if a fold would be empty.
+    validation would be a fold. The rows are those outside test, with `id`, `group` and `stratum`. An AttuneError if a
+    fold would be empty.
     """
     groups = _groups(rows, f"{seed} fold").with_columns(place=(pl.col("u") * folds).floor())
     groups = _corrected(groups, [1 / folds] * folds, rows.height / folds, at_least=0)
@@ -152,11 +144,9 @@ def assign_folds(rows: pl.DataFrame, folds: int, seed: int) -> pl.Series:
 def _corrected(groups: pl.DataFrame, shares: list[float], most: float, at_least: int) -> pl.DataFrame:
     """Return the groups with `place` corrected where chance gave a place too few rows of a stratum, or none at all.
 
-    Args:
-        groups: as `_groups` has them, and the `place` of each, from 0.
-        shares: of each place; it has too few rows of a stratum below half its share of those in groups not large.
-        most: a group of more rows is large: it is moved only to a place that has none.
-        at_least: of each stratum, in each place.
+    The groups are as `_groups` has them, with the `place` of each, from 0. Too few are less than `at_least`, or than
+    half the share of the place, of the rows in groups that are not large. A large group, one of more than `most` rows,
+    is moved only to a place that has none.
     """
     groups = groups.sort("stratum", "u", "name")
     sizes, place = groups["rows"].to_numpy(), groups["place"].cast(pl.Int64).to_numpy().copy()

@@ -32,10 +32,8 @@ def split_report(
 
     Near-duplicates are sought with other MinHash permutations than those by which `clean` rejected them; the seed is of
     these, and of the sample where there are very many rows. `labels` are the rows of each name of a label, by split;
-    `mask` replaces personal data in the names of groups.
-
-    Raises:
-        RuntimeError: if a text is in two splits, which `exact_duplicate` rules out.
+    `mask` replaces personal data in the names of groups. A RuntimeError if a text is in two splits, which
+    `exact_duplicate` rules out.
     """
     ordered = {name: splits[name].sort("id") for name in SPLITS}
     near, pairs, warnings = params.near_duplicates, {}, []

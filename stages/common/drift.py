@@ -129,9 +129,8 @@ def answer_counts(profile: Mapping[str, Any], answers: Values, abstained: np.nda
 def drift_report(profile: Mapping[str, Any], counts: Counts) -> dict[str, Any]:
     """Compare counts of new rows with those of the rows that a model was trained on.
 
-    Returns:
-        `verdict` (the worst; `not compared` without any), `measures`, and the names of those `not_compared` because
-        there is nothing to count.
+    There is a `verdict` (the worst; `not compared` without any), `measures`, and the names of those `not_compared`
+    because there is nothing to count.
     """
     known = profile["measures"]
     names = [name for name in known if sum(counts.get(name, [])) and sum(known[name]["counts"])]

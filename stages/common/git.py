@@ -70,8 +70,7 @@ def object_at(root: Path, name: str) -> str:
 def find_commit(root: Path, name: str) -> str:
     """Return the commit that a name stands for; of a remote's branch (`origin/main`) as the remote has it now.
 
-    Raises:
-        AttuneError: if it is no name of a commit, or its remote cannot be asked.
+    An AttuneError if it is no name of a commit, or its remote cannot be asked.
     """
     if remote := next((remote for remote in git(root, "remote").split() if name.startswith(f"{remote}/")), None):
         git(root, "fetch", "--quiet", "--no-write-fetch-head", "--", remote, seconds=NETWORK_SECONDS)

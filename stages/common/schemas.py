@@ -23,8 +23,7 @@ class Table(pa.DataFrameModel):
     def write(cls, rows: pl.DataFrame, path: Path) -> pl.DataFrame:
         """Validate every row and write Parquet; return what was written.
 
-        Raises:
-            AttuneError: naming up to five faults, each with its column, its check and how many rows fail.
+        An AttuneError names up to five faults, each with its column, its check and how many rows fail.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         checked = cls._checked(rows, path.name)
@@ -36,10 +35,7 @@ class Table(pa.DataFrameModel):
         """Validate and write rows batch by batch, holding one row group; where ids are unique, see to it before.
 
         The same rows in the same batches make the same bytes, those of `write` up to a row group. Without `group_rows`,
-        a row group has as many as polars thinks best.
-
-        Raises:
-            AttuneError: as `write` does.
+        a row group has as many as polars thinks best. Faults are those of `write`.
         """
         from polars.io.plugins import register_io_source
 

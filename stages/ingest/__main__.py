@@ -69,9 +69,8 @@ def main(run: Run[IngestParams]) -> None:
         Rejected.write_batches((others for _, others in spool.split(*selection)), rejected_path, spool.group_rows)
         least, others = run.all_params.clean.min_label_rows, pl.scan_parquet(rejected_path)
         check_label_counts(kept_labels, task.named(kept_labels), "among the rows that are kept", others, least)
-        reasons = dict(
-            others.select(pl.col("reason").value_counts()).unnest("reason").sort("reason").collect().iter_rows()
-        )
+        why = others.select(pl.col("reason").value_counts()).unnest("reason").sort("reason")
+        reasons = dict(why.collect().iter_rows())
 
     base, commit = run.output("models/base"), None
     if params.base_model.scratch:

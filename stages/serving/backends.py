@@ -61,10 +61,8 @@ class Predictor:
     """Texts in, outputs of the task out; texts of requests go through `cleaning` first, those of data have been.
 
     Without a variant it is ONNX where it was exported, else torch; without a number of threads it takes all cores. The
-    task is that of a package without `serving`, whose outputs stay as the model gives them.
-
-    Raises:
-        ValueError: if the package has no such variant.
+    task is that of a package without `serving`, whose outputs stay as the model gives them. A ValueError if the package
+    has no such variant.
     """
 
     def __init__(

@@ -63,7 +63,7 @@ class ServedModel(PythonModel):
             raise MlflowException.invalid_parameter_value(str(error)) from None
         with self._lock:
             rows = answers.answers(self._predictor, question)
-        columns = self._predictor.task.signature()
+        columns = self._predictor.task.signature
         texts = {name: object for name, kind in columns.items() if "?" in kind}
         return pd.DataFrame(rows, columns=[*columns]).astype(texts).where(lambda table: table.notna(), None)
 

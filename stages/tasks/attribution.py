@@ -52,19 +52,15 @@ class Attribution:
 def explain(
     model: Path, rows: pl.DataFrame, task: Task, params: Attributions, seed: int
 ) -> tuple[list[Attribution], str]:
-    """Explain the errors whose label fits worst, then a seeded sample of the other rows.
+    """Explain the errors whose label fits worst, then a seeded sample of the other rows; say how many, or why none.
 
     `rows` are test records with the columns of predictions, and `output`: which one of the model is explained.
-
-    Returns:
-        The attributions, and a line that says how many there are, or why there are none.
     """
     wrong = rows.filter(~task.is_correct(rows, rows))
     errors = wrong.sort("label_quality", "id").head(params.errors)
     others = rows.join(errors, on="id", how="anti").sort(hash_order("id", f"{seed} explained"), "id")
-    chosen = pl.concat(
-        [errors.with_columns(kind=pl.lit("error")), others.head(params.sample).with_columns(kind=pl.lit("sample"))]
-    )
+    kinds = {"error": errors, "sample": others.head(params.sample)}
+    chosen = pl.concat([part.with_columns(kind=pl.lit(kind)) for kind, part in kinds.items()])
     try:
         explained = attributions(model, chosen, task, params.steps)
     except AttuneError as error:
@@ -76,10 +72,8 @@ def explain(
 def attributions(model: Path, rows: pl.DataFrame, task: Task, steps: int) -> list[Attribution]:
     """Explain the predictions of rows (id, text, text_pair, kind, label, prediction, confidence, output) in float32.
 
-    The integral has so many steps, by Gauss-Legendre quadrature.
-
-    Raises:
-        AttuneError: if the model keeps no embeddings of tokens, or its tokenizer does not say where tokens stand.
+    The integral has so many steps, by Gauss-Legendre quadrature. An AttuneError if the model keeps no embeddings of
+    tokens, or its tokenizer does not say where tokens stand.
     """
     import torch
     from transformers import AutoTokenizer

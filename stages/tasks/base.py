@@ -1,9 +1,8 @@
 """The questions that stages, server and flows ask a task, with the answers that suit most tasks.
 
 A task is one module here, with a class of these hooks and an instance of it, `TASK`, and its facts in a file named as
-on the Hub (see `stages/common/params/tasks.py`). The rest of the project asks the hooks, and never looks inside a
-label: the column `label`, and `prediction` beside it, hold one canonical text each. docs/architecture.md says which
-stage asks what.
+on the Hub (see `stages/common/params/tasks.py`). The rest of the project never looks inside a label: the column
+`label`, and `prediction` beside it, hold one canonical text each. docs/architecture.md says which stage asks what.
 
 What is imported at the top of a task's module goes into the registry with each model, to be served with it: numpy,
 pydantic, and files that are listed in `stages/tracking/package.py`. All else is imported in the hook that needs it.
@@ -20,12 +19,13 @@ import numpy as np
 from stages.tasks.decision import Decision
 
 if TYPE_CHECKING:
-    import polars as pl
     import torch
+    from polars import DataFrame, Series
     from transformers import PreTrainedModel
 
     from stages.common.params import AugmentParams, CleanParams, EvaluateParams, FinetuneParams, IngestParams, Params
 
+DIGITS = 6
 Scores = dict[str, np.ndarray]  # by name, one value for each sum of statistics [...]
 Space = Mapping[str, Any]  # what `encoding.json` keeps of the targets: labels and their numbers, mean and deviation, …
 Answer = dict[str, Any]
@@ -53,9 +53,13 @@ class Evidence:
 
     def of_rows(self, rows: np.ndarray, name: str) -> "Evidence":
         """Return the evidence of some rows by their numbers [m], for one score alone."""
+
+        def only(scores: Scores) -> Scores:
+            return {name: scores[name]} if name in scores else {}
+
         ranked = self.ranked
-        of_drawn = (lambda drawn: _only(ranked(rows[drawn]), name)) if ranked else None  # type: ignore[misc]
-        return Evidence(self.statistics[rows], lambda sums: _only(self.scores(sums), name), of_drawn)
+        of_drawn = (lambda drawn: only(ranked(rows[drawn]))) if ranked else None  # type: ignore[misc]
+        return Evidence(self.statistics[rows], lambda sums: only(self.scores(sums)), of_drawn)
 
 
 class Task:
@@ -64,17 +68,16 @@ class Task:
     name: ClassVar[str]  # as in params.yaml
     problem_type: ClassVar[str]  # transformers' name of the loss, for `build_model`
     Decision: ClassVar[Any] = Decision  # the class of its `decision.json`
+    # What an answer holds, by key: string, double, boolean, map or any, with a ? where it may be null
+    signature: ClassVar[dict[str, str]]
 
     # ── ingest, clean, augment: targets ──────────────────────────────────────────────────────────────────────────────
     def parse_target(self, cell: str, params: "IngestParams") -> str | None:
         """Return the canonical text of a cell of the label column, of which there are many spellings; None: no target.
 
         It is never asked of an empty cell. What only says that a value is missing (`NULL`) is a name like others; where
-        it is refused, or holds no name, the row counts as one without a target.
-
-        Raises:
-            Refused: with the reason, if it holds something else: the row is rejected.
-            AttuneError: if so much is wrong that no row can be trusted; the place is put before the message.
+        it is refused, or holds no name, the row counts as one without a target. Anything else is Refused, with the
+        reason: its row is rejected. An AttuneError, before which the place is put, if no row at all can be trusted.
         """
         return cell
 
@@ -90,26 +93,26 @@ class Task:
         """Return the one target of rows with the same text and these different labels; None: they contradict."""
         return None
 
-    def strata(self, labels: "pl.Series", params: "CleanParams") -> "pl.Series":
+    def strata(self, labels: "Series", params: "CleanParams") -> "Series":
         """Return the name of what splits, folds and balancing give its share of to each side, one a row."""
         return labels
 
-    def settled(self, labels: "pl.Series", params: "CleanParams") -> "CleanParams":
+    def settled(self, labels: "Series", params: "CleanParams") -> "CleanParams":
         """Return the params with what the labels of all rows tell (deciles), for the same strata in parts of them."""
         return params
 
-    def named(self, labels: "pl.Series") -> dict[str, int]:
+    def named(self, labels: "Series") -> dict[str, int]:
         """Return how many rows there are of each name, in their order."""
         rows = Counter[str]()
         for label, count in labels.drop_nulls().value_counts().iter_rows():
             rows.update(dict.fromkeys(self.names(label), count))
         return dict(sorted(rows.items()))
 
-    def counts(self, labels: "pl.Series", params: "CleanParams") -> dict[str, int]:
+    def counts(self, labels: "Series", params: "CleanParams") -> dict[str, int]:
         """Return how many rows there are of each name (else of each stratum), in their order."""
         return self.named(labels) or dict(self.strata(labels, params).value_counts().sort(labels.name).iter_rows())
 
-    def label_issues(self, rows: "pl.DataFrame", params: "CleanParams") -> "pl.DataFrame | None":
+    def label_issues(self, rows: "DataFrame", params: "CleanParams") -> "DataFrame | None":
         """Return the rows whose target looks wrong, with what it rather is: `suggested`, and how sure: `confidence`.
 
         Rows are CleanRecords of all splits, with `split` and `fold`: who judges a row of train has seen no other of its
@@ -118,13 +121,13 @@ class Task:
         return None
 
     def keeps_target(
-        self, made: "pl.DataFrame", train: "pl.DataFrame", params: "AugmentParams", seed: int
-    ) -> "pl.Series | None":
+        self, made: "DataFrame", train: "DataFrame", params: "AugmentParams", seed: int
+    ) -> "Series | None":
         """Return why a new row, made of the row `parent`, lost its target; null: it has it. None: nobody looks."""
         return None
 
     # ── tokenize, finetune ───────────────────────────────────────────────────────────────────────────────────────────
-    def label_space(self, labels: "pl.Series") -> dict[str, Any]:
+    def label_space(self, labels: "Series") -> dict[str, Any]:
         """Return what has to be known of the training targets to encode them, JSON-able: the number of each name."""
         names = self.names_in(labels)
         return {"labels": {name: number for number, name in enumerate(names)}} if names else {}
@@ -184,16 +187,19 @@ class Task:
 
     def blank_answer(self, answer: Answer) -> Answer:
         """Return the answer to a text in which there is nothing to read: an abstention."""
-        none = {name: None for name, kind in self.signature().items() if "?" in kind}
+        none = {name: None for name, kind in self.signature.items() if "?" in kind}
         return {**answer, **none, "abstained": True}
 
     def table(self, outputs: np.ndarray, decision: Any, threshold: float | None) -> dict[str, Any]:
-        """Return the columns that a batch prediction writes, each [n]; `abstained` is among them."""
-        raise NotImplementedError
-
-    def signature(self) -> dict[str, str]:
-        """Return what an answer holds, by key: string, double, boolean, map or any, with a ? where it may be null."""
-        raise NotImplementedError
+        """Return the columns of a batch prediction, each [n], with `abstained`; here, those of label probabilities."""
+        decided, rounded = self.decide(outputs, decision, threshold), outputs.round(DIGITS)
+        answers = zip(decided["prediction"], decided["abstained"], strict=True)
+        return {
+            next(iter(self.signature)): [None if below else answer for answer, below in answers],
+            "score": decided["confidence"].round(DIGITS),
+            "abstained": decided["abstained"],
+            **{f"probability_{label}": rounded[:, index] for index, label in enumerate(decision.labels)},
+        }
 
     def drift_values(self, outputs: np.ndarray, decision: Any) -> dict[str, tuple[np.ndarray, list[str] | None]]:
         """Return what drift of answers is measured on, by what it is called.
@@ -203,7 +209,7 @@ class Task:
         return {"outputs": (outputs[:, 0], None)}
 
     # ── scores ───────────────────────────────────────────────────────────────────────────────────────────────────────
-    def statistics(self, rows: "pl.DataFrame", predictions: "pl.DataFrame", names: Sequence[str]) -> Any:
+    def statistics(self, rows: "DataFrame", predictions: "DataFrame", names: Sequence[str]) -> Any:
         """Return additive statistics of each row, [n x m] float64, sparse where wide.
 
         `rows` have the column `label`, `predictions` those of `decide`; `names` is of `names_in`.
@@ -218,23 +224,19 @@ class Task:
         """Return the score of each name from sums of statistics [... x m] (F1 of a label); none by default."""
         return {}
 
-    def ranked(self, rows: "pl.DataFrame", predictions: "pl.DataFrame") -> Callable[[np.ndarray], Scores] | None:
-        """Return the function from drawn row numbers [b x n] to scores that cannot be added up; None: it has none."""
-        return None
-
-    def slices(self, labels: "pl.Series") -> list[list[str]]:
+    def slices(self, labels: "Series") -> list[list[str]]:
         """Return the names of the slices that each row is in by its label, beside those of params; none by default."""
         return [[]] * len(labels)
 
-    def is_correct(self, rows: "pl.DataFrame", predictions: "pl.DataFrame") -> np.ndarray:
+    def is_correct(self, rows: "DataFrame", predictions: "DataFrame") -> np.ndarray:
         """Return whether each prediction counts as right, [n] bool: for McNemar, improved and regressed rows."""
         return (rows["label"] == predictions["prediction"]).to_numpy()
 
-    def agreeing(self, first: "pl.DataFrame", second: "pl.DataFrame") -> np.ndarray:
+    def agreeing(self, first: "DataFrame", second: "DataFrame") -> np.ndarray:
         """Return whether two predictions of a row count as the same, [n] bool: of exported forms, of a rebuild."""
         return (first["prediction"] == second["prediction"]).to_numpy()
 
-    def baseline(self, name: str, parts: Sequence["pl.DataFrame"], base: Path, max_length: int) -> Sequence[str] | None:
+    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, max_length: int) -> Sequence[str] | None:
         """Return what a baseline of the facts predicts for the test rows, as canonical texts; None: it needs others.
 
         The parts are train, validation (on which is fitted what has to be) and test, all with text, text_pair and
@@ -242,11 +244,11 @@ class Task:
         """
         raise NotImplementedError
 
-    def label_quality(self, rows: "pl.DataFrame", outputs: np.ndarray, decision: Any) -> np.ndarray:
+    def label_quality(self, rows: "DataFrame", outputs: np.ndarray, decision: Any) -> np.ndarray:
         """Return how well each label fits what the model says of the row, 0 to 1, [n]: near 0, it may be a mistake."""
         raise NotImplementedError
 
-    def meets(self, kind: str, expected: "pl.Series", predictions: "pl.DataFrame") -> np.ndarray:
+    def meets(self, kind: str, expected: "Series", predictions: "DataFrame") -> np.ndarray:
         """Return whether predictions are as behavioural cases expect, [n] bool.
 
         Of the kind `invariance`, the expected one is the prediction before the change; of `minimum`, what params name.
@@ -266,15 +268,15 @@ class Task:
         return logits[:, output]
 
     def report(
-        self, params: "Params", train: "pl.DataFrame", rows: "pl.DataFrame", raw: np.ndarray, decision: Any, fitted: Any
-    ) -> "tuple[dict[str, Any], dict[str, pl.DataFrame]]":
+        self, params: "Params", train: "DataFrame", rows: "DataFrame", raw: np.ndarray, decision: Any, fitted: Any
+    ) -> "tuple[dict[str, Any], dict[str, DataFrame]]":
         """Return what else is to be said of the test rows: entries of `reports/scores.json`, and tables for plots.
 
         `raw` are the outputs [n x k] before they are calibrated, `fitted` is what `fit_decision` returned of itself.
         """
         return {}, {}
 
-    def confusion(self, rows: "pl.DataFrame", predictions: "pl.DataFrame") -> "pl.DataFrame | None":
+    def confusion(self, rows: "DataFrame", predictions: "DataFrame") -> "DataFrame | None":
         """Return which label was taken for which: actual, predicted, a row each time; None: there is no such thing."""
         return None
 
@@ -282,19 +284,16 @@ class Task:
         """Return what the terminal says of the entries of `report`."""
         return []
 
-    # ── common to all ────────────────────────────────────────────────────────────────────────────────────────────────
-    def names_in(self, *labels: "pl.Series") -> list[str]:
+    def names_in(self, *labels: "Series") -> list[str]:
         """Return the names of classes that labels or predictions hold, in their order."""
         return sorted({name for some in labels for label in some.drop_nulls().unique() for name in self.names(label)})
 
-    def evidence(
-        self, rows: "pl.DataFrame", predictions: "pl.DataFrame", names: Sequence[str] | None = None
-    ) -> Evidence:
+    def evidence(self, rows: "DataFrame", predictions: "DataFrame", names: Sequence[str] | None = None) -> Evidence:
         """Return what scores are computed from; `names` are those of the training labels, None: those that occur."""
-        if names is None:
-            names = self.names_in(rows["label"], predictions["prediction"])
-        return Evidence(self.statistics(rows, predictions, names), self.scores, self.ranked(rows, predictions))
+        known = self.names_in(rows["label"], predictions["prediction"]) if names is None else names
+        return Evidence(self.statistics(rows, predictions, known), self.scores)
 
 
-def _only(scores: Scores, name: str) -> Scores:
-    return {name: scores[name]} if name in scores else {}
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return part / whole, 0 where there is nothing."""
+    return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=whole > 0)

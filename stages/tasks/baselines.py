@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 from scipy.sparse import hstack
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
-from stages.common.text.columns import is_unspaced
+from stages.common.text.columns import is_unspaced, tfidf
 from stages.tasks.encoder import embeddings
 
-WORD = r"\w+"  # one letter is a word, too
 TFIDF_ALPHAS, PROBE_ALPHAS = (0.3, 1.0, 3.0, 10.0), (10.0, 100.0, 1000.0, 10_000.0)  # of ridges
 LINE_ROWS = 1000  # that a line is put through
 
@@ -115,10 +113,6 @@ def _joined(rows: pl.DataFrame) -> list[str]:
     return texts.to_list()
 
 
-def _vectorizer(texts: list[str], words: int = 2) -> TfidfVectorizer:
+def _vectorizer(texts: list[str], words: int = 2) -> Any:
     spaced = sum(" " in text for text in texts) > len(texts) / 2 and not is_unspaced(pl.Series(texts, dtype=pl.String))
-    return (
-        TfidfVectorizer(ngram_range=(1, words), sublinear_tf=True, token_pattern=WORD)
-        if spaced
-        else TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, max_features=200_000)
-    )
+    return tfidf(spaced, words, max_features=None if spaced else 200_000)

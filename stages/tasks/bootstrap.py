@@ -40,9 +40,8 @@ def gains(
 ) -> dict[str, float]:
     """Return what our predictions gain over theirs, of the same rows: above 0 where ours are better.
 
-    Returns:
-        `NAME_gain`, `NAME_gain_low`, `NAME_gain_high` (bounds of the interval) of each score; a name that is none of
-        `scores`, such as that of a label's F1, is better when it is greater.
+    That is `NAME_gain`, `NAME_gain_low`, `NAME_gain_high` (bounds of the interval) of each score; a name that is none
+    of `scores`, such as that of a label's F1, is better when it is greater.
     """
     smaller = {score.name for score in scores if not score.greater_is_better}
 

@@ -1,22 +1,89 @@
-"""How far off predicted numbers are: intervals fitted on validation, what they hold on test, and tables of errors."""
+"""How far off predicted numbers are: scores, intervals fitted on validation, what they hold on test, tables of errors.
 
-from collections.abc import Mapping
+Most scores are made of sums that add up over rows; Spearman's correlation is not.
+"""
+
+from collections.abc import Callable
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
+from stages.tasks.base import Evidence, Scores, ratio
 from stages.tasks.targets import in_deciles
 
 if TYPE_CHECKING:
     from stages.common.params import EvaluateParams, Params
 
 DIGITS = 6
+ROUNDING = 1e-10  # of a sum of squares: a spread below it is none
 MOST_BINS, LEAST_ROWS = 5, 100  # of answers with an interval of their own; validation rows of each
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # nominal coverages of the reliability diagram
 CELLS = 64  # of the scatter, on either side
 BARS = 41  # of the residuals: the middle one is around 0
+
+
+def evidence(actual: np.ndarray, values: np.ndarray) -> Evidence:
+    """Return what all scores of predictions are computed from, of numbers and predictions [n]."""
+    return Evidence(statistics(actual, values), scores, spearman(actual, values))
+
+
+def scores_of(actual: np.ndarray, values: np.ndarray) -> dict[str, float]:
+    """Return all scores of predictions [n]."""
+    found = {**scores(statistics(actual, values).sum(axis=0)), **spearman(actual, values)(np.arange(len(actual))[None])}
+    return {name: float(np.squeeze(value)) for name, value in found.items()}
+
+
+def statistics(actual: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return n, Σy, Σy², Σŷ, Σŷ², Σyŷ, Σ|ŷ-y| and Σ(ŷ-y)² of each row, [n x 8], of numbers y and predictions ŷ [n].
+
+    Both are taken from their means on, so that they lose no digits; no score is changed by that.
+    """
+    y, z, error = actual - actual.mean(), values - values.mean(), values - actual
+    return np.stack([np.ones_like(y), y, y * y, z, z * z, y * z, np.abs(error), error * error], axis=1)
+
+
+def scores(sums: np.ndarray) -> Scores:
+    """Return the scores of sums of statistics [... x 8]; R² and Pearson's r are 0 where they are undefined."""
+    n, y, yy, z, zz, yz, absolute, squared = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
+    of_y, of_z = _spread(n, y, yy), _spread(n, z, zz)
+    pearson = ratio(yz - ratio(y * z, n), np.sqrt(of_y * of_z))
+    return {
+        "mae": ratio(absolute, n),
+        "rmse": np.sqrt(ratio(squared, n)),
+        "r2": np.where(of_y > 0, 1 - ratio(squared, of_y), 0.0),
+        "pearson": np.clip(pearson, -1, 1),
+    }
+
+
+def spearman(actual: np.ndarray, values: np.ndarray) -> Callable[[np.ndarray], Scores]:
+    """Return the function from drawn row numbers [b x n] to Spearman's correlation [b], 0 where it is undefined.
+
+    Equal numbers share their average rank. All are put in their order once: the ranks of a draw follow from how often
+    each number is in it.
+    """
+    orders = [np.unique(part, return_inverse=True)[1] for part in (actual, values)]
+
+    def centred_ranks(order: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        places, width = order[drawn], int(order.max()) + 1  # [b x n]
+        cells = places + np.arange(len(drawn))[:, None] * width
+        times = np.bincount(cells.ravel(), minlength=len(drawn) * width).reshape(len(drawn), width)
+        ranks = times.cumsum(axis=1) - (times - 1) / 2
+        return np.take_along_axis(ranks, places, axis=1) - (drawn.shape[1] + 1) / 2
+
+    def of_draws(drawn: np.ndarray) -> Scores:
+        first, second = (centred_ranks(order, drawn) for order in orders)
+        spreads = (first * first).sum(axis=1) * (second * second).sum(axis=1)
+        return {"spearman": np.clip(ratio((first * second).sum(axis=1), np.sqrt(spreads)), -1, 1)}
+
+    return of_draws
+
+
+def _spread(n: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Return Σ(y-ȳ)² of sums [...], 0 where only rounding is left of it."""
+    spread = squares - ratio(total * total, n)
+    return np.where(spread > ROUNDING * squares, spread, 0.0)
 
 
 def conformal(actual: np.ndarray, values: np.ndarray, coverage: float) -> tuple[list[float], list[float]]:
@@ -63,18 +130,6 @@ def report(
         "residuals": residuals(actual, values),
         "error_by_decile": by_decile(actual, values, in_deciles(labels, params.clean.split.deciles)),
     }
-
-
-def messages(entries: Mapping[str, Any]) -> list[str]:
-    """Return what the terminal says of the entries of a report."""
-    found, shown = entries["calibration"], entries["thresholds"]
-    lines = [f"no intervals: {found['problem']}"]
-    if not found["problem"]:
-        held = f"{found['coverage']:.1%} of the test rows are inside, {found['width']:g} wide on average"
-        lines = [f"intervals for {found['nominal']:.0%}: {held}"]
-    if shown:
-        lines.append(f"{shown['coverage']:.1%} of the test rows have a narrow enough one, and are answered")
-    return lines
 
 
 def inside(actual: np.ndarray, values: np.ndarray, margins: np.ndarray) -> np.ndarray:

@@ -18,11 +18,7 @@ MERGEABLE = ("lora", "adalora", "ia3")
 
 
 def load_classifier(folder: Path) -> Any:
-    """Return the model in float32, in evaluation mode, with the logits that it was saved with.
-
-    Raises:
-        ValueError: if an adapter's weights are not in safetensors.
-    """
+    """Return the model in float32, in evaluation mode; a ValueError if an adapter's weights are not in safetensors."""
     import torch
     from safetensors.torch import load_file
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig, AutoModelForSequenceClassification

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from stages.common.text.columns import is_unspaced, whole_text
+from stages.common.text.columns import is_unspaced, tfidf, whole_text
 from stages.tasks.targets import set_of
 
 ROWS = 100_000  # that the model is trained on at most; more hardly change what it says
@@ -103,17 +103,11 @@ def _can_be_learnt(made: pl.DataFrame, labels: int, least: int) -> bool:
 
 def _features(train: pl.DataFrame, *others: pl.DataFrame, outputs: int) -> list[Any]:
     """Return TF-IDF of the texts of train [n x m], by its vocabulary, and of those of others."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
     texts, most = whole_text(train), WEIGHTS // outputs
-    kind: dict[str, Any] = {"ngram_range": (1, 2), "token_pattern": r"\w+", "max_features": most}
-    if is_unspaced(texts):
-        kind = {"ngram_range": (1, 3), "analyzer": "char", "max_features": min(200_000, most)}
-    vectorizer = TfidfVectorizer(**kind, sublinear_tf=True)
-    return [
-        vectorizer.fit_transform(texts.to_list()),
-        *(vectorizer.transform(whole_text(rows).to_list()) for rows in others),
-    ]
+    spaced = not is_unspaced(texts)
+    vectorizer = tfidf(spaced, max_features=most if spaced else min(200_000, most))
+    known = vectorizer.fit_transform(texts.to_list())
+    return [known, *(vectorizer.transform(whole_text(rows).to_list()) for rows in others)]
 
 
 def _one_thread() -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from stages.common.schemas import SPLITS
-from stages.common.text.columns import is_unspaced
+from stages.common.text.columns import is_unspaced, tfidf
 from stages.tasks.targets import canonical_set, set_of
 
 WEIGHTS = 500_000  # labels × features of the classifier at most: its time and memory go with them
@@ -20,14 +20,10 @@ MANY = 1000  # rows from which words that are there once are left out: four in f
 
 
 def of_classes(rows: pl.DataFrame, min_confidence: float) -> pl.DataFrame:
-    """Return rows of which the one label is doubted; none where there are too many labels.
+    """Return rows of which the one label is doubted, with `suggested` and `confidence`; none with too many labels.
 
-    Args:
-        rows: CleanRecords of all splits, with `split` and `fold` (see `Task.label_issues`).
-        min_confidence: least probability of another label.
-
-    Returns:
-        the rows with `suggested` and `confidence`.
+    The rows are CleanRecords of all splits, with `split` and `fold` (see `Task.label_issues`); another label has at
+    least the probability `min_confidence`.
     """
     labels = rows.filter(split="train")["label"].unique().sort()
     rows = rows.filter(pl.col("label").is_in(labels.to_list()))
@@ -46,12 +42,8 @@ def of_classes(rows: pl.DataFrame, min_confidence: float) -> pl.DataFrame:
 def of_sets(rows: pl.DataFrame, min_confidence: float) -> pl.DataFrame:
     """Return rows with a set of labels of which one is doubted; each is judged for itself: is it there, or not?
 
-    Args:
-        rows: as `of_classes` takes them, with canonical sets as labels.
-        min_confidence: least probability that a label is there which is not, or the other way round.
-
-    Returns:
-        the rows with `suggested`, the set with the most doubtful label put in or taken out, and `confidence`.
+    The rows are as `of_classes` takes them, with canonical sets as labels; `suggested` is the set with the most
+    doubtful label put in or taken out, `confidence` the probability of that, at least `min_confidence`.
     """
     sets, train = [set(set_of(label)) for label in rows["label"]], rows["split"] == "train"
     names = sorted({name for held, known in zip(sets, train, strict=True) if known for name in held})
@@ -63,9 +55,8 @@ def of_sets(rows: pl.DataFrame, min_confidence: float) -> pl.DataFrame:
         given = np.array([name in held for held in sets], dtype=np.int64)
         probabilities = _probabilities(rows, features, given, 2)
         other = probabilities[np.arange(rows.height), 1 - given]
-        doubted = (
-            _confident_learning(rows["split"], given, probabilities) & (other < 1) & (other > np.maximum(best, 0.5))
-        )
+        doubted = _confident_learning(rows["split"], given, probabilities)
+        doubted &= (other < 1) & (other > np.maximum(best, 0.5))
         best[doubted] = other[doubted]
         for row in np.flatnonzero(doubted):
             suggested[row] = canonical_set(sets[row] ^ {name})
@@ -84,19 +75,14 @@ def _features(rows: pl.DataFrame, labels: int, least: int) -> Any:
 
     That is the case with fewer labels than `least`, with too many, which is said, and where there are no words.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
     if labels > MOST_LABELS:
         print(f"  no label is checked (clean.label_issues): train has {labels:,} labels, more than {MOST_LABELS}")
     if not least <= labels <= MOST_LABELS:
         return None
     texts = rows.select(pl.concat_str("text", "text_pair", separator=" ", ignore_nulls=True)).to_series()
     known = texts.filter(rows["split"] == "train")
-    words = {"token_pattern": r"\w+", "ngram_range": (1, 2)}
-    kind = {"analyzer": "char", "ngram_range": (1, 3)} if is_unspaced(known) else words
-    vectorizer = TfidfVectorizer(
-        **kind, sublinear_tf=True, min_df=2 if len(known) >= MANY else 1, max_features=min(200_000, WEIGHTS // labels)
-    )
+    limits = {"min_df": 2 if len(known) >= MANY else 1, "max_features": min(200_000, WEIGHTS // labels)}
+    vectorizer = tfidf(not is_unspaced(known), **limits)
     try:
         vectorizer.fit(known.to_list())
     except ValueError:  # no words: marks alone

@@ -25,9 +25,6 @@ def for_classes(params: FinetuneParams, labels: Mapping[str, int], counts: Seque
     """Return the loss of class numbers [b] int64: cross entropy or focal loss, times the weight of the row's label.
 
     `labels` are the numbers of the labels, `counts` the training rows of each, by number.
-
-    Raises:
-        AttuneError: if `class_weights` names an unknown label or leaves one out.
     """
     weights = label_weights(params, sorted(labels, key=labels.__getitem__), counts)
 
@@ -51,9 +48,6 @@ def for_sets(params: FinetuneParams, names: Sequence[str], targets: Sequence[Seq
     (Lin et al. 2017). Where the label is in the set, `class_weights: balanced` multiplies it by the training rows
     without the label over those with it, at most 20; weights by name multiply the whole loss of a label. `names` are in
     the order of the outputs, `targets` those of the training rows.
-
-    Raises:
-        AttuneError: if `class_weights` names an unknown label or leaves one out.
     """
     positive = by_name = None
     if params.class_weights == "balanced":
@@ -111,10 +105,8 @@ def label_weights(params: FinetuneParams, names: Sequence[str], counts: Sequence
     """Return the weight of each label [k] float32, or None if all count alike.
 
     `balanced` is n / (k · rows of the label) for n rows of k labels, as in scikit-learn: every label counts the same,
-    and the mean over the rows is 1. `names` and `counts` are in the order of the outputs.
-
-    Raises:
-        AttuneError: if `class_weights` names an unknown label or leaves one out.
+    and the mean over the rows is 1. `names` and `counts` are in the order of the outputs. An AttuneError if
+    `class_weights` names an unknown label or leaves one out.
     """
     if params.class_weights == "none":
         return None

@@ -8,23 +8,22 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from itertools import combinations, compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from stages.tasks.base import Answer, Scores, Space, Task
+from stages.tasks.base import DIGITS, Answer, Scores, Space, Task
 from stages.tasks.decision import STRICT, Decision
 from stages.tasks.inference import labels_of
+from stages.tasks.targets import canonical_set, parse_set, renamed_set
 
 if TYPE_CHECKING:
-    import polars as pl
+    from polars import DataFrame, Series
 
     from stages.common.params import AugmentParams, CleanParams, EvaluateParams, FinetuneParams, IngestParams, Params
 
-DIGITS = 6
-PROBABILITY = "probability_"  # and the label: a column of batch predictions
 NONE = "(none)"  # where a set has no label
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -66,12 +65,11 @@ class MultiLabel(Task):
 
     name, problem_type = "multi-label", "multi_label_classification"
     Decision = SetDecision
+    signature: ClassVar = {"labels": "any?", "score": "double", "abstained": "boolean", "probabilities": "map"}
 
     # ── ingest, clean, augment: targets ──────────────────────────────────────────────────────────────────────────────
     def parse_target(self, cell: str, params: "IngestParams") -> str | None:
         """Return the set that a cell lists; None if it lists missing values alone."""
-        from stages.tasks.targets import parse_set
-
         return parse_set(cell)
 
     def names(self, label: str) -> list[str]:
@@ -81,11 +79,9 @@ class MultiLabel(Task):
 
     def renamed(self, label: str, names: Mapping[str, str | None]) -> str | None:
         """Return the set with other names; None if it had labels, and none of them is one."""
-        from stages.tasks.targets import renamed_set
-
         return renamed_set(label, names)
 
-    def strata(self, labels: "pl.Series", params: "CleanParams") -> "pl.Series":
+    def strata(self, labels: "Series", params: "CleanParams") -> "Series":
         """Return each set's rarest label in these rows, the first by name of equally rare ones."""
         import polars as pl
 
@@ -94,15 +90,15 @@ class MultiLabel(Task):
         rarest = {label: min(names, key=lambda name: (rows[name], name), default=NONE) for label, names in sets.items()}
         return labels.replace_strict(rarest, default=None, return_dtype=pl.String)
 
-    def label_issues(self, rows: "pl.DataFrame", params: "CleanParams") -> "pl.DataFrame | None":
+    def label_issues(self, rows: "DataFrame", params: "CleanParams") -> "DataFrame | None":
         """Return the rows of which a quick classifier doubts a label."""
         from stages.tasks.label_issues import of_sets
 
         return of_sets(rows, params.label_issues.min_confidence)
 
     def keeps_target(
-        self, made: "pl.DataFrame", train: "pl.DataFrame", params: "AugmentParams", seed: int
-    ) -> "pl.Series | None":
+        self, made: "DataFrame", train: "DataFrame", params: "AugmentParams", seed: int
+    ) -> "Series | None":
         """Return why a quick classifier no longer finds the labels of a new row."""
         from stages.tasks.kept_targets import of_sets
 
@@ -122,7 +118,7 @@ class MultiLabel(Task):
 
     def validation_scores(self, logits: np.ndarray, targets: np.ndarray, space: Space) -> dict[str, float]:
         """Return all scores of logits [n x k] against 0 and 1 [n x k], with every threshold at 0.5."""
-        from stages.tasks.label_sets import scores_of
+        from stages.tasks.set_decisions import scores_of
 
         return scores_of(targets > 0.5, logits > 0)
 
@@ -153,8 +149,6 @@ class MultiLabel(Task):
         A set is right with the product of the probabilities of its labels, and of one minus those of the others: as if
         labels did not depend on each other. The thresholds of the decision belong to labels, and make no abstention.
         """
-        from stages.tasks.targets import canonical_set
-
         chosen = decision.chosen(outputs)
         confidence = np.where(chosen, outputs, 1 - outputs).prod(axis=1)
         return {
@@ -165,10 +159,7 @@ class MultiLabel(Task):
         }
 
     def answers(self, outputs: np.ndarray, decision: Any, threshold: float | None, top_k: int | None) -> list[Answer]:
-        """Return `labels` with their probabilities, `score`, `abstained` and `probabilities`, the likeliest first.
-
-        The labels are null where the model abstains.
-        """
+        """Return `labels` (null: the model abstains), `score`, `abstained`, `probabilities`, the likeliest first."""
         decided, result = self.decide(outputs, decision, threshold), []
         columns = (outputs, decision.chosen(outputs), decided["confidence"], decided["abstained"])
         for row, chosen, score, below in zip(*(column.tolist() for column in columns), strict=True):
@@ -177,21 +168,6 @@ class MultiLabel(Task):
             answer = {"labels": None if below else labels, "score": score, "abstained": below}
             result.append({**answer, "probabilities": {label: value for label, value, _ in ranked[:top_k]}})
         return result
-
-    def table(self, outputs: np.ndarray, decision: SetDecision, threshold: float | None) -> dict[str, Any]:
-        """Return labels (JSON, null where the model abstains), score, abstained, and the probability of each label."""
-        decided, rounded = self.decide(outputs, decision, threshold), outputs.round(DIGITS)
-        answered = zip(decided["prediction"], decided["abstained"], strict=True)
-        return {
-            "labels": [None if below else labels for labels, below in answered],
-            "score": decided["confidence"].round(DIGITS),
-            "abstained": decided["abstained"],
-            **{f"{PROBABILITY}{label}": rounded[:, index] for index, label in enumerate(decision.labels)},
-        }
-
-    def signature(self) -> dict[str, str]:
-        """Return what an answer holds."""
-        return {"labels": "any?", "score": "double", "abstained": "boolean", "probabilities": "map"}
 
     def drift_values(self, outputs: np.ndarray, decision: Any) -> dict[str, tuple[np.ndarray, list[str] | None]]:
         """Return the predicted labels of all rows, how many each row has, and how confident the model is."""
@@ -202,35 +178,35 @@ class MultiLabel(Task):
         return {"labels": (labels, names), "labels a row": (counts, None), "confidence": (confidence, None)}
 
     # ── scores ───────────────────────────────────────────────────────────────────────────────────────────────────────
-    def statistics(self, rows: "pl.DataFrame", predictions: "pl.DataFrame", names: Sequence[str]) -> Any:
+    def statistics(self, rows: "DataFrame", predictions: "DataFrame", names: Sequence[str]) -> Any:
         """Return hits and errors of each label, whether the sets are equal, their F1, and 1: sparse [n x 2k+3].
 
         The Hamming loss divides by the number of `names`, so they are all that the model knows.
         """
-        from stages.tasks.label_sets import statistics
+        from stages.tasks.set_decisions import statistics
 
         return statistics(self.indicators(rows["label"], names), self.indicators(predictions["prediction"], names))
 
     def scores(self, sums: np.ndarray) -> Scores:
         """Return the scores of sums of statistics [... x 2k+3]."""
-        from stages.tasks import label_sets
+        from stages.tasks import set_decisions
 
-        return label_sets.scores(sums)
+        return set_decisions.scores(sums)
 
     def part_scores(self, sums: np.ndarray, names: Sequence[str]) -> Scores:
         """Return the F1 of each label from sums of statistics [... x 2k+3]."""
-        from stages.tasks import label_sets
+        from stages.tasks import set_decisions
 
-        values = label_sets.f1(*label_sets.hits_and_errors(sums))
+        values = set_decisions.f1(*set_decisions.hits_and_errors(sums))
         return {name: values[..., index] for index, name in enumerate(names)}
 
-    def slices(self, labels: "pl.Series") -> list[list[str]]:
+    def slices(self, labels: "Series") -> list[list[str]]:
         """Return how many labels each row has, and which pairs; none for rows without labels, whose F1 is always 0."""
         sets = [self.names(label) for label in labels]
         pairs = [[f"pair: {first}, {other}" for first, other in combinations(names, 2)] for names in sets]
         return [[f"labels: {len(names)}", *some] if names else [] for names, some in zip(sets, pairs, strict=True)]
 
-    def baseline(self, name: str, parts: Sequence["pl.DataFrame"], base: Path, max_length: int) -> Sequence[str]:
+    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, max_length: int) -> Sequence[str]:
         """Return the commonest set, or what TF-IDF or a linear probe of the base model says of each label alone.
 
         These share one threshold, the one with the best micro-F1 on validation.
@@ -241,13 +217,17 @@ class MultiLabel(Task):
         sets = [self.indicators(part["label"], labels) for part in parts[:2]]
         return baseline(name, labels, sets, parts, base, max_length)
 
-    def label_quality(self, rows: "pl.DataFrame", outputs: np.ndarray, decision: SetDecision) -> np.ndarray:
-        """Return how well all labels of a row fit together: cleanlab's moving average, the worst last and most."""
-        from stages.tasks.set_decisions import label_quality
+    def label_quality(self, rows: "DataFrame", outputs: np.ndarray, decision: SetDecision) -> np.ndarray:
+        """Return cleanlab's score of a row: p of each label in its set, 1 - p of each other one, the worst counts most.
 
-        return label_quality(self.indicators(rows["label"], decision.labels), outputs)
+        That is their moving average from the best to the worst (Thyagarajan et al. 2022).
+        """
+        from cleanlab.multilabel_classification import get_label_quality_scores
 
-    def meets(self, kind: str, expected: "pl.Series", predictions: "pl.DataFrame") -> np.ndarray:
+        given = [np.flatnonzero(row).tolist() for row in self.indicators(rows["label"], decision.labels)]
+        return np.asarray(get_label_quality_scores(given, outputs).clip(0.0, 1.0))
+
+    def meets(self, kind: str, expected: "Series", predictions: "DataFrame") -> np.ndarray:
         """Return whether sets are equal (`invariance`), or have the label (`minimum`)."""
         if kind != "minimum":
             return super().meets(kind, expected, predictions)
@@ -261,8 +241,8 @@ class MultiLabel(Task):
         return moved(outputs, decision.labels, expected)
 
     def report(
-        self, params: "Params", train: "pl.DataFrame", rows: "pl.DataFrame", raw: np.ndarray, decision: Any, fitted: Any
-    ) -> "tuple[dict[str, Any], dict[str, pl.DataFrame]]":
+        self, params: "Params", train: "DataFrame", rows: "DataFrame", raw: np.ndarray, decision: Any, fitted: Any
+    ) -> "tuple[dict[str, Any], dict[str, DataFrame]]":
         """Return scores by label, calibration, what thresholds gain, pairs never seen; tables of errors, and curves.
 
         Mean average precision is that of the labels that these rows have, without an interval: it cannot be added up.
@@ -272,7 +252,7 @@ class MultiLabel(Task):
 
         return report(params.evaluate, train["label"], self.indicators(rows["label"], decision.labels), raw, decision)
 
-    def confusion(self, rows: "pl.DataFrame", predictions: "pl.DataFrame") -> "pl.DataFrame":
+    def confusion(self, rows: "DataFrame", predictions: "DataFrame") -> "DataFrame":
         """Return each label that was found beside itself, and each that was missed beside each that was invented.
 
         "(none)" stands where a row misses labels and invents none, or the other way.
@@ -283,12 +263,16 @@ class MultiLabel(Task):
 
     def messages(self, entries: Mapping[str, Any]) -> list[str]:
         """Return the calibration error, and what the thresholds gain."""
-        from stages.tasks.set_decisions import messages
-
-        return messages(entries)
+        errors, ways = entries["calibration"], entries["thresholds"]
+        lines = [f"calibration error {errors['ece_before']:.4f}, {errors['ece']:.4f} with a temperature for each label"]
+        if ways:
+            names = {"half": "0.5 everywhere", "shared": "one for all", "chosen": "as chosen"}
+            parts = [f"{ways[way]['micro_f1']:.4f}, {ways[way]['macro_f1']:.4f} {name}" for way, name in names.items()]
+            lines.append(f"thresholds: micro-F1, macro-F1 {'; '.join(parts)}")
+        return lines
 
     # ── its own ──────────────────────────────────────────────────────────────────────────────────────────────────────
-    def indicators(self, labels: "Collection[str] | pl.Series", names: Sequence[str]) -> np.ndarray:
+    def indicators(self, labels: "Collection[str] | Series", names: Sequence[str]) -> np.ndarray:
         """Return which of the names are in each set, [n x k] bool."""
         number = {name: index for index, name in enumerate(names)}
         result = np.zeros((len(labels), len(names)), dtype=bool)

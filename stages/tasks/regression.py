@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from math import fsum, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -16,9 +16,10 @@ from pydantic.dataclasses import dataclass
 
 from stages.tasks.base import Answer, Evidence, Space, Task
 from stages.tasks.decision import STRICT, Decision
+from stages.tasks.targets import canonical_number, deciles, in_deciles, parse_number
 
 if TYPE_CHECKING:
-    import polars as pl
+    from polars import DataFrame, Series
 
     from stages.common.params import AugmentParams, CleanParams, EvaluateParams, FinetuneParams, IngestParams, Params
 
@@ -34,9 +35,8 @@ class NumberDecision(Decision):
     Without margins there are no intervals: too few validation rows.
     """
 
-    edges: Annotated[
-        list[float], Field(default_factory=list)
-    ]  # rising: where one bin of answers ends, and the next begins
+    # rising: where one bin of answers ends, and the next begins
+    edges: Annotated[list[float], Field(default_factory=list)]
     margins: Annotated[list[Annotated[float, Field(ge=0)]], Field(default_factory=list)]  # one a bin
     max_width: Annotated[float, Field(gt=0)] | None = None  # of an interval; with a wider one the model abstains
 
@@ -67,12 +67,11 @@ class Regression(Task):
 
     name, problem_type = "regression", "regression"
     Decision = NumberDecision
+    signature: ClassVar = {"value": "double?", "low": "double?", "high": "double?", "abstained": "boolean"}
 
     # ── ingest, clean, augment: targets ──────────────────────────────────────────────────────────────────────────────
     def parse_target(self, cell: str, params: "IngestParams") -> str:
         """Return the number of a cell as its shortest text; Refused if it is none, or outside of `ingest.range`."""
-        from stages.tasks.targets import parse_number
-
         return parse_number(cell, params.range)
 
     def names(self, label: str) -> list[str]:
@@ -81,42 +80,34 @@ class Regression(Task):
 
     def merged(self, labels: Collection[str], params: "CleanParams") -> str | None:
         """Return the mean of the numbers, if they are within `clean.conflict_above` of each other."""
-        from stages.tasks.targets import canonical_number
-
         numbers = [float(label) for label in labels]
         if max(numbers) - min(numbers) > params.conflict_above * (1 + 1e-9):  # 0.8 - 0.6 is no more than 0.2
             return None
         return canonical_number(float(f"{fsum(numbers) / len(numbers):.9g}"))
 
-    def strata(self, labels: "pl.Series", params: "CleanParams") -> "pl.Series":
+    def strata(self, labels: "Series", params: "CleanParams") -> "Series":
         """Return the decile of each number, by `clean.split.deciles`, or else those of the numbers themselves."""
-        from stages.tasks.targets import in_deciles
-
         return in_deciles(labels, params.split.deciles).cast(labels.dtype)
 
-    def counts(self, labels: "pl.Series", params: "CleanParams") -> dict[str, int]:
+    def counts(self, labels: "Series", params: "CleanParams") -> dict[str, int]:
         """Return how many rows there are of each decile."""
-        from stages.tasks.targets import in_deciles
-
         return dict(in_deciles(labels.drop_nulls(), params.split.deciles).value_counts().sort("decile").iter_rows())
 
-    def settled(self, labels: "pl.Series", params: "CleanParams") -> "CleanParams":
+    def settled(self, labels: "Series", params: "CleanParams") -> "CleanParams":
         """Return the params with the deciles of these numbers, unless they have some."""
-        from stages.tasks.targets import deciles
-
         edges = params.split.deciles or deciles(numbers_of(labels))
         return params.model_copy(update={"split": params.split.model_copy(update={"deciles": edges})})
 
     def keeps_target(
-        self, made: "pl.DataFrame", train: "pl.DataFrame", params: "AugmentParams", seed: int
-    ) -> "pl.Series | None":
+        self, made: "DataFrame", train: "DataFrame", params: "AugmentParams", seed: int
+    ) -> "Series | None":
         """Return why a quick ridge regression takes the text of a new row for another number than its parent's."""
         from stages.tasks.kept_targets import of_numbers
 
         return of_numbers(made, train, seed)
 
     # ── tokenize, finetune ───────────────────────────────────────────────────────────────────────────────────────────
-    def label_space(self, labels: "pl.Series") -> dict[str, Any]:
+    def label_space(self, labels: "Series") -> dict[str, Any]:
         """Return mean and standard deviation (of these rows: divided by n), the same in any order of the rows."""
         numbers = [float(label) for label in labels]
         mean = fsum(numbers) / len(numbers)
@@ -146,10 +137,10 @@ class Regression(Task):
 
     def validation_scores(self, logits: np.ndarray, targets: np.ndarray, space: Space) -> dict[str, float]:
         """Return all scores, in the units of the data, of standardised outputs [n x 1] against targets [n]."""
-        from stages.tasks import moments
+        from stages.tasks import errors
 
         parts = (part.reshape(-1).astype(np.float64) for part in (targets, logits))
-        return moments.scores_of(*(part * space["deviation"] + space["mean"] for part in parts))
+        return errors.scores_of(*(part * space["deviation"] + space["mean"] for part in parts))
 
     def finished(self, model: Any, space: Space) -> None:
         """Fold mean and deviation into the head, so that the saved model answers in the units of the data."""
@@ -180,8 +171,6 @@ class Regression(Task):
         """
         import polars as pl
 
-        from stages.tasks.targets import canonical_number
-
         values, low, high, wide = _answered(outputs, decision, threshold)
         ends = {name: pl.Series(end, dtype=pl.Float64) for name, end in (("low", low), ("high", high))}
         texts = [canonical_number(value) for value in values]
@@ -197,60 +186,58 @@ class Regression(Task):
     def table(self, outputs: np.ndarray, decision: NumberDecision, threshold: float | None) -> dict[str, Any]:
         """Return value (null where the model abstains), low, high, abstained."""
         answers = self.answers(outputs, decision, threshold, None)
-        return {name: [answer[name] for answer in answers] for name in self.signature()}
-
-    def signature(self) -> dict[str, str]:
-        """Return what an answer holds."""
-        return {"value": "double?", "low": "double?", "high": "double?", "abstained": "boolean"}
+        return {name: [answer[name] for answer in answers] for name in self.signature}
 
     def drift_values(self, outputs: np.ndarray, decision: Any) -> dict[str, tuple[np.ndarray, list[str] | None]]:
         """Return the numbers."""
         return {"values": (rounded(outputs[:, 0]), None)}
 
     # ── scores ───────────────────────────────────────────────────────────────────────────────────────────────────────
-    def evidence(
-        self, rows: "pl.DataFrame", predictions: "pl.DataFrame", names: Sequence[str] | None = None
-    ) -> Evidence:
+    def evidence(self, rows: "DataFrame", predictions: "DataFrame", names: Sequence[str] | None = None) -> Evidence:
         """Return sums of numbers, squares and errors for MAE, RMSE, R² and Pearson's r, and ranks for Spearman's ρ."""
-        from stages.tasks import moments
+        from stages.tasks import errors
 
-        return moments.evidence(numbers_of(rows["label"]), numbers_of(predictions["prediction"]))
+        return errors.evidence(numbers_of(rows["label"]), numbers_of(predictions["prediction"]))
 
-    def is_correct(self, rows: "pl.DataFrame", predictions: "pl.DataFrame") -> np.ndarray:
+    def is_correct(self, rows: "DataFrame", predictions: "DataFrame") -> np.ndarray:
         """Return whether each number is off by no more than half the standard deviation of these rows' labels."""
         actual = numbers_of(rows["label"])
         return np.asarray(np.abs(numbers_of(predictions["prediction"]) - actual) <= HALF * actual.std())
 
-    def agreeing(self, first: "pl.DataFrame", second: "pl.DataFrame") -> np.ndarray:
+    def agreeing(self, first: "DataFrame", second: "DataFrame") -> np.ndarray:
         """Return whether numbers differ by no more than a twentieth of the first ones' standard deviation."""
         return _near(first["prediction"], second["prediction"], SAME)
 
-    def baseline(self, name: str, parts: Sequence["pl.DataFrame"], base: Path, max_length: int) -> Sequence[str] | None:
+    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, max_length: int) -> Sequence[str] | None:
         """Return what mean, median, ridge regression or the base model's cosine of two texts predict."""
         from stages.tasks.baselines import numbers
-        from stages.tasks.targets import canonical_number
 
         values = numbers(name, parts, base, max_length)
         return None if values is None else [canonical_number(value) for value in rounded(values).tolist()]
 
-    def label_quality(self, rows: "pl.DataFrame", outputs: np.ndarray, decision: NumberDecision) -> np.ndarray:
+    def label_quality(self, rows: "DataFrame", outputs: np.ndarray, decision: NumberDecision) -> np.ndarray:
         """Return exp(-|ŷ-y| / standard deviation of y): cleanlab's score of residuals, of standardised numbers."""
         actual = numbers_of(rows["label"])
         return np.asarray(np.exp(-np.abs(rounded(outputs[:, 0]) - actual) / (actual.std() or 1.0)))
 
-    def meets(self, kind: str, expected: "pl.Series", predictions: "pl.DataFrame") -> np.ndarray:
+    def meets(self, kind: str, expected: "Series", predictions: "DataFrame") -> np.ndarray:
         """Return whether numbers are off by no more than half the standard deviation of the expected ones."""
         return _near(expected, predictions["prediction"], HALF)
 
     def messages(self, entries: Mapping[str, Any]) -> list[str]:
         """Return what the intervals hold, and how many rows are answered."""
-        from stages.tasks.errors import messages
-
-        return messages(entries)
+        found, answered = entries["calibration"], entries["thresholds"]
+        lines = [f"no intervals: {found['problem']}"]
+        if not found["problem"]:
+            held = f"{found['coverage']:.1%} of the test rows are inside, {found['width']:g} wide on average"
+            lines = [f"intervals for {found['nominal']:.0%}: {held}"]
+        if answered:
+            lines.append(f"{answered['coverage']:.1%} of the test rows have a narrow enough one, and are answered")
+        return lines
 
     def report(
-        self, params: "Params", train: "pl.DataFrame", rows: "pl.DataFrame", raw: np.ndarray, decision: Any, fitted: Any
-    ) -> "tuple[dict[str, Any], dict[str, pl.DataFrame]]":
+        self, params: "Params", train: "DataFrame", rows: "DataFrame", raw: np.ndarray, decision: Any, fitted: Any
+    ) -> "tuple[dict[str, Any], dict[str, DataFrame]]":
         """Return how many numbers lie inside their intervals, and what is answered; tables of numbers and errors."""
         from stages.tasks import errors
 
@@ -258,7 +245,7 @@ class Regression(Task):
         return errors.report(params, rows["label"], values, decision.margins_of(values), fitted)
 
 
-def numbers_of(texts: "Collection[str] | pl.Series") -> np.ndarray:
+def numbers_of(texts: "Collection[str] | Series") -> np.ndarray:
     """Return the numbers of canonical texts, [n] float64."""
     return np.array([float(text) for text in texts], np.float64)
 
@@ -271,7 +258,7 @@ def _answered(outputs: np.ndarray, decision: NumberDecision, max_width: float | 
     return values.tolist(), *ends, decision.abstains(values, max_width).tolist()
 
 
-def _near(first: "pl.Series", second: "pl.Series", deviations: float) -> np.ndarray:
+def _near(first: "Series", second: "Series", deviations: float) -> np.ndarray:
     one, other = numbers_of(first), numbers_of(second)
     return np.isclose(other, one, rtol=10.0 ** (1 - DIGITS), atol=deviations * one.std())  # the last digit is noise
 

@@ -1,7 +1,7 @@
-"""Which labels are answered: what is decided of sets of labels on validation, and measured on test."""
+"""Sets of labels: what their scores add up from, what is decided of them on validation, and measured on test."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations, compress, product
 from pathlib import Path
@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from scipy.sparse import csr_array, hstack
 from sklearn.metrics import average_precision_score
 from sklearn.multiclass import OneVsRestClassifier
 
 from stages.common.params import EvaluateParams
 from stages.tasks import curves
+from stages.tasks.base import DIGITS, ratio
 from stages.tasks.calibration import calibration_report, fit_temperature
-from stages.tasks.label_sets import DIGITS, f1_of, scores_of
 from stages.tasks.targets import canonical_set, set_of
 
 NONE = "(none)"  # where a set has no label
@@ -26,9 +27,61 @@ LISTED = 10  # pairs of labels never seen
 HALVES = slice(0, None, 2), slice(1, None, 2)
 
 
+def statistics(truth: np.ndarray, chosen: np.ndarray) -> Any:
+    """Return hits and errors of each label, whether the sets are equal, their F1, and 1: sparse [n x 2k+3].
+
+    Both are [n x k] bool. Two empty sets have the F1 1, as with scikit-learn's `zero_division=1`.
+    """
+    hits, errors = truth & chosen, truth != chosen
+    right = ~errors.any(axis=1)
+    shares = f1_of(truth, chosen, 1) + (right & ~hits.any(axis=1))
+    parts = (hits, errors, np.column_stack([right, shares, np.ones(len(truth))]))
+    return hstack([csr_array(part.astype(np.float64)) for part in parts], "csr")
+
+
+def hits_and_errors(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return hits, and misses with false alarms, of each label [... x k] of sums of statistics [... x 2k+3]."""
+    hits, errors = np.split(np.asarray(sums, np.float64)[..., :-3], 2, axis=-1)
+    return hits, errors
+
+
+def scores(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the scores of sums of statistics [... x 2k+3], 0 where there is nothing to divide by.
+
+    Macro-F1 is the mean over the labels that occur in the rows or in the predictions, as in scikit-learn.
+    """
+    hits, errors = hits_and_errors(sums)
+    right, shares, rows = np.moveaxis(np.asarray(sums, np.float64)[..., -3:], -1, 0)
+    return {
+        "micro_f1": f1(hits.sum(-1), errors.sum(-1)),
+        "macro_f1": ratio(f1(hits, errors).sum(-1), (hits + errors > 0).sum(-1)),
+        "sample_f1": ratio(shares, rows),
+        "exact_match": ratio(right, rows),
+        "hamming_loss": ratio(errors.sum(-1), rows * hits.shape[-1]),
+    }
+
+
+def scores_of(truth: np.ndarray, chosen: np.ndarray) -> dict[str, float]:
+    """Return the scores of sets [n x k] bool."""
+    return {name: round(float(score), DIGITS) for name, score in scores(statistics(truth, chosen).sum(axis=0)).items()}
+
+
+def f1(hits: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """Return F1 of hits and errors [...], 0 where there is neither."""
+    return ratio(2 * hits, 2 * hits + errors)
+
+
+def f1_of(truth: np.ndarray, chosen: np.ndarray, axis: int | None) -> np.ndarray:
+    """Return the F1 of each label (axis 0), each row (1), or all together (None) of sets [n x k] bool."""
+    return f1((truth & chosen).sum(axis), (truth != chosen).sum(axis))
+
+
 def fit_decision(params: EvaluateParams, truth: np.ndarray, outputs: np.ndarray, undecided: Any) -> Any:
     """Return what `MultiLabel.fit_decision` does, of sets [n x k] bool and probabilities [n x k]."""
-    fitted = _temperatures(truth, outputs, undecided.labels) if params.calibration.temperature else {}
+    fitted = {
+        undecided.labels[number]: fit_temperature(truth[:, number].astype(np.int64), both_sides(outputs[:, number]))
+        for number in np.flatnonzero(_enough(truth) & params.calibration.temperature).tolist()
+    }
     decision = replace(undecided, temperatures=fitted)
     if params.thresholds is None:
         return decision
@@ -62,14 +115,6 @@ def _own_thresholds(
     gains = f1_of(truth, chosen, 0) > f1_of(truth, probabilities >= shared, 0)
     best = best_thresholds(truth, probabilities, 0).tolist()
     return {labels[number]: best[number] for number in np.flatnonzero(gains & _enough(truth)).tolist()}
-
-
-def _temperatures(truth: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
-    """Return the temperature with the least log loss of each label that has the rows for one."""
-    return {
-        labels[number]: fit_temperature(truth[:, number].astype(np.int64), both_sides(probabilities[:, number]))
-        for number in np.flatnonzero(_enough(truth)).tolist()
-    }
 
 
 def both_sides(probabilities: np.ndarray) -> np.ndarray:
@@ -114,6 +159,8 @@ def report(
             entry["average_precision"] = round(float(precision), DIGITS)
         entry["threshold"] = decision.thresholds.get(label, decision.threshold)
         entry["temperature"] = decision.temperatures.get(label, 1.0)
+    pairs = confusion(_names(truth, labels), _names(chosen, labels)).select(missed="actual", invented="predicted")
+    mistaken = pairs.filter(pl.col("missed") != pl.col("invented")).group_by("missed", "invented").agg(rows=pl.len())
     before, after = (both_sides(part.ravel()) for part in (raw, probabilities))
     errors, diagram = calibration_report(truth.ravel().astype(np.int64), before, after, params.calibration.bins)
     ways = {"half": probabilities >= 0.5, "shared": probabilities >= decision.threshold, "chosen": chosen}
@@ -132,32 +179,9 @@ def report(
         ),
         "precision_recall": _recall_curves(truth, probabilities, labels),
         "reliability": diagram,
-        "co_occurrence": _co_occurrence(confusion(_names(truth, labels), _names(chosen, labels))),
+        "co_occurrence": mistaken.sort("rows", "missed", "invented", descending=[True, False, False]),
     }
     return entries, tables
-
-
-def messages(entries: Mapping[str, Any]) -> list[str]:
-    """Return what the terminal says of a report."""
-    errors, ways = entries["calibration"], entries["thresholds"]
-    lines = [f"calibration error {errors['ece_before']:.4f}, {errors['ece']:.4f} with a temperature for each label"]
-    if ways:
-        shown = {"half": "0.5 everywhere", "shared": "one for all", "chosen": "as chosen"}
-        parts = [f"{ways[way]['micro_f1']:.4f}, {ways[way]['macro_f1']:.4f} {words}" for way, words in shown.items()]
-        lines.append(f"thresholds: micro-F1, macro-F1 {'; '.join(parts)}")
-    return lines
-
-
-def label_quality(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return cleanlab's score of sets [n x k] bool by probabilities [n x k]: 0 to 1, [n]; near 0 a label is wrong.
-
-    It is that of each label, p where it is in the set and 1 - p where it is not, in a moving average from the best to
-    the worst (Thyagarajan et al. 2022).
-    """
-    from cleanlab.multilabel_classification import get_label_quality_scores
-
-    given = [np.flatnonzero(row).tolist() for row in truth]
-    return np.asarray(get_label_quality_scores(given, probabilities).clip(0.0, 1.0))
 
 
 def moved(probabilities: np.ndarray, labels: Sequence[str], expected: Iterable[str | None]) -> np.ndarray:
@@ -180,13 +204,6 @@ def confusion(labels: Iterable[list[str]], predictions: Iterable[list[str]]) -> 
         if actual != predicted:
             found += product(sorted(actual - predicted) or [NONE], sorted(predicted - actual) or [NONE])
     return pl.DataFrame(found, {"actual": pl.String, "predicted": pl.String}, orient="row")
-
-
-def _co_occurrence(pairs: pl.DataFrame) -> pl.DataFrame:
-    """Return missed, invented and the number of rows, the most frequent first."""
-    errors = pairs.filter(pl.col("actual") != pl.col("predicted")).rename({"actual": "missed", "predicted": "invented"})
-    counts = errors.group_by("missed", "invented").agg(rows=pl.len())
-    return counts.sort("rows", "missed", "invented", descending=[True, False, False])
 
 
 def _unseen_pairs(known: Iterable[list[str]], answered: Iterable[list[str]]) -> dict[str, Any]:

@@ -33,8 +33,7 @@ SEEMS = (  # what is in the repr of a list or object in place of a label, and wh
 def parse_label(cell: str, params: "IngestParams") -> str | None:
     """Return the one label of a cell; a list of one thing is that thing: `["pos"]` is `pos`, and `[null]` is none.
 
-    Raises:
-        AttuneError: if it is another list or an object, and not what params name.
+    An AttuneError if it is another list or an object, and not what params name.
     """
     from stages.common.errors import AttuneError
     from stages.common.readers.table import as_text
@@ -55,13 +54,8 @@ def parse_label(cell: str, params: "IngestParams") -> str | None:
 def parse_set(cell: str) -> str | None:
     """Return the canonical set of a cell: a list of JSON, Python or numpy, `a;b`, `a|b`, or an answer of Label Studio.
 
-    `[]` is the set of no labels. Commas part labels inside of brackets alone; elsewhere they belong to a label.
-
-    Returns:
-        None: there are missing values alone, as in `[null]`.
-
-    Raises:
-        Refused: if it holds something else.
+    `[]` is the set of no labels. Commas part labels inside of brackets alone; elsewhere they belong to a label. None:
+    there are missing values alone, as in `[null]`. A cell that holds something else is Refused.
     """
     from stages.common.readers.table import as_text
 
@@ -102,8 +96,7 @@ def renamed_set(label: str, names: Mapping[str, str | None]) -> str | None:
 def parse_number(cell: str, limits: Sequence[float] | None = None) -> str:
     """Return the canonical text of a number; a point parts its decimals, and nothing its thousands.
 
-    Raises:
-        Refused: if it is none that a float64 can hold, or less or greater than the limits (rule `out_of_range`).
+    It is Refused if no float64 can hold it, or it is less or greater than the limits (rule `out_of_range`).
     """
     text = cell.strip()
     value = float(text) if NUMBER.fullmatch(text) else float("nan")

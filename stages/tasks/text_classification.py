@@ -3,24 +3,22 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from stages.tasks.base import Answer, Scores, Space, Task
+from stages.tasks.base import DIGITS, Answer, Scores, Space, Task
 from stages.tasks.decision import STRICT, Decision
 from stages.tasks.inference import labels_of
+from stages.tasks.targets import parse_label
 
 if TYPE_CHECKING:
-    import polars as pl
     import torch
+    from polars import DataFrame, Series
 
     from stages.common.params import AugmentParams, CleanParams, EvaluateParams, FinetuneParams, IngestParams, Params
-
-DIGITS = 6
-PROBABILITY = "probability_"  # and the label: a column of batch predictions
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -64,25 +62,22 @@ class TextClassification(Task):
 
     name, problem_type = "text-classification", "single_label_classification"
     Decision = LabelDecision
+    signature: ClassVar = {"label": "string?", "score": "double", "abstained": "boolean", "probabilities": "map"}
 
     # ── ingest, clean, augment: targets ──────────────────────────────────────────────────────────────────────────────
     def parse_target(self, cell: str, params: "IngestParams") -> str | None:
         """Return the label of a cell; a list of one thing is that thing."""
-        if cell.lstrip()[:1] not in ("[", "{"):
-            return cell
-        from stages.tasks.targets import parse_label
-
         return parse_label(cell, params)
 
-    def label_issues(self, rows: "pl.DataFrame", params: "CleanParams") -> "pl.DataFrame | None":
+    def label_issues(self, rows: "DataFrame", params: "CleanParams") -> "DataFrame | None":
         """Return the rows whose label a quick classifier doubts."""
         from stages.tasks.label_issues import of_classes
 
         return of_classes(rows, params.label_issues.min_confidence)
 
     def keeps_target(
-        self, made: "pl.DataFrame", train: "pl.DataFrame", params: "AugmentParams", seed: int
-    ) -> "pl.Series | None":
+        self, made: "DataFrame", train: "DataFrame", params: "AugmentParams", seed: int
+    ) -> "Series | None":
         """Return why a quick classifier no longer finds the label of a new row the likeliest."""
         from stages.tasks.kept_targets import of_classes
 
@@ -133,10 +128,7 @@ class TextClassification(Task):
         }
 
     def answers(self, outputs: np.ndarray, decision: Any, threshold: float | None, top_k: int | None) -> list[Answer]:
-        """Return `label`, `score`, `abstained` and `probabilities` by label, the likeliest first.
-
-        The label is null where the model abstains.
-        """
+        """Return `label` (null: the model abstains), `score`, `abstained`, `probabilities`, the likeliest first."""
         result = []
         for row, below in zip(outputs.tolist(), decision.abstains(outputs, threshold).tolist(), strict=True):
             ranked = sorted(zip(decision.labels, row, strict=True), key=lambda pair: -pair[1])
@@ -145,28 +137,13 @@ class TextClassification(Task):
             result.append({**answer, "probabilities": dict(ranked[:top_k])})
         return result
 
-    def table(self, outputs: np.ndarray, decision: LabelDecision, threshold: float | None) -> dict[str, Any]:
-        """Return label (null where the model abstains), score, abstained, and the probability of each label."""
-        decided, rounded = self.decide(outputs, decision, threshold), outputs.round(DIGITS)
-        answered = zip(decided["prediction"], decided["abstained"], strict=True)
-        return {
-            "label": [None if below else label for label, below in answered],
-            "score": rounded.max(axis=1, initial=0.0),
-            "abstained": decided["abstained"],
-            **{f"{PROBABILITY}{label}": rounded[:, index] for index, label in enumerate(decision.labels)},
-        }
-
-    def signature(self) -> dict[str, str]:
-        """Return what an answer holds."""
-        return {"label": "string?", "score": "double", "abstained": "boolean", "probabilities": "map"}
-
     def drift_values(self, outputs: np.ndarray, decision: Any) -> dict[str, tuple[np.ndarray, list[str] | None]]:
         """Return the predicted labels, and how confident the model is of them."""
         confidence = outputs.max(axis=1, initial=0.0).round(DIGITS)  # so that a last digit moves no row to another bin
         return {"labels": (outputs.argmax(axis=1), decision.labels), "confidence": (confidence, None)}
 
     # ── scores ───────────────────────────────────────────────────────────────────────────────────────────────────────
-    def statistics(self, rows: "pl.DataFrame", predictions: "pl.DataFrame", names: Sequence[str]) -> Any:
+    def statistics(self, rows: "DataFrame", predictions: "DataFrame", names: Sequence[str]) -> Any:
         """Return of each row what it adds to the hits, misses and false alarms of each label, sparse [n x 3k]."""
         actual, predicted = (class_numbers(column, names) for column in (rows["label"], predictions["prediction"]))
         return _hits_and_misses(actual, predicted, len(names))
@@ -198,7 +175,7 @@ class TextClassification(Task):
         f1 = 2 * hits / np.maximum(actual + predicted, 1)
         return {name: f1[..., index] for index, name in enumerate(names)}
 
-    def baseline(self, name: str, parts: Sequence["pl.DataFrame"], base: Path, max_length: int) -> Sequence[str]:
+    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, max_length: int) -> Sequence[str]:
         """Return what the commonest label, TF-IDF or a linear probe of the base model predicts."""
         from stages.tasks import baselines
 
@@ -207,7 +184,7 @@ class TextClassification(Task):
         numbers = class_numbers(train["label"], labels)
         return [labels[number] for number in baselines.classes(name, train, numbers, test, base, max_length)]
 
-    def label_quality(self, rows: "pl.DataFrame", outputs: np.ndarray, decision: LabelDecision) -> np.ndarray:
+    def label_quality(self, rows: "DataFrame", outputs: np.ndarray, decision: LabelDecision) -> np.ndarray:
         """Return half of what the label's probability is above that of the likeliest other one, plus a half.
 
         That is cleanlab's normalized margin. Near 0, another label fits much better.
@@ -228,13 +205,13 @@ class TextClassification(Task):
         others = torch.arange(logits.shape[1], device=logits.device) != output
         return logits[:, output] - logits[:, others].logsumexp(dim=1)
 
-    def confusion(self, rows: "pl.DataFrame", predictions: "pl.DataFrame") -> "pl.DataFrame":
+    def confusion(self, rows: "DataFrame", predictions: "DataFrame") -> "DataFrame":
         """Return label and prediction of each row."""
         return predictions.select(rows["label"].alias("actual"), predicted="prediction")
 
     def report(
-        self, params: "Params", train: "pl.DataFrame", rows: "pl.DataFrame", raw: np.ndarray, decision: Any, fitted: Any
-    ) -> "tuple[dict[str, Any], dict[str, pl.DataFrame]]":
+        self, params: "Params", train: "DataFrame", rows: "DataFrame", raw: np.ndarray, decision: Any, fitted: Any
+    ) -> "tuple[dict[str, Any], dict[str, DataFrame]]":
         """Return scores by label, calibration and thresholds; ROC, precision-recall and reliability curves."""
         from stages.tasks import calibration, curves
 
@@ -258,14 +235,11 @@ class TextClassification(Task):
         """Return the calibration error, and what the thresholds do."""
         from stages.tasks.calibration import threshold_messages
 
-        errors = entries["calibration"]
-        line = (
-            f"calibration error {errors['ece_before']:.4f}, {errors['ece']:.4f} at temperature {errors['temperature']}"
-        )
-        return [line, *threshold_messages(entries["thresholds"])]
+        line = "calibration error {ece_before:.4f}, {ece:.4f} at temperature {temperature}"
+        return [line.format(**entries["calibration"]), *threshold_messages(entries["thresholds"])]
 
 
-def class_numbers(names: "Collection[Any] | pl.Series", labels: Sequence[str]) -> np.ndarray:
+def class_numbers(names: "Collection[Any] | Series", labels: Sequence[str]) -> np.ndarray:
     """Return the class number of each label by its name, [n] int64."""
     number = {label: index for index, label in enumerate(labels)}
     return np.array([number[name] for name in names], dtype=np.int64)
@@ -275,14 +249,10 @@ def _hits_and_misses(actual: np.ndarray, predicted: np.ndarray, classes: int) ->
     """Return a row's one hit, or one miss and one false alarm, in the columns of their labels, sparse [n x 3k]."""
     from scipy.sparse import csr_array
 
-    rows, right = np.arange(len(actual)), actual == predicted
-    places = [
-        (rows[right], actual[right]),
-        (rows[~right], classes + actual[~right]),
-        (rows[~right], 2 * classes + predicted[~right]),
-    ]
-    at = tuple(np.concatenate(parts) for parts in zip(*places, strict=True))
-    return csr_array((np.ones(len(at[0])), at), shape=(len(actual), 3 * classes))
+    rows, wrong = np.arange(len(actual)), actual != predicted
+    columns = np.concatenate([actual + classes * wrong, 2 * classes + predicted[wrong]])
+    places = np.concatenate([rows, rows[wrong]]), columns
+    return csr_array((np.ones(len(columns)), places), shape=(len(actual), 3 * classes))
 
 
 def _counts(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -48,8 +48,7 @@ def find_version(client: "MlflowClient", name: str, which: str) -> Any:
 def fetch_package(name: str, which: str, folder: Path) -> "Package":
     """Copy the parts of a registered model (by alias or number) into a folder. Nothing of what is fetched is run.
 
-    Raises:
-        AttuneError: if its files are not where MLflow has put them, or are others by now.
+    An AttuneError if its files are not where MLflow has put them, or are others by now.
     """
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
@@ -86,9 +85,8 @@ def log_and_register(client: "MlflowClient", name: str, run_id: str, package: "P
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / Path(SEEN_IDS).name
-        pl.concat([pl.read_parquet(path, columns=["id"]) for path in SEEN_FILES]).write_parquet(
-            file, compression="zstd"
-        )
+        seen = pl.concat([pl.read_parquet(path, columns=["id"]) for path in SEEN_FILES])
+        seen.write_parquet(file, compression="zstd")
         client.log_artifact(run_id, str(file), str(Path(SEEN_IDS).parent))
     model_id = _log(client, run_id, package, card)
     with suppress(MlflowException):  # it exists already; whatever else is wrong, the next line meets it as well
@@ -109,7 +107,10 @@ def _log(client: "MlflowClient", run_id: str, package: "Package", card: Path) ->
     import mlflow
     from mlflow.entities import LoggedModelOutput
 
-    run, task = client.get_run(run_id), task_of(package)
+    from stages.tasks import FIRST, load_task, read_decision
+
+    task = load_task(read_decision(package.serving).task if package.serving else FIRST)
+    run = client.get_run(run_id)
     # Created here, and not by `log_model` within the run: that would end the training's run a second time.
     model = client.create_logged_model(run.info.experiment_id, "model", run_id, params=run.data.params)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
@@ -138,13 +139,6 @@ def _parts(package: "Package") -> dict[str, Path | None]:
     return {name: folder if folder and any(folder.iterdir()) else None for name, folder in folders.items()}
 
 
-def task_of(package: "Package") -> "Task":
-    """Return the task of a package, by the decision in it."""
-    from stages.tasks import FIRST, load_task, read_decision
-
-    return load_task(read_decision(package.serving).task if package.serving else FIRST)
-
-
 def _signature(task: "Task") -> Any:
     """Return what MLflow shows of params and answers.
 
@@ -157,7 +151,7 @@ def _signature(task: "Task") -> Any:
     types = {"map": Map(DataType.double), "any": AnyType()}
     answer = [
         ColSpec(types.get(kind.rstrip("?")) or DataType[kind.rstrip("?")], name, required="?" not in kind)
-        for name, kind in task.signature().items()
+        for name, kind in task.signature.items()
     ]
     params = ParamSchema([ParamSpec("top_k", DataType.long, None), ParamSpec("threshold", DataType.double, None)])
     return ModelSignature(outputs=Schema(answer), params=params)

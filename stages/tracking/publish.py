@@ -76,9 +76,7 @@ def publish_live(
     """Publish from within a stage: a store that is away or broken costs a warning.
 
     Without a registration, the model is not registered yet. What it `costs` on this machine become metrics `cost_…`.
-
-    Raises:
-        Overtaken: if another model became champion meanwhile.
+    Overtaken is raised if another model became champion meanwhile.
     """
     reports = reports_up_to(run.node.name, run.staging)
     try:

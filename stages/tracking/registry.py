@@ -116,11 +116,8 @@ def ensure_registered(
     """Register the model unless it is registered already, and give it the alias that it has earned.
 
     Without a comparison with the champion, it takes the place of none, and becomes one only in a registry that never
-    had any.
-
-    Raises:
-        AttuneError: if the parts are others than those that were judged.
-        Overtaken: if another model became champion since the comparison.
+    had any. An AttuneError if the parts are others than those that were judged; Overtaken if another model became
+    champion since the comparison.
     """
     name, version = registration.model_name, version_of(client, registration)
     if version is None:
@@ -198,11 +195,7 @@ def previous_champion(client: "MlflowClient", name: str) -> int | None:
 
 
 def promote(client: "MlflowClient", name: str, version: int, previous: int | None) -> None:
-    """Make a version champion.
-
-    Raises:
-        Overtaken: if the champion is no longer `previous`, which the version was compared with; None: there was none.
-    """
+    """Make a version champion; Overtaken if that is no longer `previous`, which it was compared with (None: no one)."""
     time = _utc_now()
     if previous is not None and previous != version:
         with unless_gone():
@@ -219,11 +212,8 @@ def promote(client: "MlflowClient", name: str, version: int, previous: int | Non
 def roll_back(client: "MlflowClient", name: str, to: int | None = None, reason: str = "") -> tuple[int, int]:
     """Put the previous champion (or an earlier one, rolled back or not) back into use.
 
-    Returns:
-        The version rolled back, and the one in use now.
-
-    Raises:
-        AttuneError: if there is nothing to go back to, or somebody else changed the champion just now.
+    The version rolled back and the one in use now are returned. An AttuneError if there is nothing to go back to, or
+    somebody else changed the champion just now.
     """
     current, versions = champion_number(client, name), version_tags(client, name)
     if current is None:

@@ -66,7 +66,9 @@ def create_run(client: "MlflowClient", params: Params, tags: Mapping[str, str], 
 
     experiment = experiment_id(client, params.tracking.experiment_name)
     own_tags = {**SOURCE, "mlflow.user": os.environ.get("USER") or "unknown"}
-    name = name or _run_name(params)
+    base, how = re.split("==|@", params.ingest.base_model.origin)[0].rpartition("/")[2], params.finetune
+    made = f"{how.strategy} lr={how.learning_rate:g} epochs={how.num_train_epochs} seed={params.seed} {base}"
+    name = name or params.tracking.run_name or made  # of what usually differs between runs
     run_id = str(client.create_run(experiment, run_name=name, tags={**own_tags, **tags}).info.run_id)
     settings = params.model_dump(mode="json", by_alias=True, exclude={"tracking", "tune", "review"})
     # A source or base model is of one kind; the keys of the other kinds are left out.
@@ -87,15 +89,6 @@ def run_of_model(client: "MlflowClient", params: Params, model: str, tags: Mappi
     if known and begun:
         client.delete_run(begun)  # the model was published before, from its files
     return known or begun or create_run(client, params, tags)
-
-
-def _run_name(params: Params) -> str:
-    """Return the run's name: the one in params, or one of what usually differs between runs."""
-    if params.tracking.run_name:
-        return params.tracking.run_name
-    base = re.split("==|@", params.ingest.base_model.origin)[0].rpartition("/")[2]
-    how = params.finetune
-    return f"{how.strategy} lr={how.learning_rate:g} epochs={how.num_train_epochs} seed={params.seed} {base}"
 
 
 class Curves:

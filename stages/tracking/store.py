@@ -51,12 +51,7 @@ def tracking_uri(root: Path | None = None) -> str:
 
 
 def connect() -> "MlflowClient":
-    """Return a client of the tracking store, and make that the store of this process and of those it starts.
-
-    Raises:
-        Unreachable: if a server is asked for and does not answer within seconds.
-        AttuneError: if a SQLite file is no whole store.
-    """
+    """Return a client of the tracking store, and make that the store of this process; errors as of `client_of`."""
     client = client_of(tracking_uri())
     import mlflow
 
@@ -112,10 +107,9 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def has_database(file: Path) -> bool:
-    """Return whether there is a SQLite store. One that cannot be opened now, such as a locked one, MLflow judges.
+    """Return whether there is a SQLite store; an AttuneError if it is no whole one, as after a kill or on a full disk.
 
-    Raises:
-        AttuneError: if it is no whole one, as after a kill or on a full disk.
+    One that cannot be opened now, such as a locked one, MLflow judges.
     """
     if not file.exists() or not file.stat().st_size:
         return False

@@ -14,6 +14,7 @@ class VowelCount(Task):
     """A label is a whole number as its shortest text."""
 
     name = "vowel-count"
+    signature = {"vowels": "double"}  # noqa: RUF012
 
     def parse_target(self, cell: str, params: Any) -> str:
         """Read a whole number."""
@@ -61,10 +62,6 @@ class VowelCount(Task):
         """Write it into a column."""
         decided = self.decide(outputs, decision)
         return {"vowels": list(map(float, decided["prediction"])), "abstained": decided["abstained"]}
-
-    def signature(self) -> dict[str, str]:
-        """Return what an answer holds."""
-        return {"vowels": "double"}
 
     def statistics(self, rows: pl.DataFrame, predictions: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
         """Return the error of each row, whether it is less than a half, and 1."""

@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from stages.augment.filters import accepted
+from stages.augment.__main__ import accepted
 from stages.common.params import AugmentParams
 from stages.tasks.base import Task
 from tests.unit.small_records import NUMBERS, SETS, TASK, jaccard, make_records, shingles

@@ -154,7 +154,7 @@ def test_answers_and_tables_say_what_is_decided() -> None:
     assert first["labels"] == [{"label": "a", "probability": 0.9}, {"label": "c", "probability": 0.45}]
     assert (second["labels"], second["abstained"]) == ([], False)
     assert first["probabilities"] == {"a": 0.9, "c": 0.45}
-    assert set(first) == set(TASK.signature())
+    assert set(first) == set(TASK.signature)
     table = TASK.table(outputs, fitted, 0.4)
     assert (table["labels"], table["abstained"].tolist()) == ([None, "[]"], [True, False])
     assert table["score"].tolist() == decided["confidence"].round(6).tolist()

@@ -124,7 +124,7 @@ def test_a_decision_is_fitted_written_and_read_and_answers_agree_with_it(tmp_pat
     assert numbers_of(decided["prediction"]).tolist() == values.tolist()
     assert decided["abstained"].tolist() == (width > 2.0).tolist() and 0 < decided["abstained"].mean() < 1
     answers, table = TASK.answers(outputs, decision, None, None), TASK.table(outputs, decision, None)
-    assert list(answers[0]) == list(table) == list(TASK.signature())
+    assert list(answers[0]) == list(table) == list(TASK.signature)
     assert [answer["low"] for answer in answers] == table["low"] == decided["low"].to_list()
     assert [answer["value"] is None for answer in answers] == table["abstained"] == decided["abstained"].tolist()
     assert not any(TASK.decide(outputs, decision, 100.0)["abstained"])

@@ -20,8 +20,7 @@ MAX_TEXTS = 2000  # that one template may make
 def _filled(templates: Sequence[str], fill: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
     """Return the templates filled in with every combination of the words that they name; each result once.
 
-    Raises:
-        ValueError: if a word has nothing to be filled with, or there are too many combinations.
+    A ValueError if a word has nothing to be filled with, or there are too many combinations.
     """
     names = dict.fromkeys(name for template in templates for name in WORD.findall(template))
     if empty := [name for name in names if not fill.get(name)]:

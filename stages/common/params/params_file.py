@@ -28,8 +28,7 @@ OF_NO_STAGE = ("tune", "review")  # DVC does not ask for these
 def load_params(path: Path = PARAMS_FILE, *, complete: bool = False) -> Params:
     """Read and check a params file; a `complete` one has every section, as DVC asks for.
 
-    Raises:
-        AttuneError: naming file, line, key and the likely spelling of everything that is wrong.
+    An AttuneError names file, line, key and the likely spelling of everything that is wrong.
     """
     data = read_yaml(path)
     params = check_params(data, str(path))
@@ -41,11 +40,7 @@ def load_params(path: Path = PARAMS_FILE, *, complete: bool = False) -> Params:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read YAML 1.2 (as DVC does: `no` is text, `1e-4` a number), keeping line numbers.
-
-    Raises:
-        AttuneError: if the file is missing or is not YAML.
-    """
+    """Read YAML 1.2 (`no` is text, `1e-4` a number), keeping line numbers; an AttuneError if it is missing or none."""
     try:
         content = path.read_bytes()
         text = content.decode()
@@ -84,11 +79,7 @@ def _line_of(error: MarkedYAMLError, text: str) -> int:
 
 
 def check_params(data: Any, name: str = "params.yaml") -> Params:
-    """Check already parsed params; `name` is the file that messages speak of.
-
-    Raises:
-        AttuneError: listing every fault, a line each.
-    """
+    """Check already parsed params of the file `name`; an AttuneError lists every fault, a line each."""
     try:
         return Params.model_validate({} if data is None else data)
     except ValidationError as error:

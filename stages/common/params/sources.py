@@ -185,8 +185,8 @@ class TextSource(Location):
         if self.sql or self.format:
             return self.format or "sql"
         name = PurePosixPath(self.inside or self.stored).name
-        if told := format_of(name):
-            return told
+        if known := format_of(name):
+            return known
         raise ValueError(
             f"cannot tell the format of {name!r} (known: {', '.join(ENDINGS)}): add format: csv, say; for a folder of "
             "texts, a document a file, format: document; a workbook must be saved as CSV (UTF-8)"

@@ -33,9 +33,8 @@ class TaskSpec:
     scores: tuple[Score, ...]  # the first is the default of params; the first two are the headline and those of slices
     losses: tuple[str, ...]  # the first is the default
     baselines: tuple[str, ...]  # all of them are the default
-    knobs: tuple[
-        str, ...
-    ] = ()  # keys of params (with a value, if only that) that not all tasks have: see `foreign_knob`
+    # keys of params (with a value, if only that) that not all tasks have: see `foreign_knob`
+    knobs: tuple[str, ...] = ()
 
     @property
     def main(self) -> Score:

@@ -41,8 +41,7 @@ def keep_lock(root: Path = Path()) -> None:
 def mend(root: Path = Path(), log: Log = print) -> None:
     """Put the last whole `dvc.lock` back where it is empty or cut off, and remove a broken list of readers and writers.
 
-    Raises:
-        AttuneError: if `dvc.lock` has a merge conflict, or is broken and no earlier one is kept.
+    An AttuneError if `dvc.lock` has a merge conflict, or is broken and no earlier one is kept.
     """
     _mend_list(root, log)
     try:
@@ -54,12 +53,7 @@ def mend(root: Path = Path(), log: Log = print) -> None:
 
 
 def check_lock(root: Path = Path()) -> None:
-    """Look whether `dvc.lock` is whole, if there is one.
-
-    Raises:
-        LockBroken: if it is empty or cut off.
-        AttuneError: if a merge has left a conflict in it.
-    """
+    """Raise LockBroken if there is a `dvc.lock`, empty or cut off, or AttuneError if a merge left a conflict in it."""
     content, kept = _content(root / LOCK), _content(root / KEPT)
     if (root / LOCK).exists() and not (content and content == kept):
         _check(content)
@@ -71,10 +65,8 @@ def check_deps(root: Path = Path()) -> None:
     """Look for what DVC cannot read among the dependencies, or should not, apart from names that `.dvcignore` has.
 
     A link that leads out of the inbox would bring its file into tables and into DVC's cache. What DVC keeps as links
-    into a cache of its own (`cache.type`) stays, as does one from a scheduled run's copy of the inbox to the inbox.
-
-    Raises:
-        AttuneError: naming the first such link, or what is neither a file nor a folder.
+    into a cache of its own (`cache.type`) stays, as does one from a scheduled run's copy of the inbox to the inbox. An
+    AttuneError names the first such link, or what is neither a file nor a folder.
     """
     ignored, inbox = root / ".dvcignore", root / "data/inbox"
     lines = ignored.read_text(encoding="utf-8").splitlines() if ignored.exists() else []
@@ -84,13 +76,13 @@ def check_deps(root: Path = Path()) -> None:
         if any(fnmatch(path.name, pattern) for pattern in patterns):
             continue
         if path.is_symlink():  # a folder of documents may have very many files: only links are followed
-            shown, target = display(str(path), 200, None), Path(os.path.realpath(path))
+            link, target = display(str(path), 200, None), Path(os.path.realpath(path))
             if not path.exists():
-                what = f"{shown} is a link to {display(str(path.readlink()), 200, None)}, which is not there"
+                what = f"{link} is a link to {display(str(path.readlink()), 200, None)}, which is not there"
                 raise AttuneError(what, "remove the link, or put back what it leads to")
             outside = path.is_relative_to(inbox) and not target.is_relative_to(home)
             if outside and not OURS.search(target.as_posix()):
-                what = f"{shown} is a link that leads out of {inbox}/, to {display(str(target), 200, None)}"
+                what = f"{link} is a link that leads out of {inbox}/, to {display(str(target), 200, None)}"
                 raise AttuneError(what, "copy there what you mean to train on, in place of the link; or remove it")
         if not path.is_file() and not path.is_dir():
             what = f"{display(str(path), 200, None)} is neither a file nor a folder"

@@ -46,10 +46,7 @@ def changes(names: list[str], data: Any = None, root: Path = Path(), *, outs: bo
     """Return why DVC would run each stage now, apart from what the stages before it will have done.
 
     Params are those in `params.yaml`, or else `data`. Without `outs`, only what the stages depend on counts, even if
-    they are frozen.
-
-    Raises:
-        AttuneError: if DVC cannot read the project, or something in it.
+    they are frozen. An AttuneError if DVC cannot read the project, or something in it.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -104,8 +101,7 @@ def params_between(
 def differing(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, str | None, str | None]]:
     """Yield what differs between two values of YAML, down to single settings.
 
-    Yields:
-        Its dotted key, and both values as text: (`clean.length.min`, `3`, `5`); None: there is none.
+    Each is its dotted key, and both values as text: (`clean.length.min`, `3`, `5`); None: there is none.
     """
     dot = f"{key}." if key else ""
     if isinstance(old, Mapping) and isinstance(new, Mapping):

@@ -39,11 +39,8 @@ class Node:
 def read_graph(root: Path = Path()) -> dict[str, Node]:
     """Return the stages by name, each after the stages whose outs it reads.
 
-    `${task}` stands for the task of `params.yaml`, as DVC has it.
-
-    Raises:
-        AttuneError: if there is no `dvc.yaml` here, it cannot be read, its stages wait for each other, or it holds
-            another `${…}`.
+    `${task}` stands for the task of `params.yaml`, as DVC has it. An AttuneError if there is no `dvc.yaml` here, it
+    cannot be read, its stages wait for each other, or it holds another `${…}`.
     """
     path = root / "dvc.yaml"
     if not path.exists():
@@ -73,9 +70,7 @@ def read_lock(root: Path = Path()) -> dict[str, Any]:
 def parse_lock(text: str, *, pure: bool = True) -> dict[str, Any]:
     """Return the stages in the text of a `dvc.lock`; not `pure`: quicker, for whoever needs no values.
 
-    Raises:
-        LockBroken: if it is empty or not understood.
-        AttuneError: if a merge has left a conflict in it.
+    A LockBroken if it is empty or not understood, an AttuneError if a merge has left a conflict in it.
     """
     if conflict := re.search("^(<<<<<<<|>>>>>>>)", text, re.MULTILINE):
         line = text.count("\n", 0, conflict.start()) + 1
@@ -95,13 +90,10 @@ def parse_lock(text: str, *, pure: bool = True) -> dict[str, Any]:
 
 def upstream_of(node: Node, graph: Mapping[str, Node]) -> list[str]:
     """Return the names of all stages that a stage needs, directly or through others, in the order of the graph."""
-    needed: set[str] = set()
-    waiting = [node]
-    while waiting:
-        reader = waiting.pop()
-        writers = [other for other in graph.values() if other.name not in needed and _reads(reader, other)]
-        needed.update(other.name for other in writers)
-        waiting += writers
+    needed = {node.name}
+    for other in reversed([*graph.values()]):  # where a stage comes after those whose outs it reads
+        if any(_reads(graph[name], other) for name in needed):
+            needed.add(other.name)
     return [name for name in graph if name in needed and name != node.name]
 
 

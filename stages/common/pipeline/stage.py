@@ -55,12 +55,7 @@ class Run(Generic[P]):
         return self.all_params.seed
 
     def input(self, path: str) -> Path:
-        """Return a declared dependency.
-
-        Raises:
-            AttuneError: if it is missing on disk.
-            ValueError: if `dvc.yaml` does not declare it for this stage.
-        """
+        """Return a declared dependency; an AttuneError if it is missing on disk, a ValueError if it is not declared."""
         if not any(Path(path) == Path(dep) or Path(dep) in Path(path).parents for dep in self.node.deps):
             raise ValueError(f"dvc.yaml does not list {path} among the deps of {self.node.name}")
         if not Path(path).exists():
@@ -68,11 +63,7 @@ class Run(Generic[P]):
         return Path(path)
 
     def output(self, path: str) -> Path:
-        """Return where to write a declared out; it takes its place when the whole stage has succeeded.
-
-        Raises:
-            ValueError: if `dvc.yaml` does not declare it for this stage.
-        """
+        """Return where to write an out, which takes its place once the stage succeeds; a ValueError if it is none."""
         if path not in self.node.outs:
             raise ValueError(f"dvc.yaml does not list {path} among the outs of {self.node.name}")
         staged = self.staging / path
@@ -99,13 +90,7 @@ def stage(name: str) -> Callable[[Callable[[Run[P]], None]], Callable[[], None]]
     run as it was unless all new ones are complete.
     """
 
-    def wrap(body: Callable[[Run[P]], None]) -> Callable[[], None]:
-        def main() -> None:
-            sys.exit(_execute(name, body))
-
-        return main
-
-    return wrap
+    return lambda body: lambda: sys.exit(_execute(name, body))
 
 
 def write_json(value: object, path: Path) -> None:
@@ -193,8 +178,7 @@ def _describe(name: str, error: BaseException) -> tuple[int, str]:
 def alone(name: str) -> Iterator[None]:
     """Hold the lock of a stage, or of whatever else runs once at a time; it is released however the process ends.
 
-    Raises:
-        AttuneError: if another process runs it in this checkout.
+    An AttuneError if another process runs it in this checkout.
     """
     WORK.mkdir(exist_ok=True)
     with locked(WORK / f"{name}.lock") as free:

@@ -101,10 +101,8 @@ def check_label_counts(
     """Check that there is something to learn, and enough of it; the message names the rules that took the other rows.
 
     `names` are the rows by the name of a class in their label, if the task has such; of each, `least` are needed.
-    `when` is for the message, such as "after cleaning"; the others are in `rejected` (schema Rejected).
-
-    Raises:
-        AttuneError: if there are fewer than two different labels, or too few rows with a name.
+    `when` is for the message, such as "after cleaning"; the others are in `rejected` (schema Rejected). An AttuneError
+    if there are fewer than two different labels, or too few rows with a name.
     """
     different = labels.unique().head(2).to_list()
     if len(different) < 2:
@@ -118,11 +116,8 @@ def check_label_counts(
     if rare:
         listing = listed([f"'{display(name, 60)}' ({count})" for name, count in rare.items()], 5)
         of_rare = most_rejecting(rejected.filter(pl.col("label").is_in([*rare])), sum(rare.values()))
-        few = (
-            "too few rows for three splits"
-            if least <= len(SPLITS)
-            else f"fewer than {least} rows (clean.min_label_rows)"
-        )
+        few = f"fewer than {least} rows (clean.min_label_rows)"
+        few = "too few rows for three splits" if least <= len(SPLITS) else few
         fix = of_rare or "add rows, or leave the label out by listing only the others in ingest.labels"
         raise AttuneError(f"{when} there are {few} under the label {listing}", fix)
 
@@ -145,8 +140,7 @@ def most_rejecting(rejected: pl.LazyFrame, kept: int = 0) -> str:
 def enforce(stop_above: Mapping[RuleName, float], rejected: pl.DataFrame, rows_in: int) -> None:
     """Stop when a rule, or `any` of them together, rejects more than its share of the rows that came in.
 
-    Raises:
-        AttuneError: naming each rule that is over its limit, and the first rows that it rejected.
+    An AttuneError names each rule that is over its limit, and the first rows that it rejected.
     """
     over = []
     for rule, limit in sorted(stop_above.items()):

@@ -49,11 +49,9 @@ class QueryTable(Table):
 def select(variable: str, query: str, origin: str, size: int = 10_000) -> Iterator[pl.DataFrame]:
     """Yield the rows of a query (one SELECT, taken as it stands) in chunks (see `packed`), all columns as text.
 
-    The environment variable holds the database's address; `origin` is what messages call it.
-
-    Raises:
-        AttuneError: if the variable is not set, the database cannot be reached, or the query fails, would write, gives
-            two columns of one name, bytes that are no text, or too long a cell. No message holds address or password.
+    The environment variable holds the database's address; `origin` is what messages call it. An AttuneError if the
+    variable is not set, the database cannot be reached, or the query fails, would write, gives two columns of one name,
+    bytes that are no text, or too long a cell. No message holds address or password.
     """
     url, engine = _engine(variable, origin)
     with _faults_as_errors(origin, variable, url), engine.connect() as connection:

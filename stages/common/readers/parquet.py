@@ -18,10 +18,7 @@ WITHOUT_TEXT = {"list": "lists", "struct": "structs", "map": "maps", "binary": "
 class ParquetTable(Table):
     """A Parquet file, read with pyarrow and checked: polars ends the process over some that are damaged.
 
-    Who asks for a column that has no form as text gets JSON.
-
-    Raises:
-        AttuneError: if it is damaged, or a column is there twice.
+    A column without a form as text is JSON, if asked for. An AttuneError if it is damaged, or a column is there twice.
     """
 
     def __init__(self, file: IO[bytes], origin: str, spend: Spend, *, texts: bool) -> None:

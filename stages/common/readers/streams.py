@@ -114,10 +114,7 @@ def recognized(file: Any, layout: Layout, origin: str, spend: Spend) -> tuple[An
     """Return the stream of what a file holds, decompressed, and its layout as the first bytes tell it.
 
     Nothing is read yet of the open file; its name and the settings have this layout. `spend` is called with the bytes
-    that come out of a compressed one.
-
-    Raises:
-        AttuneError: if it is none of the formats that can be read, with what to do.
+    that come out of a compressed one. An AttuneError says what to do with a format that cannot be read.
     """
     for _ in range(2):  # some servers pack what is packed
         file = decompressed(file, spend)

@@ -30,8 +30,7 @@ class Table(Protocol):
     def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
         """Yield the rows with these columns, at most `size` at a time; a table without rows has one empty batch.
 
-        Raises:
-            AttuneError: if a row is damaged, with its line where there are lines.
+        An AttuneError if a row is damaged, with its line where there are lines.
         """
 
 

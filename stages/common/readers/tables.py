@@ -36,10 +36,8 @@ def open_table(
     """Open a file, which messages call `origin`, to read its rows.
 
     `spend` is called with the bytes that come out of a compressed file or a Parquet file; it may raise. With `texts`,
-    all values are text, empty ones null; else Parquet columns keep their types.
-
-    Raises:
-        AttuneError: if the file has no header, is damaged, or a column is there twice.
+    all values are text, empty ones null; else Parquet columns keep their types. An AttuneError if the file has no
+    header, is damaged, or a column is there twice.
     """
     with path.open("rb") as file:
         with damage_as_errors(origin):
@@ -60,11 +58,7 @@ def open_table(
 
 
 def _lines(text: TextIOWrapper, origin: str, encoding: str) -> Iterator[str]:
-    """Yield lines with their ends.
-
-    Raises:
-        AttuneError: with the line, if it has no end, a byte is not of the encoding, or the compressed file is damaged.
-    """
+    """Yield lines with their ends; an AttuneError names the line without one, with a wrong byte, or damage."""
     lines, others = 0, False  # others than of ASCII, which bytes of another encoding would hardly make
     try:
         with damage_as_errors(origin):
@@ -231,10 +225,8 @@ class JsonLinesTable(LinesTable):
 def documents(place: str, files: Mapping[str, Path], layout: Layout, spend: Spend) -> Iterator[pl.DataFrame]:
     """Yield files as rows, in chunks: the text of each, its name, and the name of the folder that it is in.
 
-    `place` is where they are, with the mark before their names: `data/inbox/reviews/`, `data/inbox/days.zip:`.
-
-    Raises:
-        AttuneError: naming the file that is damaged or too long.
+    `place` is where they are, with the mark before their names: `data/inbox/reviews/`, `data/inbox/days.zip:`. An
+    AttuneError names the file that is damaged or too long.
     """
 
     def rows() -> Iterator[list[str | None]]:

@@ -129,10 +129,8 @@ def settle(texts: pl.Series, chosen: dict[str, Step]) -> tuple[pl.Series, dict[s
     """Apply all steps again and again until no text changes any more, so that cleaning twice is cleaning once.
 
     What one step leaves can be work for an earlier one (`&<!-- -->amp;`, `<<b>b>`); only texts that changed are
-    looked at again. A text that ten passes do not settle was built to do harm, and becomes null like an empty one.
-
-    Returns:
-        The cleaned texts in the same order, null where nothing is left, and how many texts each step changed.
+    looked at again. A text that ten passes do not settle was built to do harm, and becomes null like an empty one. With
+    the texts, in the same order, comes how many of them each step changed.
     """
     result, current, index = texts.clone(), texts, np.arange(len(texts))
     touched = {name: np.zeros(len(texts), dtype=bool) for name in chosen}

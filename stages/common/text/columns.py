@@ -1,6 +1,7 @@
 """Columns of texts: the whole text of a row, when two are the same, what a word is, changes where they are needed."""
 
 from collections.abc import Callable
+from typing import Any
 
 import polars as pl
 
@@ -28,6 +29,15 @@ def same_text_key() -> pl.Expr:
 def is_unspaced(texts: pl.Series) -> bool:
     """Whether more than a fifth of all characters are of a script without blanks between words."""
     return int(texts.str.count_matches(UNSPACED).sum()) > int(texts.str.len_chars().sum()) / 5
+
+
+def tfidf(spaced: bool, words: int = 2, **limits: Any) -> Any:
+    """Return scikit-learn's vectorizer for words and so many of them in a row, or for up to three characters."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    of_words = {"ngram_range": (1, words), "token_pattern": r"\w+"}  # one letter is a word, too
+    kind = of_words if spaced else {"ngram_range": (1, 3), "analyzer": "char"}
+    return TfidfVectorizer(**kind, sublinear_tf=True, **limits)
 
 
 def change_where(texts: pl.Series, needed: pl.Series, change: Callable[[pl.Series], pl.Series]) -> pl.Series:
