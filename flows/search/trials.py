@@ -20,7 +20,7 @@ from typing import Any
 from optuna.exceptions import TrialPruned
 from ruamel.yaml import YAML
 
-from flows.execution.stage_process import end_group
+from flows.execution.stage_process import LAST_LINES, end_group
 from stages.common.digests import sha256_path, sha256_value
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
@@ -34,7 +34,6 @@ TRIALS = WORK / "trials"
 CURVE = Path("reports/plots/validation.csv")  # the stage's last out: with it, all are in place
 MODEL = Path("models/finetuned")
 OUTPUT = Path("logs/output.txt")
-LAST_LINES = 15
 POLL_SECONDS = 0.2
 STAGE = """
 import runpy
