@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.command import exit_status
+from flows.command import program
 from flows.model_versions.versions import aliases_of, asking_mlflow
 from stages.common.display import display
 from stages.common.errors import AttuneError
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 LATEST = 20  # versions listed, besides those that were champion
 
 
-def main(arguments: list[str] | None = None) -> int:
+@program("interrupted; `make champion` shows who is champion")
+def main(arguments: list[str] | None = None) -> None:
     """List the versions, or roll the champion back."""
     parser = argparse.ArgumentParser(prog="python -m flows.champion", description="Who is champion, and who was.")
     parser.add_argument("--rollback", action="store_true", help="put the previous champion back into use")
@@ -30,10 +31,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--to", metavar="VERSION", type=int, help="an earlier champion to roll back to")
     parser.add_argument("--reason", metavar="TEXT", default="", help="why it is rolled back, kept with the version")
     options = parser.parse_args(arguments)
-    return exit_status(lambda: _act(options), "interrupted; `make champion` shows who is champion")
-
-
-def _act(options: argparse.Namespace) -> None:
     from stages.common.redact import redacted
     from stages.tracking.registry import CHALLENGER, CHAMPION, champion, check_files, roll_back
     from stages.tracking.store import connect, tracking_uri
