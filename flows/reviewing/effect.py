@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from flows.reporting.reports import spec_of
-from flows.reviewing.findings import ChangedRow, ChangedRows, Confused, Effect, Figure, Gain, Trend
+from flows.reviewing.findings import ChangedRow, ChangedRows, Confused, Effect, Gain, Trend
 from flows.reviewing.revision import Revision
 from stages.common.display import Mask, display
 from stages.common.pages.charts import Chart, Points, chart
@@ -68,6 +68,8 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
     if not rows.height and not missing:
         missing.append("no test row is in both revisions: the scores cannot be compared")
     texts = rows.join(test.select("id", "text", "text_pair").unique("id", keep="first"), on="id", how="left")
+    flat = (flatten(revision.report(SCORES)) for revision in (base, head))
+    numbers = [{key: value for key, value in report if isinstance(value, int | float)} for report in flat]
     right, right_before = pl.Series(answers.right), pl.Series(answers.right_before)
     return Effect(
         rows=rows.height,
@@ -84,7 +86,11 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
         spec=spec,
         confusion=tuple(answers.confusion()) if rows.height else (),
         curves=tuple(_curves(base, head)),
-        figures=tuple(_figures(base, head)),
+        figures=tuple(
+            (name, numbers[0].get(key), numbers[1].get(key))
+            for name, key in FIGURES.items()
+            if key in {*numbers[0], *numbers[1]}
+        ),
         missing=tuple(missing),
     )
 
@@ -185,13 +191,6 @@ def _points(revision: Revision, file: str, x: str, y: str) -> dict[str, Points]:
     numbers = table.select("name", pl.col(x, y).cast(pl.Float64, strict=False)).drop_nulls()
     curves = numbers.filter(pl.all_horizontal(pl.col(x, y).is_finite())).partition_by("name", as_dict=True)
     return {name: sorted(curve.select(x, y).iter_rows()) for (name,), curve in curves.items()}
-
-
-def _figures(base: Revision, head: Revision) -> Iterator[Figure]:
-    """Yield numbers of `reports/scores.json`, each on the revision's own test rows, that one of both has."""
-    flat = (flatten(revision.report(SCORES)) for revision in (base, head))
-    old, new = ({key: value for key, value in report if isinstance(value, int | float)} for report in flat)
-    yield from ((name, old.get(key), new.get(key)) for name, key in FIGURES.items() if key in old or key in new)
 
 
 def _changed_rows(rows: pl.DataFrame, examples: int, mask: Mask | None) -> ChangedRows:

@@ -141,12 +141,10 @@ def _behaviour(
     from stages.evaluate import behaviour
 
     params = run.params.behaviour
-
-    def ask(rows: pl.DataFrame) -> np.ndarray:
-        return predictor.outputs(*texts_and_pairs(rows))
-
     planned = behaviour.plan(params, answered.with_columns(score=pl.Series(scores)), run.seed)
-    cases = behaviour.judge(params, planned, predictor.task, predictor.decision, ask)
+    cases = behaviour.judge(
+        params, planned, predictor.task, predictor.decision, lambda rows: predictor.outputs(*texts_and_pairs(rows))
+    )
     cases = BehaviourCases.write(cases, run.output("data/behaviour.parquet"))
     summary = behaviour.summary(params, cases)
     for name, counts in summary.items():
