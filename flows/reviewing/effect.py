@@ -76,7 +76,7 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
         only_base=old.height - rows.height,
         only_head=new.height - rows.height,
         relabelled=rows.filter(pl.col("label") != pl.col("label_before")).height,
-        scores=tuple(answers.scores()) if rows.height else (),
+        scores=tuple(answers.gains(answers.evidence)) if rows.height else (),
         mcnemar_p=mcnemar(answers.right, answers.right_before)["mcnemar_p"],
         parts=tuple(answers.parts()) if rows.height else (),
         slices=tuple(answers.slices(test, rows["id"])),
@@ -111,10 +111,6 @@ class SharedAnswers:
         self.mask, self.settings = head.mask, evaluate.slices
         self.drawing = evaluate.bootstrap, head.params.seed if head.params else SEED
 
-    def scores(self) -> Iterator[Gain]:
-        """Yield the gain in each score."""
-        yield from self._gains(self.evidence)
-
     def parts(self) -> Iterator[Gain]:
         """Yield the gain in the score of each label; its rows are those that have it."""
         of_parts = [
@@ -124,7 +120,7 @@ class SharedAnswers:
         held = [{*self.task.names(label)} for label in self.rows["label"]]
         predicted = ([self.task.names(text) for text in self.rows[side]] for side in ("after", "before"))
         counted = [{*label, *after, *before} for label, after, before in zip(held, *predicted, strict=True)]
-        for gain in self._gains(of_parts):
+        for gain in self.gains(of_parts):
             of_name = np.array([gain.name in names for names in counted])  # the rows that it rests on
             rows, name = sum(gain.name in names for names in held), display(gain.name, NAME, self.mask)
             if of_name.any():
@@ -140,7 +136,7 @@ class SharedAnswers:
             rows = np.sort(shared[part][shared[part] >= 0])
             if len(rows) >= self.settings.min_rows:
                 of_slice = [evidence.of_rows(rows, self.spec.of_slices.name) for evidence in self.evidence]
-                for gain in self._gains(of_slice, rows):
+                for gain in self.gains(of_slice, rows):
                     yield gain._replace(name=display(name, NAME, self.mask))
 
     def confusion(self) -> Iterator[Confused]:
@@ -152,7 +148,7 @@ class SharedAnswers:
                 label, prediction = (display(name, NAME, self.mask) for name in pair)
                 yield label, prediction, base[pair], head[pair]
 
-    def _gains(self, evidence: Sequence[Evidence], rows: np.ndarray | None = None) -> Iterator[Gain]:
+    def gains(self, evidence: Sequence[Evidence], rows: np.ndarray | None = None) -> Iterator[Gain]:
         """Yield the gain of each score that base and head have evidence of; `rows`: the numbers of those it is of."""
         base, head = evidence
         old, new, moved = scores_of(base), scores_of(head), self.moved if rows is None else self.moved[rows]

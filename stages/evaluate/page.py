@@ -1,7 +1,7 @@
 """`reports/evaluation.html`: how good the model is, where it errs and why, on one page without scripts or network."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ LIMIT = 500_000  # bytes of the page; with fewer examples, until it fits
 TEXT = 600  # characters shown of a text whose words are coloured
 LISTED = 30  # labels, slices
 LINES = 8  # labels with a curve of their own
+ENDS = ("_low", "_high")  # of an interval
 BINS = 10  # of the histogram of confidence
 
 
@@ -50,7 +51,10 @@ def render(
         "params": params,
         "models": models,
         "headline": headline,
-        "axes": {score.name: _axis(score, models.values()) for score in headline},
+        "axes": {
+            score.name: _axis(score, [entry[f"{score.name}{end}"] for entry in models.values() for end in ENDS])
+            for score in headline
+        },
         "slices": _slices(tables["slices"], scores, params.spec.of_slices),
         "tables": tables,
         "export": export,
@@ -74,12 +78,11 @@ def render(
     return fitted(with_examples, params.evaluate.examples, LIMIT)
 
 
-def _axis(score: Score, models: Iterable[Mapping[str, float]]) -> Axis:
-    """Return the axis of the intervals of a score of all models."""
-    bounds = [entry[f"{score.name}_{end}"] for entry in models for end in ("low", "high")]
+def _axis(score: Score, bounds: Sequence[float]) -> Axis:
+    """Return the axis of intervals of a score, by their ends."""
     if not score.unbounded:
         return Axis.around(bounds, least=0.0 if min(bounds) >= 0 else -1.0)
-    return Axis.around(bounds, max(bounds) / 20 or 0.05, most=math.inf)
+    return Axis.around(bounds, max(bounds) / 20 or 0.05, -math.inf, math.inf)
 
 
 def _cross(pairs: pl.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -111,20 +114,11 @@ def _slices(slices: pl.DataFrame, scores: Mapping[str, float], score: Score) -> 
     intervals = [
         wilson(value, row["rows"]) if score.share else (value, value) for value, row in zip(values, rows, strict=True)
     ]
-    bounds = [*(end for interval in intervals for end in interval), scores[score.name]]
-    axis = (
-        Axis.around(bounds, max(bounds) / 20 or 0.05, -math.inf, math.inf) if score.unbounded else Axis.around(bounds)
-    )
+    axis = _axis(score, [*(end for interval in intervals for end in interval), scores[score.name]])
     for row, (low, high) in zip(rows, intervals, strict=True):
         row["range"] = axis.range(low, row[score.name], high)
-    others = slices.height - len(rows)
-    return {
-        "rows": rows,
-        "score": score,
-        "overall": axis.place(scores[score.name]),
-        "marks": axis.marks(),
-        "others": others,
-    }
+    overall, others = axis.place(scores[score.name]), slices.height - len(rows)
+    return {"rows": rows, "score": score, "overall": overall, "marks": axis.marks(), "others": others}
 
 
 def _lines(table: pl.DataFrame, x: str, y: str, dots: bool = False) -> list[Line]:

@@ -10,7 +10,7 @@ import polars as pl
 
 from stages.common.display import display, visible
 from stages.common.pages.templates import environment
-from stages.common.params import FinetuneParams, Params
+from stages.common.params import Params
 from stages.common.params.finetune import ADAPTERS
 from stages.register.gates import Verdict
 
@@ -45,7 +45,7 @@ def model_card(
     templates.globals["row"] = lambda *cells: f"| {' | '.join(map(str, cells))} |"
     return templates.get_template("card.md.j2").render(
         params=params,
-        strategy=_strategy(params.finetune),
+        adapters=ADAPTERS,
         names=sorted({name for split in cleaned["splits"].values() for name in split["labels"]}),
         headline=params.spec.headline,
         manifest=manifest,
@@ -66,12 +66,3 @@ def cell(text: str) -> str:
 
 def _number(pattern: str) -> Callable[[float | None], str]:
     return lambda value: "–" if value is None else pattern.format(value)
-
-
-def _strategy(how: FinetuneParams) -> str:
-    """Return what was trained, with its options, and where an adapter went."""
-    options = how.options.model_dump() if how.options else {}
-    parts = [how.strategy, *(f"{key} {value}" for key, value in options.items() if value is not None)]
-    if how.strategy in ADAPTERS:
-        parts.append("merged into the weights" if how.merges else "kept beside the weights")
-    return ", ".join(parts)
