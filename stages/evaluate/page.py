@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from sklearn.metrics import confusion_matrix
 
 from stages.common.display import Mask, display
 from stages.common.pages.charts import Axis, Line, line, wilson
@@ -88,10 +89,7 @@ def _axis(score: Score, bounds: Sequence[float]) -> Axis:
 def _cross(pairs: pl.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Return the names in a table of actual and predicted, counts [actual x predicted], and shares of the actual."""
     names = sorted({*pairs["actual"], *pairs["predicted"]})
-    number = {name: index for index, name in enumerate(names)}
-    counts = np.zeros((len(names), len(names)), dtype=np.int64)
-    for actual, predicted in pairs.iter_rows():
-        counts[number[actual], number[predicted]] += 1
+    counts = confusion_matrix(pairs["actual"].to_list(), pairs["predicted"].to_list(), labels=names)
     return names, counts, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
