@@ -4,10 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from flows.execution.stage_process import Outcome
-from flows.reporting.markdown import LINE, code, fenced, table
+from flows.reporting.markdown import LINE, code, fenced
 from flows.reporting.reports import Reports, new_champion, spec_of
 from stages.common.pages.templates import environment
 from stages.common.pipeline.stage import LOGS
@@ -33,7 +34,13 @@ def summary(
     lines = {name: [line for line in outcomes[name].last_lines if line.strip()] for name in names["failed"]}
     registration, metrics, fresh = current.registration, current.metrics, current.metrics != earlier.metrics
     judged = bool(registration) and "register" in names["success"]
-    ended_well = len(names["success"]) + len(names["cached"]) == len(outcomes)
+    scored = metrics and len(names["success"]) + len(names["cached"]) == len(outcomes)  # else of an earlier run
+    models, columns = dict[str, Mapping[str, Any]](), dict[str, str]()
+    if scored:
+        models = {"this model": metrics, "last run": earlier.metrics if fresh else {}, **other_models}
+        models |= {name.replace("_", " "): scores for name, scores in metrics.get("baselines", {}).items()}
+        columns = {score.title: score.name for score in spec_of(metrics).headline}
+        columns |= {"ECE": "ece"} if "ece" in metrics.get("calibration", {}) else {}
     templates = environment(Path(__file__).parent)
     templates.autoescape = False  # Markdown
     templates.filters |= {"code": code, "fenced": fenced}
@@ -47,8 +54,9 @@ def summary(
         judged=judged,
         registration=registration,
         promoted_now=new_champion(earlier, current),
-        # after a failure, they are those of an earlier run
-        scores=_scores(earlier if fresh else Reports(), current, other_models) if metrics and ended_well else "",
+        scored=scored,
+        models=models,
+        columns=columns,
         fresh=fresh,
         metrics=metrics,
         thresholds=metrics.get("thresholds") or {},
@@ -61,23 +69,6 @@ def summary(
         LOGS=LOGS,
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
-
-
-def _scores(earlier: Reports, current: Reports, other_models: Mapping[str, Mapping[str, float]]) -> str:
-    """Return the scores of the model, of the last run, of others and of the baselines."""
-    models = {"this model": current.metrics, "last run": earlier.metrics, **other_models}
-    models |= {name.replace("_", " "): scores for name, scores in current.metrics.get("baselines", {}).items()}
-    columns = {score.title: score.name for score in spec_of(current.metrics).headline}
-    columns |= {"ECE": "ece"} if "ece" in current.metrics.get("calibration", {}) else {}
-    rows = []
-    for name, scores in models.items():
-        cells = [code(name, 60)]
-        for key in columns.values():
-            value = scores.get(key, scores.get("calibration", {}).get(key))
-            interval = f" [{scores[f'{key}_low']:.4f}, {scores[f'{key}_high']:.4f}]" if f"{key}_low" in scores else ""
-            cells.append("–" if value is None else f"{value:.4f}{interval}")
-        rows += [cells] if scores else []
-    return table(["model", *columns], "l" + "r" * len(columns), rows)
 
 
 def _version_link(name: str, version: int) -> str:
