@@ -46,8 +46,10 @@ def render(
     template = templates.get_template("page.html.j2")
     rows = rows.with_columns(right=right).sort("id")
     wrong = rows.filter(~pl.col("right")).sort("label_quality", "id")
+    failing = behaviour.filter(~pl.col("passed")).sort("score", "text")
     models, headline = {"this model": scores, **scores["baselines"]}, params.spec.headline
-    fixed = {
+    most = params.evaluate.examples
+    context = {
         "scores": scores,
         "params": params,
         "models": models,
@@ -64,19 +66,11 @@ def render(
         "lines": _lines,
         "histogram": partial(_histogram, rows),
         "LISTED": LISTED,
+        "failing": {name: failing.filter(test=name).head(most).to_dicts() for name in scores["behaviour"]},
+        "explained": _explained(attributions, mask),
+        "suspects": wrong.head(most).to_dicts(),
     }
-
-    def with_examples(examples: int) -> str:
-        return template.render(
-            **fixed,
-            behaviour=_behaviour(behaviour, scores["behaviour"], examples),
-            explained=_explained(attributions if examples else [], mask),
-            suspects=wrong.head(examples).to_dicts(),
-            examples=examples,
-            asked=params.evaluate.examples,
-        )
-
-    return fitted(with_examples, params.evaluate.examples, LIMIT)
+    return fitted(lambda examples: template.render(**context, examples=examples), most, LIMIT)
 
 
 def _axis(score: Score, bounds: Sequence[float]) -> Axis:
@@ -137,15 +131,6 @@ def _histogram(rows: pl.DataFrame, least: float) -> list[dict[str, Any]]:
     return [
         {"from": least + bin * width, "right": hits, "wrong": misses, "rows": hits + misses}
         for bin, (hits, misses) in enumerate(counts)
-    ]
-
-
-def _behaviour(cases: pl.DataFrame, summary: Mapping[str, Any], examples: int) -> list[dict[str, Any]]:
-    """Return the behavioural tests in the order of the params, each with its first failing cases."""
-    failing = cases.filter(~pl.col("passed")).sort("score", "text")
-    return [
-        {"name": name, **result, "examples": failing.filter(pl.col("test") == name).head(examples).to_dicts()}
-        for name, result in summary.items()
     ]
 
 
