@@ -103,16 +103,10 @@ def _register(run: Run[RegisterParams], package: Package, own: list[Verdict]) ->
         reason = "the registry broke off while the model was promoted; run `make register` when it can be reached"
         verdicts.append(failed("promotion", reason))
         _print(verdicts[-1:])
-    outcome = {
-        "model_name": registration.model_name,
-        "model": registration.model,
-        "package": registration.package,
-        **(state._asdict() if state else {"version": None, "alias": None, "new_champion": False}),
-        "promoted": promoted,
-        "gates": [asdict(verdict) for verdict in verdicts],
-    }
+    outcome = state._asdict() if state else {"version": None, "alias": None, "new_champion": False}
+    outcome |= {"promoted": promoted, "gates": [asdict(verdict) for verdict in verdicts]}
     LOGS.mkdir(exist_ok=True)
-    write_json(outcome, REGISTERED)
+    write_json(asdict(registration) | outcome, REGISTERED)
     return verdicts
 
 
