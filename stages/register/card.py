@@ -1,6 +1,5 @@
 """The model card: what the model is, what it was trained on, how good it is, and its limits."""
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,14 +20,13 @@ def model_card(
     params: Params,
     scores: Mapping[str, Any],  # content of `reports/scores.json`
     verdicts: Sequence[Verdict],
-    raw: Path,  # `data/raw/manifest.json`
-    clean: Path,  # `reports/clean.json`
+    manifest: Mapping[str, Any],  # content of `data/raw/manifest.json`
+    cleaned: Mapping[str, Any],  # content of `reports/clean.json`
     augmented: Mapping[str, int],  # rows that augmentation added to train, by method
     export: Mapping[str, Any],  # content of `reports/export.json`
     slices: pl.DataFrame,  # `reports/plots/slices.csv`
 ) -> str:
     """Return the card as Markdown with the metadata block of the Hugging Face Hub."""
-    manifest, cleaned = (json.loads(path.read_text(encoding="utf-8")) for path in (raw, clean))
     main = params.spec.headline[0]
     templates = environment(Path(__file__).parent)
     templates.autoescape = False  # Markdown: what stems from the data goes through `cell` or `code`
