@@ -17,6 +17,7 @@ from stages.common.errors import AttuneError
 from stages.common.params import load_params
 from stages.common.pipeline.graph import read_lock
 from stages.tracking.provenance import MANIFEST
+from stages.tracking.store import connect, tracking_uri
 
 
 @program("interrupted; nothing was restored")
@@ -29,8 +30,6 @@ def main(arguments: list[str] | None = None) -> int:
     how.add_argument("--params", action="store_true", help="every setting as well")
     how.add_argument("--restore", metavar="FOLDER", type=Path, help="make a folder in which all is as it was")
     options = parser.parse_args(arguments)
-    from stages.tracking.store import connect, tracking_uri
-
     home = Path.cwd()
     target = options.restore and check_folder(home, options.restore)  # before anything is fetched
     named = "/" in options.model or options.model.find("@") > 0

@@ -146,13 +146,6 @@ def read_options(name: str, description: str, arguments: Sequence[str] | None) -
 def main(arguments: list[str] | None = None) -> None:
     """Print the plan."""
     steps = make_plan(**read_options("plan", "What a run would do, and why.", arguments))
-    runs, may = (sum(step.verdict == verdict for step in steps) for verdict in ("runs", "may run"))
-    closing = f"{runs} of {len(steps)} stages run" + (f", {may} may" if may else "")
-    nothing = "everything is up to date: a run would start no stage"
-    Console(highlight=False).print(_table(steps), Text(closing if runs or may else nothing))
-
-
-def _table(steps: Sequence[Step]) -> Table:
     table = Table("stage", "", "why", title="What a run would do", title_justify="left")
     table.add_column("last took", justify="right")
     for step in steps:
@@ -162,7 +155,10 @@ def _table(steps: Sequence[Step]) -> Table:
         seconds = read_report(LOGS / f"{step.node.name}.json").get("seconds")
         took = f"{seconds:.1f} s" if seconds else ""
         table.add_row(*map(Text, (step.node.name, step.verdict, why, took)), style=style)
-    return table
+    runs, may = (sum(step.verdict == verdict for step in steps) for verdict in ("runs", "may run"))
+    closing = f"{runs} of {len(steps)} stages run" + (f", {may} may" if may else "")
+    nothing = "everything is up to date: a run would start no stage"
+    Console(highlight=False).print(table, Text(closing if runs or may else nothing))
 
 
 if __name__ == "__main__":
