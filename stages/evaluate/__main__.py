@@ -68,8 +68,8 @@ def main(run: Run[EvaluateParams]) -> None:
     planned = behaviour.plan(tests, answered.with_columns(score=moved), run.seed)
     cases = behaviour.judge(tests, planned, task, decision, lambda rows: predictor.outputs(*texts_and_pairs(rows)))
     cases = BehaviourCases.write(cases, run.output("data/behaviour.parquet"))
-    scores["behaviour"] = behaviour.summary(tests, cases)
-    for name, counts in scores["behaviour"].items():
+    scores["behaviour"] = summary = behaviour.summary(tests, cases)
+    for name, counts in summary.items():
         result = f"{counts['passed']:,} of {counts['cases']:,} passed" if counts["cases"] else "no case"
         print(f"  {name}: {result}", flush=True)
     scores["model"] = {**size_of(folder), "digest": sha256_path(folder), "serving": sha256_path(serving)}
