@@ -12,7 +12,7 @@ from fsspec import filesystem
 from rich.console import Console
 from rich.markdown import Markdown
 
-from flows.command import exit_status
+from flows.command import program
 from flows.reporting.markdown import sentence, table
 from flows.reviewing.data_changes import Version, data_changes, read_version
 from stages.common.errors import AttuneError
@@ -21,7 +21,8 @@ from stages.common.git import commit_at
 WORKSPACE = "workspace"
 
 
-def main(arguments: list[str] | None = None) -> int:
+@program("interrupted; nothing was changed")
+def main(arguments: list[str] | None = None) -> None:
     """Print the differences, and write them to a file if asked."""
     description = "How two versions of the data differ."
     parser = argparse.ArgumentParser(prog="python -m flows.compare_data", description=description)
@@ -31,10 +32,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--texts", action="store_true", help="show the beginning of their texts, unmasked")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to a file, too")
     options = parser.parse_args(arguments)
-    return exit_status(lambda: _compare(options), "interrupted; nothing was changed")
-
-
-def _compare(options: argparse.Namespace) -> None:
     base, head = _read(options.base), _read(options.head)
     listings = data_changes(base, head, options.examples, texts=options.texts)
     parts = [f"# Data: {sentence(base.name)} → {sentence(head.name)}"]

@@ -15,7 +15,7 @@ import polars as pl
 from rich.console import Console
 from rich.text import Text
 
-from flows.command import exit_status
+from flows.command import program
 from flows.search.params_patch import rewrite
 from flows.search.trials import Trial, names_of, prepare_trial, train_trial
 from stages.common.digests import sha256_value
@@ -31,26 +31,15 @@ FOLDS = WORK / "folds"
 FINAL = {"finetune.train_on": "train_and_validation", "finetune.early_stopping_patience": None}
 
 
-def main(arguments: list[str] | None = None) -> int:
+@program("the cross-validation was interrupted; the same command goes on with it")
+@alone("trials")
+def main(arguments: list[str] | None = None) -> None:
     """Train and score each fold; show their mean and spread, and write the report."""
     what = "Train once per fold, on the rows of the others."
     parser = argparse.ArgumentParser(prog="python -m flows.crossvalidate", description=what)
     parser.add_argument("--final", action="store_true", help="then set params to train on train and validation")
     options = parser.parse_args(arguments)
-    console = Console(highlight=False, soft_wrap=True)
-
-    def validate() -> None:
-        with alone("trials"):
-            _validate(console)
-        if options.final:
-            lines = "\n".join(rewrite(FINAL))
-            console.print(Text(f"a final model learns from train and validation; params.yaml:\n{lines}\nnow: make run"))
-
-    return exit_status(validate, "the cross-validation was interrupted; the same command goes on with it")
-
-
-def _validate(console: Console) -> None:
-    data = read_yaml(PARAMS_FILE)
+    console, data = Console(highlight=False, soft_wrap=True), read_yaml(PARAMS_FILE)
     params = check_params(data)
     rows, number = read_rows(params), params.clean.split.folds
     trials = [_prepare_fold(data, fold, rows) for fold in range(number)]
@@ -77,6 +66,9 @@ def _validate(console: Console) -> None:
         spread = f"{of['mean']:.4f} ± {of['sd']:.4f}, {level:.0%} from {of['low']:.4f} to {of['high']:.4f}"
         console.print(f"{name}: {spread}; at the last epoch {last[name]['mean']:.4f}")
     console.print(Text(f"the same in {REPORT}; how to read it: docs/tuning.md"))
+    if options.final:
+        lines = "\n".join(rewrite(FINAL))
+        console.print(Text(f"a final model learns from train and validation; params.yaml:\n{lines}\nnow: make run"))
 
 
 def read_rows(params: Params) -> pl.DataFrame:

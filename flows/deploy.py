@@ -7,16 +7,17 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from flows.command import exit_status
+from flows.command import program
 from flows.prefect_server import named_server
 from stages.common.errors import AttuneError
 
 POOL, VARIABLE = "attune", "attune_work_pool"  # the variable names the pool; a person may have it name another
 
 
-def main() -> int:
+@program("interrupted; `make deploy` may be repeated")
+def main() -> None:
     """Deploy; exit status 0 if all deployments of prefect.yaml are on the server."""
-    return exit_status(deploy_all, "interrupted; `make deploy` may be repeated")
+    deploy_all()
 
 
 def deploy_all() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from flows.command import exit_status
+from flows.command import program
 from flows.model_versions.restore import check_folder, restore
 from flows.model_versions.versions import Version, asking_mlflow, check_there, commit_of, fetch_kept, find_version
 from flows.reporting.reports import SPLIT_FILES, base_model_of, read_report
@@ -17,8 +17,10 @@ from stages.common.errors import AttuneError
 from stages.common.params import load_params
 from stages.common.pipeline.graph import read_lock
 from stages.tracking.provenance import MANIFEST
+from stages.tracking.store import connect, tracking_uri
 
 
+@program("interrupted; nothing was restored")
 def main(arguments: list[str] | None = None) -> int:
     """Show where a version comes from, or restore it; returns 1 as well if a restore lacks the model."""
     parser = argparse.ArgumentParser(prog="python -m flows.lineage", description=str(__doc__).partition(": ")[2])
@@ -28,12 +30,6 @@ def main(arguments: list[str] | None = None) -> int:
     how.add_argument("--params", action="store_true", help="every setting as well")
     how.add_argument("--restore", metavar="FOLDER", type=Path, help="make a folder in which all is as it was")
     options = parser.parse_args(arguments)
-    return exit_status(lambda: _act(options), "interrupted; nothing was restored")
-
-
-def _act(options: argparse.Namespace) -> int:
-    from stages.tracking.store import connect, tracking_uri
-
     home = Path.cwd()
     target = options.restore and check_folder(home, options.restore)  # before anything is fetched
     named = "/" in options.model or options.model.find("@") > 0

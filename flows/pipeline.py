@@ -10,7 +10,7 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
-from flows.command import exit_status
+from flows.command import program
 from flows.execution.stage_process import Outcome
 from flows.execution.stage_tasks import StageTasks
 from flows.plan import chosen, forced_stages, read_options
@@ -76,17 +76,14 @@ def _without_traceback(record: logging.LogRecord) -> bool:
     return True
 
 
-def main(arguments: list[str] | None = None) -> int:
+@program("interrupted; what was finished is kept, and the same command goes on")
+def main(arguments: list[str] | None = None) -> None:
     """Run the flow from the command line."""
-
-    def work() -> None:
-        options = read_options("pipeline", "The pipeline as a Prefect flow.", arguments)
-        check_params(change(read_yaml(PARAMS_FILE), options["set"]))  # errors come before a server starts
-        chosen(options["targets"])
-        with api_server():
-            pipeline(**options)
-
-    return exit_status(work, "interrupted; what was finished is kept, and the same command goes on")
+    options = read_options("pipeline", "The pipeline as a Prefect flow.", arguments)
+    check_params(change(read_yaml(PARAMS_FILE), options["set"]))  # errors come before a server starts
+    chosen(options["targets"])
+    with api_server():
+        pipeline(**options)
 
 
 if __name__ == "__main__":

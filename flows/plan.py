@@ -14,7 +14,7 @@ from rich.text import Text
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from flows.command import exit_status
+from flows.command import program
 from flows.prepare import find_registered
 from flows.reporting.reports import read_report
 from flows.search.params_patch import change as change_params
@@ -129,9 +129,9 @@ def parse_setting(text: str) -> tuple[str, Any]:
         raise AttuneError(f"--set {display(text, 60)}: not a value of YAML", "put quotes around texts") from None
 
 
-def read_options(program: str, description: str, arguments: Sequence[str] | None) -> dict[str, Any]:
+def read_options(name: str, description: str, arguments: Sequence[str] | None) -> dict[str, Any]:
     """Return the command line's options as parameters of `make_plan` and the flow; an AttuneError if one is wrong."""
-    parser = argparse.ArgumentParser(prog=f"python -m flows.{program}", description=description)
+    parser = argparse.ArgumentParser(prog=f"python -m flows.{name}", description=description)
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="bring these up to date, and what they need")
     parser.add_argument("--force", action="store_true", help="run stages even if nothing has changed")
     parser.add_argument("--refresh", action="store_true", help="look at sources without a pin again (sql, url)")
@@ -142,20 +142,10 @@ def read_options(program: str, description: str, arguments: Sequence[str] | None
     return {**options, "set": dict(map(parse_setting, options["set"]))}
 
 
-def main(arguments: list[str] | None = None) -> int:
+@program("interrupted; nothing was changed")
+def main(arguments: list[str] | None = None) -> None:
     """Print the plan."""
-
-    def work() -> None:
-        steps = make_plan(**read_options("plan", "What a run would do, and why.", arguments))
-        runs, may = (sum(step.verdict == verdict for step in steps) for verdict in ("runs", "may run"))
-        closing = f"{runs} of {len(steps)} stages run" + (f", {may} may" if may else "")
-        nothing = "everything is up to date: a run would start no stage"
-        Console(highlight=False).print(_table(steps), Text(closing if runs or may else nothing))
-
-    return exit_status(work, "interrupted; nothing was changed")
-
-
-def _table(steps: Sequence[Step]) -> Table:
+    steps = make_plan(**read_options("plan", "What a run would do, and why.", arguments))
     table = Table("stage", "", "why", title="What a run would do", title_justify="left")
     table.add_column("last took", justify="right")
     for step in steps:
@@ -165,7 +155,10 @@ def _table(steps: Sequence[Step]) -> Table:
         seconds = read_report(LOGS / f"{step.node.name}.json").get("seconds")
         took = f"{seconds:.1f} s" if seconds else ""
         table.add_row(*map(Text, (step.node.name, step.verdict, why, took)), style=style)
-    return table
+    runs, may = (sum(step.verdict == verdict for step in steps) for verdict in ("runs", "may run"))
+    closing = f"{runs} of {len(steps)} stages run" + (f", {may} may" if may else "")
+    nothing = "everything is up to date: a run would start no stage"
+    Console(highlight=False).print(table, Text(closing if runs or may else nothing))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from flows.command import exit_status
+from flows.command import program
 from flows.prediction.model import Model, text_columns
 from flows.prediction.parts import assemble, part_path, parts_folder, with_input_columns, write_part
 from flows.prediction.request import DATABASE, Request
@@ -33,16 +33,13 @@ LEVELS = {"slight": VERDICTS[1:], "strong": VERDICTS[2:]}
 LINE_EVERY = 10.0  # seconds
 
 
+@program("interrupted; the same command goes on with it")
 def main(arguments: list[str] | None = None) -> int:
     """Predict, and say what came of it."""
     options = vars(_parser().parse_args(arguments))
     level = options.pop("fail_on_drift")
-
-    def work() -> int:
-        verdict = predict(Request.checked(**options))["drift"]["verdict"]
-        return DRIFTED if level and verdict in LEVELS[level] else 0
-
-    return exit_status(work, "interrupted; the same command goes on with it")
+    verdict = predict(Request.checked(**options))["drift"]["verdict"]
+    return DRIFTED if level and verdict in LEVELS[level] else 0
 
 
 def predict(request: Request) -> dict[str, Any]:

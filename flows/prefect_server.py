@@ -24,11 +24,7 @@ def named_server() -> str:
 
 @contextmanager
 def api_server() -> Iterator[None]:
-    """Have a server for as long as the block lasts.
-
-    Raises:
-        AttuneError: if the one that PREFECT_API_URL names does not answer, or the temporary one does not start.
-    """
+    """Have a server for as long as the block lasts; an AttuneError if the one named does not answer, or none starts."""
     if named_server():  # asked first: the import of Prefect's own server takes a second and a half
         yield
         return

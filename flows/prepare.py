@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from flows.command import exit_status
+from flows.command import program
 from stages.common.display import listed
 from stages.common.errors import AttuneError
 from stages.common.params import load_params
@@ -58,22 +58,19 @@ def find_registered() -> tuple[Registration | None, str]:
     return (registration, "") if registration.known else (None, lacking)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@program("interrupted; nothing was changed")
+def main(arguments: list[str] | None = None) -> None:
     """Prepare a run, or put back outs alone."""
     parser = argparse.ArgumentParser(prog="python -m flows.prepare", description="What a run needs before it begins.")
     parser.add_argument("--outs", action="store_true", help="only put back what a stage that was killed took away")
     options = parser.parse_args(arguments)
-
-    def work() -> None:
-        if options.outs:
-            mend()
-            restore_outs()
-        else:
-            load_params(complete=True)
-            print("params.yaml is in order")
-            prepare()
-
-    return exit_status(work, "interrupted; nothing was changed")
+    if options.outs:
+        mend()
+        restore_outs()
+    else:
+        load_params(complete=True)
+        print("params.yaml is in order")
+        prepare()
 
 
 if __name__ == "__main__":

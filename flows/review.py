@@ -9,7 +9,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from flows.command import exit_status
+from flows.command import program
 from flows.repository.worktree_files import Log
 from flows.reviewing.findings import Review
 from flows.reviewing.page import render
@@ -49,6 +49,7 @@ def carry_out(base: str | None, head: str, rebuild: bool, output: Path, log: Log
     return result, verdict
 
 
+@program("interrupted; neither page was written")
 def main(arguments: list[str] | None = None) -> int:
     """Review a commit from the command line."""
     parser = argparse.ArgumentParser(
@@ -63,14 +64,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rebuild", action=argparse.BooleanOptionalAction, default=True, help=rebuilt)
     parser.add_argument("--output", metavar="FOLDER", type=Path, default=LOGS, help="where both files go (logs)")
     options = parser.parse_args(arguments)
-
-    def work() -> int:
-        show = partial(print, flush=True)
-        result, _ = carry_out(options.base, options.head, options.rebuild, options.output, show)
-        print(f"  {options.output / MARKDOWN}  {options.output / HTML}")
-        return 0 if result.rebuild.holds else NOT_REPRODUCED
-
-    return exit_status(work, "interrupted; neither page was written")
+    show = partial(print, flush=True)
+    result, _ = carry_out(options.base, options.head, options.rebuild, options.output, show)
+    print(f"  {options.output / MARKDOWN}  {options.output / HTML}")
+    return 0 if result.rebuild.holds else NOT_REPRODUCED
 
 
 if __name__ == "__main__":

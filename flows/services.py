@@ -17,7 +17,7 @@ from xmlrpc.client import ServerProxy
 
 import psutil
 
-from flows.command import exit_status
+from flows.command import program
 from flows.prefect_server import answers
 from stages.common.errors import AttuneError
 from stages.common.redact import redacted
@@ -30,12 +30,12 @@ LONGEST_SOCKET = 90  # bytes: a system takes 104 or 108, and supervisor adds its
 ELSEWHERE = ("PREFECT_", "MLFLOW_", "MAKE")  # settings that are meant for other servers, or for the make that called
 
 
-def main(arguments: list[str] | None = None) -> int:
+@program("interrupted; `make services ARGS=status` shows how things stand")
+def main(arguments: list[str] | None = None) -> int | None:
     """Start, stop or list the services of the project in this folder."""
     parser = argparse.ArgumentParser(prog="python -m flows.services", description="Prefect and MLflow on this machine.")
     parser.add_argument("what", choices=["start", "stop", "status"])
-    work = {"start": start, "stop": stop, "status": status}[parser.parse_args(arguments).what]
-    return exit_status(work, "interrupted; `make services ARGS=status` shows how things stand")
+    return {"start": start, "stop": stop, "status": status}[parser.parse_args(arguments).what]()
 
 
 def start() -> None:

@@ -6,7 +6,7 @@ import sys
 from rich.console import Console
 from rich.markdown import Markdown
 
-from flows.command import exit_status
+from flows.command import program
 from flows.execution.stage_process import Outcome
 from flows.reporting.artifact import places
 from flows.reporting.reports import Reports, read_report, read_reports
@@ -16,12 +16,9 @@ from stages.common.pipeline.graph import read_graph
 from stages.common.pipeline.stage import LOGS
 
 
-def main() -> int:
+@program("interrupted")
+def main() -> None:
     """Print the summary; what does not exist yet is left out."""
-    return exit_status(_print_summary, "interrupted")
-
-
-def _print_summary() -> None:
     graph, current = read_graph(), read_reports()
     if not current.metrics:
         raise AttuneError("there are no results yet", "make run")

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from flows.command import exit_status
+from flows.command import program
 from flows.search.params_patch import rewrite
 from flows.search.study import Search
 from stages.common.display import visible
@@ -24,23 +24,20 @@ OF_THE_LOSS = ("loss", "focal_gamma", "huber_delta", "label_smoothing_factor", "
 CHANGES_THE_LOSS = [f"finetune.{name}" for name in OF_THE_LOSS]
 
 
-def main(arguments: list[str] | None = None) -> int:
+@program("the search was interrupted; the same command goes on with it")
+def main(arguments: list[str] | None = None) -> None:
     """Search until there are as many trials as `tune.trials` says; show the best, and write them."""
     parser = argparse.ArgumentParser(prog="python -m flows.tune", description="Search for better params of finetune.")
     parser.add_argument("--apply", action="store_true", help="write the best into params.yaml")
     options = parser.parse_args(arguments)
-
-    def search() -> None:
-        console = Console(highlight=False, soft_wrap=True)
-        data = read_yaml(PARAMS_FILE)
-        params = check_params(data)
-        metric = checked_metric(params)
-        with alone("trials"):
-            search = Search(data, params, metric)
-            score = search.run(lambda line: console.print(Text(visible(line))))
-            console.print(Text(_write_best(search, score, apply=options.apply)))
-
-    return exit_status(search, "the search was interrupted; the same command goes on with it")
+    console = Console(highlight=False, soft_wrap=True)
+    data = read_yaml(PARAMS_FILE)
+    params = check_params(data)
+    metric = checked_metric(params)
+    with alone("trials"):
+        search = Search(data, params, metric)
+        score = search.run(lambda line: console.print(Text(visible(line))))
+        console.print(Text(_write_best(search, score, apply=options.apply)))
 
 
 def checked_metric(params: Params) -> str:

@@ -9,17 +9,21 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from stages.common.display import visible
 from stages.common.errors import AttuneError
 from stages.common.pipeline.dvc_files import mend
 from stages.common.pipeline.dvc_status import restore_outs
 from stages.common.pipeline.graph import Node
+from stages.common.redact import redacted
 
 DEFAULT_TIMEOUT = "1h"  # of a stage whose meta in dvc.yaml says nothing
+LAST_LINES = 15  # shown of a stage that failed
 LONGEST_KEPT = 8_000  # characters of a line in a log
 GRACE_SECONDS = 10.0
 ENDED = "\0ended "  # begins the line that dvc_worker.py prints after each command, with its exit status
@@ -75,30 +79,41 @@ class StageRunner:
         """Whether it can run a stage (another one)."""
         return self._process.poll() is None
 
-    def run(self, stage: str, timeout: float, log: Callable[[str], None], *, force: bool = False) -> int | None:
+    def run(
+        self, stage: str, timeout: float, file: Path, log: Callable[[str], None], *, force: bool = False
+    ) -> tuple[int | None, tuple[str, ...]]:
         """Run `dvc repro` for one stage alone; end it, and this runner, after `timeout` seconds or if the caller stops.
 
-        `log` gets each line of output as it comes.
+        A file, and `log`, get each line of output as it comes, without secrets.
 
         Returns:
-            The exit status; None: its time was up.
+            The exit status (None: its time was up) and the last lines.
         """
         # --wait-for-lock: else a stage's result is lost if another dvc process holds the lock when the stage ends
         command = ["--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
-        mend(self._root, log)
+        last: deque[str] = deque(maxlen=LAST_LINES)
         code, pipe = None, self._process.stdin
         assert pipe
-        try:
-            with suppress(BrokenPipeError):  # it could not start; its output says why
-                pipe.write(json.dumps(command).encode() + b"\n")
-                pipe.flush()  # and not closed, which would end the process
-            code = self._follow(time.monotonic() + timeout, log)
-        finally:
-            if code is None or not self.ready:  # too late, killed, or the caller was cancelled: nothing goes on running
-                end_group(self._process)
-            if code != 0:
-                restore_outs([stage], self._root)  # a stage that was killed could not
-        return code
+        with file.open("w", encoding="utf-8") as output:
+
+            def keep(line: str) -> None:
+                line = visible(redacted(line))[:LONGEST_KEPT]  # cut last: half a secret would not be recognised
+                last.append(line)
+                print(line, file=output, flush=True)
+                log(line)
+
+            mend(self._root, keep)
+            try:
+                with suppress(BrokenPipeError):  # it could not start; its output says why
+                    pipe.write(json.dumps(command).encode() + b"\n")
+                    pipe.flush()  # and not closed, which would end the process
+                code = self._follow(time.monotonic() + timeout, keep)
+            finally:
+                if code is None or not self.ready:  # too late, killed, or the caller was cancelled: all of it ends
+                    end_group(self._process)
+                if code != 0:
+                    restore_outs([stage], self._root)  # a stage that was killed could not
+        return code, tuple(last)
 
     def end(self) -> None:
         """End the process and what it started."""

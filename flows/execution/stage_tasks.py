@@ -1,22 +1,21 @@
 """The stages of a run as Prefect tasks, one after the other, and what became of each."""
 
 import time
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from prefect import State, get_run_logger, task
 from prefect.states import Cancelled, Completed
 
-from flows.execution.stage_process import DEFAULT_TIMEOUT, LONGEST_KEPT, Outcome, StageRunner, read_meta
-from stages.common.display import listed, visible
+from flows.execution.stage_process import DEFAULT_TIMEOUT, Outcome, StageRunner, read_meta
+from stages.common.display import listed
 from stages.common.errors import AttuneError
 from stages.common.pipeline.dvc_status import changes
 from stages.common.pipeline.graph import Node, upstream_of
 from stages.common.pipeline.stage import LOGS, STOPPED
 from stages.common.redact import redacted
 
-LAST_LINES, MOST_REASONS = 15, 3  # shown
+MOST_REASONS = 3  # shown
 NOTHING = "nothing it depends on has changed"
 
 
@@ -100,20 +99,11 @@ class StageTasks:
         self.outcomes[node.name] = Outcome("cancelled", reason="was ended from outside")  # until it has ended
         if self._runner is None or not self._runner.ready:
             self._runner = StageRunner()
-        last: deque[str] = deque(maxlen=LAST_LINES)
         LOGS.mkdir(exist_ok=True)
-        with (LOGS / f"{node.name}.log").open("w", encoding="utf-8") as file:
-
-            def keep(line: str) -> None:
-                line = visible(redacted(line))[:LONGEST_KEPT]  # cut last: half a secret would not be recognised
-                last.append(line)
-                print(line, file=file, flush=True)
-                log(line)
-
-            timeout = self._meta[node.name][2]
-            code = self._runner.run(node.name, timeout, keep, force=node.name in self._forced)
+        timeout, file, force = self._meta[node.name][2], LOGS / f"{node.name}.log", node.name in self._forced
+        code, last_lines = self._runner.run(node.name, timeout, file, log, force=force)
         outcome = Outcome("success", time.monotonic() - started, why)
         if code != 0:
             what = f"took longer than {node.meta.get('timeout', DEFAULT_TIMEOUT)}" if code is None else "failed"
-            outcome = outcome._replace(state="failed", reason=what, last_lines=tuple(last))
+            outcome = outcome._replace(state="failed", reason=what, last_lines=last_lines)
         self.outcomes[node.name] = outcome

@@ -129,12 +129,9 @@ def aliases_of(aliases: Mapping[str, Any], version: Any) -> list[str]:
 
 # ── a server that may be away ─────────────────────────────────────────────────────────────────────────────────────────
 def run_with_timeout(seconds: float, work: Callable[[], T]) -> T:
-    """Do work in a thread of its own, in the caller's context, and return its result.
+    """Do work in a thread of its own, in the caller's context, and return its result; a TimeoutError if it is late.
 
     A thread cannot be ended: one that is late is ignored, and does not keep the program from ending.
-
-    Raises:
-        TimeoutError: if it takes longer.
     """
     future: Future[T] = Future()
     context = contextvars.copy_context()

@@ -25,11 +25,7 @@ DATABASE = "sql:"  # before the name of an environment variable
 
 @dataclass(frozen=True)
 class Request:
-    """The options of the command line; docs/prediction.md says what they mean.
-
-    Raises:
-        AttuneError: if they make no sense.
-    """
+    """The options of the command line, as docs/prediction.md has them; an AttuneError if they make no sense."""
 
     input: str
     output: Path

@@ -24,6 +24,7 @@ def publish(outcomes: Mapping[str, Outcome], earlier: Reports) -> None:
     What goes wrong costs a warning, and seconds.
     """
     from prefect.context import FlowRunContext
+    from prefect.events import emit_event
     from prefect.logging import get_logger, get_run_logger
 
     context = FlowRunContext.get()
@@ -38,8 +39,15 @@ def publish(outcomes: Mapping[str, Outcome], earlier: Reports) -> None:
     except Exception as error:  # a summary is no place to fail over a registry
         logger.warning("the champion before is not known: %s", plain(f"{type(error).__name__}: {error}"))
     try:
-        if context and promoted:
-            _emit_promotion(current, version, scores)
+        if context and promoted:  # Prefect relates the flow run to the event
+            model, headline = str(current.registration["model_name"]), spec_of(current.metrics).headline
+            names = {"model": model, "version": current.registration["version"], "version_before": version}
+            gained = {
+                score.title: {"old": scores.get(score.name), "new": current.metrics.get(score.name)}
+                for score in headline
+            }
+            resource = {"prefect.resource.id": f"attune.model.{model}", "prefect.resource.name": model}
+            emit_event("attune.promoted", resource=resource, payload={**names, "scores": gained})
         where = places(current, other_params=bool(context and (context.parameters or {}).get("set")))
         other_models = {f"champion before (version {version}, its own test rows)": scores}
         text = summary(outcomes, earlier, current, where, other_models)
@@ -91,18 +99,3 @@ def places(current: Reports, *, other_params: bool) -> list[str]:
     except GitFailed as error:
         return [*lines, f"commit: not known, {error.what}"]
     return [*lines, f"commit: {code(commit)}{' with changes' if changed else ''}"]
-
-
-def _emit_promotion(current: Reports, version_before: int | None, scores_before: Mapping[str, float]) -> None:
-    from prefect.events import emit_event
-
-    model, version = str(current.registration["model_name"]), current.registration["version"]
-    scores = {
-        score.title: {"old": scores_before.get(score.name), "new": current.metrics.get(score.name)}
-        for score in spec_of(current.metrics).headline
-    }
-    emit_event(  # Prefect relates the flow run to it
-        "attune.promoted",
-        resource={"prefect.resource.id": f"attune.model.{model}", "prefect.resource.name": model},
-        payload={"model": model, "version": version, "version_before": version_before, "scores": scores},
-    )

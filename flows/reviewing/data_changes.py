@@ -150,17 +150,11 @@ def _told_apart(rows: pl.DataFrame, task: Task) -> pl.DataFrame:
 def _labels(base: Version, head: Version, task: Task) -> Listing:
     """Count rows by name, of numbers by decile, and split in both versions; what came or went is marked."""
     params = task.settled(pl.concat([base.rows["label"], head.rows["label"]]), CleanParams())
-    before, after = (
-        Counter(
-            {
-                (name, split): count
-                for split in SPLITS
-                for name, count in task.counts(version.rows.filter(split=split)["label"], params).items()
-            }
-        )
-        for version in (base, head)
-    )
-    change: Counter[str] = Counter()
+    before, after, change = Counter[tuple[str, str]](), Counter[tuple[str, str]](), Counter[str]()
+    for version, counts in ((base, before), (head, after)):
+        for split in SPLITS:
+            of_split = task.counts(version.rows.filter(split=split)["label"], params)
+            counts.update({(name, split): count for name, count in of_split.items()})
     for label, split in {**before, **after}:
         change[label] += abs(after[label, split] - before[label, split])
     rows = []
@@ -173,13 +167,9 @@ def _labels(base: Version, head: Version, task: Task) -> Listing:
 
 
 def _rules(base: Version, head: Version) -> list[list[str]]:
-    before, after = (_counts(version.rejected, "stage", "rule") for version in (base, head))
+    before, after = (Counter(version.rejected.select("stage", "rule").iter_rows()) for version in (base, head))
     return [
         [display(stage, NAME), display(rule, NAME), f"{old:,}", f"{new:,}", f"{new - old:+,}" if new != old else "–"]
         for stage, rule in sorted({**before, **after}, key=lambda key: (key[0] != "ingest", key[1]))
         for old, new in [(before[stage, rule], after[stage, rule])]
     ]
-
-
-def _counts(rows: pl.DataFrame, *columns: str) -> Counter[tuple[str, str]]:
-    return Counter({(first, second): count for first, second, count in rows.group_by(columns).len().iter_rows()})

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from flows.reporting.reports import spec_of
-from flows.reviewing.findings import ChangedRow, ChangedRows, Confused, Effect, Figure, Gain, Trend
+from flows.reviewing.findings import ChangedRow, ChangedRows, Confused, Effect, Gain, Trend
 from flows.reviewing.revision import Revision
 from stages.common.display import Mask, display
 from stages.common.pages.charts import Chart, Points, chart
@@ -68,13 +68,15 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
     if not rows.height and not missing:
         missing.append("no test row is in both revisions: the scores cannot be compared")
     texts = rows.join(test.select("id", "text", "text_pair").unique("id", keep="first"), on="id", how="left")
+    flat = (flatten(revision.report(SCORES)) for revision in (base, head))
+    numbers = [{key: value for key, value in report if isinstance(value, int | float)} for report in flat]
     right, right_before = pl.Series(answers.right), pl.Series(answers.right_before)
     return Effect(
         rows=rows.height,
         only_base=old.height - rows.height,
         only_head=new.height - rows.height,
         relabelled=rows.filter(pl.col("label") != pl.col("label_before")).height,
-        scores=tuple(answers.scores()) if rows.height else (),
+        scores=tuple(answers.gains(answers.evidence)) if rows.height else (),
         mcnemar_p=mcnemar(answers.right, answers.right_before)["mcnemar_p"],
         parts=tuple(answers.parts()) if rows.height else (),
         slices=tuple(answers.slices(test, rows["id"])),
@@ -84,7 +86,11 @@ def effect_of(base: Revision, head: Revision, examples: int) -> Effect | None:
         spec=spec,
         confusion=tuple(answers.confusion()) if rows.height else (),
         curves=tuple(_curves(base, head)),
-        figures=tuple(_figures(base, head)),
+        figures=tuple(
+            (name, numbers[0].get(key), numbers[1].get(key))
+            for name, key in FIGURES.items()
+            if key in {*numbers[0], *numbers[1]}
+        ),
         missing=tuple(missing),
     )
 
@@ -105,10 +111,6 @@ class SharedAnswers:
         self.mask, self.settings = head.mask, evaluate.slices
         self.drawing = evaluate.bootstrap, head.params.seed if head.params else SEED
 
-    def scores(self) -> Iterator[Gain]:
-        """Yield the gain in each score."""
-        yield from self._gains(self.evidence)
-
     def parts(self) -> Iterator[Gain]:
         """Yield the gain in the score of each label; its rows are those that have it."""
         of_parts = [
@@ -118,7 +120,7 @@ class SharedAnswers:
         held = [{*self.task.names(label)} for label in self.rows["label"]]
         predicted = ([self.task.names(text) for text in self.rows[side]] for side in ("after", "before"))
         counted = [{*label, *after, *before} for label, after, before in zip(held, *predicted, strict=True)]
-        for gain in self._gains(of_parts):
+        for gain in self.gains(of_parts):
             of_name = np.array([gain.name in names for names in counted])  # the rows that it rests on
             rows, name = sum(gain.name in names for names in held), display(gain.name, NAME, self.mask)
             if of_name.any():
@@ -134,7 +136,7 @@ class SharedAnswers:
             rows = np.sort(shared[part][shared[part] >= 0])
             if len(rows) >= self.settings.min_rows:
                 of_slice = [evidence.of_rows(rows, self.spec.of_slices.name) for evidence in self.evidence]
-                for gain in self._gains(of_slice, rows):
+                for gain in self.gains(of_slice, rows):
                     yield gain._replace(name=display(name, NAME, self.mask))
 
     def confusion(self) -> Iterator[Confused]:
@@ -146,7 +148,7 @@ class SharedAnswers:
                 label, prediction = (display(name, NAME, self.mask) for name in pair)
                 yield label, prediction, base[pair], head[pair]
 
-    def _gains(self, evidence: Sequence[Evidence], rows: np.ndarray | None = None) -> Iterator[Gain]:
+    def gains(self, evidence: Sequence[Evidence], rows: np.ndarray | None = None) -> Iterator[Gain]:
         """Yield the gain of each score that base and head have evidence of; `rows`: the numbers of those it is of."""
         base, head = evidence
         old, new, moved = scores_of(base), scores_of(head), self.moved if rows is None else self.moved[rows]
@@ -185,13 +187,6 @@ def _points(revision: Revision, file: str, x: str, y: str) -> dict[str, Points]:
     numbers = table.select("name", pl.col(x, y).cast(pl.Float64, strict=False)).drop_nulls()
     curves = numbers.filter(pl.all_horizontal(pl.col(x, y).is_finite())).partition_by("name", as_dict=True)
     return {name: sorted(curve.select(x, y).iter_rows()) for (name,), curve in curves.items()}
-
-
-def _figures(base: Revision, head: Revision) -> Iterator[Figure]:
-    """Yield numbers of `reports/scores.json`, each on the revision's own test rows, that one of both has."""
-    flat = (flatten(revision.report(SCORES)) for revision in (base, head))
-    old, new = ({key: value for key, value in report if isinstance(value, int | float)} for report in flat)
-    yield from ((name, old.get(key), new.get(key)) for name, key in FIGURES.items() if key in old or key in new)
 
 
 def _changed_rows(rows: pl.DataFrame, examples: int, mask: Mask | None) -> ChangedRows:

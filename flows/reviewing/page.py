@@ -142,7 +142,11 @@ def _effect(effect: Effect, confidence: str) -> Iterator[Block]:
         yield _rows("Improved", effect.improved)
         yield _rows("Regressed", effect.regressed)
         yield f"{effect.moved:,} more rows are wrong in another way than before." if effect.moved else ""
-        yield _confusion(effect)
+        pairs = [
+            (quoted(label), quoted(prediction), base, head, f"{head - base:+.0f}")
+            for label, prediction, base, head in effect.confusion[:LONG]
+        ]
+        yield Table("Confusion: what changed most", "label|prediction|>base|>head|>difference", pairs)
     yield effect.curves
     numbers = [(name, *("–" if side is None else f"{side:,.10g}" for side in sides)) for name, *sides in effect.figures]
     yield Table("Calibration, each on its own test rows, and size", "|>base|>head", numbers)
@@ -176,14 +180,6 @@ def _rows(title: str, rows: ChangedRows) -> Table | str:
 
 def _answer(prediction: str, confidence: float | None) -> str:
     return quoted(prediction) if confidence is None else f"{quoted(prediction)} {confidence:.2f}"
-
-
-def _confusion(effect: Effect) -> Table:
-    rows = [
-        (quoted(label), quoted(prediction), base, head, f"{head - base:+.0f}")
-        for label, prediction, base, head in effect.confusion[:LONG]
-    ]
-    return Table("Confusion: what changed most", "label|prediction|>base|>head|>difference", rows)
 
 
 def _rebuild(rebuild: Rebuild) -> Iterator[Block]:

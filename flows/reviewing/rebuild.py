@@ -4,7 +4,6 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 from flows.execution.stage_process import StageRunner, read_meta
@@ -12,17 +11,13 @@ from flows.model_versions.versions import find_records
 from flows.repository.worktree_files import Log, check_out, furnish
 from flows.reviewing.findings import Machine, Rebuild
 from flows.reviewing.revision import Revision
-from stages.common.display import visible
 from stages.common.environment import environment_of
 from stages.common.errors import AttuneError
 from stages.common.git import OF_A_CALLER
 from stages.common.pipeline.graph import Node
 from stages.common.pipeline.stage import WORK
-from stages.common.redact import redacted
 from stages.tracking.provenance import LOCK
 from stages.tracking.runs import training_tags
-
-LAST_LINES = 15
 
 
 def run_pipeline(
@@ -47,15 +42,12 @@ def run_pipeline(
         for name in graph:
             log(f"{logs.name}: {name} …")
             started, path = time.monotonic(), logs / f"{name}.log"
-            with path.open("w", encoding="utf-8") as file:
-                write = partial(lambda file, line: print(visible(redacted(line)), file=file, flush=True), file)
-                code = runner.run(name, timeouts[name], write)
+            code, last_lines = runner.run(name, timeouts[name], path, lambda _: None)
             seconds[name] = time.monotonic() - started
             if code != 0:
                 how = f"took longer than {timeouts[name]:,.0f} s" if code is None else f"ended with status {code}"
                 log(f"{logs.name}: {name} {how}; all its output: {path}")
-                last_lines = path.read_text(encoding="utf-8").splitlines()[-LAST_LINES:]
-                return Rebuild("failed", name, how, seconds=seconds, last_lines=tuple(last_lines))
+                return Rebuild("failed", name, how, seconds=seconds, last_lines=last_lines)
             log(f"{logs.name}: {name} {seconds[name]:.0f} s")
     finally:
         runner.end()

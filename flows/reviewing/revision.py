@@ -23,7 +23,7 @@ from stages.common.git import git
 from stages.common.locks import locked
 from stages.common.params import Params, check_params
 from stages.common.params.params_file import PARAMS_FILE, read_yaml
-from stages.common.pipeline.dvc_status import Change, changes
+from stages.common.pipeline.dvc_status import changes
 from stages.common.pipeline.graph import Node, read_graph, read_lock
 from stages.common.text.pii import mask_text
 from stages.tracking.provenance import LOCK, SCORES
@@ -129,13 +129,18 @@ def revision_at(home: Path, folder: Path, name: str, log: Log) -> Revision:
     # What Git does not keep is as it is in the checkout now: that says nothing of the commit.
     recorded = git(folder, "log", "-1", "--format=%H", "--", LOCK)
     in_git = recorded and git(folder, "diff", "--name-only", recorded, "HEAD", "--", str(INBOX))
-    stale, own_data = dict[str, str](), True
-    for stage, reason in _stale_reasons(revision):
-        if Path(reason.what) == INBOX and not in_git:
-            own_data = False
-        else:
-            stale[stage] = f"{stale[stage]}; {reason}" if stage in stale else str(reason)
-    return replace(revision, stale=stale, own_data=own_data)
+    made = {path: md5 for stage in lock for path, md5 in revision.hashes(stage, "outs").items()}
+    stale, own_data = dict[str, list[str]](), True
+    for stage, reasons in changes(list(revision.graph), root=folder, outs=False).items():
+        read = revision.hashes(stage, "deps")
+        for reason in reasons:
+            # an input that another stage makes and that is not there is as it was recorded, where both records agree
+            md5 = read.get(reason.what) if reason.how == "deleted" else None
+            if Path(reason.what) == INBOX and not in_git:
+                own_data = False
+            elif reason.kind != "runs always" and not (md5 and md5 == made.get(reason.what)):
+                stale.setdefault(stage, []).append(str(reason))
+    return replace(revision, stale={stage: "; ".join(why) for stage, why in stale.items()}, own_data=own_data)
 
 
 def lock_at(folder: Path) -> dict[str, Any]:
@@ -144,17 +149,3 @@ def lock_at(folder: Path) -> dict[str, Any]:
         return read_lock(folder)
     except AttuneError:
         return {}
-
-
-def _stale_reasons(revision: Revision) -> Iterator[tuple[str, Change]]:
-    """Yield why the record of a stage is not of the code, params and data in a worktree.
-
-    An input that another stage makes and that is not there counts as it was recorded, where both records agree on it.
-    """
-    made = {path: md5 for stage in revision.lock for path, md5 in revision.hashes(stage, "outs").items()}
-    for stage, reasons in changes(list(revision.graph), root=revision.folder, outs=False).items():
-        read = revision.hashes(stage, "deps")
-        for reason in reasons:
-            md5 = read.get(reason.what) if reason.how == "deleted" else None
-            if reason.kind != "runs always" and not (md5 and md5 == made.get(reason.what)):
-                yield stage, reason

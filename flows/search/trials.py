@@ -20,7 +20,7 @@ from typing import Any
 from optuna.exceptions import TrialPruned
 from ruamel.yaml import YAML
 
-from flows.execution.stage_process import end_group
+from flows.execution.stage_process import LAST_LINES, end_group
 from stages.common.digests import sha256_path, sha256_value
 from stages.common.errors import AttuneError
 from stages.common.params import Params, check_params
@@ -34,7 +34,6 @@ TRIALS = WORK / "trials"
 CURVE = Path("reports/plots/validation.csv")  # the stage's last out: with it, all are in place
 MODEL = Path("models/finetuned")
 OUTPUT = Path("logs/output.txt")
-LAST_LINES = 15
 POLL_SECONDS = 0.2
 STAGE = """
 import runpy
@@ -129,13 +128,16 @@ def _epochs(trial: Trial, run_id: str, name: str) -> Generator[Epoch]:
     """Yield the epochs of a trial as they end; closing this ends the training."""
     reported = 0
     if not trial.curve.exists():
-        (trial.folder / LIVE).unlink(missing_ok=True)
+        live = trial.folder / LIVE
+        live.write_text("", encoding="utf-8")
         process = _start(trial, run_id)
         try:
             while process.poll() is None:
-                for epoch in _live_epochs(trial)[reported:]:
+                lines = live.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()  # half a line waits
+                points = [point for point in map(json.loads, lines) if f"{VALIDATION}loss" in point]
+                for point in points[reported:]:
                     reported += 1
-                    yield epoch
+                    yield _epoch(point)
                 time.sleep(POLL_SECONDS)
         finally:
             end_group(process)
@@ -169,14 +171,6 @@ def _start(trial: Trial, run_id: str) -> "subprocess.Popen[bytes]":
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-
-def _live_epochs(trial: Trial) -> list[Epoch]:
-    """Return the epochs that a running training has reported; a half-written line waits for the next look."""
-    path = trial.folder / LIVE
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    points = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [_epoch(point) for point in points if f"{VALIDATION}loss" in point]
 
 
 def _epoch(point: Epoch) -> Epoch:

@@ -14,10 +14,15 @@ from stages.common.params import EvaluateParams
 from stages.common.pipeline.stage import Run, stage, write_json
 from stages.common.schemas import SPLITS, BehaviourCases, CleanRecords, Predictions
 from stages.common.text.cleaning import FILE as TEXT_CLEANING
+from stages.evaluate import behaviour
+from stages.evaluate.results import headline, write_plots
 from stages.serving.backends import Package, Predictor
 from stages.tasks import load_task
 from stages.tasks.base import Evidence, Task
+from stages.tasks.bootstrap import gains, mcnemar, scores_with_intervals
 from stages.tasks.inference import size_of, texts_and_pairs
+from stages.tasks.slices import slice_scores
+from stages.tracking.publish import publish_live
 
 
 @stage("evaluate")
@@ -26,11 +31,7 @@ def main(run: Run[EvaluateParams]) -> None:
     import torch
 
     from stages.evaluate.page import render
-    from stages.evaluate.results import headline, write_plots
     from stages.tasks.attribution import explain
-    from stages.tasks.bootstrap import scores_with_intervals
-    from stages.tasks.slices import slice_scores
-    from stages.tracking.publish import publish_live
 
     train, validation, test = (CleanRecords.read(run.input(f"data/clean/{name}.parquet")) for name in SPLITS)
     folder, task, spec = run.input("models/finetuned"), load_task(run.all_params.task), run.all_params.spec
@@ -62,8 +63,15 @@ def main(run: Run[EvaluateParams]) -> None:
     for message in task.messages(entries):
         print(f"  {message}", flush=True)
     scores["baselines"] = _baselines(run, task, (train, validation, answered), evidence)
-    predictor.decision, moved = decision, task.moved(outputs, decision, answered["prediction"].to_list())
-    cases, scores["behaviour"] = _behaviour(run, predictor, answered, moved)
+    moved = pl.Series(task.moved(outputs, decision, answered["prediction"].to_list()))  # what a change of a row moves
+    tests, predictor.decision = run.params.behaviour, decision
+    planned = behaviour.plan(tests, answered.with_columns(score=moved), run.seed)
+    cases = behaviour.judge(tests, planned, task, decision, lambda rows: predictor.outputs(*texts_and_pairs(rows)))
+    cases = BehaviourCases.write(cases, run.output("data/behaviour.parquet"))
+    scores["behaviour"] = summary = behaviour.summary(tests, cases)
+    for name, counts in summary.items():
+        result = f"{counts['passed']:,} of {counts['cases']:,} passed" if counts["cases"] else "no case"
+        print(f"  {name}: {result}", flush=True)
     scores["model"] = {**size_of(folder), "digest": sha256_path(folder), "serving": sha256_path(serving)}
     write_json(scores, run.output("reports/scores.json"))
     write_json(headline(scores, spec), run.output("reports/metrics.json"))
@@ -106,8 +114,6 @@ def _baselines(
     """
     from transformers import AutoTokenizer
 
-    from stages.tasks.bootstrap import gains, mcnemar, scores_with_intervals
-
     spec, bootstrap = run.all_params.spec, run.params.bootstrap
     names = task.names_in(parts[0]["label"])
     base, finetuned = run.input("models/base"), run.input("models/finetuned")
@@ -129,30 +135,6 @@ def _baselines(
         message = f"the model gains {gain:+.4f} ({low:+.4f} to {high:+.4f})"
         print(f"  {name}: {spec.main.title} {own[main]:.4f}; {message}", flush=True)
     return result
-
-
-def _behaviour(
-    run: Run[EvaluateParams], predictor: Predictor, answered: pl.DataFrame, scores: np.ndarray
-) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
-    """Run the behavioural tests on rows with their predictions; return the cases and a summary of each test.
-
-    `scores` [n] are the numbers that a change of a row moves.
-    """
-    from stages.evaluate import behaviour
-
-    params = run.params.behaviour
-
-    def ask(rows: pl.DataFrame) -> np.ndarray:
-        return predictor.outputs(*texts_and_pairs(rows))
-
-    planned = behaviour.plan(params, answered.with_columns(score=pl.Series(scores)), run.seed)
-    cases = behaviour.judge(params, planned, predictor.task, predictor.decision, ask)
-    cases = BehaviourCases.write(cases, run.output("data/behaviour.parquet"))
-    summary = behaviour.summary(params, cases)
-    for name, counts in summary.items():
-        result = f"{counts['passed']:,} of {counts['cases']:,} passed" if counts["cases"] else "no case"
-        print(f"  {name}: {result}", flush=True)
-    return cases, summary
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ Invariance: a change that says nothing new leaves the prediction as it is. Minim
 right. Direction: a change such as a negation moves the probability of a label, or the value, one way.
 """
 
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -22,22 +24,8 @@ DIGITS = 6
 TEXTS = ("test", "kind", "text", "text_pair", "before", "before_pair", "expected")
 PLAN = {**dict.fromkeys(TEXTS, pl.String), "score_before": pl.Float64}
 
-# Given names that can stand for each other, one list a gender, so that `she` stays `she`. None of them is also a word
-# of English (Grace, Mark, Will, Rose, Frank …), part of a well-known place (San Francisco, Santa Monica …), or a
-# surname more often than a given name, so they can be found in texts without capital letters, too.
-_WOMEN = """
-Aisha Alice Amanda Amelia Anna Beatrice Camila Carla Catherine Christina Claudia Deborah Elena Elizabeth Emily Emma
-Eva Fatima Gabriela Hannah Helen Ingrid Irene Isabella Jennifer Jessica Julia Karen Katherine Laura Linda Lisa
-Margaret Maria Mariana Mary Michelle Nancy Natalie Nicole Olivia Patricia Priya Rachel Rebecca Samantha Sandra Sarah
-Sophie Stephanie Susan Teresa Valentina Vanessa
-"""
-_MEN = """
-Adam Ahmed Alejandro Alexander Andrew Anthony Benjamin Brian Carlos Charles Christopher Daniel David Edward Eric
-Fernando George Giovanni Gregory Henry Hiroshi Ivan James Jason Javier Jeffrey John Jonathan Joseph Joshua Kenji Kevin
-Matthew Michael Miguel Mohammed Nicholas Oliver Patrick Paul Peter Philip Rafael Rahul Richard Robert Ronald Ryan
-Samuel Stephen Steven Thomas Timothy Vladimir Walter William
-"""
-WOMEN, MEN = _WOMEN.split(), _MEN.split()
+NAME_LISTS = tomllib.loads(Path(__file__).with_name("given_names.toml").read_text(encoding="utf-8"))
+WOMEN, MEN = (NAME_LISTS[gender].split() for gender in ("women", "men"))
 GIVEN = "|".join((*WOMEN, *MEN))
 NAMES, LOWERED_NAMES = (regex.compile(rf"\b(?:{names})\b") for names in (GIVEN, GIVEN.lower()))
 
@@ -66,7 +54,7 @@ def typos(text: str, random: Random) -> str | None:
 def names(text: str, random: Random) -> str | None:
     """Give the persons of a text other given names of the same gender; one name stays one name.
 
-    Names are found by the lists above, with a capital, or without in a text that has none at all.
+    Names are found by the lists of `given_names.toml`, with a capital, or without in a text that has none at all.
     """
     lowered = text == text.lower()
     pattern = LOWERED_NAMES if lowered else NAMES

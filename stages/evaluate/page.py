@@ -1,13 +1,14 @@
 """`reports/evaluation.html`: how good the model is, where it errs and why, on one page without scripts or network."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from sklearn.metrics import confusion_matrix
 
 from stages.common.display import Mask, display
 from stages.common.pages.charts import Axis, Line, line, wilson
@@ -21,6 +22,7 @@ LIMIT = 500_000  # bytes of the page; with fewer examples, until it fits
 TEXT = 600  # characters shown of a text whose words are coloured
 LISTED = 30  # labels, slices
 LINES = 8  # labels with a curve of their own
+ENDS = ("_low", "_high")  # of an interval
 BINS = 10  # of the histogram of confidence
 
 
@@ -44,13 +46,18 @@ def render(
     template = templates.get_template("page.html.j2")
     rows = rows.with_columns(right=right).sort("id")
     wrong = rows.filter(~pl.col("right")).sort("label_quality", "id")
+    failing = behaviour.filter(~pl.col("passed")).sort("score", "text")
     models, headline = {"this model": scores, **scores["baselines"]}, params.spec.headline
-    fixed = {
+    most = params.evaluate.examples
+    context = {
         "scores": scores,
         "params": params,
         "models": models,
         "headline": headline,
-        "axes": {score.name: _axis(score, models.values()) for score in headline},
+        "axes": {
+            score.name: _axis(score, [entry[f"{score.name}{end}"] for entry in models.values() for end in ENDS])
+            for score in headline
+        },
         "slices": _slices(tables["slices"], scores, params.spec.of_slices),
         "tables": tables,
         "export": export,
@@ -59,36 +66,24 @@ def render(
         "lines": _lines,
         "histogram": partial(_histogram, rows),
         "LISTED": LISTED,
+        "failing": {name: failing.filter(test=name).head(most).to_dicts() for name in scores["behaviour"]},
+        "explained": _explained(attributions, mask),
+        "suspects": wrong.head(most).to_dicts(),
     }
-
-    def with_examples(examples: int) -> str:
-        return template.render(
-            **fixed,
-            behaviour=_behaviour(behaviour, scores["behaviour"], examples),
-            explained=_explained(attributions if examples else [], mask),
-            suspects=wrong.head(examples).to_dicts(),
-            examples=examples,
-            asked=params.evaluate.examples,
-        )
-
-    return fitted(with_examples, params.evaluate.examples, LIMIT)
+    return fitted(lambda examples: template.render(**context, examples=examples), most, LIMIT)
 
 
-def _axis(score: Score, models: Iterable[Mapping[str, float]]) -> Axis:
-    """Return the axis of the intervals of a score of all models."""
-    bounds = [entry[f"{score.name}_{end}"] for entry in models for end in ("low", "high")]
+def _axis(score: Score, bounds: Sequence[float]) -> Axis:
+    """Return the axis of intervals of a score, by their ends."""
     if not score.unbounded:
         return Axis.around(bounds, least=0.0 if min(bounds) >= 0 else -1.0)
-    return Axis.around(bounds, max(bounds) / 20 or 0.05, most=math.inf)
+    return Axis.around(bounds, max(bounds) / 20 or 0.05, -math.inf, math.inf)
 
 
 def _cross(pairs: pl.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Return the names in a table of actual and predicted, counts [actual x predicted], and shares of the actual."""
     names = sorted({*pairs["actual"], *pairs["predicted"]})
-    number = {name: index for index, name in enumerate(names)}
-    counts = np.zeros((len(names), len(names)), dtype=np.int64)
-    for actual, predicted in pairs.iter_rows():
-        counts[number[actual], number[predicted]] += 1
+    counts = confusion_matrix(pairs["actual"].to_list(), pairs["predicted"].to_list(), labels=names)
     return names, counts, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
@@ -111,20 +106,11 @@ def _slices(slices: pl.DataFrame, scores: Mapping[str, float], score: Score) -> 
     intervals = [
         wilson(value, row["rows"]) if score.share else (value, value) for value, row in zip(values, rows, strict=True)
     ]
-    bounds = [*(end for interval in intervals for end in interval), scores[score.name]]
-    axis = (
-        Axis.around(bounds, max(bounds) / 20 or 0.05, -math.inf, math.inf) if score.unbounded else Axis.around(bounds)
-    )
+    axis = _axis(score, [*(end for interval in intervals for end in interval), scores[score.name]])
     for row, (low, high) in zip(rows, intervals, strict=True):
         row["range"] = axis.range(low, row[score.name], high)
-    others = slices.height - len(rows)
-    return {
-        "rows": rows,
-        "score": score,
-        "overall": axis.place(scores[score.name]),
-        "marks": axis.marks(),
-        "others": others,
-    }
+    overall, others = axis.place(scores[score.name]), slices.height - len(rows)
+    return {"rows": rows, "score": score, "overall": overall, "marks": axis.marks(), "others": others}
 
 
 def _lines(table: pl.DataFrame, x: str, y: str, dots: bool = False) -> list[Line]:
@@ -145,15 +131,6 @@ def _histogram(rows: pl.DataFrame, least: float) -> list[dict[str, Any]]:
     return [
         {"from": least + bin * width, "right": hits, "wrong": misses, "rows": hits + misses}
         for bin, (hits, misses) in enumerate(counts)
-    ]
-
-
-def _behaviour(cases: pl.DataFrame, summary: Mapping[str, Any], examples: int) -> list[dict[str, Any]]:
-    """Return the behavioural tests in the order of the params, each with its first failing cases."""
-    failing = cases.filter(~pl.col("passed")).sort("score", "text")
-    return [
-        {"name": name, **result, "examples": failing.filter(pl.col("test") == name).head(examples).to_dicts()}
-        for name, result in summary.items()
     ]
 
 

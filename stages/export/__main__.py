@@ -13,6 +13,7 @@ from stages.export.comparison import VariantReport, compare, judge
 from stages.serving.backends import FILES, Package, Predictor
 from stages.serving.latency import Latency, latencies
 from stages.tasks.inference import size_of, texts_and_pairs
+from stages.tracking.publish import publish_live
 
 NOT_ASKED = "switched off in params.yaml"
 CALLS = {1: 100, 32: 6}  # texts a call: calls that are measured
@@ -22,8 +23,6 @@ SECONDS = 6.0  # for each of these, after which no further turn begins
 @stage("export")
 def main(run: Run[ExportParams]) -> None:
     """Write the files, compare their answers and times with those of the original, and drop what is not as good."""
-    from stages.tracking.publish import publish_live
-
     logging.disable(logging.WARNING)  # exporters warn of packages that they do not need
     warnings.simplefilter("ignore")
     test = CleanRecords.read(run.input("data/clean/test.parquet"))

@@ -23,6 +23,7 @@ from stages.tracking.package import package_digest
 from stages.tracking.publish import publish_live
 from stages.tracking.registry import CHAMPION, REGISTERED, REGISTRATION, STAMP, ChampionComparison, Registration
 
+REPORTS = ("data/raw/manifest.json", "reports/clean.json", "reports/scores.json", "reports/export.json")
 CALLS = 50  # that the latency is measured with
 MAX_TAG = 5_000  # characters of a tag in MLflow
 
@@ -30,16 +31,13 @@ MAX_TAG = 5_000  # characters of a tag in MLflow
 @stage("register")
 def main(run: Run[RegisterParams]) -> None:
     """Judge, report, register; promote only a model that passed every gate."""
-    metrics, export = (
-        json.loads(run.input(f"reports/{name}.json").read_text(encoding="utf-8")) for name in ("scores", "export")
-    )
+    manifest, cleaned, metrics, export = (json.loads(run.input(path).read_text(encoding="utf-8")) for path in REPORTS)
     package = Package(run.input("models/finetuned"), run.input("models/exported"), run.input("models/serving"))
     check_parts(package, metrics, export)
     slices = pl.read_csv(run.input("reports/plots/slices.csv"))
     own = judge_reports(run.all_params, metrics, slices)
     _print(own)
 
-    manifest, cleaned = run.input("data/raw/manifest.json"), run.input("reports/clean.json")
     train = AugmentedRecords.read(run.input("data/augmented/train.parquet"))
     augmented = dict(train["method"].drop_nulls().value_counts().sort("method").iter_rows())
     card = model_card(run.all_params, metrics, own, manifest, cleaned, augmented, export, slices)
@@ -103,16 +101,10 @@ def _register(run: Run[RegisterParams], package: Package, own: list[Verdict]) ->
         reason = "the registry broke off while the model was promoted; run `make register` when it can be reached"
         verdicts.append(failed("promotion", reason))
         _print(verdicts[-1:])
-    outcome = {
-        "model_name": registration.model_name,
-        "model": registration.model,
-        "package": registration.package,
-        **(state._asdict() if state else {"version": None, "alias": None, "new_champion": False}),
-        "promoted": promoted,
-        "gates": [asdict(verdict) for verdict in verdicts],
-    }
+    outcome = state._asdict() if state else {"version": None, "alias": None, "new_champion": False}
+    outcome |= {"promoted": promoted, "gates": [asdict(verdict) for verdict in verdicts]}
     LOGS.mkdir(exist_ok=True)
-    write_json(outcome, REGISTERED)
+    write_json(asdict(registration) | outcome, REGISTERED)
     return verdicts
 
 

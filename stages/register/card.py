@@ -1,6 +1,5 @@
 """The model card: what the model is, what it was trained on, how good it is, and its limits."""
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,11 +9,10 @@ import polars as pl
 
 from stages.common.display import display, visible
 from stages.common.pages.templates import environment
-from stages.common.params import FinetuneParams, Params
+from stages.common.params import Params
 from stages.common.params.finetune import ADAPTERS
 from stages.register.gates import Verdict
 
-FORMS = {"onnx": "ONNX", "int8": "ONNX, 8 bits"}
 MAX_NAME = 80  # characters of a name that comes out of the data
 
 
@@ -22,16 +20,14 @@ def model_card(
     params: Params,
     scores: Mapping[str, Any],  # content of `reports/scores.json`
     verdicts: Sequence[Verdict],
-    raw: Path,  # `data/raw/manifest.json`
-    clean: Path,  # `reports/clean.json`
+    manifest: Mapping[str, Any],  # content of `data/raw/manifest.json`
+    cleaned: Mapping[str, Any],  # content of `reports/clean.json`
     augmented: Mapping[str, int],  # rows that augmentation added to train, by method
     export: Mapping[str, Any],  # content of `reports/export.json`
     slices: pl.DataFrame,  # `reports/plots/slices.csv`
 ) -> str:
     """Return the card as Markdown with the metadata block of the Hugging Face Hub."""
-    manifest, cleaned = (json.loads(path.read_text(encoding="utf-8")) for path in (raw, clean))
-    names = sorted({name for split in cleaned["splits"].values() for name in split["labels"]})
-    headline = params.spec.headline
+    main = params.spec.headline[0]
     templates = environment(Path(__file__).parent)
     templates.autoescape = False  # Markdown: what stems from the data goes through `cell` or `code`
     templates.keep_trailing_newline = True
@@ -47,31 +43,15 @@ def model_card(
     templates.globals["row"] = lambda *cells: f"| {' | '.join(map(str, cells))} |"
     return templates.get_template("card.md.j2").render(
         params=params,
-        strategy=_strategy(params.finetune),
-        labels=list(scores.get("per_class", ())),
-        names=names,
-        titles=[score.title for score in headline],
+        adapters=ADAPTERS,
+        names=sorted({name for split in cleaned["splits"].values() for name in split["labels"]}),
+        headline=params.spec.headline,
         manifest=manifest,
         cleaned=cleaned,
-        counts={name: [split["labels"].get(label, 0) for label in names] for name, split in cleaned["splits"].items()},
         augmented=augmented,
         scores=scores,
-        models={
-            name: [_interval(entry, score.name) for score in headline]
-            for name, entry in {"**this model**": scores, **scores["baselines"]}.items()
-        },
-        gains={
-            name: [_interval(entry, f"{score.name}_gain", "+") for score in headline]
-            for name, entry in scores["baselines"].items()
-        },
-        confidence=f"{100 * params.evaluate.bootstrap.confidence:g}",
-        slices=[
-            {**row, "scores": [f"{row[score.name]:.4f}" for score in headline]}
-            for row in slices.sort(
-                headline[0].name, descending=not headline[0].greater_is_better, maintain_order=True
-            ).rows(named=True)
-        ],
-        exported={name: export[form] for form, name in FORMS.items()},
+        slices=slices.sort(main.name, descending=not main.greater_is_better, maintain_order=True).to_dicts(),
+        export=export,
         verdicts=verdicts,
         settings=params.finetune.model_dump(mode="json"),
     )
@@ -84,17 +64,3 @@ def cell(text: str) -> str:
 
 def _number(pattern: str) -> Callable[[float | None], str]:
     return lambda value: "–" if value is None else pattern.format(value)
-
-
-def _interval(scores: Mapping[str, float], key: str, sign: str = "") -> str:
-    value, low, high = (f"{scores[f'{key}{end}']:{sign}.4f}" for end in ("", "_low", "_high"))
-    return f"{value} [{low}, {high}]"
-
-
-def _strategy(how: FinetuneParams) -> str:
-    """Return what was trained, with its options, and where an adapter went."""
-    options = how.options.model_dump() if how.options else {}
-    parts = [how.strategy, *(f"{key} {value}" for key, value in options.items() if value is not None)]
-    if how.strategy in ADAPTERS:
-        parts.append("merged into the weights" if how.merges else "kept beside the weights")
-    return ", ".join(parts)

@@ -62,11 +62,8 @@ def _on_the_same_rows(
     run: Run[RegisterParams], gate: ChampionGate, package: Package, champion: Package, seen_ids: set[str]
 ) -> Verdict:
     """Score both models on the test rows that the champion has not seen, and compare."""
-    task, bootstrap, scores = (
-        load_task(run.all_params.task),
-        run.all_params.evaluate.bootstrap,
-        run.all_params.spec.scores,
-    )
+    params, task = run.all_params, load_task(run.all_params.task)
+    bootstrap = params.evaluate.bootstrap
     predictor = Predictor(champion, "torch", task=task.name)
     if predictor.task.name != task.name or set(labels_of(champion.model)) != set(labels_of(package.model)):
         fix = "give this model its own register.model_name, or set gates.champion: null"
@@ -82,10 +79,10 @@ def _on_the_same_rows(
     answers = task.decide(predictor.outputs(*texts_and_pairs(rows)), predictor.decision)
     theirs = pl.DataFrame(answers)
     own, other = (task.evidence(rows, some, labels_of(package.model)) for some in (rows, theirs))
-    name = run.all_params.champion_metric
-    score = run.all_params.spec.score(name)
+    name = params.champion_metric
+    score = params.spec.score(name)
     value, champion_value = (scores_of(evidence)[name] for evidence in (own, other))
-    compared = gains(own, other, scores, bootstrap, run.seed)
+    compared = gains(own, other, params.spec.scores, bootstrap, run.seed)
     compared |= mcnemar(task.is_correct(rows, rows), task.is_correct(rows, theirs))
     gain = gain_of(compared, name, bootstrap.confidence)
     basis = f"(champion {champion_value:.4f} on the {rows.height} test rows that it was not trained on): {gain}"

@@ -92,10 +92,10 @@ def test_after_a_stage_was_killed_its_earlier_outs_are_put_back(toy: Toy, how: s
     if how == "flow":
         runner = StageRunner(toy.root)
         with ThreadPoolExecutor() as pool:
-            ended = pool.submit(runner.run, "clean", 60.0, lambda _: None)
+            ended = pool.submit(runner.run, "clean", 60.0, toy.root / "log.txt", print)
             until((toy.root / "begun").exists)
             runner.end()
-            assert ended.result() not in (0, None)
+            assert ended.result()[0] not in (0, None)
     else:
         process = toy.start("-m", "dvc", "repro")
         until((toy.root / "begun").exists)

@@ -1,8 +1,6 @@
 """The model card: a page that no label, licence or path can break."""
 
-import json
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -29,7 +27,6 @@ NOT_OFFERED = {"offered": False, "reason": "its accuracy | falls", **dict.fromke
 
 
 def card(
-    folder: Path,
     labels: list[str],
     licence: str | None = "Apache 2.0",
     augmented: dict[str, int] | None = None,
@@ -51,9 +48,7 @@ def card(
     split = {"rows": 80, "groups": 4, "labels": dict.fromkeys(labels, 40)}
     splits = dict.fromkeys(("train", "validation", "test"), split)
     source = {"origin": "data/inbox/a.csv", "licence": licence, "sha256": "0" * 64}
-    raw, clean = folder / "manifest.json", folder / "clean.json"
-    raw.write_text(json.dumps({"rows_read": 300, "sources": [source]}), encoding="utf-8")
-    clean.write_text(json.dumps({"rows_kept": 240, "splits": splits}), encoding="utf-8")
+    manifest, cleaned = {"rows_read": 300, "sources": [source]}, {"rows_kept": 240, "splits": splits}
     verdicts = verdicts or [
         Verdict("minimum accuracy", 0.9, 0.8, True, "accuracy 0.9000 is at least 0.8000"),
         Verdict("minimum macro_f1", 0.9, 0.95, False, "macro_f1 0.9000 is under 0.9500"),
@@ -62,7 +57,7 @@ def card(
     parts = pl.DataFrame(slices or [], schema=schema, orient="row")
     params = params_of(**{"register": {"model_name": "reviews"}, **sections})
     export = dict.fromkeys(("onnx", "int8"), NOT_OFFERED) | (export or {})
-    return model_card(params, scores | (more or {}), verdicts, raw, clean, augmented or {}, export, parts)
+    return model_card(params, scores | (more or {}), verdicts, manifest, cleaned, augmented or {}, export, parts)
 
 
 def display(text: str) -> list[Any]:
@@ -87,8 +82,8 @@ def tables(text: str) -> list[list[list[str]]]:
     return result
 
 
-def test_the_card_has_splits_scores_and_classes_as_tables(tmp_path: Path) -> None:
-    splits, scores, _, classes, *_ = tables(card(tmp_path, ["bad", "good"]))
+def test_the_card_has_splits_scores_and_classes_as_tables() -> None:
+    splits, scores, _, classes, *_ = tables(card(["bad", "good"]))
     assert splits[1:] == [[name, "80", "40", "40"] for name in ("train", "validation", "test")]
     assert scores[1] == ["this model", "0.9000 [0.8500, 0.9500]", "0.9000 [0.8500, 0.9500]"]
     assert [row[0] for row in scores[1:]] == ["this model", "majority"]
@@ -96,10 +91,10 @@ def test_the_card_has_splits_scores_and_classes_as_tables(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", NASTY)
-def test_no_label_slice_or_reason_can_break_a_table_or_start_markup(tmp_path: Path, name: str) -> None:
+def test_no_label_slice_or_reason_can_break_a_table_or_start_markup(name: str) -> None:
     slices = [("a", 30, 0.9, 0.9), (name, 20, 0.5, 0.4), ("b", 30, 0.8, 0.8), ("c", 30, 0.7, 0.7)]
     verdicts = [Verdict("slices accuracy", 0.1, 0.5, False, f"the worst, {name}, is under")]
-    text = card(tmp_path, [name, "other"], slices=slices, verdicts=verdicts)
+    text = card([name, "other"], slices=slices, verdicts=verdicts)
     splits, _, _, worst, classes, _ = tables(text)
     cell = " ".join(visible(name).split())
     assert splits[0] == ["split", "rows", *([cell, "other"] if name < "other" else ["other", cell])]
@@ -115,8 +110,8 @@ def test_no_label_slice_or_reason_can_break_a_table_or_start_markup(tmp_path: Pa
     assert not kinds & {"html_block", "html_inline", "link_open", "em_open", "image"}
 
 
-def test_licence_gates_and_every_setting_of_the_training_are_stated(tmp_path: Path) -> None:
-    text = card(tmp_path, ["bad", "good"], finetune={"learning_rate": 0.00123}, augmented={"random_swap": 40, "eda": 2})
+def test_licence_gates_and_every_setting_of_the_training_are_stated() -> None:
+    text = card(["bad", "good"], finetune={"learning_rate": 0.00123}, augmented={"random_swap": 40, "eda": 2})
     assert "Train grew by 42 rows that augmentation made: 40 by random swap, 2 by eda." in text
     assert "licence: Apache 2.0" in text
     assert "- passed minimum accuracy: accuracy 0.9000 is at least 0.8000" in text
@@ -128,9 +123,9 @@ def test_licence_gates_and_every_setting_of_the_training_are_stated(tmp_path: Pa
     assert (data.library_name, data.pipeline_tag) == ("transformers", "text-classification")
 
 
-def test_a_missing_licence_is_said_to_be_missing_and_a_whole_text_stays_in_its_line(tmp_path: Path) -> None:
-    assert "licence: not stated" in card(tmp_path, ["bad", "good"], licence=None)
-    tokens = display(card(tmp_path, ["bad", "good"], licence="MIT\n\n# Copyright\n<b>me</b>"))
+def test_a_missing_licence_is_said_to_be_missing_and_a_whole_text_stays_in_its_line() -> None:
+    assert "licence: not stated" in card(["bad", "good"], licence=None)
+    tokens = display(card(["bad", "good"], licence="MIT\n\n# Copyright\n<b>me</b>"))
     assert "Copyright" not in [plain(after) for token, after in pairwise(tokens) if token.type == "heading_open"]
     assert not any("html" in part.type for token in tokens for part in token.children or [])
 
@@ -143,11 +138,11 @@ def test_a_missing_licence_is_said_to_be_missing_and_a_whole_text_stays_in_its_l
         ({"strategy": "lora"}, "merged into the weights)"),
     ],
 )
-def test_strategy_and_place_of_an_adapter_are_stated(tmp_path: Path, finetune: dict[str, Any], strategy: str) -> None:
-    assert f"{strategy} from " in card(tmp_path, ["a", "b"], finetune=finetune).replace("\\_", "_")
+def test_strategy_and_place_of_an_adapter_are_stated(finetune: dict[str, Any], strategy: str) -> None:
+    assert f"{strategy} from " in card(["a", "b"], finetune=finetune).replace("\\_", "_")
 
 
-def test_what_was_measured_stands_in_tables(tmp_path: Path) -> None:
+def test_what_was_measured_stands_in_tables() -> None:
     sure = {"threshold": 0.73, "precision": 0.91, "recall": 0.6, "coverage": 0.66}
     never = {"threshold": None, "precision": None, "recall": 0.0, "coverage": 0.0}
     onnx = {"offered": True, "reason": "", "bytes": 2**20, "score": 0.9, "score_change": 0.0, "agreement": 1.0}
@@ -158,7 +153,7 @@ def test_what_was_measured_stands_in_tables(tmp_path: Path) -> None:
             "na<b>mes|": {"kind": "invariance", "cases": 0, "passed": 0, "pass_rate": None},
         },
     }
-    text = card(tmp_path, ["b|ad", "good"], more=more, export={"onnx": onnx})
+    text = card(["b|ad", "good"], more=more, export={"onnx": onnx})
     gains, _, thresholds, behaviour, forms = tables(text)[2:]
     assert gains[1] == ["majority", *["+0.1000 [-0.0100, +0.2000]"] * 2, "60", "12", "1.2e-09"]
     assert thresholds[1:] == [
@@ -174,7 +169,7 @@ def test_what_was_measured_stands_in_tables(tmp_path: Path) -> None:
     assert "answers 62.5% of the test rows; 91.0% of these answers are right" in text
 
 
-def test_what_is_not_calibrated_is_said_not_to_be(tmp_path: Path) -> None:
-    text = card(tmp_path, ["bad", "good"], evaluate={"calibration": {"temperature": False}})
+def test_what_is_not_calibrated_is_said_not_to_be() -> None:
+    text = card(["bad", "good"], evaluate={"calibration": {"temperature": False}})
     assert "The probabilities are not calibrated: read them as a ranking, not as chances." in text
     assert "Calibrated: " not in text and "it answers every text" in text

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from flows.command import exit_status
+from flows.command import program
 from flows.predict import DRIFTED, main
 from stages.common.drift import profile_of
 from stages.common.errors import AttuneError
@@ -398,12 +398,12 @@ def test_a_program_ends_with_a_status_and_leaves_the_signals_as_they_were(capsys
         raise error
 
     before = signal.getsignal(signal.SIGTERM)
-    assert (exit_status(lambda: None, ""), exit_status(lambda: 3, "")) == (0, 3)
-    assert exit_status(lambda: raised(AttuneError("wrong\x1b[31m", "do this")), "") == 1
+    assert (program("")(lambda: None)(), program("")(lambda: 3)()) == (0, 3)
+    assert program("")(raised)(AttuneError("wrong\x1b[31m", "do this")) == 1
     assert capsys.readouterr().err == "wrong⟨U+001B⟩[31m\n  → do this\n"
-    assert exit_status(lambda: raised(KeyboardInterrupt()), "it goes on") == 130
+    assert program("it goes on")(raised)(KeyboardInterrupt()) == 130
     assert "it goes on" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
-        exit_status(lambda: signal.raise_signal(signal.SIGTERM), "")
+        program("")(signal.raise_signal)(signal.SIGTERM)
     assert ended.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is before
