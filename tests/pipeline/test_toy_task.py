@@ -48,7 +48,8 @@ def toy(tmp_path: Path, downloads: Path) -> Project:
     project.change(
         lambda params: params["ingest"].update(sources=[{"path": "data/inbox/rows.csv", "columns": columns}])
     )
-    project.change(lambda params: params["finetune"].update(learning_rate=1.0e-3, num_train_epochs=1))
+    learnt = {"learning_rate": 3.0e-3, "num_train_epochs": 15, "per_device_train_batch_size": 8}
+    project.change(lambda params: params["finetune"].update(learnt))
     project.change(lambda params: params["evaluate"].update(baselines=["median"], behaviour={"rows": 20}))
     project.change(lambda params: params["register"].update(model_name="tests", gates={"maximum": {"off_by": 9}}))
     project.git("add", "-f", "data/inbox/rows.csv")
@@ -61,9 +62,10 @@ def test_a_task_of_two_files_runs_all_stages_a_review_and_the_server(toy: Projec
     scores = json.loads((toy.root / "reports/scores.json").read_text())
     test = pl.read_parquet(toy.root / "data/clean/test.parquet").select("id", "text")
     predictions = pl.read_parquet(toy.root / "data/predictions.parquet").join(test, "id", maintain_order="left")
-    assert predictions["prediction"].n_unique() > 2
+    assert predictions["prediction"].n_unique() > 5  # it has learnt something, on any machine
     off = (predictions["prediction"].cast(pl.Float64) - predictions["label"].cast(pl.Float64)).abs()
-    assert scores["off_by_low"] <= scores["off_by"] == pytest.approx(off.mean(), abs=1e-6) <= scores["off_by_high"]
+    assert scores["off_by"] == pytest.approx(off.mean(), abs=1e-6)
+    assert scores["off_by_low"] <= scores["off_by"] <= scores["off_by_high"]
     assert scores["baselines"]["median"].keys() >= {"exact_gain", "off_by_gain_low", "mcnemar_p"}
     rejected = pl.read_parquet(toy.root / "data/raw/rejected.parquet")
     assert rejected["reason"].to_list() == ["this is no number of vowels"]
