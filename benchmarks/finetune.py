@@ -90,7 +90,7 @@ def train(name: str, rows: int, epochs: int) -> dict[str, Any]:
             changed = {key: YAML(typ="safe").load(value) for key, value in (change.split("=", 1) for change in changes)}
             given = load_params().finetune.model_dump() | {"num_train_epochs": epochs} | changed
             params = FinetuneParams.model_validate(given)
-            model = prepare(TASK.build_model(base, space, params.dropout, SEED), params)
+            model = prepare(TASK.build_model(base, space, params, SEED), params)
             best = spec.score(params.metric_for_best_model or spec.main.name)
             arguments = training_arguments(params, Path(folder), SEED, splits["train"].height, best)
             arguments.disable_tqdm = True
@@ -112,7 +112,7 @@ def train(name: str, rows: int, epochs: int) -> dict[str, Any]:
             )
             pad: dict[str, Any] = {"padding": "max_length", "max_length": LENGTH} if name == "tutorial" else {}
             trainer = transformers.Trainer(
-                model=TASK.build_model(base, space, None, SEED),
+                model=TASK.build_model(base, space, FinetuneParams(), SEED),
                 args=arguments,
                 train_dataset=plain(splits["train"]),
                 eval_dataset=plain(splits["validation"]),

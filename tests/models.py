@@ -74,7 +74,7 @@ def outspoken(network: PreTrainedModel, tokenizer: Any, texts: list[str]) -> Non
 
 def build_model(base: Path, names: Sequence[str], dropout: float | None, seed: int) -> Any:
     """Return the base model with a new head for labels in this order."""
-    return TASK.build_model(base, space_of(names), dropout, seed)
+    return TASK.build_model(base, space_of(names), settings(dropout=dropout), seed)
 
 
 class Scored(TextClassification):
@@ -95,7 +95,11 @@ def space_of(names: Sequence[str]) -> dict[str, Any]:
 
 KINDS: dict[str, tuple[Task, Space, list[Any]]] = {  # a task, what it knows, and the targets of the three labels
     "classes": (TASK, space_of(list(TELLING)), [0, 1, 2]),
-    "sets": (load_task("multi-label"), space_of(["dark", "light"]), [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]),
+    "sets": (
+        load_task("multi-label"),
+        {**space_of(["dark", "light"]), "rows": [3, 2, 2]},
+        [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]],
+    ),
     "numbers": (load_task("regression"), {"mean": 70.0, "deviation": 8.0}, [-1.0, 0.25, 1.5]),
 }
 
@@ -172,7 +176,7 @@ def trained(
     params = params or settings(like, **knobs)
     folder.mkdir(parents=True, exist_ok=True)
     space = space or space_of(list(TELLING)[: max(len(LABELS), splits["train"]["labels"].n_unique())])
-    model = prepare(task.build_model(base, space, params.dropout, seed), params, LONGEST)
+    model = prepare(task.build_model(base, space, params, seed), params, LONGEST)
     spec = task_spec(task.name)
     best = spec.score(params.metric_for_best_model or spec.main.name)
     arguments = training_arguments(params, folder, seed, splits["train"].height, best)

@@ -41,7 +41,7 @@ def main(run: Run[FinetuneParams]) -> None:
     base = run.input("models/base")
     tokenizer = AutoTokenizer.from_pretrained(base)
     task, spec = load_task(run.all_params.task), run.all_params.spec
-    model = task.build_model(base, encoding, run.params.dropout, run.seed)
+    model = task.build_model(base, encoding, run.params, run.seed)
     model = prepare(model, run.params, encoding["max_length"])
     best = spec.score(run.all_params.metric_for_best_model)
     arguments = training_arguments(run.params, checkpoints, run.seed, splits["train"].height, best)

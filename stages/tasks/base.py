@@ -136,12 +136,12 @@ class Task:
         """Return what the model learns for each label: a class number, a list of 0 and 1, a number."""
         raise NotImplementedError
 
-    def build_model(self, base: Path, space: Space, dropout: float | None, seed: int) -> "PreTrainedModel":
+    def build_model(self, base: Path, space: Space, params: "FinetuneParams", seed: int) -> "PreTrainedModel":
         """Return the base model with a new head, in float32: an output for each name, in their order, or one."""
         from stages.tasks.encoder import with_head
 
         numbers = space.get("labels", {"value": 0})
-        return with_head(base, sorted(numbers, key=numbers.__getitem__), self.problem_type, dropout, seed)
+        return with_head(base, sorted(numbers, key=numbers.__getitem__), self.problem_type, params.dropout, seed)
 
     def loss_function(self, params: "FinetuneParams", space: Space, targets: Sequence[Any]) -> Any:
         """Return the function from logits [b x k] float32 and targets [b …] to the loss of each row [b].

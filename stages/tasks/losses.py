@@ -52,7 +52,7 @@ def for_sets(params: FinetuneParams, names: Sequence[str], targets: Sequence[Seq
     positive = by_name = None
     if params.class_weights == "balanced":
         rows = np.asarray(targets, dtype=np.float64).sum(axis=0)  # with the label, [k]
-        positive = torch.tensor(np.minimum((len(targets) - rows) / np.maximum(rows, 1), MOST_WEIGHT)).float()
+        positive = torch.tensor(balanced(rows, len(targets))).float()
     elif isinstance(params.class_weights, dict):
         by_name = label_weights(params, names, ())
 
@@ -69,6 +69,11 @@ def for_sets(params: FinetuneParams, names: Sequence[str], targets: Sequence[Seq
         return values.mean(dim=-1)
 
     return losses
+
+
+def balanced(rows: np.ndarray, of: int) -> np.ndarray:
+    """Return the weight [k] of rows with a label, by how many of the training rows these are."""
+    return np.minimum((of - rows) / np.maximum(rows, 1), MOST_WEIGHT)
 
 
 def for_numbers(params: FinetuneParams) -> Losses:

@@ -118,12 +118,12 @@ class Regression(Task):
         """Return the numbers in standard deviations from the mean."""
         return [(float(label) - space["mean"]) / space["deviation"] for label in labels]
 
-    def build_model(self, base: Path, space: Space, dropout: float | None, seed: int) -> Any:
+    def build_model(self, base: Path, space: Space, params: "FinetuneParams", seed: int) -> Any:
         """Return the base model with one output."""
         from stages.common.errors import AttuneError
         from stages.tasks.encoder import output_layer
 
-        model = super().build_model(base, space, dropout, seed)
+        model = super().build_model(base, space, params, seed)
         if output_layer(model).bias is None:  # `finished` needs one
             what = f"the head of a {model.config.model_type} has no bias, so that it cannot answer in the data's units"
             raise AttuneError(what, "take an encoder as ingest.base_model")

@@ -30,11 +30,11 @@ class VowelCount(Task):
         """Learn tens of vowels."""
         return [int(label) / 10 for label in labels]
 
-    def build_model(self, base: Path, space: Mapping[str, Any], dropout: float | None, seed: int) -> Any:
+    def build_model(self, base: Path, space: Mapping[str, Any], params: Any, seed: int) -> Any:
         """Put a head of one output on the base model."""
         from stages.tasks.encoder import with_head
 
-        return with_head(base, ["vowels"], "regression", dropout, seed)
+        return with_head(base, ["vowels"], "regression", params.dropout, seed)
 
     def loss_function(self, params: Any, space: Mapping[str, Any], targets: Sequence[float]) -> Any:
         """Lower the squared error."""

@@ -99,7 +99,7 @@ def test_whatever_is_allowed_can_be_trained_with(
     best = SPEC.score(params.metric_for_best_model or SPEC.main.name)
     arguments, space = training_arguments(params, Path("unused"), SEED, 100, best), space_of(LABELS)
     width = batch["input_ids"].shape[1]
-    model = prepare(TASK.build_model(base, space, params.dropout, SEED), params, width)
+    model = prepare(TASK.build_model(base, space, params, SEED), params, width)
     objective, _ = step_loss(model, params, TASK.loss_function(params, space, batch["labels"].tolist()))
     optimizer = build_optimizer(model, params)
     schedule = build_schedule(optimizer, params, steps=10)

@@ -15,7 +15,7 @@ from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.finetune.strategies import step_loss
 from stages.tasks.losses import focal_losses, for_classes, for_numbers, for_sets, label_weights
-from tests.models import EXACT, KINDS, SEED, Splits, losses, tokenized, weights, with_targets
+from tests.models import EXACT, KINDS, SEED, Splits, losses, settings, tokenized, weights, with_targets
 from tests.models import trained as trained_like
 
 LABELS = {"bad": 0, "good": 1, "odd": 2}
@@ -181,7 +181,7 @@ def test_four_batches_of_eight_are_one_of_thirty_two(
     parts = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4}
     whole, history = trained(base, uneven, tmp_path / "whole", **plain, per_device_train_batch_size=32)
     parted, log = trained(base, uneven, tmp_path / "parts", **plain, **parts)
-    start = weights(task.build_model(base, space, 0.0, SEED))
+    start = weights(task.build_model(base, space, settings(dropout=0.0), SEED))
     moved = max(float((value - start[name]).abs().max()) for name, value in weights(whole).items())
     assert moved > 5e-3  # something was learned that could differ
     for name, value in weights(whole).items():

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, hamming_loss
 
-from stages.common.params import CleanParams, EvaluateParams
+from stages.common.params import CleanParams, EvaluateParams, FinetuneParams
 from stages.common.params.evaluate import Calibration, Slices, Thresholds
 from stages.common.params.tasks import task_spec
 from stages.tasks import bootstrap, load_task, read_decision
+from stages.tasks.encoder import output_layer
 from stages.tasks.multi_label import TASK, SetDecision
 from stages.tasks.slices import slice_rows
 from tests.models import FILLER, TELLING
@@ -286,7 +287,14 @@ def test_a_label_that_does_not_fit_the_probabilities_is_the_worst() -> None:
 
 def test_a_model_has_an_output_for_each_label(base: Path, tmp_path: Path) -> None:
     task: Any = load_task("multi-label")
-    model = task.build_model(base, {"labels": {"b": 1, "a": 0}}, None, 0)
+    space = task.label_space(pl.Series(['["b"]', '["a","b"]', '["b"]', "[]"]))
+    assert space == {"labels": {"a": 0, "b": 1}, "rows": [4, 1, 3]}
+    model = task.build_model(base, space, FinetuneParams(), 0)
+    assert output_layer(model).bias.tolist() == pytest.approx(np.log([2 / 4, 4 / 2]))  # as frequent as in the rows
+    weighted = task.build_model(
+        base, space, FinetuneParams(class_weights="balanced"), 0
+    )  # a row with a counts three times
+    assert output_layer(weighted).bias.tolist() == pytest.approx(np.log([3 * 2 / 4, 4 / 2 / 3]))
     model.save_pretrained(tmp_path)
     assert model.config.problem_type == "multi_label_classification"
     assert task.undecided(tmp_path).labels == ["a", "b"]

@@ -15,7 +15,7 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 from transformers import AutoConfig, AutoModel
 
 from stages.common.errors import AttuneError
-from stages.common.params import CleanParams, EvaluateParams
+from stages.common.params import CleanParams, EvaluateParams, FinetuneParams
 from stages.common.params.evaluate import Bootstrap
 from stages.common.params.tasks import task_spec
 from stages.tasks import load_task, read_decision
@@ -150,7 +150,7 @@ def test_the_folded_head_says_what_the_standardised_one_meant(base: Path) -> Non
     assert TASK.label_space(labels.sort()) == space
     targets = np.array(TASK.targets(labels.to_list(), space))
     assert (targets.mean(), targets.std()) == pytest.approx((0, 1))
-    model = TASK.build_model(base, space, None, 3).eval()
+    model = TASK.build_model(base, space, FinetuneParams(), 3).eval()
     assert (model.config.problem_type, model.config.id2label) == ("regression", {0: "value"})
     inputs = {"input_ids": torch.arange(12).reshape(4, 3)}
     with torch.inference_mode():
@@ -169,7 +169,7 @@ def test_a_head_without_a_bias_is_refused_before_training(tmp_path: Path) -> Non
         AutoConfig.for_model("gpt2", vocab_size=60, n_embd=16, n_layer=1, n_head=2, pad_token_id=1)
     ).save_pretrained(tmp_path)
     with pytest.raises(AttuneError, match="the head of a gpt2 has no bias"):
-        TASK.build_model(tmp_path, {}, None, 0)
+        TASK.build_model(tmp_path, {}, FinetuneParams(), 0)
 
 
 def test_a_target_is_a_finite_number_in_its_range() -> None:
