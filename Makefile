@@ -84,7 +84,7 @@ serve: install check ## Serve the champion on http://127.0.0.1:5001 (PORT=…; V
 
 predict: install ## Predict the rows of a file: IN=rows.csv OUT=predicted.parquet (ARGS=--keep-all and more: docs/prediction.md)
 	@test -n "$(IN)" -a -n "$(OUT)" || { echo "say what and where to: make predict IN=rows.csv OUT=predicted.parquet"; exit 2; }
-	@$(ACTIVE) python -m flows.predict $(ARGS) -- "$(IN)" "$(OUT)"
+	@$(ACTIVE) python -m flows.predict $(if $(MODEL),--model "$(MODEL)") $(if $(VARIANT),--variant "$(VARIANT)") $(ARGS) -- "$(IN)" "$(OUT)"
 
 register: install ## Put the trained model through its gates once more (after the tracking server was away, say)
 	@$(IN_TURN) $(REPRO) --force --single-item register

@@ -13,7 +13,7 @@ from flows.prediction.request import Request
 from stages.common.drift import FILE, VERSION, Counts, answer_counts, drift_report, text_counts
 from stages.common.errors import AttuneError
 from stages.common.params import PARAMS_FILE, load_params
-from stages.serving.answers import blank
+from stages.serving.answers import TOO_HIGH, blank, too_high
 from stages.serving.backends import Package, Predictor
 from stages.tracking.store import connect, reason_of
 
@@ -46,6 +46,8 @@ class Model:
                 f"{self.name} cannot be read{f' as {request.variant}' if request.variant else ''}: {reason_of(error)}",
                 "make it again (`make run`) or copy it again, or name another --variant or --model",
             ) from None
+        if too_high(request.threshold, self.predictor.task):
+            raise AttuneError(f"--threshold {request.threshold}: {TOO_HIGH}", "docs/prediction.md says what it may be")
 
     def answers(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, Counts]:
         """Return the answers to rows with id, text and text_pair, and what is counted of both.

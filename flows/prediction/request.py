@@ -43,7 +43,7 @@ class Request:
     skip: Annotated[int, Field(ge=0)] = 0
     encoding: Encoding = "utf-8"  # as ingest takes it, so that utf8 is the utf-8 whose byte-order mark is no matter
     query: str | None = None
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    threshold: Annotated[float, Field(ge=0)] | None = None
     batch_rows: Annotated[int, Field(ge=1)] = 2_048
 
     def __post_init__(self) -> None:

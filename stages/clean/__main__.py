@@ -144,7 +144,7 @@ def _of_rejected(ledger: Ledger, train: pl.DataFrame, task: Task) -> Iterator[st
         yield f"no row of the label {shown} is left: {most_rejecting(rows.lazy())}"
     if contrary := int(rejected["reason"].str.contains(CONTRARY, literal=True).sum()):
         yield (
-            f"{contrary:,} rows nearly equal one that stays and has another label: one of the two labels is wrong; "
+            f"{contrary:,} rows nearly equal one that stays and has another label: see which of the two is right; "
             "rejected.parquet names both"
         )
 

@@ -18,7 +18,7 @@ from stages.common.errors import AttuneError
 from stages.common.params import CleanParams, IngestParams, TextSource
 from stages.common.pipeline.dvc_files import check_deps
 from stages.common.pipeline.stage import Run, stage, write_json
-from stages.common.pipeline.validation import check_label_counts
+from stages.common.pipeline.validation import check_label_counts, most_rejecting
 from stages.common.schemas import Decontamination, RawRecords, Rejected
 from stages.ingest.archives import Workspace
 from stages.ingest.fetch import open_source
@@ -31,6 +31,7 @@ from stages.tasks import load_task
 from stages.tasks.base import Task
 
 MOST_REASONS = 200  # in the manifest: of the others, which are seldom, there may be thousands
+ASKED_FOR = ["left_out", "not_drawn"]  # rules that reject what params say
 
 
 @stage("ingest")
@@ -101,8 +102,16 @@ def main(run: Run[IngestParams]) -> None:
     for spelling, count in [*absent.items()][:5]:
         shown = f"{count:,} labels '{display(spelling, 80)}'"
         print(f"  warning: {shown} count as missing: name it in ingest.labels if it is a label")
+    _print_rejected(rejected_path, spool.rows - rejected, commonest)
+
+
+def _print_rejected(rejected: Path, kept: int, commonest: list[tuple[str, int]]) -> None:
+    if why := most_rejecting(pl.scan_parquet(rejected).filter(~pl.col("rule").is_in(ASKED_FOR)), kept):
+        print(f"  warning: many rows are rejected: {why}")
     for reason, count in commonest[:5]:
         print(f"  rejected {count:,}: {display(reason, 160)}")
+    if more := commonest[5:]:
+        print(f"  rejected for {len(more):,} other reasons: {sum(count for _, count in more):,}")
 
 
 def _read(

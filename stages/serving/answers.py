@@ -5,8 +5,10 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from stages.serving.backends import Predictor
+from stages.tasks.base import Task
 
 MAX_TEXTS = 1000
+TOO_HIGH = "Input should be less than or equal to 1"
 COLUMNS = (["text"], ["text", "text_pair"], ["text_pair", "text"])
 
 
@@ -45,7 +47,7 @@ class _Row(_Strict):
 
 class _Params(_Strict):
     top_k: int | None = Field(None, ge=1)
-    threshold: float | None = Field(None, ge=0, le=1)
+    threshold: float | None = Field(None, ge=0)
 
 
 _Rows = Annotated[list[_Row], Field(max_length=MAX_TEXTS), BeforeValidator(_rows)]
@@ -59,8 +61,8 @@ class _Body(_Strict):
     params: _Params | None = None
 
 
-def read_question(body: bytes | dict[str, Any]) -> Question:
-    """Read the body of a request as docs/serving.md describes it, in JSON or in Python's own lists and dicts.
+def read_question(body: bytes | dict[str, Any], task: Task) -> Question:
+    """Read the body of a request to a model of the task, as docs/serving.md describes it, in JSON or Python's lists.
 
     A ValueError has a short message for whoever sent it, which quotes no text.
     """
@@ -75,6 +77,8 @@ def read_question(body: bytes | dict[str, Any]) -> Question:
         raise ValueError("the body must have exactly one of inputs, instances, dataframe_records, dataframe_split")
     rows: list[_Row] = getattr(read, forms.pop())
     params, pairs = read.params or _Params(), None
+    if too_high(params.threshold, task):
+        raise ValueError(f"params.threshold: {TOO_HIGH}")
     if any(row.text_pair is not None for row in rows):
         pairs = [row.text_pair or "" for row in rows]  # "" stands in for those without, as in training
     return Question([row.text for row in rows], pairs, params.top_k, params.threshold)
@@ -88,6 +92,11 @@ def answers(predictor: Predictor, question: Question) -> list[dict[str, Any]]:
     task, outputs = predictor.task, predictor.outputs(texts, pairs)
     given = task.answers(outputs, predictor.decision, question.threshold, question.top_k)
     return [task.blank_answer(answer) if blank(text) else answer for text, answer in zip(texts, given, strict=True)]
+
+
+def too_high(threshold: float | None, task: Task) -> bool:
+    """Return whether no score reaches the threshold. Of answers without a score it is a width, which may be any."""
+    return threshold is not None and threshold > 1 and "score" in task.signature
 
 
 def blank(text: str) -> bool:

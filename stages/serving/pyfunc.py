@@ -58,7 +58,7 @@ class ServedModel(PythonModel):
         else:
             rows = [model_input] if isinstance(model_input, str) else list(model_input)
         try:
-            question = answers.read_question({"inputs": rows, "params": params})
+            question = answers.read_question({"inputs": rows, "params": params}, self._predictor.task)
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
         with self._lock:
@@ -74,7 +74,7 @@ class ServedModel(PythonModel):
         if len(body) > MAX_BYTES:
             return 413, _refusal(f"the body has more than {MAX_BYTES:,} bytes: send fewer texts at a time")
         try:
-            question = answers.read_question(body)
+            question = answers.read_question(body, self._predictor.task)
         except ValueError as error:
             return 400, _refusal(str(error))
         if not self._lock.acquire(timeout=PATIENCE * MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()):

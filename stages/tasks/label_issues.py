@@ -53,6 +53,8 @@ def of_sets(rows: pl.DataFrame, min_confidence: float) -> pl.DataFrame:
     best, suggested = np.zeros(rows.height), rows["label"].to_list()
     for name in names:
         given = np.array([name in held for held in sets], dtype=np.int64)
+        if given[train.to_numpy()].all():  # every text has it: no classifier can learn from that when it is wrong
+            continue
         probabilities = _probabilities(rows, features, given, 2)
         other = probabilities[np.arange(rows.height), 1 - given]
         doubted = _confident_learning(rows["split"], given, probabilities)

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from html import unescape
 from itertools import pairwise
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from stages.common.params import IngestParams
 
 NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+LARGEST = 1e100  # what is more stands for a missing number, and its square is none
 LONGEST = 32  # characters of a number without an exponent
 SEEMS = (  # what is in the repr of a list or object in place of a label, and what it tells; the first one counts
     (r"['\"]choices['\"]: ", "is an answer of Label Studio"),
@@ -55,14 +57,19 @@ def parse_set(cell: str) -> str | None:
     """Return the canonical set of a cell: a list of JSON, Python or numpy, `a;b`, `a|b`, or an answer of Label Studio.
 
     `[]` is the set of no labels. Commas part labels inside of brackets alone; elsewhere they belong to a label. None:
-    there are missing values alone, as in `[null]`. A cell that holds something else is Refused.
+    there are missing values alone, as in `[null]`. A cell that holds something else, or a list that was cut off, is
+    Refused.
     """
     from stages.common.readers.table import as_text
 
-    value = _structure(cell)
+    parts = re.fullmatch(r"\s*\((\s*|.*['\"].*)\)\s*", cell, re.DOTALL)  # a tuple's
+    value = _structure(f"[{parts[1]}]" if parts else cell)
     if value is None:
         inner = re.fullmatch(r"\s*\[(.*)\]\s*", cell, re.DOTALL)
-        entries: list[Any] | None = re.split("[;|,]" if inner else "[;|]", inner[1] if inner else cell)
+        if re.search(r"['\"]\s*\.\.\." if inner else r"^\s*(\[|(frozen)?set\(|array\()|^[^\[]*\]\s*$", cell):
+            raise Refused(f"what seems to be a list cannot be read, or was cut off: {_shown(cell)}")
+        # An entity ends with what parts labels.
+        entries: list[Any] | None = re.split("[;|,]" if inner else "[;|]", unescape(inner[1] if inner else cell))
     else:
         entries = value if isinstance(value, list) and not any(isinstance(part, dict) for part in value) else None
         entries = _choices(value) if entries is None else entries
@@ -99,7 +106,10 @@ def parse_number(cell: str, limits: Sequence[float] | None = None) -> str:
     It is Refused if no float64 can hold it, or it is less or greater than the limits (rule `out_of_range`).
     """
     text = cell.strip()
+    text = text.replace("\N{MINUS SIGN}", "-")  # spreadsheets write it
     value = float(text) if NUMBER.fullmatch(text) else float("nan")
+    if isfinite(value) and abs(value) > LARGEST:
+        raise Refused(f"{_shown(text)} is too large for a number that is meant")
     if not isfinite(value):
         parted = ": a point parts decimals, and nothing parts thousands" if re.fullmatch("[-+0-9., ]+", text) else ""
         raise Refused(f"{_shown(text)} is no number{parted}")

@@ -105,7 +105,8 @@ def test_of_a_set_the_label_that_is_missing_or_too_much_is_named(capsys: pytest.
         text=pl.col("text") + pl.when(pl.int_range(pl.len()) % 3 == 0).then(pl.lit(", in German")).otherwise(pl.lit(""))
     )
     german, good = told["text"].str.contains("German"), told["label"] == "positive"
-    label = [canonical_set([*["german"] * of, *["good"] * is_good]) for of, is_good in zip(german, good, strict=True)]
+    ours = [["film", *["german"] * of, *["good"] * is_good] for of, is_good in zip(german, good, strict=True)]
+    label = list(map(canonical_set, ours))  # all are films: no classifier tells who should not be
     wrong = dict.fromkeys(range(7, 600, 40))
     for row in wrong:
         label[row] = canonical_set({*set_of(label[row])} ^ {"good"})

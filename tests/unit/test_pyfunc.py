@@ -17,7 +17,7 @@ from mlflow.pyfunc import PyFuncModel
 
 from stages.serving.answers import Question, answers, blank, read_question
 from stages.serving.backends import VARIANTS, Package, Predictor, QuickTokens, TransformersTokens, Variant
-from stages.tasks import read_decision
+from stages.tasks import FIRST, load_task, read_decision
 from stages.tracking.package import CODE
 from tests.unit.small_decisions import label_decision
 from tests.unit.small_served import (
@@ -67,7 +67,14 @@ def classifier(package: Package) -> Predictor:
     ],
 )
 def test_pairs_are_empty_where_a_row_has_none(body: dict[str, Any]) -> None:
-    assert read_question(json.dumps(body).encode()) == Question(["balo", "doka"], ["mini", ""])
+    assert read_question(json.dumps(body).encode(), load_task(FIRST)) == Question(["balo", "doka"], ["mini", ""])
+
+
+def test_a_threshold_is_a_score_or_the_width_of_an_interval() -> None:
+    body = {"inputs": ["balo"], "params": {"threshold": 2.5}}
+    assert read_question(body, load_task("regression")).threshold == 2.5
+    with pytest.raises(ValueError, match=r"params\.threshold: Input should be less than or equal to 1"):
+        read_question(body, load_task(FIRST))
 
 
 def test_where_there_is_nothing_to_read_the_model_abstains(classifier: Predictor) -> None:

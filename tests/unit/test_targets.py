@@ -44,6 +44,15 @@ def test_a_set_is_the_same_in_every_spelling(names: list[str]) -> None:
         ("[null]", None),
         (";", None),
         ("{x", ["{x"]),
+        ("R&amp;D|A &lt; B", ["A < B", "R&D"]),
+        ("('a', \"b\")", ["a", "b"]),
+        ("()", []),
+        ("(none)", ["(none)"]),
+        ("list[int]", ["list[int]"]),
+        ('["a", "b"', 'what seems to be a list cannot be read, or was cut off: ["a", "b"'),
+        ("a]", "what seems to be a list cannot be read"),
+        ("['a' 'b' ...\n 'c']", "what seems to be a list cannot be read"),
+        ("frozenset({'a'})", "what seems to be a list cannot be read"),
         ('[{"value": {"choices": ["a", "b"]}}]', ["a", "b"]),
         ('[{"result": [{"value": {"choices": ["a"]}}]}]', ["a"]),
         ('[{"result": []}]', []),
@@ -75,7 +84,7 @@ def test_names_in_a_set_are_renamed_merged_and_left_out() -> None:
     ]
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False))
+@given(st.floats(-1e100, 1e100))
 def test_a_number_reads_back_as_the_same_float_from_three_spellings(value: float) -> None:
     canonical = canonical_number(value)
     assert float(canonical) == value and parse_number(canonical) == canonical and canonical != "-0"
@@ -100,13 +109,15 @@ def test_a_number_reads_back_as_the_same_float_from_three_spellings(value: float
         ("nan", "nan is no number"),
         ("-inf", "-inf is no number"),
         ("1e999", "1e999 is no number"),
+        ("\u22121.5", "-1.5"),
+        ("-1e300", "-1e300 is too large for a number that is meant"),
         ("\u0663", "\u0663 is no number"),
         ("0x1A", "0x1A is no number"),
         ("four", "four is no number"),
     ],
 )
 def test_what_is_no_number_is_refused(cell: str, expected: str) -> None:
-    if "is no number" in expected:
+    if " is " in expected:
         with pytest.raises(Refused) as raised:
             parse_number(cell)
         assert str(raised.value).startswith(expected) and raised.value.rule == "bad_target"

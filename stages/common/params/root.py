@@ -161,7 +161,10 @@ class Params(Section):
             if word is not None and word not in allowed:
                 yield where, wrong_word(word, allowed)
         for name in sorted({*gates.beat_baselines} - {*self.baselines}):
-            yield "register.gates.beat_baselines", f"{name!r} is not among evaluate.baselines"
+            yield (
+                "register.gates.beat_baselines",
+                f"{name!r} is not among evaluate.baselines: {', '.join(self.baselines)}",
+            )
 
     def _limit_faults(self) -> Faults:
         """Yield limits of scores that are the wrong way round, or beyond what the score can be."""
