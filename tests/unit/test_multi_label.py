@@ -182,7 +182,7 @@ def test_strata_are_the_rarest_labels_and_names_are_renamed_inside_of_sets() -> 
     assert renamed == ['["x"]', '["x"]', "[]", '["x"]', '["x"]', '["x"]']
     assert TASK.renamed('["c"]', names) is None
     space = TASK.label_space(labels)
-    assert space == {"labels": {"a": 0, "b": 1, "c": 2}}
+    assert space == {"labels": {"a": 0, "b": 1, "c": 2}, "rows": [7, 4, 3, 3]}
     assert TASK.targets(['["c"]', "[]"], space) == [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
     scores = TASK.validation_scores(np.array([[-1.0, 2, 3], [-1, -1, -1]]), np.array([[0.0, 1, 0], [0, 0, 0]]), space)
     assert (scores["micro_f1"], scores["exact_match"]) == (0.666667, 0.5)
