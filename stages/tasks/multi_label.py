@@ -110,19 +110,14 @@ class MultiLabel(Task):
         return {**super().label_space(labels), "rows": [len(labels), *self.named(labels).values()]}
 
     def build_model(self, base: Path, space: Space, params: "FinetuneParams", seed: int) -> Any:
-        """Return the base model with a new head that begins with how frequent each label is.
-
-        Without, much of a training goes by until rare labels are no longer found everywhere (Lin et al. 2017, 4.1).
-        """
-        import torch
-
+        """Return the base model with a new head that begins with how frequent each label is (Lin et al. 2017, 4.1)."""
         from stages.tasks.encoder import output_layer
         from stages.tasks.losses import balanced
 
         model, of, rows = super().build_model(base, space, params, seed), space["rows"][0], np.array(space["rows"][1:])
         odds = (rows + 1) / (of - rows + 1) * (balanced(rows, of) if params.class_weights == "balanced" else 1)
         if (bias := output_layer(model).bias) is not None:
-            bias.data.copy_(torch.from_numpy(np.log(odds)))
+            bias.data.copy_(bias.new_tensor(np.log(odds)))
         return model
 
     def targets(self, labels: Sequence[str], space: Space) -> list[list[float]]:
