@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from html import unescape
 from itertools import pairwise
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 LARGEST = 1e100  # what is more stands for a missing number, and its square is none
 LONGEST = 32  # characters of a number without an exponent
+NO_WHOLE_LIST = r"^\s*(\[|(frozen)?set\(|array\()|^[^\[]*\]\s*$"  # one bracket of two, or a call around a list
+ABRIDGED = r"['\"]\s*\.\.\."  # numpy's `...` behind an entry, for others that it leaves out
 SEEMS = (  # what is in the repr of a list or object in place of a label, and what it tells; the first one counts
     (r"['\"]choices['\"]: ", "is an answer of Label Studio"),
     (r"['\"]: -?[0-9TF]", "seem to be scores per label"),
@@ -61,12 +62,13 @@ def parse_set(cell: str) -> str | None:
     Refused.
     """
     from stages.common.readers.table import as_text
+    from stages.common.text.steps import unescape
 
     parts = re.fullmatch(r"\s*\((\s*|.*['\"].*)\)\s*", cell, re.DOTALL)  # a tuple's
     value = _structure(f"[{parts[1]}]" if parts else cell)
     if value is None:
         inner = re.fullmatch(r"\s*\[(.*)\]\s*", cell, re.DOTALL)
-        if re.search(r"['\"]\s*\.\.\." if inner else r"^\s*(\[|(frozen)?set\(|array\()|^[^\[]*\]\s*$", cell):
+        if re.search(ABRIDGED if inner else NO_WHOLE_LIST, cell):
             raise Refused(f"what seems to be a list cannot be read, or was cut off: {_shown(cell)}")
         # An entity ends with what parts labels.
         entries: list[Any] | None = re.split("[;|,]" if inner else "[;|]", unescape(inner[1] if inner else cell))

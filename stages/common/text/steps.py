@@ -35,13 +35,14 @@ BLOCK_MARKDOWN = r"\n[ \t>]*(?:[#>|+=:-]|[0-9]+[.)])|^[ \t]*(?:[#>|+-]|[0-9]+[.)
 
 def resolve_entities(texts: pl.Series) -> pl.Series:
     """Resolve named and numeric entities (`&eacute;`, `&#233;`, `&#xE9;`), one level of escaping."""
-
-    def unescape(text: str) -> str:
-        if "&#" in text:
-            text = LONG_NUMBER.sub(lambda match: f"&#{match[1] or 0};" if match[0][2:3].isdigit() else match[0], text)
-        return html.unescape(text)
-
     return change_each(texts, texts.str.contains("&[#A-Za-z]"), unescape)
+
+
+def unescape(text: str) -> str:
+    """Return a text with its entities resolved, however long their numbers are."""
+    if "&#" in text:
+        text = LONG_NUMBER.sub(lambda match: f"&#{match[1] or 0};" if match[0][2:3].isdigit() else match[0], text)
+    return html.unescape(text)
 
 
 def repair_encoding(texts: pl.Series) -> pl.Series:
