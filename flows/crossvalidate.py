@@ -32,13 +32,17 @@ FINAL = {"finetune.train_on": "train_and_validation", "finetune.early_stopping_p
 
 
 @program("the cross-validation was interrupted; the same command goes on with it")
-@alone("trials")
 def main(arguments: list[str] | None = None) -> None:
-    """Train and score each fold; show their mean and spread, and write the report."""
+    """Cross-validate; then set params for a final model, if asked."""
     what = "Train once per fold, on the rows of the others."
     parser = argparse.ArgumentParser(prog="python -m flows.crossvalidate", description=what)
     parser.add_argument("--final", action="store_true", help="then set params to train on train and validation")
-    options = parser.parse_args(arguments)
+    cross_validate(final=parser.parse_args(arguments).final)
+
+
+@alone("trials")
+def cross_validate(*, final: bool) -> None:
+    """Train and score each fold; show their mean and spread, and write the report."""
     console, data = Console(highlight=False, soft_wrap=True), read_yaml(PARAMS_FILE)
     params = check_params(data)
     rows, number = read_rows(params), params.clean.split.folds
@@ -66,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
         spread = f"{of['mean']:.4f} ± {of['sd']:.4f}, {level:.0%} from {of['low']:.4f} to {of['high']:.4f}"
         console.print(f"{name}: {spread}; at the last epoch {last[name]['mean']:.4f}")
     console.print(Text(f"the same in {REPORT}; how to read it: docs/tuning.md"))
-    if options.final:
+    if final:
         lines = "\n".join(rewrite(FINAL))
         console.print(Text(f"a final model learns from train and validation; params.yaml:\n{lines}\nnow: make run"))
 
