@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.tasks.base import Evidence, Scores
+from stages.tasks.base import DIGITS, Evidence, Scores
 
 if TYPE_CHECKING:
     from stages.common.params.evaluate import Bootstrap
     from stages.common.params.tasks import Score
 
-DIGITS = 6
 CHUNK = 1_000_000  # numbers held in memory at once: rows drawn, or statistics of draws
 
 Combine = Callable[..., Scores]  # of the scores of each model

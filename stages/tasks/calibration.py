@@ -15,7 +15,8 @@ from scipy.special import logsumexp
 from stages.common.display import display
 from stages.common.params import EvaluateParams
 from stages.common.params.evaluate import Thresholds
-from stages.tasks.curves import DIGITS, log_loss_of
+from stages.tasks.base import DIGITS
+from stages.tasks.curves import log_loss_of
 
 COLDEST, HOTTEST = 0.05, 20.0
 LEAST_ROWS = 20  # a precision of 1.0 on fewer rows is luck: even a model that is right 4 times in 5 has 3 rows in a row

@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 from sklearn.metrics import log_loss, precision_recall_curve, precision_recall_fscore_support, roc_curve
 
-DIGITS = 6
+from stages.tasks.base import DIGITS
+
 POINTS = 200  # per curve; more cannot be told apart on a screen
 
 Curve = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]  # hits and scores [n] to x and y

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from stages.tasks.base import Evidence, Scores, ratio
+from stages.tasks.base import DIGITS, Evidence, Scores, ratio
 from stages.tasks.targets import in_deciles
 
 if TYPE_CHECKING:
     from stages.common.params import EvaluateParams, Params
 
-DIGITS = 6
 ROUNDING = 1e-10  # of a sum of squares: a spread below it is none
 MOST_BINS, LEAST_ROWS = 5, 100  # of answers with an interval of their own; validation rows of each
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # nominal coverages of the reliability diagram

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from stages.tasks.base import DIGITS, Answer, Scores, Space, Task
+from stages.tasks.base import DIGITS, Answer, Scores, Space, Task, ratio
 from stages.tasks.decision import STRICT, Decision
 from stages.tasks.inference import labels_of
 from stages.tasks.targets import parse_label
@@ -155,7 +155,7 @@ class TextClassification(Task):
         """
         hits, actual, predicted = _counts(sums)
         rows = actual.sum(-1)
-        f1 = 2 * hits / np.maximum(actual + predicted, 1)
+        f1 = ratio(2 * hits, actual + predicted)
         occurs = (actual + predicted) > 0  # scikit-learn averages over the labels that occur
 
         def macro(values: np.ndarray) -> np.ndarray:
@@ -165,14 +165,14 @@ class TextClassification(Task):
             "accuracy": hits.sum(-1) / rows,
             "macro_f1": macro(f1),
             "weighted_f1": (f1 * actual).sum(-1) / rows,
-            "macro_precision": macro(hits / np.maximum(predicted, 1)),
-            "macro_recall": macro(hits / np.maximum(actual, 1)),
+            "macro_precision": macro(ratio(hits, predicted)),
+            "macro_recall": macro(ratio(hits, actual)),
         }
 
     def part_scores(self, sums: np.ndarray, names: Sequence[str]) -> Scores:
         """Return the F1 of each label from sums of statistics [... x 3k]."""
         hits, actual, predicted = _counts(sums)
-        f1 = 2 * hits / np.maximum(actual + predicted, 1)
+        f1 = ratio(2 * hits, actual + predicted)
         return {name: f1[..., index] for index, name in enumerate(names)}
 
     def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, max_length: int) -> Sequence[str]:
