@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -47,9 +48,12 @@ class PrefectServer:
         return done
 
     def post(self, path: str, content: Any = None, **body: Any) -> Any:
-        """Return the answer of its API."""
-        url = f"{self.environment['PREFECT_API_URL']}/{path}"
-        answer = httpx.post(url, json=body if content is None else content, timeout=20).raise_for_status()
+        """Return the answer of its API; asked again, as Prefect's own client does, while the database is locked."""
+        url, sent = f"{self.environment['PREFECT_API_URL']}/{path}", body if content is None else content
+        end = time.monotonic() + 60
+        while (answer := httpx.post(url, json=sent, timeout=20)).status_code == 503 and time.monotonic() < end:
+            time.sleep(1)
+        answer.raise_for_status()
         return answer.json() if answer.content else None
 
     @contextmanager
