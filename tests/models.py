@@ -18,8 +18,9 @@ from stages.finetune.strategies import prepare
 from stages.finetune.training import train, training_arguments
 from stages.ingest.scratch import build_scratch_model
 from stages.tasks import load_task
-from stages.tasks.base import Space, Task
+from stages.tasks.base import Task
 from stages.tasks.text_classification import TASK, TextClassification
+from stages.tasks.training import Space
 from tests.projects import TINY
 
 TELLING = {"bad": ["dull", "flat", "noisy"], "good": ["warm", "bright", "moving"], "odd": ["weird", "quaint", "eerie"]}
@@ -176,7 +177,7 @@ def trained(
     params = params or settings(like, **knobs)
     folder.mkdir(parents=True, exist_ok=True)
     space = space or space_of(list(TELLING)[: max(len(LABELS), splits["train"]["labels"].n_unique())])
-    model = prepare(task.build_model(base, space, params, seed), params, LONGEST)
+    model = prepare(task.build_model(base, space, params, seed), params, LONGEST, task.adapts)
     spec = task_spec(task.name)
     best = spec.score(params.metric_for_best_model or spec.main.name)
     arguments = training_arguments(params, folder, seed, splits["train"].height, best)

@@ -16,8 +16,8 @@ from stages.common.params.sources import Escape, Quote
 from stages.common.params.spelling import Encoding, Separator
 from stages.common.readers.databases import QueryTable, select
 from stages.common.readers.streams import ENDINGS, Layout, format_of
-from stages.common.readers.table import Table
-from stages.common.readers.tables import LINE, open_table
+from stages.common.readers.table import LINE, Table
+from stages.common.readers.tables import open_table
 from stages.serving.backends import Variant
 
 DATABASE = "sql:"  # before the name of an environment variable

@@ -16,8 +16,8 @@ from stages.common.pages.charts import Chart, Points, chart
 from stages.common.params.evaluate import EvaluateParams
 from stages.common.params.tasks import TaskSpec
 from stages.tasks import FIRST, load_task
-from stages.tasks.base import Evidence
 from stages.tasks.bootstrap import gains, mcnemar, scores_of
+from stages.tasks.evidence import Evidence
 from stages.tasks.slices import slice_rows
 from stages.tracking.provenance import SCORES
 from stages.tracking.runs import flatten

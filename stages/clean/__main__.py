@@ -35,7 +35,7 @@ def main(run: Run[CleanParams]) -> None:
     cleaning = params.text_cleaning
     run.output("data/clean/text_cleaning.json").write_text(cleaning.as_text(), encoding="utf-8")
     ledger = Ledger("clean", raw.height)
-    records, changed = cleaned(raw, cleaning)
+    records, changed = cleaned(raw.with_columns(task.cleaned(raw["label"], cleaning)), cleaning)
     # An empty text is rejected as it came.
     ledger.reject("empty_text", raw.filter(records["text"].is_null()).with_columns(reason=pl.lit("the text is empty")))
     records = records.drop_nulls("text")
@@ -49,7 +49,7 @@ def main(run: Run[CleanParams]) -> None:
     enforce(params.stop_above, ledger.rejected, ledger.rows_in)
     named, out = task.named(records["label"]), ledger.rejected.lazy()
     check_label_counts(records["label"], named, "after cleaning", out, params.min_label_rows)
-    params = _settled(records["label"], task, params)
+    params, records = _settled(records["label"], task, params), task.grouped(records, params)
     records = records.with_columns(stratum=task.strata(records["label"], params))
     splits = split_records(records, params.split, run.seed, ledger.rejected, named)
     learnt = dict.fromkeys(named, 0) | task.named(splits["train"]["label"])

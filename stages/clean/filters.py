@@ -48,10 +48,11 @@ def rules(params: CleanParams, against: pl.DataFrame, task: Task) -> dict[str, R
         ("length", lambda _: length, True),
         ("language", partial(other_language, languages=params.languages), bool(params.languages.keep)),
         ("unreadable_timestamp", unreadable_timestamp, params.split.by == "time"),
-        ("conflicting_labels", partial(conflicting_labels, task=task, params=params), True),
-        ("exact_duplicate", exact_duplicate, True),
+        ("conflicting_labels", partial(conflicting_labels, task=task, params=params), not task.several_targets),
+        ("exact_duplicate", partial(exact_duplicate, task=task), True),
         ("contaminated", partial(contaminated, against=against, near=near), not against.is_empty()),
         ("near_duplicate", partial(near_duplicate, task=task, params=params), near.enabled),
+        ("in_other_split", partial(in_other_split, task=task, params=params), task.several_targets),
     ]
     return {name: rule for name, rule, enabled in in_order if enabled}
 
@@ -122,11 +123,16 @@ def _several_labels(records: pl.DataFrame, task: Task, params: CleanParams) -> p
     return rows.join(groups, on=KEY, how="left", maintain_order="left").select("row", "labels", "target")
 
 
-def exact_duplicate(records: pl.DataFrame) -> pl.Series:
+def exact_duplicate(records: pl.DataFrame, task: Task) -> pl.Series:
     """The same text (without regard to case) as another row; one of them stays."""
     order = _precedence(records)
     rank = order.arg_sort()
-    first = _text_hashes(records).with_columns(rank=rank).select(pl.col("rank").min().over(KEY)).to_series()
+    first = (
+        _text_hashes(_with_targets(records, task))
+        .with_columns(rank=rank)
+        .select(pl.col("rank").min().over(KEY))
+        .to_series()
+    )
     out = (first != rank).arg_true()
     stays = records["id"].gather(order.gather(first.gather(out)))
     return _reasons(records, out, pl.select(pl.format("the same text as {}", stays)))
@@ -159,16 +165,33 @@ def near_duplicate(records: pl.DataFrame, task: Task, params: CleanParams) -> pl
     """Nearly the same text as a row that stays, so that no two kept rows nearly equal each other."""
     order, near = _precedence(records), params.near_duplicates
     duplicate_of, similarity = deduplicate(
-        whole_text(records).gather(order), near.threshold, near.shingle_size, near.num_perm
+        whole_text(_with_targets(records, task)).gather(order), near.threshold, near.shingle_size, near.num_perm
     )
     duplicate = duplicate_of >= 0
     out = order.filter(pl.Series(duplicate, dtype=pl.Boolean))
     stays = records.select("id", "label")[order.gather(duplicate_of[duplicate])]
     reason = pl.format("near-duplicate of {} (similarity {})", "id", pl.Series(similarity[duplicate]).round(2))
     pairs = zip(records["label"].gather(out), stays["label"], strict=True)
-    contrary = [own != other and task.merged([own, other], params) is None for own, other in pairs]
+    contrary = [
+        not task.several_targets and own != other and task.merged([own, other], params) is None for own, other in pairs
+    ]
     other = pl.when(pl.Series(contrary, dtype=pl.Boolean)).then(pl.lit(CONTRARY) + pl.col("label"))
     return _reasons(records, out, stays.select(reason + other.fill_null("")))
+
+
+def in_other_split(records: pl.DataFrame, task: Task, params: CleanParams) -> pl.Series:
+    """What is asked is asked in an official split that comes before the row's own: test, validation, train."""
+    places = task.grouped(records, params).with_columns(place=PRIORITY)
+    first = places.select(pl.col("place").min().over("group")).to_series()
+    out = places["split"].is_not_null() & (first < places["place"])
+    return pl.select(
+        pl.when(out).then(pl.lit("nearly the same is asked in an official test or validation"))
+    ).to_series()
+
+
+def _with_targets(records: pl.DataFrame, task: Task) -> pl.DataFrame:
+    """Return records whose text pair is what the target says, if rows with other targets are other rows."""
+    return records.with_columns(text_pair=task.said(records["label"])) if task.several_targets else records
 
 
 def _precedence(records: pl.DataFrame) -> pl.Series:

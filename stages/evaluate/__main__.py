@@ -18,9 +18,10 @@ from stages.evaluate import behaviour
 from stages.evaluate.results import headline, write_plots
 from stages.serving.backends import Package, Predictor
 from stages.tasks import load_task
-from stages.tasks.base import Evidence, Task
+from stages.tasks.base import Task
 from stages.tasks.bootstrap import gains, mcnemar, scores_with_intervals
-from stages.tasks.inference import size_of, texts_and_pairs
+from stages.tasks.evidence import Evidence
+from stages.tasks.inference import size_of
 from stages.tasks.slices import slice_scores
 from stages.tracking.publish import publish_live
 
@@ -33,12 +34,12 @@ def main(run: Run[EvaluateParams]) -> None:
     from stages.evaluate.page import render
     from stages.tasks.attribution import explain
 
-    train, validation, test = (CleanRecords.read(run.input(f"data/clean/{name}.parquet")) for name in SPLITS)
+    train, validation, test = (_read(run, name) for name in SPLITS)
     folder, task, spec = run.input("models/finetuned"), load_task(run.all_params.task), run.all_params.spec
     gpu = torch.cuda.is_available()
     predictor = Predictor(Package(folder), "torch", task=task.name, device="cuda" if gpu else "cpu")
     run.params.behaviour.check_labels(names := task.names_in(train["label"]))
-    raw = predictor.outputs(*texts_and_pairs(pl.concat([validation, test])))
+    raw = predictor.outputs(*task.asked(pl.concat([validation, test])))
     raw_validation, raw = raw[: validation.height], raw[validation.height :]
 
     decision, fitted = task.fit_decision(run.params, validation["label"].to_list(), raw_validation, predictor.decision)
@@ -66,7 +67,7 @@ def main(run: Run[EvaluateParams]) -> None:
     moved = pl.Series(task.moved(outputs, decision, answered["prediction"].to_list()))  # what a change of a row moves
     tests, predictor.decision = run.params.behaviour, decision
     planned = behaviour.plan(tests, answered.with_columns(score=moved), run.seed)
-    cases = behaviour.judge(tests, planned, task, decision, lambda rows: predictor.outputs(*texts_and_pairs(rows)))
+    cases = behaviour.judge(tests, planned, task, decision, lambda rows: predictor.outputs(*task.asked(rows)))
     cases = BehaviourCases.write(cases, run.output("data/behaviour.parquet"))
     scores["behaviour"] = summary = behaviour.summary(tests, cases)
     for name, counts in summary.items():
@@ -91,6 +92,13 @@ def main(run: Run[EvaluateParams]) -> None:
     publish_live(run, folder)
 
 
+def _read(run: Run[EvaluateParams], split: str) -> pl.DataFrame:
+    """Return the rows of a split that models of the task can read."""
+    unread = pl.read_parquet(run.input("data/tokenized/rejected.parquet"), columns=["id"])
+    rows = CleanRecords.read(run.input(f"data/clean/{split}.parquet"))
+    return rows.join(unread, on="id", how="anti", maintain_order="left")
+
+
 def _write_serving(
     run: Run[EvaluateParams], task: Task, train: pl.DataFrame, decision: Any, outputs: np.ndarray
 ) -> Path:
@@ -112,16 +120,13 @@ def _baselines(
 
     The parts are train, validation, and test with the model's answers; `evidence` is of these.
     """
-    from transformers import AutoTokenizer
-
     spec, bootstrap = run.all_params.spec, run.params.bootstrap
     names = task.names_in(parts[0]["label"])
     base, finetuned = run.input("models/base"), run.input("models/finetuned")
-    max_length = int(AutoTokenizer.from_pretrained(finetuned).model_max_length)
     answered = parts[2]
     right, result = task.is_correct(answered, answered), {}
     for name in run.all_params.baselines:
-        predicted = task.baseline(name, parts, base, max_length)
+        predicted = task.baseline(name, parts, base, finetuned)
         if predicted is None:
             print(f"  {name}: not for these rows", flush=True)
             continue

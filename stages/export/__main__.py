@@ -5,6 +5,8 @@ import warnings
 from dataclasses import asdict
 from pathlib import Path
 
+import polars as pl
+
 from stages.common.digests import sha256_file, sha256_path
 from stages.common.params import ExportParams
 from stages.common.pipeline.stage import LOGS, Run, stage, write_json
@@ -12,7 +14,8 @@ from stages.common.schemas import CleanRecords
 from stages.export.comparison import VariantReport, compare, judge
 from stages.serving.backends import FILES, Package, Predictor
 from stages.serving.latency import Latency, latencies
-from stages.tasks.inference import size_of, texts_and_pairs
+from stages.tasks import load_task
+from stages.tasks.inference import size_of
 from stages.tracking.publish import publish_live
 
 NOT_ASKED = "switched off in params.yaml"
@@ -25,20 +28,24 @@ def main(run: Run[ExportParams]) -> None:
     """Write the files, compare their answers and times with those of the original, and drop what is not as good."""
     logging.disable(logging.WARNING)  # exporters warn of packages that they do not need
     warnings.simplefilter("ignore")
+    unread = pl.read_parquet(run.input("data/tokenized/rejected.parquet"), columns=["id"])
     test = CleanRecords.read(run.input("data/clean/test.parquet"))
+    test = test.join(unread, on="id", how="anti", maintain_order="left")
     folder = run.output("models/exported")
     package = Package(run.input("models/finetuned"), folder)
 
     missing = write_variants(run.params, package.model, folder)
     reports = {name: VariantReport(False, reason) for name, reason in missing.items()}
-    texts, pairs = texts_and_pairs(test)
+    texts, pairs = load_task(run.all_params.task).asked(test)
     name_of_task, main_score = run.all_params.task, run.all_params.spec.main
-    answers = {name: Predictor(package, name, task=name_of_task).outputs(texts, pairs) for name in package.variants}
+    several = package.variants if len(package.variants) > 1 else []  # of one there is nothing to compare
+    answers = {name: Predictor(package, name, task=name_of_task).outputs(texts, pairs) for name in several}
     # with one thread each, in interleaved calls
     predictors: dict[str, Predictor] = {
         name: Predictor(package, name, threads=1, task=name_of_task) for name in package.variants
     }
-    times = {size: latencies(predictors, texts, size, calls, pairs, SECONDS) for size, calls in CALLS.items()}
+    sizes = CALLS if several else {1: CALLS[1]}
+    times = {size: latencies(predictors, texts, size, calls, pairs, SECONDS) for size, calls in sizes.items()}
     costs = record_costs(package, folder, times)
     for name, file in FILES.items():
         path = folder / file

@@ -42,7 +42,7 @@ def main(run: Run[FinetuneParams]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
     task, spec = load_task(run.all_params.task), run.all_params.spec
     model = task.build_model(base, encoding, run.params, run.seed)
-    model = prepare(model, run.params, encoding["max_length"])
+    model = prepare(model, run.params, encoding["max_length"], task.adapts)
     best = spec.score(run.all_params.metric_for_best_model)
     arguments = training_arguments(run.params, checkpoints, run.seed, splits["train"].height, best)
     environment = training_environment("bfloat16" if arguments.bf16 else "float32")
@@ -63,7 +63,7 @@ def main(run: Run[FinetuneParams]) -> None:
         return
 
     folder = run.output("models/finetuned")
-    task.finished(model, encoding)
+    task.finished(model, encoding, folder)
     save(model, run.params, folder)
     tokenizer.model_max_length = encoding["max_length"]  # whoever uses the model cuts texts as the training did
     tokenizer.save_pretrained(folder)

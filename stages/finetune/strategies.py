@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from peft import (
+    MODEL_TYPE_TO_PEFT_MODEL_MAPPING,
     AdaLoraConfig,
     IA3Config,
     LoraConfig,
-    PeftModelForSequenceClassification,
     PrefixTuningConfig,
     get_peft_model_state_dict,
 )
@@ -28,13 +28,17 @@ from stages.finetune.optimizers import encoder_layers
 from stages.tasks.losses import Losses
 
 CONFIGS: dict[str, Any] = {"lora": LoraConfig, "adalora": AdaLoraConfig, "ia3": IA3Config, "prefix": PrefixTuningConfig}
+MODELS: dict[str, Any] = MODEL_TYPE_TO_PEFT_MODEL_MAPPING  # by the name of what they do
 NAME = "default"  # peft's, of the only adapter
 
 
-def prepare(model: PreTrainedModel, params: FinetuneParams, max_length: int | None = None) -> PreTrainedModel:
+def prepare(
+    model: PreTrainedModel, params: FinetuneParams, max_length: int | None = None, kind: str = "SEQ_CLS"
+) -> PreTrainedModel:
     """Return the base model with its new head (or peft's, around it) with only what the strategy trains trainable.
 
-    `max_length` is the number of tokens of the longest text that may come; a prefix has to fit in beside it.
+    `max_length` is the number of tokens of the longest text that may come; a prefix has to fit in beside it. `kind` is
+    peft's name of such models: those that are no classifiers have no head that is new.
 
     Raises:
         AttuneError: if the strategy or its options do not suit this model.
@@ -49,7 +53,7 @@ def prepare(model: PreTrainedModel, params: FinetuneParams, max_length: int | No
     head += sorted({name.rpartition(".")[0] for name in getattr(model, "new_weights", ())})
     model.requires_grad_(False)
     if params.strategy in CONFIGS:
-        return _with_adapter(model, params, head, max_length)
+        return _with_adapter(model, params, head if kind == "SEQ_CLS" else [], max_length, kind)
     parts: list[nn.Module] = [model.get_submodule(name) for name in head]
     if isinstance(params.options, PartialOptions):
         layers, wanted = encoder_layers(model), params.options.layers
@@ -62,11 +66,14 @@ def prepare(model: PreTrainedModel, params: FinetuneParams, max_length: int | No
     return model
 
 
-def _with_adapter(model: PreTrainedModel, params: FinetuneParams, head: list[str], max_length: int | None) -> Any:
+def _with_adapter(
+    model: PreTrainedModel, params: FinetuneParams, head: list[str], max_length: int | None, task: str
+) -> Any:
     strategy, kind = params.strategy, model.config.model_type
     options = params.options.model_dump()  # type: ignore[union-attr]
     layers = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
-    layers = [name for name in layers if not any(f"{name}.".startswith(f"{part}.") for part in head)]
+    output = [name for name, module in model.named_modules() if module is model.get_output_embeddings()]
+    layers = [name for name in layers if not any(f"{name}.".startswith(f"{part}.") for part in [*head, *output])]
     choices = ", ".join(sorted({name.rpartition(".")[2] for name in layers}))
     targets = options.get("target_modules")
     for name in targets if isinstance(targets, list) else ():  # peft ignores a name as long as another one fits
@@ -80,8 +87,8 @@ def _with_adapter(model: PreTrainedModel, params: FinetuneParams, head: list[str
         options["feedforward_modules"] = [name for name in IA3_FEEDFORWARD.get(kind, []) if name in targets]
     try:
         with warnings.catch_warnings(action="ignore"):  # peft's remarks on models whose layers are not nn.Linear
-            config = CONFIGS[strategy](task_type="SEQ_CLS", modules_to_save=list(head), **options)
-            adapted = PeftModelForSequenceClassification(model, config, NAME)
+            config = CONFIGS[strategy](task_type=task, modules_to_save=list(head) or None, **options)
+            adapted = MODELS[task](model, config, NAME)
         if strategy == "prefix":
             # Once on a text of the greatest length: no list says which models take a prefix, or ignore it.
             ids = torch.full((1, max(max_length or 0, 2)), (model.config.pad_token_id or 0) + 1, device=model.device)
@@ -113,7 +120,7 @@ def save(model: Any, params: FinetuneParams, folder: Path) -> None:
         return
     if params.merges:
         _unwrap_head(model.get_base_model())
-        model.merge_and_unload().save_pretrained(folder)
+        model.float().merge_and_unload().save_pretrained(folder)
         return
     config = model.peft_config[NAME]
     if isinstance(config, AdaLoraConfig):
@@ -141,9 +148,9 @@ def _unwrap_head(base: nn.Module) -> list[str]:
 def step_loss(model: Any, params: FinetuneParams, losses: Losses) -> tuple[Any, list[TrainerCallback]]:
     """Return the function from outputs and targets of a forward pass to its part of the step's loss, and callbacks.
 
-    The losses of the rows are summed and divided by the rows of the whole training step, over its forward passes and
-    processes, so that accumulated gradients are those of one large batch (transformers#35203); weights of rows are no
-    part of the divisor for the same reason.
+    The losses of the items (rows, or tokens) are summed and divided by the items of the whole training step, over its
+    forward passes and processes, so that accumulated gradients are those of one large batch (transformers#35203);
+    weights of rows are no part of the divisor for the same reason.
 
     AdaLoRA (Zhang et al. 2023, arXiv:2303.10512) adds something to that, and needs a callback. peft leaves it to the
     caller: the ranks fall on a schedule that needs the number of steps, and peft adds the orthogonality to the model's
@@ -154,11 +161,12 @@ def step_loss(model: Any, params: FinetuneParams, losses: Losses) -> tuple[Any, 
     def loss(outputs: Any, targets: torch.Tensor | None, num_items_in_batch: torch.Tensor | None = None) -> Any:
         """Take logits [b x k] in any precision and targets [b …]; None: a row stands in where a process has none."""
         logits = outputs.logits.float()
-        rows = 0 if targets is None else len(targets)
-        whole = rows if num_items_in_batch is None else num_items_in_batch
-        value = 0.0 * logits.sum() if targets is None else losses(logits, targets).sum() / whole
+        values = 0.0 * logits if targets is None else losses(logits, targets)
+        items = 0 if targets is None else values.numel()
+        whole = items if num_items_in_batch is None else num_items_in_batch
+        value = values.sum() if targets is None else values.sum() / whole
         if budget and torch.is_grad_enabled():
-            share = rows / whole * model.peft_config[NAME].orth_reg_weight
+            share = items / whole * model.peft_config[NAME].orth_reg_weight
             value = value + share * orthogonality(model).to(value.device)
         return value
 

@@ -19,7 +19,6 @@ from accelerate.utils import broadcast_object_list  # type: ignore[import-untype
 from torch import distributed
 from torch.utils.data import DataLoader
 from transformers import (
-    DataCollatorWithPadding,
     EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -38,11 +37,13 @@ from stages.finetune import checkpoints
 from stages.finetune.batches import LengthBatches, TokenRows
 from stages.finetune.cpu_speed import fast_on_cpu, trimmed_vocabulary
 from stages.finetune.machine import explain_memory_errors
+from stages.finetune.memory import plan
 from stages.finetune.optimizers import build_optimizer, build_schedule
 from stages.finetune.progress import divergence
 from stages.finetune.strategies import step_loss
-from stages.tasks.base import Space, Task
+from stages.tasks.base import Task
 from stages.tasks.inference import wants_bf16
+from stages.tasks.training import Space
 
 FULL = 2**20  # bytes: less is left free where a write has failed for lack of room
 SAMPLE = 10_000  # rows whose targets are enough to compute the loss of guessing
@@ -104,15 +105,30 @@ def train(
     loss, of_strategy = step_loss(model, params, losses)
     if params.early_stopping_patience:
         of_strategy.append(EarlyStoppingCallback(params.early_stopping_patience))
+    if task.estimates_memory:
+        longest = rows.sort("length", descending=True).head(1).select(*columns, "labels").to_dicts()
+        most = params.per_device_train_batch_size
+        if params.max_tokens_per_batch:
+            most = max(1, min(most, params.max_tokens_per_batch // int(rows["length"].max())))  # type: ignore[arg-type]
+        arguments.gradient_checkpointing = plan(model, task.collator(tokenizer)(longest), most, params)
+        arguments.gradient_checkpointing_kwargs = {"use_reentrant": False}
+    packed = task.packs(model, params)
+    if packed:
+        print("  rows are packed: no batch has padding", flush=True)
     trainer = AttuneTrainer(
+        task=task,
+        guessing=task.guessing(rows["labels"].head(SAMPLE).to_list(), model.config),
+        losses=losses,
+        collator=task.collator(tokenizer, packed),
         params=params,
         model=model,
         args=arguments,
         train_dataset=TokenRows(rows, columns),
         eval_dataset=TokenRows(validation.sort("length", descending=True, maintain_order=True), columns),
         processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer),
+        data_collator=task.collator(tokenizer),
         compute_loss_func=loss,
+        preprocess_logits_for_metrics=task.scored,
         compute_metrics=lambda given: task.validation_scores(given.predictions, given.label_ids, space),
         callbacks=[*of_strategy, checkpoints.SaveAndLog(params.save_steps), *callbacks],
     )
@@ -131,13 +147,20 @@ class AttuneTrainer(Trainer):
     optimizer: Any
     lr_scheduler: Any
 
-    def __init__(self, *, params: FinetuneParams, **given: Any) -> None:
-        """Take the stage's params beside all that `Trainer` takes; `train_dataset` is a `TokenRows`."""
+    def __init__(
+        self, *, task: Task, params: FinetuneParams, losses: Any, guessing: Any, collator: Any, **given: Any
+    ) -> None:
+        """Take the stage's params beside all that `Trainer` takes; `train_dataset` is a `TokenRows`.
+
+        `losses` are those of the task; `guessing` are logits and targets of a model that knows nothing; `collator` is
+        of training alone.
+        """
         super().__init__(**given)
         self._params, self._folder = params, Path(self.args.output_dir)
-        rows = [self.train_dataset[index]["labels"] for index in range(min(SAMPLE, len(self.train_dataset)))]
-        equal = SimpleNamespace(logits=torch.zeros(len(rows), self.model.config.num_labels))
-        self._guessing = float(self.compute_loss_func(equal, torch.tensor(rows)).detach())  # with all that it weighs
+        self._task, self._losses, self._collator = task, losses, collator
+        logits, targets = guessing
+        equal = self.compute_loss_func(SimpleNamespace(logits=logits), targets)
+        self._guessing = float(equal.detach())  # with all that it weighs
 
     def resume(self) -> None:
         """Train from the last complete checkpoint, or from the beginning."""
@@ -169,7 +192,7 @@ class AttuneTrainer(Trainer):
         loader = DataLoader(
             rows,
             batch_sampler=batches,
-            collate_fn=self.data_collator,
+            collate_fn=self._collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             persistent_workers=self.args.dataloader_num_workers > 0,
@@ -180,9 +203,9 @@ class AttuneTrainer(Trainer):
         return loader
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
-        """Return the rows of a whole step, over its forward passes and processes; `Trainer` would count numbers."""
-        rows = torch.tensor(sum(len(batch.get("labels", ())) for batch in batch_samples), device=device)
-        return self.accelerator.gather(rows).sum()
+        """Return the items of a whole step, over its forward passes and processes; `Trainer` would count numbers."""
+        items = sum(self._task.items(batch["labels"]) for batch in batch_samples if "labels" in batch)
+        return self.accelerator.gather(torch.tensor(items, device=device)).sum()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: counting the model's weights at every step takes time, and nobody reads the result."""
@@ -205,12 +228,11 @@ class AttuneTrainer(Trainer):
             super()._run_epoch(**given)
 
     def evaluation_loop(self, *given: Any, **named: Any) -> EvalLoopOutput:
-        """Score; with several processes `Trainer` would count some rows twice in the loss."""
+        """Score; `Trainer` would take the mean over batches, and with several processes count some rows twice."""
         output = super().evaluation_loop(*given, **named)
-        if self.args.world_size > 1 and output.metrics and self.compute_loss_func:
-            with torch.no_grad():
-                logits, targets = torch.from_numpy(output.predictions), torch.from_numpy(output.label_ids)
-                output.metrics["eval_loss"] = self.compute_loss_func(SimpleNamespace(logits=logits), targets).item()
+        kept, targets = output.predictions, output.label_ids
+        if (self.args.world_size > 1 or self._task.sums_rows) and output.metrics:
+            output.metrics["eval_loss"] = self._task.mean_loss(self._losses, kept, targets)
         return output
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

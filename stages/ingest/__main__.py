@@ -25,7 +25,7 @@ from stages.ingest.fetch import open_source
 from stages.ingest.labels import check_label_column, check_look_alikes, label_names
 from stages.ingest.models import bring_model, bring_resources, files_of
 from stages.ingest.records import check_label_map, read_records
-from stages.ingest.scratch import build_scratch_model
+from stages.ingest.scratch import build_scratch_language_model, build_scratch_model
 from stages.ingest.spool import Spool
 from stages.tasks import load_task
 from stages.tasks.base import Task
@@ -73,12 +73,8 @@ def main(run: Run[IngestParams]) -> None:
         why = others.select(pl.col("reason").value_counts()).unnest("reason").sort("reason")
         reasons = dict(why.collect().iter_rows())
 
-    base, commit = run.output("models/base"), None
-    if params.base_model.scratch:
-        texts = pl.read_parquet(records_path, columns=["text"])["text"].drop_nulls()
-        build_scratch_model(texts.to_list(), params.base_model.scratch, base, run.seed)
-    else:
-        commit = bring_model(params.base_model, base, workspace)
+    base = run.output("models/base")
+    commit = _bring_base(run, records_path, base, workspace)
     bring_resources(params.resources.named(), run.output("models/resources"), workspace)
 
     rejected = sum(reasons.values())
@@ -103,6 +99,17 @@ def main(run: Run[IngestParams]) -> None:
         shown = f"{count:,} labels '{display(spelling, 80)}'"
         print(f"  warning: {shown} count as missing: name it in ingest.labels if it is a label")
     _print_rejected(rejected_path, spool.rows - rejected, commonest)
+
+
+def _bring_base(run: Run[IngestParams], records: Path, target: Path, workspace: Workspace) -> str | None:
+    """Bring or build the base model; return the commit of a hub's repository."""
+    source, kind = run.params.base_model, run.all_params.spec.base
+    if not source.scratch:
+        return bring_model(source, target, workspace, kind)
+    texts = pl.read_parquet(records, columns=["text"])["text"].drop_nulls()
+    build = build_scratch_model if kind == "encoder" else build_scratch_language_model
+    build(texts.to_list(), source.scratch, target, run.seed)
+    return None
 
 
 def _print_rejected(rejected: Path, kept: int, commonest: list[tuple[str, int]]) -> None:

@@ -178,7 +178,7 @@ def hub_folder(source: FolderSource, allowed: Sequence[str], workspace: Workspac
         snapshot_download,
         revision=source.revision,
         cache_dir=workspace.downloads / "hub",
-        allow_patterns=[f"{inside}{pattern}" for pattern in allowed],
+        allow_patterns=[escape(folder)] if folder.endswith(".gguf") else [f"{inside}{name}" for name in allowed],
         ignore_patterns=[f"{inside}*/*"],  # here * does not stop at a /
     )
     with _named_faults(source):

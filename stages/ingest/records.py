@@ -1,6 +1,6 @@
 """Map a source's columns and labels to records, batch by batch, keeping account of every row."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,8 +11,8 @@ from stages.common.display import listed as first_of
 from stages.common.errors import AttuneError
 from stages.common.params import IngestParams, TextSource
 from stages.common.params.sources import as_in_files
-from stages.common.readers.table import Table
-from stages.common.readers.tables import COLUMNS, LINE
+from stages.common.readers.table import LINE, Table
+from stages.common.readers.tables import COLUMNS
 from stages.common.schemas import SPLITS
 from stages.ingest.labels import SPELLINGS, with_marks, with_targets, without_fractions, without_missing
 from stages.tasks.base import Task
@@ -20,6 +20,7 @@ from stages.tasks.base import Task
 FIELDS = ("text", "text_pair", "label", "group", "split", "timestamp", "source", "extra")
 WIDTH = 60  # characters of a label or a name in a message
 MATCHES = ""  # whether a line matches its source's pattern; no group has this name
+OF_SHAPE = "\0"  # before the names of columns that are made of a conversation's
 SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation", "": None}
 
 
@@ -32,15 +33,14 @@ def read_records(table: Table, source: TextSource, task: Task, params: IngestPar
     damaged.
     """
     lines, missing, pattern = source.file_format == "lines", params.missing, source.pattern
-    mapped = source.columns.model_dump(exclude_none=True, exclude={"extra", "labels"})
-    if source.bare:
-        bare = COLUMNS[source.file_format]
-        mapped = {field: column for field, column in bare.items() if hasattr(source.columns, field)}
+    shaped, optional = _shaped(table, source, task)
+    mapped = _mapping(source)
     extra = [*dict.fromkeys(getattr(source.columns, "extra", []))]
     marks: list[str] = getattr(source.columns, "labels", [])
     where: dict[str, Any] = getattr(source, "where", {})
-    further = {"labels": marks, "extra": extra, "where": where}
+    further = {"labels": marks, "extra": extra, "where": where, "label": [*shaped.values()]}
     wanted = [*mapped.items(), *((field, column) for field, columns in further.items() for column in columns)]
+    mapped |= {field: f"{OF_SHAPE}{field}" for field in ("text", "label") if shaped}
     given = {name: getattr(source, name, None) for name in ("label", "split")}
     constant = {**dict.fromkeys(FIELDS), **given, "source": source.origin, "group": table.group}
     if table.fixed and not pattern:
@@ -52,27 +52,22 @@ def read_records(table: Table, source: TextSource, task: Task, params: IngestPar
     for raw in table.batches([LINE] if pattern else list(dict.fromkeys(column for _, column in wanted))):
         batch = _groups(raw[LINE], pattern, mapped["text"]) if pattern else raw
         matched += int(batch[MATCHES].sum()) if pattern else batch.height
-        records = pl.DataFrame({field: batch[column] for field, column in mapped.items()}).with_columns(
-            pl.lit(value, pl.String).alias(field) for field, value in constant.items() if field not in mapped
-        )
-        if extra:
-            struct = pl.DataFrame([without_missing(batch[column], missing) for column in extra]).to_struct()
-            records = records.with_columns(extra=struct.struct.json_encode())
-        records = records.select(FIELDS).with_columns(
-            *(without_missing(records[field], missing, spellings) for field, spellings in SPELLINGS.items()),
-            left_out=pl.coalesce(pl.lit(None, pl.String), *_left_out(batch, where, pattern)),
-        )
+        records = _records(_with_cells(batch, shaped, source, rows), mapped, extra, constant, missing)
+        records = records.with_columns(left_out=pl.coalesce(pl.lit(None, pl.String), *_left_out(batch, where, pattern)))
         records = official_splits(records, params.split_names)
         kept += records["left_out"].null_count()
         records = records.with_columns(rule=pl.when(pl.col("left_out").is_not_null()).then(pl.lit("left_out")))
         if marks:
             records = with_marks(records, batch, marks)
         records = with_targets(records, names, task, params, table.origin, rows)
+        if shaped:
+            labels = records.select(pl.when(pl.col("left_out").is_null()).then("label")).to_series()
+            records = records.with_columns(text=pl.coalesce(task.texts(labels), "text"))
         rows += batch.height
         texts += int(records["text"].str.contains(r"\S").sum())
         yield records
     if rows and not lines:
-        _check_columns(wanted, table)
+        _check_columns([pair for pair in wanted if pair[1] not in optional], table)
     if rows and not matched:
         first = display(batch[mapped["text"]][0] or "", WIDTH)
         raise AttuneError(f"{table.origin}: pattern fits none of the {rows:,} lines", f"mend it: a line is {first!r}")
@@ -81,9 +76,61 @@ def read_records(table: Table, source: TextSource, task: Task, params: IngestPar
         raise AttuneError(f"{table.origin}: where leaves out all {rows:,} rows", f"mend it: {'; '.join(held)}")
     if not texts:
         empty = "the file is empty" if lines or not table.columns else "there are no rows below the header"
-        what = f"{mapped['text']!r} is empty in all {rows} rows" if rows else empty
+        what = f"{shaped.get('answer', mapped['text'])!r} is empty in all {rows} rows" if rows else empty
         fix = "name another file, or map text to the column that holds it; there are: "
         raise AttuneError(f"{table.origin}: {what}", fix + _listed(table.columns))
+
+
+def _records(
+    batch: pl.DataFrame,
+    mapped: Mapping[str, str],
+    extra: Sequence[str],
+    constant: Mapping[str, str | None],
+    missing: Sequence[str],
+) -> pl.DataFrame:
+    """Return the rows of a batch with FIELDS, from their columns or, those that have none, from what is constant."""
+    records = pl.DataFrame(
+        {field: batch[column] for field, column in mapped.items()}, height=batch.height
+    ).with_columns(pl.lit(value, pl.String).alias(field) for field, value in constant.items() if field not in mapped)
+    if extra:
+        struct = pl.DataFrame([without_missing(batch[column], missing) for column in extra]).to_struct()
+        records = records.with_columns(extra=struct.struct.json_encode())
+    records = records.select(FIELDS)
+    return records.with_columns(
+        without_missing(records[field], missing, spellings) for field, spellings in SPELLINGS.items()
+    )
+
+
+def _shaped(table: Table, source: TextSource, task: Task) -> tuple[dict[str, str], set[str]]:
+    """Return the columns of a source's conversations by what they hold, and which of these may be missing."""
+    if not source.shape:
+        return {}, set()
+    parts, needed = task.columns_of(source.shape, source.columns.text, getattr(source.columns, "label", None))
+    known = {*table.columns, *table.without_text} if table.fixed else {*parts.values()}
+    shaped = {part: column for part, column in parts.items() if column in known or part in needed}
+    return shaped, {column for part, column in shaped.items() if part not in needed}
+
+
+def _with_cells(batch: pl.DataFrame, shaped: Mapping[str, str], source: TextSource, rows: int) -> pl.DataFrame:
+    """Return a batch with what the task is to read as the label of each conversation, JSON, and a text until then.
+
+    The JSON has the number of the row, of which so many came before: what is wrong has to be found.
+    """
+    if not shaped:
+        return batch
+    cells = batch.select(pl.col(column).alias(part) for part, column in shaped.items())
+    numbered = cells.with_columns(shape=pl.lit(source.shape), row=pl.int_range(rows + 1, rows + 1 + pl.len()))
+    label = numbered.to_struct().struct.json_encode()
+    return batch.with_columns(cells["answer"].alias(f"{OF_SHAPE}text"), label.alias(f"{OF_SHAPE}label"))
+
+
+def _mapping(source: TextSource) -> dict[str, str]:
+    """Return the columns of fields that have one each."""
+    if source.bare:
+        bare = COLUMNS[source.file_format]
+        return {field: column for field, column in bare.items() if hasattr(source.columns, field)}
+    several = {"extra", "labels", *(("text", "label") if source.shape else ())}
+    return source.columns.model_dump(exclude_none=True, exclude=several)
 
 
 def _groups(lines: pl.Series, pattern: str, text: str) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""A small untrained BERT with a WordPiece tokenizer built from the data."""
+"""Small untrained models with tokenizers built from the data: a BERT, and a Llama that knows turns of a chat."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +8,11 @@ from stages.common.params.ingest import Scratch
 
 LONGEST_WORD = 100  # characters; max_input_chars_per_word of WordPiece
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+TURNS = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
+CHATML = (  # OpenAI's chat markup, as SmolLM2 and Qwen have it
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 def build_scratch_model(texts: Iterable[str], scratch: Scratch, target: Path, seed: int) -> None:
@@ -38,6 +43,43 @@ def build_scratch_model(texts: Iterable[str], scratch: Scratch, target: Path, se
         pad_token_id=0,
     )
     BertModel(config).save_pretrained(target)
+
+
+def build_scratch_language_model(texts: Iterable[str], scratch: Scratch, target: Path, seed: int) -> None:
+    """Write a Llama, and a tokenizer of bytes and their pairs with a chat template, to `target`: see above."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, logging
+
+    logging.disable_progress_bar()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    size = max(scratch.vocab_size, 256 + len(TURNS))  # any text is made of the bytes
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=TURNS, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    pad, _, end = TURNS
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=pad, eos_token=end, model_max_length=scratch.max_position_embeddings
+    )
+    fast.chat_template = CHATML
+    fast.save_pretrained(target)
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=scratch.hidden_size,
+        num_hidden_layers=scratch.num_hidden_layers,
+        num_attention_heads=scratch.num_attention_heads,
+        intermediate_size=4 * scratch.hidden_size,
+        max_position_embeddings=scratch.max_position_embeddings,
+        pad_token_id=TURNS.index(pad),
+        bos_token_id=None,
+        eos_token_id=TURNS.index(end),
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(target)
 
 
 def _word_pieces(vocabulary: dict[str, int]) -> Any:

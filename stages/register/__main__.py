@@ -18,7 +18,6 @@ from stages.register.champion_comparison import compare_with_champion
 from stages.register.gates import Verdict, failed, judge_reports
 from stages.serving.backends import FILES, Package, Predictor
 from stages.serving.latency import latencies
-from stages.tasks.inference import texts_and_pairs
 from stages.tracking.package import package_digest
 from stages.tracking.publish import publish_live
 from stages.tracking.registry import CHAMPION, REGISTERED, REGISTRATION, STAMP, ChampionComparison, Registration
@@ -110,8 +109,10 @@ def _register(run: Run[RegisterParams], package: Package, own: list[Verdict]) ->
 
 def _latency(run: Run[RegisterParams], package: Package, limit: float) -> Verdict:
     """Judge how long one text takes as it would be served; the milliseconds, which vary, are on the terminal alone."""
-    texts, pairs = texts_and_pairs(CleanRecords.read(run.input("data/clean/test.parquet")))
     predictor = Predictor(package)
+    scored = pl.read_parquet(run.input("data/predictions.parquet"), columns=["id"])
+    test = CleanRecords.read(run.input("data/clean/test.parquet")).join(scored, on="id", maintain_order="left")
+    texts, pairs = predictor.task.asked(test)
     p95 = latencies({"model": predictor}, texts, 1, CALLS, pairs)["model"].p95_ms
     print(f"  one text takes {p95:.1f} ms ({predictor.variant}, 95th percentile)", flush=True)
     passed = p95 <= limit

@@ -14,7 +14,7 @@ from stages.register.gates import Verdict, failed, gain_of, limited
 from stages.serving.backends import Package, Predictor
 from stages.tasks import load_task
 from stages.tasks.bootstrap import gains, mcnemar, scores_of
-from stages.tasks.inference import labels_of, texts_and_pairs
+from stages.tasks.inference import labels_of
 from stages.tracking.package import fetch_package, fetch_seen_ids
 from stages.tracking.registry import champion, demotion
 from stages.tracking.runs import MODEL_TAG
@@ -76,7 +76,7 @@ def _on_the_same_rows(
         return failed("champion", f"{unseen}, and a comparison needs {MIN_ROWS}; {fix}")
     ours = Predictions.read(run.input("data/predictions.parquet")).drop("label")
     rows = rows.join(ours, on="id", maintain_order="left")
-    answers = task.decide(predictor.outputs(*texts_and_pairs(rows)), predictor.decision)
+    answers = task.decide(predictor.outputs(*task.asked(rows)), predictor.decision)
     theirs = pl.DataFrame(answers)
     own, other = (task.evidence(rows, some, labels_of(package.model)) for some in (rows, theirs))
     name = params.champion_metric

@@ -87,9 +87,10 @@ def read_question(body: bytes | dict[str, Any], task: Task) -> Question:
 def answers(predictor: Predictor, question: Question) -> list[dict[str, Any]]:
     """Return an answer per text, as the task says it; one with nothing to read in it gets none."""
     texts, pairs = question.texts, question.pairs
+    task = predictor.task
     if predictor.cleaning:  # as the model's training data were
-        texts, pairs = predictor.cleaning.texts(texts), predictor.cleaning.texts(pairs) if pairs else None
-    task, outputs = predictor.task, predictor.outputs(texts, pairs)
+        texts, pairs = task.prepared(texts, predictor.cleaning), predictor.cleaning.texts(pairs) if pairs else None
+    outputs = predictor.outputs(texts, pairs)
     given = task.answers(outputs, predictor.decision, question.threshold, question.top_k)
     return [task.blank_answer(answer) if blank(text) else answer for text, answer in zip(texts, given, strict=True)]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from stages.common.text.cleaning import TextCleaning
 from stages.tasks import FIRST, load_task, read_decision
-from stages.tasks.inference import labels_of, load_classifier
+from stages.tasks.inference import labels_of
 
 Variant = Literal["torch", "onnx", "int8"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -76,17 +76,18 @@ class Predictor:
         self.variant: Variant = variant or ("onnx" if "onnx" in package.variants else "torch")
         if self.variant not in package.variants:
             raise ValueError(f"the model has no {self.variant}; it has {', '.join(package.variants)}")
-        quick = self.variant != "torch" and (package.model / "tokenizer.json").exists()
-        self.tokens = QuickTokens(package.model) if quick else TransformersTokens(package.model)
-        if self.variant == "torch" or not package.exported:
-            self.forward = _torch_forward(package.model, threads, device)
-        else:
-            self.forward = _onnx_forward(package.exported / FILES[self.variant], threads)
         decided = read_decision(package.serving) if package.serving else None
         self.decision: Any = decided or load_task(task).undecided(package.model)
         self.task = load_task(self.decision.task)
+        quick = self.variant != "torch" and (package.model / "tokenizer.json").exists()
+        plain = QuickTokens if quick else TransformersTokens
+        self.tokens: Any = self.task.tokens(package.model) or plain(package.model)
+        if self.variant == "torch" or not package.exported:
+            self.forward = _torch_forward(self.task.load(package.model), threads, device)
+        else:
+            self.forward = _onnx_forward(package.exported / FILES[self.variant], threads)
         labels = labels_of(package.model)
-        self._outputs = len(labels)
+        self._outputs = self.task.width or len(labels)
         if getattr(self.decision, "labels", labels) != labels:
             raise ValueError(f"{package.serving} belongs to a model with other labels than {package.model}")
         self.cleaning = TextCleaning.read(package.serving) if package.serving else None
@@ -165,17 +166,18 @@ class QuickTokens:
         return arrays
 
 
-def _torch_forward(model: Path, threads: int | None, device: str) -> Forward:
+def _torch_forward(network: Any, threads: int | None, device: str) -> Forward:
     import torch
 
     if threads:
         torch.set_num_threads(threads)
-    network = load_classifier(model).to(device)
+    network = network.to(device)
 
     def forward(batch: dict[str, np.ndarray]) -> np.ndarray:
         with torch.inference_mode():
             inputs = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
-            return np.asarray(network(**inputs).logits.float().cpu().numpy())
+            logits = network(**inputs).logits
+            return np.asarray((logits if logits.dtype == torch.float64 else logits.float()).cpu().numpy())
 
     return forward
 

@@ -9,25 +9,30 @@ pydantic, and files that are listed in `stages/tracking/package.py`. All else is
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from stages.tasks.decision import Decision
+from stages.tasks.evidence import Evidence, Scores
+from stages.tasks.training import TrainedTask
 
 if TYPE_CHECKING:
     import torch
     from polars import DataFrame, Series
-    from transformers import PreTrainedModel
 
-    from stages.common.params import AugmentParams, CleanParams, EvaluateParams, FinetuneParams, IngestParams, Params
+    from stages.common.params import (
+        AugmentParams,
+        CleanParams,
+        EvaluateParams,
+        IngestParams,
+        Params,
+    )
+    from stages.common.text.cleaning import TextCleaning
 
 DIGITS = 6
-Scores = dict[str, np.ndarray]  # by name, one value for each sum of statistics [...]
-Space = Mapping[str, Any]  # what `encoding.json` keeps of the targets: labels and their numbers, mean and deviation, …
 Answer = dict[str, Any]
 
 
@@ -39,37 +44,16 @@ class Refused(ValueError):
         self.rule = rule
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What scores of predictions are computed from, so that rows can be drawn again without asking the task.
-
-    Sums of `statistics` over any rows, each as often as it was drawn, give `scores`. What cannot be added up (a rank
-    correlation) is computed on the rows that were drawn, by `ranked`.
-    """
-
-    statistics: Any  # [n x m] float64: an array, or a scipy.sparse one where it is wide
-    scores: Callable[[np.ndarray], Scores]  # of sums [... x m]
-    ranked: Callable[[np.ndarray], Scores] | None = None  # of numbers of drawn rows [b x n]
-
-    def of_rows(self, rows: np.ndarray, name: str) -> "Evidence":
-        """Return the evidence of some rows by their numbers [m], for one score alone."""
-
-        def only(scores: Scores) -> Scores:
-            return {name: scores[name]} if name in scores else {}
-
-        ranked = self.ranked
-        of_drawn = (lambda drawn: only(ranked(rows[drawn]))) if ranked else None  # type: ignore[misc]
-        return Evidence(self.statistics[rows], lambda sums: only(self.scores(sums)), of_drawn)
-
-
-class Task:
+class Task(TrainedTask):
     """A task of one output vector per text or pair of texts; others replace `encode`, `build_model` and `predict`."""
 
     name: ClassVar[str]  # as in params.yaml
-    problem_type: ClassVar[str]  # transformers' name of the loss, for `build_model`
     Decision: ClassVar[Any] = Decision  # the class of its `decision.json`
     # What an answer holds, by key: string, double, boolean, map or any, with a ? where it may be null
     signature: ClassVar[dict[str, str]]
+    example: ClassVar[list[str]] = ["A film that stays with you.", "Two hours I will not get back."]  # of texts to ask
+    width: ClassVar[int] = 0  # outputs of the model; 0: one for each of its labels
+    several_targets: ClassVar[bool] = False  # of equal texts are legal: rows are the same by text and label
 
     # ── ingest, clean, augment: targets ──────────────────────────────────────────────────────────────────────────────
     def parse_target(self, cell: str, params: "IngestParams") -> str | None:
@@ -80,6 +64,30 @@ class Task:
         reason: its row is rejected. An AttuneError, before which the place is put, if no row at all can be trusted.
         """
         return cell
+
+    def columns_of(self, shape: str, text: str | None, label: str | None) -> tuple[dict[str, str], set[str]]:
+        """Return the columns of a shape of conversations by what they hold, and which of these there must be.
+
+        The two are those of params, if any. Of each row, the cells are JSON by what they hold, with the `shape`, for
+        `parse_target`. Only tasks on conversations are asked.
+        """
+        raise NotImplementedError
+
+    def texts(self, labels: "Series") -> "Series":
+        """Return the text that each label has, if rows have none of their own; null where there is no label."""
+        raise NotImplementedError
+
+    def said(self, labels: "Series") -> "Series":
+        """Return what targets say, where equal texts may have several: rows are the same by both."""
+        return labels
+
+    def cleaned(self, labels: "Series", cleaning: "TextCleaning") -> "Series":
+        """Return the labels of rows whose texts are cleaned so; as they are, by default."""
+        return labels
+
+    def grouped(self, records: "DataFrame", params: "CleanParams") -> "DataFrame":
+        """Return records in which `group` also holds together what must not be torn over splits."""
+        return records
 
     def names(self, label: str) -> list[str]:
         """Return the names of classes that a canonical label holds: what params may map, and what reports count."""
@@ -126,39 +134,27 @@ class Task:
         """Return why a new row, made of the row `parent`, lost its target; null: it has it. None: nobody looks."""
         return None
 
-    # ── tokenize, finetune ───────────────────────────────────────────────────────────────────────────────────────────
-    def label_space(self, labels: "Series") -> dict[str, Any]:
-        """Return what has to be known of the training targets to encode them, JSON-able: the number of each name."""
-        names = self.names_in(labels)
-        return {"labels": {name: number for number, name in enumerate(names)}} if names else {}
-
-    def targets(self, labels: Sequence[str], space: Space) -> list[Any]:
-        """Return what the model learns for each label: a class number, a list of 0 and 1, a number."""
-        raise NotImplementedError
-
-    def build_model(self, base: Path, space: Space, params: "FinetuneParams", seed: int) -> "PreTrainedModel":
-        """Return the base model with a new head, in float32: an output for each name, in their order, or one."""
-        from stages.tasks.encoder import with_head
-
-        numbers = space.get("labels", {"value": 0})
-        return with_head(base, sorted(numbers, key=numbers.__getitem__), self.problem_type, params.dropout, seed)
-
-    def loss_function(self, params: "FinetuneParams", space: Space, targets: Sequence[Any]) -> Any:
-        """Return the function from logits [b x k] float32 and targets [b …] to the loss of each row [b].
-
-        It is asked for with the training targets once. Without gradients, in validation, the plain loss is wanted:
-        runs with different losses can be compared by it.
-        """
-        raise NotImplementedError
-
-    def validation_scores(self, logits: np.ndarray, targets: np.ndarray, space: Space) -> dict[str, float]:
-        """Return the scores of one pass over the validation split: all that may pick the epoch to keep."""
-        raise NotImplementedError
-
-    def finished(self, model: Any, space: Space) -> None:
-        """Change a trained model in place, before it is saved, so that its outputs are in the units of the data."""
-
     # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    def load(self, model: Path) -> Any:
+        """Return a saved model, in float32 and for evaluation, whose `logits` [b x k] are the outputs of rows."""
+        from stages.tasks.inference import load_classifier
+
+        return load_classifier(model)
+
+    def tokens(self, model: Path) -> Any:
+        """Return what makes token ids of texts for `load`ed models, as TransformersTokens of serving; None: that."""
+        return None
+
+    def asked(self, rows: "DataFrame") -> "tuple[list[str], list[str] | None]":
+        """Return what the model is asked of each record: its text, and its second one if any record has one."""
+        from stages.tasks.inference import texts_and_pairs
+
+        return texts_and_pairs(rows)
+
+    def prepared(self, texts: list[str], cleaning: "TextCleaning") -> list[str]:
+        """Return texts of a request as training data were cleaned; a ValueError if one is none of the task."""
+        return cleaning.texts(texts)
+
     def activate(self, logits: np.ndarray) -> np.ndarray:
         """Return the outputs [n x k] float64 of logits: probabilities, values."""
         return logits.astype(np.float64)
@@ -236,11 +232,11 @@ class Task:
         """Return whether two predictions of a row count as the same, [n] bool: of exported forms, of a rebuild."""
         return (first["prediction"] == second["prediction"]).to_numpy()
 
-    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, max_length: int) -> Sequence[str] | None:
+    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, tuned: Path) -> Sequence[str] | None:
         """Return what a baseline of the facts predicts for the test rows, as canonical texts; None: it needs others.
 
         The parts are train, validation (on which is fitted what has to be) and test, all with text, text_pair and
-        label. The base model is measured on so many tokens of a text.
+        label. The base model is measured on as many tokens of a text as the tuned one.
         """
         raise NotImplementedError
 
@@ -292,8 +288,3 @@ class Task:
         """Return what scores are computed from; `names` are those of the training labels, None: those that occur."""
         known = self.names_in(rows["label"], predictions["prediction"]) if names is None else names
         return Evidence(self.statistics(rows, predictions, known), self.scores)
-
-
-def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return part / whole, 0 where there is nothing."""
-    return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=whole > 0)

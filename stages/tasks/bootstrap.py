@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.tasks.base import DIGITS, Evidence, Scores
+from stages.tasks.base import DIGITS
+from stages.tasks.evidence import Evidence, Scores
 
 if TYPE_CHECKING:
     from stages.common.params.evaluate import Bootstrap

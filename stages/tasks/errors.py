@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from stages.tasks.base import DIGITS, Evidence, Scores, ratio
+from stages.tasks.base import DIGITS
+from stages.tasks.evidence import Evidence, Scores, ratio
 from stages.tasks.targets import in_deciles
 
 if TYPE_CHECKING:

@@ -18,21 +18,29 @@ MERGEABLE = ("lora", "adalora", "ia3")
 
 
 def load_classifier(folder: Path) -> Any:
-    """Return the model in float32, in evaluation mode; a ValueError if an adapter's weights are not in safetensors."""
+    """Return a classifier: see `load_model`."""
+    from transformers import AutoModelForSequenceClassification
+
+    return load_model(folder, AutoModelForSequenceClassification)
+
+
+def load_model(folder: Path, kind: Any) -> Any:
+    """Return the model, of an Auto class of transformers, in float32, in evaluation mode.
+
+    A ValueError if an adapter's weights are not in safetensors.
+    """
     import torch
     from safetensors.torch import load_file
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
     if not adapter_of(folder):
-        return AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True
-        ).eval()
+        return kind.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
     from peft import PeftModel
 
     if not (folder / "adapter_model.safetensors").exists():
         raise ValueError(f"{folder} has no adapter_model.safetensors")  # peft would look for a pickle
     config = AutoConfig.from_pretrained(folder)
-    base = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)].from_pretrained(
+    base = kind._model_mapping[type(config)].from_pretrained(
         None, config=config, dtype=torch.float32, state_dict=load_file(folder / "model.safetensors")
     )
     base.name_or_path = base.config.name_or_path = str(folder)  # MLflow would ask the Hub for a model of no name
@@ -51,6 +59,13 @@ def labels_of(folder: Path) -> list[str]:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})  # transformers does not write its own default
     return [names[str(index)] for index in range(len(names))]
+
+
+def longest_of(folder: Path) -> int:
+    """Return how many tokens of a text a saved model reads."""
+    from transformers import AutoTokenizer
+
+    return int(AutoTokenizer.from_pretrained(folder).model_max_length)
 
 
 def size_of(folder: Path) -> dict[str, int]:

@@ -14,10 +14,12 @@ import numpy as np
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from stages.tasks.base import DIGITS, Answer, Scores, Space, Task
+from stages.tasks.base import DIGITS, Answer, Task
 from stages.tasks.decision import STRICT, Decision
-from stages.tasks.inference import labels_of
+from stages.tasks.evidence import Scores
+from stages.tasks.inference import labels_of, longest_of
 from stages.tasks.targets import canonical_set, parse_set, renamed_set
+from stages.tasks.training import Space
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series
@@ -221,7 +223,7 @@ class MultiLabel(Task):
         pairs = [[f"pair: {first}, {other}" for first, other in combinations(names, 2)] for names in sets]
         return [[f"labels: {len(names)}", *some] if names else [] for names, some in zip(sets, pairs, strict=True)]
 
-    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, max_length: int) -> Sequence[str]:
+    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, tuned: Path) -> Sequence[str]:
         """Return the commonest set, or what TF-IDF or a linear probe of the base model says of each label alone.
 
         These share one threshold, the one with the best micro-F1 on validation.
@@ -230,7 +232,7 @@ class MultiLabel(Task):
 
         labels = self.names_in(parts[0]["label"])
         sets = [self.indicators(part["label"], labels) for part in parts[:2]]
-        return baseline(name, labels, sets, parts, base, max_length)
+        return baseline(name, labels, sets, parts, base, longest_of(tuned))
 
     def label_quality(self, rows: "DataFrame", outputs: np.ndarray, decision: SetDecision) -> np.ndarray:
         """Return cleanlab's score of a row: p of each label in its set, 1 - p of each other one, the worst counts most.

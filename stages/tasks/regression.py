@@ -14,9 +14,12 @@ import numpy as np
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from stages.tasks.base import Answer, Evidence, Space, Task
+from stages.tasks.base import Answer, Task
 from stages.tasks.decision import STRICT, Decision
+from stages.tasks.evidence import Evidence
+from stages.tasks.inference import longest_of
 from stages.tasks.targets import canonical_number, deciles, in_deciles, parse_number
+from stages.tasks.training import Space
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series
@@ -142,7 +145,7 @@ class Regression(Task):
         parts = (part.reshape(-1).astype(np.float64) for part in (targets, logits))
         return errors.scores_of(*(part * space["deviation"] + space["mean"] for part in parts))
 
-    def finished(self, model: Any, space: Space) -> None:
+    def finished(self, model: Any, space: Space, folder: Path) -> None:
         """Fold mean and deviation into the head, so that the saved model answers in the units of the data."""
         import torch
 
@@ -208,11 +211,11 @@ class Regression(Task):
         """Return whether numbers differ by no more than a twentieth of the first ones' standard deviation."""
         return _near(first["prediction"], second["prediction"], SAME)
 
-    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, max_length: int) -> Sequence[str] | None:
+    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, tuned: Path) -> Sequence[str] | None:
         """Return what mean, median, ridge regression or the base model's cosine of two texts predict."""
         from stages.tasks.baselines import numbers
 
-        values = numbers(name, parts, base, max_length)
+        values = numbers(name, parts, base, longest_of(tuned))
         return None if values is None else [canonical_number(value) for value in rounded(values).tolist()]
 
     def label_quality(self, rows: "DataFrame", outputs: np.ndarray, decision: NumberDecision) -> np.ndarray:

@@ -15,8 +15,9 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from stages.common.params import EvaluateParams
 from stages.tasks import curves
-from stages.tasks.base import DIGITS, ratio
+from stages.tasks.base import DIGITS
 from stages.tasks.calibration import calibration_report, fit_temperature
+from stages.tasks.evidence import ratio
 from stages.tasks.targets import canonical_set, set_of
 
 NONE = "(none)"  # where a set has no label

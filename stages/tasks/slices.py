@@ -6,8 +6,9 @@ import numpy as np
 import polars as pl
 
 from stages.common.params.evaluate import Slices
-from stages.tasks.base import Evidence, Task
+from stages.tasks.base import Task
 from stages.tasks.bootstrap import scores_of
+from stages.tasks.evidence import Evidence
 
 RECORD_COLUMNS = ("source", "group")  # any other name is one of `columns.extra`, whatever else the table may hold
 MOST_VALUES = 50  # of one column, or of the task, the largest

@@ -9,10 +9,12 @@ import numpy as np
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from stages.tasks.base import DIGITS, Answer, Scores, Space, Task, ratio
+from stages.tasks.base import DIGITS, Answer, Task
 from stages.tasks.decision import STRICT, Decision
-from stages.tasks.inference import labels_of
+from stages.tasks.evidence import Scores, ratio
+from stages.tasks.inference import labels_of, longest_of
 from stages.tasks.targets import parse_label
+from stages.tasks.training import Space
 
 if TYPE_CHECKING:
     import torch
@@ -175,14 +177,14 @@ class TextClassification(Task):
         f1 = ratio(2 * hits, actual + predicted)
         return {name: f1[..., index] for index, name in enumerate(names)}
 
-    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, max_length: int) -> Sequence[str]:
+    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, tuned: Path) -> Sequence[str]:
         """Return what the commonest label, TF-IDF or a linear probe of the base model predicts."""
         from stages.tasks import baselines
 
         train, _, test = parts
         labels = sorted(train["label"].unique())
         numbers = class_numbers(train["label"], labels)
-        return [labels[number] for number in baselines.classes(name, train, numbers, test, base, max_length)]
+        return [labels[number] for number in baselines.classes(name, train, numbers, test, base, longest_of(tuned))]
 
     def label_quality(self, rows: "DataFrame", outputs: np.ndarray, decision: LabelDecision) -> np.ndarray:
         """Return half of what the label's probability is above that of the likeliest other one, plus a half.

@@ -1,4 +1,4 @@
-"""tokenize: texts to token ids, exactly those of the plain Hugging Face tokenizer; labels to what the model learns."""
+"""tokenize: texts to token ids, as the model reads them; labels to what it learns."""
 
 import os
 from typing import Any
@@ -9,10 +9,10 @@ from stages.common.display import display
 from stages.common.errors import AttuneError
 from stages.common.params import TokenizeParams
 from stages.common.pipeline.stage import Run, stage, write_json
-from stages.common.schemas import SPLITS, AugmentedRecords, TokenizedRecords
+from stages.common.pipeline.validation import most_rejecting
+from stages.common.schemas import SPLITS, AugmentedRecords, Rejected, TokenizedRecords
 from stages.tasks import load_task
 
-BATCH = 2000
 SHOWN = 60  # characters of a label in a message
 
 
@@ -20,7 +20,7 @@ SHOWN = 60  # characters of a label in a message
 def main(run: Run[TokenizeParams]) -> None:
     """Encode each split; write what the targets stand for, and the length that texts were cut to."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    from datasets import Dataset, disable_caching
+    from datasets import disable_caching
     from transformers import AutoConfig, AutoTokenizer
 
     disable_caching()
@@ -46,36 +46,25 @@ def main(run: Run[TokenizeParams]) -> None:
     max_length = min(run.params.max_length, longest)
     if max_length < run.params.max_length:
         print(f"  warning: the model takes {longest} tokens: texts are cut there, not at {run.params.max_length}")
-    pairs = splits["train"]["text_pair"].count() > 0
-
-    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        texts = (batch["text"], [pair or "" for pair in batch["text_pair"]]) if pairs else (batch["text"],)
-        kept = tokenizer(*texts, truncation=True, max_length=max_length, return_token_type_ids=True)
-        whole = tokenizer(*texts, truncation=False, verbose=False)["input_ids"]
-        lengths = [len(ids) for ids in kept["input_ids"]]
-        return {
-            "id": batch["id"],
-            "input_ids": kept["input_ids"],
-            "token_type_ids": kept["token_type_ids"],
-            "labels": task.targets(batch["label"], space),
-            "length": lengths,
-            "truncated": [len(ids) - length for ids, length in zip(whole, lengths, strict=True)],
-        }
-
-    encoding = {"max_length": max_length, **space}
+    encoding = {"max_length": max_length, **space, **task.wording(tokenizer, run.params)}
     report: dict[str, Any] = {**encoding}
+    ledgers = []
+    pairs = splits["train"]["text_pair"].count() > 0
     for name, rows in splits.items():
-        texts = Dataset.from_polars(rows.select("id", "text", "text_pair", "label"))
-        encoded = texts.map(
-            encode, batched=True, batch_size=BATCH, remove_columns=texts.column_names, keep_in_memory=True
-        )
-        table = pl.DataFrame(encoded.data.table.combine_chunks())
+        table, rejected, further = task.encode(rows, tokenizer, {**encoding, "pairs": pairs}, run.params)
+        if table.is_empty():
+            why = most_rejecting(rejected.lazy())
+            raise AttuneError(f"no row of {name} is left: {why}", "see reports/tokenize.json, and docs/chat.md")
         table = TokenizedRecords.write(table, run.output(f"data/tokenized/{name}.parquet"))
-        report[name] = _lengths(table)
+        report[name] = {**_lengths(table), **further}
+        ledgers.append(rejected)
+    Rejected.write(pl.concat(ledgers).sort("id"), run.output("data/tokenized/rejected.parquet"))
     write_json(encoding, run.output("data/tokenized/encoding.json"))
     write_json(report, run.output("reports/tokenize.json"))
-    cut = sum(report[name]["rows_truncated"] for name in SPLITS)
-    print(f"  {sum(rows.height for rows in splits.values()):,} rows, {cut:,} longer than {max_length} tokens and cut")
+    counts = {name: sum(report[split][name] for split in SPLITS) for name in ("rows", "rows_truncated")}
+    print("  {rows:,} rows, {rows_truncated:,} longer than {0} tokens and cut".format(max_length, **counts))
+    for reason, count in pl.concat(ledgers)["reason"].value_counts(sort=True).head(5).iter_rows():
+        print(f"  rejected {count:,}: {display(reason, 160)}")
 
 
 def _lengths(table: pl.DataFrame) -> dict[str, object]:

@@ -25,14 +25,13 @@ SEEN_FILES = ("data/augmented/train.parquet", "data/clean/validation.parquet")
 SEEN_IDS = "data/seen_ids.parquet"  # artifact of the run: rows that cannot test this model, because it has seen them
 STAGES = Path(__file__).parents[1]
 SERVED = "serving/pyfunc.py"
-CODE = (  # all of Attune that SERVED imports, but for the module of the model's task
+CODE = (  # all of Attune that SERVED imports, but for the files of the model's task
     *("__init__.py", "common/__init__.py"),
     *(f"common/text/{name}.py" for name in ("__init__", "cleaning", "columns", "pii", "steps")),
     *(f"serving/{name}.py" for name in ("__init__", "answers", "backends")),
-    *(f"tasks/{name}.py" for name in ("__init__", "base", "decision", "inference", "targets")),
+    *(f"tasks/{name}.py" for name in ("__init__", "base", "decision", "evidence", "inference", "targets", "training")),
 )
 CONFIG = {"variant": None, "threads": None}  # what SERVING_MODEL_CONFIG may set
-EXAMPLE = ["A film that stays with you.", "Two hours I will not get back."]
 
 
 def package_digest(package: "Package") -> str:
@@ -116,7 +115,8 @@ def _log(client: "MlflowClient", run_id: str, package: "Package", card: Path) ->
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     with quiet(), tempfile.TemporaryDirectory() as folder:
         code = Path(folder) / "stages"
-        for path in (*CODE, f"tasks/{type(task).__module__.rpartition('.')[2]}.py"):
+        of_task = (f"tasks/{file.resolve().name}" for file in sorted((STAGES / "tasks/by_name" / task.name).iterdir()))
+        for path in (*CODE, *of_task):
             (code / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(STAGES / path, code / path)
         parts = {name: str(part) for name, part in _parts(package).items() if part}
@@ -126,7 +126,7 @@ def _log(client: "MlflowClient", run_id: str, package: "Package", card: Path) ->
             artifacts={**parts, "card": str(card)},
             code_paths=[str(code)],
             signature=_signature(task),
-            input_example=EXAMPLE,
+            input_example=task.example,
             model_config=CONFIG,
             pip_requirements=_requirements(package),
         )

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load
 
 from stages.tracking.runs import TRAININGS
-from tests.pipeline.training_project import OUTS, Training, make_training
+from tests.pipeline.training_project import OUTS, ChatTraining, Training, make_training
 from tests.waiting import until
 
 WEIGHTS, TRAINING, VALIDATION = OUTS
@@ -53,6 +53,19 @@ def test_two_processes_give_the_curve_of_one_with_twice_the_batch(project: Train
     assert all(abs(weights[name] - others[name]).max() < 1e-3 for name in weights)
     notes = (project.root / TRAININGS).glob("*.json")
     assert {json.loads(note.read_text())["attune.processes"] for note in notes} == {"1", "2"}
+
+
+def test_two_processes_give_a_language_model_the_curve_of_one(tmp_path: Path) -> None:
+    """Rows have other numbers of learnt tokens: a mean of means would be another loss."""
+    project = make_training(tmp_path / "project", 25, ChatTraining)
+    curves = []
+    for size, command in ((8, ("torchrun", "--nproc-per-node", "2", *STAGE)), (16, (sys.executable, *STAGE))):
+        set_params(project, per_device_train_batch_size=size)
+        done = project.train(*command)
+        assert done.returncode == 0, done.stderr
+        curves.append([pl.read_csv(project.outs()[name]) for name in (TRAINING, VALIDATION)])
+    for two, one in zip(*curves, strict=True):
+        pl.testing.assert_frame_equal(two, one, abs_tol=1e-4)
 
 
 def test_one_of_two_processes_that_dies_ends_both_and_the_next_run_goes_on(

@@ -15,6 +15,11 @@ QUICK: dict[str, Any] = {
     "finetune": {"num_train_epochs": 1, "logging_steps": 4},
     "evaluate": {"bootstrap": {"resamples": 100}, "attributions": {"errors": 1, "sample": 1, "steps": 4}},
 }
+QUICK_CHAT: dict[str, Any] = {
+    "tokenize": {"max_length": 192},
+    "finetune": {"num_train_epochs": 1, "logging_steps": 4},
+    "evaluate": {"bootstrap": {"resamples": 100}},
+}
 COMMON = {name: name for name in ("ind", "other", "def", "count", "desc", "manner")}  # enough rows each in a slice
 
 
@@ -29,23 +34,41 @@ def tags(rows: int) -> str:
     return "\n".join(lines)
 
 
-@pytest.mark.parametrize("recipe", ["stsb", "ratings", "questions", "tags"])
+def messages(rows: int) -> str:
+    """Lines as the recipe's comment describes them."""
+    draw = random.Random(1)
+    lines = []
+    for _ in range(rows):
+        turns = [{"role": "system", "content": "You help customers of a shop for bicycles."}]
+        for _ in range(draw.randint(1, 3)):
+            asked = " ".join("".join(draw.choices("aeilnorst", k=5)) for _ in range(4))  # no two nearly the same
+            turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": "Yes, while you wait."}]
+        lines.append(json.dumps({"messages": turns}))
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("recipe", ["stsb", "ratings", "questions", "tags", "support"])
 def test_a_recipe_runs_through_all_stages_on_a_slice(recipe: str, pipeline: Project) -> None:
     pipeline.inbox("tags.jsonl", tags(300))
+    pipeline.inbox("messages.jsonl", messages(300))
     pipeline.use(recipe)
 
     def slice_of(params: Any) -> None:
         params["ingest"]["limit"] = 300
-        params["ingest"]["base_model"] = {"scratch": dict(TINY)}
-        for section, keys in QUICK.items():
+        params["ingest"]["base_model"] = {
+            "scratch": TINY | ({"max_position_embeddings": 192} if recipe == "support" else {})
+        }
+        for section, keys in (QUICK_CHAT if recipe == "support" else QUICK).items():
             params[section].update(keys)
         if recipe == "questions":
             params["ingest"]["labels"] = COMMON
 
     pipeline.change(slice_of)
-    pipeline.repro(OMP_NUM_THREADS="1")
+    pipeline.all_stages()
     report = json.loads((pipeline.root / "data/raw/manifest.json").read_text(encoding="utf-8"))
-    assert report["rows_read"] == {"stsb": 8628, "ratings": 3709, "questions": 15452, "tags": 300}[recipe]
+    assert (
+        report["rows_read"] == {"stsb": 8628, "ratings": 3709, "questions": 15452, "tags": 300, "support": 300}[recipe]
+    )
     assert report["rows_kept"] == 300 == report["rows_read"] - report["rows_rejected"]
     unmatched = sum(count for why, count in report["rejected_because"].items() if why.startswith("pattern"))
     assert unmatched == (recipe == "ratings"), "its first line names the columns"

@@ -5,7 +5,9 @@ import re
 import signal
 from pathlib import Path
 
-from tests.pipeline.training_project import ALONE, make_training
+import pytest
+
+from tests.pipeline.training_project import ALONE, ChatTraining, make_training
 
 KILLED_AT = {  # and the step of the checkpoint that is left
     "step 3.": 2,  # in the middle of an epoch (steps are counted from where a run begins)
@@ -38,3 +40,16 @@ def test_a_training_killed_again_and_again_ends_as_an_uninterrupted_one_and_neve
     assert "going on" not in whole.stdout
     assert (project.outs(), live.read_text()) == (outs, lines)
     assert len([line for line in lines.splitlines() if "validation_loss" in json.loads(line)]) == 3
+
+
+@pytest.mark.parametrize("strategy", ["full", "lora"])
+def test_a_language_model_that_is_killed_ends_as_an_uninterrupted_one(tmp_path: Path, strategy: str) -> None:
+    project = make_training(tmp_path / "project", 40, ChatTraining)
+    project.knobs(save_steps=2, num_train_epochs=2, strategy=strategy)
+    assert project.train(KILL_AT="step 3.").returncode == -signal.SIGKILL
+    done = project.train()
+    assert done.returncode == 0, done.stderr
+    assert "going on from step 2" in done.stdout and "memory: about 0.0 GiB" in done.stdout
+    outs = project.outs()
+    assert project.train(*ALONE, "--force").returncode == 0
+    assert project.outs() == outs

@@ -9,8 +9,9 @@ import polars as pl
 
 from stages.common.schemas import TokenizedRecords
 from stages.tracking.live import TRIAL_RUN
+from tests.chats import WORDING, make_language_model, tokenized_chats
 from tests.models import LABELS, QUICK, make_base, tokenized
-from tests.projects import PROJECT, Project
+from tests.projects import PROJECT, TINY, Project
 
 OUTS = ("models/finetuned/model.safetensors", "reports/plots/training.csv", "reports/plots/validation.csv")
 ALONE = ("dvc", "repro", "--single-item", "finetune")
@@ -61,18 +62,32 @@ class Training(Project):
         return sorted(path.name for path in (self.root / ".attune" / "checkpoints").glob("*"))
 
 
-def make_training(root: Path, rows: int = 70) -> Training:
+class ChatTraining(Training):
+    """The same for a language model."""
+
+    def knobs(self, **finetune: Any) -> None:
+        """See Training."""
+        sources = [{"path": "data/inbox/a.jsonl", "format": "messages"}]
+        ingest = {"sources": sources, "base_model": {"scratch": TINY}}
+        self.params(task="causal-lm", ingest=ingest, finetune={**QUICK, "bf16": False, **finetune})
+
+
+def make_training(root: Path, rows: int = 70, kind: type[Training] = Training) -> Training:
     """Make a project with these many rows to train on."""
-    project = Training(root)
+    project = kind(root)
     shutil.copytree(PROJECT / "stages", root / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvc/config", ".dvcignore"):
         project.file(name, (PROJECT / name).read_bytes())
-    base = make_base(root / "models" / "base")
+    encoding: dict[str, Any] = {"labels": LABELS, "max_length": 32}
+    make, encode = make_base, tokenized
+    if kind is ChatTraining:
+        make, encode, encoding = make_language_model, tokenized_chats, WORDING
+    base = make(root / "models" / "base")
     (root / "data" / "tokenized").mkdir(parents=True)
     for seed, (name, count) in enumerate({"train": rows, "validation": 31}.items()):
-        table = tokenized(base, count, seed).with_columns(truncated=pl.lit(0))
+        table = encode(base, count, seed).with_columns(truncated=pl.lit(0))
         TokenizedRecords.write(table, root / "data" / "tokenized" / f"{name}.parquet")
-    project.file("data/tokenized/encoding.json", {"labels": LABELS, "max_length": 32})
+    project.file("data/tokenized/encoding.json", encoding)
     project.file("killer/sitecustomize.py", KILLER)
     project.knobs()
     project.git("init", "-q")

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from stages.tasks.base import Answer, Refused, Scores, Task
+from stages.tasks.base import Answer, Refused, Task
+from stages.tasks.evidence import Scores
 
 
 class VowelCount(Task):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from stages.tasks.base import Task
 from stages.tracking import package
 from tests.projects import PROJECT, without_mlflow
 
@@ -10,5 +11,5 @@ def apart(patch: pytest.MonkeyPatch) -> None:
     """Leave a caller's MLflow alone, and register without trying out what is no model."""
     without_mlflow(patch)
     patch.setenv("PYTHONPATH", str(PROJECT))
-    patch.setattr(package, "EXAMPLE", None)
+    patch.setattr(Task, "example", None)
     patch.setattr(package, "_requirements", lambda _: [])

@@ -13,8 +13,8 @@ from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_sc
 from stages.common.params.evaluate import Bootstrap
 from stages.common.params.tasks import Score, task_spec
 from stages.tasks import bootstrap
-from stages.tasks.base import Evidence
 from stages.tasks.bootstrap import gains, mcnemar, scores_of, scores_with_intervals
+from stages.tasks.evidence import Evidence
 from stages.tasks.text_classification import TASK
 
 QUICK = Bootstrap(resamples=100)

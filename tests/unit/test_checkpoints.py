@@ -90,7 +90,7 @@ def test_sets_and_numbers_are_learned_cut_short_too_and_answered_in_units_of_the
     tokens = torch.tensor([few["input_ids"][0].to_list()])
     with torch.inference_mode():
         inside = model.eval()(tokens).logits
-        task.finished(model, space)
+        task.finished(model, space, tmp_path / "model")
         save(model, settings(strategy="lora"), tmp_path / "model")
         outputs = load_classifier(tmp_path / "model")(tokens).logits
     expected = inside * space["deviation"] + space["mean"] if kind == "numbers" else inside

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassificat
 from stages.common.digests import sha256_file, sha256_path
 from stages.common.params import ExportParams
 from stages.common.params.tasks import Score
-from stages.common.schemas import CleanRecords
+from stages.common.schemas import CleanRecords, Rejected
 from stages.export.__main__ import NOT_ASKED, write_variants
 from stages.export.comparison import compare, judge
 from stages.export.conversion import write_int8, write_onnx
@@ -157,6 +157,7 @@ def test_the_stage_keeps_what_is_as_good_and_reports_no_times(project: Project, 
         {"id": str(number), "text": text, "text_pair": pair, "label": LABELS[number % 2]}
         for number, (text, pair) in enumerate(zip(TEXTS, [*reversed(TEXTS[1:]), None], strict=True))
     ]
+    Rejected.write(Rejected.empty(), root / "data/tokenized/rejected.parquet")
     CleanRecords.write(make_records(rows).with_columns(fold=pl.lit(None, pl.Int16)), root / "data/clean/test.parquet")
     command = ("python", "-m", "stages.export")
     done = project.run(*command, MLFLOW_TRACKING_URI="http://127.0.0.1:9", OMP_NUM_THREADS="1")

@@ -70,6 +70,7 @@ def allowed(field: dict[str, Any]) -> st.SearchStrategy[Any]:
 DRAWN = {name: allowed(field) for name, field in FinetuneParams.model_json_schema()["properties"].items()}
 DRAWN |= {name: st.none() | options for name, options in OPTIONS.items()}
 DRAWN |= {"loss": st.sampled_from([None, *SPEC.losses]), "metric_for_best_model": st.sampled_from([None, *SCORES])}
+DRAWN |= dict.fromkeys(("packing", "gradient_checkpointing"), st.just("auto"))  # of language models
 DRAWN |= {"class_weights": WEIGHTS, "dropout": st.none() | RATES, "label_smoothing_factor": RATES}
 
 

@@ -20,7 +20,7 @@ from stages.tasks import bootstrap, load_task, read_decision
 from stages.tasks.encoder import output_layer
 from stages.tasks.multi_label import TASK, SetDecision
 from stages.tasks.slices import slice_rows
-from tests.models import FILLER, TELLING
+from tests.models import FILLER, TELLING, put_tokenizer
 from tests.unit.small_records import text_rows
 
 LABELS = ["a", "b", "c", "d"]
@@ -205,7 +205,7 @@ def tagged(number: int, seed: int) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("labels", [["bad", "good"], ["good"]])
-def test_baselines_choose_sets(labels: list[str], base: Path) -> None:
+def test_baselines_choose_sets(labels: list[str], base: Path, tmp_path: Path) -> None:
     train, validation, test = (
         rows.with_columns(
             label=pl.Series(
@@ -214,10 +214,9 @@ def test_baselines_choose_sets(labels: list[str], base: Path) -> None:
         )
         for rows in (tagged(120, 0), tagged(60, 1), tagged(60, 2))
     )
+    parts, tuned = (train, validation, test), put_tokenizer(base, tmp_path, longest=16)
     found = {
-        name: bootstrap.scores_of(
-            TASK.evidence(test, frame("prediction", [*TASK.baseline(name, (train, validation, test), base, 16)]))
-        )
+        name: bootstrap.scores_of(TASK.evidence(test, frame("prediction", [*TASK.baseline(name, parts, base, tuned)])))
         for name in task_spec("multi-label").baselines
     }
     assert found["tfidf"]["micro_f1"] > 0.85 > found["majority_set"]["micro_f1"]

@@ -84,7 +84,7 @@ def fault_of(folder: Path, old: str, new: str) -> str:
         (
             "task: text-",
             "task: txt-",
-            "1: task: must be one of 'multi-label', 'regression', 'text-classification', not",
+            "1: task: must be one of 'causal-lm', 'multi-label', 'regression', 'text-classification', not",
         ),
         (
             RATE,

@@ -24,6 +24,7 @@ from stages.tasks.bootstrap import gains, scores_of, scores_with_intervals
 from stages.tasks.errors import LEAST_ROWS, conformal
 from stages.tasks.regression import NumberDecision, numbers_of, rounded
 from stages.tasks.targets import canonical_number, deciles
+from tests.models import put_tokenizer
 from tests.unit.small_records import text_rows
 
 TASK = load_task("regression")
@@ -155,7 +156,7 @@ def test_the_folded_head_says_what_the_standardised_one_meant(base: Path) -> Non
     inputs = {"input_ids": torch.arange(12).reshape(4, 3)}
     with torch.inference_mode():
         before = model(**inputs).logits.numpy()
-        TASK.finished(model, space)
+        TASK.finished(model, space, Path())
         after = TASK.activate(model(**inputs).logits.numpy())
     np.testing.assert_allclose(after, before * space["deviation"] + space["mean"], rtol=1e-6)
     assert after.shape == (4, 1) and after.dtype == np.float64
@@ -255,11 +256,11 @@ def told(number: int, seed: int, paired: bool) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("paired", [False, True])
-def test_baselines_learn_what_they_can(base: Path, paired: bool) -> None:
+def test_baselines_learn_what_they_can(base: Path, tmp_path: Path, paired: bool) -> None:
     train, validation, test = (told(rows, seed, paired) for seed, rows in enumerate((300, 60, 60)))
-    errors = {}
+    errors, tuned = {}, put_tokenizer(base, tmp_path, longest=16)
     for name in task_spec("regression").baselines:
-        answer = TASK.baseline(name, (train, validation, test), base, 16)
+        answer = TASK.baseline(name, (train, validation, test), base, tuned)
         if answer is not None:
             errors[name] = mean_absolute_error(numbers_of(test["label"]), numbers_of(answer))
     assert list(errors) == [name for name in task_spec("regression").baselines if paired or name != "base_cosine"]

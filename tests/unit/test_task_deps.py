@@ -14,6 +14,7 @@ from tests.projects import PROJECT
 
 TASKS = PROJECT / "stages" / "tasks"
 OWN = {folder.name: {link.resolve() for link in folder.iterdir()} for folder in (TASKS / "by_name").iterdir()}
+HOOKS = (TASKS / "base.py", TASKS / "training.py")
 HOLDERS = ("task", "_task", "load_task")  # whose attributes are hooks: `task.encode`, `self.task.encode`
 NODES, TASK = read_graph(PROJECT), read_yaml(PROJECT / "params.yaml")["task"]
 Part = tuple[Path, ast.AST]
@@ -44,7 +45,7 @@ def imported(*trees: ast.AST) -> dict[str, tuple[Path, str]]:
 def read(file: Path) -> Code:
     body = ast.parse(file.read_text(encoding="utf-8")).body
     classes = [node for node in body if isinstance(node, ast.ClassDef)]
-    tasks = [node for node in classes if "Task" in {node.name, *map(ast.unparse, node.bases)}]
+    tasks = [node for node in classes if {"Task", "TrainedTask"} & {node.name, *map(ast.unparse, node.bases)}]
     functions = [part for task in tasks for part in task.body if isinstance(part, ast.FunctionDef)]
     hooks = {name: [part for part in functions if part.name == name] for name in {part.name for part in functions}}
     parts = {node.name: node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node not in tasks}
@@ -104,7 +105,7 @@ def reached(waiting: list[Part], tasks: list[Path]) -> set[Path]:
 def needed(node: Node) -> set[str]:
     """Return what of `stages/tasks` decides the outs of a stage."""
     asks = any((TASKS / "__init__.py", "load_task") in used(part)[0] for part in code_of(node))
-    files = reached(code_of(node), [TASKS / "base.py", *map(module, OWN)] if asks else []).difference(*OWN.values())
+    files = reached(code_of(node), [*HOOKS, *map(module, OWN)] if asks else []).difference(*OWN.values())
     of_task = {f"stages/tasks/{TASK}.toml", f"stages/tasks/by_name/{TASK}"} if asks else set()
     return {f"stages/tasks/{file.name}" for file in files} | of_task
 

@@ -18,6 +18,7 @@ RuleName = Literal[
     "conflicting_labels",
     "exact_duplicate",
     "near_duplicate",
+    "in_other_split",
     "unreadable_timestamp",
     "label_issue",
     "any",

@@ -142,6 +142,13 @@ class FinetuneParams(Section):
         None, "Batches whose padded size is over this are cut smaller; null: never.", ge=16, le=100_000_000
     )
     group_by_length: bool = key(True, "Batches of similar lengths: less padding, faster.")
+    packing: Literal["auto", True, False] = key(
+        "auto",
+        "Rows of a batch one after the other instead of padded; auto: on a GPU, if the base model keeps them apart.",
+    )
+    gradient_checkpointing: Literal["auto", True, False] = key(
+        "auto", "Compute activations twice, which takes less memory and more time; auto: where memory would not do."
+    )
     dataloader_num_workers: int = key(0, "Processes that prepare batches; 0: this one.", ge=0, le=256)
     nproc_per_node: int = key(1, "Training processes on this machine, one per GPU.", ge=1, le=64)
 

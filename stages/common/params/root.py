@@ -1,9 +1,10 @@
 """The whole of `params.yaml`, and the sections of a few keys."""
 
-from collections.abc import Collection
-from typing import Annotated
+from collections.abc import Collection, Mapping
+from functools import reduce
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from stages.common.params.augment import AugmentParams
 from stages.common.params.clean import CleanParams
@@ -12,14 +13,22 @@ from stages.common.params.finetune import FinetuneParams
 from stages.common.params.ingest import IngestParams
 from stages.common.params.register import RegisterParams
 from stages.common.params.section import Faults, Section, key, set_keys, wrong_word
-from stages.common.params.tasks import TaskSpec, foreign_knob, task_names, task_spec
+from stages.common.params.sources import Shape
+from stages.common.params.tasks import TaskSpec, foreign_knob, task_names, task_spec, with_defaults
 from stages.common.params.tune import TuneParams
 
 
 class TokenizeParams(Section):
     """How texts become token ids."""
 
-    max_length: int = key(128, "Longest sequence in tokens; the rest is cut off and counted.", ge=4, le=4096)
+    max_length: int = key(128, "Longest sequence in tokens; the rest is cut off and counted.", ge=4, le=1_048_576)
+    too_long: Literal["reject", "drop_turns"] = key(
+        "reject",
+        "What is done with a conversation that is over max_length: out, or without its oldest turns; no answer is cut.",
+    )
+    train_on: Literal["all", "last"] = key(
+        "all", "Which answers of a conversation are learnt, but for those that say `train: false` themselves."
+    )
 
 
 class ExportParams(Section):
@@ -68,6 +77,12 @@ def _known_task(name: str) -> str:
     return name
 
 
+def _at(section: Section, names: Collection[str]) -> tuple[list[tuple[str, ...]], list[Any]]:
+    """Return the keys that lead to values by their names (clean.length.min), and the values."""
+    paths = [tuple(name.split(".")) for name in names]
+    return paths, [reduce(getattr, path, section) for path in paths]
+
+
 class Params(Section):
     """The whole of `params.yaml`."""
 
@@ -89,6 +104,12 @@ class Params(Section):
     review: ReviewParams = key(ReviewParams(), "What a review shows and how it judges.")
     tracking: TrackingParams = key(TrackingParams(), "MLflow experiment.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_task(cls, data: Any) -> Any:
+        known = isinstance(data, Mapping) and data.get("task") in task_names()
+        return with_defaults(data, task_spec(data["task"]).defaults) if known else data
+
     def _faults(self) -> Faults:
         sources, scratch = self.ingest.sources, self.ingest.base_model.scratch
         if scratch and self.tokenize.max_length > (most := scratch.max_position_embeddings):
@@ -101,6 +122,11 @@ class Params(Section):
             yield "evaluate.slices.columns", f"{name!r} is none of {', '.join(sorted(columns))}: {fix}"
         if self.clean.split.by == "time" and not any(source.columns.timestamp for source in sources):
             yield "clean.split.by", "is time, but no source has columns.timestamp"
+        if "ingest.sources.format: messages" in self.spec.knobs:
+            shapes = ", ".join(get_args(Shape))
+            for number, source in enumerate(sources):
+                if not source.shape:
+                    yield f"ingest.sources.{number}.format", f"has to be a shape of conversations: one of {shapes}"
         augment, resources = self.augment, self.ingest.resources
         fills_up = augment.balance.target > 0 and augment.balance.method == "synonyms"
         for enabled, method, resource in (
@@ -135,7 +161,10 @@ class Params(Section):
 
     def _knob_faults(self) -> Faults:
         """Yield what is set that only other tasks have, at the knob that it belongs to."""
-        found = [foreign_knob(self.task, path, value) for path, value in set_keys(self)]
+        own = self.spec.defaults
+        given = {path: value for path, value in set_keys(self) if ".".join(path) not in own}
+        given |= {path: value for path, value in zip(*_at(self, own), strict=True) if value != own[".".join(path)]}
+        found = [foreign_knob(self.task, path, value) for path, value in given.items()]
         yield from dict(fault for fault in found if fault).items()
         for name in self.tune.space:
             if fault := foreign_knob(self.task, name.split("."), None):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 from urllib.parse import unquote, urlsplit
 
 from pydantic import field_serializer
@@ -17,7 +17,8 @@ FILES = ("path", "url", "hub", "wheel", "package")  # kinds that are files
 BARE = {"lines": "plain lines", "fasttext": "lines of fastText"}  # formats without named columns
 
 Cell = str | bool | int | float
-Format = Literal["csv", "tsv", "jsonl", "parquet", "lines", "document", "fasttext"]
+Shape = Literal["messages", "sharegpt", "alpaca", "prompt-completion", "pairs"]
+Format = Literal["csv", "tsv", "jsonl", "parquet", "lines", "document", "fasttext"] | Shape
 Quote = Literal['"', "none"]
 Escape = Literal["\\", "none"]
 
@@ -118,7 +119,8 @@ class TextSource(Location):
     etag: str | None = key(None, "Expected ETag of a url.", min_length=1, max_length=200)
     format: Format | None = key(
         None,
-        "File format; by default told from the file's ending. With document a file is a row, and path may be a folder.",
+        "File format; by default told from the file's ending. With document a file is a row, and path may be a folder. "
+        "The last five are shapes of conversations (docs/chat.md), in a file whose ending tells the format.",
     )
     encoding: spelling.Encoding = key("utf-8", "Text encoding of the file, such as utf-8, latin-1, cp1252 or gb18030.")
     separator: spelling.Separator = key(",", "Column separator of a CSV file.", min_length=1, max_length=1)
@@ -133,7 +135,7 @@ class TextSource(Location):
 
     kinds = (*FILES, "sql")
     needs: ClassVar = {"revision": ("hub",), "query": ("sql",), "member": ("wheel", "package", "hub")}
-    takes: ClassVar = needs | {"etag": ("url",), "member": FILES, "sha256": FILES, "format": FILES}
+    takes: ClassVar = needs | {"etag": ("url",), "member": FILES, "sha256": FILES, "format": (*FILES, "sql")}
 
     def _faults(self) -> Faults:
         if faults := [*super()._faults()]:
@@ -144,13 +146,15 @@ class TextSource(Location):
             yield "member", f"{self.kind} takes none: it is no archive"
         elif self.inside and (is_archive(self.inside) or split_at_archive(self.inside)[1]):
             yield "member", "is an archive inside an archive, which is not read: unpack the outer one"
+        elif self.sql and self.format and not self.shape:
+            yield "format", "sql takes none but a shape of conversations"
         elif self.pattern and self.file_format != "lines":
             yield "pattern", f"is for plain lines (format: lines), not for {self.file_format}: leave it out"
         elif wrong := [name for name in self._named() if self.pattern and name not in groups_of(self.pattern)]:
             yield "columns", f"{wrong[0]!r} is no group of pattern: it has {', '.join(groups_of(self.pattern or ''))}"
         elif self.bare and self.columns != type(self.columns)():
             yield "columns", f"{self.bare} have none: leave it out"
-        elif not self.bare and not self.columns.text:
+        elif not self.bare and not self.columns.text and not self.shape:
             yield (), "needs columns.text: the column that holds the text"
 
     def _named(self) -> Iterator[str]:
@@ -168,6 +172,11 @@ class TextSource(Location):
         return None if self.pattern else BARE.get(self.file_format)
 
     @property
+    def shape(self) -> Shape | None:
+        """The shape of conversations that the rows have."""
+        return self.format if self.format in get_args(Shape) else None  # type: ignore[return-value]
+
+    @property
     def stored(self) -> str:
         """The path of the file at its location, which may be an archive; "" for a query."""
         if self.url:
@@ -182,8 +191,8 @@ class TextSource(Location):
     @property
     def file_format(self) -> str:
         """The format asked for, or that of the file's ending, or `sql`; a ValueError if the ending is unknown."""
-        if self.sql or self.format:
-            return self.format or "sql"
+        if self.sql or (self.format and not self.shape):
+            return "sql" if self.sql else str(self.format)
         name = PurePosixPath(self.inside or self.stored).name
         if known := format_of(name):
             return known
@@ -212,7 +221,12 @@ class Source(TextSource):
         if self.where and self.stored and self.bare:
             yield "where", f"{self.bare} have no columns: leave it out"
         given = 3 - [self.label, self.columns.label, self.columns.labels or None].count(None)
-        if self.format == "fasttext" and given:
+        if self.shape:
+            if self.columns.text and self.shape in ("messages", "sharegpt"):
+                yield "columns.text", f"{self.shape} has none: columns.label names the column of the messages"
+            if self.label or self.columns.labels or self.columns.text_pair:
+                yield (), f"{self.shape} has no label, labels or text_pair: leave them out"
+        elif self.format == "fasttext" and given:
             yield "label", "the lines of fastText hold labels: leave it out"
         elif self.format != "fasttext" and given != 1:
             columns = "columns.label (a column), columns.labels (a column a label)"

@@ -5,10 +5,11 @@ The files are data, so that `make check` imports no task (and no torch), and a n
 """
 
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).parents[2] / "tasks"
 
@@ -35,6 +36,9 @@ class TaskSpec:
     baselines: tuple[str, ...]  # all of them are the default
     # keys of params (with a value, if only that) that not all tasks have: see `foreign_knob`
     knobs: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()  # knobs that this task has not, and all others have
+    base: str = "encoder"  # what is fine-tuned: an encoder, or a language model
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # of keys of params, in place of those of all tasks
 
     @property
     def main(self) -> Score:
@@ -64,9 +68,22 @@ def task_names() -> list[str]:
 @cache
 def task_spec(name: str) -> TaskSpec:
     """Return the facts of a task; a FileNotFoundError if there is no such task."""
-    facts = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-    scores = tuple(Score(**score) for score in facts.pop("scores"))
-    return TaskSpec(name, facts.pop("title"), scores, **{key: tuple(value) for key, value in facts.items()})
+    facts: dict[str, Any] = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    facts["scores"] = [Score(**score) for score in facts["scores"]]
+    frozen: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
+    return TaskSpec(name, **frozen)
+
+
+def with_defaults(data: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return params with the defaults of a task where they set nothing; what is no section stays, and is refused."""
+    result = dict(data)
+    for name, value in defaults.items():
+        first, _, rest = name.partition(".")
+        if not rest:
+            result.setdefault(first, value)
+        elif isinstance(below := result.get(first, {}), Mapping):
+            result[first] = with_defaults(below, {rest: value})
+    return result
 
 
 def foreign_knob(task: str, path: Sequence[str], value: object) -> tuple[tuple[str, ...], str] | None:
@@ -77,10 +94,11 @@ def foreign_knob(task: str, path: Sequence[str], value: object) -> tuple[tuple[s
     has the keys, and numbers in lists, that lead to what is set to this value.
     """
     key, specs = _without_numbers(path), [task_spec(name) for name in task_names()]
-    knobs = {knob for spec in specs for knob in spec.knobs}
+    knobs = {knob for spec in specs for knob in (*spec.knobs, *spec.without)}
     fits = [knob for knob in knobs if knob == f"{key}: {value}" or f"{key}.".startswith(f"{knob}.")]
     knob = max(fits, key=len, default="")
-    tasks = [spec.name for spec in specs if knob in spec.knobs]
+    lacking = [spec.name for spec in specs if knob in spec.without]
+    tasks = [spec.name for spec in specs if (spec.name not in lacking if lacking else knob in spec.knobs)]
     if not knob or task in tasks:
         return None
     place = tuple(path)

@@ -32,6 +32,17 @@ REMEDIES = {  # of the rules of ingest and clean, where one takes too many rows
     "conflicting_labels": "give equal texts one label",
     "exact_duplicate": "see that columns.text names the column of the texts, and that the texts differ",
     "contaminated": "take the benchmark out of ingest.decontaminate_against, or these rows out of the data",
+    "in_other_split": "leave these rows out of columns.split, or the questions out of one of the splits",
+    "bad_messages": "see that format is that of the file, and columns.label its column (docs/chat.md)",
+    "no_answer": "add what is to be answered, or take train: false out",
+    "empty_turn": "write what is said there, or take the turn out",
+    "role_order": "let user and assistant speak by turns, the user first",
+    "tool_calls": "take calls of tools out: they are not learnt yet",
+    "too_long": "raise tokenize.max_length, or set tokenize.too_long: drop_turns",
+    "template_tokens": "take the marks of the template out of the texts",
+    "template_refuses": "write the conversations as the base model's template wants them, or take another base",
+    "template_prefix": "take a base whose template keeps earlier turns as they are",
+    "untrained_end": "name the token that ends a turn as eos_token in the base's tokenizer_config.json",
     "near_duplicate": "raise clean.near_duplicates.threshold, or set its enabled: false",
 }
 

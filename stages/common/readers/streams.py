@@ -106,7 +106,6 @@ OTHERS = (  # formats that are checked, how the file begins without its NULs, wh
     (ALL, rb"SQLite format 3", "a database of SQLite", "read it with sql: and query:"),
     (("lines", "fasttext", "document"), PARQUET, "a Parquet file", "say format: parquet, and name its columns"),
     (("csv", "tsv"), rb'\s*(\[\s*)?\{\s*"', "JSON", "if each line of it is an object, say format: jsonl"),
-    (("jsonl",), rb"\s*(\[|\{\s*[\r\n])", "one JSON document", "write each object on a line of its own: jq -c '.[]'"),
 )
 
 

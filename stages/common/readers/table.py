@@ -10,8 +10,9 @@ import polars as pl
 
 from stages.common.display import display
 from stages.common.errors import AttuneError
-from stages.common.readers.streams import BATCH_BYTES, ROWS
+from stages.common.readers.streams import BATCH_BYTES, ROWS, Layout
 
+LINE = "line"  # name of the only column of a plain text file
 NAME = 60  # characters of a column's name in a message: without a header, the first row is taken for names
 
 
@@ -66,3 +67,18 @@ def as_text(value: Any) -> str | None:
         return None
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+class LinesTable(Table):
+    """A text a line. Only \\n and \\r\\n end one: `str.splitlines` would also cut at U+2028 and the like."""
+
+    def __init__(self, lines: Iterator[str], origin: str, layout: Layout) -> None:
+        self.origin, self.columns, self.lines = origin, [LINE] if self.fixed else [], lines
+
+    def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
+        """See Table."""
+        return packed(self._values(names), names, size)
+
+    def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
+        for line in self.lines:
+            yield [line.removesuffix("\n").removesuffix("\r") or None] * len(names)

@@ -19,12 +19,12 @@ import polars as pl
 
 from stages.common.display import display
 from stages.common.errors import AttuneError
+from stages.common.readers.json_rows import JsonTable
 from stages.common.readers.parquet import ParquetTable
 from stages.common.readers.quotes import FIRST, NO_QUOTES, SAMPLE, QuoteWatch
 from stages.common.readers.streams import HEAD, LONGEST, LONGEST_MB, ROWS, Layout, Spend, damage_as_errors, recognized
-from stages.common.readers.table import NAME, Table, as_text, check_unique, packed
+from stages.common.readers.table import LINE, NAME, LinesTable, Table, check_unique, packed
 
-LINE = "line"  # name of the only column of a plain text file
 COLUMNS = {"lines": {"text": LINE}, "fasttext": {"text": "text", "label": "label"}}  # of formats that name none
 FASTTEXT = re.compile(r"(?<!\S)__label__(\S+)\s*")
 
@@ -49,7 +49,7 @@ def open_table(
         old = b"\r" in (head := stream.peek(HEAD)) and b"\n" not in head
         newline = "" if layout.format in ("csv", "tsv") else None if old else "\n"
         with TextIOWrapper(stream, encoding=layout.encoding, newline=newline) as text:
-            readers = {"csv": SeparatedTable, "tsv": SeparatedTable, "jsonl": JsonLinesTable, "fasttext": FastTextTable}
+            readers = {"csv": SeparatedTable, "tsv": SeparatedTable, "jsonl": JsonTable, "fasttext": FastTextTable}
             reader = readers.get(layout.format, LinesTable)
             table = reader(_lines(text, origin, layout.encoding.removesuffix("-sig")), origin, layout)
             size = path.stat().st_size
@@ -78,21 +78,6 @@ def _lines(text: TextIOWrapper, origin: str, encoding: str) -> Iterator[str]:
         if encoding == "utf-8" and (others or not error.object[: error.start].isascii()):
             fix = "the lines above are UTF-8, so write that character of this line anew; others below may need it, too"
         raise AttuneError(f"{origin}:{number}: byte 0x{error.object[error.start]:02x} is not {encoding}", fix) from None
-
-
-class LinesTable(Table):
-    """A text a line. Only \\n and \\r\\n end one: `str.splitlines` would also cut at U+2028 and the like."""
-
-    def __init__(self, lines: Iterator[str], origin: str, layout: Layout) -> None:
-        self.origin, self.columns, self.lines = origin, [LINE] if self.fixed else [], lines
-
-    def batches(self, names: Sequence[str], size: int = ROWS) -> Iterator[pl.DataFrame]:
-        """See Table."""
-        return packed(self._values(names), names, size)
-
-    def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
-        for line in self.lines:
-            yield [line.removesuffix("\n").removesuffix("\r") or None] * len(names)
 
 
 class FastTextTable(LinesTable):
@@ -197,29 +182,6 @@ class SeparatedTable(LinesTable):
                 'check the quotes there: each field that opens one must close it, and one within it is written ""; '
                 f"{NO_QUOTES}",
             ) from None
-
-
-class JsonLinesTable(LinesTable):
-    """A JSON object a line; a key that a row lacks is null."""
-
-    fixed = False
-
-    def _values(self, names: Sequence[str]) -> Iterator[list[str | None]]:
-        keys: dict[str, None] = {}
-        for number, line in enumerate(self.lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.lstrip("\ufeff"))  # a mark within a file that was put together of several
-                fault = "" if isinstance(row, dict) else f"a JSON {type(row).__name__}"
-            except (ValueError, RecursionError) as error:
-                fault = f"not JSON: {error}"
-            if fault:
-                raise AttuneError(f"{self.origin}:{number}: {fault}", "each line must be one JSON object")
-            if not row.keys() <= keys.keys():
-                keys |= dict.fromkeys(row)
-                self.columns = list(keys)
-            yield [as_text(row.get(name)) for name in names]
 
 
 def documents(place: str, files: Mapping[str, Path], layout: Layout, spend: Spend) -> Iterator[pl.DataFrame]:
