@@ -15,6 +15,7 @@ from stages.common.errors import AttuneError
 from stages.common.params import PARAMS_FILE, load_params
 from stages.serving.answers import TOO_HIGH, blank, too_high
 from stages.serving.backends import Package, Predictor
+from stages.tasks.base import Refused
 from stages.tracking.store import connect, reason_of
 
 REGISTERED = "models:/"
@@ -57,12 +58,15 @@ class Model:
         """
         predictor, task = self.predictor, self.predictor.task
         if predictor.cleaning:  # as the training data were
-            rows = rows.with_columns(predictor.cleaning.column(rows[name])[0] for name in ("text", "text_pair"))
+            rows = rows.with_columns(self._prepared(rows[name]) for name in ("text", "text_pair"))
         has_text = pl.Series([text is not None and not blank(text) for text in rows["text"]], dtype=pl.Boolean)
         rows = rows.with_columns(text=pl.when(has_text).then("text"))
         readable = rows.filter(has_text)
         pairs = readable["text_pair"].fill_null("").to_list() if self.request.text_pair else None
-        outputs = predictor.outputs(readable["text"].to_list(), pairs)
+        try:
+            outputs = predictor.outputs(readable["text"].to_list(), pairs)
+        except Refused as refusal:
+            raise AttuneError(f"one of the rows cannot be read: {refusal}", "mend it, or leave it out") from None
         if not np.isfinite(outputs).all():
             raise AttuneError("the model answers with something that is no number", "train and register it again")
         table = pl.DataFrame(
@@ -76,6 +80,16 @@ class Model:
             values = task.drift_values(outputs, predictor.decision)
             counts |= text_counts(self.profile, rows) | answer_counts(self.profile, values, abstained)
         return answers.drop("row").with_columns(pl.col("abstained").fill_null(value=True)), counts
+
+    def _prepared(self, texts: pl.Series) -> pl.Series:
+        """Return texts as the training data were cleaned, null where there is none."""
+        there = texts.is_not_null()
+        assert self.predictor.cleaning
+        try:
+            prepared = self.predictor.task.prepared(texts.filter(there).to_list(), self.predictor.cleaning)
+        except Refused as refusal:
+            raise AttuneError(f"one of the rows cannot be read: {refusal}", "mend it, or leave it out") from None
+        return texts.clone().scatter(there.arg_true(), prepared) if prepared else texts
 
     def report(self, counts: Counts) -> dict[str, Any]:
         """Return what `OUTPUT.drift.json` says; nothing in it depends on when or where it was made."""

@@ -174,7 +174,8 @@ class Suspects(Table):
 class TokenizedRecords(Table):
     """Token ids of one split; no padding. `token_type_ids` distinguish the two texts of a pair.
 
-    `labels` are what the task learns: class numbers, or numbers, or for sets of labels a share of each label.
+    `labels` are what the task learns: class numbers, or numbers, or for sets of labels a share of each label; of a
+    language model's tokens, which are learnt (1) and which are not (0).
     """
 
     id: str = pa.Field(unique=True)

@@ -87,7 +87,7 @@ def main(run: Run[EvaluateParams]) -> None:
     write_plots(run, tables)
     export = json.loads(run.input("reports/export.json").read_text(encoding="utf-8"))
     right = pl.Series(task.is_correct(test, predictions))
-    page = render(run.all_params, scores, export, answered, right, cases, attributions, tables)
+    page = render(run.all_params, scores, export, task.readable(answered), right, cases, attributions, tables)
     run.output("reports/evaluation.html").write_text(page, encoding="utf-8")
     publish_live(run, folder)
 

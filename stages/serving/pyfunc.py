@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from stages.serving import answers, backends
+from stages.tasks.base import Refused
 
 JSON = re.compile(r'application/json\s*(;\s*charset="?utf-8"?\s*)?', re.IGNORECASE)
 MAX_BYTES = 2**20  # a second of tokenizing at most, some hundred MiB of memory; more is work for flows.predict
@@ -61,8 +62,11 @@ class ServedModel(PythonModel):
             question = answers.read_question({"inputs": rows, "params": params}, self._predictor.task)
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
-        with self._lock:
-            rows = answers.answers(self._predictor, question)
+        try:
+            with self._lock:
+                rows = answers.answers(self._predictor, question)
+        except Refused as refusal:
+            raise MlflowException.invalid_parameter_value(str(refusal)) from None
         columns = self._predictor.task.signature
         texts = {name: object for name, kind in columns.items() if "?" in kind}
         return pd.DataFrame(rows, columns=[*columns]).astype(texts).where(lambda table: table.notna(), None)
@@ -81,6 +85,8 @@ class ServedModel(PythonModel):
             return 503, _refusal("too much to do at the moment: ask again later", "TEMPORARILY_UNAVAILABLE")
         try:
             return 200, {"predictions": answers.answers(self._predictor, question)}
+        except Refused as refusal:
+            return 400, _refusal(str(refusal)[:190])
         finally:
             self._lock.release()
 

@@ -272,6 +272,10 @@ class Task(TrainedTask):
         """
         return {}, {}
 
+    def readable(self, rows: "DataFrame") -> "DataFrame":
+        """Return rows with labels and predictions as a page shows them to people."""
+        return rows
+
     def confusion(self, rows: "DataFrame", predictions: "DataFrame") -> "DataFrame | None":
         """Return which label was taken for which: actual, predicted, a row each time; None: there is no such thing."""
         return None

@@ -229,8 +229,11 @@ class CausalLm(Task):
         return rows["label"].to_list(), None
 
     def prepared(self, texts: list[str], cleaning: "TextCleaning") -> list[str]:
-        """Return the conversations of a request, each JSON, as labels; a ValueError if one is none."""
-        return [canonical(read("messages", {"answer": text})) for text in texts]
+        """Return the conversations of a request, each JSON, as labels; Refused if one is none."""
+        import polars as pl
+
+        labels = pl.Series([canonical(read("messages", {"answer": text})) for text in texts], dtype=pl.String)
+        return self.cleaned(labels, cleaning).to_list()
 
     def decide(self, outputs: np.ndarray, decision: Any, threshold: float | None = None) -> dict[str, Any]:
         """Return the numbers of rows as JSON, and as confidence the (geometric) mean probability of learnt tokens."""
@@ -303,6 +306,15 @@ class CausalLm(Task):
 
         numbers = outputs(load(base), ChatTokens(tuned), self.asked(parts[2])[0])
         return list(self.decide(numbers, None)["prediction"])
+
+    def readable(self, rows: "DataFrame") -> "DataFrame":
+        """Return rows whose label is the last answer, and whose prediction is its loss in words."""
+        import polars as pl
+
+        answers = _each(rows["label"], lambda messages: str(messages[-1]["content"]))
+        losses = self.table(self.statistics(rows, rows, ()), None, None)
+        told = [f"{loss:.2f} a token" for loss in losses["loss"]]
+        return rows.with_columns(answers, prediction=pl.Series(told, dtype=pl.String))
 
     def label_quality(self, rows: "DataFrame", outputs: np.ndarray, decision: Any) -> np.ndarray:
         """Return the mean probability of learnt tokens: an answer that nothing foretells may be none."""

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.common.text.cleaning import TextCleaning
 from stages.tasks.base import Refused
 from stages.tasks.causal_lm import TASK
 from stages.tasks.conversations import canonical, columns, first_question, read
@@ -110,6 +111,6 @@ def test_a_label_is_read_as_itself(pairs: list[tuple[str, str]], system: str | N
     ]
     text = canonical([*start, *turns])
     assert json.loads(text) == [*start, *turns]
-    assert TASK.prepared([text], None) == [text]  # type: ignore[arg-type]
+    assert TASK.prepared([text], TextCleaning()) == [text]
     cell = json.dumps({"shape": "messages", "row": 1, "answer": text})
     assert TASK.parse_target(cell, None) == text  # type: ignore[arg-type]
