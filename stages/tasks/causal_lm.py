@@ -6,7 +6,6 @@ learnt. Of each row the model says how likely it finds its answers, as JSON: `{"
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 NUMBERS = ("nll", "tokens", "foreseen", "bytes")  # of a row: the model's outputs, in their order
 DIGITS = 6  # significant ones, of a loss in float32
-SHOWN, PIECES = 3, 12  # rows, and pieces of each, whose tokens the report shows
 TURNS = ((1, "1 answer"), (3, "2 or 3 answers"), (10, "4 to 10 answers"))
 
 
@@ -106,47 +104,10 @@ class CausalLm(Task):
     def encode(
         self, rows: "DataFrame", tokenizer: "PreTrainedTokenizerBase", space: Space, params: "TokenizeParams"
     ) -> "tuple[DataFrame, DataFrame, dict[str, Any]]":
-        """Return tokens, of which `labels` say which are learnt (1) and which are not; rows without are rejected."""
-        import polars as pl
+        """See `templates.encoded`."""
+        from stages.tasks.templates import Template, encoded
 
-        from stages.common.display import display
-        from stages.common.schemas import Rejected
-        from stages.common.text.pii import mask_text
-        from stages.tasks.templates import Template
-
-        template, hidden = Template(tokenizer, space, space["max_length"]), partial(mask_text, phone_region=None)
-        kept: list[dict[str, Any]] = []
-        reasons: list[tuple[str | None, str | None]] = []
-        shown: list[dict[str, Any]] = []
-        dropped = 0
-        for id, label in rows.select("id", "label").iter_rows():
-            try:
-                found = template.tokens(json.loads(label))
-            except Refused as refusal:
-                reasons.append((refusal.rule, str(refusal)))
-                continue
-            reasons.append((None, None))
-            dropped += found.dropped > 0
-            numbers: dict[str, Any] = {"length": len(found.ids), "truncated": 0}
-            numbers |= {"token_type_ids": [0] * len(found.ids), "labels": found.learnt}
-            kept.append({"id": id, "input_ids": found.ids, **numbers})
-            if len(shown) < SHOWN:
-                pieces = [[display(text, 80, hidden), mark] for text, mark in template.view(found)[:PIECES]]
-                shown.append({"id": id, "pieces": pieces})
-        types = {"input_ids": pl.List(pl.Int32), "labels": pl.List(pl.Float32), "token_type_ids": pl.List(pl.Int8)}
-        table = pl.DataFrame(kept, schema_overrides=types, infer_schema_length=None)
-        why = pl.DataFrame(reasons, schema={"rule": pl.String, "why": pl.String}, orient="row")
-        out = rows.hstack(why).drop_nulls("rule")
-        rejected = Rejected.of(out, "tokenize", pl.col("rule"), pl.col("why"))
-        marks = table["labels"].explode() if kept else pl.Series([0.0])
-        report = {
-            "share_learnt": round(float(marks.sum()) / len(marks), 4),
-            "rows_without_oldest_turns": dropped,
-            "rows_rejected": rejected.height,
-            "rejected_because": dict(rejected["reason"].value_counts().sort("reason").iter_rows()),
-            "pieces": shown,  # of the first rows: text, and whether it is learnt
-        }
-        return table, rejected, report
+        return encoded(rows, Template(tokenizer, space, space["max_length"]))
 
     def build_model(self, base: Path, space: Space, params: "FinetuneParams", seed: int) -> Any:
         """Return the base model itself."""

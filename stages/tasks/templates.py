@@ -21,8 +21,10 @@ from stages.tasks.base import Refused
 from stages.tasks.conversations import Message, learnt
 
 if TYPE_CHECKING:
+    from polars import DataFrame
     from transformers import PreTrainedTokenizerBase
 
+SHOWN, PIECES = 3, 12  # rows, and pieces of each, whose tokens the report shows
 FILE = "chat.json"  # beside the model: what of the params it was trained with
 # Where a template asks for today: else the same rows would have other tokens tomorrow. (Llama 3.1 takes a date.)
 DAY = "01 Jan 2026"
@@ -129,3 +131,48 @@ class Template:
         """Return the text of tokens in pieces that are learnt, or not."""
         pairs = groupby(zip(found.ids, found.learnt, strict=True), key=lambda pair: pair[1])
         return [(self.tokenizer.decode([token for token, _ in part]), bool(mark)) for mark, part in pairs]
+
+
+def encoded(rows: "DataFrame", template: Template) -> "tuple[DataFrame, DataFrame, dict[str, Any]]":
+    """Return tokens of records, of which `labels` say which are learnt (1, else 0), rejected rows, and a report.
+
+    The report has the share of tokens that are learnt, how many rows lost turns, why others are rejected, and of the
+    first rows the pieces of text, each with whether it is learnt.
+    """
+    import polars as pl
+
+    from stages.common.display import display
+    from stages.common.schemas import Rejected
+    from stages.common.text.pii import mask_text
+
+    kept: list[dict[str, Any]] = []
+    reasons: list[tuple[str | None, str | None]] = []
+    shown: list[dict[str, Any]] = []
+    dropped = 0
+    for id, label in rows.select("id", "label").iter_rows():
+        try:
+            found = template.tokens(json.loads(label))
+        except Refused as refusal:
+            reasons.append((refusal.rule, str(refusal)))
+            continue
+        reasons.append((None, None))
+        dropped += found.dropped > 0
+        row = {"id": id, "input_ids": found.ids, "token_type_ids": [0] * len(found.ids), "labels": found.learnt}
+        kept.append({**row, "length": len(found.ids), "truncated": 0})
+        if len(shown) < SHOWN:
+            pieces = template.view(found)[:PIECES]
+            hidden = [[display(text, 80, lambda text: mask_text(text, None)), mark] for text, mark in pieces]
+            shown.append({"id": id, "pieces": hidden})
+    types = {"input_ids": pl.List(pl.Int32), "labels": pl.List(pl.Float32), "token_type_ids": pl.List(pl.Int8)}
+    table = pl.DataFrame(kept, schema_overrides=types, infer_schema_length=None)
+    why = pl.DataFrame(reasons, schema={"rule": pl.String, "why": pl.String}, orient="row")
+    rejected = Rejected.of(rows.hstack(why).drop_nulls("rule"), "tokenize", pl.col("rule"), pl.col("why"))
+    marks = table["labels"].explode() if kept else pl.Series([0.0])
+    report = {
+        "share_learnt": round(float(marks.sum()) / len(marks), 4),
+        "rows_without_oldest_turns": dropped,
+        "rows_rejected": rejected.height,
+        "rejected_because": dict(rejected["reason"].value_counts().sort("reason").iter_rows()),
+        "pieces": shown,
+    }
+    return table, rejected, report
