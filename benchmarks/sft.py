@@ -11,6 +11,9 @@ update, with AdamW and the same falling learning rate:
 - trl, trl-lora: `SFTTrainer` with its defaults, and with peft's LoRA on all linear layers;
 - full, lora: `stages.finetune`.
 
+A processor without bfloat16 takes minutes for an update of `hf-bf16` and of TRL's defaults: there, `--float32` has TRL
+train in float32 too.
+
 Each is a process of its own, and they take turns of a few updates, so that a busy moment slows all of them. Counted
 are wall and CPU time of the updates (without the first turn, which warms up), and tokens without padding. The loss is
 that of the validation rows, computed by the same function in float32 for all. On a GPU there is the share of it
@@ -42,15 +45,25 @@ def main() -> None:
     options.add_argument("--updates", type=int, default=60)
     options.add_argument("--rows", type=int, default=4, help="of an update")
     options.add_argument("--longest", type=int, default=96, help="tokens of the longest row that is taken")
+    options.add_argument("--float32", action="store_true", help="TRL without bfloat16")
     options.add_argument("--python", default=sys.executable, help="that has TRL")
     options.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
     options.add_argument("--alone", choices=ARMS, help=argparse.SUPPRESS)
     asked = options.parse_args()
     os.chdir(PROJECT)
     if asked.alone:
+        os.environ["SFT_FLOAT32"] = "1" * asked.float32
         print(json.dumps({DONE: train(asked.alone, asked.updates, asked.rows, asked.longest)}), flush=True)
         return
-    given = ["--updates", str(asked.updates), "--rows", str(asked.rows), "--longest", str(asked.longest)]
+    given = [
+        *["--float32"] * asked.float32,
+        "--updates",
+        str(asked.updates),
+        "--rows",
+        str(asked.rows),
+        "--longest",
+        str(asked.longest),
+    ]
     pythons = {name: asked.python if name.startswith("trl") else sys.executable for name in asked.arms}
     started = {name: begin(python, name, given) for name, python in pythons.items()}
     results: dict[str, dict[str, Any]] = {}
@@ -61,7 +74,7 @@ def main() -> None:
                 process.stdin.write("\n")
                 process.stdin.flush()
                 for line in process.stdout:
-                    said = json.loads(line) if line.startswith("{") else {}
+                    said = json.loads(line) if line.startswith('{"') else {}
                     if DONE in said:
                         results[name] = said[DONE]
                     if said:
@@ -178,7 +191,14 @@ def theirs(name: str, rows: Any, validation: Any, size: int, folder: Path, clock
     """Train with `Trainer` or `SFTTrainer` as they come."""
     import torch
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        DataCollatorForSeq2Seq,
+        PrinterCallback,
+        Trainer,
+        TrainingArguments,
+    )
 
     tokenizer = AutoTokenizer.from_pretrained("models/base")
     common: dict[str, Any] = {
@@ -198,6 +218,8 @@ def theirs(name: str, rows: Any, validation: Any, size: int, folder: Path, clock
         from peft import LoraConfig
         from trl import SFTConfig, SFTTrainer
 
+        precision = {"bf16": False} if os.environ["SFT_FLOAT32"] else {}
+
         table = Dataset.from_list(
             [
                 {"input_ids": row["input_ids"], "completion_mask": [int(mark) for mark in row["labels"]]}
@@ -207,7 +229,7 @@ def theirs(name: str, rows: Any, validation: Any, size: int, folder: Path, clock
         adapter = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
         trainer: Any = SFTTrainer(
             model=model,
-            args=SFTConfig(**common, max_length=None, completion_only_loss=True),
+            args=SFTConfig(**common, max_length=None, completion_only_loss=True, **precision),
             train_dataset=table,
             processing_class=tokenizer,
             peft_config=adapter if name == "trl-lora" else None,
@@ -233,6 +255,7 @@ def theirs(name: str, rows: Any, validation: Any, size: int, folder: Path, clock
             data_collator=DataCollatorForSeq2Seq(tokenizer),
             callbacks=[clock],
         )
+    trainer.remove_callback(PrinterCallback)  # what it prints would be taken for a result
     trainer.train()
     return trainer.model
 
