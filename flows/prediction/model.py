@@ -56,6 +56,12 @@ class Model:
         A row for each: id, then the columns of the task's `table`, `abstained` among them; all of them null but that
         one where there is nothing to see in the text.
         """
+        try:
+            return self._answers(rows)
+        except Refused as refusal:
+            raise AttuneError(f"one of the rows cannot be read: {refusal}", "mend it, or leave it out") from None
+
+    def _answers(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, Counts]:
         predictor, task = self.predictor, self.predictor.task
         if predictor.cleaning:  # as the training data were
             rows = rows.with_columns(self._prepared(rows[name]) for name in ("text", "text_pair"))
@@ -63,10 +69,7 @@ class Model:
         rows = rows.with_columns(text=pl.when(has_text).then("text"))
         readable = rows.filter(has_text)
         pairs = readable["text_pair"].fill_null("").to_list() if self.request.text_pair else None
-        try:
-            outputs = predictor.outputs(readable["text"].to_list(), pairs)
-        except Refused as refusal:
-            raise AttuneError(f"one of the rows cannot be read: {refusal}", "mend it, or leave it out") from None
+        outputs = predictor.outputs(readable["text"].to_list(), pairs)
         if not np.isfinite(outputs).all():
             raise AttuneError("the model answers with something that is no number", "train and register it again")
         table = pl.DataFrame(
@@ -85,10 +88,7 @@ class Model:
         """Return texts as the training data were cleaned, null where there is none."""
         there = texts.is_not_null()
         assert self.predictor.cleaning
-        try:
-            prepared = self.predictor.task.prepared(texts.filter(there).to_list(), self.predictor.cleaning)
-        except Refused as refusal:
-            raise AttuneError(f"one of the rows cannot be read: {refusal}", "mend it, or leave it out") from None
+        prepared = self.predictor.task.prepared(texts.filter(there).to_list(), self.predictor.cleaning)
         return texts.clone().scatter(there.arg_true(), prepared) if prepared else texts
 
     def report(self, counts: Counts) -> dict[str, Any]:
