@@ -52,7 +52,7 @@ def rules(params: CleanParams, against: pl.DataFrame, task: Task) -> dict[str, R
         ("exact_duplicate", partial(exact_duplicate, task=task), True),
         ("contaminated", partial(contaminated, against=against, near=near), not against.is_empty()),
         ("near_duplicate", partial(near_duplicate, task=task, params=params), near.enabled),
-        ("in_other_split", partial(in_other_split, task=task, params=params), task.several_targets),
+        ("in_other_split", in_other_split, task.several_targets),
     ]
     return {name: rule for name, rule, enabled in in_order if enabled}
 
@@ -179,14 +179,11 @@ def near_duplicate(records: pl.DataFrame, task: Task, params: CleanParams) -> pl
     return _reasons(records, out, stays.select(reason + other.fill_null("")))
 
 
-def in_other_split(records: pl.DataFrame, task: Task, params: CleanParams) -> pl.Series:
+def in_other_split(records: pl.DataFrame) -> pl.Series:
     """What is asked is asked in an official split that comes before the row's own: test, validation, train."""
-    places = task.grouped(records, params).with_columns(place=PRIORITY)
-    first = places.select(pl.col("place").min().over("group")).to_series()
-    out = places["split"].is_not_null() & (first < places["place"])
-    return pl.select(
-        pl.when(out).then(pl.lit("nearly the same is asked in an official test or validation"))
-    ).to_series()
+    out = pl.col("split").is_not_null() & (PRIORITY.min().over("group") < PRIORITY)
+    reason = pl.lit("nearly the same is asked in an official test or validation")
+    return records.select(pl.when(out).then(reason)).to_series()
 
 
 def _with_targets(records: pl.DataFrame, task: Task) -> pl.DataFrame:

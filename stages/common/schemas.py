@@ -123,6 +123,11 @@ class CleanRecords(Table):
     source: str
     extra: str = pa.Field(nullable=True)
 
+    @classmethod
+    def read_tokenized(cls, path: Path, rejected: Path) -> pl.DataFrame:
+        """Read the rows of a split that became token ids: not those that tokenize rejected."""
+        return cls.read(path).join(Rejected.read(rejected), on="id", how="anti", maintain_order="left")
+
 
 class AugmentedRecords(CleanRecords):
     """Training rows: the clean ones, then the new ones with their parent and method."""

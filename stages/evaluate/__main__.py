@@ -34,7 +34,8 @@ def main(run: Run[EvaluateParams]) -> None:
     from stages.evaluate.page import render
     from stages.tasks.attribution import explain
 
-    train, validation, test = (_read(run, name) for name in SPLITS)
+    files, rejected = (run.input(f"data/clean/{name}.parquet") for name in SPLITS), "data/tokenized/rejected.parquet"
+    train, validation, test = (CleanRecords.read_tokenized(file, run.input(rejected)) for file in files)
     folder, task, spec = run.input("models/finetuned"), load_task(run.all_params.task), run.all_params.spec
     gpu = torch.cuda.is_available()
     predictor = Predictor(Package(folder), "torch", task=task.name, device="cuda" if gpu else "cpu")
@@ -90,13 +91,6 @@ def main(run: Run[EvaluateParams]) -> None:
     page = render(run.all_params, scores, export, task.readable(answered), right, cases, attributions, tables)
     run.output("reports/evaluation.html").write_text(page, encoding="utf-8")
     publish_live(run, folder)
-
-
-def _read(run: Run[EvaluateParams], split: str) -> pl.DataFrame:
-    """Return the rows of a split that models of the task can read."""
-    unread = pl.read_parquet(run.input("data/tokenized/rejected.parquet"), columns=["id"])
-    rows = CleanRecords.read(run.input(f"data/clean/{split}.parquet"))
-    return rows.join(unread, on="id", how="anti", maintain_order="left")
 
 
 def _write_serving(

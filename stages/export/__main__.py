@@ -5,8 +5,6 @@ import warnings
 from dataclasses import asdict
 from pathlib import Path
 
-import polars as pl
-
 from stages.common.digests import sha256_file, sha256_path
 from stages.common.params import ExportParams
 from stages.common.pipeline.stage import LOGS, Run, stage, write_json
@@ -28,9 +26,8 @@ def main(run: Run[ExportParams]) -> None:
     """Write the files, compare their answers and times with those of the original, and drop what is not as good."""
     logging.disable(logging.WARNING)  # exporters warn of packages that they do not need
     warnings.simplefilter("ignore")
-    unread = pl.read_parquet(run.input("data/tokenized/rejected.parquet"), columns=["id"])
-    test = CleanRecords.read(run.input("data/clean/test.parquet"))
-    test = test.join(unread, on="id", how="anti", maintain_order="left")
+    rejected = run.input("data/tokenized/rejected.parquet")
+    test = CleanRecords.read_tokenized(run.input("data/clean/test.parquet"), rejected)
     folder = run.output("models/exported")
     package = Package(run.input("models/finetuned"), folder)
 

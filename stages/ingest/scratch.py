@@ -6,6 +6,7 @@ from typing import Any
 
 from stages.common.params.ingest import Scratch
 
+SIZES = {"hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"}
 LONGEST_WORD = 100  # characters; max_input_chars_per_word of WordPiece
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 TURNS = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
@@ -35,12 +36,9 @@ def build_scratch_model(texts: Iterable[str], scratch: Scratch, target: Path, se
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=scratch.hidden_size,
-        num_hidden_layers=scratch.num_hidden_layers,
-        num_attention_heads=scratch.num_attention_heads,
         intermediate_size=4 * scratch.hidden_size,
-        max_position_embeddings=scratch.max_position_embeddings,
         pad_token_id=0,
+        **scratch.model_dump(include=SIZES),
     )
     BertModel(config).save_pretrained(target)
 
@@ -69,15 +67,12 @@ def build_scratch_language_model(texts: Iterable[str], scratch: Scratch, target:
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=scratch.hidden_size,
-        num_hidden_layers=scratch.num_hidden_layers,
-        num_attention_heads=scratch.num_attention_heads,
         intermediate_size=4 * scratch.hidden_size,
-        max_position_embeddings=scratch.max_position_embeddings,
         pad_token_id=TURNS.index(pad),
         bos_token_id=None,
         eos_token_id=TURNS.index(end),
         tie_word_embeddings=True,
+        **scratch.model_dump(include=SIZES),
     )
     LlamaForCausalLM(config).save_pretrained(target)
 

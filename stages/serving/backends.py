@@ -14,7 +14,7 @@ import numpy as np
 
 from stages.common.text.cleaning import TextCleaning
 from stages.tasks import FIRST, load_task, read_decision
-from stages.tasks.inference import labels_of
+from stages.tasks.inference import labels_of, longest_first
 
 Variant = Literal["torch", "onnx", "int8"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -103,10 +103,7 @@ class Predictor:
         if not len(texts):
             return result
         encoded = self.tokens.encode(list(texts), list(pairs) if pairs is not None else None)
-        longest_first = sorted(range(len(texts)), key=lambda index: -len(encoded["input_ids"][index]))
-        for start in range(0, len(texts), batch_size):
-            rows = longest_first[start : start + batch_size]
-            batch = {name: [values[row] for row in rows] for name, values in encoded.items()}
+        for rows, batch in longest_first(encoded, batch_size):
             result[rows] = self.task.activate(self.forward(self.tokens.pad(batch)))
         return np.asarray(self.decision.calibrated(result))
 

@@ -5,7 +5,7 @@ Nothing of Attune is imported here: the file goes into the registry with each mo
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -101,11 +101,16 @@ def texts_and_pairs(rows: "pl.DataFrame") -> tuple[list[str], list[str] | None]:
 def batches_by_length(
     tokenizer: "PreTrainedTokenizerBase", rows: "pl.DataFrame", batch_size: int, max_length: int
 ) -> Iterator[tuple[list[int], Any]]:
-    """Yield (positions of the rows, padded tensors [b x s]), the longest rows first, so that little is padding."""
+    """Yield (positions of the rows, padded tensors [b x s]), the longest rows first."""
     texts, pairs = texts_and_pairs(rows)
     encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length)
-    order = sorted(range(rows.height), key=lambda row: -len(encoded["input_ids"][row]))
+    for positions, batch in longest_first(encoded, batch_size):
+        yield positions, tokenizer.pad(batch, return_tensors="pt")
+
+
+def longest_first(columns: Mapping[str, Any], batch_size: int) -> Iterator[tuple[list[int], dict[str, list[Any]]]]:
+    """Yield (positions of the rows, their columns): rows of similar length together, so that little is padding."""
+    order = sorted(range(len(columns["input_ids"])), key=lambda row: -len(columns["input_ids"][row]))
     for start in range(0, len(order), batch_size):
         positions = order[start : start + batch_size]
-        batch = {name: [values[row] for row in positions] for name, values in encoded.items()}
-        yield positions, tokenizer.pad(batch, return_tensors="pt")
+        yield positions, {name: [values[row] for row in positions] for name, values in columns.items()}

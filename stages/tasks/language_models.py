@@ -17,12 +17,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from stages.common.errors import AttuneError
 from stages.tasks.conversations import Message
-from stages.tasks.inference import load_model
+from stages.tasks.inference import load_model, longest_first
 from stages.tasks.templates import FILE, Template
 
 IGNORED = -100  # a label that is not learnt
 ALIKE = 1e-4  # by which logits of packed rows may differ from those of rows alone
 SCORED = 4  # numbers of a row: the loss of its learnt tokens, how many they are, how many are foreseen, bytes
+BATCH = 64  # rows whose numbers are asked for at once
 PORTION = 4096  # tokens that are scored at once: each may have 50,000 logits
 DROPOUTS = ("attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout", "hidden_dropout_prob")
 
@@ -187,14 +188,9 @@ def pad_id(tokenizer: Any) -> int:
 
 def outputs(network: Scored, tokens: ChatTokens, texts: list[str]) -> np.ndarray:
     """Return the numbers of conversations [n x 4] float64, those of similar lengths together."""
-    columns, result = tokens.encode(texts), np.zeros((len(texts), SCORED))
-    order = sorted(range(len(texts)), key=lambda row: -len(columns["input_ids"][row]))
-    device = next(network.parameters()).device
-    for start in range(0, len(order), 64):
-        rows = order[start : start + 64]
-        batch = tokens.pad({name: [values[row] for row in rows] for name, values in columns.items()})
+    result, device = np.zeros((len(texts), SCORED)), next(network.parameters()).device
+    for rows, columns in longest_first(tokens.encode(texts), BATCH):
+        batch = {name: torch.from_numpy(part).to(device) for name, part in tokens.pad(columns).items()}
         with torch.inference_mode():
-            result[rows] = network(
-                **{name: torch.from_numpy(part).to(device) for name, part in batch.items()}
-            ).logits.cpu()
+            result[rows] = network(**batch).logits.cpu()
     return result

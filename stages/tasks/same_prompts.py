@@ -12,7 +12,7 @@ from stages.common.text.near_duplicates import deduplicate
 def grouped(records: pl.DataFrame, questions: pl.Series, near: NearDuplicates) -> pl.DataFrame:
     """Return records in groups by their first questions, of which equal and, with `near`, nearly equal ones are one.
 
-    A group that they have already stays together too, with all whose questions its rows share. A group is named by its
+    Rows of one group, or of one text, stay together too, with all whose questions they share. A group is named by its
     first question, so that its name, which decides on the split, is the same in any order of the rows.
     """
     from scipy.sparse import coo_array
@@ -25,11 +25,14 @@ def grouped(records: pl.DataFrame, questions: pl.Series, near: NearDuplicates) -
         same = np.where(duplicate_of < 0, same, duplicate_of)
     place = dict(zip(distinct, same.tolist(), strict=True))
     question = np.array([place[text] for text in questions], np.int64)
-    own = records["group"].rank("dense").fill_null(0).to_numpy().astype(np.int64)
-    nodes = len(distinct) + int(own.max(initial=0)) + 1
-    rows = own > 0
-    links = coo_array((np.ones(int(rows.sum())), (question[rows], len(distinct) + own[rows])), shape=(nodes, nodes))
-    part = connected_components(links, directed=False)[1][question]
+    links, nodes = [], len(distinct)
+    for column in (records["group"], records["text"].str.to_lowercase()):  # cleaned, so that more are equal
+        rows = column.is_not_null().to_numpy()
+        links.append((question[rows], column.rank("dense").drop_nulls().to_numpy().astype(np.int64) + nodes))
+        nodes += len(column) + 1
+    pairs = np.hstack(links)
+    graph = coo_array((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), shape=(nodes, nodes))
+    part = connected_components(graph, directed=False)[1][question]
     first = (
         pl.DataFrame({"part": part, "question": questions}).select(pl.col("question").min().over("part")).to_series()
     )

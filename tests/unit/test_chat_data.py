@@ -97,7 +97,7 @@ def test_nearly_the_same_first_questions_are_one_group_in_any_order() -> None:
         label("Else?", "No."),
         label("Else?", "So."),
     ]
-    rows = make_records([{"text": "t", "label": text} for text in texts])
+    rows = make_records([{"text": f"t{number}", "label": text} for number, text in enumerate(texts)])
     rows = rows.with_columns(group=pl.Series([None, "mine", "mine", None]))
     groups = TASK.grouped(rows, CleanParams())["group"]
     assert groups.n_unique() == 1, "the group of the rows joins both questions"
@@ -109,12 +109,15 @@ def test_nearly_the_same_first_questions_are_one_group_in_any_order() -> None:
         apart.with_columns(group=pl.lit(None, pl.String)), CleanParams(near_duplicates={"enabled": False})
     )
     assert exact["group"].n_unique() == 3
+    cleaned_alike = TASK.grouped(apart.with_columns(group=pl.lit(None, pl.String), text=pl.lit("T")), CleanParams())
+    assert cleaned_alike["group"].n_unique() == 1, "what is one text once it is clean is in one split"
 
 
 def test_a_question_of_an_official_test_is_taken_out_of_train() -> None:
     texts = [("Open?", "Six.", "test"), ("Open?", "Seven.", "train"), ("Else?", "No.", "train")]
     rows = make_records([{"text": ask, "label": label(ask, say), "split": split} for ask, say, split in texts])
-    kept, out = applied(rows, CleanParams(length={"min": 1}), listed(), TASK)
+    rows = TASK.grouped(rows, params := CleanParams(length={"min": 1}))
+    kept, out = applied(rows, params, listed(), TASK)
     assert out["rule"].to_list() == ["in_other_split"] and kept["split"].to_list() == ["test", "train"]
 
 
