@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from stages.common.params import AugmentParams, CleanParams, EvaluateParams, FinetuneParams, IngestParams, Params
 
 NONE = "(none)"  # where a set has no label
-
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
