@@ -58,13 +58,17 @@ class Model:
         """
         try:
             return self._answers(rows)
-        except Refused as refusal:
-            raise AttuneError(f"one of the rows cannot be read: {refusal}", "mend it, or leave it out") from None
+        except Refused:
+            for id, text in rows.select("id", "text").drop_nulls().iter_rows():
+                try:
+                    self.predictor.tokens.encode(self._prepared(pl.Series([text])).to_list(), None)
+                except Refused as refusal:
+                    raise AttuneError(f"the row {id} cannot be read: {refusal}", "mend it, or leave it out") from None
+            raise
 
     def _answers(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, Counts]:
         predictor, task = self.predictor, self.predictor.task
-        if predictor.cleaning:  # as the training data were
-            rows = rows.with_columns(self._prepared(rows[name]) for name in ("text", "text_pair"))
+        rows = rows.with_columns(self._prepared(rows[name]) for name in ("text", "text_pair"))
         has_text = pl.Series([text is not None and not blank(text) for text in rows["text"]], dtype=pl.Boolean)
         rows = rows.with_columns(text=pl.when(has_text).then("text"))
         readable = rows.filter(has_text)
@@ -81,13 +85,15 @@ class Model:
         counts: Counts = {"rows": [rows.height], "empty": [empty], "abstained": [int(abstained.sum())]}
         if self.profile:
             values = task.drift_values(outputs, predictor.decision)
-            counts |= text_counts(self.profile, rows) | answer_counts(self.profile, values, abstained)
+            known = rows.with_columns(task.profiled(rows["text"]))
+            counts |= text_counts(self.profile, known) | answer_counts(self.profile, values, abstained)
         return answers.drop("row").with_columns(pl.col("abstained").fill_null(value=True)), counts
 
     def _prepared(self, texts: pl.Series) -> pl.Series:
         """Return texts as the training data were cleaned, null where there is none."""
         there = texts.is_not_null()
-        assert self.predictor.cleaning
+        if not self.predictor.cleaning:
+            return texts
         prepared = self.predictor.task.prepared(texts.filter(there).to_list(), self.predictor.cleaning)
         return texts.clone().scatter(there.arg_true(), prepared) if prepared else texts
 

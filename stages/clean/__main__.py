@@ -6,7 +6,7 @@ from functools import partial
 
 import polars as pl
 
-from stages.clean.filters import CONTRARY, merged_targets, rules
+from stages.clean.filters import CONTRARY, merged_targets, rules, with_targets
 from stages.clean.label_issues import apply_action, find_label_issues
 from stages.clean.page import PageData, render
 from stages.clean.split import split_records
@@ -84,7 +84,12 @@ def main(run: Run[CleanParams]) -> None:
     }
     write_json(account, run.output("reports/clean.json"))
 
-    report = {**split_report(splits, counts, params, run.seed, mask), "drift": split_drift(splits, counts)}
+    report = {
+        **split_report(
+            {name: with_targets(rows, task) for name, rows in splits.items()}, counts, params, run.seed, mask
+        ),
+        "drift": split_drift(splits, counts),
+    }
     report["warnings"] += [*official_faults, *_of_rejected(ledger, splits["train"], task)]
     write_json(report, run.output("reports/splits.json"))
     page = PageData(

@@ -128,7 +128,7 @@ def exact_duplicate(records: pl.DataFrame, task: Task) -> pl.Series:
     order = _precedence(records)
     rank = order.arg_sort()
     first = (
-        _text_hashes(_with_targets(records, task))
+        _text_hashes(with_targets(records, task))
         .with_columns(rank=rank)
         .select(pl.col("rank").min().over(KEY))
         .to_series()
@@ -165,7 +165,7 @@ def near_duplicate(records: pl.DataFrame, task: Task, params: CleanParams) -> pl
     """Nearly the same text as a row that stays, so that no two kept rows nearly equal each other."""
     order, near = _precedence(records), params.near_duplicates
     duplicate_of, similarity = deduplicate(
-        whole_text(_with_targets(records, task)).gather(order), near.threshold, near.shingle_size, near.num_perm
+        whole_text(with_targets(records, task)).gather(order), near.threshold, near.shingle_size, near.num_perm
     )
     duplicate = duplicate_of >= 0
     out = order.filter(pl.Series(duplicate, dtype=pl.Boolean))
@@ -181,12 +181,12 @@ def near_duplicate(records: pl.DataFrame, task: Task, params: CleanParams) -> pl
 
 def in_other_split(records: pl.DataFrame) -> pl.Series:
     """What is asked is asked in an official split that comes before the row's own: test, validation, train."""
-    out = pl.col("split").is_not_null() & (PRIORITY.min().over("group") < PRIORITY)
+    out = pl.col("split").is_not_null() & (PRIORITY.min().over("asks") < PRIORITY)
     reason = pl.lit("nearly the same is asked in an official test or validation")
     return records.select(pl.when(out).then(reason)).to_series()
 
 
-def _with_targets(records: pl.DataFrame, task: Task) -> pl.DataFrame:
+def with_targets(records: pl.DataFrame, task: Task) -> pl.DataFrame:
     """Return records whose text pair is what the target says, if rows with other targets are other rows."""
     return records.with_columns(text_pair=task.said(records["label"])) if task.several_targets else records
 

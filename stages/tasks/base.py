@@ -155,6 +155,10 @@ class Task(TrainedTask):
         """Return texts of a request as training data were cleaned; a ValueError if one is none of the task."""
         return cleaning.texts(texts)
 
+    def profiled(self, texts: "Series") -> "Series":
+        """Return of texts of requests what a record has as its text, by which drift is measured."""
+        return texts
+
     def activate(self, logits: np.ndarray) -> np.ndarray:
         """Return the outputs [n x k] float64 of logits: probabilities, values."""
         return logits.astype(np.float64)

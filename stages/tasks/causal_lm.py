@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from stages.tasks.base import Answer, Refused, Task
-from stages.tasks.conversations import BAD, Message, asked, canonical, columns, first_question, learnt, read
+from stages.tasks.conversations import BAD, Message, asked, canonical, columns, first_question, kinds_of, read
 from stages.tasks.evidence import Scores, ratio
 from stages.tasks.training import Space
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 NUMBERS = ("nll", "tokens", "foreseen", "bytes")  # of a row: the model's outputs, in their order
 DIGITS = 6  # significant ones, of a loss in float32
-TURNS = ((1, "1 answer"), (3, "2 or 3 answers"), (10, "4 to 10 answers"))
 
 
 class CausalLm(Task):
@@ -48,7 +47,7 @@ class CausalLm(Task):
         try:
             return canonical(read(shape, cells))
         except Refused as refusal:
-            at = f"row {row:,}: " if refusal.rule == BAD else ""  # there are few, and they can be mended
+            at = f"row {row:,}: " if refusal.rule == BAD else ""  # such can be mended
             raise Refused(f"{at}{refusal}", refusal.rule) from None
 
     def texts(self, labels: "Series") -> "Series":
@@ -78,8 +77,9 @@ class CausalLm(Task):
         """Return records in groups of nearly the same first question: it must not be in two splits."""
         from stages.tasks.same_prompts import grouped
 
-        questions = _each(records["label"], lambda messages: first_question(messages).strip().casefold())
-        return grouped(records, questions, params.near_duplicates)
+        questions = _each(records["label"], lambda messages: first_question(messages).casefold())
+        cleaned, _ = params.text_cleaning.column(questions)
+        return grouped(records, cleaned.fill_null(questions), params.near_duplicates)
 
     def names(self, label: str) -> list[str]:
         """Return nothing: a conversation is of no class."""
@@ -196,6 +196,10 @@ class CausalLm(Task):
         labels = pl.Series([canonical(read("messages", {"answer": text})) for text in texts], dtype=pl.String)
         return self.cleaned(labels, cleaning).to_list()
 
+    def profiled(self, texts: "Series") -> "Series":
+        """Return what comes before the first answer that is learnt."""
+        return self.texts(texts)
+
     def decide(self, outputs: np.ndarray, decision: Any, threshold: float | None = None) -> dict[str, Any]:
         """Return the numbers of rows as JSON, and as confidence the (geometric) mean probability of learnt tokens."""
         texts = [json.dumps(dict(zip(NUMBERS, map(_short, row), strict=True))) for row in outputs.tolist()]
@@ -243,13 +247,7 @@ class CausalLm(Task):
 
     def slices(self, labels: "Series") -> list[list[str]]:
         """Return by how many answers a conversation has, and whether a system message begins it."""
-        found = []
-        for label in labels:
-            messages = json.loads(label)
-            answers = sum(map(learnt, messages))
-            turns = next((name for most, name in TURNS if answers <= most), "over 10 answers")
-            found.append([turns, f"{'with' if messages[0]['role'] == 'system' else 'without'} a system message"])
-        return found
+        return [kinds_of(json.loads(label)) for label in labels]
 
     def is_correct(self, rows: "DataFrame", predictions: "DataFrame") -> np.ndarray:
         """Return whether half of a row's tokens, or more, are those that the model thinks likeliest."""

@@ -40,6 +40,8 @@ ROLES = {
 }
 ROLE, CONTENT = ("role", "from", "sender", "speaker", "author"), ("content", "value", "text", "body")
 TURN = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")  # of texts that hold a whole conversation, as Anthropic's HH-RLHF
+TELLING = 3  # words of a question, at least, unless there is none as long
+TURNS = ((1, "1 answer"), (3, "2 or 3 answers"), (10, "4 to 10 answers"))
 BAD, TOOLS = "bad_messages", "tool_calls"  # rules
 NO_TOOLS = "tools are called, which is not learnt yet"
 
@@ -70,22 +72,29 @@ def read(form: str, cells: Mapping[str, str | None]) -> list[Message]:
             turns = zip(("user", "assistant"), pair, strict=True)
             start += messages_of([{"role": role, "content": said} for role, said in turns])
         question = "\n\n".join(filter(None, (question, cells.get("input"))))
-    before = _spoken(question, "user") if question else []
-    after = _spoken(answer, "assistant")
+    before = _spoken(question, "user", form) if question else []
+    after = _spoken(answer, "assistant", form)
     whole = after[: len(before)] == before  # some repeat the question in each answer
     return [*start, *([] if whole else before), *after]
 
 
-def _spoken(cell: str, role: str) -> list[Message]:
-    """Return the messages of a cell: a list of them, a text that holds several, or one text of this role."""
-    if cell.lstrip().startswith(("[{", '{"role"')):
+def _spoken(cell: str, role: str, form: str) -> list[Message]:
+    """Return the messages of a cell: a list of them, or one; in `pairs` a text that holds several; else one text.
+
+    A text that only looks so, such as JSON that is to be written, stays a text.
+    """
+    if cell.lstrip().startswith(("[{", "{")):
         with suppress(Refused):
             value = parsed(cell)
-            return messages_of(value if isinstance(value, list) else [value])
-    if cell.startswith(("\n\nHuman:", "Human: ")):
+            parts = value if isinstance(value, list) else [value]
+            if all(isinstance(part, dict) and str(part.get("role", part.get("from"))) in ROLES for part in parts):
+                return messages_of(parts)
+    if form == "pairs" and cell.startswith(("\n\nHuman:", "Human: ")):
         _, *parts = TURN.split(cell)
-        pairs = zip(parts[::2], parts[1::2], strict=True)
-        return [{"role": ROLES[name.casefold()], "content": said} for name, said in pairs]
+        spoken = [(ROLES[name.casefold()], said) for name, said in zip(parts[::2], parts[1::2], strict=True)]
+        if not spoken[-1][1].strip():  # behind `Assistant:` of a question
+            spoken.pop()
+        return [{"role": name, "content": said} for name, said in spoken]
     return [{"role": role, "content": cell}]
 
 
@@ -128,14 +137,15 @@ def _message(part: Any) -> Message:
     if any(part.get(name) for name in ("tool_calls", "function_call", "tools")):
         raise Refused(NO_TOOLS, TOOLS)
     role = next((part[key] for key in ROLE if part.get(key)), None)
+    role = role.get("role") if isinstance(role, Mapping) else role  # as ChatGPT exports `author`
     content = next((part[key] for key in CONTENT if key in part), None)
     if isinstance(content, list):  # OpenAI's parts
         texts = [piece.get("text") if isinstance(piece, Mapping) else piece for piece in content]
         content = "".join(map(str, texts)) if all(isinstance(text, str) for text in texts) else None
-    if not role or not isinstance(content, str):
+    if not isinstance(role, str) or not isinstance(content, str):
         raise Refused("a message has no role, or a content that is no text", BAD)
-    learnt = part.get("train", part.get("weight", 1)) not in (0, False, "0", "false")
-    return {"role": role, "content": content} | ({} if learnt else {"train": False})
+    learnt = str(part.get("train", part.get("weight", 1))).casefold() not in ("0", "0.0", "false")
+    return {"role": role.strip(), "content": content} | ({} if learnt else {"train": False})
 
 
 def canonical(messages: Sequence[Message]) -> str:
@@ -154,6 +164,13 @@ def canonical(messages: Sequence[Message]) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")  # half a pair of surrogates is no character
 
 
+def kinds_of(messages: Sequence[Message]) -> list[str]:
+    """Return of a conversation how many answers it has, and whether a system message begins it, in words."""
+    answers = sum(map(learnt, messages))
+    turns = next((name for most, name in TURNS if answers <= most), "over 10 answers")
+    return [turns, f"{'with' if messages[0]['role'] == 'system' else 'without'} a system message"]
+
+
 def learnt(message: Message) -> bool:
     """Return whether a message is an answer to learn from."""
     return message["role"] == "assistant" and message.get("train", True) is not False
@@ -168,5 +185,8 @@ def asked(messages: Sequence[Message]) -> Iterator[str]:
 
 
 def first_question(messages: Sequence[Message]) -> str:
-    """Return the first user's turn."""
-    return str(next(message["content"] for message in messages if message["role"] == "user"))
+    """Return the user's first turn of three words or more, else the first one: by a greeting nothing is asked yet."""
+    from stages.common.text.columns import WORD
+
+    turns = [str(message["content"]) for message in messages if message["role"] == "user"]
+    return next((text for text in turns if len(re.findall(WORD, text)) >= TELLING), turns[0])

@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from stages.common.errors import AttuneError
 from stages.tasks.conversations import Message
 from stages.tasks.inference import load_model, longest_first
 from stages.tasks.templates import FILE, Template
@@ -124,6 +123,8 @@ def packs(model: Any, setting: Any) -> bool:
     if setting == "auto":
         print("  packing is off: this base model mixes rows that are packed together", flush=True)
         return False
+    from stages.common.errors import AttuneError
+
     what = f"finetune.packing is true, but a model of the type {model.config.model_type} mixes rows that are packed"
     raise AttuneError(what, "set finetune.packing: auto, or false")
 

@@ -161,7 +161,7 @@ def encoded(rows: "DataFrame", template: Template) -> "tuple[DataFrame, DataFram
         kept.append({**row, "length": len(found.ids), "truncated": 0})
         if len(shown) < SHOWN:
             pieces = template.view(found)[:PIECES]
-            hidden = [[display(text, 80, lambda text: mask_text(text, None)), mark] for text, mark in pieces]
+            hidden = [[display(_end(text), 160, lambda text: mask_text(text, None)), mark] for text, mark in pieces]
             shown.append({"id": id, "pieces": hidden})
     types = {"input_ids": pl.List(pl.Int32), "labels": pl.List(pl.Float32), "token_type_ids": pl.List(pl.Int8)}
     table = pl.DataFrame(kept, schema_overrides=types, infer_schema_length=None)
@@ -176,3 +176,8 @@ def encoded(rows: "DataFrame", template: Template) -> "tuple[DataFrame, DataFram
         "pieces": shown,
     }
     return table, rejected, report
+
+
+def _end(text: str) -> str:
+    """Return the end of a piece: there it is seen what comes before an answer, and what ends it."""
+    return text if len(text) <= 150 else f"…{text[-150:]}"

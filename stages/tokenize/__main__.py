@@ -54,7 +54,7 @@ def main(run: Run[TokenizeParams]) -> None:
         table, rejected, further = task.encode(rows, tokenizer, {**encoding, "pairs": pairs}, run.params)
         if table.is_empty():
             why = most_rejecting(rejected.lazy())
-            raise AttuneError(f"no row of {name} is left: {why}", "see reports/tokenize.json, and docs/chat.md")
+            raise AttuneError(f"no row of {name} is left: {why}", "docs/chat.md says what each rule is for")
         table = TokenizedRecords.write(table, run.output(f"data/tokenized/{name}.parquet"))
         report[name] = {**_lengths(table), **further}
         ledgers.append(rejected)

@@ -115,10 +115,7 @@ def _log(client: "MlflowClient", run_id: str, package: "Package", card: Path) ->
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     with quiet(), tempfile.TemporaryDirectory() as folder:
         code = Path(folder) / "stages"
-        of_task = (f"tasks/{file.resolve().name}" for file in sorted((STAGES / "tasks/by_name" / task.name).iterdir()))
-        for path in (*CODE, *of_task):
-            (code / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(STAGES / path, code / path)
+        copy_code(task.name, code)
         parts = {name: str(part) for name, part in _parts(package).items() if part}
         mlflow.pyfunc.log_model(
             model_id=model.model_id,
@@ -131,6 +128,14 @@ def _log(client: "MlflowClient", run_id: str, package: "Package", card: Path) ->
             pip_requirements=_requirements(package),
         )
     return str(model.model_id)
+
+
+def copy_code(task: str, target: Path) -> None:
+    """Copy the code that serves models of a task, a package `stages` of which nothing else of Attune is needed."""
+    of_task = (f"tasks/{file.resolve().name}" for file in sorted((STAGES / "tasks/by_name" / task).iterdir()))
+    for path in (*CODE, *of_task):
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(STAGES / path, target / path)
 
 
 def _parts(package: "Package") -> dict[str, Path | None]:

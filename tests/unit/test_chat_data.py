@@ -109,15 +109,35 @@ def test_nearly_the_same_first_questions_are_one_group_in_any_order() -> None:
         apart.with_columns(group=pl.lit(None, pl.String)), CleanParams(near_duplicates={"enabled": False})
     )
     assert exact["group"].n_unique() == 3
-    cleaned_alike = TASK.grouped(apart.with_columns(group=pl.lit(None, pl.String), text=pl.lit("T")), CleanParams())
-    assert cleaned_alike["group"].n_unique() == 1, "what is one text once it is clean is in one split"
+
+
+def test_questions_that_are_one_once_they_are_clean_are_one_and_greetings_ask_nothing() -> None:
+    asked = [("What’s new with you?",), ("What's  new with you?",), ("Hi",), ("Hi",)]
+    texts = [label(*ask, "Much.") for ask in asked[:2]]
+    texts += [label("Hi", "Hello!", f"Where is my {what} now?", "Here.") for what in ("parcel", "invoice")]
+    rows = make_records([{"text": f"t{number}", "label": text} for number, text in enumerate(texts)])
+    groups = TASK.grouped(rows, CleanParams(near_duplicates={"enabled": False}))["group"]
+    assert groups[0] == groups[1] and groups.n_unique() == 3
+
+
+def test_a_row_whose_group_is_in_an_official_test_stays_where_the_file_says() -> None:
+    texts = [
+        ("Open on Monday?", "Yes, we are, until six.", "test"),
+        ("Do you sell bells?", "A dozen of kinds.", "train"),
+    ]
+    texts += [("Do you sell bells?", "Only in spring, and red ones.", "test")]
+    rows = make_records([{"text": ask, "label": label(ask, say), "split": to} for ask, say, to in texts])
+    kept, out = applied(rows.with_columns(group=pl.lit("mine")), CleanParams(length={"min": 1}), listed(), TASK)
+    assert out["rule"].to_list() == ["in_other_split"] and out["text"].to_list() == ["Do you sell bells?"]
+    assert kept["split"].to_list() == ["test", "test"]
+    apart = rows.head(2).with_columns(group=pl.lit("mine"))  # one group, torn by the official split
+    assert applied(apart, CleanParams(length={"min": 1}), listed(), TASK)[1].is_empty()
 
 
 def test_a_question_of_an_official_test_is_taken_out_of_train() -> None:
     texts = [("Open?", "Six.", "test"), ("Open?", "Seven.", "train"), ("Else?", "No.", "train")]
     rows = make_records([{"text": ask, "label": label(ask, say), "split": split} for ask, say, split in texts])
-    rows = TASK.grouped(rows, params := CleanParams(length={"min": 1}))
-    kept, out = applied(rows, params, listed(), TASK)
+    kept, out = applied(rows, CleanParams(length={"min": 1}), listed(), TASK)
     assert out["rule"].to_list() == ["in_other_split"] and kept["split"].to_list() == ["test", "train"]
 
 

@@ -28,7 +28,7 @@ def listed(*rows: tuple[str, str]) -> pl.DataFrame:
 def applied(
     records: pl.DataFrame, params: CleanParams, against: pl.DataFrame, task: Task = TASK
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    ledger = Ledger("clean", records.height)
+    ledger, records = Ledger("clean", records.height), task.grouped(records, params)
     for name, rule in rules(params, against, task).items():
         records = ledger.apply(name, rule, records)
     ledger.close(records.height)

@@ -11,6 +11,7 @@ from stages.common.text.cleaning import TextCleaning
 from stages.tasks.base import Refused
 from stages.tasks.causal_lm import TASK
 from stages.tasks.conversations import canonical, columns, first_question, read
+from tests.chats import label
 
 ASK, SAY = {"role": "user", "content": "Open?"}, {"role": "assistant", "content": "Until six."}
 BOTH = [ASK, SAY]
@@ -58,7 +59,8 @@ def test_what_a_shape_has_besides_is_read_too() -> None:
     }
     found = json.loads(canonical(read("alpaca", cells)))
     assert [part["content"] for part in found] == ["Be brief.", "Hi.", "Hello.", "Translate\n\nGuten Tag", "Hello"]
-    assert first_question(found) == "Hi."
+    assert first_question(found) == "Translate\n\nGuten Tag", "a greeting asks nothing"
+    assert first_question(found[1:3]) == "Hi."
     weighed = dumped([ASK, {**SAY, "weight": 0}, ASK, SAY])
     assert json.loads(canonical(read("messages", {"answer": weighed})))[1] == {**SAY, "train": False}
     lines = [[{"sender": "x", "text": "Open?"}], [{"sender": "y", "text": "Until"}, {"sender": "y", "text": "six."}]]
@@ -114,3 +116,36 @@ def test_a_label_is_read_as_itself(pairs: list[tuple[str, str]], system: str | N
     assert TASK.prepared([text], TextCleaning()) == [text]
     cell = json.dumps({"shape": "messages", "row": 1, "answer": text})
     assert TASK.parse_target(cell, None) == text  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("form", "question", "answer"),
+    [
+        (
+            "prompt-completion",
+            '[{"speaker":"Ann","text":"Eat?"},{"speaker":"Bob","text":"No."}]',
+            "Ann is hungry.",
+        ),
+        ("prompt-completion", "Human: hello bot\n\nAssistant: hello man", "A greeting."),
+        ("alpaca", "List books as JSON.", '[{"author":"Tolkien","text":"The Hobbit"}]'),
+        ("alpaca", "Which role?", '{"role":"admin","content":"x"}'),
+    ],
+)
+def test_a_text_that_only_looks_like_a_conversation_stays_a_text(form: str, question: str, answer: str) -> None:
+    assert json.loads(canonical(read(form, {"question": question, "answer": answer}))) == [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": answer},
+    ]
+
+
+def test_spellings_that_programs_write_are_read() -> None:
+    exported = [{"author": {"role": "user"}, "content": "Hi"}, {"author": {"role": " Assistant "}, "content": "Hello"}]
+    assert canonical(read("messages", {"answer": json.dumps(exported)})) == label("Hi", "Hello")
+    half = {"question": "\n\nHuman: Open?\n\nAssistant:", "answer": "Until six."}
+    assert canonical(read("pairs", half)) == label("Open?", "Until six.")
+    for weight in ("0.0", 0.0, "False", False, 0):
+        spoken = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "No.", "weight": weight}]
+        more = [{"role": "user", "content": "So?"}, {"role": "assistant", "content": "Yes."}]
+        assert '"train":false' in canonical(read("messages", {"answer": json.dumps([*spoken, *more])})), weight
+    with pytest.raises(Refused, match="no role"):
+        read("messages", {"answer": '[{"role": ["user"], "content": "Hi"}]'})

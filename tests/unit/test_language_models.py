@@ -1,6 +1,10 @@
 """Language models: what is packed or accumulated is what is alone, and losses are those of the learnt tokens."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +15,18 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from flows.prediction.model import Model
+from flows.prediction.request import Request
 from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
+from stages.common.text.cleaning import FILE as TEXT_CLEANING
+from stages.common.text.cleaning import TextCleaning
 from stages.finetune.strategies import prepare, save
 from stages.serving.backends import Package, Predictor
 from stages.tasks.causal_lm import NUMBERS, TASK
 from stages.tasks.language_models import Collator, keeps_apart, packs
-from tests.chats import SPACE, conversations, label, make_language_model, network, tokenized_chats
+from stages.tracking.package import copy_code
+from tests.chats import PARAMS, SPACE, conversations, label, make_language_model, network, tokenized_chats
 from tests.models import EXACT, SHAPE, Cut, losses, result, weights
 from tests.models import trained as trained_like
 
@@ -177,3 +186,39 @@ def test_what_a_training_leaves_is_the_same_bytes_again(base: Path, splits: Spli
         result(trained(base, splits, tmp_path / name, num_train_epochs=1), tmp_path / f"{name} saved") for name in "ab"
     )
     assert first == second
+
+
+@pytest.fixture
+def saved(base: Path, tmp_path: Path) -> Package:
+    """A model as a training and an evaluation leave it."""
+    model, serving = tmp_path / "model", tmp_path / "serving"
+    shutil.copytree(base, model)
+    TASK.finished(None, SPACE | TASK.wording(AutoTokenizer.from_pretrained(base), PARAMS), model)
+    TASK.undecided(model).write(serving)
+    (serving / TEXT_CLEANING).write_text(TextCleaning().as_text())
+    return Package(model, None, serving)
+
+
+def test_the_code_that_is_registered_with_a_model_answers_without_all_other(saved: Package, tmp_path: Path) -> None:
+    copy_code(TASK.name, tmp_path / "stages")
+    program = (
+        "import sys; from pathlib import Path; from stages.serving.backends import Package, Predictor; "
+        "print(Predictor(Package.within(Path())).outputs([sys.argv[1]]).shape)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", program, label("Open?", "Until six.")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "(1, 4)", done.stderr
+
+
+def test_a_row_of_a_file_that_is_no_conversation_is_named(saved: Package, tmp_path: Path) -> None:
+    request = Request("rows.jsonl", tmp_path / "out.csv", model=str(tmp_path), text="text")
+    texts = [label("Open?", "Until six."), None, "Open? Until six.", label("Open?", "No.")]
+    rows = pl.DataFrame(
+        {"id": ["1", "2", "3", "4"], "text": texts, "text_pair": pl.Series([None] * 4, dtype=pl.String)}
+    )
+    with pytest.raises(AttuneError, match="the row 3 cannot be read: this is no list of messages"):
+        Model(request, tmp_path).answers(rows)
+    answers, _ = Model(request, tmp_path).answers(rows.filter(pl.col("id") != "3"))
+    assert answers["loss"].is_null().to_list() == [False, True, False]
+    assert TASK.profiled(rows["text"].head(1)).to_list() == ["Open?"], "what drift is measured on"

@@ -160,6 +160,8 @@ def test_every_format_and_compression_gives_the_same_table(tmp_path: Path, name:
         ("a.csv", parquet_of(pl.DataFrame(TABLE)), {}, list(zip(*TABLE.values(), strict=True))),
         ("a.csv", '\ufeff\ufeff"text","label"\na,1', {}, [("a", "1")]),
         ("a.jsonl", '{"text": "a"}\n\ufeff{"text": "b"}', {}, [("a", None), ("b", None)]),
+        ("a.jsonl", '{"text": "a", "data": [{"text": "x"}]}\n{"text": "b"}', {}, [("a", None), ("b", None)]),  # its own
+        ("a.jsonl", '{"text": {"k": 1}}\n\n{"text": "b"}', {}, [('{"k": 1}', None), ("b", None)]),
         ("a.csv", "\ufeffsep=;\r\ntext;label\r\na,b;1\r\n", {}, [("a,b", "1")]),
         ("a.csv", "sep=;\ntext|label\na|1\n", {"separator": "|"}, [("a", "1")]),
         ("a.csv", '"sep=\t"\ntext\tlabel\na\t1\n', {}, [("a", "1")]),

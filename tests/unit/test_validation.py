@@ -98,6 +98,10 @@ def test_too_few_rows_are_an_error_that_names_the_rules_which_took_the_others(
     check_label_counts(rows_of({"a": 30, "b": 2})["label"], {"a": 30, "b": 2}, "after cleaning", rejected, least=2)
     with pytest.raises(AttuneError, match=r"fewer than 9 rows \(clean.min_label_rows\) under the label 'b' \(8\)"):
         check_label_counts(rows_of({"a": 9, "b": 8})["label"], {"a": 9, "b": 8}, "after cleaning", rejected, least=9)
+    with pytest.raises(
+        AttuneError, match="there are 2 rows, for three splits"
+    ):  # of conversations, whose names are none
+        check_label_counts(rows_of({"a": 1, "b": 1})["label"], {}, "after cleaning", Rejected.empty().lazy())
 
 
 @given(st.lists(LOOSE_ROW, max_size=12), st.sampled_from([RawRecords, TrainableRecords]), st.randoms())

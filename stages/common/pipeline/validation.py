@@ -116,6 +116,9 @@ def check_label_counts(
     if there are fewer than two different labels, or too few rows with a name.
     """
     different = labels.unique().head(2).to_list()
+    if different and not names and len(labels) < len(SPLITS):  # their labels have no names, as conversations
+        what = f"{when} there {'is 1 row' if len(labels) == 1 else f'are {len(labels)} rows'}, for three splits"
+        raise AttuneError(what, most_rejecting(rejected) or "add rows")
     if len(different) < 2:
         found = f"only the label '{display(different[0], 60)}'" if different else "not one labelled row"
         raise AttuneError(

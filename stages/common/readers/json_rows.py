@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from stages.common.errors import AttuneError
@@ -38,20 +38,20 @@ class JsonTable(LinesTable):
             yield [as_text(row.get(name)) for name in names]
 
     def _of_lines(self) -> Iterator[dict[str, Any]]:
-        for number, line in enumerate(self.lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.lstrip("\ufeff"))  # a mark within a file that was put together of several
-                fault = "" if isinstance(row, dict) else f"a JSON {type(row).__name__}"
-            except (ValueError, RecursionError) as error:
-                fault = f"not JSON: {error}"
-            if fault:
-                raise AttuneError(f"{self.origin}:{number}: {fault}", ONE_EACH)
-            if number == 1 and (rows := _rows_within(row)):
-                yield from rows
-            else:
-                yield row
+        rows = (self._row(number, line) for number, line in enumerate(self.lines, start=1) if line.strip())
+        first = [*islice(rows, 2)]
+        yield from (len(first) == 1 and _rows_within(first[0])) or first  # else the first is a row like others
+        yield from rows
+
+    def _row(self, number: int, line: str) -> dict[str, Any]:
+        try:
+            row = json.loads(line.lstrip("\ufeff"))  # a mark within a file that was put together of several
+            fault = "" if isinstance(row, dict) else f"a JSON {type(row).__name__}"
+        except (ValueError, RecursionError) as error:
+            fault = f"not JSON: {error}"
+        if fault:
+            raise AttuneError(f"{self.origin}:{number}: {fault}", ONE_EACH)
+        return dict(row)
 
     def _of_document(self, text: str) -> Iterator[dict[str, Any]]:
         try:
@@ -71,4 +71,5 @@ def _rows_within(whole: dict[str, Any]) -> list[Any]:
     """Return the rows that one object holds: its values, if all are objects, or a list that is called so; or none."""
     if whole and all(isinstance(value, dict) for value in whole.values()):
         return list(whole.values())
-    return next((whole[name] for name in WRAPPED if isinstance(whole.get(name), list)), [])
+    lists = (whole[name] for name in WRAPPED if isinstance(whole.get(name), list))
+    return next((rows for rows in lists if all(isinstance(row, dict) for row in rows)), [])
