@@ -1,6 +1,6 @@
 """How fast does a language model learn answers, against Hugging Face's Trainer and TRL?
 
-    cp recipes/chat.yaml params.yaml && dvc repro tokenize
+    cp recipes/chat.yaml params.yaml && dvc repro tokenize   # with ingest.limit: 3000, so that no row comes twice
     pip install -r benchmarks/requirements.txt         # TRL, into a virtual environment of its own
     python benchmarks/sft.py [--updates 60] [--rows 4] [--longest 96] [--python .trl/bin/python] [--arms lora …]
 
@@ -133,7 +133,8 @@ def train(name: str, updates: int, size: int, longest: int) -> dict[str, Any]:
         for split in ("train", "validation", "test")
     }
     validation = pl.concat([splits["validation"], splits["test"]]).head(32)
-    draw = splits["train"].sample(updates * size, seed=SEED, with_replacement=True, shuffle=True)
+    train, count = splits["train"], updates * size
+    draw = train.sample(count, seed=SEED, with_replacement=train.height < count, shuffle=True)
     rows = draw.with_columns(id=pl.int_range(pl.len()).cast(pl.String))
     clock = turns(transformers.TrainerCallback)
     with tempfile.TemporaryDirectory() as folder:
