@@ -59,7 +59,7 @@ class Model:
         try:
             return self._answers(rows)
         except Refused:
-            for id, text in rows.select("id", "text").drop_nulls().iter_rows():
+            for id, text in rows.select("id", "text").drop_nulls("text").iter_rows():
                 try:
                     self.predictor.tokens.encode(self._prepared(pl.Series([text])).to_list(), None)
                 except Refused as refusal:

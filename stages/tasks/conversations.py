@@ -87,7 +87,8 @@ def _spoken(cell: str, role: str, form: str) -> list[Message]:
         with suppress(Refused):
             value = parsed(cell)
             parts = value if isinstance(value, list) else [value]
-            if all(isinstance(part, dict) and str(part.get("role", part.get("from"))) in ROLES for part in parts):
+            roles = [isinstance(part, dict) and str(part.get("role", part.get("from"))) for part in parts]
+            if all(role and role.strip().casefold() in ROLES for role in roles):
                 return messages_of(parts)
     if form == "pairs" and cell.startswith(("\n\nHuman:", "Human: ")):
         _, *parts = TURN.split(cell)

@@ -161,7 +161,7 @@ def encoded(rows: "DataFrame", template: Template) -> "tuple[DataFrame, DataFram
         kept.append({**row, "length": len(found.ids), "truncated": 0})
         if len(shown) < SHOWN:
             pieces = template.view(found)[:PIECES]
-            hidden = [[display(_end(text), 160, lambda text: mask_text(text, None)), mark] for text, mark in pieces]
+            hidden = [[display(_end(mask_text(text, None)), 160, None), mark] for text, mark in pieces]
             shown.append({"id": id, "pieces": hidden})
     types = {"input_ids": pl.List(pl.Int32), "labels": pl.List(pl.Float32), "token_type_ids": pl.List(pl.Int8)}
     table = pl.DataFrame(kept, schema_overrides=types, infer_schema_length=None)

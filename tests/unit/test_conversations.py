@@ -141,6 +141,8 @@ def test_a_text_that_only_looks_like_a_conversation_stays_a_text(form: str, ques
 def test_spellings_that_programs_write_are_read() -> None:
     exported = [{"author": {"role": "user"}, "content": "Hi"}, {"author": {"role": " Assistant "}, "content": "Hello"}]
     assert canonical(read("messages", {"answer": json.dumps(exported)})) == label("Hi", "Hello")
+    shouted = {"question": '[{"role": "User", "content": "Open?"}]', "answer": "Until six."}
+    assert canonical(read("prompt-completion", shouted)) == label("Open?", "Until six.")
     half = {"question": "\n\nHuman: Open?\n\nAssistant:", "answer": "Until six."}
     assert canonical(read("pairs", half)) == label("Open?", "Until six.")
     for weight in ("0.0", 0.0, "False", False, 0):
