@@ -80,7 +80,7 @@ serve: install check ## Serve the champion on http://127.0.0.1:5001 (PORT=…; V
 	@model=$(if $(MODEL),"$(MODEL)",$$($(ACTIVE) python -m flows.champion --uri)) && \
 	$(ACTIVE) MLFLOW_TRACKING_URI="$${MLFLOW_TRACKING_URI:-sqlite:///$$PWD/mlflow.db}" \
 		SERVING_MODEL_CONFIG='{$(if $(VARIANT),"variant": "$(VARIANT)")}' \
-		mlflow models serve -m "$$model" --env-manager local --host 127.0.0.1 --port $(or $(PORT),5001)
+		python -m flows.serve "$$model" --port $(or $(PORT),5001)
 
 predict: install ## Predict the rows of a file: IN=rows.csv OUT=predicted.parquet (ARGS=--keep-all and more: docs/prediction.md)
 	@test -n "$(IN)" -a -n "$(OUT)" || { echo "say what and where to: make predict IN=rows.csv OUT=predicted.parquet"; exit 2; }

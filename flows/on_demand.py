@@ -61,7 +61,7 @@ def predict(
     encoding: str = Request.encoding,
     query: str | None = None,
     threshold: float | None = None,
-    batch_rows: int = Request.batch_rows,
+    batch_rows: int | None = Request.batch_rows,
     fail_on_drift: Literal["slight", "strong"] | None = None,
 ) -> dict[str, Any]:
     """Predict the rows of a file or database; what the parameters mean stands in docs/prediction.md.

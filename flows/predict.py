@@ -63,8 +63,9 @@ def predict(request: Request) -> dict[str, Any]:
         names, kept = request.columns(table)
         model = Model(request, Path(download))
         columns = (request.text, request.text_pair, request.id, kept)
+        size = request.batch_rows or model.predictor.task.part_rows
         made_with = [model.digest, model.predictor.variant, request.threshold, columns]
-        for number, chunk in enumerate(table.batches(names, request.batch_rows)):
+        for number, chunk in enumerate(table.batches(names, size)):
             request.columns(table)
             if not (rows_done or chunk.height):
                 if not request.input.startswith(DATABASE):
@@ -131,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--encoding", default=Request.encoding, help="of a text file (default: utf-8)")
     add("--query", help="one SELECT to the database")
     add("--threshold", type=float, help="abstain below this probability, instead of the model's own thresholds")
-    add("--batch-rows", type=int, default=Request.batch_rows, metavar="N", help="rows at a time (default: 2048)")
+    add("--batch-rows", type=int, metavar="N", help="rows at a time (default: 2048; 64 if answers are generated)")
     help_on_drift = f"exit with {DRIFTED}, with everything written, when drift is strong (or slight already)"
     add("--fail-on-drift", nargs="?", const="strong", choices=list(LEVELS), help=help_on_drift)
     return parser

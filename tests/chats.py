@@ -19,8 +19,6 @@ from tests.projects import TINY
 WORDS = {"are you open": "until six", "do you repair tyres": "while you wait", "who are you": "a shop for bicycles"}
 SPACE: dict[str, Any] = {"max_length": 128, "pairs": False}
 PARAMS = TokenizeParams(max_length=128)
-# what encoding.json says of the scratch model: its template, and the number of <|im_end|>
-WORDING = {"max_length": 128, "too_long": "reject", "train_on": "all", "template": "", "ends": [2]}
 
 
 def label(*turns: str, system: str = "", **more: Any) -> str:
@@ -51,11 +49,15 @@ def make_language_model(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def wording(base: Path) -> dict[str, Any]:
+    """Return what encoding.json says of the scratch model."""
+    return SPACE | TASK.wording(AutoTokenizer.from_pretrained(base), PARAMS)
+
+
 def tokenized_chats(base: Path, rows: int, seed: int) -> pl.DataFrame:
     """Return the tokens of conversations."""
     tokenizer = AutoTokenizer.from_pretrained(base)
-    space = SPACE | TASK.wording(tokenizer, PARAMS)
-    table, rejected, _ = TASK.encode(conversations(rows, seed), tokenizer, space, PARAMS)
+    table, rejected, _ = TASK.encode(conversations(rows, seed), tokenizer, wording(base), PARAMS)
     assert rejected.is_empty()
     return table
 

@@ -19,6 +19,7 @@ from stages.tasks.base import Refused
 from stages.tracking.store import connect, reason_of
 
 REGISTERED = "models:/"
+TYPES: dict[str, Any] = {"string": pl.String, "double": pl.Float64}  # of columns that may be null in all of a part
 
 
 class Model:
@@ -76,9 +77,11 @@ class Model:
         outputs = predictor.outputs(readable["text"].to_list(), pairs)
         if not np.isfinite(outputs).all():
             raise AttuneError("the model answers with something that is no number", "train and register it again")
-        table = pl.DataFrame(
-            {"row": has_text.arg_true(), **task.table(outputs, predictor.decision, self.request.threshold)}
-        )
+        replies = task.replies(predictor, readable["text"].to_list())
+        columns = task.table(outputs, predictor.decision, self.request.threshold)
+        columns = {"row": has_text.arg_true(), **replies, **columns}
+        types = {name: TYPES.get(kind.rstrip("?")) for name, kind in task.signature.items() if name in columns}
+        table = pl.DataFrame(columns, schema_overrides={name: kind for name, kind in types.items() if kind})
         abstained = table["abstained"].to_numpy()
         answers = rows.select("id").with_row_index("row").join(table, on="row", how="left", maintain_order="left")
         empty = int((~has_text).sum())

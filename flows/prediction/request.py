@@ -20,6 +20,7 @@ from stages.common.readers.table import LINE, Table
 from stages.common.readers.tables import open_table
 from stages.serving.backends import Variant
 
+FIRST = 2_048  # rows that are read at once, before the model is known
 DATABASE = "sql:"  # before the name of an environment variable
 
 
@@ -44,7 +45,7 @@ class Request:
     encoding: Encoding = "utf-8"  # as ingest takes it, so that utf8 is the utf-8 whose byte-order mark is no matter
     query: str | None = None
     threshold: Annotated[float, Field(ge=0)] | None = None
-    batch_rows: Annotated[int, Field(ge=1)] = 2_048
+    batch_rows: Annotated[int, Field(ge=1)] | None = None  # as many as suit the model's task
 
     def __post_init__(self) -> None:
         if self.output.suffix not in (".parquet", ".csv", ".jsonl"):
@@ -82,7 +83,7 @@ class Request:
             if not self.query:
                 raise AttuneError(f"{self.input} is a database", "say what to read of it: --query 'SELECT …'")
             variable = self.input.removeprefix(DATABASE)
-            yield QueryTable(self.input, select(variable, self.query, self.input, self.batch_rows))
+            yield QueryTable(self.input, select(variable, self.query, self.input, self.batch_rows or FIRST))
             return
         path = Path(self.input)
         kind = format_of(path.name)
@@ -104,7 +105,7 @@ class Request:
         names = list(dict.fromkeys([*trained_on, "text"]))
         with nullcontext(table) if table.fixed else self.open_input() as looked_at:
             if not looked_at.fixed:
-                next(looked_at.batches(names, self.batch_rows))
+                next(looked_at.batches(names, self.batch_rows or FIRST))
             default = LINE if looked_at.columns == [LINE] else "text"  # the only column of plain lines
             return replace(self, text=next((name for name in names if name in looked_at.columns), default))
 

@@ -164,6 +164,10 @@ class Decontamination(Table):
     source: str
 
 
+class Retention(Decontamination):
+    """General texts that a language model should find no less likely after its training than before."""
+
+
 class Suspects(Table):
     """Rows whose label looks wrong, by confidence."""
 

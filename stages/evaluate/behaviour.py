@@ -5,7 +5,7 @@ right. Direction: a change such as a negation moves the probability of a label, 
 """
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -174,3 +174,10 @@ def summary(params: Behaviour, cases: pl.DataFrame) -> dict[str, dict[str, Any]]
         rate = round(int(passed.sum()) / len(passed), DIGITS) if len(passed) else None
         result[name] = {"kind": kind, "cases": len(passed), "passed": int(passed.sum()), "pass_rate": rate}
     return result
+
+
+def print_summary(summary: Mapping[str, Mapping[str, int]]) -> None:
+    """Say of each test how many cases passed."""
+    for name, counts in summary.items():
+        result = f"{counts['passed']:,} of {counts['cases']:,} passed" if counts["cases"] else "no case"
+        print(f"  {name}: {result}", flush=True)

@@ -29,7 +29,7 @@ BINS = 10  # of the histogram of confidence
 def render(
     params: Params,
     scores: Mapping[str, Any],  # content of `reports/scores.json`
-    export: Mapping[str, Any],  # content of `reports/export.json`
+    reports: Mapping[str, Mapping[str, Any]],  # content of `reports/export.json` and `tokenize.json`, by name
     rows: pl.DataFrame,  # test records with the columns of their predictions
     right: pl.Series,  # whether each prediction counts as right
     behaviour: pl.DataFrame,  # schema BehaviourCases
@@ -60,7 +60,8 @@ def render(
         },
         "slices": _slices(tables["slices"], scores, params.spec.of_slices),
         "tables": tables,
-        "export": export,
+        "export": reports["export"],
+        "tokenized": reports["tokenize"],
         "cells": _cells,
         "cross": _cross,
         "lines": _lines,

@@ -1,11 +1,12 @@
-"""export: write the model as ONNX and in 8 bits, compare both with the original, and keep what is as good."""
+"""export: write the model as ONNX, in 8 bits and in bfloat16, compare all with the original, keep what is as good."""
 
 import logging
+import shutil
 import warnings
 from dataclasses import asdict
 from pathlib import Path
 
-from stages.common.digests import sha256_file, sha256_path
+from stages.common.digests import sha256_path
 from stages.common.params import ExportParams
 from stages.common.pipeline.stage import LOGS, Run, stage, write_json
 from stages.common.schemas import CleanRecords
@@ -13,7 +14,7 @@ from stages.export.comparison import VariantReport, compare, judge
 from stages.serving.backends import FILES, Package, Predictor
 from stages.serving.latency import Latency, latencies
 from stages.tasks import load_task
-from stages.tasks.inference import size_of
+from stages.tasks.inference import ADAPTER, size_of
 from stages.tracking.publish import publish_live
 
 NOT_ASKED = "switched off in params.yaml"
@@ -33,13 +34,13 @@ def main(run: Run[ExportParams]) -> None:
 
     missing = write_variants(run.params, package.model, folder)
     reports = {name: VariantReport(False, reason) for name, reason in missing.items()}
-    texts, pairs = load_task(run.all_params.task).asked(test)
-    name_of_task, main_score = run.all_params.task, run.all_params.spec.main
+    task, main_score = load_task(run.all_params.task), run.all_params.spec.main
+    texts, pairs = task.asked(test)
     several = package.variants if len(package.variants) > 1 else []  # of one there is nothing to compare
-    answers = {name: Predictor(package, name, task=name_of_task).outputs(texts, pairs) for name in several}
+    answers = {name: Predictor(package, name, task=task.name).outputs(texts, pairs) for name in several}
     # with one thread each, in interleaved calls
     predictors: dict[str, Predictor] = {
-        name: Predictor(package, name, threads=1, task=name_of_task) for name in package.variants
+        name: Predictor(package, name, threads=1, task=task.name) for name in package.variants
     }
     sizes = CALLS if several else {1: CALLS[1]}
     times = {size: latencies(predictors, texts, size, calls, pairs, SECONDS) for size, calls in sizes.items()}
@@ -49,30 +50,38 @@ def main(run: Run[ExportParams]) -> None:
         if name in answers:
             scores = compare(predictors["torch"], test, answers["torch"], answers[name], main_score)
             faster = times[1][name].p50_ms < times[1]["torch"].p50_ms
-            reports[name] = judge(name, path.stat().st_size, scores, faster, run.params.allowed_drop, main_score)
+            reports[name] = judge(name, _bytes(path), scores, faster, run.params.allowed_drop, main_score)
             if not reports[name].offered:
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         offer = "offered" if reports[name].offered else "not offered"
         print(f"  {name}: {offer}: {reports[name].reason}", flush=True)
     variants = {
-        name: asdict(reports[name]) | {"sha256": sha256_file(folder / file) if reports[name].offered else None}
+        name: asdict(reports[name]) | {"sha256": sha256_path(folder / file) if reports[name].offered else None}
         for name, file in FILES.items()
     }
-    write_json({"model": sha256_path(package.model), **variants}, run.output("reports/export.json"))
+    content = {"model": sha256_path(package.model), **variants}
+    if (package.model / ADAPTER).exists():
+        content["merge"] = gap = task.merge_gap(test, run.input("models/base"), package.model)
+        print(f"  its adapter, merged: the loss of a token differs by {gap['loss']:g} at most", flush=True)
+    write_json(content, run.output("reports/export.json"))
     publish_live(run, package.model, costs=costs)
 
 
 def write_variants(params: ExportParams, model: Path, folder: Path) -> dict[str, str]:
     """Write the files asked for; return why there are no others, by name of the variant."""
-    from stages.export.conversion import write_int8, write_onnx
+    from stages.export.conversion import write_bf16, write_int8, write_onnx
 
     folder.mkdir(parents=True, exist_ok=True)  # though it may stay empty
-    if not params.onnx:
-        return dict.fromkeys(FILES, NOT_ASKED)
-    if reason := write_onnx(model, folder / FILES["onnx"]):
-        return {"onnx": reason, "int8": "there is no ONNX model to make it of" if params.int8 else NOT_ASKED}
-    reason = write_int8(folder / FILES["onnx"], folder / FILES["int8"]) if params.int8 else NOT_ASKED
-    return {"int8": reason} if reason else {}
+    paths = {name: folder / file for name, file in FILES.items()}
+    reasons = {
+        "bf16": write_bf16(model, paths["bf16"]) if params.bf16 else NOT_ASKED,
+        "onnx": write_onnx(model, paths["onnx"]) if params.onnx else NOT_ASKED,
+        "int8": NOT_ASKED,
+    }
+    if params.int8:
+        lacking = "there is no ONNX model to make it of" if reasons["onnx"] else None
+        reasons["int8"] = lacking or write_int8(paths["onnx"], paths["int8"])
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def record_costs(package: Package, folder: Path, times: dict[int, dict[str, Latency]]) -> dict[str, float]:
@@ -81,7 +90,7 @@ def record_costs(package: Package, folder: Path, times: dict[int, dict[str, Late
     print(f"  {size['parameters']:,} parameters; on this machine, with one thread:")
     costs: dict[str, float] = {"parameters": size["parameters"]}
     for name in package.variants:
-        mib = ((folder / FILES[name]).stat().st_size if name in FILES else size["bytes"]) / 2**20
+        mib = (_bytes(folder / FILES[name]) if name in FILES else size["bytes"]) / 2**20
         costs[f"{name}_file_mib"] = round(mib, 3)
         line = f"  {name:6}{mib:>8.1f} MiB"
         for texts, latency in times.items():
@@ -92,6 +101,10 @@ def record_costs(package: Package, folder: Path, times: dict[int, dict[str, Late
     LOGS.mkdir(exist_ok=True)
     write_json(costs, LOGS / "cost.json")
     return costs
+
+
+def _bytes(path: Path) -> int:
+    return size_of(path)["bytes"] if path.is_dir() else path.stat().st_size
 
 
 if __name__ == "__main__":

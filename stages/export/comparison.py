@@ -11,6 +11,7 @@ from stages.tasks.bootstrap import scores_of
 
 LEAST_AGREEMENT = 0.999  # of ONNX in full precision: but for rounding it is the same model
 DIGITS = 6
+GAINS = {"int8": "faster", "bf16": "smaller"}
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class VariantReport:
 
     offered: bool  # whether the file is kept
     reason: str  # why, or why not
-    bytes: int | None = None  # of the file
+    bytes: int | None = None  # of the file, or its weights
     score: float | None = None  # the task's main score on the test rows, as are the following
     score_change: float | None = None  # from that of the original
     agreement: float | None = None  # share of rows with the original's prediction
@@ -45,7 +46,7 @@ def compare(
 def judge(
     name: str, size: int, scores: dict[str, float], faster: bool, allowed_drop: float, main: Score
 ) -> VariantReport:
-    """Offer ONNX if it answers as the original does, and int8 if it is good enough and faster.
+    """Offer ONNX if it answers as the original does, int8 if it is good enough and faster, bf16 if good enough.
 
     Of a score in units of the labels, `allowed_drop` is a share of what the original has.
     """
@@ -54,15 +55,15 @@ def judge(
         reason = f"{scores['agreement']:.2%} of the test rows get the same prediction as from the original"
         if scores["agreement"] < LEAST_AGREEMENT:
             against.append(f"{reason}, fewer than {LEAST_AGREEMENT:.1%}")
-    else:
+    else:  # of fewer bits
         change = scores["score_change"]
         drop = -change if main.greater_is_better else change  # above 0: it is worse
         moved = f"{main.title} {'falls' if change < 0 else 'rises'} by {abs(change):.4f}"
         if main.unbounded and (original := abs(scores["score"] - change)):
             drop, moved = drop / original, f"{moved} ({abs(change) / original:.1%})"
-        reason = f"{moved if change else f'the same {main.title}'}, and it is faster than the original"
+        reason = f"{moved if change else f'the same {main.title}'}, and it is {GAINS[name]} than the original"
         if drop > allowed_drop:
             against.append(f"{moved}, more than the {allowed_drop:g} of export.allowed_drop")
-        if not faster:
+        if name == "int8" and not faster:
             against.append("it is no faster than the original for one text")
     return VariantReport(not against, "; ".join(against) or reason, size, **scores, faster=faster)

@@ -1,9 +1,12 @@
-"""A trained model as ONNX, and that in 8 bits; the same model gives the same bytes."""
+"""A trained model as ONNX, that in 8 bits, and in bfloat16; the same model gives the same bytes."""
 
+import json
+import shutil
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.common.pipeline.stage import write_json
 from stages.tasks.inference import MERGEABLE, adapter_of, load_classifier
 
 if TYPE_CHECKING:
@@ -57,6 +60,30 @@ def write_int8(source: Path, file: Path) -> str | None:
         print(f"  onnxruntime: {type(error).__name__}: {str(error).strip()[:300]}", flush=True)
         return f"onnxruntime cannot quantize this model ({type(error).__name__})"
     _write(quantized, file)
+    return None
+
+
+def write_bf16(model: Path, folder: Path) -> str | None:
+    """Write a model's folder with weights in bfloat16, half as large, as transformers and others load it.
+
+    Returns why it cannot be written so, if it cannot.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    if adapter_of(model):
+        return "its adapter is kept beside the weights: set finetune.merge_adapter: true"
+    folder.mkdir(parents=True)
+    for file in sorted(path for path in model.iterdir() if path.is_file()):
+        if file.suffix == ".safetensors":
+            weights = load_file(file)
+            half = {name: part.bfloat16() if part.is_floating_point() else part for name, part in weights.items()}
+            save_file(half, folder / file.name, metadata={"format": "pt"})
+        else:
+            shutil.copyfile(file, folder / file.name)
+    config = folder / "config.json"
+    settings = json.loads(config.read_text(encoding="utf-8")) | {"dtype": str(torch.bfloat16).rpartition(".")[2]}
+    write_json(settings, config)
     return None
 
 

@@ -25,6 +25,7 @@ from stages.common.errors import AttuneError
 from stages.common.params import FinetuneParams
 from stages.common.params.finetune import AdaloraOptions, PartialOptions
 from stages.finetune.optimizers import encoder_layers
+from stages.tasks.inference import ADAPTER
 from stages.tasks.losses import Losses
 
 CONFIGS: dict[str, Any] = {"lora": LoraConfig, "adalora": AdaLoraConfig, "ia3": IA3Config, "prefix": PrefixTuningConfig}
@@ -112,16 +113,25 @@ def save(model: Any, params: FinetuneParams, folder: Path) -> None:
 
     An adapter is merged into the weights, or written beside them into the same folder, which needs nothing outside of
     it. The head is in both then: nobody who takes one of them, or lets transformers load the folder, can lose it
-    (peft#310). peft's own `save_pretrained` writes the path of the base model, and sets in an order that differs from
-    run to run. `model` cannot be used any more afterwards.
+    (peft#310). A language model's adapter that is merged is also written alone, below it: peft puts it beside the base
+    model's weights. peft's own `save_pretrained` writes the path of the base model, and sets in an order that differs
+    from run to run. `model` cannot be used any more afterwards.
     """
     if params.strategy not in CONFIGS:
         model.save_pretrained(folder)
         return
     if params.merges:
+        if model.peft_config[NAME].task_type == "CAUSAL_LM":  # a classifier's would lack the head's own sizes
+            _write_adapter(model, folder / ADAPTER)
         _unwrap_head(model.get_base_model())
         model.float().merge_and_unload().save_pretrained(folder)
         return
+    _write_adapter(model, folder)
+    base = model.get_base_model() if model.peft_config[NAME].is_prompt_learning else model.unload()
+    base.save_pretrained(folder)
+
+
+def _write_adapter(model: Any, folder: Path) -> None:
     config = model.peft_config[NAME]
     if isinstance(config, AdaLoraConfig):
         config.rank_pattern = None  # masked ranks stay: without them logits differ by a hair, and transformers is lost
@@ -133,8 +143,6 @@ def save(model: Any, params: FinetuneParams, folder: Path) -> None:
     values |= {"inference_mode": True, "modules_to_save": _unwrap_head(model.get_base_model())}
     text = json.dumps(values, indent=2, sort_keys=True)
     (folder / "adapter_config.json").write_text(f"{text}\n", encoding="utf-8")
-    base = model.get_base_model() if config.is_prompt_learning else model.unload()
-    base.save_pretrained(folder)
 
 
 def _unwrap_head(base: nn.Module) -> list[str]:

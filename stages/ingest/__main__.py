@@ -19,7 +19,7 @@ from stages.common.params import CleanParams, IngestParams, TextSource
 from stages.common.pipeline.dvc_files import check_deps
 from stages.common.pipeline.stage import Run, stage, write_json
 from stages.common.pipeline.validation import check_label_counts, most_rejecting
-from stages.common.schemas import Decontamination, RawRecords, Rejected
+from stages.common.schemas import Decontamination, RawRecords, Rejected, Retention
 from stages.ingest.archives import Workspace
 from stages.ingest.fetch import open_source
 from stages.ingest.labels import check_label_column, check_look_alikes, label_names
@@ -44,6 +44,7 @@ def main(run: Run[IngestParams]) -> None:
     workspace = Workspace(*folders, params.max_download_mb, params.max_expanded_mb)
     sources: list[dict[str, Any]] = []
     reference_sources: list[dict[str, Any]] = []
+    retention_sources: list[dict[str, Any]] = []
     records_path, rejected_path = run.output("data/raw/records.parquet"), run.output("data/raw/rejected.parquet")
     with tempfile.TemporaryDirectory(dir=workspace.unpacked) as folder:
         spool = Spool(Path(folder), task)
@@ -51,6 +52,8 @@ def main(run: Run[IngestParams]) -> None:
             spool.add(records)
         references = _read(params.decontaminate_against, reference_sources, workspace, task, params)
         Decontamination.write_batches(references, run.output("data/raw/decontamination.parquet"))
+        general = _read(params.retention_texts, retention_sources, workspace, task, params)
+        Retention.write_batches(general, run.output("data/raw/retention.parquet"))
 
         given = {source.label for source in params.sources if source.label is not None}
         names, named = label_names(spool.names, {*(label_map or ()), *given}, params.missing), Counter[str]()
@@ -86,6 +89,7 @@ def main(run: Run[IngestParams]) -> None:
         **({"labels_taken_as_missing": absent} if absent else {}),
         "sources": sources,
         "decontaminate_against": reference_sources,
+        **({"retention_texts": retention_sources} if retention_sources else {}),
         "base_model": {
             "origin": params.base_model.origin,
             "revision": commit,

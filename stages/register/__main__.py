@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from stages.common.digests import sha256_file, sha256_path
+from stages.common.digests import sha256_path
 from stages.common.display import visible
 from stages.common.errors import AttuneError
 from stages.common.params import RegisterParams
@@ -34,7 +34,7 @@ def main(run: Run[RegisterParams]) -> None:
     package = Package(run.input("models/finetuned"), run.input("models/exported"), run.input("models/serving"))
     check_parts(package, metrics, export)
     slices = pl.read_csv(run.input("reports/plots/slices.csv"))
-    own = judge_reports(run.all_params, metrics, slices)
+    own = judge_reports(run.all_params, metrics, slices, export)
     _print(own)
 
     train = AugmentedRecords.read(run.input("data/augmented/train.parquet"))
@@ -65,7 +65,7 @@ def check_parts(package: Package, metrics: Mapping[str, Any], export: Mapping[st
     ]
     for name, file in FILES.items():
         path = package.exported / file
-        digest = sha256_file(path) if path.exists() else None
+        digest = sha256_path(path) if path.exists() else None
         parts.append((exported, f"models/exported/{file}", export[name]["sha256"], digest))
     for report, part, reported, actual in parts:
         if reported != actual:

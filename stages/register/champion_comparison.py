@@ -12,7 +12,7 @@ from stages.common.pipeline.stage import Run
 from stages.common.schemas import CleanRecords, Predictions
 from stages.register.gates import Verdict, failed, gain_of, limited
 from stages.serving.backends import Package, Predictor
-from stages.tasks import load_task
+from stages.tasks import load_task, read_decision
 from stages.tasks.bootstrap import gains, mcnemar, scores_of
 from stages.tasks.inference import labels_of
 from stages.tracking.package import fetch_package, fetch_seen_ids
@@ -76,8 +76,9 @@ def _on_the_same_rows(
         return failed("champion", f"{unseen}, and a comparison needs {MIN_ROWS}; {fix}")
     ours = Predictions.read(run.input("data/predictions.parquet")).drop("label")
     rows = rows.join(ours, on="id", maintain_order="left")
-    answers = task.decide(predictor.outputs(*task.asked(rows)), predictor.decision)
-    theirs = pl.DataFrame(answers)
+    theirs = pl.DataFrame(task.decide(predictor.outputs(*task.asked(rows)), predictor.decision))
+    if package.serving:
+        theirs = task.spoken(champion.model, rows, theirs, read_decision(package.serving))
     own, other = (task.evidence(rows, some, labels_of(package.model)) for some in (rows, theirs))
     name = params.champion_metric
     score = params.spec.score(name)

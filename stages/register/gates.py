@@ -34,8 +34,10 @@ def failed(gate: str, reason: str) -> Verdict:
     return Verdict(gate, None, None, False, reason)
 
 
-def judge_reports(params: Params, scores: Mapping[str, Any], slices: pl.DataFrame) -> list[Verdict]:
-    """Judge a model by `reports/scores.json` and `reports/plots/slices.csv`; a number that is NaN fails its gate."""
+def judge_reports(
+    params: Params, scores: Mapping[str, Any], slices: pl.DataFrame, export: Mapping[str, Any]
+) -> list[Verdict]:
+    """Judge a model by `scores.json`, `plots/slices.csv` and `export.json`; a number that is NaN fails its gate."""
     gates, main = params.register_.gates, params.spec.score(params.champion_metric)
     verdicts = [limited(f"minimum {name}", scores[name], limit, name) for name, limit in gates.minimum.items()]
     verdicts += [
@@ -61,6 +63,16 @@ def judge_reports(params: Params, scores: Mapping[str, Any], slices: pl.DataFram
         else failed(f"recall {label}", "the model has no such label: mend register.gates.recall")
         for label, limit in gates.recall.items()
     ]
+    if (limit := gates.retention) is not None:
+        if not (kept := scores.get("retention")):
+            verdicts.append(failed("retention", "there are no general texts: name some in ingest.retention_texts"))
+        else:
+            change = f"{kept['base_bits']:.4f} → {kept['bits']:.4f} bits per byte of {kept['texts']} general texts"
+            what = f"{change}: the upper end of the loss"
+            verdicts.append(limited("retention", kept["loss_high"], limit, what, most=True))
+    if (limit := gates.merge_gap) is not None and (gap := export.get("merge")):  # else nothing was merged
+        what = "the largest distance of a row's loss a token from that of the adapter beside the weights,"
+        verdicts.append(limited("merge_gap", gap["loss"], limit, what, most=True))
     if (limit := gates.max_size_mb) is not None:
         size = round(scores["model"]["bytes"] / 2**20, 6)
         verdicts.append(limited("max_size_mb", size, limit, "the weights' size in MiB,", most=True))
@@ -70,10 +82,10 @@ def judge_reports(params: Params, scores: Mapping[str, Any], slices: pl.DataFram
 def gain_of(scores: Mapping[str, Any], metric: str, confidence: float) -> str:
     """Return a comparison (see `stages.tasks.bootstrap`) in words."""
     gain, low, high = (scores[f"{metric}_gain{end}"] for end in ("", "_low", "_high"))
-    return (
-        f"gain {gain:+.4f}, {100 * confidence:g}% interval [{low:+.4f}, {high:+.4f}]; "
-        f"{scores['fixed']} rows fixed, {scores['broken']} broken, McNemar's p {scores['mcnemar_p']:.2g}"
-    )
+    text = f"gain {gain:+.4f}, {100 * confidence:g}% interval [{low:+.4f}, {high:+.4f}]"
+    if "fixed" in scores:
+        text += f"; {scores['fixed']} rows fixed, {scores['broken']} broken, McNemar's p {scores['mcnemar_p']:.2g}"
+    return text
 
 
 def limited(gate: str, value: float, limit: float, what: str, *, most: bool = False) -> Verdict:
@@ -84,9 +96,12 @@ def limited(gate: str, value: float, limit: float, what: str, *, most: bool = Fa
 
 
 def _baseline(name: str, params: Params, main: Score, scores: Mapping[str, Any]) -> Verdict:
-    if name not in scores["baselines"]:
+    measured = {**scores["baselines"], **scores.get("answer_baselines", {})}
+    if name not in measured:
         return failed(f"beat {name}", "it was not measured on these rows: mend register.gates.beat_baselines")
-    ours, baseline = scores[main.name], scores["baselines"][name]
+    if main.name not in measured[name]:  # it only answers
+        main = params.spec.score(params.answer_metric)
+    ours, baseline = scores[main.name], measured[name]
     value, limit = ours, baseline[main.name]
     how = "above" if main.greater_is_better else "below"
     passed = value > limit if main.greater_is_better else value < limit

@@ -92,6 +92,8 @@ def answers(predictor: Predictor, question: Question) -> list[dict[str, Any]]:
         texts, pairs = task.prepared(texts, predictor.cleaning), predictor.cleaning.texts(pairs) if pairs else None
     outputs = predictor.outputs(texts, pairs)
     given = task.answers(outputs, predictor.decision, question.threshold, question.top_k)
+    for name, column in task.replies(predictor, texts).items():
+        given = [{**answer, name: value} for answer, value in zip(given, column, strict=True)]
     return [task.blank_answer(answer) if blank(text) else answer for text, answer in zip(texts, given, strict=True)]
 
 

@@ -16,9 +16,9 @@ from stages.common.text.cleaning import TextCleaning
 from stages.tasks import FIRST, load_task, read_decision
 from stages.tasks.inference import labels_of, longest_first
 
-Variant = Literal["torch", "onnx", "int8"]
+Variant = Literal["torch", "onnx", "int8", "bf16"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
-FILES = {"onnx": "model.onnx", "int8": "int8.onnx"}
+FILES = {"onnx": "model.onnx", "int8": "int8.onnx", "bf16": "bf16"}  # the last one is a folder
 BATCH = 64
 SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]  # onnxruntime's, on CPUs: docs/export.md
 UNLIMITED = 10**9  # what transformers writes for a model without a longest text is more than that
@@ -78,12 +78,15 @@ class Predictor:
             raise ValueError(f"the model has no {self.variant}; it has {', '.join(package.variants)}")
         decided = read_decision(package.serving) if package.serving else None
         self.decision: Any = decided or load_task(task).undecided(package.model)
-        self.task = load_task(self.decision.task)
-        quick = self.variant != "torch" and (package.model / "tokenizer.json").exists()
+        self.task, self.folder = load_task(self.decision.task), package.model
+        quick = self.variant in ("onnx", "int8") and (package.model / "tokenizer.json").exists()
         plain = QuickTokens if quick else TransformersTokens
         self.tokens: Any = self.task.tokens(package.model) or plain(package.model)
-        if self.variant == "torch" or not package.exported:
-            self.forward = _torch_forward(self.task.load(package.model), threads, device)
+        self.network: Any = None
+        if self.variant in ("torch", "bf16") or not package.exported:
+            part = package.exported / FILES["bf16"] if package.exported and self.variant == "bf16" else package.model
+            self.network = self.task.load(part)
+            self.forward = _torch_forward(self.network, threads, device)
         else:
             self.forward = _onnx_forward(package.exported / FILES[self.variant], threads)
         labels = labels_of(package.model)

@@ -36,7 +36,7 @@ class ServedModel(PythonModel):
         parts = {name: Path(path) for name, path in context.artifacts.items()}
         package = backends.Package(parts["model"], parts.get("exported"), parts.get("serving"))
         config = context.model_config or {}
-        self._predictor = backends.Predictor(package, config.get("variant"), config.get("threads"))
+        self.predictor = backends.Predictor(package, config.get("variant"), config.get("threads"))
         self._lock = Lock()  # one request has all threads; and tokenizers are not made for several at once
         server: Any = sys.modules.get("mlflow.pyfunc.scoring_server")
         if server:
@@ -59,15 +59,15 @@ class ServedModel(PythonModel):
         else:
             rows = [model_input] if isinstance(model_input, str) else list(model_input)
         try:
-            question = answers.read_question({"inputs": rows, "params": params}, self._predictor.task)
+            question = answers.read_question({"inputs": rows, "params": params}, self.predictor.task)
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
         try:
             with self._lock:
-                rows = answers.answers(self._predictor, question)
+                rows = answers.answers(self.predictor, question)
         except Refused as refusal:
             raise MlflowException.invalid_parameter_value(str(refusal)) from None
-        columns = self._predictor.task.signature
+        columns = self.predictor.task.signature
         texts = {name: object for name, kind in columns.items() if "?" in kind}
         return pd.DataFrame(rows, columns=[*columns]).astype(texts).where(lambda table: table.notna(), None)
 
@@ -78,13 +78,13 @@ class ServedModel(PythonModel):
         if len(body) > MAX_BYTES:
             return 413, _refusal(f"the body has more than {MAX_BYTES:,} bytes: send fewer texts at a time")
         try:
-            question = answers.read_question(body, self._predictor.task)
+            question = answers.read_question(body, self.predictor.task)
         except ValueError as error:
             return 400, _refusal(str(error))
         if not self._lock.acquire(timeout=PATIENCE * MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()):
             return 503, _refusal("too much to do at the moment: ask again later", "TEMPORARILY_UNAVAILABLE")
         try:
-            return 200, {"predictions": answers.answers(self._predictor, question)}
+            return 200, {"predictions": answers.answers(self.predictor, question)}
         except Refused as refusal:
             return 400, _refusal(str(refusal)[:190])
         finally:

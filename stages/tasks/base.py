@@ -17,7 +17,7 @@ import numpy as np
 
 from stages.tasks.decision import Decision
 from stages.tasks.evidence import Evidence, Scores
-from stages.tasks.training import TrainedTask
+from stages.tasks.generating import GeneratingTask
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ class Refused(ValueError):
         self.rule = rule
 
 
-class Task(TrainedTask):
+class Task(GeneratingTask):
     """A task of one output vector per text or pair of texts; others replace `encode`, `build_model` and `predict`."""
 
     name: ClassVar[str]  # as in params.yaml
@@ -236,11 +236,13 @@ class Task(TrainedTask):
         """Return whether two predictions of a row count as the same, [n] bool: of exported forms, of a rebuild."""
         return (first["prediction"] == second["prediction"]).to_numpy()
 
-    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, tuned: Path) -> Sequence[str] | None:
+    def baseline(
+        self, name: str, parts: Sequence["DataFrame"], base: Path, tuned: Path, decision: Any
+    ) -> Sequence[str] | None:
         """Return what a baseline of the facts predicts for the test rows, as canonical texts; None: it needs others.
 
         The parts are train, validation (on which is fitted what has to be) and test, all with text, text_pair and
-        label. The base model is measured on as many tokens of a text as the tuned one.
+        label; test has the model's predictions too. The base model is measured on as many tokens as the tuned one.
         """
         raise NotImplementedError
 

@@ -46,7 +46,8 @@ def gains(
     smaller = {score.name for score in scores if not score.greater_is_better}
 
     def gain(own: Scores, other: Scores) -> Scores:
-        return {f"{name}_gain": other[name] - own[name] if name in smaller else own[name] - other[name] for name in own}
+        signed = {name: -1 if name in smaller else 1 for name in own if name in other}
+        return {f"{name}_gain": sign * (own[name] - other[name]) for name, sign in signed.items()}
 
     return with_intervals([ours, theirs], gain, bootstrap, seed)
 

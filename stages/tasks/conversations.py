@@ -9,9 +9,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stages.tasks.base import Refused
+
+if TYPE_CHECKING:
+    from stages.common.text.cleaning import TextCleaning
 
 Message = dict[str, Any]
 
@@ -53,6 +56,16 @@ def columns(form: str, question: str | None, answer: str | None) -> tuple[dict[s
     if shape.question:
         found["question"] = question or shape.question
     return found, {"answer", *(["question"] if shape.must_ask or question else [])}
+
+
+def of_row(cells: dict[str, Any]) -> str:
+    """Return the label of what a row's cells hold by part, beside its `shape` and its number, `row`."""
+    shape, row = cells.pop("shape"), cells.pop("row")
+    try:
+        return canonical(read(shape, cells))
+    except Refused as refusal:
+        at = f"row {row:,}: " if refusal.rule == BAD else ""  # there are few, and they can be mended
+        raise Refused(f"{at}{refusal}", refusal.rule) from None
 
 
 def read(form: str, cells: Mapping[str, str | None]) -> list[Message]:
@@ -149,8 +162,11 @@ def _message(part: Any) -> Message:
     return {"role": role.strip(), "content": content} | ({} if learnt else {"train": False})
 
 
-def canonical(messages: Sequence[Message]) -> str:
-    """Return the label of messages; Refused, with the rule, if they are no conversation to learn from."""
+def canonical(messages: Sequence[Message], may_wait: bool = False) -> str:
+    """Return the label of messages; Refused, with the rule, if they are no conversation to learn from.
+
+    One that waits for an answer is also taken, if it `may_wait`.
+    """
     messages = [part for part in messages if part["role"] != "system" or part["content"].strip()]
     if any(part["role"] == "tool" for part in messages):
         raise Refused(NO_TOOLS, TOOLS)
@@ -159,10 +175,21 @@ def canonical(messages: Sequence[Message]) -> str:
     turns = [part["role"] for part in messages[messages[:1] != [] and messages[0]["role"] == "system" :]]
     if any(role != ("user", "assistant")[number % 2] for number, role in enumerate(turns)):
         raise Refused("user and assistant do not speak by turns, the user first", "role_order")
-    if not any(learnt(part) for part in messages):
+    if not any(learnt(part) for part in messages) and not (may_wait and messages[-1]["role"] == "user"):
         raise Refused("there is no answer to learn from", "no_answer")
     text = json.dumps(messages, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "replace").decode("utf-8")  # half a pair of surrogates is no character
+
+
+def masked(messages: Sequence[Message], cleaning: "TextCleaning") -> str:
+    """Return the label of messages in which personal data are masked."""
+    import polars as pl
+
+    from stages.common.text.pii import mask
+
+    texts = pl.Series([part["content"] for part in messages])
+    pairs = zip(messages, mask(texts, cleaning.pii, cleaning.phone_region), strict=True)
+    return canonical([{**part, "content": text} for part, text in pairs], may_wait=True)
 
 
 def kinds_of(messages: Sequence[Message]) -> list[str]:
@@ -175,6 +202,18 @@ def kinds_of(messages: Sequence[Message]) -> list[str]:
 def learnt(message: Message) -> bool:
     """Return whether a message is an answer to learn from."""
     return message["role"] == "assistant" and message.get("train", True) is not False
+
+
+def waiting(messages: Sequence[Message]) -> list[Message]:
+    """Return a conversation of a request: where the user spoke last, one of whose answers nothing is learnt."""
+    if not messages or messages[-1]["role"] != "user":
+        return list(messages)
+    return [part | ({"train": False} if part["role"] == "assistant" else {}) for part in messages]
+
+
+def waits(messages: Sequence[Message]) -> bool:
+    """Return whether a conversation waits for an answer: it has none to learn from."""
+    return not any(learnt(part) for part in messages)
 
 
 def asked(messages: Sequence[Message]) -> Iterator[str]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MERGEABLE = ("lora", "adalora", "ia3")
+ADAPTER = "adapter"  # below a model: the folder of a language model's adapter, which is merged into the weights
 
 
 def load_classifier(folder: Path) -> Any:

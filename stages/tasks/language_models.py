@@ -15,14 +15,16 @@ from torch import nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from stages.tasks.conversations import Message
-from stages.tasks.inference import load_model, longest_first
-from stages.tasks.templates import FILE, Template
+from stages.tasks.conversations import Message, waits
+from stages.tasks.evidence import ratio
+from stages.tasks.inference import ADAPTER, load_model, longest_first
+from stages.tasks.templates import FILE, Template, Tokens
 
 IGNORED = -100  # a label that is not learnt
 ALIKE = 1e-4  # by which logits of packed rows may differ from those of rows alone
 SCORED = 4  # numbers of a row: the loss of its learnt tokens, how many they are, how many are foreseen, bytes
 BATCH = 64  # rows whose numbers are asked for at once
+LONGEST = 512  # tokens of a piece of plain text
 PORTION = 4096  # tokens that are scored at once: each may have 50,000 logits
 DROPOUTS = ("attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout", "hidden_dropout_prob")
 
@@ -151,9 +153,14 @@ class Scored(nn.Module):
         return SimpleNamespace(logits=torch.cat([torch.cat(found), sizes.double()[:, None]], dim=1))
 
 
-def load(folder: Path) -> Scored:
-    """Return a saved language model in float32, with its adapter if it has one, for evaluation."""
-    return Scored(load_model(folder, AutoModelForCausalLM)).eval()
+def load(folder: Path, adapter: Path | None = None) -> Scored:
+    """Return a saved language model in float32, with its adapter if it has one, or with that of another folder."""
+    network = load_model(folder, AutoModelForCausalLM)
+    if adapter:
+        from peft import PeftModel
+
+        network = PeftModel.from_pretrained(network, str(adapter))
+    return Scored(network).eval()
 
 
 class ChatTokens:
@@ -169,7 +176,8 @@ class ChatTokens:
         columns: dict[str, list[Any]] = {"input_ids": [], "learnt": [], "sizes": []}
         for text in texts:
             messages: list[Message] = json.loads(text)
-            found = self.template.tokens(messages)
+            # of an answer that is waited for nothing is known: one token stands in
+            found = Tokens([0], [0], 0, 0) if waits(messages) else self.template.tokens(messages)
             for column, value in zip(columns.values(), (found.ids, found.learnt, found.bytes), strict=True):
                 column.append(value)
         return columns
@@ -189,8 +197,45 @@ def pad_id(tokenizer: Any) -> int:
 
 def outputs(network: Scored, tokens: ChatTokens, texts: list[str]) -> np.ndarray:
     """Return the numbers of conversations [n x 4] float64, those of similar lengths together."""
-    result, device = np.zeros((len(texts), SCORED)), next(network.parameters()).device
-    for rows, columns in longest_first(tokens.encode(texts), BATCH):
+    return _numbers(network, tokens, tokens.encode(texts))
+
+
+def merge_gap(base: Path, tuned: Path, texts: list[str]) -> dict[str, Any]:
+    """Return how far what a model says of conversations is from what its adapter said beside the base's weights.
+
+    Merged weights are others by rounding (peft#2321). `loss` is the largest distance between losses a token of one row,
+    `foreseen` the share of tokens that only one of them foresees.
+    """
+    tokens = ChatTokens(tuned)
+    merged, beside = (outputs(load(*of), tokens, texts) for of in ((tuned,), (base, tuned / ADAPTER)))
+    losses = np.abs(ratio(merged[:, 0], merged[:, 1]) - ratio(beside[:, 0], beside[:, 1]))
+    other = np.abs(merged[:, 2] - beside[:, 2]).sum() / merged[:, 1].sum()
+    return {"rows": len(texts), "loss": float(f"{losses.max():.1e}"), "foreseen": round(float(other), 6)}
+
+
+def of_texts(network: Scored, tokens: ChatTokens, texts: list[str]) -> np.ndarray:
+    """Return the loss (nats) and bytes of plain texts [n x 2] float64, without templates.
+
+    A long text is read in pieces; the first token of each has nothing before it, and is not counted.
+    """
+    columns: dict[str, list[Any]] = {"input_ids": [], "learnt": [], "sizes": []}
+    owners, longest = [], min(tokens.template.max_length, LONGEST)
+    for number, ids in enumerate(tokens.template.tokenizer(texts, add_special_tokens=False)["input_ids"]):
+        for start in range(0, len(ids), longest):
+            piece = ids[start : start + longest]
+            owners.append(number)
+            columns["input_ids"].append(piece)
+            columns["learnt"].append([0] + [1] * (len(piece) - 1))
+            columns["sizes"].append(0)
+    result = np.zeros((len(texts), 2))
+    np.add.at(result[:, 0], owners, _numbers(network, tokens, columns)[:, 0])
+    result[:, 1] = [len(text.encode()) for text in texts]
+    return result
+
+
+def _numbers(network: Scored, tokens: ChatTokens, whole: dict[str, list[Any]]) -> np.ndarray:
+    result, device = np.zeros((len(whole["input_ids"]), SCORED)), next(network.parameters()).device
+    for rows, columns in longest_first(whole, BATCH):
         batch = {name: torch.from_numpy(part).to(device) for name, part in tokens.pad(columns).items()}
         with torch.inference_mode():
             result[rows] = network(**batch).logits.cpu()

@@ -222,7 +222,7 @@ class MultiLabel(Task):
         pairs = [[f"pair: {first}, {other}" for first, other in combinations(names, 2)] for names in sets]
         return [[f"labels: {len(names)}", *some] if names else [] for names, some in zip(sets, pairs, strict=True)]
 
-    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, tuned: Path) -> Sequence[str]:
+    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, tuned: Path, _: Any) -> Sequence[str]:
         """Return the commonest set, or what TF-IDF or a linear probe of the base model says of each label alone.
 
         These share one threshold, the one with the best micro-F1 on validation.

@@ -211,7 +211,9 @@ class Regression(Task):
         """Return whether numbers differ by no more than a twentieth of the first ones' standard deviation."""
         return _near(first["prediction"], second["prediction"], SAME)
 
-    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, tuned: Path) -> Sequence[str] | None:
+    def baseline(
+        self, name: str, parts: Sequence["DataFrame"], base: Path, tuned: Path, _: Any
+    ) -> Sequence[str] | None:
         """Return what mean, median, ridge regression or the base model's cosine of two texts predict."""
         from stages.tasks.baselines import numbers
 

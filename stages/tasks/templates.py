@@ -44,28 +44,47 @@ class Tokens:
 def wording(tokenizer: "PreTrainedTokenizerBase", too_long: str, train_on: str) -> dict[str, Any]:
     """Return what has to be known, beside the tokenizer, to make the same tokens of a conversation again.
 
-    A ValueError, with what to do, if the tokenizer has no chat template, or no token that ends a text.
+    An AttuneError if the tokenizer has no chat template, or no token that ends a text.
     """
+    from stages.common.errors import AttuneError
+
+    unfit = "the base model's tokenizer cannot be used for conversations: it has no"
     template = tokenizer.get_chat_template() if tokenizer.chat_template else ""
     if not template:
-        raise ValueError(
-            "it has no chat template: take the -Instruct or -it variant of the model, or put the chat_template.jinja "
-            "of a model of the same family into its folder"
-        )
+        fix = "take the -Instruct or -it variant of the model, or put the chat_template.jinja of a model of the same "
+        raise AttuneError(f"{unfit} chat template", f"{fix}family into its folder")
     settings = Path(tokenizer.name_or_path, "generation_config.json")
     named = json.loads(settings.read_text(encoding="utf-8")).get("eos_token_id") if settings.exists() else None
     ends = {*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id} - {None}
     if not ends:
-        raise ValueError("it has no token that ends a text: name one as eos_token in its tokenizer_config.json")
-    digest = sha256(str(template).encode()).hexdigest()
-    return {"too_long": too_long, "train_on": train_on, "template": digest, "ends": sorted(ends)}
+        raise AttuneError(f"{unfit} token that ends a text", "name one as eos_token in its tokenizer_config.json")
+    return {"too_long": too_long, "train_on": train_on, "template": digest_of(tokenizer), "ends": sorted(ends)}
+
+
+def write_words(space: Mapping[str, Any], folder: Path) -> None:
+    """Write beside a model what `Template` has to know to make the same tokens of a conversation."""
+    words = {name: space[name] for name in ("max_length", "too_long", "train_on", "template", "ends")}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FILE).write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
+
+
+def digest_of(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return the SHA-256 of the chat template."""
+    return sha256(str(tokenizer.get_chat_template()).encode()).hexdigest()
 
 
 class Template:
-    """Makes tokens of conversations, as `wording` says, with at most `max_length` of them."""
+    """Makes tokens of conversations, as `wording` says, with at most `max_length` of them.
+
+    A ValueError if the tokenizer's chat template is not the one of `wording`.
+    """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", words: Mapping[str, Any], max_length: int) -> None:
         self.tokenizer, self._words, self.max_length = tokenizer, words, max_length
+        self.ends = set(words["ends"])
+        if digest_of(tokenizer) != words["template"]:
+            what = "the chat template of the tokenizer is not the one that this model was trained with"
+            raise ValueError(f"{what}: put {tokenizer.name_or_path} back as it was, or train again")
         added = tokenizer.added_tokens_decoder.values()
         template = str(tokenizer.get_chat_template())
         self._spelling = f"{ANY_DAY * ('strftime_now' in template)}{template}"
@@ -73,8 +92,7 @@ class Template:
 
     def tokens(self, messages: Sequence[Message]) -> Tokens:
         """Return the tokens of a conversation up to its last answer that is learnt; Refused if they cannot be had."""
-        if typed := [mark for mark in self._special if any(mark in part["content"] for part in messages)]:
-            raise Refused(f"a text holds {typed[0]!r}, a mark of the template", "template_tokens")
+        self._check(messages)
         chosen = [number for number, part in enumerate(messages) if learnt(part)]
         if self._words["train_on"] == "last":
             chosen = chosen[-1:]
@@ -83,13 +101,28 @@ class Template:
         def rest(dropped: int) -> list[Message]:  # without so many turns, each a question with its answer
             return [*messages[:begin], *messages[begin + 2 * dropped :]]
 
-        most = (chosen[-1] - begin) // 2 if self._words["too_long"] == "drop_turns" else 0  # the last answer stays
+        may_drop = self._words["too_long"] == "drop_turns"
+        most = (chosen[-1] - begin) // 2 if may_drop else 0  # the last answer stays
         dropped = bisect_left(range(most), True, key=lambda turns: self._fits(rest(turns)))
         if dropped == most and not self._fits(rest(dropped)):
             raise Refused(f"it is over tokenize.max_length, {self.max_length} tokens", "too_long")
         left = [number - 2 * dropped for number in chosen if number >= begin + 2 * dropped]
         ids, marks = self._tokens(messages := rest(dropped), left)
         return Tokens(ids, marks, sum(len(messages[number]["content"].encode()) for number in left), 2 * dropped)
+
+    def longer(self, max_length: int) -> "Template":
+        """Return the same for so many tokens, which leaves out the oldest turns."""
+        return Template(self.tokenizer, {**self._words, "too_long": "drop_turns"}, max_length)
+
+    def question(self, messages: Sequence[Message]) -> list[int]:
+        """Return the tokens of a conversation that waits for an answer, of any length; Refused if it cannot be had."""
+        self._check(messages)
+        ids: list[int] = self.tokenizer(self._spelled(messages, asking=True), add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _check(self, messages: Sequence[Message]) -> None:
+        if typed := [mark for mark in self._special if any(mark in part["content"] for part in messages)]:
+            raise Refused(f"a text holds {typed[0]!r}, a mark of the template", "template_tokens")
 
     def _fits(self, messages: Sequence[Message]) -> bool:
         """Return whether a conversation up to the end of its last turn is no longer than it may be."""

@@ -177,7 +177,7 @@ class TextClassification(Task):
         f1 = ratio(2 * hits, actual + predicted)
         return {name: f1[..., index] for index, name in enumerate(names)}
 
-    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, tuned: Path) -> Sequence[str]:
+    def baseline(self, name: str, parts: Sequence["DataFrame"], base: Path, tuned: Path, _: Any) -> Sequence[str]:
         """Return what the commonest label, TF-IDF or a linear probe of the base model predicts."""
         from stages.tasks import baselines
 

@@ -29,7 +29,11 @@ CODE = (  # all of Attune that SERVED imports, but for the files of the model's 
     *("__init__.py", "common/__init__.py"),
     *(f"common/text/{name}.py" for name in ("__init__", "cleaning", "columns", "pii", "steps")),
     *(f"serving/{name}.py" for name in ("__init__", "answers", "backends")),
-    *(f"tasks/{name}.py" for name in ("__init__", "base", "decision", "evidence", "inference", "targets", "training")),
+    *(
+        f"tasks/{name}.py"
+        for name in ("__init__", "base", "decision", "evidence", "generating", "inference", "targets")
+    ),
+    "tasks/training.py",
 )
 CONFIG = {"variant": None, "threads": None}  # what SERVING_MODEL_CONFIG may set
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from stages.common.schemas import TokenizedRecords
 from stages.tracking.live import TRIAL_RUN
-from tests.chats import WORDING, make_language_model, tokenized_chats
+from tests.chats import make_language_model, tokenized_chats, wording
 from tests.models import LABELS, QUICK, make_base, tokenized
 from tests.projects import PROJECT, TINY, Project
 
@@ -81,8 +81,10 @@ def make_training(root: Path, rows: int = 70, kind: type[Training] = Training) -
     encoding: dict[str, Any] = {"labels": LABELS, "max_length": 32}
     make, encode = make_base, tokenized
     if kind is ChatTraining:
-        make, encode, encoding = make_language_model, tokenized_chats, WORDING
+        make, encode = make_language_model, tokenized_chats
     base = make(root / "models" / "base")
+    if kind is ChatTraining:
+        encoding = wording(base)
     (root / "data" / "tokenized").mkdir(parents=True)
     for seed, (name, count) in enumerate({"train": rows, "validation": 31}.items()):
         table = encode(base, count, seed).with_columns(truncated=pl.lit(0))

@@ -157,7 +157,7 @@ def test_code_and_markdown_stay_and_personal_data_are_masked_if_that_is_asked_fo
         ({"clean": {"strip_markdown": True}}, "clean.strip_markdown: is a knob of the tasks"),
         ({"augment": {"synonyms": {"share": 0.5}}}, "augment"),
         ({"finetune": {"strategy": "head"}}, "'head' is a knob of the tasks"),
-        ({"export": {"onnx": True}}, "export: is a knob"),
+        ({"export": {"onnx": True}}, "export.onnx: is a knob"),
         ({"evaluate": {"attributions": {"errors": 3}}}, "evaluate.attributions"),
         ({"ingest": PARAMS["ingest"]}, "has to be a shape of conversations"),
     ],

@@ -88,15 +88,56 @@ def page_of(hostile: str = "harmless", rows: int = 40, labels: int = 2, **evalua
     return {
         "params": params,
         "scores": scores,
-        "export": {
-            "onnx": {**refused, "offered": True, "reason": "answers alike", "bytes": 2**20, "score": 0.8},
-            "int8": {**refused, "offered": False, "reason": f"because of {hostile}"},
+        "reports": {
+            "export": {
+                "onnx": {**refused, "offered": True, "reason": "answers alike", "bytes": 2**20, "score": 0.8},
+                "int8": {**refused, "offered": False, "reason": f"because of {hostile}"},
+            },
+            "tokenize": {},
         },
         "rows": answered,
         "right": pl.Series(predicted == actual),
         "behaviour": behaviour,
         "attributions": attributions,
         "tables": {name: pl.DataFrame(columns) for name, columns in tables.items()},
+    }
+
+
+def chat_page(hostile: str) -> dict[str, Any]:
+    """The same of a language model."""
+    page = page_of(hostile)
+    sources = [{"path": "data/inbox/a.jsonl", "format": "messages"}]
+    params = params_of(
+        task="causal-lm",
+        ingest={"sources": sources, "base_model": {"path": "data/inbox/base"}},
+        evaluate={},
+        register={"model_name": "chat"},
+    )
+    ours = {f"{score.name}{end}": 0.5 for score in params.spec.scores for end in ("", "_low", "_high")}
+    gains = {f"nll_gain{end}": 0.1 for end in ("", "_low", "_high")} | {"mcnemar_p": 0.5}
+    said = {
+        "id": "a",
+        "asked": f"{hostile}?",
+        "reference": hostile,
+        "this model": f"{hostile}!",
+        "base_model": "",
+    }
+    pieces = [{"id": "b", "pieces": [[f"{hostile} asks", False], [f"{hostile} answers", True]]}]
+    split = {"rows": 9, "tokens": 90, "share_learnt": 0.25, "rows_without_oldest_turns": 2, "rows_rejected": 1}
+    split |= {"rejected_because": {f"too long {hostile}": 1}, "pieces": pieces}
+    scores = {
+        **{"rows": 40, "model": page["scores"]["model"], "behaviour": {}, **ours},
+        "retention": {"texts": 7, "base_bits": 1.2, "bits": 1.25, "loss": 0.05, "loss_low": 0.04, "loss_high": 0.06},
+        **{"baselines": {"base_model": ours | gains}, "answer_baselines": {"nearest_answer": {"rouge_l": 0.1}}},
+    }
+    slices = pl.DataFrame({"slice": ["1 answer"], "rows": [9], "nll": [0.5], "bits_per_byte": [0.5]})
+    return page | {
+        **{"params": params, "scores": scores, "attributions": [], "behaviour": page["behaviour"].clear()},
+        "reports": {
+            "export": page["reports"]["export"] | {"merge": {"rows": 9, "loss": 2e-6, "foreseen": 0.0}},
+            "tokenize": dict.fromkeys(("train", "validation", "test"), split),
+        },
+        "tables": {"conversations": pl.DataFrame([said]), "slices": slices},
     }
 
 
@@ -120,6 +161,23 @@ def test_the_page_shows_scores_intervals_gains_and_verdicts() -> None:
         "ONNX, 8 bits no – – – – because of harmless",
     ):
         assert text in KNOWN.text, text
+
+
+def test_the_page_of_answers_shows_what_was_said_learnt_rejected_and_lost() -> None:
+    seen = Seen(render(**chat_page("harmless")))
+    for text in (
+        "+0.0500 bits per byte on general texts, +0.040 to +0.060",
+        "1.2000 by the base model, 1.2500 by this one: +0.0500 [+0.0400, +0.0600]",
+        "train: 9 conversations of 90 tokens, 25.0 % of them learnt, 2 without their oldest turns, 1 rejected",
+        "differs by 2.0e-06 at most",
+        "harmless!",
+        "harmless asks harmless answers",
+        "too long harmless",
+    ):
+        assert text in seen.text, text
+    assert "behavioural cases" not in seen.text
+    for hostile in HOSTILE:
+        assert_shown_and_idle(render(**chat_page(hostile)), hostile, seen, times=5)
 
 
 @pytest.mark.parametrize("label", ["[]", '["b"]'])

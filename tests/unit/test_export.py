@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 from itertools import chain
 from pathlib import Path
@@ -12,7 +13,12 @@ import onnx
 import polars as pl
 import pytest
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+)
 
 from stages.common.digests import sha256_file, sha256_path
 from stages.common.params import ExportParams
@@ -23,6 +29,7 @@ from stages.export.comparison import compare, judge
 from stages.export.conversion import write_int8, write_onnx
 from stages.finetune.strategies import prepare, save
 from stages.serving.backends import FILES, Package, Predictor
+from stages.tasks.inference import size_of
 from tests.models import FILLER, LONGEST, TELLING, build_model, outspoken, put_tokenizer, settings
 from tests.projects import TINY, Project
 from tests.unit.small_records import make_records
@@ -134,6 +141,8 @@ def test_differences_are_counted_in_rows_of_the_test_split(home: Package) -> Non
         ("int8 error", 0.0031, 0.9, True, False, "error rises by 0.0031 (0.4%), more than the 0.003 of export.allowed"),
         ("int8 error", 0.0023, 0.9, True, True, "error rises by 0.0023 (0.3%), and it is faster than the original"),
         ("int8 error", -0.1, 0.9, True, True, "error falls by 0.1000 (11.1%), and it is faster than the original"),
+        ("bf16", -0.003, 0.9, False, True, "accuracy falls by 0.0030, and it is smaller than the original"),
+        ("bf16", -0.0031, 0.9, True, False, "accuracy falls by 0.0031, more than the 0.003 of export.allowed_drop"),
         ("onnx", 0.0, 0.999, False, True, f"99.90% {SAME}"),
         ("onnx", 0.0, 0.998, True, False, f"99.80% {SAME}, fewer"),
     ],
@@ -163,15 +172,16 @@ def test_the_stage_keeps_what_is_as_good_and_reports_no_times(project: Project, 
     done = project.run(*command, MLFLOW_TRACKING_URI="http://127.0.0.1:9", OMP_NUM_THREADS="1")
     assert "127.0.0.1:9" in done.stderr  # the tracking server is away: a warning, and no more
     report = json.loads((root / "reports/export.json").read_text())
-    assert list(report) == ["model", "onnx", "int8"]
+    assert list(report) == ["model", "onnx", "int8", "bf16"]
     assert report["model"] == sha256_path(root / "models/finetuned")
     assert report["onnx"]["agreement"] == 1.0 and report["onnx"]["largest_difference"] < 1e-3
     files = {path.name: sha256_file(path) for path in (root / "models/exported").iterdir()}
-    for name, file in FILES.items():
+    assert report["bf16"]["reason"] == NOT_ASKED
+    for name, file in [*FILES.items()][:2]:
         digest = sha256_file(home.exported / file)  # the same model gives the same bytes, in another process too
         assert report[name]["sha256"] == files.get(file) == (digest if report[name]["offered"] else None)
         assert report[name]["bytes"] == (home.exported / file).stat().st_size
-    assert not re.search(r"ms|second|p50", (root / "reports/export.json").read_text())
+    assert not re.search(r"_ms|second|p50", (root / "reports/export.json").read_text())
     costs = json.loads((root / "logs/cost.json").read_text())
     assert {f"{name}_p95_ms_batch_{texts}" for name in ("torch", "onnx", "int8") for texts in (1, 32)} <= set(costs)
     assert costs["onnx_file_mib"] > costs["int8_file_mib"] > 0
@@ -181,17 +191,40 @@ def test_the_stage_keeps_what_is_as_good_and_reports_no_times(project: Project, 
 def test_nothing_is_written_that_was_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.export.conversion.write_onnx", lambda model, file: file.touch())
     neither = ExportParams(onnx=False, int8=False)
-    assert write_variants(neither, tmp_path, tmp_path / "none") == dict.fromkeys(("onnx", "int8"), NOT_ASKED)
+    assert write_variants(neither, tmp_path, tmp_path / "none") == dict.fromkeys(FILES, NOT_ASKED)
     assert list((tmp_path / "none").iterdir()) == []  # but the folder is there, for DVC
-    assert write_variants(ExportParams(int8=False), tmp_path, tmp_path / "onnx") == {"int8": NOT_ASKED}
+    only = write_variants(ExportParams(int8=False), tmp_path, tmp_path / "onnx")
+    assert only == dict.fromkeys(("int8", "bf16"), NOT_ASKED)
     assert [path.name for path in (tmp_path / "onnx").iterdir()] == ["model.onnx"]
 
 
 def test_a_prefix_is_left_to_torch(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "PREFIX_TUNING"}')
-    reports = write_variants(ExportParams(), tmp_path, tmp_path / "exported")
+    reports = write_variants(ExportParams(bf16=True), tmp_path, tmp_path / "exported")
     assert list((tmp_path / "exported").iterdir()) == []
     assert reports == {
         "onnx": "a model with prefix_tuning cannot be merged into one graph: torch serves it",
         "int8": "there is no ONNX model to make it of",
+        "bf16": "its adapter is kept beside the weights: set finetune.merge_adapter: true",
     }
+
+
+def test_weights_of_16_bits_are_half_as_large_load_elsewhere_and_answer_nearly_alike(
+    base: Path, tmp_path: Path
+) -> None:
+    network = build_model(base, LABELS, 0.0, seed=1)
+    outspoken(network, AutoTokenizer.from_pretrained(base), TEXTS)
+    network.save_pretrained(tmp_path / "model")
+    model, folder = put_tokenizer(base, tmp_path / "model"), tmp_path / "exported"
+    params = ExportParams(onnx=False, int8=False, bf16=True)
+    assert "bf16" not in write_variants(params, model, folder)
+    first = sha256_path(folder / "bf16")
+    shutil.rmtree(folder)
+    write_variants(params, model, folder)
+    assert sha256_path(folder / "bf16") == first
+    assert size_of(model)["bytes"] > 1.8 * size_of(folder / "bf16")["bytes"]
+    elsewhere = AutoModelForSequenceClassification.from_pretrained(folder / "bf16")
+    assert elsewhere.dtype == torch.bfloat16 and AutoTokenizer.from_pretrained(folder / "bf16")
+    answers = answers_of(Package(model, folder))
+    assert set(answers) == {"torch", "bf16"} and (answers["torch"] != answers["bf16"]).any()
+    np.testing.assert_allclose(answers["bf16"], answers["torch"], atol=0.05)

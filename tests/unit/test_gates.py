@@ -25,11 +25,25 @@ def metrics(score: float = 0.8, tfidf: float = 0.7, low: float = 0.05, **more: A
 
 def judged(gates: Gates, scores: dict[str, Any], slices: pl.DataFrame = NO_SLICES) -> list[Verdict]:
     section = PARAMS.register_.model_copy(update={"gates": gates})
-    return judge_reports(PARAMS.model_copy(update={"register_": section}), scores, slices)
+    export = {"merge": scores["merge"]} if "merge" in scores else {}
+    return judge_reports(PARAMS.model_copy(update={"register_": section}), scores, slices, export)
 
 
 def passes(gates: Gates, scores: dict[str, Any]) -> dict[str, bool]:
     return {verdict.gate: verdict.passed for verdict in judged(gates, scores)}
+
+
+def test_what_tuning_costs_is_judged_by_the_worse_end_and_needs_texts() -> None:
+    kept = {"texts": 9, "base_bits": 1.2, "bits": 1.21, "loss": 0.01, "loss_low": 0.0, "loss_high": 0.02}
+    for limit, passed in ((0.02, True), (0.019, False), (0.0, False)):
+        (verdict,) = judged(Gates(retention=limit), metrics(retention=kept))
+        assert (verdict.gate, verdict.value, verdict.passed) == ("retention", 0.02, passed)
+    (verdict,) = judged(Gates(retention=1.0), metrics())
+    assert not verdict.passed and "ingest.retention_texts" in verdict.reason
+    gap = {"merge": {"rows": 9, "loss": 0.001, "foreseen": 0.0}}
+    assert passes(Gates(merge_gap=0.001), metrics(**gap)) == {"merge_gap": True}
+    assert passes(Gates(merge_gap=0.0005), metrics(**gap)) == {"merge_gap": False}
+    assert passes(Gates(merge_gap=0.0), metrics()) == {}, "nothing was merged"
 
 
 @given(shares, shares)

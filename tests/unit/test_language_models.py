@@ -148,6 +148,13 @@ def test_a_cut_training_ends_as_a_whole_one_and_the_saved_model_answers_alike(
     outputs = Predictor(Package(folder), task=TASK.name).outputs(rows)
     assert outputs[:, :3] == pytest.approx(before.numpy(), abs=1e-3)
     assert outputs[:, 3].tolist() == [sum(len(part["content"]) for part in json.loads(row)[1::2]) for row in rows]
+    merged = strategy in ("adalora", "ia3")
+    assert (folder / "adapter").exists() == merged
+    if merged:
+        gap = TASK.merge_gap(conversations(5, 7), base, folder)
+        assert gap["rows"] == 5 and gap["loss"] < 1e-4 and gap["foreseen"] == 0
+        other = make_language_model(tmp_path / "other", seed=8)
+        assert TASK.merge_gap(conversations(5, 7), other, folder)["loss"] > 0.01
 
 
 class FAKE:
@@ -167,7 +174,8 @@ def test_scores_are_those_of_all_tokens_and_bytes_together() -> None:
     outputs = np.array([[6.0, 3.0, 2.0, 10.0], [2.0, 1.0, 0.0, 6.0]])
     table = pl.DataFrame(TASK.decide(outputs, None))
     rows = pl.DataFrame({"label": [label("a", "b"), label("c", "d", system="e")]})
-    scores = TASK.scores(TASK.statistics(rows, table, ()).sum(axis=0))
+    evidence = TASK.evidence(rows, table)
+    scores = evidence.scores(evidence.statistics.sum(axis=0))
     expected = {"nll": 2, "bits_per_byte": 0.5 / np.log(2), "perplexity": np.exp(2), "token_accuracy": 0.5}
     assert scores == pytest.approx(expected)
     assert table["confidence"].to_list() == pytest.approx([np.exp(-2)] * 2)
@@ -177,7 +185,7 @@ def test_scores_are_those_of_all_tokens_and_bytes_together() -> None:
         ["1 answer", "with a system message"],
     ]
     (first, _) = TASK.answers(outputs, None, None, None)
-    assert first.keys() == TASK.signature.keys() and first["tokens"] == 3
+    assert first.keys() < TASK.signature.keys() and first["tokens"] == 3
     assert list(json.loads(table["prediction"][0])) == list(NUMBERS)
 
 

@@ -56,7 +56,7 @@ def card(
     schema = {"slice": pl.String, "rows": pl.Int64, "macro_f1": pl.Float64, "accuracy": pl.Float64}
     parts = pl.DataFrame(slices or [], schema=schema, orient="row")
     params = params_of(**{"register": {"model_name": "reviews"}, **sections})
-    export = dict.fromkeys(("onnx", "int8"), NOT_OFFERED) | (export or {})
+    export = dict.fromkeys(("onnx", "int8", "bf16"), NOT_OFFERED) | (export or {})
     return model_card(params, scores | (more or {}), verdicts, manifest, cleaned, augmented or {}, export, parts)
 
 
@@ -163,7 +163,7 @@ def test_what_was_measured_stands_in_tables() -> None:
     assert behaviour[1:] == [["typos", "invariance", "300", "90.0%"], ["na<b>mes|", "invariance", "0", "–"]]
     assert forms[1:] == [
         ["ONNX", "yes", "1.0 MiB", "0.9000", "+0.0000", "100.0%"],
-        ["ONNX, 8 bits", "no: its accuracy | falls", "–", "–", "–", "–"],
+        *([name, "no: its accuracy | falls", "–", "–", "–", "–"] for name in ("ONNX, 8 bits", "bfloat16")),
     ]
     assert "Calibrated: logits are divided by 1.25, fitted on validation" in text and "0.0741" in text
     assert "answers 62.5% of the test rows; 91.0% of these answers are right" in text

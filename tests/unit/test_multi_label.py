@@ -216,7 +216,9 @@ def test_baselines_choose_sets(labels: list[str], base: Path, tmp_path: Path) ->
     )
     parts, tuned = (train, validation, test), put_tokenizer(base, tmp_path, longest=16)
     found = {
-        name: bootstrap.scores_of(TASK.evidence(test, frame("prediction", [*TASK.baseline(name, parts, base, tuned)])))
+        name: bootstrap.scores_of(
+            TASK.evidence(test, frame("prediction", [*TASK.baseline(name, parts, base, tuned, None)]))
+        )
         for name in task_spec("multi-label").baselines
     }
     assert found["tfidf"]["micro_f1"] > 0.85 > found["majority_set"]["micro_f1"]

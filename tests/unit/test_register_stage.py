@@ -99,7 +99,8 @@ def lay_out(project: Project, model: Path, test: pl.DataFrame) -> None:
     predicted.sample(fraction=1.0, shuffle=True, seed=2).write_parquet(root / "data/predictions.parquet")
     digest = sha256_path(root / "models/finetuned")
     project.file("reports/scores.json", {"model": {"digest": digest, "serving": sha256_path(root / "models/serving")}})
-    project.file("reports/export.json", {"model": digest, "onnx": {"sha256": None}, "int8": {"sha256": None}})
+    forms = {name: {"sha256": None} for name in ("onnx", "int8", "bf16")}
+    project.file("reports/export.json", {"model": digest, **forms})
 
 
 @pytest.fixture(scope="module")

@@ -260,7 +260,7 @@ def test_baselines_learn_what_they_can(base: Path, tmp_path: Path, paired: bool)
     train, validation, test = (told(rows, seed, paired) for seed, rows in enumerate((300, 60, 60)))
     errors, tuned = {}, put_tokenizer(base, tmp_path, longest=16)
     for name in task_spec("regression").baselines:
-        answer = TASK.baseline(name, (train, validation, test), base, tuned)
+        answer = TASK.baseline(name, (train, validation, test), base, tuned, None)
         if answer is not None:
             errors[name] = mean_absolute_error(numbers_of(test["label"]), numbers_of(answer))
     assert list(errors) == [name for name in task_spec("regression").baselines if paired or name != "base_cosine"]

@@ -14,7 +14,7 @@ from tests.projects import PROJECT
 
 TASKS = PROJECT / "stages" / "tasks"
 OWN = {folder.name: {link.resolve() for link in folder.iterdir()} for folder in (TASKS / "by_name").iterdir()}
-HOOKS = (TASKS / "base.py", TASKS / "training.py")
+HOOKS = (TASKS / "base.py", TASKS / "generating.py", TASKS / "training.py")
 HOLDERS = ("task", "_task", "load_task")  # whose attributes are hooks: `task.encode`, `self.task.encode`
 NODES, TASK = read_graph(PROJECT), read_yaml(PROJECT / "params.yaml")["task"]
 Part = tuple[Path, ast.AST]
@@ -45,7 +45,9 @@ def imported(*trees: ast.AST) -> dict[str, tuple[Path, str]]:
 def read(file: Path) -> Code:
     body = ast.parse(file.read_text(encoding="utf-8")).body
     classes = [node for node in body if isinstance(node, ast.ClassDef)]
-    tasks = [node for node in classes if {"Task", "TrainedTask"} & {node.name, *map(ast.unparse, node.bases)}]
+    tasks = [
+        node for node in classes if any(name.endswith("Task") for name in (node.name, *map(ast.unparse, node.bases)))
+    ]
     functions = [part for task in tasks for part in task.body if isinstance(part, ast.FunctionDef)]
     hooks = {name: [part for part in functions if part.name == name] for name in {part.name for part in functions}}
     parts = {node.name: node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node not in tasks}
@@ -72,8 +74,9 @@ def used(part: Part) -> tuple[set[tuple[Path, str]], set[str]]:
     return names, hooks
 
 
-def module(task: str) -> Path:
-    return TASKS / f"{task.replace('-', '_')}.py"
+def modules(task: str) -> list[Path]:
+    """Return the files that have hooks of a task alone."""
+    return sorted(file for file in OWN[task] if read(file).hooks)
 
 
 def code_of(node: Node) -> list[Part]:
@@ -105,7 +108,8 @@ def reached(waiting: list[Part], tasks: list[Path]) -> set[Path]:
 def needed(node: Node) -> set[str]:
     """Return what of `stages/tasks` decides the outs of a stage."""
     asks = any((TASKS / "__init__.py", "load_task") in used(part)[0] for part in code_of(node))
-    files = reached(code_of(node), [*HOOKS, *map(module, OWN)] if asks else []).difference(*OWN.values())
+    own = [file for task in OWN for file in modules(task)]
+    files = reached(code_of(node), [*HOOKS, *own] if asks else []).difference(*OWN.values())
     of_task = {f"stages/tasks/{TASK}.toml", f"stages/tasks/by_name/{TASK}"} if asks else set()
     return {f"stages/tasks/{file.name}" for file in files} | of_task
 
@@ -136,13 +140,14 @@ def test_what_one_task_alone_uses_is_in_its_folder_so_that_a_change_there_runs_n
     by_stages = reached([part for node in NODES.values() for part in code_of(node)], [])
     uses = {
         task: reached(
-            [(module(task), hook) for same in read(module(task)).hooks.values() for hook in same], [module(task)]
+            [(file, hook) for file in modules(task) for same in read(file).hooks.values() for hook in same],
+            modules(task),
         )
         for task in OWN
     }
     for task, files in uses.items():
         others = by_stages.union(*(theirs for other, theirs in uses.items() if other != task))
-        assert OWN[task] == {module(task)} | {file for file in files - others if file.parent == TASKS}
+        assert OWN[task] == {*modules(task)} | {file for file in files - others if file.parent == TASKS}
 
 
 def test_outside_of_the_tasks_no_code_names_a_score_of_one_or_looks_for_the_likeliest_output() -> None:

@@ -142,6 +142,13 @@ class Attributions(Section):
     steps: int = key(32, "Steps of the integral: more are more exact, slower.", ge=4, le=1000)
 
 
+class Generation(Section):
+    """Answers that a language model generates: greedily, the same each time."""
+
+    rows: int = key(50, "Test rows that are answered, drawn by a hash of their ids; 0: none.", ge=0, le=100_000)
+    max_new_tokens: int = key(64, "Tokens of an answer, at the most.", ge=1, le=32_768)
+
+
 class EvaluateParams(Section):
     """Scores on the test split, and what they are compared with."""
 
@@ -158,5 +165,10 @@ class EvaluateParams(Section):
     max_width: float | None = key(None, "The served model abstains where the interval is wider; null: never.", gt=0.0)
     behaviour: Behaviour = key(Behaviour(), "What the model must do whatever its average score.")
     attributions: Attributions = key(Attributions(), "Which words predictions rest on.")
+    generation: Generation = key(Generation(), "Answers that are generated and compared with the test rows' own.")
+    answer: Literal["text", "choice", "json", "number"] = key(
+        "text", "What answers are, to be compared: any text, one of those of the test rows, JSON, or their last number."
+    )
+    retention_rows: int = key(200, "General texts that are measured, of ingest.retention_texts.", ge=1, le=100_000)
     examples: int = key(20, "Texts that the page lists of each kind; 0: none.", ge=0, le=200)
     mask_pii: bool = key(True, "Mask e-mail addresses, phone and card numbers on the page.")

@@ -92,6 +92,9 @@ class IngestParams(Section):
     decontaminate_against: list[TextSource] = key(
         [], "Texts that no record may equal or nearly equal: benchmarks, test sets of your own."
     )
+    retention_texts: list[TextSource] = key(
+        [], "General texts that a language model should find no less likely after its training than before."
+    )
     resources: Resources = key(Resources(), "Dictionaries and models that augment uses.")
     base_model: BaseModelSource = Field(description="The pretrained model to fine-tune.")
 
@@ -102,7 +105,7 @@ class IngestParams(Section):
     @property
     def unpinned(self) -> list[str]:
         """Origins of sources whose content may change: databases, and addresses without a hash or ETag."""
-        sources: list[TextSource] = [*self.sources, *self.decontaminate_against]
+        sources: list[TextSource] = [*self.sources, *self.decontaminate_against, *self.retention_texts]
         return [
             source.origin for source in sources if source.sql or (source.url and not (source.sha256 or source.etag))
         ]

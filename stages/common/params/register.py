@@ -45,6 +45,16 @@ class Gates(Section):
     champion: ChampionGate | None = key(ChampionGate(), "Comparison with the champion; null: none.")
     slices: SliceGate | None = key(None, "Floor for every slice; null: none.")
     max_ece: Share | None = key(None, "Most expected calibration error; null: no limit.")
+    merge_gap: float | None = key(
+        None,
+        "Most by which the loss a token of a test row may differ between a merged adapter and one beside the weights.",
+        ge=0.0,
+    )
+    retention: float | None = key(
+        None,
+        "Most bits per byte that may be lost on ingest.retention_texts, the whole interval; null: no limit.",
+        ge=0.0,
+    )
     behaviour: dict[str, Share] = key({}, "Least pass rate per test of evaluate.behaviour.")
     max_size_mb: float | None = key(None, "Most MiB of the weights; null: no limit.", gt=0, le=1e6)
     max_latency_ms: float | None = key(

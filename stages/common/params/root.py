@@ -32,13 +32,14 @@ class TokenizeParams(Section):
 
 
 class ExportParams(Section):
-    """ONNX, and ONNX with weights of 8 bits."""
+    """ONNX, ONNX with weights of 8 bits, and weights in bfloat16."""
 
     onnx: bool = key(True, "Write the model as ONNX, for onnxruntime.")
     int8: bool = key(True, "Quantize the ONNX model to 8 bits, dynamically.")
+    bf16: bool = key(False, "Write the weights in bfloat16 too: half as large, as others load them.")
     allowed_drop: float = key(
         0.003,
-        "int8 is offered if the task's main score on the test rows gets worse by no more than this; "
+        "int8 and bf16 are offered if the task's main score on the test rows gets worse by no more than this; "
         "of a score in units of the labels, such as MAE, by no more than this share of it.",
         ge=0.0,
     )
@@ -233,6 +234,11 @@ class Params(Section):
     def baselines(self) -> list[str]:
         """The baselines that are scored."""
         return [*self.spec.baselines] if self.evaluate.baselines is None else self.evaluate.baselines
+
+    @property
+    def answer_metric(self) -> str:
+        """The score of generated answers that is compared with baselines that only answer."""
+        return "rouge_l" if self.evaluate.answer == "text" else "exact_match"
 
     @property
     def champion_metric(self) -> str:
