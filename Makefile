@@ -75,8 +75,8 @@ ui: install ## Open the MLflow UI on http://127.0.0.1:5000 (PORT=… for another
 
 ##@ Ship
 
-serve: install check ## Serve the champion on http://127.0.0.1:5001 (PORT=…; VARIANT=int8, onnx, torch; MODEL=…: docs/serving.md)
-	@case "$(VARIANT)" in ""|torch|onnx|int8) ;; *) echo "VARIANT is torch, onnx or int8, not $(VARIANT)" >&2; exit 1;; esac
+serve: install check ## Serve the champion on http://127.0.0.1:5001 (PORT=…; VARIANT=int8, onnx, bf16, torch; MODEL=…: docs/serving.md)
+	@case "$(VARIANT)" in ""|torch|onnx|int8|bf16) ;; *) echo "VARIANT is torch, onnx, int8 or bf16, not $(VARIANT)" >&2; exit 1;; esac
 	@model=$(if $(MODEL),"$(MODEL)",$$($(ACTIVE) python -m flows.champion --uri)) && \
 	$(ACTIVE) MLFLOW_TRACKING_URI="$${MLFLOW_TRACKING_URI:-sqlite:///$$PWD/mlflow.db}" \
 		SERVING_MODEL_CONFIG='{$(if $(VARIANT),"variant": "$(VARIANT)")}' \

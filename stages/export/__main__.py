@@ -5,6 +5,7 @@ import shutil
 import warnings
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from stages.common.digests import sha256_path
 from stages.common.params import ExportParams
@@ -59,10 +60,10 @@ def main(run: Run[ExportParams]) -> None:
         name: asdict(reports[name]) | {"sha256": sha256_path(folder / file) if reports[name].offered else None}
         for name, file in FILES.items()
     }
-    content = {"model": sha256_path(package.model), **variants}
+    content: dict[str, Any] = {"model": sha256_path(package.model), **variants}
     if (package.model / ADAPTER).exists():
-        content["merge"] = gap = task.merge_gap(test, run.input("models/base"), package.model)
-        print(f"  its adapter, merged: the loss of a token differs by {gap['loss']:g} at most", flush=True)
+        content["merge_gap"] = gap = task.merge_gap(test, run.input("models/base"), package.model)
+        print(f"  its adapter, merged: the loss of a token differs by {gap:g} at most", flush=True)
     write_json(content, run.output("reports/export.json"))
     publish_live(run, package.model, costs=costs)
 

@@ -70,9 +70,9 @@ def judge_reports(
             change = f"{kept['base_bits']:.4f} → {kept['bits']:.4f} bits per byte of {kept['texts']} general texts"
             what = f"{change}: the upper end of the loss"
             verdicts.append(limited("retention", kept["loss_high"], limit, what, most=True))
-    if (limit := gates.merge_gap) is not None and (gap := export.get("merge")):  # else nothing was merged
+    if (limit := gates.merge_gap) is not None and "merge_gap" in export:  # else nothing was merged
         what = "the largest distance of a row's loss a token from that of the adapter beside the weights,"
-        verdicts.append(limited("merge_gap", gap["loss"], limit, what, most=True))
+        verdicts.append(limited("merge_gap", export["merge_gap"], limit, what, most=True))
     if (limit := gates.max_size_mb) is not None:
         size = round(scores["model"]["bytes"] / 2**20, 6)
         verdicts.append(limited("max_size_mb", size, limit, "the weights' size in MiB,", most=True))

@@ -57,7 +57,7 @@ class AnsweringTask(Task):
 
         return Chat(Speaker(network.model, ChatTokens(folder)), name).router
 
-    def merge_gap(self, rows: "DataFrame", base: Path, tuned: Path) -> dict[str, Any]:
+    def merge_gap(self, rows: "DataFrame", base: Path, tuned: Path) -> float:
         """See `language_models.merge_gap`."""
         from stages.tasks.language_models import merge_gap
 

@@ -32,8 +32,8 @@ class GeneratingTask(TrainedTask):
         """Return the loss (nats) and bytes of general texts [n x 2] by base and tuned model; None: no such model."""
         return None
 
-    def merge_gap(self, rows: "DataFrame", base: Path, tuned: Path) -> dict[str, Any]:
-        """Return how much a model changed when its adapter was merged, measured on records."""
+    def merge_gap(self, rows: "DataFrame", base: Path, tuned: Path) -> float:
+        """Return by how much the main score of one record moved at most when a model's adapter was merged."""
         raise NotImplementedError
 
     def replies(self, predictor: Any, texts: Sequence[str]) -> dict[str, list[Any]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from tqdm import tqdm
 from transformers import AutoModelForCausalLM, GenerationConfig, TextIteratorStreamer, logging
 
 from stages.tasks.base import Refused
@@ -93,7 +94,8 @@ class Speaker:
         plan = GenerationConfig(
             do_sample=False, max_new_tokens=most, eos_token_id=sorted(self.ends), pad_token_id=self._pad
         )
-        for rows in batches([len(prompt) + most for prompt in prompts]):
+        planned = [*batches([len(prompt) + most for prompt in prompts])]
+        for rows in tqdm(planned, unit=" batches", leave=False, disable=None if len(planned) > 1 else True):
             longest = len(prompts[rows[0]])
             ids, there = torch.full((len(rows), longest), self._pad), torch.zeros(len(rows), longest, dtype=torch.int64)
             for place, row in enumerate(rows):
@@ -127,7 +129,8 @@ class Speaker:
 
     def stream(self, prompt: list[int], most: int, sampling: Sampling) -> "Stream":
         """Begin to answer a prompt; return the pieces of text as they come."""
-        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p} if sampling.temperature else {}
+        drawn: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+        drawn = drawn if sampling.temperature else {}
         ends = {"eos_token_id": sorted(self.ends), "pad_token_id": self._pad}
         plan = GenerationConfig(do_sample=bool(drawn), max_new_tokens=most, **drawn, **ends)
         return Stream(self, prompt, plan, sampling.seed)

@@ -134,7 +134,7 @@ def chat_page(hostile: str) -> dict[str, Any]:
     return page | {
         **{"params": params, "scores": scores, "attributions": [], "behaviour": page["behaviour"].clear()},
         "reports": {
-            "export": page["reports"]["export"] | {"merge": {"rows": 9, "loss": 2e-6, "foreseen": 0.0}},
+            "export": page["reports"]["export"] | {"merge_gap": 2e-6},
             "tokenize": dict.fromkeys(("train", "validation", "test"), split),
         },
         "tables": {"conversations": pl.DataFrame([said]), "slices": slices},

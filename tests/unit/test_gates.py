@@ -25,8 +25,7 @@ def metrics(score: float = 0.8, tfidf: float = 0.7, low: float = 0.05, **more: A
 
 def judged(gates: Gates, scores: dict[str, Any], slices: pl.DataFrame = NO_SLICES) -> list[Verdict]:
     section = PARAMS.register_.model_copy(update={"gates": gates})
-    export = {"merge": scores["merge"]} if "merge" in scores else {}
-    return judge_reports(PARAMS.model_copy(update={"register_": section}), scores, slices, export)
+    return judge_reports(PARAMS.model_copy(update={"register_": section}), scores, slices, scores.get("export", {}))
 
 
 def passes(gates: Gates, scores: dict[str, Any]) -> dict[str, bool]:
@@ -40,7 +39,7 @@ def test_what_tuning_costs_is_judged_by_the_worse_end_and_needs_texts() -> None:
         assert (verdict.gate, verdict.value, verdict.passed) == ("retention", 0.02, passed)
     (verdict,) = judged(Gates(retention=1.0), metrics())
     assert not verdict.passed and "ingest.retention_texts" in verdict.reason
-    gap = {"merge": {"rows": 9, "loss": 0.001, "foreseen": 0.0}}
+    gap = {"export": {"merge_gap": 0.001}}
     assert passes(Gates(merge_gap=0.001), metrics(**gap)) == {"merge_gap": True}
     assert passes(Gates(merge_gap=0.0005), metrics(**gap)) == {"merge_gap": False}
     assert passes(Gates(merge_gap=0.0), metrics()) == {}, "nothing was merged"

@@ -151,10 +151,9 @@ def test_a_cut_training_ends_as_a_whole_one_and_the_saved_model_answers_alike(
     merged = strategy in ("adalora", "ia3")
     assert (folder / "adapter").exists() == merged
     if merged:
-        gap = TASK.merge_gap(conversations(5, 7), base, folder)
-        assert gap["rows"] == 5 and gap["loss"] < 1e-4 and gap["foreseen"] == 0
+        assert TASK.merge_gap(conversations(5, 7), base, folder) < 1e-4
         other = make_language_model(tmp_path / "other", seed=8)
-        assert TASK.merge_gap(conversations(5, 7), other, folder)["loss"] > 0.01
+        assert TASK.merge_gap(conversations(5, 7), other, folder) > 0.01
 
 
 class FAKE:
