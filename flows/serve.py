@@ -13,13 +13,19 @@ from typing import Any
 def main() -> None:
     """Serve a model until the process is told to end; what it has begun to answer, it answers."""
     import uvicorn
+    from mlflow.exceptions import MlflowException
 
     parser = argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__.partition("\n")[0])
     parser.add_argument("model", help="its address in MLflow: models:/NAME@champion, models:/NAME/3")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=5001)
     options = parser.parse_args()
-    uvicorn.run(app_of(options.model), host=options.host, port=options.port, access_log=False)
+    try:
+        app = app_of(options.model)
+    except (MlflowException, ValueError, OSError) as error:  # no such version, a template that was changed, …
+        reason = str(error).partition("\n")[0][:300]
+        sys.exit(f"error: {options.model} cannot be served: {reason}\n  → `make ui` shows which versions there are")
+    uvicorn.run(app, host=options.host, port=options.port, access_log=False)
 
 
 def app_of(address: str) -> Any:

@@ -19,7 +19,8 @@ from stages.tasks.base import Refused
 from stages.tracking.store import connect, reason_of
 
 REGISTERED = "models:/"
-TYPES: dict[str, Any] = {"string": pl.String, "double": pl.Float64}  # of columns that may be null in all of a part
+# of columns that may be null in all of a part, or have no row
+TYPES: dict[str, Any] = {"string": pl.String, "double": pl.Float64, "boolean": pl.Boolean}
 
 
 class Model:

@@ -81,6 +81,8 @@ def _on_the_same_rows(
         theirs = task.spoken(champion.model, rows, theirs, read_decision(package.serving))
     own, other = (task.evidence(rows, some, labels_of(package.model)) for some in (rows, theirs))
     name = params.champion_metric
+    if why := task.comparable(rows, theirs, name):
+        return failed("champion", f"{name} cannot be compared: {why} (register.gates.champion.metric)")
     score = params.spec.score(name)
     value, champion_value = (scores_of(evidence)[name] for evidence in (own, other))
     compared = gains(own, other, params.spec.scores, bootstrap, run.seed)

@@ -11,6 +11,7 @@ from stages.common.params import Params
 from stages.common.params.register import SliceGate
 from stages.common.params.tasks import Score
 
+TEXTS = 30  # general ones, of which fewer have no interval to speak of
 NAME = 80  # characters of a slice's name, which comes out of the data
 
 
@@ -64,8 +65,9 @@ def judge_reports(
         for label, limit in gates.recall.items()
     ]
     if (limit := gates.retention) is not None:
-        if not (kept := scores.get("retention")):
-            verdicts.append(failed("retention", "there are no general texts: name some in ingest.retention_texts"))
+        if (kept := scores.get("retention", {"texts": 0}))["texts"] < TEXTS:
+            few = f"of {kept['texts']} general texts little can be said: {TEXTS} are the least"
+            verdicts.append(failed("retention", f"{few}, in ingest.retention_texts and evaluate.retention_rows"))
         else:
             change = f"{kept['base_bits']:.4f} → {kept['bits']:.4f} bits per byte of {kept['texts']} general texts"
             what = f"{change}: the upper end of the loss"

@@ -22,8 +22,9 @@ WIDTH = FIRST + 3 * ORDERS + 2 + 2 * BLEU_ORDERS
 BETA = 4.0  # of chrF: its square, by which recall counts more than precision
 SAME = 4  # words in a row, which an answer that repeats itself has again and again
 LEAST = 12  # such rows of words, below which an answer cannot be said to repeat itself
-NUMBER = re.compile(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?")
-FENCED = re.compile(r"\A\s*```\w*\n(.*?)\n?```\s*\Z", re.DOTALL)
+LETTERS = 40  # the same of the letters of one word
+NUMBER = re.compile(r"(?:(?<!\w)[-+−])?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")
+FENCED = re.compile(r"\A\s*```\w*\r?\n(.*?)\r?\n?```\s*\Z", re.DOTALL)
 
 
 def statistics(references: Sequence[str], said: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -93,30 +94,47 @@ def of_kind(text: str, kind: str, choices: set[str]) -> Any:
         case "json":
             fenced = FENCED.match(text)
             with suppress(ValueError, RecursionError):
-                return json.dumps(json.loads(fenced[1] if fenced else text), sort_keys=True)
+                return json.dumps(_json(fenced[1] if fenced else text), sort_keys=True)
             return None
         case "number":
             found = NUMBER.findall(text)
-            return float(found[-1].replace(",", "")) if found else None
+            return float(found[-1].replace(",", "").replace("−", "-")) if found else None
     return _plain(text) or None
 
 
 def repeats(text: str) -> bool:
-    """Return whether fewer than half of a text's rows of four words are different ones."""
+    """Return whether fewer than half of a text's rows of four words are different ones, or of a word's letters."""
     words = Words().tokenize(text)
-    rows = [tuple(words[start : start + SAME]) for start in range(len(words) - SAME + 1)]
-    return len(rows) >= LEAST and 2 * len(set(rows)) < len(rows)
+    return any(
+        len(rows) >= least and 2 * len(set(rows)) < len(rows)
+        for parts, least in ((words, LEAST), *((word, LETTERS) for word in words))
+        for rows in [[tuple(parts[start : start + SAME]) for start in range(len(parts) - SAME + 1)]]
+    )
 
 
 class Words:
     """The words of a text in small letters, as rouge-score asks for them: its own are those of English alone."""
 
     def tokenize(self, text: str) -> list[str]:
-        """Return the words."""
+        """Return the words; of a text that has none (emoji, dashes) all characters but blanks."""
         from stages.common.text.columns import WORD
 
-        return re.findall(WORD, text.lower().replace("_", " "))
+        return re.findall(WORD, text.lower().replace("_", " ")) or [*"".join(text.split())]
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).rstrip(".!")
+    plain = " ".join(text.casefold().split())
+    return plain.rstrip(".!") or plain
+
+
+def _json(text: str) -> Any:
+    """Return what JSON says, in which 1.0 is 1; a ValueError if it is none, as with NaN, which Python would take."""
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        return int(value) if value.is_integer() else value
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    return json.loads(text, parse_float=number, parse_constant=refuse)

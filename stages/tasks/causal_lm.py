@@ -20,6 +20,7 @@ from stages.tasks.conversations import (
     asked,
     canonical,
     columns,
+    each,
     first_question,
     kinds_of,
     masked,
@@ -173,8 +174,7 @@ class CausalLm(AnsweringTask):
         """Return the conversations of a request, each JSON, as labels; Refused if one is none."""
         import polars as pl
 
-        found = [waiting(read("messages", {"answer": text})) for text in texts]
-        labels = pl.Series([canonical(messages, may_wait=True) for messages in found], dtype=pl.String)
+        labels = pl.Series(each(_of_request, texts), dtype=pl.String)
         return self.cleaned(labels, cleaning).to_list()
 
     def profiled(self, texts: "Series") -> "Series":
@@ -228,6 +228,14 @@ class CausalLm(AnsweringTask):
         numbers = predicted.numbers(predicted.read(predictions))
         return np.asarray(2 * numbers[:, 2] >= numbers[:, 1])
 
+    def comparable(self, first: "DataFrame", second: "DataFrame", metric: str) -> str | None:
+        """Return why losses a token of other tokens say nothing of each other; None: they are the same tokens."""
+        tokens = [predicted.numbers(predicted.read(some))[:, 1].sum() for some in (first, second)]
+        if metric not in ("nll", "perplexity", "token_accuracy") or tokens[0] == tokens[1]:
+            return None
+        counts = " and ".join(f"{count:,.0f}" for count in tokens)
+        return f"the same answers are {counts} tokens: compare by bits_per_byte, or by a score of what is generated"
+
     def agreeing(self, first: "DataFrame", second: "DataFrame") -> np.ndarray:
         """See `predicted.agreeing`."""
         return predicted.agreeing(predicted.read(first), predicted.read(second))
@@ -245,6 +253,10 @@ class CausalLm(AnsweringTask):
     def label_quality(self, rows: "DataFrame", outputs: np.ndarray, decision: Any) -> np.ndarray:
         """Return the mean probability of learnt tokens: an answer that nothing foretells may be none."""
         return np.asarray(np.exp(-ratio(outputs[:, 0], outputs[:, 1])))
+
+
+def _of_request(text: str) -> str:
+    return canonical(waiting(read("messages", {"answer": text})), may_wait=True)
 
 
 def _each(labels: "Series", of: Any) -> "Series":

@@ -1,34 +1,35 @@
 """`/v1/chat/completions` and `/v1/models` in OpenAI's shape, for a language model that MLflow has loaded.
 
 https://platform.openai.com/docs/api-reference/chat. Answers are greedy unless a temperature is given. What is asked for
-and not offered (tools, several answers, a response format) is refused: it would be left out without a word.
+and not offered (tools, several answers, penalties) is refused: it would be left out without a word.
 """
 
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator
+from threading import Lock
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 from weakref import WeakSet
 
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from starlette.requests import ClientDisconnect
 
 from stages.tasks.base import Refused
-from stages.tasks.conversations import canonical
-from stages.tasks.generation import Sampling, Speaker
+from stages.tasks.conversations import canonical, waiting
+from stages.tasks.generation import Sampling, Speaker, Stream
 
 MAX_BYTES = 2**20  # of a body
 PATIENCE = 60.0  # seconds for a body to arrive
 AT_ONCE = 16  # requests that wait or are answered
 DEFAULT_TOKENS, MAX_TOKENS = 256, 4096  # of an answer
+GONE = 499  # nginx's status for a client that left: nobody reads it
 Limited = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
-Nothing = Literal[None] | Annotated[list[Any], Field(max_length=0)]
+Penalty = Annotated[float, Field(ge=0, le=0)]
 
 
 def _joined(content: Any) -> Any:
@@ -39,16 +40,24 @@ def _joined(content: Any) -> Any:
     return content
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
+class _Known(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, data: Any) -> Any:
+        """Leave out what is null or empty, as clients send it that give back a message as they got it."""
+        nothing: tuple[Any, ...] = (None, [], {})
+        return {name: value for name, value in data.items() if value not in nothing} if isinstance(data, dict) else data
+
+
+class _Message(_Known):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[str, BeforeValidator(_joined)]
+    name: str | None = None
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
-
+class _Body(_Known):
     messages: Annotated[list[_Message], Field(min_length=1, max_length=1000)]
     model: str | None = None
     max_tokens: Limited | None = None
@@ -58,12 +67,23 @@ class _Body(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     stop: str | Annotated[list[str], Field(max_length=4)] | None = None
     stream: bool | None = None
-    stream_options: dict[str, Any] | None = None
-    n: Literal[1] | None = None  # here and below: what would change the answer, and is not offered
-    tools: Nothing = None
-    functions: Nothing = None
-    logprobs: Literal[False] | None = None
-    response_format: dict[Literal["type"], Literal["text"]] | None = None
+    stream_options: dict[str, Any] = {}
+    # what changes no answer
+    user: Any = None
+    metadata: Any = None
+    store: Any = None
+    service_tier: Any = None
+    safety_identifier: Any = None
+    prompt_cache_key: Any = None
+    parallel_tool_calls: Any = None
+    # what would change it, and is not offered: the values that leave it as it is
+    n: Literal[1] = 1
+    tool_choice: Literal["none", "auto"] = "none"
+    logprobs: Literal[False] = False
+    top_logprobs: Literal[0] = 0
+    frequency_penalty: Penalty = 0
+    presence_penalty: Penalty = 0
+    response_format: dict[Literal["type"], Literal["text"]] = {}
 
 
 class _Problem(Exception):
@@ -81,9 +101,11 @@ class Chat:
 
     def __init__(self, speaker: Speaker, name: str) -> None:
         self._speaker, self._name = speaker, name
-        self._answers = WeakSet[Any]()  # those that are waited for: one whose client is gone is no longer there
+        self._reading = Lock()  # tokenizers are not made for several texts at once
+        self._answers = WeakSet[Stream]()
         self.router = APIRouter()
         self.router.add_api_route("/v1/models", self.models, methods=["GET"])
+        self.router.add_api_route("/v1/models/{name}", self.model, methods=["GET"], response_model=None)
         self.router.add_api_route("/v1/chat/completions", self.completions, methods=["POST"], response_model=None)
 
     def models(self) -> dict[str, Any]:
@@ -91,27 +113,38 @@ class Chat:
         entry = {"id": self._name, "object": "model", "created": 0, "owned_by": "attune"}
         return {"object": "list", "data": [entry]}
 
-    async def completions(self, request: Request) -> JSONResponse | StreamingResponse:
-        """Answer a conversation, at once or in pieces (SSE)."""
+    def model(self, name: str) -> dict[str, Any] | JSONResponse:
+        """Return the entry of the one model."""
+        return self.models()["data"][0] if name == self._name else self._unknown().response()
+
+    async def completions(self, request: Request) -> Response:
+        """Answer a conversation, at once or in pieces (SSE); where the client leaves, the answer ends."""
         try:
-            body, prompt = self._read(await _whole(request))
+            body, answer = await run_in_threadpool(self._read, await _whole(request))
         except _Problem as problem:
             return problem.response()
-        if len(self._answers) >= AT_ONCE:
+        if sum(not other.stopped.is_set() for other in self._answers) >= AT_ONCE:
             return _Problem(429, "too much to do at the moment: ask again later", "rate_limit_exceeded").response()
+        self._answers.add(answer)
         head = {"id": f"chatcmpl-{uuid4().hex}", "created": int(time.time()), "model": self._name}
-        self._answers.add(pieces := self._pieces(body, prompt))
         if body.stream:
-            events = _events(head, pieces, (body.stream_options or {}).get("include_usage") is True)
+            events = _events(head, answer, body.stream_options.get("include_usage") is True)
             return StreamingResponse(events, media_type="text/event-stream")
-        whole = await run_in_threadpool(lambda: [*pieces])
-        end: Any = whole.pop()
-        message = {"role": "assistant", "content": "".join(map(str, whole))}
-        choice = {"index": 0, "message": message, "finish_reason": end["finish"], "logprobs": None}
-        return JSONResponse({**head, "object": "chat.completion", "choices": [choice], "usage": end["usage"]})
+        whole = ""
+        async for piece in _pieces(answer):
+            whole += piece
+            if not piece and await request.is_disconnected():
+                answer.stop()
+                return Response(status_code=GONE)
+        message = {"role": "assistant", "content": whole}
+        choice = {"index": 0, "message": message, "finish_reason": answer.finish, "logprobs": None}
+        return JSONResponse({**head, "object": "chat.completion", "choices": [choice], "usage": _usage(answer)})
 
-    def _read(self, content: bytes) -> tuple[_Body, list[int]]:
-        """Return a request and the tokens of its conversation."""
+    def _unknown(self) -> _Problem:
+        return _Problem(404, f"there is no such model here: {self._name} is", "model_not_found")
+
+    def _read(self, content: bytes) -> tuple[_Body, Stream]:
+        """Return a request and its answer, which is not begun."""
         try:
             body = _Body.model_validate_json(content)
         except ValidationError as error:
@@ -119,33 +152,39 @@ class Chat:
             place = ".".join(ascii(part).strip("'")[:40] for part in first["loc"])
             raise _Problem(400, f"{place}{': ' if place else ''}{first['msg']}"[:300]) from None
         if body.model not in (None, self._name):
-            raise _Problem(404, f"there is no such model here: {self._name} is", "model_not_found")
+            raise self._unknown()
         if body.messages[-1].role != "user":
             raise _Problem(400, "messages: the last one must be the user's")
         turns = [
             {"role": "system" if part.role == "developer" else part.role, "content": part.content}
             for part in body.messages
         ]
+        most = body.max_completion_tokens or body.max_tokens
         try:
-            return body, self._speaker.question(json.loads(canonical(turns, may_wait=True)), _most(body))
+            with self._reading:
+                prompt = self._speaker.question(json.loads(canonical(waiting(turns), may_wait=True)), most or 1)
         except Refused as refusal:
             code = "context_length_exceeded" if refusal.rule == "too_long" else None
             raise _Problem(400, f"messages: {refusal}"[:300], code) from None
-
-    def _pieces(self, body: _Body, prompt: list[int]) -> Iterator[str | dict[str, Any]]:
-        """Yield the pieces of an answer, and at the end `finish` and `usage`."""
+        most = most or min(DEFAULT_TOKENS, self._speaker.context - len(prompt))
         stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
         sampling = Sampling(body.temperature or 0.0, body.top_p or 1.0, body.seed)
-        answer = self._speaker.stream(prompt, _most(body), sampling)
-        with closing(iter(answer)) as pieces:
-            yield from _until(pieces, [stop for stop in stops if stop])
-        end = answer.end()
-        counts = {"prompt_tokens": len(prompt), "completion_tokens": end["new_tokens"]}
-        yield {"finish": end["finish"], "usage": {**counts, "total_tokens": sum(counts.values())}}
+        return body, self._speaker.stream(prompt, most, sampling, stops)
 
 
-def _most(body: _Body) -> int:
-    return body.max_completion_tokens or body.max_tokens or DEFAULT_TOKENS
+def _usage(answer: Stream) -> dict[str, int]:
+    counts = {"prompt_tokens": len(answer.prompt), "completion_tokens": answer.new_tokens}
+    return {**counts, "total_tokens": sum(counts.values())}
+
+
+async def _pieces(answer: Stream) -> AsyncIterator[str]:
+    """Yield the pieces of an answer, an empty one while nothing comes; let go of it where they are not taken."""
+    pieces = iter(answer)
+    try:
+        while (piece := await run_in_threadpool(next, pieces, None)) is not None:
+            yield piece
+    finally:
+        answer.stop()
 
 
 async def _whole(request: Request) -> bytes:
@@ -164,23 +203,7 @@ async def _whole(request: Request) -> bytes:
     return bytes(content)
 
 
-def _until(pieces: Iterator[str], stops: Sequence[str]) -> Iterator[str]:
-    """Yield a text up to the first of the texts at which it stops, as soon as it is sure that none begins there."""
-    held, keep = "", max(map(len, stops), default=1) - 1
-    for piece in pieces:
-        held += piece
-        found = [place for stop in stops if (place := held.find(stop)) >= 0]
-        if found:
-            yield held[: min(found)]
-            return
-        ready = len(held) - keep
-        if ready > 0:
-            yield held[:ready]
-            held = held[ready:]
-    yield held
-
-
-def _events(head: dict[str, Any], pieces: Iterator[str | dict[str, Any]], usage: bool) -> Iterator[str]:
+async def _events(head: dict[str, Any], answer: Stream, usage: bool) -> AsyncIterator[str]:
     """Yield the server-sent events of an answer."""
 
     def event(choices: list[dict[str, Any]], **more: Any) -> str:
@@ -190,12 +213,13 @@ def _events(head: dict[str, Any], pieces: Iterator[str | dict[str, Any]], usage:
     def delta(of: dict[str, str], finish: str | None = None) -> list[dict[str, Any]]:
         return [{"index": 0, "delta": of, "finish_reason": finish, "logprobs": None}]
 
-    yield event(delta({"role": "assistant", "content": ""}))
-    for piece in pieces:
-        if isinstance(piece, str):
+    try:
+        yield event(delta({"role": "assistant", "content": ""}))
+        async for piece in _pieces(answer):
             yield event(delta({"content": piece})) if piece else ": wait\n\n"  # only then a client is seen to be gone
-            continue
-        yield event(delta({}, piece["finish"]))
-        if usage:
-            yield event([], usage=piece["usage"])
+    finally:
+        answer.stop()
+    yield event(delta({}, answer.finish))
+    if usage:
+        yield event([], usage=_usage(answer))
     yield "data: [DONE]\n\n"

@@ -7,7 +7,7 @@ is one, then user and assistant by turns. An answer with `"train":false` is read
 import ast
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,6 +47,16 @@ TELLING = 3  # words of a question, at least, unless there is none as long
 TURNS = ((1, "1 answer"), (3, "2 or 3 answers"), (10, "4 to 10 answers"))
 BAD, TOOLS = "bad_messages", "tool_calls"  # rules
 NO_TOOLS = "tools are called, which is not learnt yet"
+
+
+def each(of: Callable[[Any], Any], given: Sequence[Any]) -> Iterator[Any]:
+    """Yield what is made of each conversation; Refused says of which one, if there are several."""
+    for number, one in enumerate(given, start=1):
+        try:
+            yield of(one)
+        except Refused as refusal:
+            at = f"conversation {number} of {len(given)}: " if len(given) > 1 else ""
+            raise Refused(f"{at}{refusal}", refusal.rule) from None
 
 
 def columns(form: str, question: str | None, answer: str | None) -> tuple[dict[str, str], set[str]]:
@@ -165,12 +175,12 @@ def _message(part: Any) -> Message:
 def canonical(messages: Sequence[Message], may_wait: bool = False) -> str:
     """Return the label of messages; Refused, with the rule, if they are no conversation to learn from.
 
-    One that waits for an answer is also taken, if it `may_wait`.
+    One that waits for an answer is also taken, if it `may_wait`; it may hold empty answers, as models give them.
     """
     messages = [part for part in messages if part["role"] != "system" or part["content"].strip()]
     if any(part["role"] == "tool" for part in messages):
         raise Refused(NO_TOOLS, TOOLS)
-    if any(not part["content"].strip() for part in messages):
+    if any(not part["content"].strip() for part in messages if learnt(part) or part["role"] == "user" or not may_wait):
         raise Refused("a turn is empty", "empty_turn")
     turns = [part["role"] for part in messages[messages[:1] != [] and messages[0]["role"] == "system" :]]
     if any(role != ("user", "assistant")[number % 2] for number, role in enumerate(turns)):

@@ -28,6 +28,10 @@ class GeneratingTask(TrainedTask):
         """Return tables of what the model (`rows` have its predictions) and baselines say of rows; none by default."""
         return {}
 
+    def comparable(self, first: "DataFrame", second: "DataFrame", metric: str) -> str | None:
+        """Return why a score of two predictions of the same rows says nothing of which is better; None: it does."""
+        return None
+
     def text_numbers(self, texts: "DataFrame", base: Path, tuned: Path) -> tuple[np.ndarray, np.ndarray] | None:
         """Return the loss (nats) and bytes of general texts [n x 2] by base and tuned model; None: no such model."""
         return None

@@ -5,7 +5,8 @@ has not.
 """
 
 import json
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty
@@ -29,6 +30,7 @@ Pair = tuple[str, str]  # a question, and its answer
 SEED = "answers"  # of the draw of rows that are asked
 PAUSE = 0.5  # seconds without a piece
 BATCH, TOKENS, PADDING = 32, 16_384, 1_024  # rows that are answered at once, their tokens, and those that fill up
+COLDEST = 1e-3  # temperature: below it the likeliest token is taken, where a quotient would be infinite
 SHOTS = 3  # training questions, with their answers, before a question, of the baseline `few_shot`
 
 
@@ -72,8 +74,8 @@ class Speaker:
         self.model, self.turn = model, Lock()  # one answer has all threads, and random numbers are shared
         self.model.generation_config = GenerationConfig()  # or its own would add sampling and penalties
         self.template, self.tokenizer = tokens.template, tokens.template.tokenizer
+        self._tokens, self.context = tokens, tokens.context
         self.ends, self._pad = self.template.ends, pad_id(self.tokenizer)
-        self.context = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 2048)
 
     def prompt(self, messages: Sequence[Message], turns: Sequence[Message] = (), most: int = 0) -> list[int]:
         """Return the tokens of a conversation up to its last answer that is learnt, of so many at most.
@@ -89,13 +91,18 @@ class Speaker:
         return found.ids[: behind - found.learnt[:behind][::-1].index(0)]
 
     def answers(self, prompts: Sequence[list[int]], most: int) -> list[dict[str, Any]]:
-        """Return for each prompt `answer`, `finish` (`stop`, or `length` after so many tokens) and `new_tokens`."""
+        """Return for each prompt `answer`, `finish` and `new_tokens`.
+
+        `finish` is `stop`, or `length` after so many tokens, or as many as the model has room for.
+        """
         result: list[dict[str, Any]] = [{} for _ in prompts]
-        plan = GenerationConfig(
-            do_sample=False, max_new_tokens=most, eos_token_id=sorted(self.ends), pad_token_id=self._pad
-        )
-        planned = [*batches([len(prompt) + most for prompt in prompts])]
+        rooms = [max(1, min(most, self.context - len(prompt))) for prompt in prompts]
+        wide = [row for row, room in enumerate(rooms) if room == most]
+        planned = [[row] for row, room in enumerate(rooms) if room < most]  # alone: others get longer answers
+        planned += [[wide[place] for place in part] for part in batches([len(prompts[row]) + most for row in wide])]
+        ends: dict[str, Any] = {"eos_token_id": sorted(self.ends), "pad_token_id": self._pad}
         for rows in tqdm(planned, unit=" batches", leave=False, disable=None if len(planned) > 1 else True):
+            plan = GenerationConfig(do_sample=False, max_new_tokens=rooms[rows[0]], **ends)
             longest = len(prompts[rows[0]])
             ids, there = torch.full((len(rows), longest), self._pad), torch.zeros(len(rows), longest, dtype=torch.int64)
             for place, row in enumerate(rows):
@@ -111,29 +118,25 @@ class Speaker:
         return result
 
     def replies(self, conversations: Sequence[Sequence[Message]], most: int) -> list[dict[str, Any]]:
-        """Return the `answers` to those that wait for one, of others nothing; Refused, if one leaves no room for it."""
+        """Return the `answers` to those that wait for one, of others nothing; Refused, if one leaves no room."""
         result: list[dict[str, Any]] = [{} for _ in conversations]
         waiting = [place for place, messages in enumerate(conversations) if waits(messages)]
-        prompts = [self.question(conversations[place], most) for place in waiting]
+        prompts = [self.question(conversations[place]) for place in waiting]
         for place, answer in zip(waiting, self.answers(prompts, most), strict=True):
             result[place] = answer
         return result
 
-    def question(self, messages: Sequence[Message], most: int) -> list[int]:
+    def question(self, messages: Sequence[Message], most: int = 1) -> list[int]:
         """Return the tokens of a conversation that waits for an answer; Refused, if one of so many has no room."""
-        ids = self.template.question(messages)
-        if len(ids) + most > self.context:
-            what = f"{len(ids):,} tokens and an answer of {most:,} are more than {self.context:,}"
-            raise Refused(what, "too_long")
-        return ids
+        return self._tokens.question(messages, most)
 
-    def stream(self, prompt: list[int], most: int, sampling: Sampling) -> "Stream":
-        """Begin to answer a prompt; return the pieces of text as they come."""
+    def stream(self, prompt: list[int], most: int, sampling: Sampling, stops: Sequence[str] = ()) -> "Stream":
+        """Return the answer to a prompt as pieces of text, up to the first of the texts at which it stops."""
         drawn: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-        drawn = drawn if sampling.temperature else {}
+        drawn = drawn if sampling.temperature >= COLDEST else {}
         ends = {"eos_token_id": sorted(self.ends), "pad_token_id": self._pad}
         plan = GenerationConfig(do_sample=bool(drawn), max_new_tokens=most, **drawn, **ends)
-        return Stream(self, prompt, plan, sampling.seed)
+        return Stream(self, prompt, plan, sampling.seed, stops)
 
     def _said(self, tokens: list[int]) -> dict[str, Any]:
         end = next((place for place, token in enumerate(tokens) if token in self.ends), None)
@@ -142,55 +145,77 @@ class Speaker:
 
 
 class Stream:
-    """The pieces of one answer, which is generated in a thread beside; it ends where nobody takes them any more.
+    """The pieces of one answer, which is generated in a thread beside, as soon as it is the answer's turn.
 
-    So a client that reads slowly keeps nobody else waiting.
+    So a client that reads slowly keeps nobody else waiting. `finish` and `new_tokens` hold once there are no more.
     """
 
-    def __init__(self, speaker: Speaker, prompt: list[int], plan: GenerationConfig, seed: int | None) -> None:
-        self._speaker, self._prompt, self._plan, self._seed = speaker, prompt, plan, seed
+    def __init__(
+        self, speaker: Speaker, prompt: list[int], plan: GenerationConfig, seed: int | None, stops: Sequence[str]
+    ) -> None:
+        self.prompt, self.finish, self.new_tokens = prompt, "length", 0
+        self._speaker, self._plan, self._seed = speaker, plan, seed
         self._pieces = TextIteratorStreamer(speaker.tokenizer, True, PAUSE, skip_special_tokens=True)
-        self._stopped, self._made, self._failed = Event(), list[int](), list[Exception]()
+        self._stops, self._failed = [stop for stop in stops if stop], list[Exception]()
+        self.stopped = Event()
 
-    def __iter__(self) -> Generator[str]:
-        """Yield the pieces; an empty one now and then, while others are answered, lets go who does not wait."""
-        thread = Thread(target=self._generate, daemon=True)
-        thread.start()
-        try:
-            while True:
-                try:
-                    yield next(self._pieces)
-                except Empty:
-                    yield ""
-                except StopIteration:
-                    break
-        finally:
-            self._stopped.set()
-            thread.join()
+    def __iter__(self) -> Iterator[str]:
+        """Yield the pieces, up to a text that stops it; an empty one now and then while nothing comes."""
+        Thread(target=self._generate, daemon=True).start()
+        held, keep = "", max(map(len, self._stops), default=1) - 1
+        for piece in self._come():
+            held += piece
+            found = [place for stop in self._stops if (place := held.find(stop)) >= 0]
+            if found:
+                self.finish = "stop"
+                self.stop()
+                yield held[: min(found)]
+                return
+            ready = max(0, len(held) - keep)  # in the rest, one of the texts may have begun
+            yield held[:ready]
+            held = held[ready:]
         if self._failed:
             raise self._failed[0]
+        yield held
 
-    def end(self) -> dict[str, Any]:
-        """Return `finish` and `new_tokens`, once there are no more pieces, or a text stopped it."""
-        stopped = self._made[-1:] and self._made[-1] in self._speaker.ends
-        cut = len(self._made) < self._plan.max_new_tokens
-        return {"finish": "stop" if stopped or cut else "length", "new_tokens": len(self._made)}
+    def stop(self) -> None:
+        """Let nothing more come; an answer whose turn has not come does not begin."""
+        self.stopped.set()
+
+    def _come(self) -> Iterator[str]:
+        while True:
+            try:
+                yield next(self._pieces)
+            except Empty:
+                yield ""
+            except StopIteration:
+                return
 
     def _generate(self) -> None:
-        ids = torch.tensor([self._prompt], device=self._speaker.model.device)
+        ids = torch.tensor([self.prompt], device=self._speaker.model.device)
         options = {"streamer": self._pieces, "generation_config": self._plan, "stopping_criteria": [self._is_over]}
+        while not self._speaker.turn.acquire(timeout=PAUSE):
+            if self.stopped.is_set():
+                return
         try:
-            with self._speaker.turn, torch.inference_mode():
-                if self._seed is not None:
-                    torch.manual_seed(self._seed)
-                made = self._speaker.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options)
-            self._made = made[0, len(self._prompt) :].tolist()
+            if self._seed is not None:
+                torch.manual_seed(self._seed)
+            with torch.inference_mode():
+                self._speaker.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options)
         except Exception as error:  # of whatever kind: who waits for pieces is told
             self._failed.append(error)
             self._pieces.on_finalized_text("", stream_end=True)
+        finally:
+            self._speaker.turn.release()
 
     def _is_over(self, ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        return torch.full((len(ids),), self._stopped.is_set(), device=ids.device)
+        """Count a token [1 x s]; return whether it is the last one [1]."""
+        over = self.stopped.is_set()
+        if not over:
+            self.new_tokens += 1
+            if int(ids[0, -1]) in self._speaker.ends:
+                self.finish = "stop"
+        return torch.full((len(ids),), over, device=ids.device)
 
 
 def answers(
@@ -244,7 +269,8 @@ def _nearest(train: "DataFrame", test: "DataFrame", count: int) -> list[list[Pai
 
     pairs = [pair for label in train["label"] for pair in _pairs(label)]
     questions = [question for question, _ in pairs]
-    vectors = tfidf(not is_unspaced(pl.Series(questions)), 1)
+    spaced = any(map(re.compile(r"\w").search, questions)) and not is_unspaced(pl.Series(questions))
+    vectors = tfidf(spaced, 1)
     known = vectors.fit_transform(questions)
     neighbours = NearestNeighbors(n_neighbors=min(count, len(pairs)), metric="cosine", algorithm="brute").fit(known)
     asked_last = vectors.transform([_pairs(label)[-1][0] for label in test["label"]])

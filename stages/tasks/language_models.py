@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from stages.tasks.conversations import Message, waits
+from stages.tasks.base import Refused
+from stages.tasks.conversations import Message, each, waits
 from stages.tasks.evidence import ratio
 from stages.tasks.inference import ADAPTER, load_model, longest_first
 from stages.tasks.templates import FILE, Template, Tokens
@@ -168,20 +169,32 @@ class ChatTokens:
     """Conversations, each the JSON of a label, to what `Scored` takes; as TransformersTokens of serving."""
 
     def __init__(self, model: Path) -> None:
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer, config = AutoTokenizer.from_pretrained(model), AutoConfig.from_pretrained(model).get_text_config()
         words = json.loads((model / FILE).read_text(encoding="utf-8"))
         self.template, self._pad = Template(tokenizer, words, words["max_length"]), pad_id(tokenizer)
+        self.context = int(getattr(config, "max_position_embeddings", None) or 2 * words["max_length"])
 
     def encode(self, texts: list[str], pairs: list[str] | None = None) -> dict[str, list[Any]]:
         """Return token ids, which of them are learnt, and the bytes of the answers; Refused, a ValueError, if none."""
         columns: dict[str, list[Any]] = {"input_ids": [], "learnt": [], "sizes": []}
-        for text in texts:
-            messages: list[Message] = json.loads(text)
-            # of an answer that is waited for nothing is known: one token stands in
-            found = Tokens([0], [0], 0, 0) if waits(messages) else self.template.tokens(messages)
+        for found in each(self._tokens, [json.loads(text) for text in texts]):
             for column, value in zip(columns.values(), (found.ids, found.learnt, found.bytes), strict=True):
                 column.append(value)
         return columns
+
+    def question(self, messages: Sequence[Message], most: int = 1) -> list[int]:
+        """Return the tokens of a conversation that waits for an answer; Refused, if one of so many has no room."""
+        ids = self.template.question(messages)
+        if len(ids) + most > self.context:
+            what = f"{len(ids):,} tokens and an answer of {most:,} are more than {self.context:,}"
+            raise Refused(what, "too_long")
+        return ids
+
+    def _tokens(self, messages: list[Message]) -> Tokens:
+        if not waits(messages):
+            return self.template.tokens(messages)
+        self.question(messages)
+        return Tokens([0], [0], 0, 0)  # of an answer that is waited for nothing is known: one token stands in
 
     def pad(self, columns: dict[str, list[Any]]) -> dict[str, np.ndarray]:
         """Return columns of one batch as arrays [b x s] int64."""

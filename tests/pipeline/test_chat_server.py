@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,10 @@ BAD: list[Any] = [
     {"messages": ASKED, "n": 2},
     {"messages": ASKED, "tools": [{"type": "function"}]},
     {"messages": ASKED, "response_format": {"type": "json_object"}},
+    {"messages": ASKED, "frequency_penalty": 0.5},
+    {"messages": ASKED, "logit_bias": {"5": 100}},
+    {"messages": ASKED, "top_k": 5},
+    {"messages": [*ASKED, {"role": "assistant", "content": "", "tool_calls": [{"id": "a"}]}, *ASKED]},
     {"messages": [{"role": "user", "content": None}]},
     {"messages": [{"role": "wizard", "content": "hi"}]},
     {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]}]},
@@ -100,6 +104,12 @@ def test_openais_client_gets_the_models_answer_at_once_and_in_pieces(served: tup
     stop = expected["answer"][3:5]
     cut = client.chat.completions.create(**given, stop=stop)
     assert cut.choices[0].message.content == expected["answer"].partition(stop)[0]
+    assert client.models.retrieve("tiny").id == "tiny"
+    # an answer may be empty, and clients give it back as they got it
+    history = [*ASKED, whole.choices[0].message.model_dump(), *ASKED, {"role": "assistant", "content": ""}, *ASKED]
+    neutral: dict[str, Any] = {"n": 1, "presence_penalty": 0, "tools": [], "logprobs": False, "user": "me"}
+    again = client.chat.completions.create(**{**given, "messages": history}, **neutral)
+    assert again.choices[0].finish_reason
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(**{**given, "model": "gpt"})
     both = {"inputs": [label("are you open b", "until six"), label("are you open b")]}
@@ -138,14 +148,16 @@ def test_a_thousand_kinds_of_requests_leave_the_server_as_it_was(served: tuple[s
 def test_a_client_that_leaves_ends_its_answer_and_one_that_reads_slowly_delays_nobody(served: tuple[str, Any]) -> None:
     address, process = served
     long = {"messages": ASKED, "max_tokens": 200, "stream": True}
-    for _ in range(20):  # more than are answered at once
+    for _ in range(20):  # more than may wait at once
         with httpx.stream("POST", f"{address}/v1/chat/completions", json=long) as stream:
             next(stream.iter_lines())
+        with suppress(httpx.ReadTimeout):
+            httpx.post(f"{address}/v1/chat/completions", json={**long, "stream": False}, timeout=0.01)
 
     def answered() -> bool:
         return httpx.post(f"{address}/v1/chat/completions", json=GOOD, timeout=60).is_success
 
-    until(answered)
+    until(answered, 5)
     with httpx.stream("POST", f"{address}/v1/chat/completions", json=long) as stream:
         next(stream.iter_lines())
         assert answered()

@@ -151,12 +151,25 @@ def test_code_and_markdown_stay_and_personal_data_are_masked_if_that_is_asked_fo
     assert cleaned(rows, CleanParams().text_cleaning)[0]["label"][0] == rows["label"][0]
 
 
+NOT_ASKED = {"generation": {"rows": 0}}
+
+
+def gates(**some: Any) -> dict[str, Any]:
+    return {"register": {"model_name": "m", "gates": some}}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"clean": {"strip_markdown": True}}, "clean.strip_markdown: is a knob of the tasks"),
         ({"augment": {"synonyms": {"share": 0.5}}}, "augment"),
         ({"finetune": {"strategy": "head"}}, "'head' is a knob of the tasks"),
+        ({"finetune": {"strategy": "prefix"}}, "'prefix' is a knob of the tasks"),
+        ({"finetune": {"metric_for_best_model": "rouge_l"}}, "must be one of 'nll', 'perplexity', 'token_accuracy', '"),
+        ({"tune": {"metric": "bits_per_byte"}}, "tune.metric: must be one of 'nll', "),
+        ({"evaluate": NOT_ASKED, **gates(maximum={"empty": 0.1})}, "empty is of generated answers"),
+        ({"evaluate": NOT_ASKED, **gates(champion={"metric": "chrf"})}, "chrf is of generated answers"),
+        (gates(retention=0.1), "register.gates.retention: needs general texts"),
         ({"export": {"onnx": True}}, "export.onnx: is a knob"),
         ({"evaluate": {"attributions": {"errors": 3}}}, "evaluate.attributions"),
         ({"ingest": PARAMS["ingest"]}, "has to be a shape of conversations"),

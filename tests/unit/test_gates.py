@@ -33,12 +33,13 @@ def passes(gates: Gates, scores: dict[str, Any]) -> dict[str, bool]:
 
 
 def test_what_tuning_costs_is_judged_by_the_worse_end_and_needs_texts() -> None:
-    kept = {"texts": 9, "base_bits": 1.2, "bits": 1.21, "loss": 0.01, "loss_low": 0.0, "loss_high": 0.02}
+    kept = {"texts": 30, "base_bits": 1.2, "bits": 1.21, "loss": 0.01, "loss_low": 0.0, "loss_high": 0.02}
     for limit, passed in ((0.02, True), (0.019, False), (0.0, False)):
         (verdict,) = judged(Gates(retention=limit), metrics(retention=kept))
         assert (verdict.gate, verdict.value, verdict.passed) == ("retention", 0.02, passed)
-    (verdict,) = judged(Gates(retention=1.0), metrics())
-    assert not verdict.passed and "ingest.retention_texts" in verdict.reason
+    for few in ({}, {"retention": {**kept, "texts": 29}}):
+        (verdict,) = judged(Gates(retention=1.0), metrics(**few))
+        assert not verdict.passed and "ingest.retention_texts" in verdict.reason
     gap = {"export": {"merge_gap": 0.001}}
     assert passes(Gates(merge_gap=0.001), metrics(**gap)) == {"merge_gap": True}
     assert passes(Gates(merge_gap=0.0005), metrics(**gap)) == {"merge_gap": False}

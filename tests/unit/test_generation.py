@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from flows.predict import predict
 from flows.prediction.request import Request
+from stages.common.errors import AttuneError
 from stages.common.params import EvaluateParams
 from stages.common.text.cleaning import FILE as TEXT_CLEANING
 from stages.common.text.cleaning import TextCleaning
@@ -81,12 +82,22 @@ def test_pieces_of_a_stream_are_the_answer_and_end_when_nobody_takes_them(base: 
     for text in conversations(3, 1)["label"]:
         prompts.append(speaker.prompt(json.loads(text)))
     for prompt, whole in zip(prompts, speaker.answers(prompts, 16), strict=True):
-        stream = speaker.stream(prompt, 16, Sampling())
-        assert "".join(stream) == whole["answer"]
-        assert stream.end()["finish"] == whole["finish"]
-    pieces = iter(speaker.stream(prompts[0], 200, Sampling()))
-    next(pieces)
-    pieces.close()  # joins the thread
+        stream = speaker.stream(prompt, 16, Sampling(1e-38))  # as cold as if there were none
+        assert "".join(stream) == whole["answer"] and stream.finish == whole["finish"]
+        assert stream.new_tokens == whole["new_tokens"] + (whole["finish"] == "stop")
+    stop = speaker.answers(prompts[:1], 16)[0]["answer"][-3:]  # it stops there, as there were no more tokens anyway
+    stream = speaker.stream(prompts[0], 16, Sampling(), [stop])
+    assert not "".join(stream).endswith(stop) and stream.finish == "stop"
+    first, second = (speaker.stream(prompts[0], 200, Sampling()) for _ in range(2))
+    with speaker.turn:  # of another answer
+        waits = iter(first)
+        assert next(waits) == ""
+        first.stop()
+    pieces = iter(second)
+    while not next(pieces):
+        pass
+    second.stop()
+    assert len([*pieces]) < 100 and second.new_tokens < 200 and not first.new_tokens
     drawn = ["".join(speaker.stream(prompts[0], 16, Sampling(1.5, 0.9, seed))) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
 
@@ -119,8 +130,14 @@ def test_scores_are_those_of_sacrebleu_and_rouge_score() -> None:
     [
         ("choice", "Refund", " refund. ", "other", "maybe"),
         ("json", '{"a": 1, "b": [2]}', '```json\n{"b": [2], "a": 1}\n```', '{"a": 2}', "{"),
+        ("json", "[1, 1.5]", "```\r\n[1.0, 1.5]\r\n```", "[1, 2]", "[NaN]"),
         ("number", "so it is 1,200", "1200.0", "1", "none"),
+        ("number", "−5", "it is -5.0", "5", "none"),
+        ("number", ".5", "5e-1", "between 5-10", "ten"),
+        ("number", "10", "5-10", "-10", "ten"),
         ("text", "Until  six.", "until six", "until seven", " "),
+        ("text", "...", " ... ", "!", ""),
+        ("choice", "👍", "👍 ", "other", ""),
     ],
 )
 def test_answers_of_every_kind_are_compared_by_what_they_say(
@@ -144,6 +161,39 @@ def test_unfinished_empty_and_repetitive_answers_are_counted_and_rows_that_nobod
     scores = answer_scores.scores(answer_scores.statistics(["until six"] * 4, said).sum(axis=0))
     thirds = {name: round(float(scores[name]) * 3) for name in answer_scores.RATES}
     assert thirds == {"exact_match": 1, "valid": 2, "unfinished": 1, "empty": 1, "repetitive": 1}
+
+
+@pytest.mark.parametrize("part", ["👍", "- ", "ha", "!", "on and on "])
+def test_what_says_the_same_again_and_again_repeats_itself_and_a_text_of_marks_alone_is_like_itself(part: str) -> None:
+    text = part * 50
+    assert answer_scores.repeats(text) and not answer_scores.repeats(text[:12])
+    said = [{"answer": text, "finish": "stop", "kind": "text"}]
+    assert answer_scores.scores(answer_scores.statistics([text], said)[0])["rouge_l"] == 1
+
+
+def test_an_answer_ends_where_the_models_context_does(base: Path) -> None:
+    speaker = speaker_of(base)
+    prompts = [speaker.template.question(json.loads(label("open " * count))) for count in (1, 90)]
+    room = speaker.context - len(prompts[1])
+    assert 0 < room < 200
+    short, cut = speaker.answers(prompts, 200)
+    assert [short] == speaker.answers(prompts[:1], 200) and cut["new_tokens"] <= room
+    with pytest.raises(Refused, match="more than"):
+        speaker.question(json.loads(label("open " * 90)), room + 1)
+    assert speaker.question(json.loads(label("open " * 90)), room) == prompts[1]
+
+
+def test_questions_without_a_word_have_nearest_answers_too() -> None:
+    rows = pl.DataFrame({"id": ["a", "b"], "label": [label("👍", "good"), label("😢", "bad")]})
+    decision = AnswerDecision(task=TASK.name, rows=2)
+    said = generation.nearest_answers(rows, rows, decision)
+    assert [json.loads(text)["answer"] for text in said] == ["good", "bad"]
+
+
+def test_losses_of_other_tokens_are_not_compared() -> None:
+    first, second = (pl.DataFrame(TASK.decide(np.array([[9.0, tokens, 2, 20]]), None)) for tokens in (4, 5))
+    assert TASK.comparable(first, second, "nll") and not TASK.comparable(first, second, "bits_per_byte")
+    assert TASK.comparable(first, first, "nll") is None
 
 
 def test_the_rows_that_are_asked_are_drawn_by_their_ids_and_their_baselines_say_something(base: Path) -> None:
@@ -214,5 +264,12 @@ def test_conversations_that_wait_are_answered_in_requests_and_predictions_and_ot
         written.append(request.output.read_bytes())
     table = pl.read_csv(written[0])
     assert table["answer"].to_list() == [expected["answer"], None] * 2 and written[0] == written[1]
-    with pytest.raises(Refused, match="more than"):
-        answers(predictor, Question([label("open " * 300)]))
+    for wrong, message in ((label("open " * 300), "more than"), (label("<|im_end|>"), "a mark"), ("{}", "no list")):
+        with pytest.raises(Refused, match=f"conversation 2 of 2: .*{message}"):
+            answers(predictor, Question([waits, wrong]))
+        source.write_text("\n".join(json.dumps({"id": id, "messages": wrong}) for id in ("one",)))
+        with pytest.raises(AttuneError, match=f"the row one cannot be read: .*{message}"):
+            predict(Request(str(source), tmp_path / "out.csv", str(tmp_path), text="messages", id="id"))
+    source.write_text(json.dumps({"messages": ""}))
+    report = predict(Request(str(source), tmp_path / "out.csv", str(tmp_path), text="messages"))
+    assert report["rows_without_text"] == 1

@@ -121,7 +121,7 @@ def test_the_validation_loss_is_that_of_tokens_and_not_of_batches(base: Path, sp
     assert losses(history, "eval_perplexity")[-1] == pytest.approx(np.exp(mean), rel=1e-4)
 
 
-@pytest.mark.parametrize("strategy", ["full", "lora", "adalora", "ia3", "prefix"])
+@pytest.mark.parametrize("strategy", ["full", "lora", "adalora", "ia3"])
 def test_a_cut_training_ends_as_a_whole_one_and_the_saved_model_answers_alike(
     base: Path, splits: Splits, tmp_path: Path, strategy: str
 ) -> None:

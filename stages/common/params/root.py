@@ -175,10 +175,11 @@ class Params(Section):
         """Yield the names of losses, scores and baselines that the task does not have."""
         spec, finetune, gates = self.spec, self.finetune, self.register_.gates
         scores, searched = [score.name for score in spec.scores], self.tune.space.get("finetune.loss")
+        trained = [score.name for score in spec.scores if score.measured == "finetune"]
         words: list[tuple[str | tuple[str, ...], object, Collection[str]]] = [
             ("finetune.loss", finetune.loss, spec.losses),
-            ("finetune.metric_for_best_model", finetune.metric_for_best_model, [*scores, "loss"]),
-            ("tune.metric", self.tune.metric, [*scores, "loss"]),
+            ("finetune.metric_for_best_model", finetune.metric_for_best_model, [*trained, "loss"]),
+            ("tune.metric", self.tune.metric, [*trained, "loss"]),
             ("register.gates.champion.metric", gates.champion and gates.champion.metric, scores),
             ("register.gates.slices.metric", gates.slices and gates.slices.metric, scores[:2]),
         ]
@@ -190,6 +191,12 @@ class Params(Section):
         for where, word, allowed in words:
             if word is not None and word not in allowed:
                 yield where, wrong_word(word, allowed)
+        generated = {score.name for score in spec.scores if score.measured == "generate"}
+        for where, word, _ in words if not self.evaluate.generation.rows else ():
+            if "gates" in where and word in generated:
+                yield where, f"{word} is of generated answers: set evaluate.generation.rows above 0"
+        if gates.retention is not None and not self.ingest.retention_texts:
+            yield "register.gates.retention", "needs general texts: name some in ingest.retention_texts"
         for name in sorted({*gates.beat_baselines} - {*self.baselines}):
             yield (
                 "register.gates.beat_baselines",

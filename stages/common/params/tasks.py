@@ -23,6 +23,7 @@ class Score:
     greater_is_better: bool = True
     unbounded: bool = False
     share: bool = False  # of the rows: then its interval on few rows is Wilson's
+    measured: str = "finetune"  # where first: in training already, in evaluate, or there of answers that are generated
 
 
 @dataclass(frozen=True)
