@@ -7,10 +7,11 @@ has not.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty
-from threading import Event, Lock, Thread
+from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -71,7 +72,8 @@ class Speaker:
 
     def __init__(self, model: Any, tokens: ChatTokens) -> None:
         logging.set_verbosity_error()
-        self.model, self.turn = model, Lock()  # one answer has all threads, and random numbers are shared
+        # one answer has all threads, in the order in which they were asked for; and random numbers are shared
+        self.model, self.worker = model, ThreadPoolExecutor(1, "answers")
         self.model.generation_config = GenerationConfig()  # or its own would add sampling and penalties
         self.template, self.tokenizer = tokens.template, tokens.template.tokenizer
         self._tokens, self.context = tokens, tokens.context
@@ -145,7 +147,7 @@ class Speaker:
 
 
 class Stream:
-    """The pieces of one answer, which is generated in a thread beside, as soon as it is the answer's turn.
+    """The pieces of one answer, which is generated in a thread beside when it is the answer's turn.
 
     So a client that reads slowly keeps nobody else waiting. `finish` and `new_tokens` hold once there are no more.
     """
@@ -161,7 +163,7 @@ class Stream:
 
     def __iter__(self) -> Iterator[str]:
         """Yield the pieces, up to a text that stops it; an empty one now and then while nothing comes."""
-        Thread(target=self._generate, daemon=True).start()
+        self._speaker.worker.submit(self._generate)
         held, keep = "", max(map(len, self._stops), default=1) - 1
         for piece in self._come():
             held += piece
@@ -194,9 +196,8 @@ class Stream:
     def _generate(self) -> None:
         ids = torch.tensor([self.prompt], device=self._speaker.model.device)
         options = {"streamer": self._pieces, "generation_config": self._plan, "stopping_criteria": [self._is_over]}
-        while not self._speaker.turn.acquire(timeout=PAUSE):
-            if self.stopped.is_set():
-                return
+        if self.stopped.is_set():
+            return
         try:
             if self._seed is not None:
                 torch.manual_seed(self._seed)
@@ -205,8 +206,6 @@ class Stream:
         except Exception as error:  # of whatever kind: who waits for pieces is told
             self._failed.append(error)
             self._pieces.on_finalized_text("", stream_end=True)
-        finally:
-            self._speaker.turn.release()
 
     def _is_over(self, ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         """Count a token [1 x s]; return whether it is the last one [1]."""

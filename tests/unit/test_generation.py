@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -88,11 +89,11 @@ def test_pieces_of_a_stream_are_the_answer_and_end_when_nobody_takes_them(base: 
     stop = speaker.answers(prompts[:1], 16)[0]["answer"][-3:]  # it stops there, as there were no more tokens anyway
     stream = speaker.stream(prompts[0], 16, Sampling(), [stop])
     assert not "".join(stream).endswith(stop) and stream.finish == "stop"
-    first, second = (speaker.stream(prompts[0], 200, Sampling()) for _ in range(2))
-    with speaker.turn:  # of another answer
-        waits = iter(first)
-        assert next(waits) == ""
-        first.stop()
+    first, second, over = *(speaker.stream(prompts[0], 200, Sampling()) for _ in range(2)), Event()
+    speaker.worker.submit(over.wait)  # another answer
+    assert next(iter(first)) == ""
+    first.stop()
+    over.set()
     pieces = iter(second)
     while not next(pieces):
         pass
