@@ -16,7 +16,7 @@ from weakref import WeakSet
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError, model_validator
 from starlette.requests import ClientDisconnect
 
 from stages.tasks.base import Refused
@@ -58,7 +58,7 @@ class _Message(_Known):
 
 
 class _Body(_Known):
-    messages: Annotated[list[_Message], Field(min_length=1, max_length=1000)]
+    messages: Annotated[list[_Message], Field(min_length=1, max_length=1000), FailFast()]
     model: str | None = None
     max_tokens: Limited | None = None
     max_completion_tokens: Limited | None = None
