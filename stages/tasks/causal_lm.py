@@ -241,14 +241,14 @@ class CausalLm(AnsweringTask):
         return predicted.agreeing(predicted.read(first), predicted.read(second))
 
     def readable(self, rows: "DataFrame") -> "DataFrame":
-        """Return rows whose label is the last answer, and whose prediction is its loss in words."""
+        """Return rows whose text is the last question, the label its answer, and the prediction the loss in words."""
         import polars as pl
 
-        answers = _each(rows["label"], lambda messages: str(messages[-1]["content"]))
+        pairs = [predicted.asked_and_answered(label) for label in rows["label"]]
+        questions, answers = (pl.Series(list(part), dtype=pl.String) for part in zip(*pairs, strict=True))
         losses = self.table(predicted.numbers(predicted.read(rows)), None, None)["loss"]
-        return rows.with_columns(
-            answers, prediction=pl.Series([f"{loss:.2f} a token" for loss in losses], dtype=pl.String)
-        )
+        words = pl.Series([f"{loss:.2f} a token" for loss in losses], dtype=pl.String)
+        return rows.with_columns(text=questions, label=answers, prediction=words)
 
     def label_quality(self, rows: "DataFrame", outputs: np.ndarray, decision: Any) -> np.ndarray:
         """Return the mean probability of learnt tokens: an answer that nothing foretells may be none."""

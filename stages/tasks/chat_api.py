@@ -48,7 +48,9 @@ class _Known(BaseModel):
     def _given(cls, data: Any) -> Any:
         """Leave out what is null or empty, as clients send it that give back a message as they got it."""
         nothing: tuple[Any, ...] = (None, [], {})
-        return {name: value for name, value in data.items() if value not in nothing} if isinstance(data, dict) else data
+        if not isinstance(data, dict):
+            return data
+        return {name: value for name, value in data.items() if value not in nothing or name == "messages"}
 
 
 class _Message(_Known):
@@ -87,12 +89,12 @@ class _Body(_Known):
 
 
 class _Problem(Exception):
-    def __init__(self, status: int, message: str, code: str | None = None) -> None:
+    def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
-        self.status, self.code = status, code
+        self.status, self.code, self.param = status, code, param
 
     def response(self) -> JSONResponse:
-        error = {"message": str(self), "type": "invalid_request_error", "param": None, "code": self.code}
+        error = {"message": str(self), "type": "invalid_request_error", "param": self.param, "code": self.code}
         return JSONResponse({"error": error}, self.status)
 
 
@@ -150,7 +152,10 @@ class Chat:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(ascii(part).strip("'")[:40] for part in first["loc"])
-            raise _Problem(400, f"{place}{': ' if place else ''}{first['msg']}"[:300]) from None
+            wrong_role = place.endswith(".role")
+            offered = first["type"] not in ("extra_forbidden", "literal_error") and not place.endswith("_penalty")
+            what = first["msg"] if offered or wrong_role else "is not offered here: leave it out"
+            raise _Problem(400, f"{place}{': ' if place else ''}{what}"[:300], param=place or None) from None
         if body.model not in (None, self._name):
             raise self._unknown()
         if body.messages[-1].role != "user":

@@ -127,7 +127,7 @@ def parsed(cell: str) -> Any:
     for reader in (json.loads, ast.literal_eval):
         with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
             return reader(cell)
-    raise Refused("this is no list of messages", BAD)
+    raise Refused('this is no list of messages, such as [{"role": "user", "content": "…"}]', BAD)
 
 
 def messages_of(value: Any) -> list[Message]:

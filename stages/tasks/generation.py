@@ -284,7 +284,7 @@ def _pairs(label: str) -> list[Pair]:
 
 
 def side_by_side(rows: "DataFrame", baselines: "Mapping[str, Series]") -> "DataFrame":
-    """Return of the rows that were asked id, asked, before (earlier turns), reference, and what each model says."""
+    """Return of the rows that were asked id, asked, before (the two turns), reference, and what each model says."""
     import polars as pl
 
     answers = {"this model": rows["prediction"], **baselines}
@@ -292,7 +292,7 @@ def side_by_side(rows: "DataFrame", baselines: "Mapping[str, Series]") -> "DataF
     for row in asked(rows, 0).nonzero()[0].tolist():
         messages: list[Message] = json.loads(rows["label"][row])
         last = max(place for place, part in enumerate(messages) if learnt(part))
-        before = "\n".join(f"{part['role']}: {part['content']}" for part in messages[: last - 1])
+        before = "\n".join(f"{part['role']}: {part['content']}" for part in messages[max(0, last - 3) : last - 1])
         turns = {"asked": messages[last - 1]["content"], "before": before, "reference": messages[last]["content"]}
         said = {name: json.loads(texts[row]).get("answer") for name, texts in answers.items()}
         table.append({"id": rows["id"][row], **turns, **said})

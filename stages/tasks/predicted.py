@@ -55,7 +55,14 @@ def short(value: float) -> float:
 
 def reference(label: str) -> str:
     """Return the last answer of a conversation that is learnt: what a model should say."""
-    return str([part["content"] for part in json.loads(label) if learnt(part)][-1])
+    return asked_and_answered(label)[1]
+
+
+def asked_and_answered(label: str) -> tuple[str, str]:
+    """Return the last answer of a conversation that is learnt, behind the turn before it."""
+    messages = json.loads(label)
+    last = max(place for place, part in enumerate(messages) if learnt(part))
+    return str(messages[last - 1]["content"]), str(messages[last]["content"])
 
 
 def agreeing(first: Sequence[Said], second: Sequence[Said]) -> np.ndarray:
