@@ -244,8 +244,8 @@ class CausalLm(AnsweringTask):
         """Return rows whose text is the last question, the label its answer, and the prediction the loss in words."""
         import polars as pl
 
-        pairs = [predicted.asked_and_answered(label) for label in rows["label"]]
-        questions, answers = (pl.Series(list(part), dtype=pl.String) for part in zip(*pairs, strict=True))
+        last = [predicted.questions_and_answers(label)[-1] for label in rows["label"]]
+        questions, answers = (pl.Series([pair[side] for pair in last], dtype=pl.String) for side in (0, 1))
         losses = self.table(predicted.numbers(predicted.read(rows)), None, None)["loss"]
         words = pl.Series([f"{loss:.2f} a token" for loss in losses], dtype=pl.String)
         return rows.with_columns(text=questions, label=answers, prediction=words)

@@ -23,6 +23,7 @@ from stages.tasks.base import Refused
 from stages.tasks.conversations import Message, learnt, waits
 from stages.tasks.inference import load_model
 from stages.tasks.language_models import ChatTokens, pad_id
+from stages.tasks.predicted import questions_and_answers
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series
@@ -266,21 +267,14 @@ def _nearest(train: "DataFrame", test: "DataFrame", count: int) -> list[list[Pai
 
     from stages.common.text.columns import is_unspaced, tfidf
 
-    pairs = [pair for label in train["label"] for pair in _pairs(label)]
+    pairs = [pair for label in train["label"] for pair in questions_and_answers(label)]
     questions = [question for question, _ in pairs]
     spaced = any(map(re.compile(r"\w").search, questions)) and not is_unspaced(pl.Series(questions))
     vectors = tfidf(spaced, 1)
     known = vectors.fit_transform(questions)
     neighbours = NearestNeighbors(n_neighbors=min(count, len(pairs)), metric="cosine", algorithm="brute").fit(known)
-    asked_last = vectors.transform([_pairs(label)[-1][0] for label in test["label"]])
+    asked_last = vectors.transform([questions_and_answers(label)[-1][0] for label in test["label"]])
     return [[pairs[place] for place in row] for row in neighbours.kneighbors(asked_last, return_distance=False)]
-
-
-def _pairs(label: str) -> list[Pair]:
-    """Return the answers of a conversation that are learnt, each with the question before it."""
-    messages: list[Message] = json.loads(label)
-    places = [place for place, part in enumerate(messages) if learnt(part)]
-    return [(messages[place - 1]["content"], messages[place]["content"]) for place in places]
 
 
 def side_by_side(rows: "DataFrame", baselines: "Mapping[str, Series]") -> "DataFrame":

@@ -55,14 +55,14 @@ def short(value: float) -> float:
 
 def reference(label: str) -> str:
     """Return the last answer of a conversation that is learnt: what a model should say."""
-    return asked_and_answered(label)[1]
+    return questions_and_answers(label)[-1][1]
 
 
-def asked_and_answered(label: str) -> tuple[str, str]:
-    """Return the last answer of a conversation that is learnt, behind the turn before it."""
+def questions_and_answers(label: str) -> list[tuple[str, str]]:
+    """Return the answers of a conversation that are learnt, each with the question before it."""
     messages = json.loads(label)
-    last = max(place for place, part in enumerate(messages) if learnt(part))
-    return str(messages[last - 1]["content"]), str(messages[last]["content"])
+    places = [place for place, part in enumerate(messages) if learnt(part)]
+    return [(messages[place - 1]["content"], messages[place]["content"]) for place in places]
 
 
 def agreeing(first: Sequence[Said], second: Sequence[Said]) -> np.ndarray:
